@@ -1,0 +1,154 @@
+"""A report is one file that loads nothing and runs nothing a user wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from plotly.offline import get_plotlyjs
+
+from vlm_analysis import figures
+from vlm_analysis.errors import ExportError
+from vlm_analysis.report import Section, report_html, write_report
+
+HOSTILE = "</script><script>alert(1)</script>"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+
+
+def sections() -> list[Section]:
+    matrix = np.linspace(0, 1, 32).reshape(2, 16)
+    matrix[1, 3] = np.nan
+    rows = pd.DataFrame(
+        [("general", "exact_match", 0.9, 0.5), (HOSTILE, "exact_match", 0.8, np.nan)],
+        columns=["domain", "metric", "dense", "pruned"],
+    )
+    return [
+        Section("Similarity " + HOSTILE, "One.\n\nTwo " + HOSTILE, figures.similarity_heatmap(matrix, ["a", HOSTILE])),
+        Section("Raw legend group", "", figures.layer_profile({HOSTILE: matrix[0]}, y_title="cosine similarity")),
+        Section("Damage", "", figures.damage_bars(rows), rows),
+    ]
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return report_html("Report " + HOSTILE, sections(), footer="made by " + HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def own(page: str) -> str:
+    """The page without the library."""
+    return page.replace(get_plotlyjs(), "")
+
+
+def test_plotly_is_inside_exactly_once(page):
+    assert page.count(get_plotlyjs()) == 1
+
+
+def test_report_without_figures_carries_no_script():
+    page = report_html("Words", [Section("Only", "text")], footer="end")
+    assert "<script" not in page
+    assert len(page) < 10_000
+
+
+def test_report_loads_nothing_from_outside(own):
+    assert not re.search(r"""(src|href)\s*=|@import|url\(""", own)
+    assert "default-src 'none'" in own
+
+
+def test_hostile_text_never_becomes_a_script(own):
+    assert "<script>alert" not in own
+    assert own.count("<script") == own.count("</script>") == 2 + 3
+    assert own.count("&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;") >= 5
+
+
+def test_figures_survive_the_escaping(own):
+    sent = re.findall(r'<script type="application/json">(.*?)</script>', own, flags=re.DOTALL)
+    assert len(sent) == 3
+    assert json.loads(sent[1])["data"][0]["legendgroup"] == HOSTILE
+    assert "layout" not in json.loads(sent[0])["layout"]["template"]
+
+
+def test_report_leaves_the_given_figure_alone():
+    section = sections()[0]
+    before = section.figure.to_json()
+    report_html("t", [section], footer="f")
+    assert section.figure.to_json() == before
+
+
+def test_table_shows_every_cell_uncut_and_a_dash_for_missing():
+    table = pd.DataFrame({"question": ["q" * 200], "score": [np.nan]})
+    page = report_html("t", [Section("h", "", table=table)], footer="f")
+    assert "q" * 200 in page
+    assert "<td>–</td>" in page
+    assert "<th>0</th>" not in page
+
+
+def test_table_keeps_an_index_with_a_meaning():
+    table = pd.DataFrame({"score": [0.5]}, index=pd.Index(["math"], name="domain"))
+    assert "<th>math</th>" in report_html("t", [Section("h", "", table=table)], footer="f")
+
+
+def test_file_is_the_page_and_replaces_the_old_one_whole(tmp_path):
+    path = tmp_path / "new folder" / "report.html"
+    for title in ("first", "second"):
+        assert write_report(path, title, [Section("h", "text \ud800")], footer="f") == path
+    assert "<h1>second</h1>" in path.read_text(encoding="utf-8")
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+
+
+def test_unwritable_place_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="report not written"):
+        write_report(tmp_path / "file" / "report.html", "t", [], footer="f")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ExportError, match="report not written"):
+        write_report(tmp_path / "folder", "t", [], footer="f")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_report_draws_offline_in_a_real_browser(tmp_path, scheme):
+    if not CHROMIUM:
+        pytest.skip("no Chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = write_report(tmp_path / "report.html", "Report", sections(), footer="end")
+    errors: list[str] = []
+    requests: list[str] = []
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        context = browser.new_context(color_scheme=scheme, offline=True, viewport={"width": 390, "height": 800})
+        tab = context.new_page()
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.on("dialog", lambda dialog: errors.append(dialog.message))
+        tab.on("console", lambda line: errors.append(line.text))
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.goto(path.as_uri())
+        tab.wait_for_function("document.querySelectorAll('.figure .main-svg').length >= 6")
+        tab.wait_for_selector(".figure .hm image, .figure .heatmaplayer image", state="attached")
+        tab.wait_for_selector(".figure .barlayer path", state="attached")
+        inks = tab.evaluate("[...document.querySelectorAll('.figure .xtick text')].map(t => getComputedStyle(t).fill)")
+        ink = tab.evaluate("getComputedStyle(document.body).color")
+        wide = tab.evaluate("document.documentElement.scrollWidth")
+        browser.close()
+    assert not errors
+    assert requests
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in requests)
+    assert set(inks) == {ink}
+    assert ink == {"light": "rgb(27, 31, 39)", "dark": "rgb(232, 235, 240)"}[scheme]
+    assert wide == 390

@@ -1,0 +1,28 @@
+"""Pictures of recordings, scores, masks and evaluations: arrays and tables in, Plotly figures out.
+
+Every figure has a transparent background and leaves the font colour to its host, so that it reads in
+light and in dark. Scales are fixed unless said otherwise, so that two runs compare by eye. Layers
+count from 0. What was not measured (NaN) is drawn as missing, never as a number. No figure carries
+a title: pages and reports write captions.
+
+Plotly is imported here and nowhere else in the value half; import this package when a picture is due.
+
+    heatmaps   similarity_heatmap  difference_heatmap  mask_strips      layers across, rows down
+    profiles   layer_profile  score_bars                                one number per layer
+    outcomes   retention_curve  damage_bars                             what a mask cost
+    style      colours, labels, the empty figure they all start from
+"""
+
+from vlm_analysis.figures.heatmaps import difference_heatmap, mask_strips, similarity_heatmap
+from vlm_analysis.figures.outcomes import damage_bars, retention_curve
+from vlm_analysis.figures.profiles import layer_profile, score_bars
+
+__all__ = [
+    "damage_bars",
+    "difference_heatmap",
+    "layer_profile",
+    "mask_strips",
+    "retention_curve",
+    "score_bars",
+    "similarity_heatmap",
+]

@@ -1,0 +1,271 @@
+"""Layers across, rows down: similarity per domain, differences between recordings, masks side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from vlm_analysis.figures import style
+
+_ROW_PX, _LEAST_PX, _STRIP_PX = 28, 84, 18
+_DIVERGING = ((0.0, "#0072B2"), (0.25, "#7FB5D8"), (0.5, "#E8E8E8"), (0.75, "#EEA56A"), (1.0, "#C24E00"))
+_NO_TOKENS = "no tokens"
+
+
+def similarity_heatmap(
+    values: np.ndarray,
+    rows: Sequence[str],
+    *,
+    dropped: Collection[int] = (),
+    protected: Mapping[int, str] = {},
+    locked: Mapping[int, str] = {},
+    scale: tuple[float, float] = (0.0, 1.0),
+    clickable: bool = False,
+    revision: int = 0,
+    unit: str = "cosine similarity",
+) -> go.Figure:
+    """Mean similarity of each layer's input and output, one row per domain; dropped layers outlined.
+
+    Args:
+        values: (n_rows, n_layers), in `unit`; NaN where a row has no token of the group. Outside of
+            `scale` the colour saturates, the hover box still tells the number.
+        rows: (n_rows,) names, any text.
+        dropped: layers the mask drops: outlined, a cross above them.
+        protected: {layer: reason}, marked P below the cells.
+        locked: {layer: reason}, marked L below the cells.
+        scale: ends of the colour scale, the same for every run that is to be compared.
+        clickable: add invisible markers on the cells, as Plotly sends no clicks from heatmaps.
+        revision: stored in `layout.meta`; raise it on every click so that the figure always differs.
+        unit: what `values` are.
+
+    Raises:
+        ValueError: `values` has not one line per row.
+        MaskError: a layer is outside of the model.
+    """
+    matrix = style.checked_matrix(values, rows, "similarity heatmap")
+    n_layers = matrix.shape[1]
+    out = style.checked_layers(dropped, n_layers, "similarity heatmap")
+    style.checked_layers({*protected, *locked}, n_layers, "similarity heatmap")
+    hover = _hover(matrix, rows, unit, ".4f", style.layer_notes(out, protected, locked))
+    # While layers are toggled the room for crosses and letters stays, or the picture would jump.
+    above = clickable or bool(out)
+    figure = _grid_figure(rows, n_layers, above=above, below=bool(protected or locked))
+    _add_cells(figure, matrix, hover, scale, "Cividis", unit, clickable=clickable)
+    if out:
+        figure.add_trace(_crosses(out, figure.layout.yaxis.range[1] / 2 - 0.25))
+    if protected or locked:
+        figure.add_trace(style.guard_marks(protected, locked, (len(rows) - 0.5 + figure.layout.yaxis.range[0]) / 2))
+    if clickable:
+        figure.add_trace(_click_targets(matrix.shape, hover))
+    figure.update_layout(shapes=[_outline(layer, len(rows)) for layer in out], meta=revision, uirevision="keep")
+    return figure
+
+
+def difference_heatmap(values: np.ndarray, rows: Sequence[str], *, limit: float | None = None) -> go.Figure:
+    """Differences per layer: blue below zero, grey at zero, orange above, the same reach both ways.
+
+    Args:
+        values: (n_rows, n_layers) signed differences; NaN where one side has no tokens.
+        rows: (n_rows,) names.
+        limit: end of the scale; without it the largest difference, rounded up to 1, 2 or 5 times a
+            power of ten. Pass one to compare figures.
+
+    Raises:
+        ValueError: `values` has not one line per row, or `limit` is not above zero.
+    """
+    matrix = style.checked_matrix(values, rows, "difference heatmap")
+    if limit is None:
+        limit = _rounded_up(float(np.abs(matrix[np.isfinite(matrix)]).max(initial=0.0)))
+    if not limit > 0:
+        raise ValueError(f"difference heatmap failed: expected a limit above 0, got {limit}.")
+    figure = _grid_figure(rows, matrix.shape[1], above=False, below=False)
+    hover = _hover(matrix, rows, "difference", "+.4f", {})
+    colours = [list(stop) for stop in _DIVERGING]
+    _add_cells(figure, matrix, hover, (-limit, limit), colours, "difference", clickable=False)
+    return figure
+
+
+def mask_strips(
+    masks: Sequence[tuple[str, Collection[int]]],
+    n_layers: int,
+    *,
+    protected: Mapping[int, str] = {},
+    locked: Mapping[int, str] = {},
+) -> go.Figure:
+    """One strip per candidate mask: kept layers blue, dropped ones orange with a cross.
+
+    Args:
+        masks: (name, dropped layers) from top to bottom; the label adds how many are dropped.
+        n_layers: decoder layers of the model.
+        protected: {layer: reason}, marked P below the strips.
+        locked: {layer: reason}, marked L below the strips.
+
+    Raises:
+        MaskError: a layer is outside of the model.
+    """
+    style.checked_layers({*protected, *locked}, n_layers, "mask strips")
+    drops = np.zeros((len(masks), n_layers), dtype=np.int8)
+    for row, (_, dropped) in enumerate(masks):
+        drops[row, style.checked_layers(dropped, n_layers, "mask strips")] = 1
+    counts = drops.sum(axis=1)
+    rows = [f"{name} · {count}" for (name, _), count in zip(masks, counts, strict=True)]
+    figure = _grid_figure(rows, n_layers, above=False, below=bool(protected or locked))
+    # Shortened before the number is added, or a long name would push the number out.
+    ticks = [f"{style.label(name, 20)} · {count} dropped" for (name, _), count in zip(masks, counts, strict=True)]
+    figure.update_yaxes(ticktext=ticks)
+    figure.add_heatmap(
+        z=drops,
+        zmin=0,
+        zmax=1,
+        showscale=False,
+        colorscale=[[0, style.KEPT], [0.5, style.KEPT], [0.5, style.DROPPED], [1, style.DROPPED]],
+        xgap=1,
+        ygap=4,
+        text=np.where(drops == 1, "×", "").tolist(),
+        texttemplate="%{text}",
+        textfont={"color": "white", "size": 15},
+        hovertext=_strip_hover(masks, drops, protected, locked),
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+    if protected or locked:
+        figure.add_trace(style.guard_marks(protected, locked, (len(rows) - 0.5 + figure.layout.yaxis.range[0]) / 2))
+    return figure
+
+
+def _grid_figure(rows: Sequence[str], n_layers: int, *, above: bool, below: bool) -> go.Figure:
+    """An empty grid of rows and layers, with room for a line of marks above and below the cells."""
+    cells_px = max(_ROW_PX * len(rows), _LEAST_PX)
+    line = _STRIP_PX / cells_px * max(len(rows), 1)
+    figure = style.empty_figure(cells_px + _STRIP_PX * (above + below) + 56, dragmode=False, hoverdistance=30)
+    figure.update_xaxes(style.layer_axis(n_layers))
+    figure.update_yaxes(style.row_axis(rows, range=[len(rows) - 0.5 + line * below, -0.5 - line * above]))
+    return figure
+
+
+def _hover(matrix: np.ndarray, rows: Sequence[str], unit: str, form: str, notes: Mapping[int, str]) -> list[list[str]]:
+    """The hover text of every cell, (n_rows, n_layers)."""
+    names = [style.label(row, 80) for row in rows]
+    what = style.label(unit, 60)
+    return [
+        [
+            f"layer {layer}<br>{name}<br>"
+            + (f"{what} {value:{form}}" if math.isfinite(value) else _NO_TOKENS)
+            + notes.get(layer, "")
+            for layer, value in enumerate(line)
+        ]
+        for name, line in zip(names, matrix.tolist(), strict=True)
+    ]
+
+
+def _add_cells(
+    figure: go.Figure,
+    matrix: np.ndarray,
+    hover: list[list[str]],
+    scale: tuple[float, float],
+    colours: Any,
+    unit: str,
+    *,
+    clickable: bool,
+) -> None:
+    """The coloured cells and, where values are NaN, grey hatched ones."""
+    bar = {"thickness": 10, "len": 1, "xpad": 6, "outlinewidth": 0, "nticks": 4, "tickfont": {"size": 11}}
+    bar["title"] = {"text": style.label(unit, 60), "side": "right", "font": {"size": 11}}
+    boxes = {"hoverinfo": "skip"} if clickable else {"hovertext": hover, "hovertemplate": "%{hovertext}<extra></extra>"}
+    look = {"zmin": scale[0], "zmax": scale[1], "colorscale": colours, "colorbar": bar, "xgap": 1, "ygap": 1}
+    finite = np.where(np.isfinite(matrix), matrix, np.nan)
+    figure.add_heatmap(z=finite.astype(np.float32), name="values", **look, **boxes)
+    missing = np.argwhere(~np.isfinite(matrix))
+    if len(missing):
+        flat = {"zmin": 0, "zmax": 1, "colorscale": [[0, style.MISSING], [1, style.MISSING]], "showscale": False}
+        holes = np.where(np.isfinite(matrix), np.nan, 1).astype(np.float32)
+        figure.add_heatmap(z=holes, name=_NO_TOKENS, hoverinfo="skip", xgap=1, ygap=1, **flat)
+        figure.add_trace(_hatching(missing))
+
+
+def _hatching(cells: np.ndarray) -> go.Scatter:
+    """Diagonal strokes over `cells`, (n, 2) of row and layer, as one trace."""
+    strokes = np.array([[-0.45, 0.0, 0.0, -0.45], [-0.45, 0.45, 0.45, -0.45], [0.0, 0.45, 0.45, 0.0]])
+    lines = strokes[None] + cells[:, [1, 0, 1, 0]][:, None]
+    gap = np.full(lines.shape[:2], np.nan)
+    return go.Scatter(
+        x=np.stack([lines[..., 0], lines[..., 2], gap], axis=-1).ravel().astype(np.float32),
+        y=np.stack([lines[..., 1], lines[..., 3], gap], axis=-1).ravel().astype(np.float32),
+        mode="lines",
+        line={"color": style.GREY, "width": 1},
+        hoverinfo="skip",
+        showlegend=False,
+        name="hatching",
+    )
+
+
+def _crosses(dropped: Sequence[int], y: float) -> go.Scatter:
+    """A cross above every dropped layer, so that the outline's colour is not the only sign."""
+    return go.Scatter(
+        x=list(dropped),
+        y=[y] * len(dropped),
+        mode="text",
+        text=["×"] * len(dropped),
+        textfont={"size": 15},
+        hoverinfo="skip",
+        showlegend=False,
+        name="dropped",
+    )
+
+
+def _outline(layer: int, n_rows: int) -> dict[str, Any]:
+    """The outline of one dropped layer, as a layout shape."""
+    return {
+        "type": "rect",
+        "x0": layer - 0.5,
+        "x1": layer + 0.5,
+        "y0": -0.5,
+        "y1": n_rows - 0.5,
+        "line": {"color": style.DROPPED, "width": 2},
+        "fillcolor": style.translucent(style.DROPPED, 0.18),
+    }
+
+
+def _click_targets(shape: tuple[int, ...], hover: list[list[str]]) -> go.Scatter:
+    """Invisible squares on every cell of an (n_rows, n_layers) heatmap: they can be clicked, it cannot."""
+    row, layer = np.indices(shape)
+    return go.Scatter(
+        x=layer.ravel(),
+        y=row.ravel(),
+        mode="markers",
+        marker={"symbol": "square", "size": 22, "color": "rgba(0,0,0,0)"},
+        selected={"marker": {"opacity": 0}},
+        unselected={"marker": {"opacity": 0}},
+        hovertext=[text for line in hover for text in line],
+        hovertemplate="%{hovertext}<extra></extra>",
+        showlegend=False,
+        name="cells",
+    )
+
+
+def _strip_hover(
+    masks: Sequence[tuple[str, Collection[int]]],
+    drops: np.ndarray,
+    protected: Mapping[int, str],
+    locked: Mapping[int, str],
+) -> list[list[str]]:
+    """The hover text of every strip's layer, (n_masks, n_layers)."""
+    notes = style.layer_notes((), protected, locked)
+    return [
+        [
+            f"{style.label(name, 80)}<br>layer {layer}: {'dropped' if out else 'kept'}{notes.get(layer, '')}"
+            for layer, out in enumerate(line)
+        ]
+        for (name, _), line in zip(masks, drops.tolist(), strict=True)
+    ]
+
+
+def _rounded_up(value: float) -> float:
+    """The next of 1, 2, 5 times a power of ten; 0.01 at the least, so that noise looks like noise."""
+    if value <= 0.01:
+        return 0.01
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if value <= step * power * (1 + 1e-9))

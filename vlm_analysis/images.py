@@ -1,0 +1,169 @@
+"""Pictures from outside, decoded safely.
+
+Knows which bytes count as an image and what every later stage sees: RGB, upright, on white, at most 2048 pixels a side.
+Does not know prompts, tables or models.
+
+The size limit is read from the header before a pixel is decoded: a file of 100 kB can claim 900 million pixels.
+`warnings.catch_warnings` is avoided on purpose, it is not safe with several threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vlm_analysis.errors import PromptError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+MAX_FILE_BYTES = 20_000_000
+MAX_PIXELS = 40_000_000
+MAX_SIDE = 2048
+
+
+def open_image(source: Path | bytes | Image.Image) -> Image.Image:
+    """Return a new RGB image: first frame, EXIF orientation applied, transparency over white, at most 2048x2048.
+
+    16-bit grey becomes 8-bit by keeping the high byte. An image already in this form comes back with equal pixels,
+    so applying the function twice changes nothing.
+
+    Args:
+        source: a file, the bytes of a file (PNG, JPEG, WEBP, BMP or GIF), or an image in memory.
+
+    Raises:
+        PromptError: the source is no such image, is damaged or cut short, is larger than 20 MB, or has more than
+            40 million pixels.
+    """
+    if isinstance(source, Image.Image):
+        return _decode(source, "the image in memory")
+    if isinstance(source, Path):
+        name, data = f"image '{source}'", read_file(source, MAX_FILE_BYTES)
+    elif isinstance(source, bytes):
+        name, data = "the image", source
+    else:
+        raise PromptError(
+            f"an image could not be opened: expected a path, bytes or an image, got {type(source).__name__}. "
+            "Pass one of these."
+        )
+    if len(data) > MAX_FILE_BYTES:
+        raise _too_large(name, MAX_FILE_BYTES, f"{len(data):,} bytes")
+    return _decode_bytes(data, name)
+
+
+def image_hash(image: Image.Image) -> str:
+    """Return the sha256 (hex) over mode, size and pixels of the image as `open_image` gives it.
+
+    Two files with the same pixels have the same hash, whatever their format or metadata.
+
+    Raises:
+        PromptError: the image cannot be decoded (see `open_image`).
+    """
+    rgb = open_image(image)
+    digest = hashlib.sha256(f"{rgb.mode} {rgb.width}x{rgb.height}\n".encode())
+    digest.update(rgb.tobytes())
+    return digest.hexdigest()
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """Return the bytes of an ordinary file of at most `limit` bytes.
+
+    Raises:
+        PromptError: there is no such file, it is not an ordinary file, it is larger, or it cannot be read.
+    """
+    try:
+        if not path.is_file():
+            raise PromptError(
+                f"'{path}' could not be read: expected a file, got "
+                f"{'something else' if path.exists() else 'nothing there'}. Check the path."
+            )
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)
+    except (OSError, RuntimeError) as error:
+        raise PromptError(f"'{path}' could not be read: {error}. Check the path and its permissions.") from error
+    if len(data) > limit:
+        raise _too_large(f"'{path}'", limit, "more")
+    return data
+
+
+def _too_large(name: str, limit: int, got: str) -> PromptError:
+    return PromptError(
+        f"{name} could not be read: expected at most {limit // 1_000_000} MB, got {got}. Save a smaller version."
+    )
+
+
+def _too_many_pixels(name: str, got: str) -> PromptError:
+    return PromptError(
+        f"{name} could not be opened: expected at most {MAX_PIXELS // 1_000_000} million pixels, got {got}. "
+        "Scale it down."
+    )
+
+
+def _decode_bytes(data: bytes, name: str) -> Image.Image:
+    expected = ", ".join(FORMATS)
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            _check_size(image, name)
+            image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # a JPEG decodes at a fraction of its size, others ignore this
+            return _decode(image, name)
+    except PromptError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_many_pixels(name, "more than twice that") from error
+    except UnidentifiedImageError as error:
+        raise PromptError(
+            f"{name} could not be opened: expected an image ({expected}), got {len(data):,} bytes that are none. "
+            "Save it again as PNG."
+        ) from error
+    except Exception as error:
+        raise _damaged(name, error) from error
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise _too_many_pixels(name, f"{image.width}x{image.height} = {pixels:,}")
+    if pixels == 0:
+        raise PromptError(f"{name} could not be opened: expected at least one pixel, got none. Choose another image.")
+
+
+def _decode(image: Image.Image, name: str) -> Image.Image:
+    """Check the size, then decode. Pillow's decoders raise almost any exception on hostile data, hence the net."""
+    _check_size(image, name)
+    try:
+        image.load()
+        return _upright_rgb(image, name)
+    except PromptError:
+        raise
+    except Exception as error:
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> PromptError:
+    return PromptError(
+        f"{name} could not be decoded: expected a whole image, got damaged or cut-short data ({error}). "
+        "Save or copy it again."
+    )
+
+
+def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips at 255, which turns a 16-bit image all white.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise PromptError(
+            f"{name} could not be opened: expected 8 or 16 bits a channel, got mode {image.mode}, whose range is not "
+            "known. Scale it to 0..255 and save as PNG."
+        )
+    transparent = image.has_transparency_data
+    # Converted before it shrinks: palette images would be resized without smoothing.
+    image = image.convert("RGBA" if transparent else "RGB")
+    if max(image.size) > MAX_SIDE:
+        image.thumbnail((MAX_SIDE, MAX_SIDE))
+    # Pasted into a new image, so that no metadata (colour profile, EXIF) travels on.
+    clean = Image.new("RGB", image.size, "white")
+    clean.paste(image, mask=image.getchannel("A") if transparent else None)
+    return clean

@@ -1,0 +1,187 @@
+"""From a Prompt to the tensors of one forward pass, with every token's group.
+
+The chat template of the model's own processor renders the prompt (images first, then the question); a reference answer is
+appended token by token as generation would append it, so that one pass scores it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlm_analysis.errors import ModelError, PromptError
+from vlm_analysis.models import LoadedModel
+from vlm_analysis.prompts import Prompt
+from vlm_analysis.recording import TOKEN_GROUPS
+
+VISION, TEXT, ANSWER = 0, 1, 2
+_ZERO_OVER_ANSWER = (
+    "mm_token_type_ids",
+)  # generation extends these with zeros, every other per-token input with its last value
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One prompt as a batch of one.
+
+    Attributes:
+        tensors: the model's inputs; per-token ones are (1, n_tokens) and cover the answer.
+        kinds: (n_tokens,) VISION, TEXT or ANSWER.
+        answer_ids: the answer's tokens and one end token; empty without an answer.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    kinds: np.ndarray
+    answer_ids: tuple[int, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.kinds)
+
+    @property
+    def n_prompt_tokens(self) -> int:
+        return self.n_tokens - len(self.answer_ids)
+
+    def group_mask(self) -> np.ndarray:
+        """Return the (5, n_tokens) membership of each token in the groups of `TOKEN_GROUPS`."""
+        vision, text, answer = (self.kinds == kind for kind in (VISION, TEXT, ANSWER))
+        last = np.arange(self.n_tokens) == self.n_prompt_tokens - 1
+        members = {"vision": vision, "text": text, "answer": answer, "last": last, "all": vision | text}
+        return np.stack([members[group] for group in TOKEN_GROUPS])
+
+
+def render_prompt(loaded: LoadedModel, prompt: Prompt) -> str:
+    """Return the prompt's text as the model's chat template writes it, ready for the answer.
+
+    Raises:
+        ModelError: the processor has no chat template.
+        PromptError: the question holds one of the model's special tokens.
+    """
+    if not getattr(loaded.processor, "chat_template", None):
+        raise ModelError(
+            f"{loaded.name} has no chat template, so it is unknown how to ask it. Choose an instruction-tuned checkpoint."
+        )
+    for token in loaded.processor.tokenizer.all_special_tokens:
+        if token.strip() and token in prompt.question:
+            raise PromptError(
+                f"Prompt {prompt.id!r} cannot be asked: its question holds the special token {token!r}. Reword it."
+            )
+    content = [{"type": "image"} for _ in prompt.images] + [{"type": "text", "text": prompt.question}]
+    text: str = loaded.processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    return text
+
+
+def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) -> Encoded:
+    """Return the model inputs of one prompt, with the tokens of an answer appended (see `answer_tokens`).
+
+    Raises:
+        PromptError: an image cannot be read, or the question holds a special token.
+    """
+    text = render_prompt(loaded, prompt)
+    made = loaded.processor(text=[text], images=list(prompt.load_images()), return_tensors="pt")
+    tensors = {name: _placed(value, loaded) for name, value in made.items() if torch.is_tensor(value)}
+    n_prompt = tensors["input_ids"].shape[1]
+    answer_ids = tuple(answer_ids)
+    kinds = np.full(n_prompt + len(answer_ids), TEXT, dtype=np.int8)
+    kinds[:n_prompt][_is_vision(loaded, tensors)] = VISION
+    kinds[n_prompt:] = ANSWER
+    if answer_ids:
+        tensors = {name: _extended(name, value, n_prompt, answer_ids) for name, value in tensors.items()}
+    return Encoded(tensors, kinds, answer_ids)
+
+
+def answer_tokens(loaded: LoadedModel, answer: str | None) -> tuple[int, ...]:
+    """Return the tokens of a reference answer and one end token; nothing for None."""
+    if answer is None:
+        return ()
+    ids = loaded.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return (*ids, end_token(loaded))
+
+
+def end_token(loaded: LoadedModel) -> int:
+    """Return the token with which the model ends an answer: the first of its generation configuration."""
+    end = loaded.model.generation_config.eos_token_id
+    end = loaded.processor.tokenizer.eos_token_id if end is None else end
+    if end is None:
+        raise ModelError(f"{loaded.name} has no end token: expected eos_token_id in its generation configuration.")
+    return int(end[0] if isinstance(end, (list, tuple)) else end)
+
+
+def collate(items: Sequence[Encoded], pad_token: int) -> dict[str, torch.Tensor]:
+    """Return one batch, padded on the right: under causal attention no real token then sees a pad."""
+    longest = max(item.n_tokens for item in items)
+    batch = {}
+    for name in items[0].tensors:
+        values = [item.tensors[name] for item in items]
+        if all(_is_per_token(value, item.n_tokens) for value, item in zip(values, items, strict=True)):
+            fill = pad_token if name == "input_ids" else 0
+            values = [torch.nn.functional.pad(value, (0, longest - value.shape[1]), value=fill) for value in values]
+        batch[name] = torch.cat(values)
+    return batch
+
+
+def batches(items: Sequence[Encoded], batch_size: int) -> Iterator[list[int]]:
+    """Yield the indices of each batch: prompts of like length together, and only those whose image tensors can be joined."""
+    if batch_size < 1:
+        raise PromptError(f"A batch needs at least one prompt, got batch_size={batch_size}.")
+
+    def joinable(index: int) -> tuple[Any, ...]:
+        item = items[index]
+        return tuple(
+            (name, *value.shape[1:]) for name, value in item.tensors.items() if not _is_per_token(value, item.n_tokens)
+        )
+
+    order = sorted(range(len(items)), key=lambda index: (str(joinable(index)), items[index].n_tokens, index))
+    batch: list[int] = []
+    for index in order:
+        if batch and (len(batch) == batch_size or joinable(index) != joinable(batch[0])):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def pad_token(loaded: LoadedModel) -> int:
+    """Return a token to pad with; it is masked out, so any will do where the tokenizer names none."""
+    token = loaded.processor.tokenizer.pad_token_id
+    return 0 if token is None else int(token)
+
+
+def _placed(value: torch.Tensor, loaded: LoadedModel) -> torch.Tensor:
+    return value.to(loaded.device, loaded.model.dtype) if value.is_floating_point() else value.to(loaded.device)
+
+
+def _is_per_token(value: torch.Tensor, n_tokens: int) -> bool:
+    return value.ndim == 2 and value.shape == (1, n_tokens)
+
+
+def _is_vision(loaded: LoadedModel, tensors: dict[str, torch.Tensor]) -> np.ndarray:
+    """Return which prompt tokens receive image features (bool)."""
+    if "mm_token_type_ids" in tensors:
+        return (tensors["mm_token_type_ids"][0] == 1).cpu().numpy()
+    config = loaded.model.config
+    image_token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+    if image_token is None:
+        raise ModelError(
+            f"{loaded.name}: no image token in its configuration, so vision tokens cannot be told from text."
+        )
+    return (tensors["input_ids"][0] == image_token).cpu().numpy()
+
+
+def _extended(name: str, value: torch.Tensor, n_prompt: int, answer_ids: tuple[int, ...]) -> torch.Tensor:
+    if not _is_per_token(value, n_prompt):
+        return value
+    if name == "input_ids":
+        tail = value.new_tensor([answer_ids])
+    elif name in _ZERO_OVER_ANSWER:
+        tail = value.new_zeros(1, len(answer_ids))
+    else:
+        tail = value[:, -1:].expand(1, len(answer_ids))
+    return torch.cat([value, tail], dim=1)

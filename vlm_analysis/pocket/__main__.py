@@ -1,0 +1,39 @@
+"""`python -m vlm_analysis.pocket train | card`: train the bundled model, or measure it again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets" / "pocket-vl"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m vlm_analysis.pocket", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="train, or go on from the last checkpoint, then write the quality card")
+    train.add_argument("--steps", type=int, help="length of the whole run; the rate falls to zero at its end")
+    train.add_argument("--assets", type=Path, default=ASSETS, help="where the weights so far are written")
+    commands.add_parser("card", help="measure the bundled model on held-out examples and write its quality card")
+    commands.add_parser("packs", help="draw the bundled prompt packs again")
+    run(parser.parse_args())
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run one command; torch is imported only now, so that `--help` answers at once."""
+    if arguments.command == "train":
+        from vlm_analysis.pocket.training import Recipe, train
+
+        train(arguments.assets, recipe=Recipe() if arguments.steps is None else Recipe(steps=arguments.steps))
+    elif arguments.command == "card":
+        from vlm_analysis.pocket.card import write_card
+
+        print(write_card(ASSETS).to_string())
+    else:
+        from vlm_analysis.pocket.card import write_packs
+
+        write_packs(ASSETS.parent / "packs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""LayerScores: one number per decoder layer, with its spread and the end that is dropped first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class LayerScores:
+    """The scores of one criterion.
+
+    Attributes:
+        criterion: its key in `CRITERIA`.
+        values: (n_layers,) float64; NaN where the layer could not be scored (such a layer is never dropped by score).
+        spread: (n_layers,) float64, standard deviation of `values` under resampling of the prompts within each domain; zero
+            where nothing was measured.
+        drop: which end goes first.
+        options: what the criterion was asked (target, weight, token group, seed).
+    """
+
+    criterion: str
+    values: np.ndarray
+    spread: np.ndarray
+    drop: Literal["highest", "lowest"]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Return the layers in drop order, ties to the lower index; layers without a score are left out."""
+        wish = self.values if self.drop == "highest" else -self.values
+        scored = np.flatnonzero(~np.isnan(wish))
+        return tuple(int(layer) for layer in scored[np.argsort(-wish[scored], kind="stable")])
