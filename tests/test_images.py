@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlm_analysis.errors import PromptError
-from vlm_analysis.images import FORMATS, MAX_FILE_BYTES, image_hash, open_image
+from vlm_analysis.images import FORMATS, MAX_FILE_BYTES, image_hash, open_image, read_file
 
 
 def noise(width: int = 24, height: int = 16, mode: str = "RGB") -> Image.Image:
@@ -118,6 +118,14 @@ def test_a_file_above_20_megabytes_is_refused_though_its_image_is_small(tmp_path
     for source in (path, path.read_bytes()):
         with pytest.raises(PromptError, match="at most 20 MB"):
             open_image(source)
+
+
+def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"12345")
+    assert read_file(path, 5) == b"12345"
+    with pytest.raises(PromptError, match=r"table\.csv.*got more"):
+        read_file(path, 4)
 
 
 def test_other_types_are_refused() -> None:

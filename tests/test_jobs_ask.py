@@ -303,8 +303,11 @@ class TestClose:
 
     def test_closing_from_within_a_job_does_not_wait_for_itself(self) -> None:
         runner = JobRunner()
-        runner.submit("k", "closes", lambda on_progress: runner.close())
+        job = runner.submit("k", "closes", lambda on_progress: runner.close())
         assert runner.join(LIMIT_S)
+        view = runner.get(job)
+        assert view is not None
+        assert (view.status, view.error) == ("done", "")
 
     def test_a_forgotten_runner_does_not_keep_the_process_alive(self) -> None:
         code = """

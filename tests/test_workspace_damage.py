@@ -242,3 +242,17 @@ class TestTwoProcesses:
         with pytest.raises(WorkspaceError, match="it was deleted"):
             workspace.rename(item, "ghost")
         assert files(workspace) == []
+
+    def test_a_sidecar_put_back_in_the_middle_of_a_deletion_is_removed_too(
+        self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        item = workspace.save("masks", "m", text())
+        content, really = sidecar(item).read_text(), Path.rename
+
+        def racing(path: Path, target: Path) -> Path:
+            sidecar(item).write_text(content)
+            return really(path, target)
+
+        monkeypatch.setattr(Path, "rename", racing)
+        workspace.delete(item)
+        assert files(workspace) == []

@@ -59,18 +59,19 @@ def safe_name(name: str) -> str:
         PromptError: the name is absolute, holds `..`, a drive letter or a control character, or names nothing.
     """
     plain = unicodedata.normalize("NFC", name.replace("\\", "/"))
+    normal = posixpath.normpath(plain)
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in plain):
         reason = "a control character"
     elif plain.startswith("/"):
         reason = "an absolute path"
-    elif re.match("[A-Za-z]:", plain):
+    elif re.match("[A-Za-z]:", normal):
         reason = "a drive letter"
     elif ".." in plain.split("/"):
         reason = "'..'"
-    elif posixpath.normpath(plain) == ".":
+    elif normal == ".":
         reason = "nothing"
     else:
-        return posixpath.normpath(plain)
+        return normal
     raise PromptError(
         f"the path {name!r} was refused: expected a path inside the folder or archive, got {reason}. "
         "Put the file beside the table and name it relative to the table."
@@ -102,11 +103,13 @@ class Folder:
         try:
             for folder, subfolders, files in os.walk(self.root, onerror=_raise, followlinks=True):
                 real = os.path.realpath(folder)
-                subfolders[:] = [] if real in visited else [name for name in subfolders if not _is_hidden(name)]
-                if real not in visited:
-                    parent = PurePosixPath(Path(folder).relative_to(self.root))
-                    names.extend(str(parent / name) for name in files if not _is_hidden(name))
+                if real in visited:
+                    subfolders.clear()
+                    continue
                 visited.add(real)
+                subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
+                parent = PurePosixPath(Path(folder).relative_to(self.root))
+                names.extend(str(parent / name) for name in files if not _is_hidden(name))
                 if len(names) > MAX_LISTED:
                     raise PromptError(
                         f"'{self.root}' was refused: expected at most {MAX_LISTED:,} files, got more. "

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlm_analysis.errors import EvaluationError, MaskError
+from vlm_analysis.errors import EvaluationError
 from vlm_analysis.files import write_atomically
 from vlm_analysis.masks import PruneMask, mask_from_json, mask_to_json
 from vlm_analysis.recording import ModelInfo
 
 SCHEMA_VERSION = 1
 METRICS = ("exact_match", "answer_nll", "token_agreement", "kl_to_dense")
+N_RESAMPLES = 500
 COLUMNS = ("id", "domain", *METRICS, "answer", "answer_source", "answer_ids")
 
 
@@ -71,6 +72,36 @@ def retention(pruned: Evaluation, dense: Evaluation, metric: str = "exact_match"
     return (pruned.by_domain[metric] / base.where(base > 0)).rename("retention")
 
 
+def retention_interval(
+    pruned: Evaluation,
+    dense: Evaluation,
+    domain: str,
+    *,
+    metric: str = "exact_match",
+    share: float = 0.9,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the interval that holds `share` of the retentions of a domain under a paired bootstrap over its prompts.
+
+    Each of 500 draws takes the same prompts, with replacement, for both models; draws in which the dense score is 0 are
+    left out. NaN where none is left.
+
+    Raises:
+        EvaluationError: the two do not belong to the same model and prompts.
+    """
+    check_same_work(pruned, dense)
+    rows = (dense.by_prompt["domain"] == domain).to_numpy()
+    scores = np.stack([evaluation.by_prompt[metric].to_numpy(dtype=np.float64)[rows] for evaluation in (pruned, dense)])
+    count = scores.shape[1]
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=N_RESAMPLES)
+    kept, base = scores @ drawn.T.astype(np.float64)
+    ratios = kept[base > 0] / base[base > 0]
+    if ratios.size == 0:
+        return np.nan, np.nan
+    low, high = np.quantile(ratios, [(1 - share) / 2, (1 + share) / 2])
+    return float(low), float(high)
+
+
 def check_same_work(one: Evaluation, other: Evaluation) -> None:
     """Raise EvaluationError unless both evaluations are of the same model and the same prompts."""
     if one.model.fingerprint != other.model.fingerprint:
@@ -82,7 +113,13 @@ def check_same_work(one: Evaluation, other: Evaluation) -> None:
 
 
 def save_evaluation(evaluation: Evaluation, path: Path) -> Path:
-    """Write the evaluation as JSON (NaN as null); the file appears whole or not at all. Returns the path."""
+    """Write the evaluation as JSON; the file appears whole or not at all. Returns the path."""
+    text = evaluation_to_json(evaluation)
+    return write_atomically(Path(path), lambda part: part.write_text(text, "utf-8") and None)
+
+
+def evaluation_to_json(evaluation: Evaluation) -> str:
+    """Return the evaluation file's text, NaN as null."""
     rows = evaluation.by_prompt.loc[:, list(COLUMNS)].astype(object)
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -92,8 +129,7 @@ def save_evaluation(evaluation: Evaluation, path: Path) -> Path:
         "prompts": evaluation.prompts,
         "by_prompt": rows.where(rows.notna(), None).to_dict(orient="records"),
     }
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
-    return write_atomically(Path(path), lambda part: part.write_text(text, "utf-8") and None)
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
 
 
 def _plain(value: Any) -> Any:
@@ -110,21 +146,27 @@ def open_evaluation(path: Path) -> Evaluation:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationError(f"No evaluation can be read at {path}: {error}. Evaluate again.") from error
+    return evaluation_from_json(text, path.name)
+
+
+def evaluation_from_json(text: str, name: str = "The text") -> Evaluation:
+    """Return the evaluation of an evaluation file's text (see `open_evaluation`)."""
+    try:
+        content = json.loads(text)
         if content["kind"] != "strata-evaluation" or content["schema_version"] != SCHEMA_VERSION:
-            raise EvaluationError(f"{path.name} is not an evaluation of version {SCHEMA_VERSION}. Evaluate again.")
-        model = dict(content["model"])
-        for reasons in ("protected", "locked"):
-            model[reasons] = {int(layer): reason for layer, reason in model[reasons].items()}
+            raise EvaluationError(f"{name} is not an evaluation of version {SCHEMA_VERSION}. Evaluate again.")
         frame = pd.DataFrame(content["by_prompt"], columns=list(COLUMNS))
         numeric = {metric: np.float64 for metric in METRICS if metric != "exact_match"}
         return Evaluation(
-            mask=mask_from_json(json.dumps(content["mask"]), path.name),
-            model=ModelInfo(**model),
+            mask=mask_from_json(json.dumps(content["mask"]), name),
+            model=ModelInfo.from_json(content["model"]),
             prompts=content["prompts"],
             by_prompt=frame.astype({**numeric, "exact_match": bool}),
         )
     except EvaluationError:
         raise
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError, MaskError) as error:
-        raise EvaluationError(f"{path.name} is not a whole evaluation: {error}. Evaluate again.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EvaluationError(f"{name} is not a whole evaluation: {error}. Evaluate again.") from error

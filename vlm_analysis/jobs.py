@@ -331,7 +331,6 @@ class JobRunner:
                 self._answer()
             else:
                 self._run(job)
-            del job  # an idle worker keeps no forgotten result alive
 
     def _run(self, job: _Job) -> None:
         def on_progress(done: int, total: int, message: str) -> None:

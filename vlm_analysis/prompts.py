@@ -12,16 +12,15 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from io import BytesIO
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import overload
-from uuid import uuid4
 
 from PIL import Image
 
 from vlm_analysis.archives import MAX_ARCHIVE_BYTES, Archive, Files, Folder, NoFiles, safe_name
 from vlm_analysis.errors import PromptError
+from vlm_analysis.files import write_atomically
 from vlm_analysis.images import image_hash, open_image, read_file
 from vlm_analysis.prompt_sources import (
     EXPECTED,
@@ -238,7 +237,7 @@ def write_prompts(prompts: PromptSet, folder: Path) -> Path:
             raise PromptError(
                 f"the prompts are too long: expected {MAX_TABLE_BYTES:,} bytes, got {len(data):,}. Split them."
             )
-        _replace_file(folder / "prompts.jsonl", data)
+        write_atomically(folder / "prompts.jsonl", partial(_write_bytes, data))
     except OSError as error:
         raise PromptError(f"the prompts could not be written to '{folder}': {error}. Choose another folder.") from error
     return folder / "prompts.jsonl"
@@ -374,23 +373,16 @@ def _write_images(prompt: Prompt, folder: Path) -> dict[str, object]:
     for image, name in zip(prompt.images, prompt.image_hashes, strict=True):
         names.append(f"images/{name}.png")
         if not (folder / names[-1]).exists():
-            opened, buffer = open_image(image), BytesIO()
+            opened = open_image(image)
             if image_hash(opened) != name:
                 raise PromptError(
                     f"prompt '{prompt.id}' could not be written: expected the image as it was opened, got other pixels "
                     f"in '{image}'. Open the prompts again."
                 )
-            opened.save(buffer, "PNG")
-            _replace_file(folder / names[-1], buffer.getvalue())
+            write_atomically(folder / names[-1], partial(opened.save, format="PNG"))
     cells: dict[str, object] = {"id": prompt.id, "images": names, "question": prompt.question, "domain": prompt.domain}
     return cells if prompt.answer is None else {**cells, "answer": prompt.answer}
 
 
-def _replace_file(path: Path, data: bytes) -> None:
-    """Write under a temporary name, then rename: a file is whole or not there."""
-    temporary = path.with_name(f".{uuid4().hex}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _write_bytes(data: bytes, path: Path) -> None:
+    path.write_bytes(data)

@@ -32,6 +32,15 @@ class ModelInfo:
     protected: dict[int, str] = field(default_factory=dict)
     locked: dict[int, str] = field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> ModelInfo:
+        """Return the model that `dataclasses.asdict` and JSON made `content` of (JSON turns layer numbers into text)."""
+        reasons = {
+            name: {int(layer): str(reason) for layer, reason in content[name].items()}
+            for name in ("protected", "locked")
+        }
+        return cls(**{**content, **reasons})
+
 
 @dataclass(frozen=True, eq=False)
 class Recording:
@@ -201,11 +210,8 @@ def _from_parts(meta: Any, arrays: dict[str, np.ndarray], name: str) -> Recordin
                 f"{name} cannot be opened: expected a recording of version {SCHEMA_VERSION} or older, "
                 f"got {meta['kind']!r} version {meta['schema_version']}. Update Strata."
             )
-        model = dict(meta["model"])
-        for reasons in ("protected", "locked"):
-            model[reasons] = {int(layer): reason for layer, reason in model[reasons].items()}
         return Recording(
-            model=ModelInfo(**model),
+            model=ModelInfo.from_json(meta["model"]),
             prompts=meta["prompts"],
             prompt_ids=tuple(meta["prompt_ids"]),
             domains=tuple(meta["domains"]),

@@ -9,8 +9,6 @@ second version; paper is always light. No torch, no streamlit.
 from __future__ import annotations
 
 import html
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from vlm_analysis.errors import ExportError
+from vlm_analysis.files import write_atomically
 
 # `data:` and `blob:` because plotly.js keeps its own small pictures that way.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -84,23 +83,13 @@ def write_report(path: Path, title: str, sections: Sequence[Section], *, footer:
         ExportError: the file cannot be written.
     """
     page = report_html(title, sections, footer=footer).encode("utf-8", errors="replace")
-    path = Path(path)
-    part = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            part = Path(file.name)
-            file.write(page)
-        part.chmod(0o644)
-        os.replace(part, path)
+        return write_atomically(Path(path), lambda part: part.write_bytes(page) and None)
     except OSError as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
         raise ExportError(
             f"report not written: expected a writable file name, got '{path}' ({error.strerror or error}). "
             "Choose another folder or free some space."
         ) from error
-    return path
 
 
 def report_html(title: str, sections: Sequence[Section], *, footer: str) -> str:
@@ -134,7 +123,7 @@ def _figure_html(figure: go.Figure) -> str:
     own = go.Figure(figure)
     own.update_layout(template="none", font={"family": "system-ui, sans-serif", "size": 13})
     escaped = str(own.to_json(engine="json"))
-    for char in "<>&":
+    for char in "<>&":  # Plotly does so too, but does not promise it
         escaped = escaped.replace(char, f"\\u{ord(char):04x}")
     height = int(own.layout.height or 450)
     place = f'<div class="figure" style="height:{height}px"></div>'

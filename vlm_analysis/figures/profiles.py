@@ -91,22 +91,7 @@ def score_bars(
     figure = style.empty_figure(300, dragmode=False, barmode="overlay", legend=legend, margin={"t": 30})
     figure.update_xaxes(style.layer_axis(n_layers, anchor="y"))
     figure.update_yaxes(style.axis(y_title, range=scale, domain=[0, 0.92 if marked else 1]))
-    hover = _score_hover(scores, spread, order, notes)
-    for name, layers, marker in (
-        ("kept", [layer for layer in range(n_layers) if layer not in out], {"color": style.KEPT}),
-        ("dropped", out, {"color": style.DROPPED, "pattern": style.HATCH}),
-    ):
-        figure.add_bar(
-            x=layers,
-            y=scores[layers].astype(np.float32),
-            width=0.85,
-            error_y=None if spread is None else _error_bars(np.asarray(spread)[layers]),
-            marker=marker | {"line": {"width": 0}},
-            hovertext=[hover[layer] for layer in layers],
-            hovertemplate="%{hovertext}<extra></extra>",
-            name=name,
-            showlegend=bool(out),
-        )
+    _add_bars(figure, scores, spread, out, _score_hover(scores, spread, order, notes))
     _add_unknown(figure, np.flatnonzero(~np.isfinite(scores)))
     if marked:
         figure.update_layout(yaxis2={"domain": [0.92, 1], "range": [0, 1], "visible": False, "fixedrange": True})
@@ -120,6 +105,29 @@ def _with_air(scale: tuple[float, float] | None) -> tuple[float, float] | None:
         return None
     air = 0.02 * (scale[1] - scale[0])
     return scale[0] - air, scale[1] + air
+
+
+def _add_bars(
+    figure: go.Figure, scores: np.ndarray, spread: np.ndarray | None, dropped: list[int], hover: list[str]
+) -> None:
+    """The bars of kept and of dropped layers, one trace each: Plotly hatches a whole trace or warns."""
+    kept = [layer for layer in range(len(scores)) if layer not in dropped]
+    looks = (
+        ("kept", kept, {"color": style.KEPT}),
+        ("dropped", dropped, {"color": style.DROPPED, "pattern": style.HATCH}),
+    )
+    for name, layers, marker in looks:
+        figure.add_bar(
+            x=layers,
+            y=scores[layers].astype(np.float32),
+            width=0.85,
+            error_y=None if spread is None else _error_bars(np.asarray(spread)[layers]),
+            marker=marker | {"line": {"width": 0}},
+            hovertext=[hover[layer] for layer in layers],
+            hovertemplate="%{hovertext}<extra></extra>",
+            name=name,
+            showlegend=bool(dropped),
+        )
 
 
 def _error_bars(spread: np.ndarray) -> dict[str, object]:

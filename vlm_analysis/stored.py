@@ -1,0 +1,80 @@
+"""What the workspace keeps, as values: each kind is written and opened by the module that owns it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_analysis.evaluation import Evaluation, open_evaluation, save_evaluation
+from vlm_analysis.masks import PruneMask, open_mask, save_mask
+from vlm_analysis.prompts import PromptSet, open_prompts, write_prompts
+from vlm_analysis.recording import Recording, open_recording, save_recording
+from vlm_analysis.workspace import Item, Workspace
+
+
+def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str) -> Item:
+    """Save a prompt set; the same prompts saved before under this name come back as that item."""
+    known = [item for item in workspace.items("prompts") if item.prompts == prompts.fingerprint and item.name == name]
+    if known:
+        return known[0]
+    details = {"n": len(prompts), "domains": list(prompts.domains)}
+
+    def write(path: Path) -> None:
+        write_prompts(prompts, path)
+
+    return workspace.save("prompts", name, write, prompts=prompts.fingerprint, details=details)
+
+
+def keep_recording(workspace: Workspace, recording: Recording, name: str) -> Item:
+    """Save a recording under the fingerprints of its model and prompts."""
+    details = {"n_layers": recording.n_layers, "n": recording.n_prompts, "domains": list(recording.domain_names)}
+
+    def write(path: Path) -> None:
+        save_recording(recording, path)
+
+    belongs = {"model": recording.model.fingerprint, "model_name": recording.model.name, "prompts": recording.prompts}
+    return workspace.save("recordings", name, write, details=details, **belongs)
+
+
+def keep_mask(workspace: Workspace, mask: PruneMask) -> Item:
+    """Save a mask under its own name and the fingerprint of the model it was made for."""
+    details = {"n_layers": mask.n_layers, "dropped": list(mask.dropped), "notes": mask.notes[:500]}
+
+    def write(path: Path) -> None:
+        save_mask(mask, path)
+
+    model = mask.model
+    belongs = {} if model is None else {"model": model.fingerprint, "model_name": model.name}
+    return workspace.save("masks", mask.name or "unnamed mask", write, details=details, **belongs)
+
+
+def keep_evaluation(workspace: Workspace, evaluation: Evaluation, name: str) -> Item:
+    """Save an evaluation under the fingerprints of its model and prompts."""
+    details = {"dropped": list(evaluation.mask.dropped), "n_layers": evaluation.mask.n_layers}
+
+    def write(path: Path) -> None:
+        save_evaluation(evaluation, path)
+
+    belongs = {
+        "model": evaluation.model.fingerprint,
+        "model_name": evaluation.model.name,
+        "prompts": evaluation.prompts,
+    }
+    return workspace.save("evaluations", name, write, details=details, **belongs)
+
+
+_OPENERS = {
+    "prompts": open_prompts,
+    "recordings": open_recording,
+    "masks": open_mask,
+    "evaluations": open_evaluation,
+}
+
+
+def open_item(item: Item) -> Any:
+    """Return the PromptSet, Recording, PruneMask or Evaluation behind a saved item.
+
+    Raises:
+        StrataError: the file behind it is missing or damaged.
+    """
+    return _OPENERS[item.kind](item.path)

@@ -1,0 +1,233 @@
+"""The story of one comparison: which layers look redundant, what each method would drop, and what that breaks.
+
+A Story is a value that the Overview page draws and that downloads as one HTML file. Every sentence is computed from the
+numbers it stands beside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vlm_analysis.errors import EvaluationError, StrataError
+from vlm_analysis.evaluation import METRICS, Evaluation, evaluation_from_json, evaluation_to_json
+from vlm_analysis.files import write_atomically
+from vlm_analysis.masks import PruneMask, mask_from_json, mask_to_json
+from vlm_analysis.recording import Recording
+from vlm_analysis.report import Section
+
+SCHEMA_VERSION = 1
+CURVE_COLUMNS = ("method", "domain", "budget", "value", "low", "high")
+EXAMPLE_COLUMNS = ("id", "domain", "question", "answer", "dense", "pruned")
+RANDOM = "random"
+
+
+@dataclass(frozen=True, eq=False)
+class Story:
+    """Everything the pictures need.
+
+    Attributes:
+        recording: the layer similarities.
+        masks: each method's mask at the shown budget, by the method's name on screen.
+        curve: columns `CURVE_COLUMNS`; value is retention (pruned exact match over dense), low and high its interval:
+            5th to 95th percentile of a paired bootstrap over prompts, for "random" the range over its draws.
+        dense, pruned: the evaluations of the dense model and of the first of `masks`.
+        examples: columns `EXAMPLE_COLUMNS`: prompts the dense model answers and the pruned one does not.
+    """
+
+    recording: Recording
+    masks: Mapping[str, PruneMask]
+    curve: pd.DataFrame
+    dense: Evaluation
+    pruned: Evaluation
+    examples: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        return f"Which layers can {self.recording.model.name} do without?"
+
+    @property
+    def shown(self) -> tuple[str, PruneMask]:
+        """Return the method whose mask the story prunes with, and that mask."""
+        return next(iter(self.masks.items()))
+
+
+def story_sections(story: Story) -> list[Section]:
+    """Return the story as sections: a heading, one sentence, and the picture it is about."""
+    sections = [_similarity(story)]
+    if len(story.recording.domain_names) == 2:
+        sections.append(_difference(story))
+    return [*sections, _strips(story), _retention(story), _damage(story), _broken(story)]
+
+
+def domain_rows(recording: Recording, token_group: str = "all") -> np.ndarray:
+    """Return the (n_domains, n_layers) layer similarities, one row a domain in the recording's order."""
+    return np.stack([recording.layer_similarity(domain, token_group) for domain in recording.domain_names])
+
+
+def outcome_frame(pruned: Evaluation, dense: Evaluation) -> pd.DataFrame:
+    """Return columns domain, metric, dense, pruned for every domain and metric."""
+    rows = [
+        {
+            "domain": domain,
+            "metric": metric,
+            "dense": dense.by_domain.loc[domain, metric],
+            "pruned": pruned.by_domain.loc[domain, metric],
+        }
+        for domain in dense.by_domain.index
+        for metric in METRICS
+    ]
+    return pd.DataFrame(rows)
+
+
+def _similarity(story: Story) -> Section:
+    from vlm_analysis.figures import similarity_heatmap
+
+    recording = story.recording
+    rows = domain_rows(recording)
+    mean = rows.mean(axis=0)
+    order = np.argsort(-mean, kind="stable")
+    text = (
+        f"The brighter a cell, the less its layer changes what it is given (cosine of layer input and output, mean over "
+        f"{recording.n_prompts} prompts): layers {_listed(order[:3])} change it least, "
+        f"layers {_listed(order[-2:])} change it most."
+    )
+    figure = similarity_heatmap(rows, recording.domain_names, protected=recording.model.protected)
+    return Section("How much each decoder layer changes its input", text, figure)
+
+
+def _difference(story: Story) -> Section:
+    from vlm_analysis.figures import difference_heatmap
+
+    one, other = story.recording.domain_names
+    gap = story.recording.layer_similarity(one) - story.recording.layer_similarity(other)
+    needs_one, needs_other = int(np.nanargmin(gap)), int(np.nanargmax(gap))
+    text = (
+        f"Where the two domains part: layer {needs_one} works harder on {one} prompts (cosine lower by {-gap[needs_one]:.3f}), "
+        f"layer {needs_other} on {other} prompts (lower by {gap[needs_other]:.3f})."
+    )
+    return Section(
+        f"Similarity on {one} minus similarity on {other}", text, difference_heatmap(gap[None], [f"{one} − {other}"])
+    )
+
+
+def _strips(story: Story) -> Section:
+    from vlm_analysis.figures import mask_strips
+
+    masks = [(name, mask.dropped) for name, mask in story.masks.items()]
+    common = set.intersection(*(set(dropped) for _, dropped in masks))
+    agreed = f"all agree on layers {_listed(sorted(common))}" if common else "no layer is chosen by all of them"
+    budget = story.shown[1].budget
+    text = f"What each ranking would drop at a budget of {budget} layers: {agreed}."
+    figure = mask_strips(masks, story.recording.n_layers, protected=story.recording.model.protected)
+    return Section("Candidate masks", text, figure)
+
+
+def _retention(story: Story) -> Section:
+    from vlm_analysis.figures import retention_curve
+
+    method, mask = story.shown
+    rows = story.curve[(story.curve["method"] == method) & (story.curve["budget"] == mask.budget)]
+    kept = " and ".join(f"{row.value:.0%} of its {row.domain} answers" for row in rows.itertuples())
+    chance = story.curve[(story.curve["method"] == RANDOM) & (story.curve["budget"] == mask.budget)]["value"].mean()
+    text = (
+        f"Without {mask.budget} of {mask.n_layers} layers, chosen by “{method}”, the model keeps {kept}; dropping as many at "
+        f"random keeps {chance:.0%} on average. Bars are 90 % intervals over prompts, the grey band is the range of the random draws."
+    )
+    return Section("Retention over the number of dropped layers", text, retention_curve(story.curve))
+
+
+def _damage(story: Story) -> Section:
+    from vlm_analysis.figures import damage_bars
+
+    frame = outcome_frame(story.pruned, story.dense)
+    exact = frame[frame["metric"] == "exact_match"]
+    worst = exact.assign(lost=exact["dense"] - exact["pruned"]).sort_values("lost").iloc[-1]
+    text = (
+        f"With layers {_listed(story.pruned.mask.dropped)} dropped, {worst['domain']} suffers most: exact match goes from "
+        f"{worst['dense']:.0%} to {worst['pruned']:.0%}."
+    )
+    return Section("What it costs each domain", text, damage_bars(frame))
+
+
+def _broken(story: Story) -> Section:
+    dense_right = int(story.dense.by_prompt["exact_match"].sum())
+    both = story.dense.by_prompt["exact_match"] & ~story.pruned.by_prompt["exact_match"]
+    text = f"Of the {dense_right} prompts the dense model answers exactly, {int(both.sum())} are no longer answered exactly."
+    if story.examples.empty:
+        return Section("What broke", text)
+    names = {"dense": "dense model", "pruned": "pruned model"}
+    return Section("What broke", text + " Some of them:", table=story.examples.rename(columns=names))
+
+
+def _listed(layers: Any) -> str:
+    names = [str(int(layer)) for layer in layers]
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names else "none"
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def save_story(story: Story, path: Path, *, recording_id: str) -> Path:
+    """Write the story as JSON; its recording stays in its own file and is named by `recording_id`."""
+
+    def write(part: Path) -> None:
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "strata-story",
+            "recording": recording_id,
+            "masks": {name: json.loads(mask_to_json(mask)) for name, mask in story.masks.items()},
+            "curve": json.loads(story.curve.to_json(orient="split", double_precision=15)),
+            "examples": json.loads(story.examples.to_json(orient="split")),
+            "dense": evaluation_to_json(story.dense),
+            "pruned": evaluation_to_json(story.pruned),
+        }
+        part.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), "utf-8")
+
+    return write_atomically(Path(path), write)
+
+
+def story_recording_id(path: Path) -> str:
+    """Return the id of the recording a saved story needs."""
+    return str(_read(path)["recording"])
+
+
+def open_story(path: Path, recording: Recording) -> Story:
+    """Open a story written by `save_story`.
+
+    Raises:
+        EvaluationError: the file is missing, cut short, or of another kind or version.
+    """
+    content = _read(path)
+    try:
+        return Story(
+            recording=recording,
+            masks={name: mask_from_json(json.dumps(mask)) for name, mask in content["masks"].items()},
+            curve=pd.read_json(StringIO(json.dumps(content["curve"])), orient="split"),
+            examples=pd.read_json(StringIO(json.dumps(content["examples"])), orient="split", dtype=False),
+            dense=evaluation_from_json(content["dense"], "the dense evaluation"),
+            pruned=evaluation_from_json(content["pruned"], "the pruned evaluation"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise EvaluationError(f"{Path(path).name} is not a whole demo result: {error}. Run the demo again.") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(path).read_text("utf-8"))
+        if content["kind"] != "strata-story" or content["schema_version"] != SCHEMA_VERSION:
+            raise EvaluationError(
+                f"{Path(path).name} is not a demo result of version {SCHEMA_VERSION}. Run the demo again."
+            )
+        return dict(content)
+    except StrataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(f"{Path(path).name} is not a whole demo result: {error}. Run the demo again.") from error
