@@ -38,18 +38,28 @@ def decoded(array: dict) -> np.ndarray:
     return flat.reshape([int(size) for size in array["shape"].split(",")])
 
 
-def test_heatmap_sends_the_values_as_float32(values):
+def test_heatmap_sends_the_nines_of_each_cosine_as_float32(values):
     sent = json.loads(figures.similarity_heatmap(values, ROWS).to_json())["data"][0]["z"]
     assert sent["dtype"] == "f4"
-    np.testing.assert_array_equal(decoded(sent), values.astype(np.float32))
+    np.testing.assert_allclose(decoded(sent), np.log10(1 / (1 - values)), rtol=1e-6)
 
 
 def test_heatmap_scale_does_not_depend_on_the_values(values):
     for matrix in (values, values * 0.1, values * 0):
         cells = figures.similarity_heatmap(matrix, ROWS).data[0]
-        assert (cells.zmin, cells.zmax) == (0.0, 1.0)
-    cells = figures.similarity_heatmap(values, ROWS, scale=(-1, 1)).data[0]
-    assert (cells.zmin, cells.zmax) == (-1, 1)
+        assert (cells.zmin, cells.zmax) == (0, 3)
+
+
+def test_heatmap_scale_names_the_cosines_it_stands_for(values):
+    bar = figures.similarity_heatmap(values, ROWS).data[0].colorbar
+    for place, cosine in zip(bar.tickvals, bar.ticktext, strict=True):
+        assert place == pytest.approx(-np.log10(1 - float(cosine)))
+
+
+def test_heatmap_draws_a_cosine_of_one_and_below_zero_at_the_ends_of_the_scale():
+    cells = figures.similarity_heatmap(np.array([[1.0, -1.0]]), ("a",)).data[0]
+    assert cells.z[0, 0] >= 3
+    assert cells.z[0, 1] <= 0
 
 
 def test_missing_cell_stays_missing_and_says_so(values):

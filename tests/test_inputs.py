@@ -75,7 +75,9 @@ class TestGroups:
 
     def test_the_answer_is_at_the_end_and_last_stands_before_it(self, loaded: LoadedModel, few: PromptSet) -> None:
         for item in encoded(loaded, few):
-            assert np.flatnonzero(item.group_mask()[ANSWER]).tolist() == list(range(item.n_prompt_tokens, item.n_tokens))
+            assert np.flatnonzero(item.group_mask()[ANSWER]).tolist() == list(
+                range(item.n_prompt_tokens, item.n_tokens)
+            )
             assert np.flatnonzero(item.group_mask()[LAST]).tolist() == [item.n_prompt_tokens - 1]
 
 
@@ -148,9 +150,7 @@ class TestBatches:
     @given(st.lists(st.integers(1, 30), min_size=1, max_size=30), st.integers(1, 9))
     @settings(max_examples=50, deadline=None)
     def test_every_prompt_is_in_one_batch_and_like_lengths_are_together(self, lengths: list[int], size: int) -> None:
-        items = [
-            Encoded({"input_ids": torch.zeros(1, n, dtype=torch.long)}, np.ones(n, np.int8), ()) for n in lengths
-        ]
+        items = [Encoded({"input_ids": torch.zeros(1, n, dtype=torch.long)}, np.ones(n, np.int8), ()) for n in lengths]
         found = list(batches(items, size))
         assert sorted(index for batch in found for index in batch) == list(range(len(lengths)))
         assert all(0 < len(batch) <= size for batch in found)

@@ -33,7 +33,9 @@ class TestMask:
         mask = PruneMask(8, (5, 3))
         assert (mask.dropped, mask.kept, mask.budget, mask.ratio) == ((3, 5), (0, 1, 2, 4, 6, 7), 2, 0.25)
 
-    @pytest.mark.parametrize("dropped", [(3, 3), (8,), (-1,), (True,), (1.0,), ("1",), (None,), (math.nan,), tuple(range(8))])
+    @pytest.mark.parametrize(
+        "dropped", [(3, 3), (8,), (-1,), (True,), (1.0,), ("1",), (None,), (math.nan,), tuple(range(8))]
+    )
     def test_layers_that_make_no_sense_are_refused(self, dropped: tuple[Any, ...]) -> None:
         with pytest.raises(MaskError, match=r"once|0\.\.7|keep at least one"):
             PruneMask(8, dropped)
@@ -61,8 +63,19 @@ class TestMask:
 class TestBudget:
     @pytest.mark.parametrize(
         ("n_layers", "budget", "layers"),
-        [(100, 0.29, 29), (10, 0.3, 3), (28, 0.1, 2), (28, 0.25, 7), (28, 0.4, 11), (10, 0.0, 0), (10, 0, 0), (10, 8, 8)]
-        + [(10, np.int64(3), 3), (10, np.float64(0.3), 3), (10, 0.09, 0)],
+        [
+            (100, 0.29, 29),
+            (10, 0.3, 3),
+            (28, 0.1, 2),
+            (28, 0.25, 7),
+            (28, 0.4, 11),
+            (10, 0.0, 0),
+            (10, 0, 0),
+            (10, 8, 8),
+            (10, 0.09, 0),
+            (10, np.int64(3), 3),
+            (10, np.float64(0.3), 3),
+        ],
     )
     def test_a_ratio_counts_its_floor_and_a_whole_number_itself(self, n_layers: int, budget: Any, layers: int) -> None:
         assert make_mask(rising(n_layers), "first-k", budget).budget == layers
@@ -147,7 +160,7 @@ class TestStrategies:
                 assert not {0, n_layers - 1} & set(mask.dropped)
 
     def test_unknown_strategies_and_missing_scores_are_refused(self) -> None:
-        with pytest.raises(MaskError, match="first-k.*contiguous-block.*got 'best'"):
+        with pytest.raises(MaskError, match=r"first-k.*contiguous-block.*got 'best'"):
             make_mask(rising(6), "best", 1)
         with pytest.raises(MaskError, match="needs layer scores"):
             make_mask(None, "first-k", 1, n_layers=6)

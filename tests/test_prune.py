@@ -70,7 +70,9 @@ class TestNumbers:
         self, loaded: LoadedModel, few: PromptSet, dropped: tuple[int, ...]
     ) -> None:
         inputs = ask(loaded, few[0])
-        assert not torch.equal(logits(prune(loaded.model, PruneMask(16, dropped)), inputs), logits(loaded.model, inputs))
+        assert not torch.equal(
+            logits(prune(loaded.model, PruneMask(16, dropped)), inputs), logits(loaded.model, inputs)
+        )
 
     @pytest.mark.parametrize("dropped", [(0,), (1,), (0, 1, 6)], ids=str)
     def test_without_deepstack_layers_the_view_equals_its_saved_and_reloaded_self(
@@ -103,7 +105,9 @@ class TestNumbers:
     def test_hidden_states_of_the_view_are_those_of_the_kept_layers(self, loaded: LoadedModel, few: PromptSet) -> None:
         inputs = ask(loaded, few[0])
         with torch.no_grad():
-            loaded.model(**inputs, output_hidden_states=True)  # transformers installs its hooks on the dense model first
+            loaded.model(
+                **inputs, output_hidden_states=True
+            )  # transformers installs its hooks on the dense model first
             view = prune(loaded.model, PruneMask(16, (5, 6)))
             assert len(view(**inputs, output_hidden_states=True).hidden_states) == 15
             assert len(loaded.model(**inputs, output_hidden_states=True).hidden_states) == 17

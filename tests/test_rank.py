@@ -23,7 +23,9 @@ def many(seed: int = 0, domains: tuple[str, ...] = ("math", "general", "maps")) 
 
 
 def plain_means(recording: Recording, domain: str | None) -> list[float]:
-    rows = [row[:, 4] for row, name in zip(recording.layer_cosine, recording.domains, strict=True) if domain in (None, name)]
+    rows = [
+        row[:, 4] for row, name in zip(recording.layer_cosine, recording.domains, strict=True) if domain in (None, name)
+    ]
     return [fmean(float(row[layer]) for row in rows) for layer in range(recording.n_layers)]
 
 
@@ -36,7 +38,9 @@ def plain(recording: Recording, criterion: str, target: str, weight: float) -> l
         return [1 - mean for mean in plain_means(recording, None)]
     aware = plain_z(plain_means(recording, target))
     names = dict.fromkeys(recording.domains)
-    other = plain_z([fmean(column) for column in zip(*(plain_means(recording, d) for d in names if d != target), strict=True)])
+    other = plain_z(
+        [fmean(column) for column in zip(*(plain_means(recording, d) for d in names if d != target), strict=True)]
+    )
     share = {"target-aware": 1.0, "others-aware": 0.0, "mixed": weight}[criterion]
     return [share * one + (1 - share) * two for one, two in zip(aware, other, strict=True)]
 
@@ -159,7 +163,9 @@ class TestSpread:
     def test_prompts_without_the_group_do_not_widen_it(self) -> None:
         rows = [("math", [0.9, 0.2, 0.6])] * 5
         recording = made_recording(rows, group="answer", empty=[0, 3])
-        np.testing.assert_allclose(score_layers(recording, "block-influence", token_group="answer").spread, 0, atol=1e-12)
+        np.testing.assert_allclose(
+            score_layers(recording, "block-influence", token_group="answer").spread, 0, atol=1e-12
+        )
 
 
 class TestRandom:
@@ -174,7 +180,7 @@ class TestRandom:
 
 class TestQuestions:
     def test_an_unknown_criterion_lists_the_choices(self) -> None:
-        with pytest.raises(MaskError, match="block-influence.*target-aware.*others-aware.*mixed.*random.*got 'best'"):
+        with pytest.raises(MaskError, match=r"block-influence.*target-aware.*others-aware.*mixed.*random.*got 'best'"):
             score_layers(many(), "best")
 
     @pytest.mark.parametrize("criterion", ["target-aware", "others-aware", "mixed"])
@@ -183,7 +189,7 @@ class TestQuestions:
             score_layers(many(), criterion, target="art")
 
     def test_an_unknown_token_group_lists_the_choices(self) -> None:
-        with pytest.raises(RecordingError, match="'vision'.*got 'pixels'"):
+        with pytest.raises(RecordingError, match=r"'vision'.*got 'pixels'"):
             score_layers(many(), "target-aware", token_group="pixels")
 
     @pytest.mark.parametrize("criterion", ["others-aware", "mixed"])

@@ -117,9 +117,7 @@ class TestGroups:
         bare = PromptSet(Prompt(p.images, p.question, p.domain, p.id) for p in few)
         found = record(loaded, bare)
         for group in (VISION, TEXT, LAST, ALL):
-            np.testing.assert_allclose(
-                found.layer_cosine[..., group], recording.layer_cosine[..., group], atol=1e-5
-            )
+            np.testing.assert_allclose(found.layer_cosine[..., group], recording.layer_cosine[..., group], atol=1e-5)
             np.testing.assert_array_equal(found.token_counts[:, group], recording.token_counts[:, group])
 
     def test_two_images_have_twice_the_vision_tokens(self, loaded: LoadedModel, few: PromptSet) -> None:

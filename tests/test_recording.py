@@ -153,7 +153,15 @@ class TestFiles:
             {"prompt_ids": 3},
             {"domains": ["one"]},
             {"schema_version": "new"},
-            {"model": {"name": "a", "fingerprint": "f", "n_layers": 6, "protected": {"first": "no number"}, "locked": {}}},
+            {
+                "model": {
+                    "name": "a",
+                    "fingerprint": "f",
+                    "n_layers": 6,
+                    "protected": {"first": "no number"},
+                    "locked": {},
+                }
+            },
         ],
         ids=lambda change: json.dumps(change)[:60],
     )

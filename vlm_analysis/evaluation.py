@@ -115,7 +115,7 @@ def check_same_work(one: Evaluation, other: Evaluation) -> None:
 def save_evaluation(evaluation: Evaluation, path: Path) -> Path:
     """Write the evaluation as JSON; the file appears whole or not at all. Returns the path."""
     text = evaluation_to_json(evaluation)
-    return write_atomically(Path(path), lambda part: part.write_text(text, "utf-8") and None)
+    return write_atomically(Path(path), lambda part: part.write_text(text, "utf-8"))
 
 
 def evaluation_to_json(evaluation: Evaluation) -> str:

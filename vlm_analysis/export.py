@@ -152,7 +152,7 @@ def _verify(loaded: LoadedModel, view: Any, folder: Path) -> int:
     got = reloaded(**inputs, use_cache=False).logits
     if expected.shape != got.shape or not torch.equal(expected, got):
         raise ExportError(
-            "The exported checkpoint is not the evaluated model: its logits differ after reloading. Nothing was written; please report this."
+            "The exported checkpoint is not the evaluated model: its logits differ after reloading. Nothing was written. Please report it."
         )
     return int(expected.shape[1])
 

@@ -46,7 +46,8 @@ def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
         raise ModelError(
             f"{name} is an encoder-decoder model: expected one causal stack of decoder layers. Choose another model."
         )
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    get_decoder: Any = getattr(model, "get_decoder", None)
+    decoder = get_decoder() if get_decoder is not None else None
     if decoder is None:
         raise ModelError(f"{name} has no decoder: expected get_decoder() to return one. Is it a vision-language model?")
     count = getattr(text_config(model), "num_hidden_layers", None)

@@ -245,7 +245,7 @@ def mask_from_json(text: str, name: str = "The text") -> PruneMask:
     if content.get("schema_version") != SCHEMA_VERSION or content.get("numbering") != 0:
         got = f"version {content.get('schema_version')!r}, numbering {content.get('numbering')!r}"
         raise MaskError(f"{name} cannot be read: expected schema version {SCHEMA_VERSION} and numbering 0, got {got}.")
-    dropped, model = content.get("dropped"), content.get("model")
+    dropped, model, provenance = content.get("dropped"), content.get("model"), content.get("provenance")
     if not isinstance(dropped, list):
         raise MaskError(f"{name} is not a mask: expected a list of layers in 'dropped', got {dropped!r}.")
     return PruneMask(
@@ -254,7 +254,7 @@ def mask_from_json(text: str, name: str = "The text") -> PruneMask:
         name=str(content.get("name") or ""),
         notes=str(content.get("notes") or ""),
         model=_model_from_json(model, name),
-        provenance=content.get("provenance") if isinstance(content.get("provenance"), dict) else {},
+        provenance=provenance if isinstance(provenance, dict) else {},
     )
 
 

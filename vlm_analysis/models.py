@@ -159,7 +159,8 @@ def model_fingerprint(model: Any, max_vision_tokens: int | None = None) -> str:
 
 def bound_vision_tokens(processor: Any, bound: int | None) -> bool:
     """Make the image processor keep images below `bound` vision tokens; False where it has no such setting."""
-    image_processor = getattr(processor, "image_processor", None)
+    image_processor: Any = getattr(processor, "image_processor", None)
+    size: Any
     size, merge = getattr(image_processor, "size", None), getattr(image_processor, "merge_size", None)
     longest = getattr(size, "longest_edge", None)
     if bound is None or merge is None or longest is None:
@@ -241,21 +242,21 @@ def _load_weights(where: str, dtype: Any, options: dict[str, Any]) -> Any:
 def _load_processor(where: str, config: Any, options: dict[str, Any]) -> Any:
     if importlib.util.find_spec("torchvision") is not None:
         return AutoProcessor.from_pretrained(where, **options)
-    base = PROCESSOR_MAPPING[type(config)] if type(config) in PROCESSOR_MAPPING else None
+    base = PROCESSOR_MAPPING.get(type(config), None)
     if base is None or "video_processor" not in base.get_attributes():
         return AutoProcessor.from_pretrained(where, **options)
     return _without_video(base).from_pretrained(where, **options)
 
 
-def _without_video(base: type) -> type:
+def _without_video(base: Any) -> Any:
     """Return a subclass of a processor class that is built from image processor and tokenizer only."""
 
-    def __init__(
+    def build(
         self: Any, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None, **kwargs: Any
     ) -> None:
         base.__init__(self, image_processor=image_processor, tokenizer=tokenizer, chat_template=chat_template, **kwargs)
 
-    return type(base.__name__, (base,), {"__init__": __init__, "__module__": base.__module__})
+    return type(base.__name__, (base,), {"__init__": build, "__module__": base.__module__})
 
 
 def _guarded(part: str, name: str, load: Callable[[], Any]) -> Any:

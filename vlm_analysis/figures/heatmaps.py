@@ -14,6 +14,8 @@ from vlm_analysis.figures import style
 _ROW_PX, _LEAST_PX, _STRIP_PX = 28, 84, 18
 _DIVERGING = ((0.0, "#0072B2"), (0.25, "#7FB5D8"), (0.5, "#E8E8E8"), (0.75, "#EEA56A"), (1.0, "#C24E00"))
 _NO_TOKENS = "no tokens"
+COSINE = "cosine similarity"
+COSINE_TICKS = {0: "0", 1: "0.9", 2: "0.99", 3: "0.999"}  # where these cosines lie on the colour scale
 
 
 def similarity_heatmap(
@@ -23,24 +25,23 @@ def similarity_heatmap(
     dropped: Collection[int] = (),
     protected: Mapping[int, str] = {},
     locked: Mapping[int, str] = {},
-    scale: tuple[float, float] = (0.0, 1.0),
     clickable: bool = False,
     revision: int = 0,
-    unit: str = "cosine similarity",
 ) -> go.Figure:
     """Mean similarity of each layer's input and output, one row per domain; dropped layers outlined.
 
+    The colour follows -log10(1 - cosine), from cosine 0 to 0.999, for every model and recording alike: most layers
+    lie above 0.9, and what tells them apart is how far from 1 they are. Outside of it the colour saturates, the
+    hover box still tells the number.
+
     Args:
-        values: (n_rows, n_layers), in `unit`; NaN where a row has no token of the group. Outside of
-            `scale` the colour saturates, the hover box still tells the number.
+        values: (n_rows, n_layers) cosines; NaN where a row has no token of the group.
         rows: (n_rows,) names, any text.
         dropped: layers the mask drops: outlined, a cross above them.
         protected: {layer: reason}, marked P below the cells.
         locked: {layer: reason}, marked L below the cells.
-        scale: ends of the colour scale, the same for every run that is to be compared.
         clickable: add invisible markers on the cells, as Plotly sends no clicks from heatmaps.
         revision: stored in `layout.meta`; raise it on every click so that the figure always differs.
-        unit: what `values` are.
 
     Raises:
         ValueError: `values` has not one line per row.
@@ -50,11 +51,12 @@ def similarity_heatmap(
     n_layers = matrix.shape[1]
     out = style.checked_layers(dropped, n_layers, "similarity heatmap")
     style.checked_layers({*protected, *locked}, n_layers, "similarity heatmap")
-    hover = _hover(matrix, rows, unit, ".4f", style.layer_notes(out, protected, locked))
+    hover = _hover(matrix, rows, COSINE, ".4f", style.layer_notes(out, protected, locked))
     # While layers are toggled the room for crosses and letters stays, or the picture would jump.
     above = clickable or bool(out)
     figure = _grid_figure(rows, n_layers, above=above, below=bool(protected or locked))
-    _add_cells(figure, matrix, hover, scale, "Cividis", unit, clickable=clickable)
+    shades = -np.log10(np.clip(1 - matrix, 1e-6, None))
+    _add_cells(figure, shades, hover, (0, 3), "Cividis", COSINE, clickable=clickable, ticks=COSINE_TICKS)
     if out:
         figure.add_trace(_crosses(out, figure.layout.yaxis.range[1] / 2 - 0.25))
     if protected or locked:
@@ -170,10 +172,13 @@ def _add_cells(
     unit: str,
     *,
     clickable: bool,
+    ticks: Mapping[int, str] | None = None,
 ) -> None:
     """The coloured cells and, where values are NaN, grey hatched ones."""
     bar = {"thickness": 10, "len": 1, "xpad": 6, "outlinewidth": 0, "nticks": 4, "tickfont": {"size": 11}}
     bar["title"] = {"text": style.label(unit, 60), "side": "right", "font": {"size": 11}}
+    if ticks:
+        bar |= {"tickvals": list(ticks), "ticktext": list(ticks.values())}
     boxes = {"hoverinfo": "skip"} if clickable else {"hovertext": hover, "hovertemplate": "%{hovertext}<extra></extra>"}
     look = {"zmin": scale[0], "zmax": scale[1], "colorscale": colours, "colorbar": bar, "xgap": 1, "ygap": 1}
     finite = np.where(np.isfinite(matrix), matrix, np.nan)

@@ -61,7 +61,7 @@ def rate_at(step: int, recipe: Recipe) -> float:
 
 def training_pictures(step: int, recipe: Recipe) -> list[tuple[Any, list[tuple[str, str]]]]:
     """Return the pictures of one step with their questions; no (image, question) of a held-out or pack set is among them."""
-    batch = []
+    batch: list[tuple[Any, list[tuple[str, str]]]] = []
     number = 0
     while len(batch) < recipe.pictures:
         rng = Random(f"train/{recipe.seed}/{step}/{number}")
@@ -87,7 +87,8 @@ class Trainer:
         self.folder, self.recipe, self.step, self.seconds = folder, recipe, 0, 0.0
         self.model = build_model(recipe.seed).train()
         self.packer = Packer(self.model, build_tokenizer(), build_image_processor())
-        matrices, rest = [], []
+        matrices: list[torch.nn.Parameter] = []
+        rest: list[torch.nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
             inside = ".layers." in name or ".blocks." in name or "merger" in name
             (matrices if inside and parameter.ndim == 2 else rest).append(parameter)

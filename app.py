@@ -1,0 +1,13 @@
+"""Overview: where the work stands, the demo in one click, and its story in pictures."""
+
+from vlm_analysis.ui.overview import demo_card, stages, story_view
+from vlm_analysis.ui.shell import begin
+
+begin(
+    "Overview",
+    ":material/home:",
+    "Which decoder layers of a vision-language model can go? Measure, cut, see what breaks.",
+)
+stages()
+demo_card()
+story_view()

@@ -1,0 +1,39 @@
+"""Masks: candidates from rankings, an editor, and the saved masks. Needs a recording, not the model."""
+
+import streamlit as st
+
+from vlm_analysis.ui.editor import begin_editing, candidates, editor, score_picture, strips
+from vlm_analysis.ui.maskstore import compare_two, open_file, save_form, start_from
+from vlm_analysis.ui.pickers import pick_item
+from vlm_analysis.ui.session import opened
+from vlm_analysis.ui.shell import begin, go_on, next_step
+from vlm_analysis.ui.similarityview import token_group
+
+begin(
+    "Masks",
+    ":material/layers:",
+    "Which decoder layers are dropped, counted from 0. Start from a ranking, then decide by hand.",
+)
+
+item = pick_item("recordings", "Recording", "Rankings come from a recording; the model need not be loaded.")
+if item is None:
+    next_step("Masks start from a recording, and there is none yet.", "pages/3_similarity.py", "Record")
+    st.stop()
+recording = opened(item)
+begin_editing(recording)
+group = token_group("mask_group")
+
+st.subheader("Edit")
+editor(recording, group)
+save_form()
+go_on("pages/5_evaluate.py", "Go on to Evaluate")
+
+st.subheader("Candidates")
+made = candidates(recording, group)
+strips(made, recording)
+start_from(made, recording)
+score_picture(recording, group)
+
+st.subheader("Compare and open")
+compare_two(made, recording.n_layers)
+open_file(recording)

@@ -1,0 +1,60 @@
+"""Export: the mask as a file, or the pruned model as an ordinary checkpoint, proved equal to what was evaluated."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from vlm_analysis.masks import mask_to_json
+from vlm_analysis.ui.exportview import default_folder, manifest_view
+from vlm_analysis.ui.jobs import current, job_panel, start
+from vlm_analysis.ui.pickers import agree_on_model, pick_mask
+from vlm_analysis.ui.session import model_slot
+from vlm_analysis.ui.shell import begin, next_step
+from vlm_analysis.ui.text import layer_list
+from vlm_analysis.ui.work import export_work
+
+begin(
+    "Export",
+    ":material/ios_share:",
+    "The exported checkpoint is loaded again and its logits are compared with the evaluated model's, bit for bit.",
+)
+
+info = model_slot().info
+mask = pick_mask()
+if mask is None:
+    next_step("There is no mask to export.", "pages/4_masks.py", "Make a mask")
+    st.stop()
+st.text(f"Drops {mask.budget} of {mask.n_layers} layers: {layer_list(mask.dropped)}")
+if mask.notes:
+    st.text(mask.notes)
+
+st.subheader("Mask file")
+st.download_button(
+    "Download the mask as JSON",
+    mask_to_json(mask),
+    "strata-mask.json",
+    "application/json",
+    icon=":material/download:",
+    on_click="ignore",
+)
+st.caption("Layers from 0, with the model's fingerprint and where the mask comes from. The Masks page opens it again.")
+
+st.subheader("Checkpoint")
+if info is None:
+    next_step("A checkpoint is written from the loaded model, and none is loaded.", "pages/1_model.py", "Load a model")
+    st.stop()
+ready = agree_on_model(mask.model, "This mask", "export")
+folder = st.text_input(
+    "New folder", str(default_folder(info.name, mask)), help="On the machine Strata runs on. It must not hold anything."
+)
+st.button(
+    "Export and verify",
+    type="primary",
+    icon=":material/save:",
+    on_click=start,
+    args=("export", f"Exporting to {folder}", export_work(mask, Path(folder.strip()))),
+    disabled=not ready or not folder.strip() or ((view := current("export")) is not None and view.active),
+)
+done = job_panel("export")
+if done is not None and done.status == "done":
+    manifest_view(done.result)

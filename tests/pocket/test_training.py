@@ -1,0 +1,145 @@
+"""Training: a stop and a resume change no bit, nothing held out is shown, and a killed write leaves the last checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from oracles import same_weights, weights_of
+
+from vlm_analysis.pocket import tasks, training
+from vlm_analysis.pocket.pictures import is_reserved_pair
+from vlm_analysis.pocket.tasks import content_key, make_example
+from vlm_analysis.pocket.training import Recipe, Trainer, answer_loss, rate_at, train_folder, training_pictures
+
+TINY = Recipe(steps=4, pictures=4, questions=2, warmup=2)
+
+
+class TestResuming:
+    def test_two_steps_saved_and_resumed_equal_four_straight_bit_for_bit(self, tmp_path: Path) -> None:
+        straight = Trainer(tmp_path / "straight", TINY)
+        losses = [straight.train_step() for _ in range(4)]
+        first = Trainer(tmp_path / "broken", TINY)
+        broken = [first.train_step(), first.train_step()]
+        first.save()
+        second = Trainer(tmp_path / "broken", TINY)
+        assert second.resume()
+        assert second.step == 2
+        broken += [second.train_step(), second.train_step()]
+        assert broken == losses
+        assert same_weights(second.model, weights_of(straight.model))
+
+    def test_resuming_without_the_optimisers_would_show(self, tmp_path: Path) -> None:
+        first = Trainer(tmp_path, TINY)
+        first.train_step()
+        first.save()
+        second = Trainer(tmp_path, TINY)
+        second.resume()
+        forgetful = Trainer(tmp_path, TINY)
+        forgetful.model.load_state_dict(first.model.state_dict())
+        forgetful.step = 1
+        for trainer in (second, forgetful):
+            trainer.train_step()
+        assert not same_weights(forgetful.model, weights_of(second.model))
+
+    def test_there_is_nothing_to_resume_in_an_empty_folder(self, tmp_path: Path) -> None:
+        trainer = Trainer(tmp_path / "none", TINY)
+        before = weights_of(trainer.model)
+        assert not trainer.resume()
+        assert trainer.step == 0
+        assert same_weights(trainer.model, before)
+
+    def test_a_write_that_is_killed_midway_leaves_the_last_checkpoint(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trainer = Trainer(tmp_path, TINY)
+        trainer.train_step()
+        trainer.save()
+        whole, weights = trainer.checkpoint.read_bytes(), weights_of(trainer.model)
+        trainer.train_step()
+
+        def killed(tensors: Any, path: Path, metadata: Any) -> NoReturn:
+            Path(path).write_bytes(b"half")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(training, "save_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.save()
+        assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["checkpoint.safetensors"]
+        assert trainer.checkpoint.read_bytes() == whole
+        resumed = Trainer(tmp_path, TINY)
+        assert resumed.resume()
+        assert resumed.step == 1
+        assert same_weights(resumed.model, weights)
+
+    def test_checkpoints_never_lie_in_the_work_tree(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.delenv("STRATA_TRAIN", raising=False)
+        assert not train_folder().is_relative_to(Path(__file__).resolve().parents[2])
+        monkeypatch.setenv("STRATA_TRAIN", str(tmp_path))
+        assert train_folder() == tmp_path
+
+
+class TestPictures:
+    def test_a_step_has_the_same_pictures_each_time_and_others_than_the_next(self) -> None:
+        one, same, following = (
+            [(image.tobytes(), pairs) for image, pairs in training_pictures(step, TINY)] for step in (3, 3, 4)
+        )
+        assert one == same
+        assert one != following
+        assert len(one) == 4
+        assert all(1 <= len(pairs) <= 2 for _, pairs in one)
+
+    def test_another_seed_draws_other_pictures(self) -> None:
+        first, second = (training_pictures(0, replace(TINY, seed=seed))[0][0].tobytes() for seed in (0, 1))
+        assert first != second
+
+    def test_nothing_reserved_is_shown_in_hundreds_of_pictures(self) -> None:
+        recipe = replace(TINY, pictures=400, questions=6)
+        shown = [(image, question) for image, pairs in training_pictures(0, recipe) for question, _ in pairs]
+        assert len(shown) > 400
+        assert not {content_key(image, question) for image, question in shown} & tasks.reserved_keys()
+
+    def test_no_training_sum_is_of_a_reserved_pair(self) -> None:
+        recipe = replace(TINY, pictures=400, kind_weights=(0, 0, 1))
+        answers = [pairs[0][1] for _, pairs in training_pictures(0, recipe)]
+        pairs = [tuple(int(number) for number in answer.split(" = ")[0].split(" + ")) for answer in answers]
+        assert len(pairs) == 400
+        assert not any(is_reserved_pair(*pair) for pair in pairs)
+
+    def test_a_picture_whose_only_questions_are_reserved_is_drawn_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        recipe = replace(TINY, pictures=2, kind_weights=(0, 0, 1))
+        usual = training_pictures(0, recipe)
+        taken = {content_key(usual[0][0], question) for question in ("read the sum.", "solve the sum.")}
+        monkeypatch.setattr(tasks, "reserved_keys", lambda: frozenset(taken))
+        found = training_pictures(0, recipe)
+        assert len(found) == 2
+        assert usual[0][0].tobytes() not in {image.tobytes() for image, _ in found}
+
+
+class TestRate:
+    def test_it_warms_up_stays_and_falls_to_zero(self) -> None:
+        recipe = Recipe(steps=1000, warmup=100, decay_share=0.4)
+        rates = [rate_at(step, recipe) for step in range(1001)]
+        assert rates[:3] == [0.01, 0.02, 0.03]
+        assert set(rates[99:601]) == {1.0}
+        assert rates[800] == pytest.approx(0.5)
+        assert rates[1000] == 0
+        assert all(0 < rate <= 1 for rate in rates[:1000])
+        assert rates[600:] == sorted(rates[600:], reverse=True)
+
+
+class TestLoss:
+    def test_a_token_weighs_one_over_the_root_of_its_answers_length(self, tmp_path: Path) -> None:
+        packer = Trainer(tmp_path, TINY).packer
+        example = make_example("bar-steps", 1)
+        batch = packer.pack([(example.image, [(example.question, example.answer), ("which bar is tallest?", "red")])])
+        logits = torch.randn(len(batch.targets), 93, generator=torch.Generator().manual_seed(0))
+        losses = -logits.double().log_softmax(-1)[torch.arange(len(batch.targets)), batch.targets]
+        lengths = [int((batch.answer == number).sum()) for number in batch.answer.tolist()]
+        weights = torch.tensor([length**-0.5 for length in lengths], dtype=torch.float64)
+        assert answer_loss(logits, batch).item() == pytest.approx(
+            float((losses * weights).sum() / weights.sum()), rel=1e-5
+        )

@@ -1,0 +1,146 @@
+"""The Evaluate page's parts: scores per domain, the prompts that broke, and both models' answers to one prompt."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError
+
+import pandas as pd
+import streamlit as st
+
+from vlm_analysis.errors import StrataError
+from vlm_analysis.evaluation import METRICS, Evaluation, retention, retention_interval
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.prompts import Prompt, PromptSet
+from vlm_analysis.story import outcome_frame
+from vlm_analysis.ui.session import opened, workspace
+from vlm_analysis.ui.text import METRIC_HELP, METRIC_TITLES, escaped, layer_list
+from vlm_analysis.ui.work import ask_both, find_dense
+
+
+def outcome(evaluation: Evaluation) -> Evaluation | None:
+    """Draw the scores per domain beside the dense model's; returns the dense evaluation where it is saved."""
+    item = find_dense(workspace(), evaluation.model.fingerprint, evaluation.prompts)
+    dense = None if item is None else opened(item)
+    responses = int((evaluation.by_prompt["answer_source"] != "given").sum())
+    st.text(
+        f"{evaluation.model.name} ({evaluation.model.fingerprint[:8]}) without layers {layer_list(evaluation.mask.dropped)}: "
+        f"{evaluation.mask.budget} of {evaluation.mask.n_layers}."
+    )
+    if responses:
+        st.info(
+            f"{responses} prompts have no answer of their own: they are scored on the dense model's response (at most 64 tokens)."
+        )
+    if dense is not None and not evaluation.is_dense:
+        _retention_cards(evaluation, dense)
+        from vlm_analysis.figures import damage_bars
+
+        st.plotly_chart(
+            damage_bars(outcome_frame(evaluation, dense)), key="damage-bars", config={"displayModeBar": False}
+        )
+    _score_table(evaluation, dense)
+    return dense
+
+
+def _retention_cards(evaluation: Evaluation, dense: Evaluation) -> None:
+    kept = retention(evaluation, dense)
+    columns = st.columns(min(4, len(kept)))
+    for index, (domain, share) in enumerate(kept.items()):
+        low, high = retention_interval(evaluation, dense, str(domain))
+        columns[index % len(columns)].metric(
+            f"Retention, {escaped(domain)}",
+            "not defined" if pd.isna(share) else f"{share:.0%}",
+            None if pd.isna(low) else f"90 % interval {low:.0%} to {high:.0%}",
+            delta_color="off",
+            delta_arrow="off",
+            border=True,
+            help=METRIC_HELP["retention"] + " The interval is a paired bootstrap over these prompts.",
+        )
+
+
+def _score_table(evaluation: Evaluation, dense: Evaluation | None) -> None:
+    table = evaluation.by_domain.reset_index()
+    if dense is not None and not evaluation.is_dense:
+        for metric in ("exact_match", "answer_nll"):
+            table.insert(list(table.columns).index(metric), f"{metric}_dense", dense.by_domain[metric].to_numpy())
+    config = {
+        metric: st.column_config.NumberColumn(METRIC_TITLES[metric], help=METRIC_HELP[metric], format="%.3f")
+        for metric in METRICS
+    }
+    config |= {
+        f"{metric}_dense": st.column_config.NumberColumn(
+            f"{METRIC_TITLES[metric]}, dense", help=METRIC_HELP[metric], format="%.3f"
+        )
+        for metric in ("exact_match", "answer_nll")
+    }
+    st.dataframe(table, hide_index=True, width="stretch", column_config=config)
+
+
+def broken_prompts(evaluation: Evaluation, dense: Evaluation) -> None:
+    """Draw the prompts that only the dense model answers exactly, most damaged first, and those that only the pruned one does."""
+    both = evaluation.by_prompt.assign(
+        dense_match=dense.by_prompt["exact_match"], dense_nll=dense.by_prompt["answer_nll"]
+    )
+    both["extra_nll"] = both["answer_nll"] - both["dense_nll"]
+    lost = both[both["dense_match"] & ~both["exact_match"]].sort_values("extra_nll", ascending=False)
+    won = both[~both["dense_match"] & both["exact_match"]]
+    st.subheader("What broke")
+    st.text(
+        f"{len(lost)} of {int(both['dense_match'].sum())} prompts the dense model answers exactly are lost; "
+        f"{len(won)} it misses are now answered."
+    )
+    if len(lost):
+        shown = lost[["id", "domain", "answer", "extra_nll", "token_agreement", "kl_to_dense"]]
+        config = {"extra_nll": st.column_config.NumberColumn("NLL above dense", format="%.3f")}
+        st.dataframe(shown, hide_index=True, width="stretch", column_config=config)
+    st.download_button(
+        "All prompts as CSV",
+        both.to_csv(index=False),
+        "evaluation.csv",
+        "text/csv",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+
+
+def side_by_side(prompts: PromptSet, mask: PruneMask) -> None:
+    """Draw one prompt with the answers of the dense and the pruned model, asked on a click."""
+    st.subheader("Ask both")
+    left, right = st.columns([1, 2])
+    index = left.selectbox(
+        "Prompt",
+        range(len(prompts)),
+        format_func=lambda at: f"{prompts[at].id} · {prompts[at].question[:60]}",
+        key="ask_prompt",
+    )
+    prompt = prompts[index]
+    for image in prompt.load_images():
+        left.image(image, width=192)
+    with right.form("ask", border=False):
+        question = st.text_area(
+            "Question", prompt.question, key=f"ask_question:{prompt.id}", max_chars=2000, help="Change it as you like."
+        )
+        asked = st.form_submit_button("Ask both", icon=":material/compare_arrows:")
+    if asked:
+        _ask(prompt, question, mask, right)
+    if prompt.answer:
+        right.caption("Reference answer")
+        right.text(prompt.answer)
+
+
+def _ask(prompt: Prompt, question: str, mask: PruneMask, place: st.delta_generator.DeltaGenerator) -> None:
+    try:
+        with place, st.spinner("Asking both models"):
+            dense, pruned = ask_both(Prompt(prompt.images, question, prompt.domain, prompt.id), mask)
+    except StrataError as error:
+        place.error(escaped(error))
+        return
+    except (TimeoutError, CancelledError, RuntimeError) as error:
+        place.error(f"No answer came: {escaped(error)}. Try again when the running job is done.")
+        return
+    one, other = place.columns(2)
+    one.caption("Dense model")
+    one.text(dense or "(nothing)")
+    other.caption(f"Without layers {layer_list(mask.dropped)}")
+    other.text(pruned or "(nothing)")
+    if dense == pruned:
+        place.caption("The same answer.")

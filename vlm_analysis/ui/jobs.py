@@ -1,0 +1,89 @@
+"""Jobs on screen: starting one, its progress with time left and cancel, and what it said when it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from vlm_analysis.jobs import JobView
+from vlm_analysis.progress import Progress
+from vlm_analysis.ui.session import runner
+from vlm_analysis.ui.text import duration, escaped
+
+POLL_S = 1.0
+
+
+def start(kind: str, label: str, work: Callable[[Progress], Any]) -> None:
+    """Start a job as a button's callback; a double click or a second tab joins the one that is there."""
+    st.session_state[f"job:{kind}"] = runner().submit(kind, label, work, dedupe=kind)
+
+
+def cancel(job_id: str) -> None:
+    """Ask a job to stop, as a button's callback."""
+    runner().cancel(job_id)
+
+
+def current(kind: str) -> JobView | None:
+    """Return this session's job of the kind, else the newest of anybody (after a refresh, in another tab)."""
+    own = runner().get(st.session_state.get(f"job:{kind}", ""))
+    newest = runner().latest(kind)
+    if own is not None and (own.active or newest is None or not newest.active):
+        return own
+    return newest
+
+
+def job_panel(kind: str) -> JobView | None:
+    """Draw the job of this kind: it moves by itself, and the page runs once more when it ends. Returns what was drawn."""
+    view = current(kind)
+    if view is None or st.session_state.get(f"dismissed:{kind}") == view.id:
+        return view
+
+    @st.fragment(run_every=POLL_S if view.active else None, key=f"panel-{kind}")
+    def panel(job_id: str, was_active: bool) -> None:
+        now = runner().get(job_id)
+        if now is None or (was_active and not now.active):
+            st.rerun()
+        _draw(now, kind)
+
+    panel(view.id, view.active)
+    return view
+
+
+def _draw(view: JobView, kind: str) -> None:
+    if view.active:
+        left, right = st.columns([6, 1], vertical_alignment="center")
+        left.progress(view.fraction, text=_progress_text(view))
+        right.button(
+            "Cancelling" if view.cancelling else "Cancel",
+            key=f"cancel-{kind}",
+            on_click=cancel,
+            args=(view.id,),
+            disabled=view.cancelling,
+            width="stretch",
+        )
+    elif view.status == "failed":
+        st.error(escaped(view.error))
+        if view.traceback:
+            with st.expander("For a bug report"):
+                st.code(view.traceback)
+    elif view.status == "cancelled":
+        st.warning(
+            f"{escaped(view.label)}: cancelled after {duration(view.elapsed_s)}. Nothing was saved; the model is as it was."
+        )
+
+
+def _progress_text(view: JobView) -> str:
+    if view.status == "queued":
+        return f"{escaped(view.label)}: waiting, position {view.position} in the queue"
+    left = "" if view.seconds_left is None else f" · about {duration(view.seconds_left)} left"
+    return f"{escaped(view.label)}: {escaped(view.message or 'starting')}{left}"
+
+
+def sidebar_job() -> None:
+    """Draw in the sidebar which job runs now, on any page."""
+    active = runner().list(active=True)
+    if active:
+        st.caption("Working on")
+        st.text(active[0].label + (f" (+{len(active) - 1} waiting)" if len(active) > 1 else ""))

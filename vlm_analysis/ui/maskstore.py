@@ -1,0 +1,112 @@
+"""The Masks page's lower half: start from a mask, name and save the edited one, compare two, open a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import streamlit as st
+
+from vlm_analysis.errors import StrataError
+from vlm_analysis.masks import PruneMask, mask_from_json
+from vlm_analysis.recording import ModelInfo, Recording
+from vlm_analysis.stored import keep_mask
+from vlm_analysis.ui.editor import take_mask
+from vlm_analysis.ui.pickers import described, edited_mask
+from vlm_analysis.ui.session import choose, opened, workspace
+from vlm_analysis.ui.text import escaped, layer_list
+from vlm_analysis.workspace import Item
+
+MAX_FILE_BYTES = 1 << 20
+
+
+def start_from(made: dict[str, PruneMask], recording: Recording) -> None:
+    """Draw the choice of a candidate or saved mask to go on from."""
+    saved = {
+        described(item): item
+        for item in workspace().items("masks")
+        if item.details.get("n_layers") == recording.n_layers
+    }
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    picked = left.selectbox(
+        "Start from", [*made, *saved], key="start_from", help="A candidate of above, or a saved mask."
+    )
+    if picked is None:
+        return
+    mask = made[picked] if picked in made else opened(saved[picked])
+    allowed = picked in made or _belongs(mask.model, recording)
+    right.button("Load into the editor", on_click=take_mask, args=(mask,), disabled=not allowed, width="stretch")
+
+
+def _belongs(model: ModelInfo | None, recording: Recording) -> bool:
+    if model is None or model.fingerprint == recording.model.fingerprint:
+        return True
+    st.warning(
+        f"This mask was made for another model, {escaped(model.name)} ({model.fingerprint[:8]}), with as many layers."
+    )
+    return st.checkbox("Use it anyway", key=f"anyway:start:{model.fingerprint[:8]}")
+
+
+def save_form() -> None:
+    """Draw name, notes and the buttons that keep the edited mask or hand out its file."""
+    left, right = st.columns(2)
+    left.text_input("Name", key="mask_name", persist_state="session", max_chars=120, placeholder="mask to try first")
+    right.text_input("Notes", key="mask_notes", persist_state="session", max_chars=2000, placeholder="why these layers")
+    mask = edited_mask()
+    left, right, _ = st.columns([1, 1, 3])
+    clicked = left.button(
+        "Save mask", type="primary", icon=":material/save:", disabled=mask is None or not mask.budget, width="stretch"
+    )
+    if clicked and mask is not None:
+        named = replace(
+            mask, name=mask.name or f"drops {layer_list(mask.dropped)}", notes=st.session_state.get("mask_notes", "")
+        )
+        try:
+            origin = {"made": "by hand", "started_from": st.session_state.get("mask_origin", {})}
+            choose("masks", keep_mask(workspace(), replace(named, provenance=origin)))
+            st.toast("Mask saved.", icon=":material/check:")
+        except StrataError as error:
+            st.error(escaped(error))
+
+
+def compare_two(made: dict[str, PruneMask], n_layers: int) -> None:
+    """Draw the difference of two masks."""
+    from vlm_analysis.figures import mask_strips
+
+    options: dict[str, PruneMask] = dict(made)
+    edited = edited_mask()
+    if edited is not None:
+        options = {"in the editor": edited, **options}
+    options |= {described(item): opened(item) for item in _fitting(n_layers)}
+    names = list(options)
+    left, right = st.columns(2)
+    one = left.selectbox("One mask", names, index=0, key="diff_one")
+    other = right.selectbox("The other", names, index=min(1, len(names) - 1), key="diff_other")
+    a, b = set(options[one].dropped), set(options[other].dropped)
+    st.plotly_chart(mask_strips([(one, a), (other, b)], n_layers), key="mask-diff", config={"displayModeBar": False})
+    st.text(
+        f"Both drop: {layer_list(sorted(a & b))}\nOnly the first drops: {layer_list(sorted(a - b))}\n"
+        f"Only the second drops: {layer_list(sorted(b - a))}"
+    )
+
+
+def _fitting(n_layers: int) -> list[Item]:
+    return [item for item in workspace().items("masks") if item.details.get("n_layers") == n_layers]
+
+
+def open_file(recording: Recording) -> None:
+    """Draw an uploader for a mask file and take what it holds into the editor on a click."""
+    file = st.file_uploader(
+        "Open a mask file", type=["json"], max_upload_size=1, help="Written by Strata, on this page or with an export."
+    )
+    if file is None:
+        return
+    try:
+        mask = mask_from_json(file.getvalue()[:MAX_FILE_BYTES].decode("utf-8", errors="replace"), file.name)
+    except StrataError as error:
+        st.error(escaped(error))
+        return
+    if mask.n_layers != recording.n_layers:
+        st.error(f"The mask is for {mask.n_layers} layers; this recording's model has {recording.n_layers}.")
+        return
+    allowed = _belongs(mask.model, recording)
+    st.button(f"Take its {mask.budget} layers into the editor", on_click=take_mask, args=(mask,), disabled=not allowed)

@@ -1,0 +1,122 @@
+"""The Overview's parts: the stages with their state, the demo, and its story."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import streamlit as st
+from streamlit.errors import StreamlitPageNotFoundError
+
+from vlm_analysis.errors import StrataError
+from vlm_analysis.ui.jobs import current, job_panel, start
+from vlm_analysis.ui.session import choose, chosen, model_slot, workspace
+from vlm_analysis.ui.text import escaped, layer_list
+from vlm_analysis.ui.work import demo_work, open_saved_story, story_html
+from vlm_analysis.workspace import Item
+
+if TYPE_CHECKING:
+    from vlm_analysis.story import Story
+
+DEMO = "demo"
+
+
+def stages() -> None:
+    """Draw one card a stage of the flow: what is there, or what to do."""
+    info = model_slot().info
+    state = {
+        ("Model", "pages/1_model.py"): "none loaded" if info is None else f"{info.name}, {info.n_layers} layers",
+        ("Prompts", "pages/2_prompts.py"): _name(chosen("prompts"), "no set yet"),
+        ("Recording", "pages/3_similarity.py"): _name(chosen("recordings"), "nothing recorded"),
+        ("Mask", "pages/4_masks.py"): _mask_state(),
+        ("Evaluation", "pages/5_evaluate.py"): _name(chosen("evaluations"), "nothing evaluated"),
+    }
+    for column, ((stage, page), text) in zip(st.columns(len(state)), state.items(), strict=True):
+        with column, st.container(border=True, height="stretch"):
+            try:
+                st.page_link(page, label=f"**{stage}**")
+            except StreamlitPageNotFoundError:
+                st.markdown(f"**{stage}**")
+            st.text(text)
+
+
+def _name(item: Item | None, empty: str) -> str:
+    return empty if item is None else item.name
+
+
+def _mask_state() -> str:
+    item = chosen("masks")
+    return "no mask yet" if item is None else f"{item.name}: drops {layer_list(item.details.get('dropped', []))}"
+
+
+def demo_card() -> None:
+    """Draw the demo's button, its progress, and the question where another model would have to make room."""
+    info, busy = model_slot().info, (view := current(DEMO)) is not None and view.active
+    other = info is not None and info.name != "pocket-vl"
+    with st.container(border=True):
+        left, right = st.columns([3, 1], vertical_alignment="center")
+        left.markdown(
+            "**See it work.** The demo takes Pocket-VL, a small model that comes with Strata, and 90 drawn prompts about "
+            "looking and about arithmetic; records how much each layer does, lets several rankings drop layers, and "
+            "measures what breaks. Nothing is downloaded."
+        )
+        allowed = not other or left.checkbox(
+            f"Unload {escaped(info.name if info else '')} for the demo", key="demo_unload"
+        )
+        right.button(
+            "Try the demo",
+            type="primary",
+            icon=":material/play_arrow:",
+            on_click=start,
+            args=(DEMO, "Demo", demo_work()),
+            disabled=busy or not allowed,
+            width="stretch",
+            help="Takes under a minute on two processor cores.",
+        )
+        job_panel(DEMO)
+
+
+def story_view() -> None:
+    """Draw the newest demo result, or say that there is none yet."""
+    item = _story_item()
+    if item is None:
+        st.caption("No result yet. Try the demo, or start with a model of your own on the Model page.")
+        return
+    from vlm_analysis.story import story_sections
+
+    try:
+        story = _opened_story(item.id, str(workspace().root), item)
+    except StrataError as error:
+        st.error(escaped(error))
+        return
+    left, right = st.columns([3, 1], vertical_alignment="center")
+    left.subheader(escaped(story.title))
+    right.download_button(
+        "Download as HTML",
+        data=lambda: story_html(story),
+        file_name="strata-story.html",
+        mime="text/html",
+        icon=":material/download:",
+        on_click="ignore",
+        width="stretch",
+        help="One file with all pictures that opens without a network.",
+    )
+    for index, section in enumerate(story_sections(story)):
+        with st.container(border=True):
+            st.markdown(f"**{escaped(section.heading)}**")
+            st.text(section.text)
+            if section.figure is not None:
+                st.plotly_chart(section.figure, key=f"story-{index}", config={"displayModeBar": False})
+            if section.table is not None:
+                st.dataframe(section.table, hide_index=True, width="stretch")
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _opened_story(item_id: str, root: str, _item: Item) -> Story:
+    return open_saved_story(workspace(), _item)
+
+
+def _story_item() -> Item | None:
+    view = current(DEMO)
+    if view is not None and view.status == "done" and isinstance(view.result, Item):
+        choose("stories", view.result)
+    return chosen("stories")

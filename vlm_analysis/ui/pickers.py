@@ -1,0 +1,96 @@
+"""Choosing saved things, and the one deliberate click where model and item do not belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.recording import ModelInfo
+from vlm_analysis.ui.session import choose, chosen, model_slot, opened, workspace
+from vlm_analysis.ui.text import escaped, layer_list
+from vlm_analysis.workspace import Item
+
+EDITED = "The mask in the editor"
+
+
+def pick_item(kind: str, label: str, help_text: str) -> Item | None:
+    """Draw a box with the saved items of a kind, the session's own first chosen; None where there is none."""
+    items = workspace().items(kind)
+    now = chosen(kind)
+    if not items or now is None:
+        return None
+    ids = [item.id for item in items]
+    by_id = {item.id: item for item in items}
+    picked = st.selectbox(
+        label,
+        ids,
+        index=ids.index(now.id),
+        format_func=lambda item_id: described(by_id[item_id]),
+        help=help_text,
+        key=f"pick:{kind}:{now.id}",
+    )
+    if picked != now.id:
+        choose(kind, by_id[picked])
+    return by_id[picked]
+
+
+def described(item: Item) -> str:
+    """Return an item's name with when it was made and for which model, as plain words."""
+    when = item.created[:16].replace("T", " ")
+    model = f" · {item.model_name}" if item.model_name else ""
+    return f"{item.name} · {when}{model}"
+
+
+def pick_mask(n_layers: int | None = None) -> PruneMask | None:
+    """Draw a box with the mask in the editor and the saved ones; None where there is none that fits `n_layers`."""
+    edited = edited_mask()
+    items = {item.id: item for item in workspace().items("masks") if n_layers in (None, item.details.get("n_layers"))}
+    options = ([EDITED] if edited is not None and edited.budget and n_layers in (None, edited.n_layers) else []) + list(
+        items
+    )
+    if not options:
+        return None
+
+    def words(option: str) -> str:
+        if option == EDITED and edited is not None:
+            return f"{EDITED} · drops {layer_list(edited.dropped)}"
+        return f"{described(items[option])} · drops {layer_list(items[option].details.get('dropped', []))}"
+
+    picked = st.selectbox(
+        "Mask", options, format_func=words, help="Masks are made and saved on the Masks page.", key="pick:mask"
+    )
+    return edited if picked == EDITED else opened(items[picked])
+
+
+def edited_mask() -> PruneMask | None:
+    """Return the mask as it stands in this session's editor; None where the editor was not used."""
+    mask = st.session_state.get("mask")
+    model = st.session_state.get("mask_model")
+    if mask is None or not isinstance(model, ModelInfo):
+        return None
+    return PruneMask(model.n_layers, tuple(mask), name=st.session_state.get("mask_name", ""), model=model)
+
+
+def agree_on_model(owner: ModelInfo | None, what: str, key: str) -> bool:
+    """Say where `what` was made for another model than the loaded one; True when it belongs, or the user insists."""
+    loaded = model_slot().info
+    if loaded is None or owner is None or owner.fingerprint == loaded.fingerprint:
+        return True
+    if owner.n_layers != loaded.n_layers:
+        st.error(
+            f"{what} was made for {escaped(owner.name)} with {owner.n_layers} layers; "
+            f"{escaped(loaded.name)} has {loaded.n_layers}. Load that model, or choose another."
+        )
+        return False
+    st.warning(
+        f"{what} was made for another model: {escaped(owner.name)} ({owner.fingerprint[:8]}), "
+        f"loaded is {escaped(loaded.name)} ({loaded.fingerprint[:8]}). Its numbers say nothing about this one."
+    )
+    return st.checkbox("Use it anyway", key=f"anyway:{key}:{owner.fingerprint[:8]}:{loaded.fingerprint[:8]}")
+
+
+def counted(items: Sequence[object], noun: str) -> str:
+    """Return "1 prompt" or "3 prompts"."""
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"

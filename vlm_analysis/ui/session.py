@@ -1,0 +1,120 @@
+"""What outlives a script run: the process-wide workspace, job runner and model, and the session's choices.
+
+Nothing here is drawn. Torch is imported only by the work that jobs do.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from vlm_analysis.errors import ModelError
+from vlm_analysis.jobs import JobRunner
+from vlm_analysis.progress import Progress
+from vlm_analysis.recording import ModelInfo
+from vlm_analysis.stored import open_item
+from vlm_analysis.workspace import Item, Workspace
+
+if TYPE_CHECKING:
+    from vlm_analysis.evaluation import Evaluation
+    from vlm_analysis.models import LoadedModel
+
+
+class ModelSlot:
+    """The one loaded model of the process, with the dense evaluations made of it. Only jobs load into it."""
+
+    def __init__(self) -> None:
+        self._loaded: LoadedModel | None = None
+        self.info: ModelInfo | None = None
+        self.dense: dict[str, Evaluation] = {}
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """Return the loaded model; raises ModelError where there is none."""
+        if self._loaded is None:
+            raise ModelError("No model is loaded. Load one on the Model page.")
+        return self._loaded
+
+    def load(self, source: str, options: dict[str, Any], on_progress: Progress) -> LoadedModel:
+        """Unload what is there, then load; the garbage collector is told to leave the library's objects alone."""
+        from vlm_analysis.models import load_model
+
+        self.unload()
+        self._loaded = load_model(source, **options, on_progress=on_progress)
+        self.info = self._loaded.info
+        gc.collect()
+        gc.freeze()
+        return self._loaded
+
+    def unload(self) -> None:
+        """Let go of the model and give its memory back."""
+        if self._loaded is None:
+            return
+        loaded, self._loaded, self.info = self._loaded, None, None
+        self.dense.clear()
+        gc.unfreeze()
+        loaded.close()
+
+
+@st.cache_resource(show_spinner=False)
+def _workspace(root: str | None) -> Workspace:
+    return Workspace(Path(root) if root else None)
+
+
+def workspace() -> Workspace:
+    """Return the workspace of `STRATA_HOME`, else of the user's home."""
+    return _workspace(os.environ.get("STRATA_HOME"))
+
+
+@st.cache_resource(show_spinner=False, on_release=JobRunner.close)
+def runner() -> JobRunner:
+    """Return the process-wide job runner; a worker still in torch at exit would abort the process, so exit waits for it."""
+    made = JobRunner()
+    atexit.register(made.close)
+    return made
+
+
+@st.cache_resource(show_spinner=False)
+def model_slot() -> ModelSlot:
+    """Return the process-wide place of the one loaded model."""
+    return ModelSlot()
+
+
+@st.cache_resource(show_spinner=False, max_entries=12)
+def _opened(kind: str, item_id: str, root: str, _item: Item) -> Any:
+    return open_item(_item)
+
+
+def opened(item: Item) -> Any:
+    """Return the value behind a saved item, kept open between script runs; callers must not change it."""
+    return _opened(item.kind, item.id, str(workspace().root), item)
+
+
+def choose(kind: str, item: Item) -> None:
+    """Make `item` the one this session works with."""
+    st.session_state[f"chosen:{kind}"] = item.id
+
+
+def chosen(kind: str) -> Item | None:
+    """Return the item this session works with: the one chosen, else the newest (after a refresh, in another tab)."""
+    found = workspace().find(kind, st.session_state.get(f"chosen:{kind}", ""))
+    return found or workspace().newest(kind)
+
+
+def choose_result(kind: str, job_kind: str) -> None:
+    """After a job of this session ended, work with what it made (its result is an Item); once per job."""
+    job_id = st.session_state.get(f"job:{job_kind}")
+    view = runner().get(job_id) if job_id else None
+    if (
+        view
+        and view.status == "done"
+        and isinstance(view.result, Item)
+        and st.session_state.get(f"taken:{job_kind}") != job_id
+    ):
+        st.session_state[f"taken:{job_kind}"] = job_id
+        choose(kind, view.result)

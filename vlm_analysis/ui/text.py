@@ -1,0 +1,50 @@
+"""Words for the screen: user text made harmless, lengths of time, and each metric explained in a sentence."""
+
+from __future__ import annotations
+
+import re
+
+METRIC_HELP = {
+    "exact_match": "Share of prompts whose whole answer, its end included, the model reproduces token by token under greedy decoding.",
+    "answer_nll": "Mean negative log-likelihood of the answer's tokens, in nats a token. Lower is better; it moves before answers break.",
+    "token_agreement": "Share of answer positions at which the pruned model's first choice is the dense model's.",
+    "kl_to_dense": "Mean Kullback-Leibler divergence KL(dense ‖ pruned) over the answer's positions, in nats. 0 for the dense model.",
+    "retention": "Pruned exact match over dense exact match. 100 % means nothing was lost.",
+}
+METRIC_TITLES = {
+    "exact_match": "Exact match",
+    "answer_nll": "Answer NLL",
+    "token_agreement": "Token agreement",
+    "kl_to_dense": "KL to dense",
+}
+GROUP_HELP = {
+    "all": "every prompt token: vision and text",
+    "vision": "positions that receive image features",
+    "text": "all other prompt tokens, template and delimiters included",
+    "answer": "the reference answer and its end token, seen in the same pass",
+    "last": "the last prompt token, from which the answer starts",
+}
+
+
+def escaped(text: object) -> str:
+    """Return user text with everything that Streamlit's markdown would act on made harmless, for labels and messages."""
+    return re.sub(r"([\\`*_{}\[\]()#+.!|$:~<>-])", r"\\\1", str(text))
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in words for people.
+
+    >>> duration(4.2), duration(130), duration(3900)
+    ('4 s', '2 min 10 s', '1 h 5 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def layer_list(layers: tuple[int, ...] | list[int]) -> str:
+    """Return layers as text: "3, 5, 8", or "none"."""
+    return ", ".join(map(str, layers)) or "none"

@@ -1,0 +1,179 @@
+"""The jobs that pages start: each is one library call on the process-wide model, its result kept in the workspace.
+
+A function here gathers what the job needs while the page runs and returns the work; the work itself never touches
+Streamlit's session and imports torch only when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlm_analysis.evaluation import Evaluation
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.progress import Progress
+from vlm_analysis.prompts import Prompt, PromptSet, open_prompts
+from vlm_analysis.stored import keep_evaluation, keep_mask, keep_prompts, keep_recording, open_item
+from vlm_analysis.ui.session import ModelSlot, model_slot, runner, workspace
+from vlm_analysis.workspace import Item, Workspace
+
+if TYPE_CHECKING:
+    from vlm_analysis.story import Story
+
+DEMO_PROMPTS = "Bundled packs: general, math"
+Work = Callable[[Progress], Any]
+
+
+def load_work(source: str, options: dict[str, Any]) -> Work:
+    """Load a model into the slot; returns its ModelInfo."""
+    slot = model_slot()
+    return lambda progress: slot.load(source, options, progress).info
+
+
+def unload_work() -> Work:
+    """Unload the model."""
+    slot = model_slot()
+    return lambda progress: slot.unload()
+
+
+def record_work(prompts: Item, name: str) -> Work:
+    """Record the prompts; returns the recording's Item."""
+    slot, shelf = model_slot(), workspace()
+
+    def work(progress: Progress) -> Item:
+        from vlm_analysis.record import record
+
+        return keep_recording(shelf, record(slot.loaded, open_item(prompts), on_progress=progress), name)
+
+    return work
+
+
+def evaluate_work(mask: PruneMask, prompts: Item) -> Work:
+    """Evaluate the dense model, where that was not done yet, and the mask; returns the Item of the mask's evaluation."""
+    slot, shelf = model_slot(), workspace()
+
+    def work(progress: Progress) -> Item:
+        from vlm_analysis.evaluate import evaluate
+
+        prompt_set = open_item(prompts)
+        dense = dense_evaluation(slot, shelf, prompt_set, prompts.name, progress)
+        made = evaluate(slot.loaded, prompt_set, mask, reference=dense, on_progress=progress)
+        return keep_evaluation(shelf, made, f"{mask.name or 'unnamed mask'} on {prompts.name}")
+
+    return work
+
+
+def dense_evaluation(
+    slot: ModelSlot, shelf: Workspace, prompts: PromptSet, name: str, progress: Progress
+) -> Evaluation:
+    """Return the dense evaluation on these prompts: made once per loaded model, and kept in the workspace."""
+    from vlm_analysis.evaluate import evaluate
+
+    known = slot.dense.get(prompts.fingerprint)
+    if known is None:
+        known = evaluate(slot.loaded, prompts, on_progress=progress)
+        slot.dense[prompts.fingerprint] = known
+        if find_dense(shelf, known.model.fingerprint, known.prompts) is None:
+            keep_evaluation(shelf, known, f"dense model on {name}")
+    return known
+
+
+def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item | None:
+    """Return the saved dense evaluation of a model on a prompt set, by their fingerprints."""
+    found = (
+        item
+        for item in shelf.items("evaluations")
+        if item.model == model and item.prompts == prompts and not item.details.get("dropped")
+    )
+    return next(found, None)
+
+
+def export_work(mask: PruneMask, folder: Path) -> Work:
+    """Export a checkpoint; returns the Manifest."""
+    slot = model_slot()
+
+    def work(progress: Progress) -> Any:
+        from vlm_analysis.export import export_checkpoint
+
+        return export_checkpoint(slot.loaded, mask, folder, on_progress=progress)
+
+    return work
+
+
+def ask_both(prompt: Prompt, mask: PruneMask) -> tuple[str, str]:
+    """Return the dense and the pruned response to one prompt; a running job lets it in between two of its prompts."""
+    slot = model_slot()
+
+    def call() -> tuple[str, str]:
+        from vlm_analysis.evaluate import respond
+
+        return respond(slot.loaded, prompt), respond(slot.loaded, prompt, mask)
+
+    return runner().ask(call)
+
+
+def demo_work() -> Work:
+    """Load the bundled model where it is not there, take the packs, compare; returns the Item of the story."""
+    slot, shelf = model_slot(), workspace()
+
+    def work(progress: Progress) -> Item:
+        progress(0, 1, "loading Pocket-VL (the first time, PyTorch takes some seconds)")
+        from vlm_analysis.models import BUNDLED_FOLDER
+        from vlm_analysis.pipeline import compare
+
+        if slot.info is None or slot.loaded.source != str(BUNDLED_FOLDER):
+            slot.load("pocket-vl", {}, lambda done, total, message: progress(0, 1, message))
+        prompts = open_prompts("general") + open_prompts("math")
+        keep_prompts(shelf, prompts, DEMO_PROMPTS)
+        story = compare(slot.loaded, prompts, on_progress=progress)
+        slot.dense[prompts.fingerprint] = story.dense
+        return keep_story(shelf, story)
+
+    return work
+
+
+def keep_story(shelf: Workspace, story: Story) -> Item:
+    """Save a story and what other pages can go on with: its recording, its mask and its two evaluations."""
+    from vlm_analysis.story import save_story
+
+    recording = keep_recording(shelf, story.recording, f"{story.recording.model.name} on {DEMO_PROMPTS}")
+    method, mask = story.shown
+    keep_mask(shelf, replace(mask, name=f"{method}, {mask.budget} layers"))
+    if find_dense(shelf, story.dense.model.fingerprint, story.dense.prompts) is None:
+        keep_evaluation(shelf, story.dense, f"dense model on {DEMO_PROMPTS}")
+    keep_evaluation(shelf, story.pruned, f"{method}, {mask.budget} layers on {DEMO_PROMPTS}")
+    belongs = {
+        "model": story.dense.model.fingerprint,
+        "model_name": story.dense.model.name,
+        "prompts": story.dense.prompts,
+    }
+
+    def write(path: Path) -> None:
+        save_story(story, path, recording_id=recording.id)
+
+    return shelf.save("stories", story.title, write, details={"recording": recording.id}, **belongs)
+
+
+def open_saved_story(shelf: Workspace, item: Item) -> Story:
+    """Return the story behind a saved item; raises StrataError where it or its recording is gone."""
+    from vlm_analysis.errors import WorkspaceError
+    from vlm_analysis.story import open_story
+
+    recording = shelf.find("recordings", str(item.details.get("recording")))
+    if recording is None:
+        raise WorkspaceError("The recording behind this demo result was deleted. Run the demo again.")
+    return open_story(item.path, open_item(recording))
+
+
+def story_html(story: Story) -> bytes:
+    """Return the story as one HTML file that opens offline."""
+    from vlm_analysis.report import report_html
+    from vlm_analysis.story import story_sections
+
+    info = story.recording.model
+    footer = (
+        f"Made by Strata. Model {info.name}, fingerprint {info.fingerprint[:16]}; prompts {story.dense.prompts[:16]}."
+    )
+    return report_html(story.title, story_sections(story), footer=footer).encode("utf-8", errors="replace")
