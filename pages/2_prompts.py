@@ -16,7 +16,8 @@ from vlm_analysis.stored import keep_prompts
 from vlm_analysis.ui import drafts
 from vlm_analysis.ui.drafts import counted
 from vlm_analysis.ui.session import choose, chosen, opened, workspace
-from vlm_analysis.ui.shell import begin, escaped, next_step
+from vlm_analysis.ui.shell import begin, go_on
+from vlm_analysis.ui.text import escaped
 from vlm_analysis.workspace import Item, clean_name
 
 PAGE_SIZE = 12
@@ -233,7 +234,7 @@ def draw_in_use() -> None:
     """Draw the set this session works with: its domains, a gallery, and the way on."""
     item = chosen("prompts")
     if item is None:
-        st.info('No prompts yet. Press "Use these packs" above to start with the bundled ones.', icon=":material/info:")
+        st.info('No prompts yet. Press "Use these packs" under "Bundled packs" to start.', icon=":material/info:")
         return
     st.subheader(f"In use: {escaped(item.name)}")
     try:
@@ -242,13 +243,11 @@ def draw_in_use() -> None:
     except StrataError as error:
         st.error(escaped(error))
         return
-    next_step(
-        "The prompts are ready. Next, see how much each layer changes them.", "pages/3_similarity.py", "Similarity"
-    )
+    go_on("pages/3_similarity.py", "Go on to Similarity")
     counts = Counter(prompt.domain for prompt in prompts)
     answered = Counter(prompt.domain for prompt in prompts if prompt.answer)
     rows = [(domain, n, answered[domain]) for domain, n in counts.items()]
-    columns = ["Domain", "Prompts", "With a reference answer"]
+    columns = ["Domain", "Prompts", "With answer"]
     st.dataframe(pd.DataFrame(rows, columns=columns), hide_index=True, alt="Prompts of each domain")
     domain = st.selectbox(
         "Show",

@@ -149,7 +149,7 @@ class TestFailures:
             monkeypatch.setattr(Qwen3VLForConditionalGeneration, "save_pretrained", full)
         else:
             monkeypatch.setattr(shutil, "copyfile", full)
-        with pytest.raises(ExportError, match=r"The disk is full.*nothing half-written is left"):
+        with pytest.raises(ExportError, match=r"the disk is full.*nothing half-written is left"):
             export_checkpoint(loaded, MASK, tmp_path / "pruned")
         assert list(tmp_path.iterdir()) == []
 

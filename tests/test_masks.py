@@ -42,7 +42,7 @@ class TestMask:
 
     @pytest.mark.parametrize("n_layers", [0, -1, True, 8.0, "8", None, math.nan])
     def test_numbers_of_layers_that_make_no_sense_are_refused(self, n_layers: Any) -> None:
-        with pytest.raises(MaskError, match="whole number of at least 1"):
+        with pytest.raises(MaskError, match=r"whole number in 1\.\.10000"):
             PruneMask(n_layers)
 
     def test_numpy_integers_become_plain_ones(self) -> None:
@@ -119,7 +119,7 @@ class TestStrategies:
         assert make_mask(scores(values, "lowest"), "first-k", 2).dropped == (1, 2)
 
     @given(
-        st.lists(st.floats(-5, 5) | st.just(math.nan), min_size=3, max_size=9),
+        st.lists(st.floats(-5, 5) | st.just(math.nan), min_size=5, max_size=9),
         st.integers(1, 4),
         st.sets(st.integers(0, 8), max_size=3),
         st.sampled_from(["highest", "lowest"]),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.files import write_atomically
-from vlm_analysis.masks import PruneMask, mask_from_json, mask_to_json
+from vlm_analysis.masks import PruneMask, mask_from_json, mask_to_json, plain
 from vlm_analysis.recording import ModelInfo
 
 SCHEMA_VERSION = 1
@@ -119,8 +118,8 @@ def save_evaluation(evaluation: Evaluation, path: Path) -> Path:
 
 
 def evaluation_to_json(evaluation: Evaluation) -> str:
-    """Return the evaluation file's text, NaN as null."""
-    rows = evaluation.by_prompt.loc[:, list(COLUMNS)].astype(object)
+    """Return the evaluation file's text; a score that is NaN or infinite is null, as JSON knows neither."""
+    rows = evaluation.by_prompt.loc[:, list(COLUMNS)].replace([np.inf, -np.inf], np.nan).astype(object)
     content = {
         "schema_version": SCHEMA_VERSION,
         "kind": "strata-evaluation",
@@ -129,13 +128,7 @@ def evaluation_to_json(evaluation: Evaluation) -> str:
         "prompts": evaluation.prompts,
         "by_prompt": rows.where(rows.notna(), None).to_dict(orient="records"),
     }
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, default=plain) + "\n"
 
 
 def open_evaluation(path: Path) -> Evaluation:
@@ -159,6 +152,12 @@ def evaluation_from_json(text: str, name: str = "The text") -> Evaluation:
         if content["kind"] != "strata-evaluation" or content["schema_version"] != SCHEMA_VERSION:
             raise EvaluationError(f"{name} is not an evaluation of version {SCHEMA_VERSION}. Evaluate again.")
         frame = pd.DataFrame(content["by_prompt"], columns=list(COLUMNS))
+        if not all(isinstance(right, bool) for right in frame["exact_match"]):
+            raise EvaluationError(f"{name} is not a whole evaluation: a prompt lacks its exact match. Evaluate again.")
+        if not all(isinstance(ids, list) for ids in frame["answer_ids"]):
+            raise EvaluationError(
+                f"{name} is not a whole evaluation: a prompt lacks its answer's tokens. Evaluate again."
+            )
         numeric = {metric: np.float64 for metric in METRICS if metric != "exact_match"}
         return Evaluation(
             mask=mask_from_json(json.dumps(content["mask"]), name),

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText
 
 from vlm_analysis.errors import ExportError
@@ -106,7 +107,7 @@ def export_checkpoint(
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ExportError(_disk_message(folder, error)) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -129,7 +130,7 @@ def _copy_processor(loaded: LoadedModel, target: Path) -> None:
     if not source.is_dir():
         from huggingface_hub import snapshot_download
 
-        source = Path(snapshot_download(loaded.source, allow_patterns=list(_PROCESSOR_FILES)))
+        source = Path(snapshot_download(loaded.source, revision=loaded.revision, allow_patterns=list(_PROCESSOR_FILES)))
     for pattern in _PROCESSOR_FILES:
         for path in source.glob(pattern):
             if path.is_file():
@@ -208,9 +209,8 @@ def _model_card(loaded: LoadedModel, mask: PruneMask) -> str:
     )
 
 
-def _disk_message(folder: Path, error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
-        return f"The disk is full: {folder} was not written. Free some space or choose another folder; nothing half-written is left."
-    return (
-        f"{folder} cannot be written: {error.strerror or error}. Choose another folder; nothing half-written is left."
-    )
+def _disk_message(folder: Path, error: OSError | SafetensorError) -> str:
+    full = getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error)
+    reason = "the disk is full" if full else getattr(error, "strerror", None) or str(error)
+    advice = "Free some space or choose another folder" if full else "Choose another folder"
+    return f"{folder} cannot be written: {reason}. {advice}; nothing half-written is left."

@@ -77,6 +77,12 @@ def render_prompt(loaded: LoadedModel, prompt: Prompt) -> str:
     return text
 
 
+def _refuse_special_tokens(loaded: LoadedModel, text: str, what: str) -> None:
+    for token in loaded.processor.tokenizer.all_special_tokens:
+        if token.strip() and token in text:
+            raise PromptError(f"{what} holds the model's special token {token!r}. Reword it.")
+
+
 def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) -> Encoded:
     """Return the model inputs of one prompt, with the tokens of an answer appended (see `answer_tokens`).
 
@@ -100,6 +106,7 @@ def answer_tokens(loaded: LoadedModel, answer: str | None) -> tuple[int, ...]:
     """Return the tokens of a reference answer and one end token; nothing for None."""
     if answer is None:
         return ()
+    _refuse_special_tokens(loaded, answer, "An answer cannot be scored: it")
     ids = loaded.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
     return (*ids, end_token(loaded))
 

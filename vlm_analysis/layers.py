@@ -42,6 +42,7 @@ def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
 def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Return the dotted name of the decoder's layer list inside `model`, and the list (see `find_decoder_layers`)."""
     name = type(model).__name__
+    count = getattr(text_config(model), "num_hidden_layers", None)
     if getattr(model.config, "is_encoder_decoder", False):
         raise ModelError(
             f"{name} is an encoder-decoder model: expected one causal stack of decoder layers. Choose another model."
@@ -50,7 +51,6 @@ def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
     decoder = get_decoder() if get_decoder is not None else None
     if decoder is None:
         raise ModelError(f"{name} has no decoder: expected get_decoder() to return one. Is it a vision-language model?")
-    count = getattr(text_config(model), "num_hidden_layers", None)
     lists = {id(m): m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count}
     direct = getattr(decoder, "layers", None)
     found = [direct] if isinstance(direct, nn.ModuleList) and id(direct) in lists else list(lists.values())

@@ -18,6 +18,7 @@ from vlm_analysis.rank.scores import LayerScores
 from vlm_analysis.recording import ModelInfo, Recording
 
 SCHEMA_VERSION = 1
+MOST_LAYERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class PruneMask:
     provenance: dict[str, Any] = field(default_factory=dict, kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
-        if not _is_whole(self.n_layers) or self.n_layers < 1:
+        if not _is_whole(self.n_layers) or not 1 <= self.n_layers <= MOST_LAYERS:
             raise MaskError(
-                f"A mask needs the number of layers: expected a whole number of at least 1, got {self.n_layers!r}."
+                f"A mask needs the number of layers: expected a whole number in 1..{MOST_LAYERS}, got {self.n_layers!r}."
             )
         dropped = tuple(self.dropped)
         for layer in dropped:
@@ -213,7 +214,14 @@ def mask_to_json(mask: PruneMask) -> str:
         "provenance": mask.provenance,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=2, ensure_ascii=False, default=plain) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """Return a numpy number as Python's, for `json.dumps(default=plain)`."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def save_mask(mask: PruneMask, path: Path) -> Path:
@@ -238,7 +246,7 @@ def mask_from_json(text: str, name: str = "The text") -> PruneMask:
     """Return the mask of a mask file's text (see `open_mask`)."""
     try:
         content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise MaskError(f"{name} is not a mask: expected JSON, got an error at {error}.") from error
     if not isinstance(content, dict) or content.get("kind") != "strata-mask":
         raise MaskError(f"{name} is not a mask: expected JSON with kind 'strata-mask'.")
@@ -263,5 +271,5 @@ def _model_from_json(model: Any, name: str) -> ModelInfo | None:
         return None
     try:
         return ModelInfo(str(model["name"]), str(model["fingerprint"]), int(model["n_layers"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise MaskError(f"{name} is not a mask: its 'model' lacks {error}.") from error

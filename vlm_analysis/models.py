@@ -29,7 +29,7 @@ from vlm_analysis.recording import ModelInfo
 BUNDLED = "pocket-vl"
 BUNDLED_FOLDER = Path(__file__).resolve().parents[1] / "assets" / BUNDLED
 CPU_VISION_TOKENS = 256
-_FINGERPRINT_SAMPLES = 64
+_FINGERPRINT_SAMPLES = 4096
 
 
 @dataclass(eq=False)
@@ -49,7 +49,7 @@ class LoadedModel:
     name: str
     source: str
     max_vision_tokens: int | None = None
-    notes: tuple[str, ...] = ()
+    revision: str | None = None
     locked_layers: dict[int, str] = field(init=False)
     protected_layers: dict[int, str] = field(init=False)
     n_layers: int = field(init=False)
@@ -124,6 +124,10 @@ def load_model(
         "local_files_only": folder is not None,
     }
     target = _device(device)
+    if max_vision_tokens is not None and max_vision_tokens < 1:
+        raise ModelError(
+            f"Images need vision tokens: expected max_vision_tokens of at least 1, got {max_vision_tokens}."
+        )
     report(0, 4, "reading the configuration")
     config = _guarded("configuration", name, lambda: AutoConfig.from_pretrained(where, **options))
     _check_is_vlm(config, name)
@@ -137,7 +141,7 @@ def load_model(
     bound = max_vision_tokens or (CPU_VISION_TOKENS if target.type == "cpu" else None)
     bounded = bound_vision_tokens(processor, bound)
     report(4, 4, "loaded")
-    return LoadedModel(model, processor, name, where, bound if bounded else None)
+    return LoadedModel(model, processor, name, where, bound if bounded else None, revision)
 
 
 def model_fingerprint(model: Any, max_vision_tokens: int | None = None) -> str:
@@ -200,6 +204,8 @@ def _device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ModelError(f"Unknown device {device!r}: expected 'auto', 'cpu' or 'cuda'.") from error
+    if chosen.type not in ("cpu", "cuda", "mps", "xpu"):
+        raise ModelError(f"Unknown device {device!r}: expected 'auto', 'cpu' or 'cuda'.")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ModelError("No GPU can be used here: expected a CUDA device. Choose device 'cpu'.")
     return chosen

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from vlm_analysis.errors import MaskError
-from vlm_analysis.layers import find_decoder_path, locked_layers
+from vlm_analysis.errors import MaskError, ModelError
+from vlm_analysis.layers import find_decoder_path, locked_layers, text_config
 from vlm_analysis.masks import PruneMask
 
 M = TypeVar("M", bound=nn.Module)
@@ -33,7 +33,7 @@ def prune(model: M, mask: PruneMask) -> M:
     """
     path, layers = find_decoder_path(model)
     _check(model, mask, len(layers))
-    view = _Copier(len(layers), mask.kept).module(model)
+    view = _Copier(text_config(model), mask.kept).module(model)
     parent, _, name = path.rpartition(".")
     holder = view.get_submodule(parent)
     dense_list = holder._modules[name]
@@ -62,16 +62,22 @@ def _check(model: nn.Module, mask: PruneMask, n_layers: int) -> None:
 class _Copier:
     """Copies a module tree so that only tensors are shared, and each configuration once, cut to the kept layers."""
 
-    def __init__(self, n_layers: int, kept: tuple[int, ...]) -> None:
-        self._n_layers, self._kept = n_layers, kept
+    def __init__(self, decoder_config: Any, kept: tuple[int, ...]) -> None:
+        self._kept = kept
         self._modules: dict[int, nn.Module] = {}
         self._config_memo: dict[int, Any] = {}
-        self._cut: set[int] = set()
+        self._cut(copy.deepcopy(decoder_config, self._config_memo))
+        self._decoder_type, self._n_layers = decoder_config.model_type, decoder_config.num_hidden_layers
 
     def module(self, module: M) -> M:
         """Return the copy of a module and all below it; a module that stands in two places gets one copy."""
         if id(module) in self._modules:
             return self._modules[id(module)]  # type: ignore[return-value]
+        if "forward" in vars(module):
+            raise ModelError(
+                f"{type(module).__name__} cannot be pruned: its forward was replaced, as by spreading a model over devices, and "
+                "the copy would run the dense layers. Load it on one device."
+            )
         copied = copy.copy(module)
         self._modules[id(module)] = copied
         state = vars(copied)
@@ -86,15 +92,19 @@ class _Copier:
         return copied
 
     def _config(self, config: Any) -> Any:
+        """Return the copy of a configuration; another copy of the decoder's own, which some classes make, is cut as well."""
         copied = copy.deepcopy(config, self._config_memo)
-        text = copied.get_text_config(decoder=True)
-        if getattr(text, "num_hidden_layers", None) == self._n_layers and id(text) not in self._cut:
-            self._cut.add(id(text))
-            for name, value in list(vars(text).items()):
-                if _is_per_layer(name) and isinstance(value, (list, tuple)) and len(value) == self._n_layers:
-                    setattr(text, name, type(value)(value[index] for index in self._kept))
-            text.num_hidden_layers = len(self._kept)
+        is_decoder = copied.model_type == self._decoder_type and copied.num_hidden_layers == self._n_layers
+        if is_decoder:
+            self._cut(copied)
         return copied
+
+    def _cut(self, text: Any) -> None:
+        n_layers = text.num_hidden_layers
+        for name, value in list(vars(text).items()):
+            if _is_per_layer(name) and isinstance(value, (list, tuple)) and len(value) == n_layers:
+                setattr(text, name, type(value)(value[index] for index in self._kept))
+        text.num_hidden_layers = len(self._kept)
 
 
 def _is_per_layer(name: str) -> bool:

@@ -12,13 +12,15 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from vlm_analysis.errors import ExportError
 from vlm_analysis.files import write_atomically
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 # `data:` and `blob:` because plotly.js keeps its own small pictures that way.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -94,6 +96,8 @@ def write_report(path: Path, title: str, sections: Sequence[Section], *, footer:
 
 def report_html(title: str, sections: Sequence[Section], *, footer: str) -> str:
     """The report as one HTML page that loads nothing; without figures it carries no script either."""
+    from plotly.offline import get_plotlyjs
+
     scripts = ""
     if any(section.figure is not None for section in sections):
         scripts = f"<script>{get_plotlyjs()}</script>\n<script>{_DRAW}</script>\n"
@@ -120,7 +124,7 @@ def _section_html(section: Section) -> str:
 
 def _figure_html(figure: go.Figure) -> str:
     """A place for the figure and its JSON, which no text inside can close."""
-    own = go.Figure(figure)
+    own = type(figure)(figure)
     own.update_layout(template="none", font={"family": "system-ui, sans-serif", "size": 13})
     escaped = str(own.to_json(engine="json"))
     for char in "<>&":  # Plotly does so too, but does not promise it

@@ -123,7 +123,7 @@ def _strips(story: Story) -> Section:
 
     masks = [(name, mask.dropped) for name, mask in story.masks.items()]
     common = set.intersection(*(set(dropped) for _, dropped in masks))
-    agreed = f"all agree on layers {_listed(sorted(common))}" if common else "no layer is chosen by all of them"
+    agreed = f"all agree on {_layers(sorted(common))}" if common else "no layer is chosen by all of them"
     budget = story.shown[1].budget
     text = f"What each ranking would drop at a budget of {budget} layers: {agreed}."
     figure = mask_strips(masks, story.recording.n_layers, protected=story.recording.model.protected)
@@ -151,7 +151,7 @@ def _damage(story: Story) -> Section:
     exact = frame[frame["metric"] == "exact_match"]
     worst = exact.assign(lost=exact["dense"] - exact["pruned"]).sort_values("lost").iloc[-1]
     text = (
-        f"With layers {_listed(story.pruned.mask.dropped)} dropped, {worst['domain']} suffers most: exact match goes from "
+        f"Without {_layers(story.pruned.mask.dropped)}, {worst['domain']} suffers most: exact match goes from "
         f"{worst['dense']:.0%} to {worst['pruned']:.0%}."
     )
     return Section("What it costs each domain", text, damage_bars(frame))
@@ -165,6 +165,10 @@ def _broken(story: Story) -> Section:
         return Section("What broke", text)
     names = {"dense": "dense model", "pruned": "pruned model"}
     return Section("What broke", text + " Some of them:", table=story.examples.rename(columns=names))
+
+
+def _layers(layers: Any) -> str:
+    return f"layer{'' if len(layers) == 1 else 's'} {_listed(layers)}"
 
 
 def _listed(layers: Any) -> str:

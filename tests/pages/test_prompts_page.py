@@ -96,7 +96,7 @@ def markdown_of(at: AppTest) -> str:
 
 def test_without_prompts_the_page_says_the_one_next_step(at: AppTest) -> None:
     assert [info.value for info in at.info] == [
-        'No prompts yet. Press "Use these packs" above to start with the bundled ones.'
+        'No prompts yet. Press "Use these packs" under "Bundled packs" to start.'
     ]
     assert not at.subheader
 
@@ -107,7 +107,7 @@ def test_bundled_packs_are_used_with_one_click(at: AppTest) -> None:
     assert item.name == "Bundled packs: general, math"
     assert item.details == {"n": 90, "domains": ["general", "math"]}
     assert at.dataframe[0].value.values.tolist() == [["general", 45, 45], ["math", 45, 45]]
-    assert len(at.get("image_list")) == 12
+    assert len(at.get("image")) == 12
 
 
 def test_using_the_same_packs_twice_keeps_one_set(at: AppTest) -> None:
@@ -126,7 +126,7 @@ def test_the_gallery_shows_one_domain_and_its_last_page(at: AppTest) -> None:
     at.selectbox(key=f"domain-{item.id}").set_value("math")
     ran(at)
     at.session_state[f"page-{item.id}-math"] = 4
-    assert len(ran(at).get("image_list")) == 45 - 3 * 12
+    assert len(ran(at).get("image")) == 45 - 3 * 12
 
 
 def test_uploaded_images_become_a_saved_set(at: AppTest) -> None:
@@ -194,19 +194,27 @@ def test_more_than_200_rows_are_refused_by_name(at: AppTest) -> None:
     assert "Left out: 3" in at.warning[0].value
 
 
-def test_drafts_survive_another_tab_and_another_page(at: AppTest) -> None:
+def test_drafts_survive_another_tab(at: AppTest) -> None:
     upload(at, ("a.png", png()))
     edit(at, {0: {"question": "What?"}})
     go(at, "Saved sets")
     go(at, "Your images")
     edit(at, {0: {"answer": "this"}})
-    for key in [k for k in at.session_state.filtered_state if k.startswith("drafts-") or k == "way-in"]:
-        del at.session_state[key]  # what Streamlit forgets on another page
-    ran(at)
-    assert [tab.label for tab in at.tabs if tab.file_uploader] == ["Your images"]
     assert [(d.question, d.answer) for d in drafts(at)] == [("What?", "this")]
+
+
+def test_drafts_survive_another_page_and_wait_in_their_tab(open_page: OpenPage) -> None:
+    at = open_page("app.py")
+    at.switch_page(PAGE)
+    upload(at, ("a.png", png()))
+    edit(at, {0: {"question": "What?"}})
+    at.switch_page("pages/1_model.py")
+    assert "Model" in [title.value for title in ran(at).title]
+    at.switch_page(PAGE)
+    ran(at)
+    edit(at, {0: {"answer": "this"}})
     press(at, "save-drafts-button")
-    assert only_saved()[0].answer == "this"
+    assert [(p.question, p.answer) for p in only_saved()] == [("What?", "this")]
 
 
 def test_a_zip_with_a_path_outside_lists_it_and_keeps_the_good_row(at: AppTest) -> None:

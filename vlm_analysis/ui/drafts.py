@@ -22,7 +22,7 @@ from PIL import Image
 from vlm_analysis.errors import PromptError
 from vlm_analysis.images import open_image
 from vlm_analysis.prompts import DEFAULT_DOMAIN, Problem, Prompt
-from vlm_analysis.ui.shell import escaped
+from vlm_analysis.ui.text import escaped
 from vlm_analysis.workspace import clean_name
 
 MAX_DRAFTS = 200
@@ -168,7 +168,7 @@ def draw_uploader() -> None:
     """Draw the uploader; images that arrive become rows, and what was left out is named."""
     n_uploads = st.session_state.get("n_uploads", 0)
     uploads = st.file_uploader(
-        "Images: drag them here, paste them, or browse",
+        "Images: drag them here, browse, or move here with Tab and paste",
         type=IMAGE_TYPES,
         accept_multiple_files=True,
         max_upload_size=20,
@@ -205,6 +205,7 @@ def draw_problems(problems: Sequence[Problem]) -> None:
             "id": column.TextColumn("Id", width="small"),
             "message": column.TextColumn("Left out because", width="large"),
         },
+        row_height=64,  # text wraps from about 60 on
         alt="Rows left out, with the reason",
     )
 
@@ -229,7 +230,7 @@ def draw_table() -> None:
         drafts_frame(),
         key=editor_key(),
         hide_index=True,
-        row_height=56,
+        row_height=64,  # text wraps from about 60 on
         disabled=["thumbnail", "name"],
         column_config={
             "ticked": column.CheckboxColumn("Ticked", width=70, help="The buttons below act on ticked rows"),

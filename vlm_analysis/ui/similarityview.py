@@ -8,7 +8,7 @@ import streamlit as st
 
 from vlm_analysis.recording import TOKEN_GROUPS, Recording
 from vlm_analysis.story import domain_rows
-from vlm_analysis.ui.text import GROUP_HELP
+from vlm_analysis.ui.text import GROUP_HELP, escaped
 
 PLAIN = {"displayModeBar": False}
 
@@ -70,7 +70,7 @@ def contrast(recording: Recording, group: str) -> None:
     other = right.selectbox("minus domain", names, index=1, key="contrast_other")
     gap = recording.layer_similarity(one, group) - recording.layer_similarity(other, group)
     st.plotly_chart(difference_heatmap(gap[None], [f"{one} − {other}"]), key="similarity-contrast", config=PLAIN)
-    st.caption(f"Blue: the layer works harder on {one} prompts. Orange: harder on {other} prompts.")
+    st.caption(f"Blue: the layer works harder on {escaped(one)} prompts. Orange: harder on {escaped(other)} prompts.")
 
 
 def table(recording: Recording, group: str) -> None:

@@ -1,0 +1,96 @@
+"""A newcomer's first minutes: the demo, its result, and what other pages can go on with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from browser import go, idle
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def demo_done(new_page):
+    """The Overview with the demo's result on it; the first test that needs it presses the button."""
+    page = new_page("/")
+    download = page.get_by_role("button", name="Download as HTML")
+    if not download.is_visible():
+        page.get_by_role("button", name="Try the demo").click()
+        page.get_by_text(re.compile("Demo: ")).first.wait_for()
+        download.wait_for(timeout=180_000)
+    idle(page)
+    return page
+
+
+def test_demo_button_leads_to_the_retention_curve(demo_done):
+    page = demo_done
+    page.get_by_text("Retention over the number of dropped layers").wait_for()
+    curve = page.locator('[data-testid="stPlotlyChart"]').nth(3)
+    curve.scroll_into_view_if_needed()
+    curve.locator(".scatterlayer path.point").first.wait_for(state="attached")
+    assert curve.locator(".scatterlayer path.point").count() > 16  # methods × budgets × domains
+    assert re.search(r"Without \d+ of 16 layers", page.get_by_test_id("stMain").inner_text())
+
+
+def test_result_downloads_as_one_file_that_opens_offline(demo_done, chromium, tmp_path: Path):
+    with demo_done.expect_download() as started:
+        demo_done.get_by_role("button", name="Download as HTML").click()
+    path = tmp_path / "story.html"
+    started.value.save_as(path)
+    context = chromium.new_context(offline=True)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(path.as_uri())
+    page.locator(".js-plotly-plot .main-svg").first.wait_for()
+    assert page.locator(".js-plotly-plot").count() >= 5
+    assert "Which layers can pocket-vl do without?" in page.inner_text("body")
+    context.close()
+    assert not errors
+
+
+def test_clicking_the_heatmap_toggles_a_layer_and_the_mask_is_evaluated(demo_done):
+    page = demo_done
+    go(page, "Masks")
+    page.get_by_text("0 of 16 layers dropped").wait_for()
+    click_layer(page, 7)
+    page.get_by_text("1 of 16 layers dropped: 7").wait_for()
+    click_layer(page, 9)
+    page.get_by_text("2 of 16 layers dropped: 7, 9").wait_for()
+    click_layer(page, 7)
+    page.get_by_text("1 of 16 layers dropped: 9").wait_for()
+    click_layer(page, 0)  # protected: nothing changes
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("2 of 16 layers dropped: 7, 9").wait_for()
+    go(page, "Evaluate")
+    assert "The mask in the editor" in page.get_by_label("Mask", exact=True).input_value()
+    page.get_by_role("button", name="Prune and evaluate").click()
+    page.get_by_text("without layers 7, 9: 2 of 16").wait_for()
+    page.get_by_text("Retention, math").wait_for()
+    page.get_by_role("button", name="Ask both").click()
+    page.get_by_text("Without layers 7, 9", exact=True).wait_for()
+
+
+def test_export_in_the_browser_is_verified(demo_done, server_home: Path):
+    page = demo_done
+    go(page, "Export")
+    page.get_by_role("button", name="Export and verify").click()
+    page.get_by_text("equal to the last bit").wait_for()
+    folders = list((server_home / "strata" / "exports").iterdir())
+    assert [folder for folder in folders if (folder / "strata-manifest.json").exists()]
+
+
+def click_layer(page, layer: int) -> None:
+    """Click the cell of a layer in the first row of the heatmap, as a person would: hover, then press."""
+    chart = page.locator(".st-key-mask_heatmap")
+    chart.locator(".scatterlayer path.point").first.wait_for(state="attached")
+    area = chart.locator(".nsewdrag").first.bounding_box()
+    assert area is not None
+    x = area["x"] + (layer + 0.5) * area["width"] / 16
+    y = area["y"] + area["height"] * 0.45
+    page.mouse.move(x - 3, y - 3)
+    page.mouse.move(x, y)
+    page.mouse.click(x, y)
+    idle(page)
