@@ -3,8 +3,8 @@
 import streamlit as st
 
 from vlm_analysis.ui.jobs import current, job_panel, start
-from vlm_analysis.ui.pickers import pick_item
-from vlm_analysis.ui.session import choose_result, chosen, model_slot, opened
+from vlm_analysis.ui.pickers import open_or_stop, pick_item
+from vlm_analysis.ui.session import choose_result, chosen, model_slot
 from vlm_analysis.ui.shell import begin, go_on, next_step
 from vlm_analysis.ui.similarityview import contrast, heatmap, missing_tokens, table
 from vlm_analysis.ui.text import escaped
@@ -48,7 +48,7 @@ item = pick_item("recordings", "Recording", "Recordings open without the model."
 if item is None:
     st.caption("Nothing recorded yet.")
 else:
-    recording = opened(item)
+    recording = open_or_stop(item)
     group = heatmap(recording)
     missing_tokens(recording, group)
     contrast(recording, group)

@@ -4,8 +4,7 @@ import streamlit as st
 
 from vlm_analysis.ui.editor import begin_editing, candidates, editor, score_picture, strips
 from vlm_analysis.ui.maskstore import compare_two, open_file, save_form, start_from
-from vlm_analysis.ui.pickers import pick_item
-from vlm_analysis.ui.session import opened
+from vlm_analysis.ui.pickers import open_or_stop, pick_item
 from vlm_analysis.ui.shell import begin, go_on, next_step
 from vlm_analysis.ui.similarityview import token_group
 
@@ -19,7 +18,7 @@ item = pick_item("recordings", "Recording", "Rankings come from a recording; the
 if item is None:
     next_step("Masks start from a recording, and there is none yet.", "pages/3_similarity.py", "Record")
     st.stop()
-recording = opened(item)
+recording = open_or_stop(item)
 begin_editing(recording)
 group = token_group("mask_group")
 

@@ -4,8 +4,8 @@ import streamlit as st
 
 from vlm_analysis.ui.evaluateview import broken_prompts, outcome, side_by_side
 from vlm_analysis.ui.jobs import current, job_panel, start
-from vlm_analysis.ui.pickers import agree_on_model, pick_item, pick_mask
-from vlm_analysis.ui.session import choose_result, chosen, model_slot, opened
+from vlm_analysis.ui.pickers import agree_on_model, open_or_stop, pick_item, pick_mask
+from vlm_analysis.ui.session import choose_result, chosen, model_slot
 from vlm_analysis.ui.shell import begin, go_on, next_step
 from vlm_analysis.ui.text import escaped
 from vlm_analysis.ui.work import evaluate_work
@@ -46,10 +46,10 @@ item = pick_item("evaluations", "Evaluation", "Saved evaluations open without th
 if item is None:
     st.caption("Nothing evaluated yet.")
 else:
-    evaluation = opened(item)
+    evaluation = open_or_stop(item)
     dense = outcome(evaluation)
     if dense is not None and not evaluation.is_dense:
         broken_prompts(evaluation, dense)
 if ready and mask is not None and prompts is not None:
-    side_by_side(opened(prompts), mask)
+    side_by_side(open_or_stop(prompts), mask)
     go_on("pages/6_export.py", "Go on to Export")

@@ -256,9 +256,11 @@ def test_a_path_that_leads_nowhere_gives_one_error(at: AppTest, path: str) -> No
 
 def test_hostile_names_are_shown_and_never_live(at: AppTest) -> None:
     upload(at, (f"{HOSTILE}.png", png()), (f"bad {HOSTILE}.png", b"no"))
+    assert HOSTILE not in markdown_of(at)
     edit(at, {0: {"question": HOSTILE, "domain": HOSTILE, "answer": HOSTILE}})
     at.text_input(key="name-drafts").set_value(HOSTILE)
     press(at, "save-drafts-button")
+    assert HOSTILE not in markdown_of(at)
     go(at, "Saved sets")
     press(at, "delete-saved")
     live = markdown_of(at)

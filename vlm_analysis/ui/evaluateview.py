@@ -12,7 +12,8 @@ from vlm_analysis.evaluation import METRICS, Evaluation, retention, retention_in
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.prompts import Prompt, PromptSet
 from vlm_analysis.story import outcome_frame
-from vlm_analysis.ui.session import opened, workspace
+from vlm_analysis.ui.pickers import open_or_stop
+from vlm_analysis.ui.session import workspace
 from vlm_analysis.ui.text import METRIC_HELP, METRIC_TITLES, escaped, layer_list
 from vlm_analysis.ui.work import ask_both, find_dense
 
@@ -20,7 +21,7 @@ from vlm_analysis.ui.work import ask_both, find_dense
 def outcome(evaluation: Evaluation) -> Evaluation | None:
     """Draw the scores per domain beside the dense model's; returns the dense evaluation where it is saved."""
     item = find_dense(workspace(), evaluation.model.fingerprint, evaluation.prompts)
-    dense = None if item is None else opened(item)
+    dense = None if item is None else open_or_stop(item)
     responses = int((evaluation.by_prompt["answer_source"] != "given").sum())
     st.text(
         f"{evaluation.model.name} ({evaluation.model.fingerprint[:8]}) without layers {layer_list(evaluation.mask.dropped)}: "

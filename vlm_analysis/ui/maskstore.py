@@ -11,8 +11,8 @@ from vlm_analysis.masks import PruneMask, mask_from_json
 from vlm_analysis.recording import ModelInfo, Recording
 from vlm_analysis.stored import keep_mask
 from vlm_analysis.ui.editor import take_mask
-from vlm_analysis.ui.pickers import described, edited_mask
-from vlm_analysis.ui.session import choose, opened, workspace
+from vlm_analysis.ui.pickers import described, edited_mask, open_or_stop
+from vlm_analysis.ui.session import choose, workspace
 from vlm_analysis.ui.text import escaped, layer_list
 from vlm_analysis.workspace import Item
 
@@ -32,7 +32,7 @@ def start_from(made: dict[str, PruneMask], recording: Recording) -> None:
     )
     if picked is None:
         return
-    mask = made[picked] if picked in made else opened(saved[picked])
+    mask = made[picked] if picked in made else open_or_stop(saved[picked])
     allowed = picked in made or _belongs(mask.model, recording)
     right.button("Load into the editor", on_click=take_mask, args=(mask,), disabled=not allowed, width="stretch")
 
@@ -76,7 +76,7 @@ def compare_two(made: dict[str, PruneMask], n_layers: int) -> None:
     edited = edited_mask()
     if edited is not None:
         options = {"in the editor": edited, **options}
-    options |= {described(item): opened(item) for item in _fitting(n_layers)}
+    options |= {described(item): PruneMask(n_layers, item.details.get("dropped", ())) for item in _fitting(n_layers)}
     names = list(options)
     left, right = st.columns(2)
     one = left.selectbox("One mask", names, index=0, key="diff_one")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import streamlit as st
 
+from vlm_analysis.errors import StrataError
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.recording import ModelInfo
 from vlm_analysis.ui.session import choose, chosen, model_slot, opened, workspace
@@ -36,6 +37,15 @@ def pick_item(kind: str, label: str, help_text: str) -> Item | None:
     return by_id[picked]
 
 
+def open_or_stop(item: Item) -> Any:
+    """Return the value behind a saved item; where its file is damaged, say so and end the page there."""
+    try:
+        return opened(item)
+    except StrataError as error:
+        st.error(f"{escaped(item.name)}: {escaped(error)}")
+        st.stop()
+
+
 def described(item: Item) -> str:
     """Return an item's name with when it was made and for which model, as plain words."""
     when = item.created[:16].replace("T", " ")
@@ -61,7 +71,7 @@ def pick_mask(n_layers: int | None = None) -> PruneMask | None:
     picked = st.selectbox(
         "Mask", options, format_func=words, help="Masks are made and saved on the Masks page.", key="pick:mask"
     )
-    return edited if picked == EDITED else opened(items[picked])
+    return edited if picked == EDITED else open_or_stop(items[picked])
 
 
 def edited_mask() -> PruneMask | None:
@@ -89,8 +99,3 @@ def agree_on_model(owner: ModelInfo | None, what: str, key: str) -> bool:
         f"loaded is {escaped(loaded.name)} ({loaded.fingerprint[:8]}). Its numbers say nothing about this one."
     )
     return st.checkbox("Use it anyway", key=f"anyway:{key}:{owner.fingerprint[:8]}:{loaded.fingerprint[:8]}")
-
-
-def counted(items: Sequence[object], noun: str) -> str:
-    """Return "1 prompt" or "3 prompts"."""
-    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"

@@ -1,0 +1,288 @@
+"""Every page but Prompts: empty, full, and its action, on the real model."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from vlm_analysis.evaluate import evaluate
+from vlm_analysis.masks import PruneMask, mask_to_json
+from vlm_analysis.models import LoadedModel
+from vlm_analysis.prompts import PromptSet
+from vlm_analysis.record import record
+from vlm_analysis.recording import ModelInfo
+from vlm_analysis.stored import keep_evaluation, keep_mask, keep_prompts, keep_recording
+from vlm_analysis.ui.session import model_slot, workspace
+
+OpenPage = Callable[[str], AppTest]
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = {
+    "app.py": "No result yet",
+    "pages/1_model.py": "No model is loaded",
+    "pages/3_similarity.py": "There are no prompts to record on",
+    "pages/4_masks.py": "Masks start from a recording",
+    "pages/5_evaluate.py": "There is no mask to evaluate",
+    "pages/6_export.py": "There is no mask to export",
+}
+
+
+def words(at: AppTest) -> str:
+    """Return all text on the page."""
+    parts = [at.markdown, at.caption, at.text, at.info, at.warning, at.error, at.success, at.subheader, at.title]
+    return "\n".join(str(element.value) for part in parts for element in part)
+
+
+def ran(at: AppTest) -> AppTest:
+    at.run()
+    assert not at.exception, at.exception
+    return at
+
+
+def wait_for(at: AppTest, text: str, seconds: float = 60) -> AppTest:
+    """Run the page until it says `text`, as its own polling would."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if text in words(ran(at)):
+            return at
+        time.sleep(0.05)
+    raise AssertionError(f"{text!r} never came; the page says:\n{words(at)}")
+
+
+@pytest.fixture
+def stocked(open_page: OpenPage, loaded: LoadedModel, few: PromptSet) -> OpenPage:
+    """Open pages in a workspace that holds prompts, a recording, a mask and its evaluation."""
+    open_page("app.py")  # points STRATA_HOME at this test's home
+    home = workspace()
+    mask = PruneMask(16, [5, 9], name="five and nine", model=loaded.info)
+    dense = evaluate(loaded, few)
+    keep_prompts(home, few, "a few")
+    keep_recording(home, record(loaded, few), "a recording")
+    keep_mask(home, mask)
+    keep_evaluation(home, dense, "dense")
+    keep_evaluation(home, evaluate(loaded, few, mask, reference=dense), "five and nine on a few")
+    return open_page
+
+
+def load_bundled(stocked: OpenPage) -> AppTest:
+    at = stocked("pages/1_model.py")
+    next(button for button in at.button if button.label == "Load").click()
+    return wait_for(at, "Decoder layers that should stay")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_empty_page_names_the_next_step(open_page, page):
+    assert PAGES[page] in words(open_page(page))
+
+
+@pytest.mark.parametrize(
+    ("page", "sign"),
+    [
+        ("app.py", "five and nine on a few"),
+        ("pages/3_similarity.py", "works harder on"),
+        ("pages/4_masks.py", "of 16 layers dropped"),
+        ("pages/5_evaluate.py", "What broke"),
+        ("pages/6_export.py", "Drops 2 of 16 layers: 5, 9"),
+    ],
+)
+def test_full_page_shows_what_is_there(stocked, page, sign):
+    at = stocked(page)
+    assert not at.error
+    assert sign in words(at)
+
+
+def test_bundled_model_loads_and_shows_why_layers_should_stay(stocked):
+    at = load_bundled(stocked)
+    assert at.metric[0].value == "16"
+    reasons = at.dataframe[0].value
+    assert list(reasons["layer"]) == [0, 1, 15]
+    assert "DeepStack" in reasons["why"][1]
+
+
+def test_folder_that_is_no_model_is_one_clear_message(stocked, tmp_path):
+    at = stocked("pages/1_model.py")
+    at.segmented_control(key="model_kind").set_value("Folder on this machine")
+    ran(at)
+    at.text_input[0].set_value(str(tmp_path / "nowhere"))
+    ran(at)
+    next(button for button in at.button if button.label == "Load").click()
+    wait_for(at, "No model at")
+    assert len(at.error) == 1
+    assert not at.expander or "For a bug report" not in [expander.label for expander in at.expander]
+
+
+def test_loading_another_model_asks_first(stocked):
+    at = load_bundled(stocked)
+    load = next(button for button in at.button if button.label == "Load")
+    assert load.disabled
+    at.checkbox(key="unload_agreed").check()
+    ran(at)
+    assert not next(button for button in at.button if button.label == "Load").disabled
+
+
+def test_record_button_makes_a_recording_and_draws_it(stocked):
+    load_bundled(stocked)
+    before = len(workspace().items("recordings"))
+    at = stocked("pages/3_similarity.py")
+    next(button for button in at.button if button.label == "Record").click()
+    ran(at)
+    end = time.monotonic() + 60
+    while len(workspace().items("recordings")) == before and time.monotonic() < end:
+        time.sleep(0.05)
+    ran(at)
+    assert len(workspace().items("recordings")) == before + 1
+    figure = json.loads(at.get("plotly_chart")[0].proto.spec)
+    assert figure["data"][0]["type"] == "heatmap"
+
+
+def test_heatmap_follows_the_token_group(stocked):
+    at = stocked("pages/3_similarity.py")
+    every = at.get("plotly_chart")[0].proto.spec
+    at.segmented_control(key="similarity_group").set_value("vision")
+    ran(at)
+    assert at.get("plotly_chart")[0].proto.spec != every
+
+
+class TestMasksPage:
+    @pytest.fixture
+    def at(self, stocked: OpenPage) -> AppTest:
+        return stocked("pages/4_masks.py")
+
+    def test_pills_toggle_layers_and_undo_takes_it_back(self, at):
+        at.pills(key="mask_pills").select(4).select(8)
+        ran(at)
+        assert at.session_state["mask"] == [4, 8]
+        next(button for button in at.button if button.label == "Undo").click()
+        ran(at)
+        assert at.session_state["mask"] == []
+        next(button for button in at.button if button.label == "Redo").click()
+        ran(at)
+        assert at.session_state["mask"] == [4, 8]
+
+    def test_protected_layers_are_offered_only_when_unlocked(self, at):
+        assert "0" not in at.pills(key="mask_pills").options
+        at.toggle(key="mask_unprotect").set_value(True)
+        ran(at)
+        assert "0" in at.pills(key="mask_pills").options
+
+    def test_candidate_is_taken_into_the_editor(self, at):
+        at.slider(key="candidate_budget").set_value(4)
+        ran(at)
+        next(button for button in at.button if button.label == "Load into the editor").click()
+        ran(at)
+        assert len(at.session_state["mask"]) == 4
+
+    def test_saved_mask_keeps_name_notes_and_where_it_came_from(self, at):
+        next(button for button in at.button if button.label == "Load into the editor").click()
+        ran(at)
+        at.text_input(key="mask_name").set_value("my mask")
+        at.text_input(key="mask_notes").set_value("because")
+        ran(at)
+        next(button for button in at.button if button.label == "Save mask").click()
+        ran(at)
+        item = workspace().items("masks")[0]
+        saved = json.loads(item.path.read_text())
+        assert (item.name, saved["notes"]) == ("my mask", "because")
+        assert saved["provenance"]["started_from"]["criterion"] == "block-influence"
+
+    def test_mask_file_of_another_size_is_refused(self, at):
+        at.file_uploader[0].upload("mask.json", mask_to_json(PruneMask(8, [2])).encode(), "application/json")
+        ran(at)
+        assert "The mask is for 8 layers" in at.error[0].value
+
+    def test_file_that_is_no_mask_is_refused_in_words(self, at):
+        at.file_uploader[0].upload("mask.json", b"\x00\xff{", "application/json")
+        ran(at)
+        assert "is not a mask" in at.error[0].value
+
+    def test_mask_file_is_taken_on_a_click(self, at):
+        at.file_uploader[0].upload("mask.json", mask_to_json(PruneMask(16, [3, 7])).encode(), "application/json")
+        ran(at)
+        next(button for button in at.button if button.label.startswith("Take its 2")).click()
+        ran(at)
+        assert at.session_state["mask"] == [3, 7]
+
+    def test_difference_of_two_masks_is_said_in_words(self, at):
+        at.pills(key="mask_pills").select(13)
+        ran(at)
+        assert "Only the first drops: 13" in words(at)
+
+
+def test_prune_and_evaluate_shows_what_broke(stocked):
+    load_bundled(stocked)
+    at = stocked("pages/5_evaluate.py")
+    before = len(workspace().items("evaluations"))
+    next(button for button in at.button if button.label == "Prune and evaluate").click()
+    ran(at)
+    end = time.monotonic() + 60
+    while len(workspace().items("evaluations")) == before and time.monotonic() < end:
+        time.sleep(0.05)
+    wait_for(at, "What broke")
+    assert {metric.label for metric in at.metric} == {"Retention, general", "Retention, math"}
+
+
+def test_both_models_answer_side_by_side(stocked):
+    load_bundled(stocked)
+    at = stocked("pages/5_evaluate.py")
+    next(button for button in at.button if button.label == "Ask both").click()
+    ran(at)
+    assert not at.error
+    assert "Dense model" in words(at)
+    assert "Without layers 5, 9" in words(at)
+
+
+def test_mask_of_another_model_needs_one_deliberate_click(stocked):
+    load_bundled(stocked)
+    info = model_slot().info
+    stranger = ModelInfo("stranger", "f" * 64, info.n_layers)
+    keep_mask(workspace(), replace(PruneMask(16, [3], name="foreign"), model=stranger))
+    at = stocked("pages/5_evaluate.py")
+    assert "made for another model" in words(at)
+    evaluate_button = next(button for button in at.button if button.label == "Prune and evaluate")
+    assert evaluate_button.disabled
+    next(box for box in at.checkbox if box.label == "Use it anyway").check()
+    ran(at)
+    assert not next(button for button in at.button if button.label == "Prune and evaluate").disabled
+
+
+def test_mask_of_a_model_of_another_size_is_not_offered_for_evaluation(stocked):
+    load_bundled(stocked)
+    keep_mask(workspace(), PruneMask(8, [3], name="small"))
+    at = stocked("pages/5_evaluate.py")
+    assert not [option for option in at.selectbox(key="pick:mask").options if option.startswith("small")]
+
+
+def test_export_writes_a_checkpoint_and_says_it_is_equal(stocked, tmp_path: Path):
+    load_bundled(stocked)
+    at = stocked("pages/6_export.py")
+    target = tmp_path / "pruned"
+    at.text_input[0].set_value(str(target))
+    ran(at)
+    next(button for button in at.button if button.label == "Export and verify").click()
+    wait_for(at, "equal to the last bit")
+    assert (target / "model.safetensors").exists()
+
+
+def test_export_into_a_folder_that_holds_something_is_refused(stocked, tmp_path: Path):
+    load_bundled(stocked)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    at = stocked("pages/6_export.py")
+    at.text_input[0].set_value(str(tmp_path / "full"))
+    ran(at)
+    next(button for button in at.button if button.label == "Export and verify").click()
+    wait_for(at, "cannot be exported to")
+    assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
+
+
+def test_damaged_recording_is_one_message_and_not_a_crash(stocked):
+    item = workspace().items("recordings")[0]
+    item.path.write_bytes(item.path.read_bytes()[:500])
+    at = AppTest.from_file(str(ROOT / "pages/3_similarity.py"), default_timeout=30).run()
+    assert not at.exception
+    assert "is not a whole recording" in words(at)
