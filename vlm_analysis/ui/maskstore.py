@@ -21,14 +21,14 @@ MAX_FILE_BYTES = 1 << 20
 
 def start_from(made: dict[str, PruneMask], recording: Recording) -> None:
     """Draw the choice of a candidate or saved mask to go on from."""
-    saved = {
-        described(item): item
-        for item in workspace().items("masks")
-        if item.details.get("n_layers") == recording.n_layers
-    }
+    saved = {item.id: item for item in _fitting(recording.n_layers)}
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     picked = left.selectbox(
-        "Start from", [*made, *saved], key="start_from", help="A candidate of above, or a saved mask."
+        "Start from",
+        [*made, *saved],
+        format_func=lambda key: described(saved[key]) if key in saved else key,
+        key="start_from",
+        help="A candidate of above, or a saved mask.",
     )
     if picked is None:
         return
@@ -72,17 +72,21 @@ def compare_two(made: dict[str, PruneMask], n_layers: int) -> None:
     """Draw the difference of two masks."""
     from vlm_analysis.figures import mask_strips
 
-    options: dict[str, PruneMask] = dict(made)
-    edited = edited_mask()
-    if edited is not None:
-        options = {"in the editor": edited, **options}
-    options |= {described(item): PruneMask(n_layers, item.details.get("dropped", ())) for item in _fitting(n_layers)}
-    names = list(options)
+    edited, saved = edited_mask(), {item.id: item for item in _fitting(n_layers)}
+    options: dict[str, PruneMask] = {} if edited is None else {"in the editor": edited}
+    options |= made | {key: PruneMask(n_layers, item.details.get("dropped", ())) for key, item in saved.items()}
+    keys = list(options)
+
+    def words(key: str) -> str:
+        return described(saved[key]) if key in saved else key
+
     left, right = st.columns(2)
-    one = left.selectbox("One mask", names, index=0, key="diff_one")
-    other = right.selectbox("The other", names, index=min(1, len(names) - 1), key="diff_other")
+    one = left.selectbox("One mask", keys, index=0, format_func=words, key="diff_one")
+    other = right.selectbox("The other", keys, index=min(1, len(keys) - 1), format_func=words, key="diff_other")
     a, b = set(options[one].dropped), set(options[other].dropped)
-    st.plotly_chart(mask_strips([(one, a), (other, b)], n_layers), key="mask-diff", config={"displayModeBar": False})
+    st.plotly_chart(
+        mask_strips([(words(one), a), (words(other), b)], n_layers), key="mask-diff", config={"displayModeBar": False}
+    )
     st.text(
         f"Both drop: {layer_list(sorted(a & b))}\nOnly the first drops: {layer_list(sorted(a - b))}\n"
         f"Only the second drops: {layer_list(sorted(b - a))}"
