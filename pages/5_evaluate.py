@@ -49,7 +49,7 @@ else:
     evaluation = open_or_stop(item)
     dense = outcome(evaluation)
     if dense is not None and not evaluation.is_dense:
-        broken_prompts(evaluation, dense)
+        broken_prompts(evaluation, dense, None if prompts is None else open_or_stop(prompts))
 if ready and mask is not None and prompts is not None:
     side_by_side(open_or_stop(prompts), mask)
     go_on("pages/6_export.py", "Go on to Export")

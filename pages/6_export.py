@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from vlm_analysis.masks import mask_to_json
-from vlm_analysis.ui.exportview import default_folder, manifest_view
+from vlm_analysis.ui.exportview import default_folder, manifest_view, shortened
 from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.pickers import agree_on_model, pick_mask
 from vlm_analysis.ui.session import model_slot
@@ -45,7 +45,9 @@ if info is None:
     st.stop()
 ready = agree_on_model(mask.model, "This mask", "export")
 folder = st.text_input(
-    "New folder", str(default_folder(info.name, mask)), help="On the machine Strata runs on. It must not hold anything."
+    "New folder",
+    shortened(default_folder(info.name, mask)),
+    help="On the machine Strata runs on. It must not hold anything.",
 )
 st.button(
     "Export and verify",

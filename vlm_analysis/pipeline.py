@@ -76,7 +76,7 @@ def compare(loaded: LoadedModel, prompts: PromptSet, *, on_progress: Progress | 
 def _rankings(recording: Recording) -> dict[str, list[LayerScores]]:
     """Return the rankings of each method on screen; the random method has several."""
     rankings = {
-        f"spare {domain}": [score_layers(recording, "target-aware", target=domain)]
+        f"{domain}-aware": [score_layers(recording, "target-aware", target=domain)]
         for domain in reversed(recording.domain_names)
     }
     rankings["block influence"] = [score_layers(recording, "block-influence")]
@@ -121,15 +121,6 @@ def _examples(work: Prepared, dense: Evaluation, pruned: Evaluation) -> pd.DataF
     rows = []
     for index in broken[:: max(1, len(broken) // N_EXAMPLES)][:N_EXAMPLES]:
         prompt = work.prompts[int(index)]
-        response = respond(work.loaded, prompt, pruned.mask)
-        rows.append(
-            (
-                prompt.id,
-                prompt.domain,
-                prompt.question,
-                dense.by_prompt["answer"][index],
-                respond(work.loaded, prompt),
-                response,
-            )
-        )
+        answer = dense.by_prompt["answer"][index]  # the dense model gives it exactly
+        rows.append((prompt.domain, prompt.question, answer, respond(work.loaded, prompt, pruned.mask)))
     return pd.DataFrame(rows, columns=list(EXAMPLE_COLUMNS))

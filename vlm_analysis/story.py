@@ -25,7 +25,7 @@ from vlm_analysis.report import Section
 
 SCHEMA_VERSION = 1
 CURVE_COLUMNS = ("method", "domain", "budget", "value", "low", "high")
-EXAMPLE_COLUMNS = ("id", "domain", "question", "answer", "dense", "pruned")
+EXAMPLE_COLUMNS = ("domain", "question", "dense", "pruned")
 RANDOM = "random"
 
 
@@ -163,7 +163,7 @@ def _broken(story: Story) -> Section:
     text = f"Of the {dense_right} prompts the dense model answers exactly, {int(both.sum())} are no longer answered exactly."
     if story.examples.empty:
         return Section("What broke", text)
-    names = {"dense": "dense model", "pruned": "pruned model"}
+    names = {"dense": "dense model (the reference answer)", "pruned": "pruned model"}
     return Section("What broke", text + " Some of them:", table=story.examples.rename(columns=names))
 
 

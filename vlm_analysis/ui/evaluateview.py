@@ -76,7 +76,7 @@ def _score_table(evaluation: Evaluation, dense: Evaluation | None) -> None:
     st.dataframe(table, hide_index=True, width="stretch", column_config=config)
 
 
-def broken_prompts(evaluation: Evaluation, dense: Evaluation) -> None:
+def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet | None) -> None:
     """Draw the prompts that only the dense model answers exactly, most damaged first, and those that only the pruned one does."""
     both = evaluation.by_prompt.assign(
         dense_match=dense.by_prompt["exact_match"], dense_nll=dense.by_prompt["answer_nll"]
@@ -90,8 +90,17 @@ def broken_prompts(evaluation: Evaluation, dense: Evaluation) -> None:
         f"{len(won)} it misses are now answered."
     )
     if len(lost):
-        shown = lost[["id", "domain", "answer", "extra_nll", "token_agreement", "kl_to_dense"]]
-        config = {"extra_nll": st.column_config.NumberColumn("NLL above dense", format="%.3f")}
+        shown = lost[["id", "domain", "answer", "extra_nll", "token_agreement", "kl_to_dense"]].copy()
+        if prompts is not None and prompts.fingerprint == evaluation.prompts:
+            questions = {prompt.id: prompt.question for prompt in prompts}
+            shown.insert(2, "question", shown["id"].map(questions))
+        config = {
+            "extra_nll": st.column_config.NumberColumn("NLL above dense", format="%.3f", help=METRIC_HELP["answer_nll"])
+        }
+        config |= {
+            metric: st.column_config.NumberColumn(METRIC_TITLES[metric], help=METRIC_HELP[metric], format="%.3f")
+            for metric in ("token_agreement", "kl_to_dense")
+        }
         st.dataframe(shown, hide_index=True, width="stretch", column_config=config)
     st.download_button(
         "All prompts as CSV",

@@ -27,6 +27,12 @@ def default_folder(model_name: str, mask: PruneMask) -> Path:
     return folder
 
 
+def shortened(path: Path) -> str:
+    """Return a path as text, with `~` for the user's home."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
 def manifest_view(manifest: Manifest) -> None:
     """Draw what was written and how it was checked."""
     if manifest.verified:

@@ -72,7 +72,8 @@ def details(info: ModelInfo) -> None:
     }
     for column, (label, value) in zip(st.columns(len(cells)), cells.items(), strict=True):
         column.metric(label, value, border=True)
-    st.text(f"{info.name}\nfingerprint {info.fingerprint[:16]}, from {loaded.source}")
+    origin = "bundled with Strata" if info.name == "pocket-vl" else f"from {loaded.source}"
+    st.text(f"{info.name}\nfingerprint {info.fingerprint[:16]}, {origin}")
     st.markdown("**Decoder layers that should stay** (all others may go)")
     rows = [(layer, "protected: may be unlocked", reason) for layer, reason in info.protected.items()]
     rows += [(layer, "locked", reason) for layer, reason in info.locked.items()]

@@ -34,7 +34,19 @@ def pick_item(kind: str, label: str, help_text: str) -> Item | None:
     )
     if picked != now.id:
         choose(kind, by_id[picked])
+    _say_whose(by_id[picked])
     return by_id[picked]
+
+
+def _say_whose(item: Item) -> None:
+    """Name the model and prompts of an item by their fingerprints, and say where another model is loaded."""
+    loaded = model_slot().info
+    st.caption(f"Model {escaped(item.model_name)} {(item.model or '?')[:8]}, prompts {(item.prompts or '?')[:8]}")
+    if loaded is not None and item.model not in (None, loaded.fingerprint):
+        st.warning(
+            f"This is of another model than the loaded one, {escaped(loaded.name)} {loaded.fingerprint[:8]}. It can be looked at; "
+            "what is made of it asks before it is used on the loaded model."
+        )
 
 
 def open_or_stop(item: Item) -> Any:
