@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 
+from tools import serving
 from vlm_analysis import figures
 from vlm_analysis.errors import ExportError
 from vlm_analysis.report import Section, report_html, write_report
 
 HOSTILE = "</script><script>alert(1)</script>"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-]
 
 
 def sections() -> list[Section]:
@@ -124,14 +112,10 @@ def test_unwritable_place_is_named(tmp_path):
 @pytest.mark.e2e
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_report_draws_offline_in_a_real_browser(tmp_path, scheme):
-    if not CHROMIUM:
-        pytest.skip("no Chromium")
-    playwright = pytest.importorskip("playwright.sync_api")
     path = write_report(tmp_path / "report.html", "Report", sections(), footer="end")
     errors: list[str] = []
     requests: list[str] = []
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with serving.chromium() as browser:
         context = browser.new_context(color_scheme=scheme, offline=True, viewport={"width": 390, "height": 800})
         tab = context.new_page()
         tab.on("pageerror", lambda error: errors.append(str(error)))
@@ -145,7 +129,6 @@ def test_report_draws_offline_in_a_real_browser(tmp_path, scheme):
         inks = tab.evaluate("[...document.querySelectorAll('.figure .xtick text')].map(t => getComputedStyle(t).fill)")
         ink = tab.evaluate("getComputedStyle(document.body).color")
         wide = tab.evaluate("document.documentElement.scrollWidth")
-        browser.close()
     assert not errors
     assert requests
     assert all(url.startswith(("file:", "data:", "blob:")) for url in requests)

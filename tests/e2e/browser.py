@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from playwright.sync_api import Page
 
+from tools import serving
+
 
 def idle(page: Page) -> None:
     """Wait until the script has run; no exception may be on the page."""
-    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    serving.idle(page)
     assert page.get_by_test_id("stException").count() == 0
 
 

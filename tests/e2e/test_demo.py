@@ -78,7 +78,7 @@ def test_export_in_the_browser_is_verified(demo_done, server_home: Path):
     go(page, "Export")
     page.get_by_role("button", name="Export and verify").click()
     page.get_by_text("equal to the last bit").wait_for()
-    folders = list((server_home / "strata" / "exports").iterdir())
+    folders = list((server_home / ".strata" / "exports").iterdir())
     assert [folder for folder in folders if (folder / "strata-manifest.json").exists()]
 
 

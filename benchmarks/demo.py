@@ -1,0 +1,72 @@
+"""How long a newcomer waits: the empty Overview, and the one-click demo from a cold start to its retention curves.
+
+    python -m benchmarks.demo        # needs Chromium and requirements-dev.txt
+
+Prints one row a claim. The baseline of the demo's evaluations is the dense model alone on the same prompts, in the same run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from tools.serving import chromium, idle, running_server
+
+REPEATS = 3
+
+
+def overview_and_demo() -> tuple[float, float]:
+    """Return seconds to the empty Overview of a fresh server, and from the click to the curves (torch still to import)."""
+    with tempfile.TemporaryDirectory() as home, chromium() as browser, running_server(Path(home)) as url:
+        page = browser.new_page(base_url=url)
+        start = time.perf_counter()
+        page.goto("/")
+        page.get_by_role("button", name="Try the demo").wait_for()
+        idle(page)
+        shown = time.perf_counter() - start
+        start = time.perf_counter()
+        page.get_by_role("button", name="Try the demo").click()
+        page.get_by_text("Retention over the number of dropped layers").wait_for(timeout=600_000)
+        page.locator(".scatterlayer path.point").first.wait_for(state="attached")
+        return shown, time.perf_counter() - start
+
+
+def dense_and_pruned() -> tuple[float, float]:
+    """Return seconds for the dense evaluation of the bundled packs, and for one mask with the dense one as reference."""
+    from vlm_analysis.evaluate import evaluate
+    from vlm_analysis.masks import PruneMask
+    from vlm_analysis.models import load_model
+    from vlm_analysis.prompts import open_prompts
+
+    loaded, prompts = load_model(), open_prompts("math") + open_prompts("general")
+    evaluate(loaded, prompts)
+    start = time.perf_counter()
+    dense = evaluate(loaded, prompts)
+    middle = time.perf_counter()
+    evaluate(loaded, prompts, PruneMask(16, [4, 8, 12]), reference=dense)
+    return middle - start, time.perf_counter() - middle
+
+
+def median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def main() -> None:
+    cold = [overview_and_demo() for _ in range(REPEATS)]
+    warm = [dense_and_pruned() for _ in range(REPEATS)]
+    dense, pruned = median([row[0] for row in warm]), median([row[1] for row in warm])
+    print("| what | median s | least | most |")
+    print("| --- | --- | --- | --- |")
+    for name, values in (
+        ("empty Overview, first visit", [row[0] for row in cold]),
+        ("demo, click to curves, torch not yet imported", [row[1] for row in cold]),
+        ("dense evaluation, 90 prompts", [row[0] for row in warm]),
+        ("one mask of 3 layers, 90 prompts", [row[1] for row in warm]),
+    ):
+        print(f"| {name} | {median(values):.2f} | {min(values):.2f} | {max(values):.2f} |")
+    print(f"\npruned over dense evaluation: {pruned / dense:.2f}")
+
+
+if __name__ == "__main__":
+    main()
