@@ -1,0 +1,1 @@
+"""One script per claim of speed; each prints a table."""

@@ -1,0 +1,1 @@
+"""What developers run: a real server and browser, and the screenshots."""
