@@ -44,7 +44,7 @@ def dense_and_pruned() -> tuple[float, float]:
     start = time.perf_counter()
     dense = evaluate(loaded, prompts)
     middle = time.perf_counter()
-    evaluate(loaded, prompts, PruneMask(16, [4, 8, 12]), reference=dense)
+    evaluate(loaded, prompts, PruneMask(16, (4, 8, 12)), reference=dense)
     return middle - start, time.perf_counter() - middle
 
 
