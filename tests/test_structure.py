@@ -17,7 +17,7 @@ RANKS = (
     {"errors", "progress", "files"},
     {"images", "archives", "prompt_sources", "prompts", "recording", "jobs", "workspace", "figures", "report"},
     {"rank", "masks", "evaluation", "story", "stored"},
-    {"layers", "models", "inputs", "similarity", "record", "prune", "evaluate", "export"},
+    {"layer_config", "layers", "models", "inputs", "similarity", "record", "prune", "evaluate", "export"},
     {"pipeline", "pocket"},
     {"ui"},
 )

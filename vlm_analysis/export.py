@@ -25,7 +25,7 @@ from transformers import AutoModelForImageTextToText
 from vlm_analysis.errors import ExportError
 from vlm_analysis.inputs import encode
 from vlm_analysis.masks import PruneMask, mask_to_json
-from vlm_analysis.models import LoadedModel
+from vlm_analysis.models import LoadedModel, aligned
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts import Prompt
 from vlm_analysis.prune import prune
@@ -147,7 +147,7 @@ def _verify(loaded: LoadedModel, view: Any, folder: Path) -> int:
         local_files_only=True,
         attn_implementation=_attention(loaded.model),
     )
-    reloaded = reloaded.to(loaded.device).eval()
+    reloaded = aligned(reloaded.to(loaded.device).eval())
     inputs = encode(loaded, probe_prompt()).tensors
     expected = view(**inputs, use_cache=False).logits
     got = reloaded(**inputs, use_cache=False).logits
@@ -181,7 +181,7 @@ def _write_notes(loaded: LoadedModel, view: Any, mask: PruneMask, folder: Path, 
         n_layers_before=mask.n_layers,
         n_layers_after=len(mask.kept),
         parameters_before=loaded.n_parameters,
-        parameters_after=sum(parameter.numel() for parameter in view.parameters()),
+        parameters_after=_n_saved_parameters(view),
         verified=probe_tokens > 0,
         probe_tokens=probe_tokens,
         transformers_version=transformers.__version__,
@@ -190,6 +190,12 @@ def _write_notes(loaded: LoadedModel, view: Any, mask: PruneMask, folder: Path, 
     )
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", "utf-8")
     return manifest
+
+
+def _n_saved_parameters(view: Any) -> int:
+    """Return how many parameters are saved: a view may share a weight of which it saves a part."""
+    state = view.state_dict()
+    return sum(state[name].numel() for name, _ in view.named_parameters())
 
 
 def _hashes(paths: Iterable[Path]) -> Iterable[tuple[str, str]]:

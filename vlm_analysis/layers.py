@@ -1,7 +1,9 @@
 """Where a model hides its decoder layers, and which of them should or must stay.
 
-Everything Strata knows about the inside of transformers' models stands here. What it does not know yet: layers that share
-keys and values, and hybrid stacks whose only layer of a kind must stay.
+Everything Strata knows about the inside of transformers' models stands here; how their configurations speak of layers stands in
+`layer_config`. Two levels: a protected layer is risky to drop and may be unlocked; a locked layer cannot be dropped, because other
+layers need what it makes, or because the pruned model could not be saved and built again. Reasons are computed from model and
+configuration; the tables name the few classes in which neither tells.
 """
 
 from __future__ import annotations
@@ -11,6 +13,14 @@ from typing import Any
 from torch import nn
 
 from vlm_analysis.errors import ModelError
+from vlm_analysis.layer_config import vision_targets
+
+RECURRENT = ("linear_attention", "conv", "moe", "mlp")  # kinds of layers that keep no keys and values
+_REFUSED = {
+    "idefics": "its cross-attention blocks stand between the layers and belong to them by position",
+    "diffusion_gemma": "it writes by diffusion, running its layers as encoder and as decoder",
+    "pi0": "it answers with robot actions, not with text",
+}
 
 
 def text_config(model: nn.Module) -> Any:
@@ -43,10 +53,13 @@ def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Return the dotted name of the decoder's layer list inside `model`, and the list (see `find_decoder_layers`)."""
     name = type(model).__name__
     count = getattr(text_config(model), "num_hidden_layers", None)
-    if getattr(model.config, "is_encoder_decoder", False):
+    config: Any = model.config
+    if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
             f"{name} is an encoder-decoder model: expected one causal stack of decoder layers. Choose another model."
         )
+    if config.model_type in _REFUSED:
+        raise ModelError(f"{name} cannot be pruned: {_REFUSED[config.model_type]}. Choose another model.")
     get_decoder: Any = getattr(model, "get_decoder", None)
     decoder = get_decoder() if get_decoder is not None else None
     if decoder is None:
@@ -77,9 +90,65 @@ def protected_layers(model: nn.Module) -> dict[int, str]:
 
 
 def locked_layers(model: nn.Module) -> dict[int, str]:
-    """Return the layers that cannot be dropped, with the reason; none for the architectures known so far."""
-    find_decoder_layers(model)
-    return {}
+    """Return the layers that cannot be dropped, each with the reason."""
+    layers, text = find_decoder_layers(model), text_config(model)
+    reasons: dict[int, str] = {}
+    for find in (_kv_stores, _indexers, _cross_attention, _numbered_tables, _built_first, _last_attention):
+        for layer, reason in find(text, layers).items():
+            reasons.setdefault(layer, reason)
+    for layer in vision_targets(model.config):
+        reasons.setdefault(layer, "vision features are added right before it, as the configuration says by its number")
+    return dict(sorted(reasons.items()))
+
+
+def attention_layers(model: nn.Module) -> list[int]:
+    """Return the layers that keep keys and values, in a stack where others do not; empty where all do or the kinds are unknown."""
+    kinds = getattr(text_config(model), "layer_types", None) or ()
+    found = [layer for layer, kind in enumerate(kinds) if kind not in RECURRENT]
+    return found if len(found) < len(kinds) else []
+
+
+def _kv_stores(text: Any, layers: nn.ModuleList) -> dict[int, str]:
+    reason = "KV store: later layers have no keys and values of their own and reuse this one's"
+    modes = getattr(text, "kv_sharing_modes", None) or ()
+    return {layer: reason for layer, mode in enumerate(modes) if mode == "store"}
+
+
+def _indexers(text: Any, layers: nn.ModuleList) -> dict[int, str]:
+    """Return the layers that choose tokens for sparse attention on behalf of the next ones."""
+    reason = "indexer: the next layers attend to the tokens this one chooses"
+    kinds = getattr(text, "indexer_types", None) or ()
+    owner, found = None, {}
+    for layer, kind in enumerate(kinds):
+        if kind != "shared":
+            owner = layer
+        elif owner is not None:
+            found[owner] = reason
+    return found
+
+
+def _cross_attention(text: Any, layers: nn.ModuleList) -> dict[int, str]:
+    reason = "cross-attention layer: it brings the image in, and does nothing on a prompt without one"
+    return dict.fromkeys(getattr(text, "cross_attention_layers", None) or (), reason)
+
+
+def _numbered_tables(text: Any, layers: nn.ModuleList) -> dict[int, str]:
+    """Return the layers with n-gram tables but the last: the tables of later ones are built by how many came before."""
+    numbers = getattr(text, "ple_layer_ids", None) or ()
+    reason = "n-gram table: those of later layers are built by how many come before"
+    return {number - 1: reason for number in sorted(numbers)[:-1]}
+
+
+def _built_first(text: Any, layers: nn.ModuleList) -> dict[int, str]:
+    reason = "first layer: it is built without the mixing of earlier blocks that every other layer has"
+    return {0: reason} if getattr(layers[0], "attention_input", layers) is None else {}
+
+
+def _last_attention(text: Any, layers: nn.ModuleList) -> dict[int, str]:
+    kinds = getattr(text, "layer_types", None) or ()
+    keeps = [layer for layer, kind in enumerate(kinds) if kind not in RECURRENT]
+    reason = "only attention layer of a hybrid stack: without it the cache does not know how many tokens it holds"
+    return {keeps[0]: reason} if len(keeps) == 1 < len(kinds) else {}
 
 
 def _n_deepstack(model: nn.Module) -> int:
