@@ -1,0 +1,138 @@
+"""What pruning must do on every class, each check against an oracle of its own.
+
+The oracle of a pruned model is the dense model in which the dropped layers run but hand on what they were given: a hook
+puts their input where their output was. So it shares no code with the view.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+from vlm_analysis.layers import find_decoder_layers, locked_layers, protected_layers
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.models import aligned
+
+N_TOKENS, N_NEW = 13, 6
+
+Inputs = dict[str, torch.Tensor]
+
+
+def text_inputs(kind: str = "") -> Inputs:
+    """Return a prompt of ordinary tokens, longer than the tiny models' windows and chunks.
+
+    The classes of the BLIP family and Kosmos-2 do not run without an image; they get noise for one.
+    """
+    generator = torch.Generator().manual_seed(7)
+    ids = torch.randint(3, 100, (1, N_TOKENS), generator=generator)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if kind not in ("blip", "blip-2", "instructblip", "instructblipvideo", "kosmos-2"):
+        return inputs
+    inputs["pixel_values"] = torch.rand(1, 3, 32, 32, generator=generator)
+    if kind == "kosmos-2":
+        inputs["image_embeds_position_mask"] = (torch.arange(N_TOKENS) < 4).long()[None]
+    elif kind != "blip":
+        ids[0, :4] = 150
+    if kind.startswith("instruct"):
+        inputs["qformer_input_ids"] = torch.arange(3, 9)[None]
+        inputs["qformer_attention_mask"] = torch.ones(1, 6, dtype=torch.long)
+    if kind == "instructblipvideo":
+        inputs["pixel_values"] = inputs["pixel_values"][None]
+    return inputs
+
+
+@torch.no_grad()
+def logits(model: Any, inputs: Inputs) -> torch.Tensor:
+    """Return the logits of every position."""
+    return model(**inputs, use_cache=False).logits
+
+
+@contextlib.contextmanager
+def skipped(layers: nn.ModuleList, dropped: Sequence[int]) -> Iterator[None]:
+    """Inside, the dropped layers hand on their input; blocks of layers that a model counts by position are counted anew."""
+
+    def hand_on(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        given = args[0] if args else kwargs["hidden_states"]
+        return (given, *output[1:]) if isinstance(output, tuple) else given
+
+    hooks = [layers[index].register_forward_hook(hand_on, with_kwargs=True) for index in dropped]
+    starts = [getattr(layer, "is_block_boundary", None) for layer in layers]
+    _count_blocks(layers, starts, dropped)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        _restore_blocks(layers, starts)
+
+
+def _count_blocks(layers: nn.ModuleList, starts: Sequence[bool | None], dropped: Sequence[int]) -> None:
+    """Let the n-th layer that stays begin a block where the n-th layer of all began one."""
+    if None in starts:
+        return
+    kept = [index for index in range(len(layers)) if index not in dropped]
+    for index in range(len(layers)):
+        layers[index].is_block_boundary = starts[kept.index(index)] if index in kept else False
+
+
+def _restore_blocks(layers: nn.ModuleList, starts: Sequence[bool | None]) -> None:
+    for layer, start in zip(layers, starts, strict=True):
+        if start is not None:
+            layer.is_block_boundary = start
+
+
+def masks(model: Any) -> list[PruneMask]:
+    """Return a mask without one, and one without two of the layers that nothing speaks for."""
+    n_layers = len(find_decoder_layers(model))
+    risky = locked_layers(model).keys() | protected_layers(model).keys()
+    free = [index for index in range(n_layers) if index not in risky]
+    return [PruneMask(n_layers, tuple(chosen)) for chosen in (free[:1], free[1:3] or free[:1])]
+
+
+def cached(model: Any, inputs: Inputs) -> list[int]:
+    """Return the tokens `generate` writes greedily."""
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    tokens = model.generate(**inputs, max_new_tokens=N_NEW, min_new_tokens=N_NEW, do_sample=False)
+    return tokens[0, -N_NEW:].tolist()
+
+
+def uncached(model: Any, inputs: Inputs) -> list[int]:
+    """Return the tokens of greedy decoding with the whole sequence run anew for each."""
+    inputs = dict(inputs)
+    for _ in range(N_NEW):
+        token = logits(model, inputs)[:, -1].argmax(-1, keepdim=True)
+        inputs = {name: _longer(name, value, token, inputs) for name, value in inputs.items()}
+    return inputs["input_ids"][0, -N_NEW:].tolist()
+
+
+def _longer(name: str, value: torch.Tensor, token: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+    if value.shape != inputs["input_ids"].shape:
+        return value
+    tail = {"input_ids": token, "attention_mask": torch.ones_like(token)}.get(name, torch.zeros_like(token))
+    return torch.cat([value, tail.to(value.dtype)], dim=1)
+
+
+def reloaded(view: Any, folder: Path) -> Any:
+    """Return the model that plain transformers makes of what the view saves; no weight may be missing or left over.
+
+    Its weights are moved to aligned memory, as the view's are: where in the file they lie decides the last bits on a CPU.
+    """
+    view.save_pretrained(folder)
+    auto = (
+        AutoModelForImageTextToText
+        if type(view.config) in AutoModelForImageTextToText._model_mapping
+        else AutoModelForCausalLM
+    )
+    fresh, notes = auto.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+    problems = {name: sorted(map(str, found)) for name, found in notes.items() if found}
+    assert not problems, problems
+    return aligned(fresh.eval())

@@ -1,0 +1,143 @@
+"""Every vision-language class of the installed transformers, made tiny: pruned, decoded, saved, loaded, or refused with a reason."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from vlm_analysis.errors import MaskError, ModelError
+from vlm_analysis.layers import attention_layers, find_decoder_layers, locked_layers, protected_layers
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.prune import prune
+
+from .build import N_LAYERS, tiny_model
+from .checks import Inputs, cached, logits, masks, reloaded, skipped, text_inputs, uncached
+from .rows import ALONE, CHANGES, EXCEPTIONS, KINDS, LOCKS, NOT_BUILT, PRUNED, REFUSED
+
+Masks = Sequence[PruneMask]
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """transformers' own progress bars and remarks on odd little models say nothing about pruning."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    yield
+    transformers.logging.enable_progress_bar()
+    transformers.logging.set_verbosity(before)
+
+
+@functools.lru_cache(maxsize=1)
+def model_of(kind: str) -> Any:
+    return tiny_model(kind, CHANGES.get(kind), alone=kind in ALONE)
+
+
+@functools.lru_cache(maxsize=1)
+def dense_logits(kind: str) -> torch.Tensor:
+    return logits(model_of(kind), text_inputs(kind))
+
+
+def check_layers(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Masks) -> None:
+    """The layers found are those that run, in order, once each."""
+    layers, ran = find_decoder_layers(model), []
+    assert len(layers) == N_LAYERS
+    hooks = [
+        layer.register_forward_hook(lambda *_, index=index: ran.append(index)) for index, layer in enumerate(layers)
+    ]
+    logits(model, inputs)
+    for hook in hooks:
+        hook.remove()
+    asleep = {index for index, reason in LOCKS.get(kind, {}).items() if "cross-attention" in reason}
+    assert ran == [index for index in range(N_LAYERS) if index not in asleep]
+
+
+def check_prune(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Masks) -> None:
+    """The view's logits are those of the dense model with the layers skipped, to the last bit, and not the dense ones."""
+    for mask in chosen:
+        with skipped(find_decoder_layers(model), mask.dropped):
+            expected = logits(model, inputs)
+        assert torch.equal(logits(prune(model, mask), inputs), expected), mask.dropped
+        assert not torch.equal(expected, dense_logits(kind)), mask.dropped
+
+
+def check_dense(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Masks) -> None:
+    """Making and running a view leaves the dense model's logits and configuration as they were."""
+    config = model.config.to_dict()
+    for mask in chosen:
+        logits(prune(model, mask), inputs)
+    assert model.config.to_dict() == config
+    assert torch.equal(logits(model, inputs), dense_logits(kind))
+    assert len(find_decoder_layers(model)) == N_LAYERS
+
+
+def check_decode(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Masks) -> None:
+    """The view writes the same tokens with its cache and without."""
+    for mask in chosen:
+        assert cached(prune(model, mask), inputs) == uncached(prune(model, mask), inputs), mask.dropped
+
+
+def check_reload(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Masks) -> None:
+    """The view, saved and loaded by plain transformers, has the view's logits to the last bit, and its number of layers."""
+    for mask in chosen:
+        view = prune(model, mask)
+        fresh = reloaded(view, folder / str(mask.budget))
+        assert torch.equal(logits(fresh, inputs), logits(view, inputs)), mask.dropped
+        assert len(find_decoder_layers(fresh)) == len(mask.kept)
+
+
+def check_locks(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Masks) -> None:
+    """Exactly the expected layers are locked; each is refused with its reason; the last attention layer of a hybrid stays."""
+    expected = LOCKS.get(kind, {})
+    assert locked_layers(model).keys() == expected.keys()
+    for layer, reason in expected.items():
+        with pytest.raises(MaskError, match=f"Layer {layer} cannot be dropped: .*{reason}"):
+            prune(model, PruneMask(N_LAYERS, (layer,)))
+    assert {0, N_LAYERS - 1} <= protected_layers(model).keys()
+    if attention := attention_layers(model):
+        with pytest.raises(MaskError, match=r"every attention layer|cannot be dropped"):
+            prune(model, PruneMask(N_LAYERS, tuple(attention)))
+
+
+CHECKS = {
+    "layers": check_layers,
+    "prune": check_prune,
+    "dense": check_dense,
+    "decode": check_decode,
+    "reload": check_reload,
+    "locks": check_locks,
+}
+CASES = [(kind, check) for kind in PRUNED for check in CHECKS]
+
+
+@pytest.mark.parametrize(("kind", "check"), CASES, ids=[f"{kind}-{check}" for kind, check in CASES])
+def test_class(kind: str, check: str, tmp_path: Path) -> None:
+    model, inputs = model_of(kind), text_inputs(kind)
+    if (kind, check) in EXCEPTIONS:
+        with pytest.raises(AssertionError):
+            CHECKS[check](model, inputs, tmp_path, kind, [PruneMask(N_LAYERS)])
+    else:
+        CHECKS[check](model, inputs, tmp_path, kind, masks(model))
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_class_is_refused_with_its_reason(kind: str) -> None:
+    with pytest.raises(ModelError, match=REFUSED[kind]):
+        find_decoder_layers(tiny_model(kind, CHANGES.get(kind)))
+
+
+@pytest.mark.parametrize("kind", [*NOT_BUILT, *ALONE])
+def test_class_that_cannot_be_built_here_still_cannot(kind: str) -> None:
+    with pytest.raises((ImportError, ValueError)):
+        tiny_model(kind, CHANGES.get(kind))
+
+
+def test_every_class_of_the_installed_transformers_has_a_row() -> None:
+    assert set(KINDS) == set(PRUNED) | REFUSED.keys() | NOT_BUILT.keys()
+    assert len(PRUNED) - len({kind for kind, _ in EXCEPTIONS}) >= 50
