@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import importlib.util
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -269,11 +270,14 @@ def _load_processor(where: str, config: Any, options: dict[str, Any]) -> Any:
 
 def _without_video(base: Any) -> Any:
     """Return a subclass of a processor class that is built from image processor and tokenizer only."""
+    video = inspect.signature(base.__init__).parameters.get("video_processor")
+    no_video = {"video_processor": None} if video is not None and video.default is inspect.Parameter.empty else {}
 
     def build(
         self: Any, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None, **kwargs: Any
     ) -> None:
-        base.__init__(self, image_processor=image_processor, tokenizer=tokenizer, chat_template=chat_template, **kwargs)
+        given = {"image_processor": image_processor, "tokenizer": tokenizer, "chat_template": chat_template}
+        base.__init__(self, **given, **no_video, **kwargs)
 
     return type(base.__name__, (base,), {"__init__": build, "__module__": base.__module__})
 

@@ -19,7 +19,8 @@ from vlm_analysis.layers import find_decoder_layers, locked_layers, protected_la
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.models import aligned
 
-N_TOKENS, N_NEW = 13, 6
+N_TOKENS, N_NEW = 13, 8
+WORDS = range(3, 100)  # tokens beside them end a text or mean an image; a random model must not write them
 
 Inputs = dict[str, torch.Tensor]
 
@@ -99,7 +100,8 @@ def cached(model: Any, inputs: Inputs) -> list[int]:
     """Return the tokens `generate` writes greedily."""
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
-    tokens = model.generate(**inputs, max_new_tokens=N_NEW, min_new_tokens=N_NEW, do_sample=False)
+    length = {"max_new_tokens": N_NEW, "min_new_tokens": N_NEW}
+    tokens = model.generate(**inputs, **length, do_sample=False, suppress_tokens=[0, 1, 2, *range(WORDS.stop, 400)])
     return tokens[0, -N_NEW:].tolist()
 
 
@@ -107,15 +109,20 @@ def uncached(model: Any, inputs: Inputs) -> list[int]:
     """Return the tokens of greedy decoding with the whole sequence run anew for each."""
     inputs = dict(inputs)
     for _ in range(N_NEW):
-        token = logits(model, inputs)[:, -1].argmax(-1, keepdim=True)
-        inputs = {name: _longer(name, value, token, inputs) for name, value in inputs.items()}
+        token = logits(model, inputs)[:, -1, WORDS.start : WORDS.stop].argmax(-1, keepdim=True) + WORDS.start
+        suffix = model.config.model_type == "paligemma"  # where tokens of type 0 are a prompt that sees what follows
+        inputs = {name: _longer(name, value, token, inputs, suffix=suffix) for name, value in inputs.items()}
     return inputs["input_ids"][0, -N_NEW:].tolist()
 
 
-def _longer(name: str, value: torch.Tensor, token: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+def _longer(name: str, value: torch.Tensor, token: torch.Tensor, inputs: Inputs, *, suffix: bool) -> torch.Tensor:
+    if name == "cross_attention_mask":
+        return torch.cat([value, value[:, -1:]], dim=1)
     if value.shape != inputs["input_ids"].shape:
         return value
-    tail = {"input_ids": token, "attention_mask": torch.ones_like(token)}.get(name, torch.zeros_like(token))
+    ones, zeros = torch.ones_like(token), torch.zeros_like(token)
+    kinds = ones if suffix else zeros
+    tail = {"input_ids": token, "attention_mask": ones, "token_type_ids": kinds}.get(name, zeros)
     return torch.cat([value, tail.to(value.dtype)], dim=1)
 
 

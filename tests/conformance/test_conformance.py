@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import transformers
 
 from vlm_analysis.errors import MaskError, ModelError
 from vlm_analysis.layers import attention_layers, find_decoder_layers, locked_layers, protected_layers
@@ -23,25 +22,9 @@ from .rows import ALONE, CHANGES, EXCEPTIONS, KINDS, LOCKS, NOT_BUILT, PRUNED, R
 Masks = Sequence[PruneMask]
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """transformers' own progress bars and remarks on odd little models say nothing about pruning."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    yield
-    transformers.logging.enable_progress_bar()
-    transformers.logging.set_verbosity(before)
-
-
 @functools.lru_cache(maxsize=1)
 def model_of(kind: str) -> Any:
     return tiny_model(kind, CHANGES.get(kind), alone=kind in ALONE)
-
-
-@functools.lru_cache(maxsize=1)
-def dense_logits(kind: str) -> torch.Tensor:
-    return logits(model_of(kind), text_inputs(kind))
 
 
 def check_layers(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Masks) -> None:
@@ -60,20 +43,21 @@ def check_layers(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Ma
 
 def check_prune(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Masks) -> None:
     """The view's logits are those of the dense model with the layers skipped, to the last bit, and not the dense ones."""
+    dense = logits(model, inputs)
     for mask in chosen:
         with skipped(find_decoder_layers(model), mask.dropped):
             expected = logits(model, inputs)
         assert torch.equal(logits(prune(model, mask), inputs), expected), mask.dropped
-        assert not torch.equal(expected, dense_logits(kind)), mask.dropped
+        assert not torch.equal(expected, dense), mask.dropped
 
 
 def check_dense(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Masks) -> None:
     """Making and running a view leaves the dense model's logits and configuration as they were."""
-    config = model.config.to_dict()
+    config, dense = model.config.to_dict(), logits(model, inputs)
     for mask in chosen:
         logits(prune(model, mask), inputs)
     assert model.config.to_dict() == config
-    assert torch.equal(logits(model, inputs), dense_logits(kind))
+    assert torch.equal(logits(model, inputs), dense)
     assert len(find_decoder_layers(model)) == N_LAYERS
 
 

@@ -1,0 +1,113 @@
+"""Writes docs/conformance.md: what every vision-language class of the installed transformers does here.
+
+Run `python -m tests.conformance` in the repository; every mark is a check that is run now.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import transformers
+
+from vlm_analysis.layers import locked_layers
+from vlm_analysis.masks import PruneMask
+
+from .build import N_LAYERS
+from .checks import masks, text_inputs
+from .images import IMAGES, image_inputs, image_model
+from .rows import ALONE, EXCEPTIONS, KINDS, NOT_BUILT, NOTES, PRUNED, REFUSED
+from .test_conformance import CHECKS, model_of
+
+TARGET = Path(__file__).resolve().parents[2] / "docs" / "conformance.md"
+HEAD = """# Which models can be pruned
+
+Every class that `AutoModelForImageTextToText` of transformers {version} knows, as a tiny model with random weights in float32 on a CPU.
+Written by `python -m tests.conformance`; `tests/conformance/` holds the checks.
+
+- **text**: the decoder layers are found, and each runs once and in order. **prune**: the pruned model's logits are those of the dense
+  model with these layers skipped, to the last bit, and the dense model is unchanged. **decode**: greedy decoding with a cache and without
+  writes the same tokens. **reload**: saved and loaded by plain transformers, the logits are equal to the last bit. **locks**: how many of
+  the {n_layers} layers cannot be dropped; they are refused with the reason.
+- **image**: prune, decode and reload again with a picture in the prompt, made by the class's own processor.
+- ✓ checked; ✗ does not hold, and not for the dense model either; – not checked. What cannot be pruned is refused with the reason.
+
+{green} classes hold in every check, {seeing} of them with an image too; {refused} are refused;
+{other} have a remark on one check or cannot be built here.
+
+| class | text | image | prune | decode | reload | locks | remark |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+def main() -> None:
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    rows = sorted((row(kind) for kind in KINDS), key=str.lower)
+    green = len(PRUNED) - len({kind for kind, _ in EXCEPTIONS})
+    head = HEAD.format(
+        version=transformers.__version__,
+        n_layers=N_LAYERS,
+        green=green,
+        seeing=len(IMAGES),
+        refused=len(REFUSED),
+        other=len(KINDS) - green - len(REFUSED),
+    )
+    TARGET.parent.mkdir(exist_ok=True)
+    TARGET.write_text(head + "\n".join(rows) + "\n", "utf-8")
+    print(TARGET.read_text("utf-8"))
+
+
+def row(kind: str) -> str:
+    """Return a class's row of the table; its checks are run."""
+    name = f"`{KINDS[kind]}` ({kind})"
+    if kind in REFUSED:
+        return f"| {name} | – | – | – | – | – | – | refused: {REFUSED[kind]} |"
+    if kind in NOT_BUILT:
+        return f"| {name} | – | – | – | – | – | – | not built: {NOT_BUILT[kind]} |"
+    marks = {check: mark(kind, check) for check in CHECKS}
+    remarks = [reason for (one, _), reason in EXCEPTIONS.items() if one == kind]
+    remarks += [f"the decoder alone: its vision tower needs {ALONE[kind]}"] if kind in ALONE else []
+    remarks += [NOTES[kind]] if kind in NOTES else []
+    pruned = "✓" if marks["prune"] == marks["dense"] == "✓" else "✗"
+    locks = len(locked_layers(model_of(kind))) or "none" if marks["locks"] == "✓" else "✗"
+    cells = (
+        name,
+        marks["layers"],
+        image_mark(kind),
+        pruned,
+        marks["decode"],
+        marks["reload"],
+        locks,
+        "; ".join(remarks),
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def image_mark(kind: str) -> str:
+    """Return whether a class holds with an image in the prompt, where that can be tried."""
+    if kind not in IMAGES:
+        return "–"
+    model, inputs = image_model(kind), image_inputs(kind)
+    for check in ("prune", "dense", "decode", "reload"):
+        with tempfile.TemporaryDirectory() as folder:
+            CHECKS[check](model, inputs, Path(folder), kind, masks(model))
+    return "✓"
+
+
+def mark(kind: str, check: str) -> str:
+    """Return what a check says; a check that may fail must fail on the dense model too, or the table is wrong."""
+    model, inputs = model_of(kind), text_inputs(kind)
+    with tempfile.TemporaryDirectory() as folder:
+        if (kind, check) not in EXCEPTIONS:
+            CHECKS[check](model, inputs, Path(folder), kind, masks(model))
+            return "✓"
+        try:
+            CHECKS[check](model, inputs, Path(folder), kind, [PruneMask(N_LAYERS)])
+        except AssertionError:
+            return "✗"
+    raise SystemExit(f"{kind} now passes {check}: take it out of EXCEPTIONS in rows.py.")
+
+
+if __name__ == "__main__":
+    main()
