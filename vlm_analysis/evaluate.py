@@ -6,7 +6,6 @@ positions (the end token included) is the answer's token; so no text needs to be
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation import COLUMNS, Evaluation
-from vlm_analysis.inputs import Encoded, answer_tokens, batches, collate, encode, pad_token
+from vlm_analysis.inputs import Encoded, answer_tokens, batches, collate, encode, pad_token, takes_logits_to_keep
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
@@ -213,7 +212,7 @@ def answer_logits(loaded: LoadedModel, model: Any, items: Sequence[Encoded]) -> 
     wanted = [range(item.n_prompt_tokens - 1, item.n_tokens - 1) for item in items]
     positions = sorted(set().union(*wanted))
     width = batch["input_ids"].shape[1]
-    takes = "logits_to_keep" in inspect.signature(model.forward).parameters
+    takes = takes_logits_to_keep(model)
     keep = {"logits_to_keep": torch.tensor(positions, device=loaded.device)} if takes else {}
     logits = model(**batch, **keep, use_cache=False).logits
     if logits.shape[1] == width:  # some models take the argument and ignore it

@@ -6,6 +6,7 @@ appended token by token as generation would append it, so that one pass scores i
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -153,6 +154,11 @@ def batches(items: Sequence[Encoded], batch_size: int) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
+
+
+def takes_logits_to_keep(model: Any) -> bool:
+    """Return whether the model's forward can leave out the logits nobody asks for."""
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 def pad_token(loaded: LoadedModel) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vlm_analysis.errors import RecordingError
-from vlm_analysis.inputs import Encoded, answer_tokens, batches, collate, encode, pad_token
+from vlm_analysis.inputs import Encoded, answer_tokens, batches, collate, encode, pad_token, takes_logits_to_keep
 from vlm_analysis.layers import find_decoder_layers
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
@@ -127,7 +127,8 @@ def record(
 @torch.inference_mode()
 def _run(loaded: LoadedModel, items: list[Encoded]) -> LayerStreams:
     with watched_layers(loaded.model) as streams:
-        loaded.model(**collate(items, pad_token(loaded)), use_cache=False, logits_to_keep=1)
+        keep = {"logits_to_keep": 1} if takes_logits_to_keep(loaded.model) else {}
+        loaded.model(**collate(items, pad_token(loaded)), **keep, use_cache=False)
     if all(cosine is None for cosine in streams.cosines):
         raise RecordingError(
             f"{loaded.name} ran none of its {loaded.n_layers} decoder layers: nothing could be recorded."
