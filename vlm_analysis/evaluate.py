@@ -86,7 +86,10 @@ def prepare(
 ) -> Prepared:
     """Return the prompts ready to be scored; prompts without an answer get the dense model's response."""
     answers = _answers(loaded, prompts, reference, on_progress or no_progress)
-    encoded = (encode(loaded, prompt, answer.ids) for prompt, answer in zip(prompts, answers, strict=True))
+    encoded: list[Encoded] = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        (on_progress or no_progress)(len(encoded), len(prompts), "preparing the prompts")
+        encoded.append(encode(loaded, prompt, answer.ids))
     return Prepared(loaded, prompts, tuple(answers), tuple(encoded))
 
 
@@ -150,13 +153,15 @@ def answer_scores(scored: np.ndarray, dense: np.ndarray, answer_ids: Sequence[in
     same = scored is dense
     wide, dense_wide = scored.astype(np.float64), dense.astype(np.float64)
     share = np.exp(dense_wide)
+    broken = bool(np.isnan(wide).any())  # an argmax over NaN is no choice
+    incomparable = broken or bool(np.isnan(dense_wide).any())
     with np.errstate(invalid="ignore"):  # a token the dense model rules out (−inf) adds nothing
-        kl = 0.0 if same else float(np.where(share > 0, share * (dense_wide - wide), 0.0).sum(axis=1).mean())
+        kl = 0.0 if same else float(np.where(share == 0, 0.0, share * (dense_wide - wide)).sum(axis=1).mean())
     return {
-        "exact_match": bool((choice == ids).all()),
+        "exact_match": not broken and bool((choice == ids).all()),
         "answer_nll": float(-wide[np.arange(len(ids)), ids].mean()),
-        "token_agreement": float((choice == dense_choice).mean()),
-        "kl_to_dense": max(kl, 0.0),
+        "token_agreement": np.nan if incomparable else float((choice == dense_choice).mean()),
+        "kl_to_dense": np.nan if incomparable else max(kl, 0.0),
     }
 
 

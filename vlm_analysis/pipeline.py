@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from vlm_analysis.errors import MaskError
 from vlm_analysis.evaluate import Prepared, evaluate_prepared, prepare, respond
 from vlm_analysis.evaluation import Evaluation, retention, retention_interval
 from vlm_analysis.masks import PruneMask, make_mask
@@ -40,6 +41,8 @@ def compare(loaded: LoadedModel, prompts: PromptSet, *, on_progress: Progress | 
     """
     report = on_progress or no_progress
     most = min(loaded.n_layers // 2, loaded.n_layers - len(loaded.protected_layers | loaded.locked_layers))
+    if most < 1:
+        raise MaskError(f"No layer of {loaded.name} may be dropped: all {loaded.n_layers} are protected or locked.")
     budgets = range(1, most + 1)
     total = 2 * len(prompts) + (len(prompts.domains) + 1 + RANDOM_DRAWS) * len(budgets)
 

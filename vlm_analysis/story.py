@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +134,14 @@ def _retention(story: Story) -> Section:
 
     method, mask = story.shown
     rows = story.curve[(story.curve["method"] == method) & (story.curve["budget"] == mask.budget)]
-    kept = " and ".join(f"{row.value:.0%} of its {row.domain} answers" for row in rows.itertuples())
+    kept = " and ".join(
+        f"{_share(float(value))} of its {domain} answers"
+        for domain, value in zip(rows["domain"], rows["value"], strict=True)
+    )
     chance = story.curve[(story.curve["method"] == RANDOM) & (story.curve["budget"] == mask.budget)]["value"].mean()
     text = (
         f"Without {mask.budget} of {mask.n_layers} layers, chosen by “{method}”, the model keeps {kept}; dropping as many at "
-        f"random keeps {chance:.0%} on average. Bars are 90 % intervals over prompts, the grey band is the range of the random draws."
+        f"random keeps {_share(chance)} on average. Bars are 90 % intervals over prompts, the grey band is the range of the random draws."
     )
     return Section("Retention over the number of dropped layers", text, retention_curve(story.curve))
 
@@ -165,6 +167,10 @@ def _broken(story: Story) -> Section:
         return Section("What broke", text)
     names = {"dense": "dense model (the reference answer)", "pruned": "pruned model"}
     return Section("What broke", text + " Some of them:", table=story.examples.rename(columns=names))
+
+
+def _share(value: float) -> str:
+    return "an unknown share (the dense model gives none exactly)" if np.isnan(value) else f"{value:.0%}"
 
 
 def _layers(layers: Any) -> str:
@@ -214,13 +220,18 @@ def open_story(path: Path, recording: Recording) -> Story:
         return Story(
             recording=recording,
             masks={name: mask_from_json(json.dumps(mask)) for name, mask in content["masks"].items()},
-            curve=pd.read_json(StringIO(json.dumps(content["curve"])), orient="split"),
-            examples=pd.read_json(StringIO(json.dumps(content["examples"])), orient="split", dtype=False),
+            curve=_table(content["curve"], CURVE_COLUMNS).astype({"value": float, "low": float, "high": float}),
+            examples=_table(content["examples"], EXAMPLE_COLUMNS),
             dense=evaluation_from_json(content["dense"], "the dense evaluation"),
             pruned=evaluation_from_json(content["pruned"], "the pruned evaluation"),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise EvaluationError(f"{Path(path).name} is not a whole demo result: {error}. Run the demo again.") from error
+
+
+def _table(content: dict[str, Any], columns: tuple[str, ...]) -> pd.DataFrame:
+    """Return a saved table with its texts as they were: pandas' own reader would make "007" a number."""
+    return pd.DataFrame(content["data"], columns=list(columns))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -230,8 +241,10 @@ def _read(path: Path) -> dict[str, Any]:
             raise EvaluationError(
                 f"{Path(path).name} is not a demo result of version {SCHEMA_VERSION}. Run the demo again."
             )
+        if not content["masks"]:
+            raise EvaluationError(f"{Path(path).name} is not a whole demo result: it has no mask. Run the demo again.")
         return dict(content)
     except StrataError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EvaluationError(f"{Path(path).name} is not a whole demo result: {error}. Run the demo again.") from error

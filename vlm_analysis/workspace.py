@@ -53,6 +53,7 @@ _DENIED = ("a folder without write permission", "Change its permissions, or set 
 _REASONS: dict[int | None, tuple[str, str]] = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
     errno.EACCES: _DENIED,
     errno.EPERM: _DENIED,
     errno.EROFS: ("a read-only file system", "Set STRATA_HOME to a folder on a disk that can be written."),

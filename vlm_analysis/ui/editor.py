@@ -34,6 +34,9 @@ def set_mask(layers: list[int] | tuple[int, ...]) -> None:
     """Change the mask, remembering the old one for undo; locked layers never enter it."""
     locked = st.session_state.mask_model.locked
     new = sorted(set(layers) - set(locked))
+    if len(new) == st.session_state.mask_model.n_layers:
+        st.toast("At least one layer must stay.", icon=":material/block:")
+        return
     if new != st.session_state.mask:
         st.session_state.mask_undo = [*st.session_state.mask_undo, st.session_state.mask][-MOST_UNDO:]
         st.session_state.mask_redo = []

@@ -9,7 +9,7 @@ from streamlit.errors import StreamlitPageNotFoundError
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.ui.jobs import current, job_panel, start
-from vlm_analysis.ui.session import choose, chosen, model_slot, workspace
+from vlm_analysis.ui.session import choose, chosen, model_slot, take_result, workspace
 from vlm_analysis.ui.text import escaped, layer_list
 from vlm_analysis.ui.work import demo_work, open_saved_story, story_html
 from vlm_analysis.workspace import Item
@@ -116,7 +116,11 @@ def _opened_story(item_id: str, root: str, _item: Item) -> Story:
 
 
 def _story_item() -> Item | None:
-    view = current(DEMO)
-    if view is not None and view.status == "done" and isinstance(view.result, Item):
-        choose("stories", view.result)
+    made = take_result(DEMO)
+    if made is not None:
+        choose("stories", made)
+        for kind, item_id in made.details.items():  # the other pages go on with what the demo made
+            part = workspace().find(kind, str(item_id))
+            if part is not None:
+                choose(kind, part)
     return chosen("stories")

@@ -40,6 +40,23 @@ class ModelSlot:
             raise ModelError("No model is loaded. Load one on the Model page.")
         return self._loaded
 
+    def expected(self, fingerprint: str) -> LoadedModel:
+        """Return the loaded model if it is still the one a job was started for.
+
+        Raises:
+            ModelError: another model was loaded, or this one unloaded, while the job waited.
+        """
+        if self.info is None or self.info.fingerprint != fingerprint:
+            raise ModelError(
+                "The model this was started for is no longer loaded. Load it again, or start anew with the one there."
+            )
+        return self.loaded
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the loaded model's fingerprint, "" where there is none."""
+        return "" if self.info is None else self.info.fingerprint
+
     def load(self, source: str, options: dict[str, Any], on_progress: Progress) -> LoadedModel:
         """Unload what is there, then load; the garbage collector is told to leave the library's objects alone."""
         from vlm_analysis.models import load_model
@@ -103,18 +120,23 @@ def choose(kind: str, item: Item) -> None:
 def chosen(kind: str) -> Item | None:
     """Return the item this session works with: the one chosen, else the newest (after a refresh, in another tab)."""
     found = workspace().find(kind, st.session_state.get(f"chosen:{kind}", ""))
-    return found or workspace().newest(kind)
+    if found is None and (found := workspace().newest(kind)) is not None:
+        choose(kind, found)  # from now on this session's own, whatever others save
+    return found
+
+
+def take_result(job_kind: str) -> Item | None:
+    """Return the Item that this session's job of the kind made, once, when it is done."""
+    job_id = st.session_state.get(f"job:{job_kind}")
+    view = runner().get(job_id) if job_id else None
+    if view is None or view.status != "done" or st.session_state.get(f"taken:{job_kind}") == job_id:
+        return None
+    st.session_state[f"taken:{job_kind}"] = job_id
+    return view.result if isinstance(view.result, Item) else None
 
 
 def choose_result(kind: str, job_kind: str) -> None:
-    """After a job of this session ended, work with what it made (its result is an Item); once per job."""
-    job_id = st.session_state.get(f"job:{job_kind}")
-    view = runner().get(job_id) if job_id else None
-    if (
-        view
-        and view.status == "done"
-        and isinstance(view.result, Item)
-        and st.session_state.get(f"taken:{job_kind}") != job_id
-    ):
-        st.session_state[f"taken:{job_kind}"] = job_id
-        choose(kind, view.result)
+    """After a job of this session ended, work with what it made."""
+    made = take_result(job_kind)
+    if made is not None:
+        choose(kind, made)
