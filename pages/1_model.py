@@ -33,8 +33,13 @@ right.button(
     help="Gives the memory back. Saved work stays.",
 )
 job_panel("load")
+if info is not None and not agreed:
+    st.caption("Tick the box above to load another model in its place.")
 if info is None:
-    st.info("No model is loaded. Press Load to start with the bundled one.", icon=":material/arrow_forward:")
+    st.info(
+        "No model is loaded. The bundled one loads in seconds; choose it and press Load.",
+        icon=":material/arrow_forward:",
+    )
 else:
     details(info)
     go_on("pages/2_prompts.py", "Go on to Prompts")

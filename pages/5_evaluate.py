@@ -21,7 +21,11 @@ choose_result("evaluations", "evaluate")
 mask = pick_mask(info.n_layers if info else None)
 ready = False
 if mask is None:
-    next_step("There is no mask to evaluate.", "pages/4_masks.py", "Make a mask")
+    next_step(
+        f"There is no mask to evaluate{f' for a model of {info.n_layers} layers' if info else ''}.",
+        "pages/4_masks.py",
+        "Make a mask",
+    )
 elif prompts is None:
     next_step("There are no prompts to evaluate on.", "pages/2_prompts.py", "Choose prompts")
 elif info is None:

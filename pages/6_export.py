@@ -59,4 +59,4 @@ st.button(
 )
 done = job_panel("export")
 if done is not None and done.status == "done":
-    manifest_view(done.result)
+    manifest_view(*done.result)

@@ -10,6 +10,7 @@ import errno
 import glob
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterable
@@ -121,6 +122,9 @@ def _checked_target(folder: Path) -> Path:
     """Return the folder to write, and tidy what a killed export to it left beside it."""
     try:
         folder = folder.expanduser().absolute()
+        os.fsencode(folder).decode()  # half a character or a zero byte is no name
+        if "\0" in str(folder):
+            raise ValueError("the name holds a zero byte")
         taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
         for left_over in folder.parent.glob(f".{glob.escape(folder.name)}.*{PART}"):
             shutil.rmtree(left_over, ignore_errors=True)

@@ -147,6 +147,18 @@ def load_model(
     return LoadedModel(model, processor, name, where, bound if bounded else None, revision)
 
 
+def check_source(source: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> None:
+    """Raise ModelError unless `source` has the configuration of a vision-language model; no weights are read."""
+    folder = _folder_of(source)
+    where, name = (str(folder), folder.name) if folder else (str(source), str(source))
+    options = {
+        "trust_remote_code": trust_remote_code,
+        "revision": revision or "main",
+        "local_files_only": folder is not None,
+    }
+    _check_is_vlm(_guarded("configuration", name, lambda: AutoConfig.from_pretrained(where, **options)), name)
+
+
 def model_fingerprint(model: Any, processor: Any, max_vision_tokens: int | None = None) -> str:
     """Return the fingerprint (see `LoadedModel.fingerprint`): fast on large models, and the same however files are sharded."""
     digest = hashlib.sha256(f"{type(model).__name__} {model.dtype} {max_vision_tokens}".encode())

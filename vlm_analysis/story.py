@@ -96,7 +96,8 @@ def _similarity(story: Story) -> Section:
     text = (
         f"The brighter a cell, the less its layer changes what it is given (cosine of layer input and output, mean over "
         f"{recording.n_prompts} prompts): layers {_listed(order[:3])} change it least, "
-        f"layers {_listed(order[-2:])} change it most."
+        f"layers {_listed(order[::-1][:2])} change it most. P marks layers that should stay: the first, the last, and those "
+        f"after which the model adds vision features."
     )
     figure = similarity_heatmap(rows, recording.domain_names, protected=recording.model.protected)
     return Section("How much each decoder layer changes its input", text, figure)
@@ -121,10 +122,13 @@ def _strips(story: Story) -> Section:
     from vlm_analysis.figures import mask_strips
 
     masks = [(name, mask.dropped) for name, mask in story.masks.items()]
-    common = set.intersection(*(set(dropped) for _, dropped in masks))
+    common = set.intersection(*(set(dropped) for name, dropped in masks if name != RANDOM))
     agreed = f"all agree on {_layers(sorted(common))}" if common else "no layer is chosen by all of them"
     budget = story.shown[1].budget
-    text = f"What each ranking would drop at a budget of {budget} layers: {agreed}."
+    text = (
+        f"What each ranking would drop at a budget of {budget} layers; random aside, {agreed}. A domain's ranking drops first "
+        f"what changes that domain's prompts least; block influence, what changes all prompts least."
+    )
     figure = mask_strips(masks, story.recording.n_layers, protected=story.recording.model.protected)
     return Section("Candidate masks", text, figure)
 
@@ -133,17 +137,26 @@ def _retention(story: Story) -> Section:
     from vlm_analysis.figures import retention_curve
 
     method, mask = story.shown
-    rows = story.curve[(story.curve["method"] == method) & (story.curve["budget"] == mask.budget)]
+    here = story.curve[story.curve["budget"] == mask.budget].set_index(["method", "domain"])["value"]
     kept = " and ".join(
-        f"{_share(float(value))} of its {domain} answers"
-        for domain, value in zip(rows["domain"], rows["value"], strict=True)
+        f"{_share(here[method, domain])} of its {domain} answers (random: {_share(here[RANDOM, domain])})"
+        for domain in story.recording.domain_names
     )
-    chance = story.curve[(story.curve["method"] == RANDOM) & (story.curve["budget"] == mask.budget)]["value"].mean()
+    best = "; ".join(f"{domain}: {_best(here, domain)}" for domain in story.recording.domain_names)
     text = (
-        f"Without {mask.budget} of {mask.n_layers} layers, chosen by “{method}”, the model keeps {kept}; dropping as many at "
-        f"random keeps {_share(chance)} on average. Bars are 90 % intervals over prompts, the grey band is the range of the random draws."
+        f"Without {mask.budget} of {mask.n_layers} layers, chosen by “{method}”, the model keeps {kept}. Best ranking at this "
+        f"budget: {best}. Bars are 90 % intervals over prompts, the grey band is the range of the random draws; above 1 the "
+        f"pruned model answers more prompts than the dense one."
     )
-    return Section("Retention over the number of dropped layers", text, retention_curve(story.curve))
+    return Section("Retention over the number of dropped layers", text, retention_curve(story.curve, y_max=1.15))
+
+
+def _best(here: pd.Series, domain: str) -> str:
+    """Return the method, or methods, that keep most of a domain."""
+    values = here.xs(domain, level="domain").drop(RANDOM)
+    if values.isna().all():
+        return "not defined"
+    return " and ".join(str(name) for name in values.index[values == values.max()])
 
 
 def _damage(story: Story) -> Section:
@@ -166,7 +179,8 @@ def _broken(story: Story) -> Section:
     if story.examples.empty:
         return Section("What broke", text)
     names = {"dense": "dense model (the reference answer)", "pruned": "pruned model"}
-    return Section("What broke", text + " Some of them:", table=story.examples.rename(columns=names))
+    part = "They are:" if len(story.examples) == int(both.sum()) else f"{len(story.examples)} of them:"
+    return Section("What broke", f"{text} {part}", table=story.examples.rename(columns=names))
 
 
 def _share(value: float) -> str:

@@ -54,12 +54,12 @@ def _open_dense(item: Item) -> Evaluation | None:
 
 
 def _retention_cards(evaluation: Evaluation, dense: Evaluation) -> None:
-    kept = retention(evaluation, dense)
+    kept, counts = retention(evaluation, dense), dense.by_domain["n"].to_dict()
     columns = st.columns(min(4, len(kept)))
     for index, (domain, share) in enumerate(kept.items()):
         low, high = retention_interval(evaluation, dense, str(domain))
         columns[index % len(columns)].metric(
-            f"Retention, {escaped(domain)}",
+            f"Retention, {escaped(domain)} (n = {counts[domain]})",
             "not defined" if pd.isna(share) else f"{share:.0%}",
             None if pd.isna(low) else f"90 % interval {low:.0%} to {high:.0%}",
             delta_color="off",

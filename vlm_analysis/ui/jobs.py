@@ -69,9 +69,7 @@ def _draw(view: JobView, kind: str) -> None:
             with st.expander("For a bug report"):
                 st.code(view.traceback)
     elif view.status == "cancelled":
-        st.warning(
-            f"{escaped(view.label)}: cancelled after {duration(view.elapsed_s)}. Nothing was saved; the model is as it was."
-        )
+        st.warning(f"{escaped(view.label)}: cancelled after {duration(view.elapsed_s)}. It left no result.")
 
 
 def _progress_text(view: JobView) -> str:

@@ -58,9 +58,10 @@ class ModelSlot:
         return "" if self.info is None else self.info.fingerprint
 
     def load(self, source: str, options: dict[str, Any], on_progress: Progress) -> LoadedModel:
-        """Unload what is there, then load; the garbage collector is told to leave the library's objects alone."""
-        from vlm_analysis.models import load_model
+        """Check the source, unload what is there, then load; the garbage collector is told to leave its objects alone."""
+        from vlm_analysis.models import check_source, load_model
 
+        check_source(source, revision=options.get("revision"), trust_remote_code=bool(options.get("trust_remote_code")))
         self.unload()
         self._loaded = load_model(source, **options, on_progress=on_progress)
         self.info = self._loaded.info
@@ -112,16 +113,26 @@ def opened(item: Item) -> Any:
     return _opened(item.kind, item.id, str(workspace().root), item)
 
 
+@st.cache_resource(show_spinner=False)
+def last_choices() -> dict[str, Any]:
+    """Return what the process remembers for sessions to come: a refresh is a new session, and must not change the work."""
+    return {}
+
+
 def choose(kind: str, item: Item) -> None:
-    """Make `item` the one this session works with."""
-    st.session_state[f"chosen:{kind}"] = item.id
+    """Make `item` the one this session works with, and the one a session after a refresh starts with."""
+    st.session_state[f"chosen:{kind}"] = last_choices()[kind] = item.id
 
 
 def chosen(kind: str) -> Item | None:
-    """Return the item this session works with: the one chosen, else the newest (after a refresh, in another tab)."""
-    found = workspace().find(kind, st.session_state.get(f"chosen:{kind}", ""))
-    if found is None and (found := workspace().newest(kind)) is not None:
-        choose(kind, found)  # from now on this session's own, whatever others save
+    """Return the item this session works with: the one chosen, else the last one chosen by anybody, else the newest."""
+    for item_id in (st.session_state.get(f"chosen:{kind}", ""), last_choices().get(kind, "")):
+        if (found := workspace().find(kind, item_id)) is not None:
+            break
+    else:
+        found = workspace().newest(kind)
+    if found is not None:
+        st.session_state[f"chosen:{kind}"] = found.id  # from now on this session's own, whatever others save
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,13 +104,13 @@ def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item
 
 
 def export_work(mask: PruneMask, folder: Path) -> Work:
-    """Export a checkpoint; returns the Manifest."""
+    """Export a checkpoint; returns the Manifest and the folder."""
     slot, model = model_slot(), model_slot().fingerprint
 
     def work(progress: Progress) -> Any:
         from vlm_analysis.export import export_checkpoint
 
-        return export_checkpoint(slot.expected(model), mask, folder, on_progress=progress)
+        return export_checkpoint(slot.expected(model), mask, folder, on_progress=progress), folder
 
     return work
 
@@ -147,15 +148,31 @@ def demo_work() -> Work:
     return work
 
 
+def story_work(prompts: Item) -> Work:
+    """Tell the story of the loaded model on a prompt set; returns its Item."""
+    slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
+
+    def work(progress: Progress) -> Item:
+        from vlm_analysis.pipeline import compare
+
+        loaded, prompt_set = slot.expected(model), open_item(prompts)
+        story = compare(loaded, prompt_set, on_progress=progress)
+        slot.dense[prompt_set.fingerprint] = story.dense
+        return keep_story(shelf, story, prompts)
+
+    return work
+
+
 def keep_story(shelf: Workspace, story: Story, prompts: Item) -> Item:
     """Save a story and what other pages can go on with: its recording, its mask and its two evaluations."""
     from vlm_analysis.story import save_story
 
-    recording = keep_recording(shelf, story.recording, f"{story.recording.model.name} on {DEMO_PROMPTS}")
+    about = f"{story.recording.model.name} on {prompts.name}"
+    recording = keep_recording(shelf, story.recording, about)
     method, mask = story.shown
     kept_mask = keep_mask(shelf, replace(mask, name=f"{method}, {mask.budget} layers"))
-    keep_dense(shelf, story.dense, DEMO_PROMPTS)
-    evaluation = keep_evaluation(shelf, story.pruned, f"{method}, {mask.budget} layers on {DEMO_PROMPTS}")
+    keep_dense(shelf, story.dense, prompts.name)
+    evaluation = keep_evaluation(shelf, story.pruned, f"{method}, {mask.budget} layers on {prompts.name}")
     parts = {"prompts": prompts.id, "recordings": recording.id, "masks": kept_mask.id, "evaluations": evaluation.id}
     belongs = {
         "model": story.dense.model.fingerprint,
@@ -166,7 +183,7 @@ def keep_story(shelf: Workspace, story: Story, prompts: Item) -> Item:
     def write(path: Path) -> None:
         save_story(story, path, recording_id=recording.id)
 
-    return shelf.save("stories", story.title, write, details=parts, **belongs)
+    return shelf.save("stories", about, write, details=parts, **belongs)
 
 
 def open_saved_story(shelf: Workspace, item: Item) -> Story:
@@ -186,7 +203,12 @@ def story_html(story: Story) -> bytes:
     from vlm_analysis.story import story_sections
 
     info = story.recording.model
+    made = datetime.now(UTC).date().isoformat()
     footer = (
-        f"Made by Strata. Model {info.name}, fingerprint {info.fingerprint[:16]}; prompts {story.dense.prompts[:16]}."
+        f"Made by Strata on {made}. Model {info.name}, {info.fingerprint[:16]}; prompts {story.dense.prompts[:16]}."
     )
+    if info.name == "pocket-vl":
+        footer += (
+            " Pocket-VL is a small model trained on drawn pictures: findings on it say nothing about large models."
+        )
     return report_html(story.title, story_sections(story), footer=footer).encode("utf-8", errors="replace")
