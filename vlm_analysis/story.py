@@ -156,7 +156,7 @@ def _best(here: pd.Series, domain: str) -> str:
     values = here.xs(domain, level="domain").drop(RANDOM)
     if values.isna().all():
         return "not defined"
-    return " and ".join(str(name) for name in values.index[values == values.max()])
+    return _joined([str(name) for name in values.index[values == values.max()]])
 
 
 def _damage(story: Story) -> Section:
@@ -192,8 +192,11 @@ def _layers(layers: Any) -> str:
 
 
 def _listed(layers: Any) -> str:
-    names = [str(int(layer)) for layer in layers]
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names else "none"
+    return _joined([str(int(layer)) for layer in layers]) or "none"
+
+
+def _joined(words: list[str]) -> str:
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
