@@ -135,7 +135,8 @@ def story_view() -> None:
             if section.figure is not None:
                 st.plotly_chart(section.figure, key=f"story-{index}", config={"displayModeBar": False})
             if section.table is not None:
-                st.dataframe(section.table, hide_index=True, width="stretch", row_height=64)
+                widths = {name: st.column_config.TextColumn(width="medium") for name in section.table.columns[1:]}
+                st.dataframe(section.table, hide_index=True, width="stretch", row_height=64, column_config=widths)
 
 
 def _go_on_with(story: Item) -> None:
