@@ -84,11 +84,8 @@ def _is_whole(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way to turn scores into dropped layers.
-
-    `choose(drop_first, candidates, budget)` gets each layer's wish to be dropped (n_layers,; larger = sooner, NaN = never)
-    and the layers it may take, in order.
-    """
+    """A way to turn scores into dropped layers: `choose(scores, candidates, budget)` returns layers out of `candidates`,
+    at most `budget` of them. `needs` says what it takes: scores, a recording or nothing."""
 
     title: str
     source: str

@@ -50,9 +50,12 @@ def compare(loaded: LoadedModel, prompts: PromptSet, *, on_progress: Progress | 
         report(done, total, f"recording prompt {done} of {of}")
 
     recording = record(loaded, prompts, on_progress=recording_progress)
-    report(len(prompts), total, "running the dense model")
-    work = prepare(loaded, prompts)
-    dense = evaluate_prepared(work, PruneMask(loaded.n_layers), None, batch_size=BATCH)
+
+    def dense_progress(done: int, of: int, message: str) -> None:
+        report(len(prompts), total, "running the dense model")
+
+    work = prepare(loaded, prompts, on_progress=dense_progress)
+    dense = evaluate_prepared(work, PruneMask(loaded.n_layers), None, batch_size=BATCH, on_progress=dense_progress)
     masks = {
         (method, budget, draw): _mask(scores, budget, loaded)
         for method, draws in _rankings(recording).items()
@@ -98,9 +101,13 @@ def _evaluate_all(
     """Return the evaluation of each different mask; the same layers chosen twice are evaluated once."""
     found: dict[PruneMask, Evaluation] = {}
     for done, mask in enumerate(masks):
-        on_done(done)
+
+        def still(of_prompts: int, prompts: int, message: str, done: int = done) -> None:
+            on_done(done)  # also between the batches of one mask, so that cancelling never waits for a whole one
+
+        still(0, 0, "")
         if mask not in found:
-            found[mask] = evaluate_prepared(work, mask, dense.dense_log_probs, batch_size=BATCH)
+            found[mask] = evaluate_prepared(work, mask, dense.dense_log_probs, batch_size=BATCH, on_progress=still)
     return found
 
 
