@@ -1,6 +1,6 @@
 """Overview: where the work stands, the demo in one click, and its story in pictures."""
 
-from vlm_analysis.ui.overview import demo_card, stages, story_view
+from vlm_analysis.ui.overview import demo_card, own_story_card, stages, story_view
 from vlm_analysis.ui.shell import begin
 
 begin(
@@ -10,4 +10,5 @@ begin(
 )
 stages()
 demo_card()
+own_story_card()
 story_view()

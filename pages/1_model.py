@@ -6,20 +6,21 @@ from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.modelview import details, load_form
 from vlm_analysis.ui.session import model_slot, runner
 from vlm_analysis.ui.shell import begin, go_on
+from vlm_analysis.ui.text import escaped
 from vlm_analysis.ui.work import load_work, unload_work
 
 begin("Model", ":material/deployed_code:", "One model is loaded at a time, for everybody who has this page open.")
 
 wanted = load_form()
 info = model_slot().info
-agreed = info is None or st.checkbox(f"Unload {info.name} to make room", key="unload_agreed")
+agreed = info is None or st.checkbox(f"Unload {escaped(info.name)} to make room", key="unload_agreed")
 left, right, _ = st.columns([1, 1, 3])
 left.button(
     "Load",
     type="primary",
     icon=":material/download:",
     on_click=start,
-    args=("load", f"Loading {wanted[0]}", load_work(*wanted)),
+    args=("load", f"Loading {wanted[0]}", load_work(*wanted), *wanted),
     disabled=not agreed or not wanted[0] or ((view := current("load")) is not None and view.active),
     width="stretch",
 )
@@ -32,8 +33,13 @@ right.button(
     help="Gives the memory back. Saved work stays.",
 )
 job_panel("load")
+if info is not None and not agreed:
+    st.caption("Tick the box above to load another model in its place.")
 if info is None:
-    st.info("No model is loaded. Press Load to start with the bundled one.", icon=":material/arrow_forward:")
+    st.info(
+        "No model is loaded. The bundled one loads in seconds; choose it and press Load.",
+        icon=":material/arrow_forward:",
+    )
 else:
     details(info)
     go_on("pages/2_prompts.py", "Go on to Prompts")

@@ -37,7 +37,7 @@ else:
         type="primary",
         icon=":material/sensors:",
         on_click=start,
-        args=("record", f"Recording {name}", record_work(prompts, name)),
+        args=("record", f"Recording {name}", record_work(prompts, name), prompts.id, info.fingerprint),
         disabled=(view := current("record")) is not None and view.active,
         width="stretch",
         help="One forward pass a prompt. Hidden states are not kept.",

@@ -21,7 +21,11 @@ choose_result("evaluations", "evaluate")
 mask = pick_mask(info.n_layers if info else None)
 ready = False
 if mask is None:
-    next_step("There is no mask to evaluate.", "pages/4_masks.py", "Make a mask")
+    next_step(
+        f"There is no mask to evaluate{f' for a model of {info.n_layers} layers' if info else ''}.",
+        "pages/4_masks.py",
+        "Make a mask",
+    )
 elif prompts is None:
     next_step("There are no prompts to evaluate on.", "pages/2_prompts.py", "Choose prompts")
 elif info is None:
@@ -37,7 +41,13 @@ if mask is not None and prompts is not None:
         type="primary",
         icon=":material/content_cut:",
         on_click=start,
-        args=("evaluate", f"Evaluating {mask.name or 'the edited mask'}", evaluate_work(mask, prompts)),
+        args=(
+            "evaluate",
+            f"Evaluating {mask.name or 'the edited mask'}",
+            evaluate_work(mask, prompts),
+            mask,
+            prompts.id,
+        ),
         disabled=not ready or ((view := current("evaluate")) is not None and view.active),
     )
 job_panel("evaluate")
@@ -51,5 +61,5 @@ else:
     if dense is not None and not evaluation.is_dense:
         broken_prompts(evaluation, dense, None if prompts is None else open_or_stop(prompts))
 if ready and mask is not None and prompts is not None:
-    side_by_side(open_or_stop(prompts), mask)
+    side_by_side(open_or_stop(prompts), prompts.id, mask)
     go_on("pages/6_export.py", "Go on to Export")

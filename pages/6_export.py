@@ -54,9 +54,9 @@ st.button(
     type="primary",
     icon=":material/save:",
     on_click=start,
-    args=("export", f"Exporting to {folder}", export_work(mask, Path(folder.strip()))),
+    args=("export", f"Exporting to {folder}", export_work(mask, Path(folder.strip())), mask, folder.strip()),
     disabled=not ready or not folder.strip() or ((view := current("export")) is not None and view.active),
 )
 done = job_panel("export")
 if done is not None and done.status == "done":
-    manifest_view(done.result)
+    manifest_view(*done.result)

@@ -92,7 +92,7 @@ class TestFingerprint:
         assert mine.fingerprint == loaded.fingerprint
         with torch.no_grad():
             mine.model.get_parameter(name)[0, 0] += 0.5
-        assert model_fingerprint(mine.model, mine.max_vision_tokens) != loaded.fingerprint
+        assert model_fingerprint(mine.model, mine.processor, mine.max_vision_tokens) != loaded.fingerprint
 
     def test_another_image_bound_or_precision_changes_it(self, loaded: LoadedModel) -> None:
         marks = {

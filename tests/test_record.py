@@ -148,7 +148,7 @@ class TestTheModelIsLeftAsItWas:
         with pytest.raises(Cancelled):
             record(loaded, few, on_progress=cancel)
         assert n_hooks(loaded.model) == hooks
-        assert calls == [(done, 6) for done in range(stop + 1)]
+        assert list(dict.fromkeys(calls)) == [(done, 6) for done in range(stop + 1)]
 
     def test_a_failure_in_the_middle_removes_the_hooks(self, loaded: LoadedModel, few: PromptSet) -> None:
         spoilt = changed_copy(loaded)

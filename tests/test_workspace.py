@@ -302,7 +302,7 @@ class TestIdsAndNames:
             ("  two\r\nlines\t", "two lines"),
             ("../../etc/passwd", "../../etc/passwd"),
             ("a\x00\x1b[31mb", "a[31mb"),
-            ("lone \ud800 half", "lone  half"),
+            ("lone \ud800 half", "lone half"),
             ("gpj.\u202etxt", "gpj.txt"),
             ("\x00\n", "untitled"),
             ("x" * 500, "x" * 120),

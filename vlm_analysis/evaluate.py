@@ -6,7 +6,6 @@ positions (the end token included) is the answer's token; so no text needs to be
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation import COLUMNS, Evaluation
-from vlm_analysis.inputs import Encoded, answer_tokens, batches, collate, encode, pad_token
+from vlm_analysis.inputs import Encoded, answer_tokens, batches, collate, encode, pad_token, takes_logits_to_keep
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
@@ -87,7 +86,10 @@ def prepare(
 ) -> Prepared:
     """Return the prompts ready to be scored; prompts without an answer get the dense model's response."""
     answers = _answers(loaded, prompts, reference, on_progress or no_progress)
-    encoded = (encode(loaded, prompt, answer.ids) for prompt, answer in zip(prompts, answers, strict=True))
+    encoded: list[Encoded] = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        (on_progress or no_progress)(len(encoded), len(prompts), "preparing the prompts")
+        encoded.append(encode(loaded, prompt, answer.ids))
     return Prepared(loaded, prompts, tuple(answers), tuple(encoded))
 
 
@@ -151,13 +153,15 @@ def answer_scores(scored: np.ndarray, dense: np.ndarray, answer_ids: Sequence[in
     same = scored is dense
     wide, dense_wide = scored.astype(np.float64), dense.astype(np.float64)
     share = np.exp(dense_wide)
+    broken = bool(np.isnan(wide).any())  # an argmax over NaN is no choice
+    incomparable = broken or bool(np.isnan(dense_wide).any())
     with np.errstate(invalid="ignore"):  # a token the dense model rules out (−inf) adds nothing
-        kl = 0.0 if same else float(np.where(share > 0, share * (dense_wide - wide), 0.0).sum(axis=1).mean())
+        kl = 0.0 if same else float(np.where(share == 0, 0.0, share * (dense_wide - wide)).sum(axis=1).mean())
     return {
-        "exact_match": bool((choice == ids).all()),
+        "exact_match": not broken and bool((choice == ids).all()),
         "answer_nll": float(-wide[np.arange(len(ids)), ids].mean()),
-        "token_agreement": float((choice == dense_choice).mean()),
-        "kl_to_dense": max(kl, 0.0),
+        "token_agreement": np.nan if incomparable else float((choice == dense_choice).mean()),
+        "kl_to_dense": np.nan if incomparable else max(kl, 0.0),
     }
 
 
@@ -213,7 +217,7 @@ def answer_logits(loaded: LoadedModel, model: Any, items: Sequence[Encoded]) -> 
     wanted = [range(item.n_prompt_tokens - 1, item.n_tokens - 1) for item in items]
     positions = sorted(set().union(*wanted))
     width = batch["input_ids"].shape[1]
-    takes = "logits_to_keep" in inspect.signature(model.forward).parameters
+    takes = takes_logits_to_keep(model)
     keep = {"logits_to_keep": torch.tensor(positions, device=loaded.device)} if takes else {}
     logits = model(**batch, **keep, use_cache=False).logits
     if logits.shape[1] == width:  # some models take the argument and ignore it

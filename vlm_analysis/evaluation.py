@@ -140,7 +140,7 @@ def open_evaluation(path: Path) -> Evaluation:
     path = Path(path)
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise EvaluationError(f"No evaluation can be read at {path}: {error}. Evaluate again.") from error
     return evaluation_from_json(text, path.name)
 
@@ -154,6 +154,10 @@ def evaluation_from_json(text: str, name: str = "The text") -> Evaluation:
         frame = pd.DataFrame(content["by_prompt"], columns=list(COLUMNS))
         if not all(isinstance(right, bool) for right in frame["exact_match"]):
             raise EvaluationError(f"{name} is not a whole evaluation: a prompt lacks its exact match. Evaluate again.")
+        if not all(isinstance(text, str) for column in ("id", "domain", "answer") for text in frame[column]):
+            raise EvaluationError(
+                f"{name} is not a whole evaluation: a prompt lacks its id, domain or answer. Evaluate again."
+            )
         if not all(isinstance(ids, list) for ids in frame["answer_ids"]):
             raise EvaluationError(
                 f"{name} is not a whole evaluation: a prompt lacks its answer's tokens. Evaluate again."

@@ -7,8 +7,10 @@ a kill or a full disk leaves no half checkpoint under the final name.
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterable
@@ -44,6 +46,7 @@ _PROCESSOR_FILES = (
     "spiece.model",
 )
 _PROBE_SEED = 0
+PART = ".part"
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def export_checkpoint(
     folder = _checked_target(Path(folder))
     report(0, 4, "pruning")
     view = prune(loaded.model, mask)
-    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{PART}")
     try:
         part.mkdir(parents=True)
         report(1, 4, "writing weights")
@@ -116,8 +119,18 @@ def export_checkpoint(
 
 
 def _checked_target(folder: Path) -> Path:
-    folder = folder.expanduser().absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Return the folder to write, and tidy what a killed export to it left beside it."""
+    try:
+        folder = folder.expanduser().absolute()
+        os.fsencode(folder).decode()  # half a character or a zero byte is no name
+        if "\0" in str(folder):
+            raise ValueError("the name holds a zero byte")
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        for left_over in folder.parent.glob(f".{glob.escape(folder.name)}.*{PART}"):
+            shutil.rmtree(left_over, ignore_errors=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ExportError(f"{str(folder)!r} cannot be exported to: {error}. Choose another folder.") from error
+    if taken:
         raise ExportError(
             f"{folder} cannot be exported to: expected a new or empty folder, got one that holds something. Choose another."
         )
@@ -205,13 +218,15 @@ def _hashes(paths: Iterable[Path]) -> Iterable[tuple[str, str]]:
 
 
 def _model_card(loaded: LoadedModel, mask: PruneMask) -> str:
+    name = " ".join(mask.name.replace("`", "'").split())
+    notes = "".join(f"    {line}\n" for line in mask.notes.splitlines())  # indented: shown as text, never as markdown
     return (
-        f"# {loaded.name} without {mask.budget} of {mask.n_layers} decoder layers\n\n"
+        f"# {loaded.n_layers - mask.budget} of {mask.n_layers} decoder layers of a vision-language model\n\n"
         f"Made by Strata. Dropped layers, counted from 0: {', '.join(map(str, mask.dropped)) or 'none'}. "
         f"The weights of the kept layers are unchanged; nothing was trained afterwards.\n\n"
-        f"- Source: {loaded.name}, fingerprint `{loaded.fingerprint[:16]}`\n"
-        f"- Mask: `{MASK_FILE}`{f' ({mask.name})' if mask.name else ''}\n"
-        f"- How it was checked: `{MANIFEST_FILE}`\n" + (f"\n{mask.notes}\n" if mask.notes else "")
+        f"- Source: `{loaded.name.replace('`', chr(39))}`, fingerprint `{loaded.fingerprint[:16]}`\n"
+        f"- Mask: `{MASK_FILE}`{f', `{name}`' if name else ''}\n"
+        f"- How it was checked: `{MANIFEST_FILE}`\n" + (f"\nNotes:\n\n{notes}" if notes else "")
     )
 
 

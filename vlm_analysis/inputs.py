@@ -6,6 +6,7 @@ appended token by token as generation would append it, so that one pass scores i
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,9 +72,11 @@ def render_prompt(loaded: LoadedModel, prompt: Prompt) -> str:
                 f"Prompt {prompt.id!r} cannot be asked: its question holds the special token {token!r}. Reword it."
             )
     content = [{"type": "image"} for _ in prompt.images] + [{"type": "text", "text": prompt.question}]
-    text: str = loaded.processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
+    messages = [{"role": "user", "content": content}]
+    try:
+        text: str = loaded.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except Exception as error:  # a template is a program of the checkpoint's author
+        raise ModelError(f"The chat template of {loaded.name} failed: {error}. Use another checkpoint.") from error
     return text
 
 
@@ -90,7 +93,14 @@ def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) 
         PromptError: an image cannot be read, or the question holds a special token.
     """
     text = render_prompt(loaded, prompt)
-    made = loaded.processor(text=[text], images=list(prompt.load_images()), return_tensors="pt")
+    images = list(prompt.load_images())
+    try:
+        made = loaded.processor(text=[text], images=images, return_tensors="pt")
+    except (ValueError, TypeError, ZeroDivisionError, IndexError) as error:
+        raise PromptError(
+            f"Prompt {prompt.id!r} cannot be prepared for {loaded.name}: {error} Images: {[image.size for image in images]} "
+            "(width, height). Take it out, or change its images."
+        ) from error
     tensors = {name: _placed(value, loaded) for name, value in made.items() if torch.is_tensor(value)}
     n_prompt = tensors["input_ids"].shape[1]
     answer_ids = tuple(answer_ids)
@@ -153,6 +163,11 @@ def batches(items: Sequence[Encoded], batch_size: int) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
+
+
+def takes_logits_to_keep(model: Any) -> bool:
+    """Return whether the model's forward can leave out the logits nobody asks for."""
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 def pad_token(loaded: LoadedModel) -> int:

@@ -55,6 +55,8 @@ class PruneMask:
             raise MaskError(f"A mask names each layer once, got {sorted(dropped)}.")
         if len(dropped) == self.n_layers:
             raise MaskError(f"A mask must keep at least one layer: all {self.n_layers} are dropped.")
+        if any(0xD800 <= ord(character) <= 0xDFFF for character in self.name + self.notes):
+            raise MaskError("The name or notes of a mask hold half a character. Type them again.")
         object.__setattr__(self, "n_layers", int(self.n_layers))
         object.__setattr__(self, "dropped", tuple(sorted(int(layer) for layer in dropped)))
 
@@ -82,11 +84,8 @@ def _is_whole(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way to turn scores into dropped layers.
-
-    `choose(drop_first, candidates, budget)` gets each layer's wish to be dropped (n_layers,; larger = sooner, NaN = never)
-    and the layers it may take, in order.
-    """
+    """A way to turn scores into dropped layers: `choose(scores, candidates, budget)` returns layers out of `candidates`,
+    at most `budget` of them. `needs` says what it takes: scores, a recording or nothing."""
 
     title: str
     source: str
@@ -238,14 +237,15 @@ def open_mask(path: Path) -> PruneMask:
     path = Path(path)
     try:
         return mask_from_json(path.read_text("utf-8"), path.name)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise MaskError(f"No mask can be read at {path}: {error}.") from error
 
 
 def mask_from_json(text: str, name: str = "The text") -> PruneMask:
     """Return the mask of a mask file's text (see `open_mask`)."""
     try:
-        content = json.loads(text)
+        content = json.loads(text, parse_constant=_refuse_constant)
+        json.dumps(content, ensure_ascii=False).encode()  # half a character could never be written again
     except (ValueError, RecursionError) as error:
         raise MaskError(f"{name} is not a mask: expected JSON, got an error at {error}.") from error
     if not isinstance(content, dict) or content.get("kind") != "strata-mask":
@@ -264,6 +264,10 @@ def mask_from_json(text: str, name: str = "The text") -> PruneMask:
         model=_model_from_json(model, name),
         provenance=provenance if isinstance(provenance, dict) else {},
     )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _model_from_json(model: Any, name: str) -> ModelInfo | None:

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -63,8 +64,9 @@ class LoadedModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return a sha256 of the architecture, the precision, the image bound and a fixed sample of every weight tensor."""
-        return model_fingerprint(self.model, self.max_vision_tokens)
+        """Return a sha256 of all that decides the numbers: architecture, precision, image bound, a fixed sample of every
+        weight tensor, and how prompts become tensors (vocabulary, chat template, image processor, end token)."""
+        return model_fingerprint(self.model, self.processor, self.max_vision_tokens)
 
     @property
     def info(self) -> ModelInfo:
@@ -138,6 +140,7 @@ def load_model(
     report(2, 4, "reading the weights")
     precision = _dtype(dtype, target)
     model = _guarded("weights", name, lambda: _load_weights(where, precision, options))
+    _check_vocabulary(model, processor, name)
     report(3, 4, f"moving to {target}")
     model = _guarded("weights", name, lambda: aligned(model.to(target).eval()))
     bound = max_vision_tokens or (CPU_VISION_TOKENS if target.type == "cpu" else None)
@@ -146,9 +149,29 @@ def load_model(
     return LoadedModel(model, processor, name, where, bound if bounded else None, revision)
 
 
-def model_fingerprint(model: Any, max_vision_tokens: int | None = None) -> str:
+def check_source(source: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> None:
+    """Raise ModelError unless `source` has the configuration of a vision-language model; no weights are read."""
+    folder = _folder_of(source)
+    where, name = (str(folder), folder.name) if folder else (str(source), str(source))
+    options = {
+        "trust_remote_code": trust_remote_code,
+        "revision": revision or "main",
+        "local_files_only": folder is not None,
+    }
+    _check_is_vlm(_guarded("configuration", name, lambda: AutoConfig.from_pretrained(where, **options)), name)
+
+
+def model_fingerprint(model: Any, processor: Any, max_vision_tokens: int | None = None) -> str:
     """Return the fingerprint (see `LoadedModel.fingerprint`): fast on large models, and the same however files are sharded."""
     digest = hashlib.sha256(f"{type(model).__name__} {model.dtype} {max_vision_tokens}".encode())
+    image_processor, tokenizer = getattr(processor, "image_processor", None), processor.tokenizer
+    inputs = {
+        "images": image_processor.to_dict() if image_processor is not None else None,
+        "vocabulary": sorted(tokenizer.get_vocab().items()),
+        "template": getattr(processor, "chat_template", None),
+        "end": model.generation_config.eos_token_id,
+    }
+    digest.update(json.dumps(inputs, sort_keys=True, default=str).encode("utf-8", "backslashreplace"))
     config = {
         key: value
         for key, value in model.config.to_dict().items()
@@ -198,9 +221,12 @@ def _folder_of(source: str | Path) -> Path | None:
         raise ModelError(
             "No model was named: expected 'pocket-vl', a folder saved by transformers, or a hub id like 'owner/name'."
         )
-    path = Path(text).expanduser()
-    if path.is_dir():
-        return path.resolve()
+    try:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"No model can be read at {text!r}: {error}. Check the path and its permissions.") from error
     looks_like_path = (
         isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") != 1 or "\\" in text
     )
@@ -216,7 +242,7 @@ def _device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ModelError(f"Unknown device {device!r}: expected 'auto', 'cpu' or 'cuda'.") from error
     if chosen.type not in ("cpu", "cuda", "mps", "xpu"):
         raise ModelError(f"Unknown device {device!r}: expected 'auto', 'cpu' or 'cuda'.")
@@ -242,6 +268,23 @@ def _check_is_vlm(config: Any, name: str) -> None:
         )
 
 
+def _check_vocabulary(model: Any, processor: Any, name: str) -> None:
+    """Refuse a tokenizer that is missing, or whose tokens or end token the model has no embedding for."""
+    tokenizer: Any = getattr(processor, "tokenizer", None)
+    vocabulary = tokenizer.get_vocab() if tokenizer is not None else {}
+    if len(vocabulary) <= len(getattr(tokenizer, "all_special_tokens", ())):
+        raise ModelError(f"{name!r} has no tokenizer: expected its files beside the weights. Download it again.")
+    rows = model.get_input_embeddings().weight.shape[0]
+    ends = model.generation_config.eos_token_id
+    ends = [tokenizer.eos_token_id] if ends is None else ends if isinstance(ends, list) else [ends]
+    highest = max([*vocabulary.values(), *(end for end in ends if end is not None)])
+    if highest >= rows or not ends:
+        raise ModelError(
+            f"The tokenizer of {name!r} does not fit the model: token {highest} is used, the model embeds {rows}, and its end "
+            f"tokens are {ends}. Use the tokenizer that belongs to the checkpoint."
+        )
+
+
 def _load_weights(where: str, dtype: Any, options: dict[str, Any]) -> Any:
     model, info = AutoModelForImageTextToText.from_pretrained(
         where, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
@@ -251,6 +294,12 @@ def _load_weights(where: str, dtype: Any, options: dict[str, Any]) -> Any:
         raise ModelError(
             f"The checkpoint is incomplete: {len(missing)} weights are missing, first {missing[0]!r}. "
             "They would be random. Download or save it again."
+        )
+    surplus = sorted(key for key in info["unexpected_keys"] if re.search(r"\.layers\.\d+\.", key))
+    if surplus:
+        raise ModelError(
+            f"The weights do not fit the configuration: it leaves out {len(surplus)} weights of layers, first {surplus[0]!r}. "
+            "The layer count in config.json is too small; mend it or download the checkpoint again."
         )
     if info["mismatched_keys"]:
         raise ModelError(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from vlm_analysis.errors import MaskError
 from vlm_analysis.evaluate import Prepared, evaluate_prepared, prepare, respond
 from vlm_analysis.evaluation import Evaluation, retention, retention_interval
 from vlm_analysis.masks import PruneMask, make_mask
@@ -40,6 +41,8 @@ def compare(loaded: LoadedModel, prompts: PromptSet, *, on_progress: Progress | 
     """
     report = on_progress or no_progress
     most = min(loaded.n_layers // 2, loaded.n_layers - len(loaded.protected_layers | loaded.locked_layers))
+    if most < 1:
+        raise MaskError(f"No layer of {loaded.name} may be dropped: all {loaded.n_layers} are protected or locked.")
     budgets = range(1, most + 1)
     total = 2 * len(prompts) + (len(prompts.domains) + 1 + RANDOM_DRAWS) * len(budgets)
 
@@ -47,9 +50,12 @@ def compare(loaded: LoadedModel, prompts: PromptSet, *, on_progress: Progress | 
         report(done, total, f"recording prompt {done} of {of}")
 
     recording = record(loaded, prompts, on_progress=recording_progress)
-    report(len(prompts), total, "running the dense model")
-    work = prepare(loaded, prompts)
-    dense = evaluate_prepared(work, PruneMask(loaded.n_layers), None, batch_size=BATCH)
+
+    def dense_progress(done: int, of: int, message: str) -> None:
+        report(len(prompts), total, "running the dense model")
+
+    work = prepare(loaded, prompts, on_progress=dense_progress)
+    dense = evaluate_prepared(work, PruneMask(loaded.n_layers), None, batch_size=BATCH, on_progress=dense_progress)
     masks = {
         (method, budget, draw): _mask(scores, budget, loaded)
         for method, draws in _rankings(recording).items()
@@ -95,9 +101,13 @@ def _evaluate_all(
     """Return the evaluation of each different mask; the same layers chosen twice are evaluated once."""
     found: dict[PruneMask, Evaluation] = {}
     for done, mask in enumerate(masks):
-        on_done(done)
+
+        def still(of_prompts: int, prompts: int, message: str, done: int = done) -> None:
+            on_done(done)  # also between the batches of one mask, so that cancelling never waits for a whole one
+
+        still(0, 0, "")
         if mask not in found:
-            found[mask] = evaluate_prepared(work, mask, dense.dense_log_probs, batch_size=BATCH)
+            found[mask] = evaluate_prepared(work, mask, dense.dense_log_probs, batch_size=BATCH, on_progress=still)
     return found
 
 

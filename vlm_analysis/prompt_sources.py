@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -238,7 +239,7 @@ def _column(name: object) -> str:
 
 
 def _check_unique(name: str, columns: tuple[str, ...]) -> None:
-    twice = sorted({column for column in columns if column and columns.count(column) > 1})
+    twice = sorted(column for column, count in Counter(columns).items() if column and count > 1)
     if twice:
         raise PromptError(
             f"'{name}' could not be read: expected each column once, got {', '.join(map(repr, twice))} again. "
@@ -268,6 +269,11 @@ def _read_csv(name: str, data: bytes) -> Table:
     return Table(columns, rows)
 
 
+def _known(cells: Iterable[tuple[str, Any]]) -> Cells:
+    """Keep the cells that mean something here; a table may carry thousands of other columns."""
+    return {column: value for column, value in cells if column in COLUMNS}
+
+
 def _csv_rows(reader: Any, columns: tuple[str, ...]) -> Iterator[Row]:
     number = 0
     while True:
@@ -292,9 +298,9 @@ def _csv_rows(reader: Any, columns: tuple[str, ...]) -> Iterator[Row]:
                 f"line {start} could not be read: expected {len(columns)} cells, got {len(values)}. "
                 "Put cells that hold a comma in quotes."
             )
-            yield Row(number, dict(zip(columns, values, strict=False)), error_text)
+            yield Row(number, _known(zip(columns, values, strict=False)), error_text)
         else:
-            yield Row(number, dict(zip(columns, values, strict=False)))
+            yield Row(number, _known(zip(columns, values, strict=False)))
 
 
 def _read_jsonl(name: str, data: bytes) -> Table:
@@ -305,7 +311,7 @@ def _read_jsonl(name: str, data: bytes) -> Table:
         if not line.strip():
             continue
         row = _jsonl_row(len(rows) + 1, line)
-        rows.append(row)
+        rows.append(Row(row.number, _known(row.cells.items()), row.error))
         columns.update(dict.fromkeys(row.cells))
         if len(rows) > MAX_ROWS:
             break

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 
 from vlm_analysis.errors import RecordingError
-from vlm_analysis.inputs import Encoded, answer_tokens, batches, collate, encode, pad_token
+from vlm_analysis.inputs import Encoded, answer_tokens, batches, collate, encode, pad_token, takes_logits_to_keep
 from vlm_analysis.layers import find_decoder_layers
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts import Prompt, PromptSet
 from vlm_analysis.recording import TOKEN_GROUPS, Recording
 from vlm_analysis.similarity import group_means, stream_cosine, token_cosine, unit_vectors
+
+CHUNK = 16  # prompts whose tensors are held at once
 
 
 class LayerStreams:
@@ -96,21 +98,23 @@ def record(
     span_cosine = np.full((n_prompts, n_groups, n_layers + 1, n_layers + 1), np.nan)
     token_counts = np.zeros((n_prompts, n_groups), dtype=np.int64)
     nonfinite = np.zeros((n_prompts, n_layers), dtype=np.int64)
-    report(0, n_prompts, "preparing the prompts")
-    encoded = [encode(loaded, prompt, answer_tokens(loaded, prompt.answer)) for prompt in prompt_set]
-    done = 0
-    for indices in batches(encoded, batch_size):
-        streams = _run(loaded, [encoded[index] for index in indices])
-        for row, index in enumerate(indices):
-            item = encoded[index]
-            cosines, spans = _prompt_tensors(streams, row, item.n_tokens)
-            groups = item.group_mask()
-            layer_cosine[index] = group_means(cosines, groups).T
-            span_cosine[index] = _unit_diagonal(group_means(spans, groups))
-            token_counts[index] = groups.sum(axis=1)
-            nonfinite[index] = (~torch.isfinite(cosines)).sum(dim=0).cpu().numpy()
-        done += len(indices)
-        report(done, n_prompts, "recording")
+    report(0, n_prompts, "recording")
+    for first in range(0, n_prompts, CHUNK):
+        chunk = range(first, min(first + CHUNK, n_prompts))
+        encoded = [_encoded(loaded, prompt_set[index], report, first, n_prompts) for index in chunk]
+        done = first
+        for indices in batches(encoded, batch_size):
+            streams = _run(loaded, [encoded[index] for index in indices])
+            for row, place in enumerate(indices):
+                item, index = encoded[place], first + place
+                cosines, spans = _prompt_tensors(streams, row, item.n_tokens)
+                groups = item.group_mask()
+                layer_cosine[index] = group_means(cosines, groups).T
+                span_cosine[index] = _unit_diagonal(group_means(spans, groups))
+                token_counts[index] = groups.sum(axis=1)
+                nonfinite[index] = (~torch.isfinite(cosines)).sum(dim=0).cpu().numpy()
+            done += len(indices)
+            report(done, n_prompts, "recording")
     return Recording(
         model=loaded.info,
         prompts=prompt_set.fingerprint,
@@ -124,10 +128,16 @@ def record(
     )
 
 
+def _encoded(loaded: LoadedModel, prompt: Prompt, report: Progress, done: int, total: int) -> Encoded:
+    report(done, total, "recording")
+    return encode(loaded, prompt, answer_tokens(loaded, prompt.answer))
+
+
 @torch.inference_mode()
 def _run(loaded: LoadedModel, items: list[Encoded]) -> LayerStreams:
     with watched_layers(loaded.model) as streams:
-        loaded.model(**collate(items, pad_token(loaded)), use_cache=False, logits_to_keep=1)
+        keep = {"logits_to_keep": 1} if takes_logits_to_keep(loaded.model) else {}
+        loaded.model(**collate(items, pad_token(loaded)), **keep, use_cache=False)
     if all(cosine is None for cosine in streams.cosines):
         raise RecordingError(
             f"{loaded.name} ran none of its {loaded.n_layers} decoder layers: nothing could be recorded."

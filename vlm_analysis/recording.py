@@ -17,7 +17,7 @@ from vlm_analysis.files import write_atomically
 
 TOKEN_GROUPS = ("vision", "text", "answer", "last", "all")
 SCHEMA_VERSION = 1
-_ARRAYS = ("layer_cosine", "span_cosine", "token_counts", "nonfinite")
+_ARRAYS = {"layer_cosine": np.float64, "span_cosine": np.float64, "token_counts": np.int64, "nonfinite": np.int64}
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def open_recording(path: Path) -> Recording:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             meta = json.loads(stored["meta"].tobytes())
-            arrays = {name: stored[name] for name in _ARRAYS}
+            arrays = {name: stored[name].astype(dtype, casting="same_kind") for name, dtype in _ARRAYS.items()}
     except FileNotFoundError:
         raise RecordingError(f"No recording at {path}. Check the path.") from None
     except Exception as error:  # damaged bytes make numpy and zlib raise a dozen kinds

@@ -87,9 +87,9 @@ def write_report(path: Path, title: str, sections: Sequence[Section], *, footer:
     page = report_html(title, sections, footer=footer).encode("utf-8", errors="replace")
     try:
         return write_atomically(Path(path), lambda part: part.write_bytes(page))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ExportError(
-            f"report not written: expected a writable file name, got '{path}' ({error.strerror or error}). "
+            f"report not written: expected a writable file name, got '{path}' ({getattr(error, 'strerror', None) or error}). "
             "Choose another folder or free some space."
         ) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlm_analysis.errors import PromptError, StrataError
 from vlm_analysis.evaluation import Evaluation, open_evaluation, save_evaluation
 from vlm_analysis.masks import PruneMask, open_mask, save_mask
 from vlm_analysis.prompts import PromptSet, open_prompts, write_prompts
@@ -14,9 +15,9 @@ from vlm_analysis.workspace import Item, Workspace
 
 def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str) -> Item:
     """Save a prompt set; the same prompts saved before under this name come back as that item."""
-    known = [item for item in workspace.items("prompts") if item.prompts == prompts.fingerprint and item.name == name]
-    if known:
-        return known[0]
+    for item in workspace.items("prompts"):
+        if item.prompts == prompts.fingerprint and item.name == name and _is_whole(item):
+            return item
     details = {"n": len(prompts), "domains": list(prompts.domains)}
 
     def write(path: Path) -> None:
@@ -63,8 +64,26 @@ def keep_evaluation(workspace: Workspace, evaluation: Evaluation, name: str) -> 
     return workspace.save("evaluations", name, write, details=details, **belongs)
 
 
+def _is_whole(item: Item) -> bool:
+    try:
+        open_item(item)
+    except StrataError:
+        return False
+    return True
+
+
+def _open_saved_prompts(item: Item) -> PromptSet:
+    prompts = open_prompts(item.path)
+    if prompts.fingerprint != item.prompts:
+        lost = "; ".join(f"row {problem.row}: {problem.message}" for problem in prompts.problems[:3])
+        raise PromptError(
+            f"The saved prompt set {item.name!r} is damaged: expected {item.details.get('n', '?')} prompts as they were saved, "
+            f"got {len(prompts)} that differ. {lost} Save it again from its source."
+        )
+    return prompts
+
+
 _OPENERS = {
-    "prompts": open_prompts,
     "recordings": open_recording,
     "masks": open_mask,
     "evaluations": open_evaluation,
@@ -77,4 +96,4 @@ def open_item(item: Item) -> Any:
     Raises:
         StrataError: the file behind it is missing or damaged.
     """
-    return _OPENERS[item.kind](item.path)
+    return _open_saved_prompts(item) if item.kind == "prompts" else _OPENERS[item.kind](item.path)

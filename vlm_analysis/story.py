@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,8 @@ def _similarity(story: Story) -> Section:
     text = (
         f"The brighter a cell, the less its layer changes what it is given (cosine of layer input and output, mean over "
         f"{recording.n_prompts} prompts): layers {_listed(order[:3])} change it least, "
-        f"layers {_listed(order[-2:])} change it most."
+        f"layers {_listed(order[::-1][:2])} change it most. P marks layers that should stay: the first, the last, and those "
+        f"after which the model adds vision features."
     )
     figure = similarity_heatmap(rows, recording.domain_names, protected=recording.model.protected)
     return Section("How much each decoder layer changes its input", text, figure)
@@ -122,10 +122,13 @@ def _strips(story: Story) -> Section:
     from vlm_analysis.figures import mask_strips
 
     masks = [(name, mask.dropped) for name, mask in story.masks.items()]
-    common = set.intersection(*(set(dropped) for _, dropped in masks))
+    common = set.intersection(*(set(dropped) for name, dropped in masks if name != RANDOM))
     agreed = f"all agree on {_layers(sorted(common))}" if common else "no layer is chosen by all of them"
     budget = story.shown[1].budget
-    text = f"What each ranking would drop at a budget of {budget} layers: {agreed}."
+    text = (
+        f"What each ranking would drop at a budget of {budget} layers; random aside, {agreed}. A domain's ranking drops first "
+        f"what changes that domain's prompts least; block influence, what changes all prompts least."
+    )
     figure = mask_strips(masks, story.recording.n_layers, protected=story.recording.model.protected)
     return Section("Candidate masks", text, figure)
 
@@ -134,14 +137,26 @@ def _retention(story: Story) -> Section:
     from vlm_analysis.figures import retention_curve
 
     method, mask = story.shown
-    rows = story.curve[(story.curve["method"] == method) & (story.curve["budget"] == mask.budget)]
-    kept = " and ".join(f"{row.value:.0%} of its {row.domain} answers" for row in rows.itertuples())
-    chance = story.curve[(story.curve["method"] == RANDOM) & (story.curve["budget"] == mask.budget)]["value"].mean()
-    text = (
-        f"Without {mask.budget} of {mask.n_layers} layers, chosen by “{method}”, the model keeps {kept}; dropping as many at "
-        f"random keeps {chance:.0%} on average. Bars are 90 % intervals over prompts, the grey band is the range of the random draws."
+    here = story.curve[story.curve["budget"] == mask.budget].set_index(["method", "domain"])["value"]
+    kept = " and ".join(
+        f"{_share(here[method, domain])} of its {domain} answers (random: {_share(here[RANDOM, domain])})"
+        for domain in story.recording.domain_names
     )
-    return Section("Retention over the number of dropped layers", text, retention_curve(story.curve))
+    best = "; ".join(f"{domain}: {_best(here, domain)}" for domain in story.recording.domain_names)
+    text = (
+        f"Without {mask.budget} of {mask.n_layers} layers, chosen by “{method}”, the model keeps {kept}. Best ranking at this "
+        f"budget: {best}. Bars are 90 % intervals over prompts, the grey band is the range of the random draws; above 1 the "
+        f"pruned model answers more prompts than the dense one."
+    )
+    return Section("Retention over the number of dropped layers", text, retention_curve(story.curve, y_max=1.15))
+
+
+def _best(here: pd.Series, domain: str) -> str:
+    """Return the method, or methods, that keep most of a domain."""
+    values = here.xs(domain, level="domain").drop(RANDOM)
+    if values.isna().all():
+        return "not defined"
+    return _joined([str(name) for name in values.index[values == values.max()]])
 
 
 def _damage(story: Story) -> Section:
@@ -164,7 +179,12 @@ def _broken(story: Story) -> Section:
     if story.examples.empty:
         return Section("What broke", text)
     names = {"dense": "dense model (the reference answer)", "pruned": "pruned model"}
-    return Section("What broke", text + " Some of them:", table=story.examples.rename(columns=names))
+    part = "They are:" if len(story.examples) == int(both.sum()) else f"{len(story.examples)} of them:"
+    return Section("What broke", f"{text} {part}", table=story.examples.rename(columns=names))
+
+
+def _share(value: float) -> str:
+    return "an unknown share (the dense model gives none exactly)" if np.isnan(value) else f"{value:.0%}"
 
 
 def _layers(layers: Any) -> str:
@@ -172,8 +192,11 @@ def _layers(layers: Any) -> str:
 
 
 def _listed(layers: Any) -> str:
-    names = [str(int(layer)) for layer in layers]
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names else "none"
+    return _joined([str(int(layer)) for layer in layers]) or "none"
+
+
+def _joined(words: list[str]) -> str:
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -214,13 +237,18 @@ def open_story(path: Path, recording: Recording) -> Story:
         return Story(
             recording=recording,
             masks={name: mask_from_json(json.dumps(mask)) for name, mask in content["masks"].items()},
-            curve=pd.read_json(StringIO(json.dumps(content["curve"])), orient="split"),
-            examples=pd.read_json(StringIO(json.dumps(content["examples"])), orient="split", dtype=False),
+            curve=_table(content["curve"], CURVE_COLUMNS).astype({"value": float, "low": float, "high": float}),
+            examples=_table(content["examples"], EXAMPLE_COLUMNS),
             dense=evaluation_from_json(content["dense"], "the dense evaluation"),
             pruned=evaluation_from_json(content["pruned"], "the pruned evaluation"),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise EvaluationError(f"{Path(path).name} is not a whole demo result: {error}. Run the demo again.") from error
+
+
+def _table(content: dict[str, Any], columns: tuple[str, ...]) -> pd.DataFrame:
+    """Return a saved table with its texts as they were: pandas' own reader would make "007" a number."""
+    return pd.DataFrame(content["data"], columns=list(columns))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -230,8 +258,10 @@ def _read(path: Path) -> dict[str, Any]:
             raise EvaluationError(
                 f"{Path(path).name} is not a demo result of version {SCHEMA_VERSION}. Run the demo again."
             )
+        if not content["masks"]:
+            raise EvaluationError(f"{Path(path).name} is not a whole demo result: it has no mask. Run the demo again.")
         return dict(content)
     except StrataError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EvaluationError(f"{Path(path).name} is not a whole demo result: {error}. Run the demo again.") from error

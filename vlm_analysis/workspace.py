@@ -53,6 +53,7 @@ _DENIED = ("a folder without write permission", "Change its permissions, or set 
 _REASONS: dict[int | None, tuple[str, str]] = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
     errno.EACCES: _DENIED,
     errno.EPERM: _DENIED,
     errno.EROFS: ("a read-only file system", "Set STRATA_HOME to a folder on a disk that can be written."),
@@ -267,9 +268,9 @@ class Workspace:
 
 def clean_name(name: str) -> str:
     """The name as it may stand on a screen: one line without control characters, 1 to 120 characters."""
-    one_line = " ".join(_REORDERING.sub("", name).split())
-    visible = "".join(c for c in one_line if unicodedata.category(c) not in ("Cc", "Cs"))
-    return visible[:NAME_LIMIT].strip() or "untitled"
+    plain = (" " if c.isspace() else c for c in _REORDERING.sub("", name))  # before the other controls go
+    visible = "".join(c for c in plain if unicodedata.category(c) not in ("Cc", "Cs"))
+    return " ".join(visible.split())[:NAME_LIMIT].strip() or "untitled"
 
 
 def _is_id(text: object) -> bool:

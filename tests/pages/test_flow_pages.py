@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,14 +12,17 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from vlm_analysis.errors import ModelError
 from vlm_analysis.evaluate import evaluate
 from vlm_analysis.masks import PruneMask, mask_to_json
 from vlm_analysis.models import LoadedModel
+from vlm_analysis.progress import no_progress
 from vlm_analysis.prompts import PromptSet
 from vlm_analysis.record import record
 from vlm_analysis.recording import ModelInfo
 from vlm_analysis.stored import keep_evaluation, keep_mask, keep_prompts, keep_recording
-from vlm_analysis.ui.session import model_slot, workspace
+from vlm_analysis.ui.session import last_choices, model_slot, runner, workspace
+from vlm_analysis.ui.work import record_work
 
 OpenPage = Callable[[str], AppTest]
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,7 +227,7 @@ def test_prune_and_evaluate_shows_what_broke(stocked):
     while len(workspace().items("evaluations")) == before and time.monotonic() < end:
         time.sleep(0.05)
     wait_for(at, "What broke")
-    assert {metric.label for metric in at.metric} == {"Retention, general", "Retention, math"}
+    assert {metric.label for metric in at.metric} == {"Retention, general (n = 3)", "Retention, math (n = 3)"}
 
 
 def test_both_models_answer_side_by_side(stocked):
@@ -286,3 +290,66 @@ def test_damaged_recording_is_one_message_and_not_a_crash(stocked):
     at = AppTest.from_file(str(ROOT / "pages/3_similarity.py"), default_timeout=30).run()
     assert not at.exception
     assert "is not a whole recording" in words(at)
+
+
+def test_job_started_for_one_model_does_not_run_on_the_next(stocked, tmp_path):
+    load_bundled(stocked)
+    prompts = workspace().items("prompts")[0]
+    work = record_work(prompts, "a recording")
+    model_slot().info = replace(model_slot().info, fingerprint="another")
+    with pytest.raises(ModelError, match="no longer loaded"):
+        work(no_progress)
+
+
+def test_typo_in_a_model_folder_keeps_the_loaded_model(stocked, tmp_path):
+    load_bundled(stocked)
+    with pytest.raises(ModelError, match="No model at"):
+        model_slot().load(str(tmp_path / "nowhere"), {}, no_progress)
+    assert model_slot().loaded.n_layers == 16
+
+
+def test_different_requests_of_one_kind_are_both_done(stocked):
+    gate = threading.Event()
+    runner().submit("hold", "Holding", lambda progress: gate.wait(30))
+    ids = {runner().submit("evaluate", name, lambda progress: None, dedupe=repr((name,))) for name in ("a", "b", "a")}
+    gate.set()
+    assert len(ids) == 2
+
+
+def test_refresh_keeps_the_chosen_prompts_and_the_edited_mask(stocked, few):
+    home = workspace()
+    chosen_set = home.items("prompts")[0]
+    at = stocked("pages/4_masks.py")
+    at.pills(key="mask_pills").select(6)
+    ran(at)
+    choices = last_choices()
+    choices["prompts"] = chosen_set.id
+    keep_prompts(home, few[:2], "newer")
+    fresh = stocked("pages/4_masks.py")  # a refresh is a new session
+    assert fresh.session_state["mask"] == [6]
+    assert "a few" in words(stocked("app.py"))
+
+
+def test_last_layer_cannot_be_dropped(stocked):
+    at = stocked("pages/4_masks.py")
+    at.toggle(key="mask_unprotect").set_value(True)
+    ran(at)
+    at.pills(key="mask_pills").set_value(list(range(16)))
+    ran(at)
+    assert len(at.session_state["mask"]) < 16
+
+
+def test_domain_named_like_a_column_is_drawn(open_page, loaded, few):
+    open_page("app.py")
+    odd = PromptSet(replace(prompt, domain={"math": "layer", "general": "n"}[prompt.domain]) for prompt in few)
+    keep_recording(workspace(), record(loaded, odd), "odd")
+    assert not open_page("pages/3_similarity.py").error
+
+
+def test_damaged_dense_evaluation_is_named_and_does_not_block(stocked):
+    for item in workspace().items("evaluations"):
+        if not item.details["dropped"]:
+            item.path.write_bytes(item.path.read_bytes()[:50])
+    at = stocked("pages/5_evaluate.py")
+    assert "is not a whole evaluation" in words(at)
+    assert list(at.dataframe[0].value["domain"]) == ["math", "general"]

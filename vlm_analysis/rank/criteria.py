@@ -124,6 +124,8 @@ def score_layers(
         raise MaskError(f"Unknown criterion: expected one of {list(CRITERIA)}, got {criterion!r}.")
     if not 0 <= weight <= 1:
         raise MaskError(f"The weight of the target must lie in [0, 1], got {weight!r}.")
+    if seed < 0:
+        raise MaskError(f"The seed must be a whole number of at least 0, got {seed!r}.")
     row = CRITERIA[criterion]
     options: dict[str, Any] = {"token_group": token_group, "recording_prompts": recording.prompts}
     if row.values is None:

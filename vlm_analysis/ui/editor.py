@@ -10,6 +10,7 @@ from vlm_analysis.masks import STRATEGIES, PruneMask, make_mask
 from vlm_analysis.rank import CRITERIA, LayerScores, score_layers
 from vlm_analysis.recording import Recording
 from vlm_analysis.story import domain_rows
+from vlm_analysis.ui.session import last_choices
 from vlm_analysis.ui.text import escaped, layer_list
 
 HEATMAP, PILLS = "mask_heatmap", "mask_pills"
@@ -17,11 +18,11 @@ MOST_UNDO = 100
 
 
 def begin_editing(recording: Recording) -> None:
-    """Start an empty mask, unless one of the same model is being edited."""
+    """Start with the mask last edited for this model, also after a refresh; an empty one where there is none."""
     if st.session_state.get("mask_model") != recording.model:
-        st.session_state.update(
-            mask=[], mask_undo=[], mask_redo=[], mask_name="", mask_notes="", mask_model=recording.model
-        )
+        kept = list(last_choices().get(f"mask:{recording.model.fingerprint}", []))
+        st.session_state.update(mask=kept, mask_undo=[], mask_redo=[], mask_name="", mask_notes="")
+        st.session_state.update(mask_model=recording.model, mask_origin={})
 
 
 def take_mask(mask: PruneMask) -> None:
@@ -34,24 +35,32 @@ def set_mask(layers: list[int] | tuple[int, ...]) -> None:
     """Change the mask, remembering the old one for undo; locked layers never enter it."""
     locked = st.session_state.mask_model.locked
     new = sorted(set(layers) - set(locked))
+    if len(new) == st.session_state.mask_model.n_layers:
+        st.toast("At least one layer must stay.", icon=":material/block:")
+        return
     if new != st.session_state.mask:
         st.session_state.mask_undo = [*st.session_state.mask_undo, st.session_state.mask][-MOST_UNDO:]
         st.session_state.mask_redo = []
-        st.session_state.mask = new
+        _put(new)
+
+
+def _put(layers: list[int]) -> None:
+    st.session_state.mask = layers
+    last_choices()[f"mask:{st.session_state.mask_model.fingerprint}"] = layers
 
 
 def undo() -> None:
     """Go back to the mask before the last change."""
     if st.session_state.mask_undo:
         st.session_state.mask_redo.append(st.session_state.mask)
-        st.session_state.mask = st.session_state.mask_undo.pop()
+        _put(st.session_state.mask_undo.pop())
 
 
 def redo() -> None:
     """Take the last undo back."""
     if st.session_state.mask_redo:
         st.session_state.mask_undo.append(st.session_state.mask)
-        st.session_state.mask = st.session_state.mask_redo.pop()
+        _put(st.session_state.mask_redo.pop())
 
 
 def toggle_points(points: list[dict[str, object]]) -> None:
@@ -61,6 +70,11 @@ def toggle_points(points: list[dict[str, object]]) -> None:
     if not st.session_state.get("mask_unprotect"):
         open_layers -= set(model.protected)
     clicked = {int(str(point["x"])) for point in points if str(point.get("x", "")).isdigit()}
+    if clicked - open_layers:
+        st.toast(
+            f"Layer {layer_list(sorted(clicked - open_layers))} is protected. Unlock it below the heatmap.",
+            icon=":material/lock:",
+        )
     set_mask(sorted(set(st.session_state.mask) ^ (clicked & open_layers)))
 
 
@@ -69,9 +83,8 @@ def _heatmap_clicked() -> None:
     toggle_points(st.session_state[HEATMAP]["selection"]["points"])
 
 
-@st.fragment
 def editor(recording: Recording, group: str) -> None:
-    """Draw heatmap, pills and buttons; a toggle redraws only this part."""
+    """Draw heatmap, pills and buttons."""
     from vlm_analysis.figures import similarity_heatmap
 
     model, dropped = recording.model, list(st.session_state.mask)
@@ -87,6 +100,7 @@ def editor(recording: Recording, group: str) -> None:
     st.plotly_chart(
         figure, key=HEATMAP, on_select=_heatmap_clicked, selection_mode="points", config={"displayModeBar": False}
     )
+    st.caption("Click a cell to drop its layer, or to take it back. P marks protected layers.")
     left, middle, right, state = st.columns([1, 1, 1, 4], vertical_alignment="center")
     left.button("Undo", icon=":material/undo:", on_click=undo, disabled=not st.session_state.mask_undo, width="stretch")
     middle.button(
@@ -190,6 +204,7 @@ def score_picture(recording: Recording, group: str) -> None:
     except StrataError as error:
         st.caption(escaped(error))
         return
+    free = [layer for layer in range(recording.n_layers) if layer not in recording.model.protected]
     figure = score_bars(
         scores.values,
         scores.spread,
@@ -197,12 +212,22 @@ def score_picture(recording: Recording, group: str) -> None:
         st.session_state.mask,
         recording.model.protected,
         y_title=CRITERIA[criterion].title,
+        scale=_reach(scores, free),
     )
     st.plotly_chart(figure, key="score-bars", config={"displayModeBar": False})
     st.caption(
-        f"{CRITERIA[criterion].formula}; the {scores.drop} go first. Bars: standard deviation when the prompts are drawn "
+        f"{CRITERIA[criterion].formula}; the {scores.drop} go first. The axis fits the layers that may go. "
+        f"Whiskers: standard deviation when the prompts are drawn "
         f"again with replacement, within each domain. {_apart(scores)}"
     )
+
+
+def _reach(scores: LayerScores, free: list[int]) -> tuple[float, float] | None:
+    """Return the ends of the axis that show the layers that may go with their spread; protected ones may reach beyond."""
+    ends = np.concatenate([scores.values[free] - scores.spread[free], scores.values[free] + scores.spread[free], [0.0]])
+    ends = ends[np.isfinite(ends)]
+    low, high = float(ends.min()), float(ends.max())
+    return (low, high + 0.05 * (high - low)) if high > low else None
 
 
 def _apart(scores: LayerScores) -> str:

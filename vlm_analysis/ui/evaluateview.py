@@ -7,21 +7,22 @@ from concurrent.futures import CancelledError
 import pandas as pd
 import streamlit as st
 
-from vlm_analysis.errors import StrataError
+from vlm_analysis.errors import PromptError, StrataError
 from vlm_analysis.evaluation import METRICS, Evaluation, retention, retention_interval
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.prompts import Prompt, PromptSet
 from vlm_analysis.story import outcome_frame
-from vlm_analysis.ui.pickers import open_or_stop
-from vlm_analysis.ui.session import workspace
+from vlm_analysis.ui.drafts import preview
+from vlm_analysis.ui.session import opened, workspace
 from vlm_analysis.ui.text import METRIC_HELP, METRIC_TITLES, escaped, layer_list
 from vlm_analysis.ui.work import ask_both, find_dense
+from vlm_analysis.workspace import Item
 
 
 def outcome(evaluation: Evaluation) -> Evaluation | None:
     """Draw the scores per domain beside the dense model's; returns the dense evaluation where it is saved."""
     item = find_dense(workspace(), evaluation.model.fingerprint, evaluation.prompts)
-    dense = None if item is None else open_or_stop(item)
+    dense = None if item is None else _open_dense(item)
     responses = int((evaluation.by_prompt["answer_source"] != "given").sum())
     st.text(
         f"{evaluation.model.name} ({evaluation.model.fingerprint[:8]}) without layers {layer_list(evaluation.mask.dropped)}: "
@@ -42,13 +43,23 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
     return dense
 
 
+def _open_dense(item: Item) -> Evaluation | None:
+    """Return the saved dense evaluation; a damaged one is named, and the next evaluation replaces it."""
+    try:
+        dense: Evaluation = opened(item)
+    except StrataError as error:
+        st.warning(escaped(error))
+        return None
+    return dense
+
+
 def _retention_cards(evaluation: Evaluation, dense: Evaluation) -> None:
-    kept = retention(evaluation, dense)
+    kept, counts = retention(evaluation, dense), dense.by_domain["n"].to_dict()
     columns = st.columns(min(4, len(kept)))
     for index, (domain, share) in enumerate(kept.items()):
         low, high = retention_interval(evaluation, dense, str(domain))
         columns[index % len(columns)].metric(
-            f"Retention, {escaped(domain)}",
+            f"Retention, {escaped(domain)} (n = {counts[domain]})",
             "not defined" if pd.isna(share) else f"{share:.0%}",
             None if pd.isna(low) else f"90 % interval {low:.0%} to {high:.0%}",
             delta_color="off",
@@ -112,7 +123,7 @@ def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet
     )
 
 
-def side_by_side(prompts: PromptSet, mask: PruneMask) -> None:
+def side_by_side(prompts: PromptSet, prompts_id: str, mask: PruneMask) -> None:
     """Draw one prompt with the answers of the dense and the pruned model, asked on a click."""
     st.subheader("Ask both")
     left, right = st.columns([1, 2])
@@ -120,14 +131,21 @@ def side_by_side(prompts: PromptSet, mask: PruneMask) -> None:
         "Prompt",
         range(len(prompts)),
         format_func=lambda at: f"{prompts[at].id} · {prompts[at].question[:60]}",
-        key="ask_prompt",
+        key=f"ask_prompt:{prompts_id}",
     )
     prompt = prompts[index]
-    for image in prompt.load_images():
-        left.image(image, width=192)
+    for number, name in enumerate(prompt.image_hashes):
+        try:
+            left.image(preview(name, prompt, number), width=192 if number == 0 else 96)
+        except PromptError as error:
+            left.error(escaped(error))
     with right.form("ask", border=False):
         question = st.text_area(
-            "Question", prompt.question, key=f"ask_question:{prompt.id}", max_chars=2000, help="Change it as you like."
+            "Question",
+            prompt.question,
+            key=f"ask_question:{prompts_id}:{prompt.id}",
+            max_chars=2000,
+            help="Change it as you like.",
         )
         asked = st.form_submit_button("Ask both", icon=":material/compare_arrows:")
     if asked:

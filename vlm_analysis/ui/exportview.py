@@ -33,8 +33,9 @@ def shortened(path: Path) -> str:
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
-def manifest_view(manifest: Manifest) -> None:
-    """Draw what was written and how it was checked."""
+def manifest_view(manifest: Manifest, folder: Path) -> None:
+    """Draw what was written, where, and how it was checked."""
+    st.text(f"Written to {shortened(folder.expanduser())}")
     if manifest.verified:
         st.success(
             f"Loaded again by plain transformers {manifest.transformers_version}: every logit over {manifest.probe_tokens} tokens of "
@@ -59,7 +60,8 @@ def manifest_view(manifest: Manifest) -> None:
     )
     right.metric("Dropped", layer_list(manifest.dropped))
     st.code(
-        "from transformers import AutoModelForImageTextToText\nmodel = AutoModelForImageTextToText.from_pretrained(FOLDER)",
+        f"from transformers import AutoModelForImageTextToText\n"
+        f"model = AutoModelForImageTextToText.from_pretrained({str(folder.expanduser())!r})",
         language="python",
     )
     with st.expander("Manifest"):

@@ -15,9 +15,9 @@ from vlm_analysis.ui.text import duration, escaped
 POLL_S = 1.0
 
 
-def start(kind: str, label: str, work: Callable[[Progress], Any]) -> None:
-    """Start a job as a button's callback; a double click or a second tab joins the one that is there."""
-    st.session_state[f"job:{kind}"] = runner().submit(kind, label, work, dedupe=kind)
+def start(kind: str, label: str, work: Callable[[Progress], Any], *asked: object) -> None:
+    """Start a job as a button's callback; a double click, or a second tab that asks for the same, joins the one there."""
+    st.session_state[f"job:{kind}"] = runner().submit(kind, label, work, dedupe=repr(asked))
 
 
 def cancel(job_id: str) -> None:
@@ -69,9 +69,7 @@ def _draw(view: JobView, kind: str) -> None:
             with st.expander("For a bug report"):
                 st.code(view.traceback)
     elif view.status == "cancelled":
-        st.warning(
-            f"{escaped(view.label)}: cancelled after {duration(view.elapsed_s)}. Nothing was saved; the model is as it was."
-        )
+        st.warning(f"{escaped(view.label)}: cancelled after {duration(view.elapsed_s)}. It left no result.")
 
 
 def _progress_text(view: JobView) -> str:

@@ -78,6 +78,5 @@ def details(info: ModelInfo) -> None:
     rows = [(layer, "protected: may be unlocked", reason) for layer, reason in info.protected.items()]
     rows += [(layer, "locked", reason) for layer, reason in info.locked.items()]
     frame = pd.DataFrame(sorted(rows), columns=["layer", "level", "why"])
-    st.dataframe(
-        frame, hide_index=True, width="stretch", column_config={"layer": st.column_config.NumberColumn(width="small")}
-    )
+    config = {"layer": st.column_config.NumberColumn(width="small"), "why": st.column_config.TextColumn(width="large")}
+    st.dataframe(frame, hide_index=True, width="stretch", row_height=64, column_config=config)

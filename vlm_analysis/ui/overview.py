@@ -9,15 +9,16 @@ from streamlit.errors import StreamlitPageNotFoundError
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.ui.jobs import current, job_panel, start
-from vlm_analysis.ui.session import choose, chosen, model_slot, workspace
+from vlm_analysis.ui.pickers import pick_item
+from vlm_analysis.ui.session import choose, chosen, model_slot, take_result, workspace
 from vlm_analysis.ui.text import escaped, layer_list
-from vlm_analysis.ui.work import demo_work, open_saved_story, story_html
+from vlm_analysis.ui.work import demo_work, open_saved_story, story_html, story_work
 from vlm_analysis.workspace import Item
 
 if TYPE_CHECKING:
     from vlm_analysis.story import Story
 
-DEMO = "demo"
+DEMO, OWN = "demo", "story"
 
 
 def stages() -> None:
@@ -75,14 +76,41 @@ def demo_card() -> None:
         job_panel(DEMO)
 
 
+def own_story_card() -> None:
+    """Draw the button that tells the same story of the loaded model on the prompts in use."""
+    info, prompts = model_slot().info, chosen("prompts")
+    if info is None or prompts is None:
+        return
+    about, busy = f"{info.name} on {prompts.name}", (view := current(OWN)) is not None and view.active
+    with st.container(border=True):
+        left, right = st.columns([3, 1], vertical_alignment="center")
+        left.markdown(
+            f"**The same with your own.** Compares the rankings on **{escaped(about)}**: records, drops 1 to half of the layers "
+            "by each ranking, and measures what breaks."
+        )
+        right.button(
+            "Tell its story",
+            icon=":material/auto_stories:",
+            on_click=start,
+            args=(OWN, f"Story of {about}", story_work(prompts), prompts.id, info.fingerprint),
+            disabled=busy,
+            width="stretch",
+            help="About fifty evaluations of the prompts; on a large model that takes long. Cancel at any time.",
+        )
+        job_panel(OWN)
+
+
 def story_view() -> None:
-    """Draw the newest demo result, or say that there is none yet."""
-    item = _story_item()
+    """Draw the story chosen, or say that there is none yet."""
+    from vlm_analysis.story import story_sections
+
+    for job in (DEMO, OWN):
+        if (made := take_result(job)) is not None:
+            _go_on_with(made)
+    item = pick_item("stories", "Story", "The demo's and your own. Each opens without the model.")
     if item is None:
         st.caption("No result yet. Try the demo, or start with a model of your own on the Model page.")
         return
-    from vlm_analysis.story import story_sections
-
     try:
         story = _opened_story(item.id, str(workspace().root), item)
     except StrataError as error:
@@ -107,16 +135,18 @@ def story_view() -> None:
             if section.figure is not None:
                 st.plotly_chart(section.figure, key=f"story-{index}", config={"displayModeBar": False})
             if section.table is not None:
-                st.dataframe(section.table, hide_index=True, width="stretch")
+                widths = {name: st.column_config.TextColumn(width="medium") for name in section.table.columns[1:]}
+                st.dataframe(section.table, hide_index=True, width="stretch", row_height=64, column_config=widths)
+
+
+def _go_on_with(story: Item) -> None:
+    """Work with a story that was just made, and with its recording, mask and evaluation on the other pages."""
+    choose("stories", story)
+    for kind, item_id in story.details.items():
+        if (part := workspace().find(kind, str(item_id))) is not None:
+            choose(kind, part)
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _opened_story(item_id: str, root: str, _item: Item) -> Story:
     return open_saved_story(workspace(), _item)
-
-
-def _story_item() -> Item | None:
-    view = current(DEMO)
-    if view is not None and view.status == "done" and isinstance(view.result, Item):
-        choose("stories", view.result)
-    return chosen("stories")

@@ -40,10 +40,28 @@ class ModelSlot:
             raise ModelError("No model is loaded. Load one on the Model page.")
         return self._loaded
 
-    def load(self, source: str, options: dict[str, Any], on_progress: Progress) -> LoadedModel:
-        """Unload what is there, then load; the garbage collector is told to leave the library's objects alone."""
-        from vlm_analysis.models import load_model
+    def expected(self, fingerprint: str) -> LoadedModel:
+        """Return the loaded model if it is still the one a job was started for.
 
+        Raises:
+            ModelError: another model was loaded, or this one unloaded, while the job waited.
+        """
+        if self.info is None or self.info.fingerprint != fingerprint:
+            raise ModelError(
+                "The model this was started for is no longer loaded. Load it again, or start anew with the one there."
+            )
+        return self.loaded
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the loaded model's fingerprint, "" where there is none."""
+        return "" if self.info is None else self.info.fingerprint
+
+    def load(self, source: str, options: dict[str, Any], on_progress: Progress) -> LoadedModel:
+        """Check the source, unload what is there, then load; the garbage collector is told to leave its objects alone."""
+        from vlm_analysis.models import check_source, load_model
+
+        check_source(source, revision=options.get("revision"), trust_remote_code=bool(options.get("trust_remote_code")))
         self.unload()
         self._loaded = load_model(source, **options, on_progress=on_progress)
         self.info = self._loaded.info
@@ -95,26 +113,41 @@ def opened(item: Item) -> Any:
     return _opened(item.kind, item.id, str(workspace().root), item)
 
 
+@st.cache_resource(show_spinner=False)
+def last_choices() -> dict[str, Any]:
+    """Return what the process remembers for sessions to come: a refresh is a new session, and must not change the work."""
+    return {}
+
+
 def choose(kind: str, item: Item) -> None:
-    """Make `item` the one this session works with."""
-    st.session_state[f"chosen:{kind}"] = item.id
+    """Make `item` the one this session works with, and the one a session after a refresh starts with."""
+    st.session_state[f"chosen:{kind}"] = last_choices()[kind] = item.id
 
 
 def chosen(kind: str) -> Item | None:
-    """Return the item this session works with: the one chosen, else the newest (after a refresh, in another tab)."""
-    found = workspace().find(kind, st.session_state.get(f"chosen:{kind}", ""))
-    return found or workspace().newest(kind)
+    """Return the item this session works with: the one chosen, else the last one chosen by anybody, else the newest."""
+    for item_id in (st.session_state.get(f"chosen:{kind}", ""), last_choices().get(kind, "")):
+        if (found := workspace().find(kind, item_id)) is not None:
+            break
+    else:
+        found = workspace().newest(kind)
+    if found is not None:
+        st.session_state[f"chosen:{kind}"] = found.id  # from now on this session's own, whatever others save
+    return found
+
+
+def take_result(job_kind: str) -> Item | None:
+    """Return the Item that this session's job of the kind made, once, when it is done."""
+    job_id = st.session_state.get(f"job:{job_kind}")
+    view = runner().get(job_id) if job_id else None
+    if view is None or view.status != "done" or st.session_state.get(f"taken:{job_kind}") == job_id:
+        return None
+    st.session_state[f"taken:{job_kind}"] = job_id
+    return view.result if isinstance(view.result, Item) else None
 
 
 def choose_result(kind: str, job_kind: str) -> None:
-    """After a job of this session ended, work with what it made (its result is an Item); once per job."""
-    job_id = st.session_state.get(f"job:{job_kind}")
-    view = runner().get(job_id) if job_id else None
-    if (
-        view
-        and view.status == "done"
-        and isinstance(view.result, Item)
-        and st.session_state.get(f"taken:{job_kind}") != job_id
-    ):
-        st.session_state[f"taken:{job_kind}"] = job_id
-        choose(kind, view.result)
+    """After a job of this session ended, work with what it made."""
+    made = take_result(job_kind)
+    if made is not None:
+        choose(kind, made)

@@ -76,9 +76,9 @@ def contrast(recording: Recording, group: str) -> None:
 def table(recording: Recording, group: str) -> None:
     """Draw the numbers, sortable, with a download."""
     frame = pd.DataFrame({name: recording.layer_similarity(name, group) for name in recording.domain_names})
-    frame.insert(0, "layer", range(recording.n_layers))
+    frame.index.name = "layer"
     with st.expander("The numbers"):
-        st.dataframe(frame, hide_index=True, width="stretch")
+        st.dataframe(frame, width="stretch")
         st.download_button(
-            "Download as CSV", frame.to_csv(index=False), f"layer-similarity-{group}.csv", "text/csv", on_click="ignore"
+            "Download as CSV", frame.to_csv(), f"layer-similarity-{group}.csv", "text/csv", on_click="ignore"
         )

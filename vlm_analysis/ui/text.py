@@ -27,8 +27,12 @@ GROUP_HELP = {
 
 
 def escaped(text: object) -> str:
-    """Return user text with everything that Streamlit's markdown would act on made harmless, for labels and messages."""
-    return re.sub(r"([\\`*_{}\[\]()#+.!|$:~<>-])", r"\\\1", str(text))
+    """Return user text with everything that Streamlit's markdown would act on made harmless, for labels and messages.
+
+    Links are recognised behind the escapes, so an invisible joiner breaks what they start with.
+    """
+    unlinked = re.sub(r"(?i)(://|@|\bwww(?=\.))", "\\1\u2060", str(text))
+    return re.sub(r"([\\`*_{}\[\]()#+.!|$:~<>&-])", r"\\\1", unlinked)
 
 
 def duration(seconds: float) -> str:

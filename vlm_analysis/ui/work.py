@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlm_analysis.errors import StrataError
 from vlm_analysis.evaluation import Evaluation
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.progress import Progress
@@ -40,26 +42,26 @@ def unload_work() -> Work:
 
 def record_work(prompts: Item, name: str) -> Work:
     """Record the prompts; returns the recording's Item."""
-    slot, shelf = model_slot(), workspace()
+    slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
 
     def work(progress: Progress) -> Item:
         from vlm_analysis.record import record
 
-        return keep_recording(shelf, record(slot.loaded, open_item(prompts), on_progress=progress), name)
+        return keep_recording(shelf, record(slot.expected(model), open_item(prompts), on_progress=progress), name)
 
     return work
 
 
 def evaluate_work(mask: PruneMask, prompts: Item) -> Work:
     """Evaluate the dense model, where that was not done yet, and the mask; returns the Item of the mask's evaluation."""
-    slot, shelf = model_slot(), workspace()
+    slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
 
     def work(progress: Progress) -> Item:
         from vlm_analysis.evaluate import evaluate
 
-        prompt_set = open_item(prompts)
+        loaded, prompt_set = slot.expected(model), open_item(prompts)
         dense = dense_evaluation(slot, shelf, prompt_set, prompts.name, progress)
-        made = evaluate(slot.loaded, prompt_set, mask, reference=dense, on_progress=progress)
+        made = evaluate(loaded, prompt_set, mask, reference=dense, on_progress=progress)
         return keep_evaluation(shelf, made, f"{mask.name or 'unnamed mask'} on {prompts.name}")
 
     return work
@@ -75,9 +77,20 @@ def dense_evaluation(
     if known is None:
         known = evaluate(slot.loaded, prompts, on_progress=progress)
         slot.dense[prompts.fingerprint] = known
-        if find_dense(shelf, known.model.fingerprint, known.prompts) is None:
-            keep_evaluation(shelf, known, f"dense model on {name}")
+        keep_dense(shelf, known, name)
     return known
+
+
+def keep_dense(shelf: Workspace, dense: Evaluation, name: str) -> None:
+    """Save a dense evaluation unless a whole one is there; a damaged one makes room."""
+    item = find_dense(shelf, dense.model.fingerprint, dense.prompts)
+    if item is not None:
+        try:
+            open_item(item)
+            return
+        except StrataError:
+            shelf.delete(item)
+    keep_evaluation(shelf, dense, f"dense model on {name}")
 
 
 def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item | None:
@@ -91,25 +104,26 @@ def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item
 
 
 def export_work(mask: PruneMask, folder: Path) -> Work:
-    """Export a checkpoint; returns the Manifest."""
-    slot = model_slot()
+    """Export a checkpoint; returns the Manifest and the folder."""
+    slot, model = model_slot(), model_slot().fingerprint
 
     def work(progress: Progress) -> Any:
         from vlm_analysis.export import export_checkpoint
 
-        return export_checkpoint(slot.loaded, mask, folder, on_progress=progress)
+        return export_checkpoint(slot.expected(model), mask, folder, on_progress=progress), folder
 
     return work
 
 
 def ask_both(prompt: Prompt, mask: PruneMask) -> tuple[str, str]:
     """Return the dense and the pruned response to one prompt; a running job lets it in between two of its prompts."""
-    slot = model_slot()
+    slot, model = model_slot(), model_slot().fingerprint
 
     def call() -> tuple[str, str]:
         from vlm_analysis.evaluate import respond
 
-        return respond(slot.loaded, prompt), respond(slot.loaded, prompt, mask)
+        loaded = slot.expected(model)
+        return respond(loaded, prompt), respond(loaded, prompt, mask)
 
     return runner().ask(call)
 
@@ -126,24 +140,40 @@ def demo_work() -> Work:
         if slot.info is None or slot.loaded.source != str(BUNDLED_FOLDER):
             slot.load("pocket-vl", {}, lambda done, total, message: progress(0, 1, message))
         prompts = open_prompts("general") + open_prompts("math")
-        keep_prompts(shelf, prompts, DEMO_PROMPTS)
+        kept = keep_prompts(shelf, prompts, DEMO_PROMPTS)
         story = compare(slot.loaded, prompts, on_progress=progress)
         slot.dense[prompts.fingerprint] = story.dense
-        return keep_story(shelf, story)
+        return keep_story(shelf, story, kept)
 
     return work
 
 
-def keep_story(shelf: Workspace, story: Story) -> Item:
+def story_work(prompts: Item) -> Work:
+    """Tell the story of the loaded model on a prompt set; returns its Item."""
+    slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
+
+    def work(progress: Progress) -> Item:
+        from vlm_analysis.pipeline import compare
+
+        loaded, prompt_set = slot.expected(model), open_item(prompts)
+        story = compare(loaded, prompt_set, on_progress=progress)
+        slot.dense[prompt_set.fingerprint] = story.dense
+        return keep_story(shelf, story, prompts)
+
+    return work
+
+
+def keep_story(shelf: Workspace, story: Story, prompts: Item) -> Item:
     """Save a story and what other pages can go on with: its recording, its mask and its two evaluations."""
     from vlm_analysis.story import save_story
 
-    recording = keep_recording(shelf, story.recording, f"{story.recording.model.name} on {DEMO_PROMPTS}")
+    about = f"{story.recording.model.name} on {prompts.name}"
+    recording = keep_recording(shelf, story.recording, about)
     method, mask = story.shown
-    keep_mask(shelf, replace(mask, name=f"{method}, {mask.budget} layers"))
-    if find_dense(shelf, story.dense.model.fingerprint, story.dense.prompts) is None:
-        keep_evaluation(shelf, story.dense, f"dense model on {DEMO_PROMPTS}")
-    keep_evaluation(shelf, story.pruned, f"{method}, {mask.budget} layers on {DEMO_PROMPTS}")
+    kept_mask = keep_mask(shelf, replace(mask, name=f"{method}, {mask.budget} layers"))
+    keep_dense(shelf, story.dense, prompts.name)
+    evaluation = keep_evaluation(shelf, story.pruned, f"{method}, {mask.budget} layers on {prompts.name}")
+    parts = {"prompts": prompts.id, "recordings": recording.id, "masks": kept_mask.id, "evaluations": evaluation.id}
     belongs = {
         "model": story.dense.model.fingerprint,
         "model_name": story.dense.model.name,
@@ -153,7 +183,7 @@ def keep_story(shelf: Workspace, story: Story) -> Item:
     def write(path: Path) -> None:
         save_story(story, path, recording_id=recording.id)
 
-    return shelf.save("stories", story.title, write, details={"recording": recording.id}, **belongs)
+    return shelf.save("stories", about, write, details=parts, **belongs)
 
 
 def open_saved_story(shelf: Workspace, item: Item) -> Story:
@@ -161,7 +191,7 @@ def open_saved_story(shelf: Workspace, item: Item) -> Story:
     from vlm_analysis.errors import WorkspaceError
     from vlm_analysis.story import open_story
 
-    recording = shelf.find("recordings", str(item.details.get("recording")))
+    recording = shelf.find("recordings", str(item.details.get("recordings")))
     if recording is None:
         raise WorkspaceError("The recording behind this demo result was deleted. Run the demo again.")
     return open_story(item.path, open_item(recording))
@@ -173,7 +203,12 @@ def story_html(story: Story) -> bytes:
     from vlm_analysis.story import story_sections
 
     info = story.recording.model
+    made = datetime.now(UTC).date().isoformat()
     footer = (
-        f"Made by Strata. Model {info.name}, fingerprint {info.fingerprint[:16]}; prompts {story.dense.prompts[:16]}."
+        f"Made by Strata on {made}. Model {info.name}, {info.fingerprint[:16]}; prompts {story.dense.prompts[:16]}."
     )
+    if info.name == "pocket-vl":
+        footer += (
+            " Pocket-VL is a small model trained on drawn pictures: findings on it say nothing about large models."
+        )
     return report_html(story.title, story_sections(story), footer=footer).encode("utf-8", errors="replace")
