@@ -11,13 +11,16 @@ import tempfile
 import time
 from pathlib import Path
 
+from playwright.sync_api import Page
+
 from tools.serving import chromium, idle, running_server
 
 REPEATS = 3
 
 
-def overview_and_demo() -> tuple[float, float]:
-    """Return seconds to the empty Overview of a fresh server, and from the click to the curves (torch still to import)."""
+def overview_demo_and_toggle() -> tuple[float, float, float]:
+    """Return seconds to the empty Overview of a fresh server, from the click to the curves (torch still to import), and
+    the median from a click on a layer of the mask editor to its redraw."""
     with tempfile.TemporaryDirectory() as home, chromium() as browser, running_server(Path(home)) as url:
         page = browser.new_page(base_url=url)
         start = time.perf_counter()
@@ -29,7 +32,20 @@ def overview_and_demo() -> tuple[float, float]:
         page.get_by_role("button", name="Try the demo").click()
         page.get_by_text("Retention over the number of dropped layers").wait_for(timeout=600_000)
         page.locator(".scatterlayer path.point").first.wait_for(state="attached")
-        return shown, time.perf_counter() - start
+        curves = time.perf_counter() - start
+        page.goto("/masks")
+        idle(page)
+        return shown, curves, median([toggle(page, layer, count) for count, layer in enumerate(range(2, 12), start=1)])
+
+
+def toggle(page: Page, layer: int, count: int) -> float:
+    """Return seconds from a click on a layer's number until the page says that `count` layers are dropped."""
+    page.wait_for_timeout(500)
+    button = page.get_by_test_id("stMain").get_by_role("button", name=str(layer), exact=True)
+    start = time.perf_counter()
+    button.click()
+    page.get_by_text(f"{count} of 16 layers dropped").wait_for()
+    return time.perf_counter() - start
 
 
 def dense_and_pruned() -> tuple[float, float]:
@@ -53,7 +69,7 @@ def median(values: list[float]) -> float:
 
 
 def main() -> None:
-    cold = [overview_and_demo() for _ in range(REPEATS)]
+    cold = [overview_demo_and_toggle() for _ in range(REPEATS)]
     warm = [dense_and_pruned() for _ in range(REPEATS)]
     dense, pruned = median([row[0] for row in warm]), median([row[1] for row in warm])
     print("| what | median s | least | most |")
@@ -61,6 +77,7 @@ def main() -> None:
     for name, values in (
         ("empty Overview, first visit", [row[0] for row in cold]),
         ("demo, click to curves, torch not yet imported", [row[1] for row in cold]),
+        ("mask toggle, click to redraw", [row[2] for row in cold]),
         ("dense evaluation, 90 prompts", [row[0] for row in warm]),
         ("one mask of 3 layers, 90 prompts", [row[1] for row in warm]),
     ):

@@ -27,12 +27,20 @@ editor(recording, group)
 save_form()
 go_on("pages/5_evaluate.py", "Go on to Evaluate")
 
-st.subheader("Candidates")
-made = candidates(recording, group)
-strips(made, recording)
-start_from(made, recording)
-score_picture(recording, group)
-
-st.subheader("Compare and open")
-compare_two(made, recording.n_layers)
-open_file(recording)
+candidate_tab, score_tab, compare_tab, file_tab = st.tabs(
+    ["Candidates", "Scores", "Compare two", "Open a file"], key="mask_tab", on_change="rerun"
+)
+if candidate_tab.open:
+    with candidate_tab:
+        made = candidates(recording, group)
+        strips(made, recording)
+        start_from(made, recording)
+if score_tab.open:
+    with score_tab:
+        score_picture(recording, group)
+if compare_tab.open:
+    with compare_tab:
+        compare_two(recording.n_layers)
+if file_tab.open:
+    with file_tab:
+        open_file(recording)

@@ -194,17 +194,25 @@ class TestMasksPage:
         assert (item.name, saved["notes"]) == ("my mask", "because")
         assert saved["provenance"]["started_from"]["criterion"] == "block-influence"
 
+    @staticmethod
+    def open_tab(at: AppTest, name: str) -> None:
+        at.session_state["mask_tab"] = name
+        ran(at)
+
     def test_mask_file_of_another_size_is_refused(self, at):
+        self.open_tab(at, "Open a file")
         at.file_uploader[0].upload("mask.json", mask_to_json(PruneMask(8, [2])).encode(), "application/json")
         ran(at)
         assert "The mask is for 8 layers" in at.error[0].value
 
     def test_file_that_is_no_mask_is_refused_in_words(self, at):
+        self.open_tab(at, "Open a file")
         at.file_uploader[0].upload("mask.json", b"\x00\xff{", "application/json")
         ran(at)
         assert "is not a mask" in at.error[0].value
 
     def test_mask_file_is_taken_on_a_click(self, at):
+        self.open_tab(at, "Open a file")
         at.file_uploader[0].upload("mask.json", mask_to_json(PruneMask(16, [3, 7])).encode(), "application/json")
         ran(at)
         next(button for button in at.button if button.label.startswith("Take its 2")).click()
@@ -214,7 +222,18 @@ class TestMasksPage:
     def test_difference_of_two_masks_is_said_in_words(self, at):
         at.pills(key="mask_pills").select(13)
         ran(at)
+        self.open_tab(at, "Compare two")
         assert "Only the first drops: 13" in words(at)
+
+    def test_scores_follow_the_target_chosen_for_the_candidates(self, at):
+        at.selectbox(key="candidate_target").set_value("general")
+        ran(at)
+        self.open_tab(at, "Scores")
+        at.selectbox(key="score_criterion").set_value("target-aware")
+        ran(at)
+        drawn = json.loads(at.get("plotly_chart")[-1].proto.spec)["data"]
+        assert len(drawn) > 0
+        assert at.session_state["candidate_target"] == "general"
 
 
 def test_prune_and_evaluate_shows_what_broke(stocked):

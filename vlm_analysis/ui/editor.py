@@ -13,7 +13,7 @@ from vlm_analysis.story import domain_rows
 from vlm_analysis.ui.session import last_choices
 from vlm_analysis.ui.text import escaped, layer_list
 
-HEATMAP, PILLS = "mask_heatmap", "mask_pills"
+HEATMAP, PILLS, CANDIDATES = "mask_heatmap", "mask_pills", "mask_candidates"
 MOST_UNDO = 100
 
 
@@ -22,7 +22,7 @@ def begin_editing(recording: Recording) -> None:
     if st.session_state.get("mask_model") != recording.model:
         kept = list(last_choices().get(f"mask:{recording.model.fingerprint}", []))
         st.session_state.update(mask=kept, mask_undo=[], mask_redo=[], mask_name="", mask_notes="")
-        st.session_state.update(mask_model=recording.model, mask_origin={})
+        st.session_state.update({"mask_model": recording.model, "mask_origin": {}, CANDIDATES: {}})
 
 
 def take_mask(mask: PruneMask) -> None:
@@ -145,6 +145,7 @@ def candidates(recording: Recording, group: str) -> dict[str, PruneMask]:
         list(STRATEGIES),
         format_func=lambda key: STRATEGIES[key].title,
         key="candidate_strategy",
+        persist_state="session",
         help="How scores become a mask",
     )
     budget = middle.slider(
@@ -153,13 +154,25 @@ def candidates(recording: Recording, group: str) -> dict[str, PruneMask]:
         max(2, free),
         min(3, free),
         key="candidate_budget",
+        persist_state="session",
         help=f"Of {model.n_layers}; {free} may go.",
     )
     target = right.selectbox(
-        "Target domain", recording.domain_names, key="candidate_target", help="The domain whose answers should survive."
+        "Target domain",
+        recording.domain_names,
+        key="candidate_target",
+        persist_state="session",
+        help="The domain whose answers should survive.",
     )
     weight = st.slider(
-        "Weight of the target in “Mixed”", 0.0, 1.0, 0.7, 0.05, key="candidate_weight", help="0.7 in arXiv:2603.20275."
+        "Weight of the target in “Mixed”",
+        0.0,
+        1.0,
+        0.7,
+        0.05,
+        key="candidate_weight",
+        persist_state="session",
+        help="0.7 in arXiv:2603.20275.",
     )
     made, refused = {}, []
     for criterion, row in CRITERIA.items():
@@ -171,6 +184,7 @@ def candidates(recording: Recording, group: str) -> dict[str, PruneMask]:
             refused.append(f"{row.title}: {error}")
     for reason in refused:
         st.caption(escaped(reason))
+    st.session_state[CANDIDATES] = made
     return made
 
 

@@ -10,7 +10,7 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.masks import PruneMask, mask_from_json
 from vlm_analysis.recording import ModelInfo, Recording
 from vlm_analysis.stored import keep_mask
-from vlm_analysis.ui.editor import take_mask
+from vlm_analysis.ui.editor import CANDIDATES, take_mask
 from vlm_analysis.ui.pickers import described, edited_mask, open_or_stop
 from vlm_analysis.ui.session import choose, workspace
 from vlm_analysis.ui.text import escaped, layer_list
@@ -68,13 +68,17 @@ def save_form() -> None:
             st.error(escaped(error))
 
 
-def compare_two(made: dict[str, PruneMask], n_layers: int) -> None:
-    """Draw the difference of two masks."""
+def compare_two(n_layers: int) -> None:
+    """Draw the difference of two masks: the edited one, the candidates as last drawn, the saved ones."""
     from vlm_analysis.figures import mask_strips
 
     edited, saved = edited_mask(), {item.id: item for item in _fitting(n_layers)}
     options: dict[str, PruneMask] = {} if edited is None else {"in the editor": edited}
-    options |= made | {key: PruneMask(n_layers, item.details.get("dropped", ())) for key, item in saved.items()}
+    options |= st.session_state.get(CANDIDATES, {})
+    options |= {key: PruneMask(n_layers, item.details.get("dropped", ())) for key, item in saved.items()}
+    if not options:
+        st.caption("There is nothing to compare yet.")
+        return
     keys = list(options)
 
     def words(key: str) -> str:
