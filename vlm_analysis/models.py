@@ -120,21 +120,13 @@ def load_model(
         ModelError: the source is missing, incomplete, no vision-language model, or does not fit into memory.
     """
     report = on_progress or no_progress
-    folder = _folder_of(source)
-    where, name = (str(folder), folder.name) if folder else (str(source), str(source))
-    options = {
-        "trust_remote_code": trust_remote_code,
-        "revision": revision or "main",
-        "local_files_only": folder is not None,
-    }
     target = _device(device)
     if max_vision_tokens is not None and max_vision_tokens < 1:
         raise ModelError(
             f"Images need vision tokens: expected max_vision_tokens of at least 1, got {max_vision_tokens}."
         )
     report(0, 4, "reading the configuration")
-    config = _guarded("configuration", name, lambda: AutoConfig.from_pretrained(where, **options))
-    _check_is_vlm(config, name)
+    where, name, options, config = _open_source(source, revision, trust_remote_code)
     report(1, 4, "building the processor")
     processor = _guarded("processor", name, lambda: _load_processor(where, config, options))
     report(2, 4, "reading the weights")
@@ -151,6 +143,13 @@ def load_model(
 
 def check_source(source: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> None:
     """Raise ModelError unless `source` has the configuration of a vision-language model; no weights are read."""
+    _open_source(source, revision, trust_remote_code)
+
+
+def _open_source(
+    source: str | Path, revision: str | None, trust_remote_code: bool
+) -> tuple[str, str, dict[str, Any], Any]:
+    """Return where a source lies, its name, the options to load it with, and its configuration, known to be of a VLM."""
     folder = _folder_of(source)
     where, name = (str(folder), folder.name) if folder else (str(source), str(source))
     options = {
@@ -158,7 +157,9 @@ def check_source(source: str | Path, *, revision: str | None = None, trust_remot
         "revision": revision or "main",
         "local_files_only": folder is not None,
     }
-    _check_is_vlm(_guarded("configuration", name, lambda: AutoConfig.from_pretrained(where, **options)), name)
+    config = _guarded("configuration", name, lambda: AutoConfig.from_pretrained(where, **options))
+    _check_is_vlm(config, name)
+    return where, name, options, config
 
 
 def model_fingerprint(model: Any, processor: Any, max_vision_tokens: int | None = None) -> str:
