@@ -54,6 +54,10 @@ class Encoded:
         members = {"vision": vision, "text": text, "answer": answer, "last": last, "all": vision | text}
         return np.stack([members[group] for group in TOKEN_GROUPS])
 
+    def token_counts(self) -> dict[str, int]:
+        """Return the number of tokens in each of `TOKEN_GROUPS`."""
+        return dict(zip(TOKEN_GROUPS, self.group_mask().sum(axis=1).tolist(), strict=True))
+
 
 def render_prompt(loaded: LoadedModel, prompt: Prompt) -> str:
     """Return the prompt's text as the model's chat template writes it, ready for the answer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -257,6 +258,18 @@ def test_both_models_answer_side_by_side(stocked):
     assert not at.error
     assert "Dense model" in words(at)
     assert "Without layers 5, 9" in words(at)
+
+
+def test_page_shows_what_the_model_is_given_with_its_tokens_by_group(stocked):
+    load_bundled(stocked)
+    at = stocked("pages/5_evaluate.py")
+    next(button for button in at.button if button.label == "Show what the model is given").click()
+    ran(at)
+    assert "<|vision_start|><|image_pad|><|vision_end|>" in at.code[0].value
+    counts = dict(re.findall(r"(\w+) (\d+)", next(text.value for text in at.text if text.value.startswith("Tokens:"))))
+    assert counts["vision"] == "16"  # a 64×64 image in patches of 8, merged by two
+    assert int(counts["all"]) == int(counts["vision"]) + int(counts["text"])
+    assert counts["last"] == "1"
 
 
 def test_mask_of_another_model_needs_one_deliberate_click(stocked):

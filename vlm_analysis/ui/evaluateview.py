@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from concurrent.futures import CancelledError
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from vlm_analysis.errors import PromptError, StrataError
 from vlm_analysis.evaluation import METRICS, Evaluation, retention, retention_interval
 from vlm_analysis.masks import PruneMask
+from vlm_analysis.progress import Cancelled
 from vlm_analysis.prompts import Prompt, PromptSet
 from vlm_analysis.story import outcome_frame
 from vlm_analysis.ui.drafts import preview
 from vlm_analysis.ui.session import opened, workspace
 from vlm_analysis.ui.text import METRIC_HELP, METRIC_TITLES, escaped, layer_list
-from vlm_analysis.ui.work import ask_both, find_dense
+from vlm_analysis.ui.work import ask_both, find_dense, see_prompt
 from vlm_analysis.workspace import Item
+
+T = TypeVar("T")
 
 
 def outcome(evaluation: Evaluation) -> Evaluation | None:
@@ -147,24 +153,47 @@ def side_by_side(prompts: PromptSet, prompts_id: str, mask: PruneMask) -> None:
             max_chars=2000,
             help="Change it as you like.",
         )
-        asked = st.form_submit_button("Ask both", icon=":material/compare_arrows:")
+        with st.container(horizontal=True):
+            asked = st.form_submit_button("Ask both", icon=":material/compare_arrows:")
+            seen = st.form_submit_button("Show what the model is given", icon=":material/visibility:")
     if asked:
         _ask(prompt, question, mask, right)
+    if seen:
+        _show_given(replace(prompt, question=question), right)
     if prompt.answer:
         right.caption("Reference answer")
         right.text(prompt.answer)
 
 
-def _ask(prompt: Prompt, question: str, mask: PruneMask, place: st.delta_generator.DeltaGenerator) -> None:
+def _answered(call: Callable[[], T], doing: str, place: DeltaGenerator) -> T | None:
+    """Return what a short question to the model gave; None where it failed, with the reason on the page."""
     try:
-        with place, st.spinner("Asking both models"):
-            dense, pruned = ask_both(Prompt(prompt.images, question, prompt.domain, prompt.id), mask)
+        with place, st.spinner(doing):
+            return call()
     except StrataError as error:
         place.error(escaped(error))
-        return
-    except (TimeoutError, CancelledError, RuntimeError) as error:
+    except (TimeoutError, Cancelled, RuntimeError) as error:
         place.error(f"No answer came: {escaped(error)}. Try again when the running job is done.")
+    return None
+
+
+def _show_given(prompt: Prompt, place: DeltaGenerator) -> None:
+    given = _answered(lambda: see_prompt(prompt), "Preparing the prompt", place)
+    if given is not None:
+        text, counts = given
+        place.code(text, language=None, wrap_lines=True)
+        place.text("Tokens: " + ", ".join(f"{group} {count}" for group, count in counts.items()))
+        place.caption(
+            "The processor replaces each image placeholder by that image's vision tokens; the answer follows the text."
+        )
+
+
+def _ask(prompt: Prompt, question: str, mask: PruneMask, place: DeltaGenerator) -> None:
+    asked = Prompt(prompt.images, question, prompt.domain, prompt.id)
+    answers = _answered(lambda: ask_both(asked, mask), "Asking both models", place)
+    if answers is None:
         return
+    dense, pruned = answers
     one, other = place.columns(2)
     one.caption("Dense model")
     one.text(dense or "(nothing)")

@@ -128,6 +128,20 @@ def ask_both(prompt: Prompt, mask: PruneMask) -> tuple[str, str]:
     return runner().ask(call)
 
 
+def see_prompt(prompt: Prompt) -> tuple[str, dict[str, int]]:
+    """Return the text the model is given for a prompt, its template and placeholders included, and its tokens by group."""
+    slot, model = model_slot(), model_slot().fingerprint
+
+    def call() -> tuple[str, dict[str, int]]:
+        from vlm_analysis.inputs import answer_tokens, encode, render_prompt
+
+        loaded = slot.expected(model)
+        encoded = encode(loaded, prompt, answer_tokens(loaded, prompt.answer))
+        return render_prompt(loaded, prompt), encoded.token_counts()
+
+    return runner().ask(call)
+
+
 def demo_work() -> Work:
     """Load the bundled model where it is not there, take the packs, compare; returns the Item of the story."""
     slot, shelf = model_slot(), workspace()
