@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from vlm_analysis.prompts import PromptSet, open_prompts
 
 if TYPE_CHECKING:
     from vlm_analysis.models import LoadedModel
+
+# The same examples on every run, so that a red run is the change's doing; `pytest --hypothesis-profile explore` looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)

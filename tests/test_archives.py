@@ -227,6 +227,15 @@ def test_a_safe_name_stays_inside_and_is_in_normal_form(name: str) -> None:
     assert not {"..", "."} & set(safe.split("/"))
 
 
+def test_a_damaged_empty_name_is_refused_in_words() -> None:
+    data = with_table()
+    directory = data.rindex(b"PK\x01\x02")
+    name = directory + 46
+    spoilt = data[:name] + b"\0" + data[name + 1 :]
+    with pytest.raises(PromptError, match="no prompts"):
+        opened(spoilt)
+
+
 @settings(deadline=None)
 @given(st.data())
 def test_a_damaged_zip_is_refused_cleanly_or_opened(data: st.DataObject) -> None:

@@ -239,7 +239,7 @@ def _sort_entries(infos: list[zipfile.ZipInfo], label: str) -> tuple[dict[str, z
             "Unpack it and open the folder."
         )
     for info in infos:
-        if info.is_dir() and info.file_size == 0:
+        if info.filename.endswith("/") and info.file_size == 0:  # is_dir() fails on a damaged, empty name
             continue
         try:
             # The name as stored: zipfile itself cuts a name at a zero byte.
