@@ -31,7 +31,7 @@ elif prompts is None:
 elif info is None:
     next_step("No model is loaded. Saved evaluations open without one.", "pages/1_model.py", "Load a model")
 else:
-    ready = agree_on_model(mask.model, "This mask", "evaluate")
+    ready = agree_on_model(mask.model, info, "This mask", "evaluate")
     st.markdown(
         f"Prune **{escaped(info.name)}** and answer **{escaped(prompts.name)}** ({prompts.details.get('n', '?')} prompts)."
     )

@@ -43,7 +43,7 @@ st.subheader("Checkpoint")
 if info is None:
     next_step("A checkpoint is written from the loaded model, and none is loaded.", "pages/1_model.py", "Load a model")
     st.stop()
-ready = agree_on_model(mask.model, "This mask", "export")
+ready = agree_on_model(mask.model, info, "This mask", "export")
 folder = st.text_input(
     "New folder",
     shortened(default_folder(info.name, mask)),

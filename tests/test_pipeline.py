@@ -49,6 +49,15 @@ def test_curve_is_what_evaluating_the_mask_alone_gives(story, loaded, few):
             assert row.value == pytest.approx(expected, nan_ok=True)
 
 
+def test_dense_outputs_too_large_to_keep_are_made_again_and_never_left_out(story, loaded, few, monkeypatch):
+    """Without them a pruned model would be compared with itself: agreement 1 and KL 0, silently."""
+    monkeypatch.setattr("vlm_analysis.evaluate.MAX_REFERENCE_BYTES", 0)
+    again = compare(loaded, few)
+    assert again.dense.dense_log_probs is None
+    assert story.pruned.by_prompt["kl_to_dense"].max() > 0
+    pd.testing.assert_frame_equal(again.pruned.by_prompt, story.pruned.by_prompt)
+
+
 def test_random_band_holds_the_mean_of_its_draws(story):
     rows = story.curve[story.curve["method"] == "random"].dropna()
     assert (rows["low"] <= rows["value"] + 1e-12).all()

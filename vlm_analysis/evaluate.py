@@ -57,8 +57,6 @@ def evaluate(
     work = prepare(loaded, prompt_set, reference, on_progress=on_progress)
     mask = mask or PruneMask(loaded.n_layers)
     dense = reference.dense_log_probs if reference else None
-    if dense is None and mask.budget:
-        dense = dense_log_probs(work, batch_size=batch_size, on_progress=on_progress)
     return evaluate_prepared(work, mask, dense, batch_size=batch_size, on_progress=on_progress)
 
 
@@ -108,15 +106,21 @@ def evaluate_prepared(
     batch_size: int = 8,
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Score one mask on prepared prompts against the dense log-probabilities (see `evaluate`); None for the dense model itself."""
+    """Score one mask on prepared prompts against the dense log-probabilities (see `evaluate`).
+
+    Without them (`None`: they were too large to keep, or come from a file) the dense model runs again.
+    """
     scored = _log_probs(work, prune(work.loaded.model, mask), batch_size, on_progress or no_progress, "evaluating")
     is_dense = mask.budget == 0
-    base = scored if is_dense or dense is None else dense
+    if is_dense:
+        dense = scored
+    elif dense is None:
+        dense = dense_log_probs(work, batch_size=batch_size, on_progress=on_progress)
     rows = [
         {
             "id": prompt.id,
             "domain": prompt.domain,
-            **answer_scores(scored[index], base[index], answer.ids),
+            **answer_scores(scored[index], dense[index], answer.ids),
             "answer": answer.text,
             "answer_source": answer.source,
             "answer_ids": list(answer.ids),

@@ -22,7 +22,6 @@ RANDOM_DRAWS = 3
 SHOWN_RATIO = 0.2
 N_EXAMPLES = 6
 BATCH = 32
-Rankings = dict[str, LayerScores]
 
 
 def compare(loaded: LoadedModel, prompts: PromptSet, *, on_progress: Progress | None = None) -> Story:

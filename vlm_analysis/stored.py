@@ -16,7 +16,7 @@ from vlm_analysis.workspace import Item, Workspace
 def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str) -> Item:
     """Save a prompt set; the same prompts saved before under this name come back as that item."""
     for item in workspace.items("prompts"):
-        if item.prompts == prompts.fingerprint and item.name == name and _is_whole(item):
+        if item.prompts == prompts.fingerprint and item.name == name and is_whole(item):
             return item
     details = {"n": len(prompts), "domains": list(prompts.domains)}
 
@@ -64,7 +64,8 @@ def keep_evaluation(workspace: Workspace, evaluation: Evaluation, name: str) -> 
     return workspace.save("evaluations", name, write, details=details, **belongs)
 
 
-def _is_whole(item: Item) -> bool:
+def is_whole(item: Item) -> bool:
+    """Return whether the file behind a saved item can be opened."""
     try:
         open_item(item)
     except StrataError:

@@ -73,14 +73,10 @@ def domain_rows(recording: Recording, token_group: str = "all") -> np.ndarray:
 
 def outcome_frame(pruned: Evaluation, dense: Evaluation) -> pd.DataFrame:
     """Return columns domain, metric, dense, pruned for every domain and metric."""
+    one, other = dense.by_domain, pruned.by_domain
     rows = [
-        {
-            "domain": domain,
-            "metric": metric,
-            "dense": dense.by_domain.loc[domain, metric],
-            "pruned": pruned.by_domain.loc[domain, metric],
-        }
-        for domain in dense.by_domain.index
+        {"domain": domain, "metric": metric, "dense": one.loc[domain, metric], "pruned": other.loc[domain, metric]}
+        for domain in one.index
         for metric in METRICS
     ]
     return pd.DataFrame(rows)
@@ -219,11 +215,6 @@ def save_story(story: Story, path: Path, *, recording_id: str) -> Path:
         part.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), "utf-8")
 
     return write_atomically(Path(path), write)
-
-
-def story_recording_id(path: Path) -> str:
-    """Return the id of the recording a saved story needs."""
-    return str(_read(path)["recording"])
 
 
 def open_story(path: Path, recording: Recording) -> Story:

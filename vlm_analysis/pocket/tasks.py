@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -71,11 +71,6 @@ def content_key(image: Image.Image, question: str) -> str:
 
 
 # --- general -------------------------------------------------------------------------------------------------------
-
-
-def _only(shapes: Iterable[Shape]) -> Shape | None:
-    found = list(shapes)
-    return found[0] if len(found) == 1 else None
 
 
 def _lone_by(picture: Shapes, attribute: str) -> list[Shape]:

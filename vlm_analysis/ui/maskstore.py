@@ -8,10 +8,10 @@ import streamlit as st
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.masks import PruneMask, mask_from_json
-from vlm_analysis.recording import ModelInfo, Recording
+from vlm_analysis.recording import Recording
 from vlm_analysis.stored import keep_mask
 from vlm_analysis.ui.editor import CANDIDATES, take_mask
-from vlm_analysis.ui.pickers import described, edited_mask, open_or_stop
+from vlm_analysis.ui.pickers import agree_on_model, described, edited_mask, open_or_stop
 from vlm_analysis.ui.session import choose, workspace
 from vlm_analysis.ui.text import escaped, layer_list
 from vlm_analysis.workspace import Item
@@ -33,17 +33,8 @@ def start_from(made: dict[str, PruneMask], recording: Recording) -> None:
     if picked is None:
         return
     mask = made[picked] if picked in made else open_or_stop(saved[picked])
-    allowed = picked in made or _belongs(mask.model, recording)
+    allowed = picked in made or agree_on_model(mask.model, recording.model, "This mask", "start")
     right.button("Load into the editor", on_click=take_mask, args=(mask,), disabled=not allowed, width="stretch")
-
-
-def _belongs(model: ModelInfo | None, recording: Recording) -> bool:
-    if model is None or model.fingerprint == recording.model.fingerprint:
-        return True
-    st.warning(
-        f"This mask was made for another model, {escaped(model.name)} ({model.fingerprint[:8]}), with as many layers."
-    )
-    return st.checkbox("Use it anyway", key=f"anyway:start:{model.fingerprint[:8]}")
 
 
 def save_form() -> None:
@@ -116,5 +107,5 @@ def open_file(recording: Recording) -> None:
     if mask.n_layers != recording.n_layers:
         st.error(f"The mask is for {mask.n_layers} layers; this recording's model has {recording.n_layers}.")
         return
-    allowed = _belongs(mask.model, recording)
+    allowed = agree_on_model(mask.model, recording.model, "This mask", "file")
     st.button(f"Take its {mask.budget} layers into the editor", on_click=take_mask, args=(mask,), disabled=not allowed)

@@ -95,19 +95,18 @@ def edited_mask() -> PruneMask | None:
     return PruneMask(model.n_layers, tuple(mask), name=st.session_state.get("mask_name", ""), model=model)
 
 
-def agree_on_model(owner: ModelInfo | None, what: str, key: str) -> bool:
-    """Say where `what` was made for another model than the loaded one; True when it belongs, or the user insists."""
-    loaded = model_slot().info
-    if loaded is None or owner is None or owner.fingerprint == loaded.fingerprint:
+def agree_on_model(owner: ModelInfo | None, at_hand: ModelInfo | None, what: str, key: str) -> bool:
+    """Say where `what` was made for another model than the one at hand; True when it belongs, or the user insists."""
+    if at_hand is None or owner is None or owner.fingerprint == at_hand.fingerprint:
         return True
-    if owner.n_layers != loaded.n_layers:
+    if owner.n_layers != at_hand.n_layers:
         st.error(
             f"{what} was made for {escaped(owner.name)} with {owner.n_layers} layers; "
-            f"{escaped(loaded.name)} has {loaded.n_layers}. Load that model, or choose another."
+            f"{escaped(at_hand.name)} has {at_hand.n_layers}. Load that model, or choose another."
         )
         return False
     st.warning(
         f"{what} was made for another model: {escaped(owner.name)} ({owner.fingerprint[:8]}), "
-        f"loaded is {escaped(loaded.name)} ({loaded.fingerprint[:8]}). Its numbers say nothing about this one."
+        f"here it is {escaped(at_hand.name)} ({at_hand.fingerprint[:8]}). Its numbers say nothing about this one."
     )
-    return st.checkbox("Use it anyway", key=f"anyway:{key}:{owner.fingerprint[:8]}:{loaded.fingerprint[:8]}")
+    return st.checkbox("Use it anyway", key=f"anyway:{key}:{owner.fingerprint[:8]}:{at_hand.fingerprint[:8]}")

@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_analysis.errors import StrataError
 from vlm_analysis.evaluation import Evaluation
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.progress import Progress
 from vlm_analysis.prompts import Prompt, PromptSet, open_prompts
-from vlm_analysis.stored import keep_evaluation, keep_mask, keep_prompts, keep_recording, open_item
+from vlm_analysis.stored import is_whole, keep_evaluation, keep_mask, keep_prompts, keep_recording, open_item
 from vlm_analysis.ui.session import ModelSlot, model_slot, runner, workspace
 from vlm_analysis.workspace import Item, Workspace
 
@@ -85,11 +84,9 @@ def keep_dense(shelf: Workspace, dense: Evaluation, name: str) -> None:
     """Save a dense evaluation unless a whole one is there; a damaged one makes room."""
     item = find_dense(shelf, dense.model.fingerprint, dense.prompts)
     if item is not None:
-        try:
-            open_item(item)
+        if is_whole(item):
             return
-        except StrataError:
-            shelf.delete(item)
+        shelf.delete(item)
     keep_evaluation(shelf, dense, f"dense model on {name}")
 
 
@@ -149,15 +146,12 @@ def demo_work() -> Work:
     def work(progress: Progress) -> Item:
         progress(0, 1, "loading Pocket-VL (the first time, PyTorch takes some seconds)")
         from vlm_analysis.models import BUNDLED_FOLDER
-        from vlm_analysis.pipeline import compare
 
         if slot.info is None or slot.loaded.source != str(BUNDLED_FOLDER):
             slot.load("pocket-vl", {}, lambda done, total, message: progress(0, 1, message))
         prompts = open_prompts("general") + open_prompts("math")
         kept = keep_prompts(shelf, prompts, DEMO_PROMPTS)
-        story = compare(slot.loaded, prompts, on_progress=progress)
-        slot.dense[prompts.fingerprint] = story.dense
-        return keep_story(shelf, story, kept)
+        return _tell(slot, shelf, prompts, kept, progress)
 
     return work
 
@@ -167,14 +161,19 @@ def story_work(prompts: Item) -> Work:
     slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
 
     def work(progress: Progress) -> Item:
-        from vlm_analysis.pipeline import compare
-
-        loaded, prompt_set = slot.expected(model), open_item(prompts)
-        story = compare(loaded, prompt_set, on_progress=progress)
-        slot.dense[prompt_set.fingerprint] = story.dense
-        return keep_story(shelf, story, prompts)
+        slot.expected(model)
+        return _tell(slot, shelf, open_item(prompts), prompts, progress)
 
     return work
+
+
+def _tell(slot: ModelSlot, shelf: Workspace, prompts: PromptSet, kept: Item, progress: Progress) -> Item:
+    """Compare the rankings on the loaded model and keep the story, its dense evaluation ready for later masks."""
+    from vlm_analysis.pipeline import compare
+
+    story = compare(slot.loaded, prompts, on_progress=progress)
+    slot.dense[prompts.fingerprint] = story.dense
+    return keep_story(shelf, story, kept)
 
 
 def keep_story(shelf: Workspace, story: Story, prompts: Item) -> Item:
