@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from tables import BLUE, RED
 
 from vlm_analysis.prompts import PromptSet, open_prompts
 
@@ -43,3 +44,11 @@ def packs() -> PromptSet:
 def few(packs: PromptSet) -> PromptSet:
     """Three prompts of each domain, of different lengths."""
     return packs[:3] + packs[45:48]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two images, a.png (red) and b.png (blue)."""
+    RED.save(tmp_path / "a.png")
+    BLUE.save(tmp_path / "b.png")
+    return tmp_path

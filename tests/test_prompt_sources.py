@@ -2,46 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
+from tables import RED, from_csv, from_jsonl, questions, rows
 
 from vlm_analysis import prompt_sources
 from vlm_analysis.errors import PromptError
-from vlm_analysis.prompts import PromptSet, open_prompts
-
-RED, BLUE = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with two images, a.png (red) and b.png (blue)."""
-    RED.save(tmp_path / "a.png")
-    BLUE.save(tmp_path / "b.png")
-    return tmp_path
-
-
-def from_csv(folder: Path, text: str | bytes) -> PromptSet:
-    table = folder / "prompts.csv"
-    table.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return open_prompts(table)
-
-
-def from_jsonl(folder: Path, *rows: object) -> PromptSet:
-    table = folder / "prompts.jsonl"
-    table.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return open_prompts(table)
-
-
-def questions(prompts: PromptSet) -> list[str]:
-    return [prompt.question for prompt in prompts]
-
-
-def rows(prompts: PromptSet) -> list[tuple[int, str]]:
-    return [(problem.row, problem.id) for problem in prompts.problems]
+from vlm_analysis.prompts import open_prompts
 
 
 def test_a_csv_is_read_with_all_its_columns(folder: Path) -> None:

@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from tables import BLUE, RED, from_csv, from_jsonl, questions, rows
 
 from vlm_analysis import prompt_sources
 from vlm_analysis import prompts as prompts_module
 from vlm_analysis.errors import PromptError
 from vlm_analysis.images import image_hash
 from vlm_analysis.prompts import Problem, Prompt, PromptSet, bundled_packs, open_prompts, write_prompts
-
-RED, BLUE = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with two images, a.png (red) and b.png (blue)."""
-    RED.save(tmp_path / "a.png")
-    BLUE.save(tmp_path / "b.png")
-    return tmp_path
-
-
-def from_csv(folder: Path, text: str | bytes) -> PromptSet:
-    table = folder / "prompts.csv"
-    table.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return open_prompts(table)
-
-
-def from_jsonl(folder: Path, *rows: object) -> PromptSet:
-    table = folder / "prompts.jsonl"
-    table.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return open_prompts(table)
-
-
-def questions(prompts: PromptSet) -> list[str]:
-    return [prompt.question for prompt in prompts]
-
-
-def rows(prompts: PromptSet) -> list[tuple[int, str]]:
-    return [(problem.row, problem.id) for problem in prompts.problems]
-
 
 # Prompt
 
