@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from vlm_analysis.models import LoadedModel
-from vlm_analysis.recording import TOKEN_GROUPS, ModelInfo, Recording
+from vlm_analysis.measures import TOKEN_GROUPS, empty_rows
+from vlm_analysis.recording import ModelInfo, Recording
 
 END_TEXT = "<|im_end|>"
 
@@ -122,20 +123,18 @@ def made_recording(
     """Return a recording whose prompts have these (domain, cosine of each layer) in `group`; `empty` prompts lack the group."""
     n_prompts, n_layers = len(rows), len(rows[0][1])
     index = TOKEN_GROUPS.index(group)
-    cosines = np.full((n_prompts, n_layers, 5), np.nan)
-    counts = np.zeros((n_prompts, 5), dtype=np.int64)
+    made = empty_rows(n_prompts, n_layers)
+    made["span"] = 0.5
     for number, (_, values) in enumerate(rows):
         if number not in empty:
-            cosines[number, :, index] = values
-            counts[number, index] = 3
+            made["cosine"][number, :, index] = values
+            made["token_counts"][number, index] = 3
+            made["nonfinite"][number] = np.isnan(values)
     return Recording(
         model=ModelInfo("made", "f" * 64, n_layers, protected={0: "first"}, locked={1: "store"}),
         prompts="p" * 64,
         prompt_ids=tuple(f"prompt-{number}" for number in range(n_prompts)),
         domains=tuple(domain for domain, _ in rows),
-        layer_cosine=cosines,
-        span_cosine=np.full((n_prompts, 5, n_layers + 1, n_layers + 1), 0.5),
-        token_counts=counts,
-        nonfinite=np.zeros((n_prompts, n_layers), dtype=np.int64),
+        rows=made,
         settings={"batch_size": 1},
     )

@@ -13,7 +13,8 @@ from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Cancelled
 from vlm_analysis.prompts import Prompt, PromptSet
 from vlm_analysis.record import record
-from vlm_analysis.recording import TOKEN_GROUPS, Recording
+from vlm_analysis.measures import TOKEN_GROUPS
+from vlm_analysis.recording import Recording
 
 VISION, TEXT, ANSWER, LAST, ALL = range(5)
 

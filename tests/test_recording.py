@@ -15,7 +15,8 @@ import pytest
 from oracles import made_recording
 
 from vlm_analysis.errors import RecordingError, StrataError
-from vlm_analysis.recording import TOKEN_GROUPS, ModelInfo, Recording, open_recording, save_recording
+from vlm_analysis.measures import TOKEN_GROUPS
+from vlm_analysis.recording import ModelInfo, Recording, open_recording, save_recording
 
 ARRAYS = ("layer_cosine", "span_cosine", "token_counts", "nonfinite")
 # numpy lets go of the open file without closing it when the zip inside cannot be read.

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "vlm_analysis"
 # From the bottom up; a module may import from its own rank and below. Whatever is not named here fails the test.
 RANKS = (
     {"errors", "progress", "files"},
-    {"images", "archives", "prompt_sources", "prompts", "recording", "jobs", "workspace", "figures", "report"},
+    {"images", "archives", "prompt_sources", "prompts", "measures", "recording", "jobs", "workspace", "figures", "report"},
     {"rank", "masks", "evaluation", "story", "stored"},
     {"layer_config", "layers", "models", "inputs", "similarity", "record", "prune", "evaluate", "export"},
     {"pipeline", "pocket"},

@@ -17,7 +17,7 @@ import torch
 from vlm_analysis.errors import ModelError, PromptError
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.prompts import Prompt
-from vlm_analysis.recording import TOKEN_GROUPS
+from vlm_analysis.measures import TOKEN_GROUPS
 
 VISION, TEXT, ANSWER = 0, 1, 2
 _ZERO_OVER_ANSWER = (

@@ -15,7 +15,8 @@ from vlm_analysis.layers import find_decoder_layers
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts import Prompt, PromptSet
-from vlm_analysis.recording import TOKEN_GROUPS, Recording
+from vlm_analysis.measures import TOKEN_GROUPS
+from vlm_analysis.recording import Recording
 from vlm_analysis.similarity import group_means, stream_cosine, token_cosine, unit_vectors
 
 CHUNK = 16  # prompts whose tensors are held at once

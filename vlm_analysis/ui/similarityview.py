@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from vlm_analysis.recording import TOKEN_GROUPS, Recording
+from vlm_analysis.measures import TOKEN_GROUPS
+from vlm_analysis.recording import Recording
 from vlm_analysis.story import domain_rows
 from vlm_analysis.ui.text import GROUP_HELP, escaped
 
@@ -48,9 +49,9 @@ def missing_tokens(recording: Recording, group: str) -> None:
     absent = recording.n_prompts - recording.prompts_with(None, group)
     if absent:
         st.caption(f"{absent} of {recording.n_prompts} prompts have no token of the group “{group}” and are left out.")
-    broken = int(recording.nonfinite.sum())
+    broken = int(recording.rows["nonfinite"].sum())
     if broken:
-        layers = np.flatnonzero(recording.nonfinite.sum(axis=0))
+        layers = np.flatnonzero(recording.rows["nonfinite"].sum(axis=0))
         st.warning(
             f"{broken} token cosines were not finite, in layers {layers.tolist()}. They are shown as missing, not replaced."
         )
