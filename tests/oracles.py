@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlm_analysis.models import LoadedModel
 from vlm_analysis.measures import TOKEN_GROUPS, empty_rows
+from vlm_analysis.models import LoadedModel
 from vlm_analysis.recording import ModelInfo, Recording
 
 END_TEXT = "<|im_end|>"

@@ -24,7 +24,9 @@ def many(seed: int = 0, domains: tuple[str, ...] = ("math", "general", "maps")) 
 
 def plain_means(recording: Recording, domain: str | None) -> list[float]:
     rows = [
-        row[:, 4] for row, name in zip(recording.rows["cosine"], recording.domains, strict=True) if domain in (None, name)
+        row[:, 4]
+        for row, name in zip(recording.rows["cosine"], recording.domains, strict=True)
+        if domain in (None, name)
     ]
     return [fmean(float(row[layer]) for row in rows) for layer in range(recording.n_layers)]
 

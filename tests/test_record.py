@@ -9,11 +9,11 @@ from oracles import ask, changed_copy, cosine, group_members, ids_of, qwen_layer
 from PIL import Image
 
 from vlm_analysis.errors import PromptError
+from vlm_analysis.measures import MEASURES, TOKEN_GROUPS, triangle
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Cancelled
 from vlm_analysis.prompts import Prompt, PromptSet
 from vlm_analysis.record import record
-from vlm_analysis.measures import TOKEN_GROUPS
 from vlm_analysis.recording import Recording
 
 VISION, TEXT, ANSWER, LAST, ALL = range(5)
@@ -42,10 +42,10 @@ class TestNumbers:
             for index, group in enumerate(TOKEN_GROUPS):
                 chosen = members[group]
                 layers = [cosine(x, y)[chosen].mean() for x, y in zip(entering, leaving, strict=True)]
-                np.testing.assert_allclose(recording.layer_cosine[number, :, index], layers, atol=1e-6)
+                np.testing.assert_allclose(recording.rows["cosine"][number, :, index], layers, atol=1e-6)
                 spans = [[cosine(x, y)[chosen].mean() for y in streams] for x in streams]
-                np.testing.assert_allclose(recording.span_cosine[number, index], spans, atol=1e-6)
-                assert recording.token_counts[number, index] == chosen.sum()
+                np.testing.assert_allclose(recording.rows["span"][number, index], triangle(np.array(spans)), atol=1e-6)
+                assert recording.rows["token_counts"][number, index] == chosen.sum()
 
     def test_a_span_of_one_layer_differs_from_the_layer_only_where_deepstack_adds_vision(
         self, recording: Recording
@@ -62,21 +62,24 @@ class TestNumbers:
         entering, leaving = walk(loaded, inputs)
         normed = loaded.model.model.language_model.norm(torch.from_numpy(leaving[-1]).float()).detach().double().numpy()
         raw, after = (cosine(entering[-1], states).mean() for states in (leaving[-1], normed))
-        assert raw == pytest.approx(recording.layer_cosine[0, -1, ALL], abs=1e-6)
+        assert raw == pytest.approx(recording.rows["cosine"][0, -1, ALL], abs=1e-6)
         assert abs(after - raw) > 1e-5  # the norm would have shown
 
     def test_spans_are_symmetric_with_a_diagonal_of_ones(self, recording: Recording) -> None:
-        spans = recording.span_cosine
-        np.testing.assert_allclose(spans, spans.transpose(0, 1, 3, 2), atol=1e-7)
-        assert (np.diagonal(spans, axis1=2, axis2=3) == 1).all()
+        spans = recording.span_similarity("math", "text")
+        np.testing.assert_array_equal(spans, spans.T)
+        assert (np.diagonal(spans) == 1).all()
 
     def test_batches_of_four_give_the_numbers_of_batches_of_one(
         self, loaded: LoadedModel, few: PromptSet, recording: Recording
     ) -> None:
         batched = record(loaded, few, batch_size=4)
-        np.testing.assert_allclose(batched.layer_cosine, recording.layer_cosine, atol=1e-5)
-        np.testing.assert_allclose(batched.span_cosine, recording.span_cosine, atol=1e-5)
-        np.testing.assert_array_equal(batched.token_counts, recording.token_counts)
+        np.testing.assert_allclose(batched.rows["cosine"], recording.rows["cosine"], atol=1e-5)
+        for name, measure in MEASURES.items():
+            here, there = batched.rows[name], recording.rows[name]
+            scale = np.maximum(1, np.abs(there)) if measure.kind == "<f8" else 1
+            np.testing.assert_allclose(here / scale, there / scale, atol=1e-5, err_msg=name)
+        np.testing.assert_array_equal(batched.rows["token_counts"], recording.rows["token_counts"])
         assert batched.settings["batch_size"] == 4
 
     def test_prompt_order_does_not_change_the_similarity(
@@ -92,10 +95,10 @@ class TestNumbers:
 
 class TestGroups:
     def test_a_64_by_64_image_is_16_vision_tokens(self, recording: Recording) -> None:
-        assert (recording.token_counts[:, VISION] == 16).all()
+        assert (recording.rows["token_counts"][:, VISION] == 16).all()
 
     def test_all_is_vision_and_text_and_last_is_one(self, recording: Recording) -> None:
-        counts = recording.token_counts
+        counts = recording.rows["token_counts"]
         np.testing.assert_array_equal(counts[:, ALL], counts[:, VISION] + counts[:, TEXT])
         assert (counts[:, LAST] == 1).all()
 
@@ -104,12 +107,12 @@ class TestGroups:
     ) -> None:
         bare = Prompt(few[0].images, few[0].question, few[0].domain, few[0].id)
         found = record(loaded, [bare, few[1]])
-        assert found.token_counts[:, ANSWER].tolist() == [0, recording.token_counts[1, ANSWER]]
-        assert np.isnan(found.layer_cosine[0, :, ANSWER]).all()
-        assert np.isnan(found.span_cosine[0, ANSWER]).all()
+        assert found.rows["token_counts"][:, ANSWER].tolist() == [0, recording.rows["token_counts"][1, ANSWER]]
+        assert np.isnan(found.rows["cosine"][0, :, ANSWER]).all()
+        assert np.isnan(found.rows["span"][0, ANSWER]).all()
         assert found.prompts_with(None, "answer") == 1
         np.testing.assert_allclose(
-            found.layer_similarity(None, "answer"), recording.layer_cosine[1, :, ANSWER], atol=1e-12
+            found.layer_similarity(None, "answer"), recording.rows["cosine"][1, :, ANSWER], atol=1e-12
         )
 
     def test_an_appended_answer_changes_neither_the_prompt_tokens_nor_which_is_last(
@@ -118,13 +121,17 @@ class TestGroups:
         bare = PromptSet(Prompt(p.images, p.question, p.domain, p.id) for p in few)
         found = record(loaded, bare)
         for group in (VISION, TEXT, LAST, ALL):
-            np.testing.assert_allclose(found.layer_cosine[..., group], recording.layer_cosine[..., group], atol=1e-5)
-            np.testing.assert_array_equal(found.token_counts[:, group], recording.token_counts[:, group])
+            np.testing.assert_allclose(
+                found.rows["cosine"][..., group], recording.rows["cosine"][..., group], atol=1e-5
+            )
+            np.testing.assert_array_equal(
+                found.rows["token_counts"][:, group], recording.rows["token_counts"][:, group]
+            )
 
     def test_two_images_have_twice_the_vision_tokens(self, loaded: LoadedModel, few: PromptSet) -> None:
         pair = Prompt((*few[0].images, *few[1].images), few[0].question, "pair", "pair")
         found = record(loaded, [pair, *few], batch_size=8)
-        assert found.token_counts[0, VISION] == 32
+        assert found.rows["token_counts"][0, VISION] == 32
 
 
 class TestTheModelIsLeftAsItWas:
@@ -180,21 +187,23 @@ class TestOddities:
         with torch.no_grad():
             qwen_layers(spoilt.model)[9].mlp.down_proj.weight[3, 3] = torch.nan
         found = record(spoilt, few[:2])
-        n_tokens = found.token_counts[:, ALL] + found.token_counts[:, ANSWER]
-        assert (found.nonfinite[:, :9] == 0).all()
-        np.testing.assert_array_equal(found.nonfinite[:, 9:], np.repeat(n_tokens[:, None], 7, axis=1))
+        n_tokens = found.rows["token_counts"][:, ALL] + found.rows["token_counts"][:, ANSWER]
+        assert (found.rows["nonfinite"][:, :9] == 0).all()
+        np.testing.assert_array_equal(found.rows["nonfinite"][:, 9:], np.repeat(n_tokens[:, None], 7, axis=1))
         similarity = found.layer_similarity()
         assert np.isfinite(similarity[:9]).all()
         assert np.isnan(similarity[9:]).all()
 
     def test_no_nan_is_counted_in_a_sound_model(self, recording: Recording) -> None:
-        assert not recording.nonfinite.any()
+        assert not recording.rows["nonfinite"].any()
 
     def test_the_recording_says_whose_it_is(self, loaded: LoadedModel, few: PromptSet, recording: Recording) -> None:
         assert recording.model == loaded.info
         assert recording.prompts == few.fingerprint
         assert recording.domains == tuple(prompt.domain for prompt in few)
-        assert recording.settings == {"max_vision_tokens": 256, "batch_size": 1}
+        assert recording.settings["max_vision_tokens"] == 256
+        assert recording.settings["batch_size"] == 1
+        assert recording.keys == tuple(prompt.key for prompt in few)
 
     def test_no_prompts_and_a_batch_of_none_are_refused(self, loaded: LoadedModel, few: PromptSet) -> None:
         with pytest.raises(PromptError, match="no prompts"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,9 @@ import pytest
 from oracles import made_recording
 
 from vlm_analysis.errors import RecordingError, StrataError
-from vlm_analysis.measures import TOKEN_GROUPS
-from vlm_analysis.recording import ModelInfo, Recording, open_recording, save_recording
+from vlm_analysis.measures import MEASURES, TOKEN_GROUPS, empty_rows, triangle
+from vlm_analysis.recording import MAX_BYTES, Activations, ModelInfo, Recording, open_recording, save_recording
 
-ARRAYS = ("layer_cosine", "span_cosine", "token_counts", "nonfinite")
 # numpy lets go of the open file without closing it when the zip inside cannot be read.
 numpy_leaves_the_file_open = pytest.mark.filterwarnings("ignore:.*unclosed file:ResourceWarning")
 
@@ -26,21 +26,41 @@ numpy_leaves_the_file_open = pytest.mark.filterwarnings("ignore:.*unclosed file:
 def whole() -> Recording:
     """Four prompts of two domains with every number different; the third has no answer."""
     rng = np.random.default_rng(0)
-    counts = rng.integers(1, 9, (4, 5))
-    cosines, spans = rng.uniform(-1, 1, (4, 6, 5)), rng.uniform(-1, 1, (4, 5, 7, 7))
-    answer = TOKEN_GROUPS.index("answer")
-    counts[2, answer], cosines[2, :, answer], spans[2, answer] = 0, np.nan, np.nan
+    rows, answer = empty_rows(4, 6), TOKEN_GROUPS.index("answer")
+    for name, measure in MEASURES.items():
+        shape = rows[name].shape
+        rows[name] = rng.uniform(-1, 1, shape) if measure.kind == "<f8" else rng.integers(1, 9, shape)
+        if "group" in measure.axes:
+            values = rows[name][2, :, answer] if measure.axes[0] == "layer" else rows[name][2, answer : answer + 1]
+            values[...] = np.nan if measure.kind == "<f8" else 0
+    rows["nonfinite"] = 0
+    rows["key"] = [f"{number:032x}".encode() for number in range(4)]
+    sums = {
+        name: Activations(rng.normal(size=(2, 6, 8)), rng.uniform(1, 2, 6), count)
+        for name, count in (("math", 2), ("general", 1))
+    }
     return Recording(
         model=ModelInfo("name", "f" * 64, 6, "bfloat16", protected={0: "first", 5: "last"}, locked={3: "store"}),
         prompts="p" * 64,
         prompt_ids=("a", "ä", "7", "日本"),
         domains=("math", "general", "math", "general"),
-        layer_cosine=cosines,
-        span_cosine=spans,
-        token_counts=counts,
-        nonfinite=rng.integers(0, 2, (4, 6)),
+        rows=rows,
         settings={"max_vision_tokens": 256, "batch_size": 2},
+        activations=sums,
     )
+
+
+def assert_equal(one: Recording, other: Recording) -> None:
+    assert one.rows.dtype == other.rows.dtype
+    for name in one.rows.dtype.names or ():
+        np.testing.assert_array_equal(one.rows[name], other.rows[name])
+    for name in ("model", "prompts", "prompt_ids", "domains", "settings"):
+        assert getattr(one, name) == getattr(other, name)
+    assert one.activations.keys() == other.activations.keys()
+    for name, part in one.activations.items():
+        np.testing.assert_array_equal(part.sums, other.activations[name].sums)
+        np.testing.assert_array_equal(part.norms, other.activations[name].norms)
+        assert part.n_prompts == other.activations[name].n_prompts
 
 
 @pytest.fixture
@@ -60,12 +80,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]]
 
 class TestFiles:
     def test_a_saved_recording_opens_as_it_was(self, path: Path) -> None:
-        saved, opened = whole(), open_recording(path)
-        for name in ARRAYS:
-            np.testing.assert_array_equal(getattr(opened, name), getattr(saved, name))
-            assert getattr(opened, name).dtype == getattr(saved, name).dtype
-        for name in ("model", "prompts", "prompt_ids", "domains", "settings"):
-            assert getattr(opened, name) == getattr(saved, name)
+        assert_equal(open_recording(path), whole())
 
     def test_saving_leaves_no_other_file_and_replaces_the_old_one(self, path: Path) -> None:
         save_recording(replace(whole(), prompts="other"), path)
@@ -91,8 +106,7 @@ class TestFiles:
                 opened = open_recording(path)
             except RecordingError:
                 continue
-            for name in ARRAYS:
-                np.testing.assert_array_equal(getattr(opened, name), getattr(saved, name))
+            assert_equal(opened, saved)
 
     def test_a_missing_recording_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(RecordingError, match=r"No recording at .*nowhere\.npz"):
@@ -123,7 +137,7 @@ class TestFiles:
                 return Path.touch, (marker,)
 
         def pickled(meta: dict[str, Any], arrays: dict[str, Any]) -> None:
-            arrays["nonfinite"] = np.array([Bomb()], dtype=object)
+            arrays["rows"] = np.array([Bomb()], dtype=object)
 
         rewrite(path, pickled)
         with pytest.raises(RecordingError, match="not a whole recording"):
@@ -136,14 +150,50 @@ class TestFiles:
             open_recording(path)
 
     def test_a_newer_version_says_to_update(self, path: Path) -> None:
-        rewrite(path, lambda meta, arrays: meta.update(schema_version=2))
-        with pytest.raises(RecordingError, match=r"version 1 or older, got .* version 2\. Update Strata"):
+        rewrite(path, lambda meta, arrays: meta.update(schema_version=3))
+        with pytest.raises(RecordingError, match=r"version 2 or older, got .* version 3\. Update Strata"):
             open_recording(path)
 
-    def test_an_array_of_another_shape_is_refused(self, path: Path) -> None:
-        rewrite(path, lambda meta, arrays: arrays.update(nonfinite=arrays["nonfinite"][:, :-1]))
-        with pytest.raises(RecordingError, match=r"expected nonfinite of shape \(4, 6\), got \(4, 5\)"):
+    def test_rows_of_another_number_or_kind_are_refused(self, path: Path) -> None:
+        kept = path.read_bytes()
+        changes: list[Callable[[dict[str, Any], dict[str, Any]], None]] = [
+            lambda meta, arrays: arrays.update(rows=arrays["rows"][:-1]),
+            lambda meta, arrays: arrays.update(rows=empty_rows(4, 7)),
+            lambda meta, arrays: arrays.update(rows=np.ones(4)),
+            lambda meta, arrays: arrays.pop("rows"),
+            lambda meta, arrays: arrays.update(sums_0=np.ones((2, 7, 8))),
+            lambda meta, arrays: meta.update(activations=[["math"]]),
+            lambda meta, arrays: meta.update(activations=3),
+        ]
+        for change in changes:
+            path.write_bytes(kept)
+            rewrite(path, change)
+            with pytest.raises(RecordingError):
+                open_recording(path)
+
+    def test_a_file_that_unpacks_to_too_much_is_refused_before_it_is_read(self, path: Path) -> None:
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
+            info = zipfile.ZipInfo("huge.npy")
+            archive.writestr(info, b"x")
+            archive.filelist[-1].file_size = MAX_BYTES + 1
+        with pytest.raises(RecordingError, match=r"unpacks to .* GB"):
             open_recording(path)
+
+    def test_a_file_of_version_1_opens_with_what_it_holds(self, tmp_path: Path) -> None:
+        new, spans = whole(), np.random.default_rng(1).uniform(-1, 1, (4, 5, 7, 7))
+        spans = (spans + spans.swapaxes(2, 3)) / 2
+        meta = {"schema_version": 1, "kind": "strata-recording", "model": asdict(new.model), "prompts": "p"}
+        meta |= {"prompt_ids": new.prompt_ids, "domains": new.domains, "settings": {}}
+        arrays: dict[str, Any] = {"layer_cosine": new.rows["cosine"], "span_cosine": spans}
+        arrays |= {name: new.rows[name] for name in ("token_counts", "nonfinite")}
+        np.savez(tmp_path / "old.npz", meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
+        old = open_recording(tmp_path / "old.npz")
+        np.testing.assert_array_equal(old.layer_similarity("math", "text"), new.layer_similarity("math", "text"))
+        wanted = spans[:, TOKEN_GROUPS.index("text")].mean(0)
+        np.fill_diagonal(wanted, 1)
+        np.testing.assert_allclose(old.span_similarity(None, "text"), wanted, rtol=1e-13)
+        assert not old.has("norm_ratio")
+        assert np.isnan(old.layer_values("norm_ratio")).all()
 
     @pytest.mark.parametrize(
         "change",
@@ -225,15 +275,16 @@ class TestMeans:
         recording = whole()
         index = TOKEN_GROUPS.index(group)
         rows = [i for i, name in enumerate(recording.domains) if domain in (None, name)]
-        with_group = [i for i in rows if recording.token_counts[i, index]]
+        with_group = [i for i in rows if recording.rows["token_counts"][i, index]]
         np.testing.assert_allclose(
-            recording.layer_similarity(domain, group), recording.layer_cosine[with_group, :, index].mean(0), rtol=1e-13
+            recording.layer_similarity(domain, group),
+            recording.rows["cosine"][with_group, :, index].mean(0),
+            rtol=1e-13,
         )
-        np.testing.assert_allclose(
-            recording.span_similarity(domain, group), recording.span_cosine[with_group, index].mean(0), rtol=1e-13
-        )
+        wanted = recording.rows["span"][with_group, index].mean(0)
+        np.testing.assert_allclose(triangle(recording.span_similarity(domain, group)), wanted, rtol=1e-13)
         np.testing.assert_array_equal(
-            recording.prompt_similarity(domain, group), recording.layer_cosine[rows, :, index]
+            recording.prompt_similarity(domain, group), recording.rows["cosine"][rows, :, index]
         )
 
     def test_prompt_order_changes_no_bit(self) -> None:
@@ -256,10 +307,8 @@ class TestQuestions:
             ask(None, "image")
 
     def test_a_recording_without_prompts_is_refused(self) -> None:
-        recording = whole()
-        arrays: dict[str, Any] = {name: getattr(recording, name)[:0] for name in ARRAYS}
         with pytest.raises(StrataError, match="needs a domain for each prompt"):
-            replace(recording, prompt_ids=(), domains=(), **arrays)
+            replace(whole(), prompt_ids=(), domains=(), rows=whole().rows[:0])
 
     def test_arrays_that_do_not_fit_the_model_are_refused(self) -> None:
         with pytest.raises(RecordingError, match="does not fit together"):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from vlm_analysis.similarity import group_means, stream_cosine, token_cosine, unit_vectors
+from vlm_analysis.similarity import group_means, token_cosine, units_and_norms
 
 EPSILON = 1e-6
 numbers = st.floats(-1e3, 1e3, width=32).filter(lambda x: x == 0 or abs(x) > 1e-3)
@@ -18,7 +18,7 @@ quick = settings(max_examples=50, deadline=None)
 
 
 def cosines(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    return token_cosine(unit_vectors(one), unit_vectors(other))
+    return token_cosine(units_and_norms(one.float())[0], units_and_norms(other.float())[0])
 
 
 def exact(one: torch.Tensor, other: torch.Tensor) -> np.ndarray:
@@ -83,21 +83,24 @@ def test_a_zero_vector_has_cosine_zero_and_nan_stays_nan() -> None:
     assert found[1:].isnan().all()
 
 
-def test_stream_cosine_holds_every_pair_of_streams() -> None:
-    streams = torch.randn(5, 4, 16, generator=torch.Generator().manual_seed(1))
-    found = stream_cosine(unit_vectors(streams))
-    assert found.shape == (5, 4, 4)
-    for i in range(4):
-        for j in range(4):
-            np.testing.assert_allclose(found[:, i, j].numpy(), exact(streams[:, i], streams[:, j]), atol=EPSILON)
+def test_norms_are_float64_and_do_not_overflow() -> None:
+    states = torch.full((2, 64), 3e38)
+    found = units_and_norms(states)[1]
+    assert found.dtype == torch.float64
+    np.testing.assert_allclose(found.numpy(), 3e38 * 8, rtol=1e-6)
 
 
 @quick
-@given(arrays.arrays(np.float32, (6, 3), elements=numbers), arrays.arrays(np.bool_, (4, 6)))
+@given(arrays.arrays(np.float32, (3, 6), elements=numbers), arrays.arrays(np.bool_, (4, 6)))
 def test_group_means_are_those_of_numpy_and_nan_for_an_empty_group(values: np.ndarray, groups: np.ndarray) -> None:
-    found = group_means(torch.from_numpy(values), groups)
-    assert found.shape == (4, 3)
-    assert found.dtype == np.float64
-    for row, members in zip(found, groups, strict=True):
-        wanted = values[members].astype(np.float64).mean(0) if members.any() else np.full(3, np.nan)
-        np.testing.assert_allclose(row, wanted, rtol=1e-12, atol=1e-12)
+    found = group_means(values.astype(np.float64), groups)
+    assert found.shape == (3, 4)
+    for column, members in zip(found.T, groups, strict=True):
+        wanted = values[:, members].astype(np.float64).mean(1) if members.any() else np.full(3, np.nan)
+        np.testing.assert_allclose(column, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_a_value_that_is_no_number_spoils_its_own_group_only() -> None:
+    values = np.array([[1.0, np.nan, 3.0], [4.0, 5.0, np.inf]])
+    found = group_means(values, np.array([[True, False, True], [False, True, False], [True, False, False]]))
+    np.testing.assert_array_equal(found, [[2, np.nan, 1], [np.inf, 5, 4]])

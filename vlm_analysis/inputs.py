@@ -7,6 +7,7 @@ appended token by token as generation would append it, so that one pass scores i
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,9 @@ import numpy as np
 import torch
 
 from vlm_analysis.errors import ModelError, PromptError
+from vlm_analysis.measures import TOKEN_GROUPS
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.prompts import Prompt
-from vlm_analysis.measures import TOKEN_GROUPS
 
 VISION, TEXT, ANSWER = 0, 1, 2
 _ZERO_OVER_ANSWER = (
@@ -33,11 +34,13 @@ class Encoded:
         tensors: the model's inputs; per-token ones are (1, n_tokens) and cover the answer.
         kinds: (n_tokens,) VISION, TEXT or ANSWER.
         answer_ids: the answer's tokens and one end token; empty without an answer.
+        n_images: images of the prompt.
     """
 
     tensors: dict[str, torch.Tensor]
     kinds: np.ndarray
     answer_ids: tuple[int, ...]
+    n_images: int = 1
 
     @property
     def n_tokens(self) -> int:
@@ -113,7 +116,7 @@ def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) 
     kinds[n_prompt:] = ANSWER
     if answer_ids:
         tensors = {name: _extended(name, value, n_prompt, answer_ids) for name, value in tensors.items()}
-    return Encoded(tensors, kinds, answer_ids)
+    return Encoded(tensors, kinds, answer_ids, len(images))
 
 
 def answer_tokens(loaded: LoadedModel, answer: str | None) -> tuple[int, ...]:
@@ -167,6 +170,30 @@ def batches(items: Sequence[Encoded], batch_size: int) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
+
+
+def image_grids(item: Encoded, loaded: LoadedModel) -> tuple[tuple[int, int, int], ...]:
+    """Return (first token, rows, columns) of the vision tokens of each image, where they lie on a known grid.
+
+    From the processor's own grid where it gives one. Else from the runs of vision tokens: a run of a square number is a square; of an
+    image cut into tiles the last run is taken, which shows the whole image. Empty where neither tells.
+    """
+    starts = np.flatnonzero(np.diff(np.concatenate([[0], item.kinds == VISION]).astype(np.int8)) == 1)
+    ends = np.flatnonzero(np.diff(np.concatenate([item.kinds == VISION, [0]]).astype(np.int8)) == -1) + 1
+    merge = getattr(getattr(loaded.processor, "image_processor", None), "merge_size", None)
+    if "image_grid_thw" in item.tensors and merge:
+        sides = [
+            (int(rows) // merge, int(columns) // merge) for _, rows, columns in item.tensors["image_grid_thw"].tolist()
+        ]
+    else:
+        runs = ends - starts
+        if item.n_images == 1:
+            starts, runs = starts[-1:], runs[-1:]
+        sides = [(math.isqrt(run), math.isqrt(run)) for run in runs.tolist()]
+        ends = starts + runs
+    if len(sides) != len(starts) or [rows * columns for rows, columns in sides] != (ends - starts).tolist():
+        return ()
+    return tuple((int(first), rows, columns) for first, (rows, columns) in zip(starts, sides, strict=True))
 
 
 def takes_logits_to_keep(model: Any) -> bool:

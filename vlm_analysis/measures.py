@@ -132,6 +132,8 @@ def from_triangle(values: np.ndarray, n: int) -> np.ndarray:
     matrices[..., above[0], above[1]] = values
     matrices[..., above[1], above[0]] = values
     index = np.arange(n)
-    missing = np.isnan(values).all(axis=-1, keepdims=True) if values.shape[-1] else np.zeros((*values.shape[:-1], 1), bool)
+    missing = (
+        np.isnan(values).all(axis=-1, keepdims=True) if values.shape[-1] else np.zeros((*values.shape[:-1], 1), bool)
+    )
     matrices[..., index, index] = np.where(missing, np.nan, 1.0)
     return matrices

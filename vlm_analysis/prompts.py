@@ -88,6 +88,16 @@ class Prompt:
         """
         return tuple(image_hash(open_image(image)) for image in self.images)
 
+    @cached_property
+    def content(self) -> bytes:
+        """Image contents, question, domain, id and answer in one line (see `image_hashes` for what is raised)."""
+        return json.dumps([self.image_hashes, self.question, self.domain, self.id, self.answer]).encode() + b"\n"
+
+    @property
+    def key(self) -> str:
+        """The first 32 hex digits of the sha256 over the content: what tells this prompt from any other."""
+        return hashlib.sha256(self.content).hexdigest()[:32]
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -161,8 +171,7 @@ class PromptSet(Sequence[Prompt]):
         """
         digest = hashlib.sha256()
         for prompt in self._prompts:
-            parts = [prompt.image_hashes, prompt.question, prompt.domain, prompt.id, prompt.answer]
-            digest.update(json.dumps(parts).encode() + b"\n")
+            digest.update(prompt.content)
         return digest.hexdigest()
 
     def for_domain(self, domain: str) -> PromptSet:

@@ -1,73 +1,48 @@
-"""Recording: one forward pass per prompt, with a hook on every decoder layer's true input and raw output."""
+"""Recording: one forward pass per prompt tells every measure of every decoder layer (`measures.MEASURES`).
+
+Rows go to disk as they come (`row_store`), so that a cancelled or killed recording is taken up where it stopped, and memory holds the
+states of one batch, whatever the number of prompts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import tempfile
+import time
+import weakref
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from vlm_analysis.attention import AttentionMaps, eager_view, important_tokens, token_weights, visual_attention
 from vlm_analysis.errors import RecordingError
-from vlm_analysis.inputs import Encoded, answer_tokens, batches, collate, encode, pad_token, takes_logits_to_keep
-from vlm_analysis.layers import find_decoder_layers
+from vlm_analysis.inputs import (
+    TEXT,
+    VISION,
+    Encoded,
+    answer_tokens,
+    batches,
+    collate,
+    encode,
+    image_grids,
+    pad_token,
+    takes_logits_to_keep,
+)
+from vlm_analysis.measures import DELTAS, SHARES, SINK_FACTOR, empty_rows
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts import Prompt, PromptSet
-from vlm_analysis.measures import TOKEN_GROUPS
-from vlm_analysis.recording import Recording
-from vlm_analysis.similarity import group_means, stream_cosine, token_cosine, unit_vectors
+from vlm_analysis.recording import Activations, Recording
+from vlm_analysis.row_store import RowStore
+from vlm_analysis.similarity import PromptStreams, activations, fill_row
+from vlm_analysis.streams import LayerWatch, Streams
+from vlm_analysis.token_maps import TokenMap, copy_maps, write_map
 
-CHUNK = 16  # prompts whose tensors are held at once
-
-
-class LayerStreams:
-    """The unit vectors of one batch: what enters each decoder layer and what leaves it raw."""
-
-    def __init__(self, n_layers: int) -> None:
-        self.inputs: list[torch.Tensor | None] = [None] * n_layers
-        self.cosines: list[torch.Tensor | None] = [None] * n_layers
-        self.last_output: torch.Tensor | None = None
-
-    def note_input(self, index: int, hidden_states: torch.Tensor) -> None:
-        self.inputs[index] = unit_vectors(hidden_states)
-
-    def note_output(self, index: int, hidden_states: torch.Tensor) -> None:
-        layer_input, layer_output = self.inputs[index], unit_vectors(hidden_states)
-        assert layer_input is not None
-        self.cosines[index] = token_cosine(layer_input.to(layer_output.device), layer_output)
-        if index == len(self.inputs) - 1:
-            self.last_output = layer_output
-
-
-@contextmanager
-def watched_layers(model: torch.nn.Module) -> Iterator[LayerStreams]:
-    """Hook every decoder layer of `model` for the length of the block; the hooks are removed whatever happens."""
-    layers = find_decoder_layers(model)
-    streams = LayerStreams(len(layers))
-    handles = []
-
-    def before(index: int) -> Any:
-        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            streams.note_input(index, args[0] if args else kwargs["hidden_states"])
-
-        return hook
-
-    def after(index: int) -> Any:
-        def hook(module: Any, args: Any, output: Any) -> None:
-            streams.note_output(index, output[0] if isinstance(output, tuple) else output)
-
-        return hook
-
-    try:
-        for index, layer in enumerate(layers):
-            handles.append(layer.register_forward_pre_hook(before(index), with_kwargs=True))
-            handles.append(layer.register_forward_hook(after(index)))
-        yield streams
-    finally:
-        for handle in handles:
-            handle.remove()
+CHUNK = 16  # prompts whose inputs are prepared together, so that those of like length share a batch
+FLUSH_S = 1.0  # rows are written at least this often
 
 
 def record(
@@ -75,9 +50,14 @@ def record(
     prompts: Sequence[Prompt],
     *,
     batch_size: int = 1,
+    full: bool = True,
+    attention: bool = False,
+    token_maps: bool = False,
+    known: Recording | None = None,
+    folder: Path | None = None,
     on_progress: Progress | None = None,
 ) -> Recording:
-    """Run every prompt once and return how much each decoder layer changes its input.
+    """Run every prompt once and return what that told about each decoder layer.
 
     A reference answer is appended to its prompt, so that the answer tokens are seen in the same pass. Hidden states are
     kept for one batch only.
@@ -86,81 +66,186 @@ def record(
         loaded: the model; a pruned view can be recorded by putting it into a LoadedModel.
         prompts: a PromptSet, or any sequence of prompts.
         batch_size: prompts of like length run together; padding belongs to no token group.
+        full: all measures; False leaves out norms, sub-layers, HSIC and activations, and costs a little less.
+        attention: also read attention maps, for the visual attention ratio and the similarity of important tokens. The decoder then
+            computes attention in the open, which is slower and may change the last bits of everything.
+        token_maps: also keep every token's cosine (float16) on disk, for looking at single prompts.
+        known: a recording of this model with these settings, of some of the prompts: only the others are run.
+        folder: where rows are kept while the work goes on. Called again with the folder of a cancelled recording, only what is missing
+            is run. The returned recording reads its rows from there. None: a temporary folder that goes with the recording.
         on_progress: called after each batch; raising `Cancelled` in it stops the work and removes the hooks.
 
     Raises:
         PromptError: no prompts, or a prompt that this model cannot be asked.
-        RecordingError: the model gave no hidden states.
+        RecordingError: the model ran no layer, `known` or `folder` belong to something else, or the folder cannot be written.
     """
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
-    report = on_progress or no_progress
-    n_prompts, n_layers, n_groups = len(prompt_set), loaded.n_layers, len(TOKEN_GROUPS)
-    layer_cosine = np.full((n_prompts, n_layers, n_groups), np.nan)
-    span_cosine = np.full((n_prompts, n_groups, n_layers + 1, n_layers + 1), np.nan)
-    token_counts = np.zeros((n_prompts, n_groups), dtype=np.int64)
-    nonfinite = np.zeros((n_prompts, n_layers), dtype=np.int64)
-    report(0, n_prompts, "recording")
-    for first in range(0, n_prompts, CHUNK):
-        chunk = range(first, min(first + CHUNK, n_prompts))
-        encoded = [_encoded(loaded, prompt_set[index], report, first, n_prompts) for index in chunk]
-        done = first
-        for indices in batches(encoded, batch_size):
-            streams = _run(loaded, [encoded[index] for index in indices])
-            for row, place in enumerate(indices):
-                item, index = encoded[place], first + place
-                cosines, spans = _prompt_tensors(streams, row, item.n_tokens)
-                groups = item.group_mask()
-                layer_cosine[index] = group_means(cosines, groups).T
-                span_cosine[index] = _unit_diagonal(group_means(spans, groups))
-                token_counts[index] = groups.sum(axis=1)
-                nonfinite[index] = (~torch.isfinite(cosines)).sum(dim=0).cpu().numpy()
-            done += len(indices)
-            report(done, n_prompts, "recording")
+    keys = [prompt.key for prompt in prompt_set]
+    settings = _settings(loaded, batch_size, full=full, attention=attention, token_maps=token_maps)
+    known = _checked_known(known, loaded, settings, keys)
+    own = tempfile.TemporaryDirectory(prefix="strata-") if folder is None else None
+    place = Path(own.name if own else folder or "")
+    try:
+        store = RowStore(place, {"model": loaded.fingerprint, "settings": settings}, loaded.n_layers)
+        if known is not None and token_maps:
+            copy_maps(known.maps, place, known.keys)
+        there = store.keys | (frozenset(known.keys) if known else frozenset())
+        missing = [(key, prompt) for key, prompt in zip(keys, prompt_set, strict=True) if key not in there]
+        _Pass(loaded, store, settings).run(missing, len(keys), on_progress or no_progress)
+        made = _finished(loaded, prompt_set, keys, store, known, settings, place if token_maps else None)
+    except BaseException:
+        if own is not None:
+            own.cleanup()
+        raise
+    if own is not None:
+        weakref.finalize(made, own.cleanup)
+    return made
+
+
+def _settings(loaded: LoadedModel, batch_size: int, **parts: bool) -> dict[str, Any]:
+    return {
+        "max_vision_tokens": loaded.max_vision_tokens,
+        "batch_size": batch_size,
+        **parts,
+        "deltas": list(DELTAS),
+        "shares": list(SHARES),
+        "sink_factor": SINK_FACTOR,
+    }
+
+
+def _checked_known(
+    known: Recording | None, loaded: LoadedModel, settings: dict[str, Any], keys: list[str]
+) -> Recording | None:
+    if known is None:
+        return None
+    apart = [name for name, value in settings.items() if known.settings.get(name) != value]
+    if known.model.fingerprint != loaded.fingerprint or apart:
+        raise RecordingError(
+            f"The recording cannot be extended: expected one of {loaded.name} with the same settings, got one of "
+            f"{known.model.name} that differs in {', '.join(apart) or 'the model'}. Record all prompts anew."
+        )
+    strange = sum(key not in set(keys) for key in known.keys)
+    if strange:
+        raise RecordingError(
+            f"The recording cannot be extended: {strange} of its {known.n_prompts} prompts are not among those to record. "
+            "Keep all its prompts, or record anew."
+        )
+    return known
+
+
+def _finished(
+    loaded: LoadedModel,
+    prompts: PromptSet,
+    keys: list[str],
+    store: RowStore,
+    known: Recording | None,
+    settings: dict[str, Any],
+    maps: Path | None,
+) -> Recording:
+    sums = dict(known.activations) if known else {}
+    for domain, part in store.activations.items():
+        sums[domain] = sums[domain] + part if domain in sums else part
     return Recording(
         model=loaded.info,
-        prompts=prompt_set.fingerprint,
-        prompt_ids=tuple(str(prompt.id) for prompt in prompt_set),
-        domains=tuple(prompt.domain for prompt in prompt_set),
-        layer_cosine=layer_cosine,
-        span_cosine=span_cosine,
-        token_counts=token_counts,
-        nonfinite=nonfinite,
-        settings={"max_vision_tokens": loaded.max_vision_tokens, "batch_size": batch_size},
+        prompts=prompts.fingerprint,
+        prompt_ids=tuple(str(prompt.id) for prompt in prompts),
+        domains=tuple(prompt.domain for prompt in prompts),
+        rows=store.assembled(keys, known),
+        settings=settings,
+        activations={domain: sums[domain] for domain in prompts.domains if domain in sums},
+        maps=maps,
     )
 
 
-def _encoded(loaded: LoadedModel, prompt: Prompt, report: Progress, done: int, total: int) -> Encoded:
-    report(done, total, "recording")
-    return encode(loaded, prompt, answer_tokens(loaded, prompt.answer))
+class _Pass:
+    """The forward passes of one recording: hooks, the model that runs, and where rows go."""
 
+    def __init__(self, loaded: LoadedModel, store: RowStore, settings: dict[str, Any]) -> None:
+        self.loaded, self.store, self.settings = loaded, store, settings
+        self.model = eager_view(loaded.model) if settings["attention"] else loaded.model
+        self.watch = LayerWatch(self.model, middles=settings["full"])
+        self.attention = AttentionMaps(self.model) if settings["attention"] else None
+        self.pending: list[np.ndarray] = []
+        self.sums: dict[str, Activations] = {}
+        self.written = time.monotonic()
+        self.keep = {"logits_to_keep": 1} if takes_logits_to_keep(self.model) else {}
 
-@torch.inference_mode()
-def _run(loaded: LoadedModel, items: list[Encoded]) -> LayerStreams:
-    with watched_layers(loaded.model) as streams:
-        keep = {"logits_to_keep": 1} if takes_logits_to_keep(loaded.model) else {}
-        loaded.model(**collate(items, pad_token(loaded)), **keep, use_cache=False)
-    if all(cosine is None for cosine in streams.cosines):
-        raise RecordingError(
-            f"{loaded.name} ran none of its {loaded.n_layers} decoder layers: nothing could be recorded."
-        )
-    return streams
+    def run(self, missing: list[tuple[str, Prompt]], total: int, report: Progress) -> None:
+        """Record the missing prompts, chunk by chunk; what was measured is written whatever happens."""
+        done = total - len(missing)
+        report(done, total, "recording")
+        try:
+            for first in range(0, len(missing), CHUNK):
+                chunk = missing[first : first + CHUNK]
+                encoded = []
+                for _, prompt in chunk:
+                    encoded.append(encode(self.loaded, prompt, answer_tokens(self.loaded, prompt.answer)))
+                    report(done, total, "recording")
+                for places in batches(encoded, self.settings["batch_size"]):
+                    self._batch([chunk[place] for place in places], [encoded[place] for place in places])
+                    done += len(places)
+                    report(done, total, "recording")
+                    self._write(FLUSH_S)
+        finally:
+            self._write(0)
 
+    def _write(self, after_s: float) -> None:
+        """Hand the rows measured since the last writing to the store, unless that was less than `after_s` ago."""
+        now = time.monotonic()
+        if self.pending and now - self.written >= after_s:
+            rows, sums = np.concatenate(self.pending), self.sums
+            self.pending, self.sums, self.written = [], {}, now
+            self.store.append(rows, sums)
 
-def _prompt_tensors(streams: LayerStreams, row: int, n_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a prompt's (tokens, n_layers) cosines and (tokens, n_layers + 1, n_layers + 1) span cosines; NaN for layers not run."""
-    seen = next(cosine for cosine in streams.cosines if cosine is not None)
-    missing = torch.full((n_tokens,), torch.nan, device=seen.device)
-    cosines = [missing if cosine is None else cosine[row, :n_tokens].to(seen.device) for cosine in streams.cosines]
-    ends = [*streams.inputs, streams.last_output]
-    width = next(unit for unit in ends if unit is not None).shape[-1]
-    lost = torch.full((n_tokens, width), torch.nan, device=seen.device)
-    units = [lost if unit is None else unit[row, :n_tokens].to(seen.device) for unit in ends]
-    return torch.stack(cosines, dim=1), stream_cosine(torch.stack(units, dim=1))
+    @torch.inference_mode()
+    def _batch(self, named: list[tuple[str, Prompt]], items: list[Encoded]) -> None:
+        with ExitStack() as stack:
+            streams = stack.enter_context(self.watch.watching())
+            if self.attention is not None:
+                stack.enter_context(self.attention.watching())
+            self.model(**collate(items, pad_token(self.loaded)), **self.keep, use_cache=False)
+        if not any(streams.ran):
+            raise RecordingError(
+                f"{self.loaded.name} ran none of its {self.loaded.n_layers} decoder layers: nothing could be recorded."
+            )
+        rows, sums = empty_rows(len(items), self.loaded.n_layers), dict(self.sums)
+        for place, ((key, prompt), item) in enumerate(zip(named, items, strict=True)):
+            rows["key"][place] = key.encode()
+            part = self._row(rows[place], key, place, item, streams)
+            if part is not None:
+                sums[prompt.domain] = sums[prompt.domain] + part if prompt.domain in sums else part
+        self.pending.append(rows)
+        self.sums = sums
 
+    def _row(self, row: np.void, key: str, place: int, item: Encoded, streams: Streams) -> Activations | None:
+        """Fill one prompt's row; returns its part of the activation sums."""
+        states, groups = streams.states[:, :, place, : item.n_tokens], item.group_mask()
+        ran, has_middle = np.array(streams.ran), np.array(streams.has_middle)
+        prompt = PromptStreams(states[0], states[1], states[2], ran, has_middle)
+        cosines = fill_row(row, prompt, groups, full=self.settings["full"])
+        if self.attention is not None:
+            self._fill_attention(row, place, item, cosines)
+        if self.settings["token_maps"]:
+            texts = self.loaded.processor.tokenizer.convert_ids_to_tokens(item.tensors["input_ids"][0].tolist())
+            half = cosines.half().cpu().numpy()
+            half[~ran] = np.nan
+            write_map(self.store.folder, key, TokenMap(half, item.kinds, tuple(texts), image_grids(item, self.loaded)))
+        found = activations(prompt, groups) if self.settings["full"] else None
+        if found is None:
+            return None
+        row["cross_modal"], part = found
+        return part
 
-def _unit_diagonal(spans: np.ndarray) -> np.ndarray:
-    """Set the diagonal of (n_groups, n, n) to exactly 1 where the group has tokens: a stream is equal to itself."""
-    index = np.arange(spans.shape[1])
-    diagonal = spans[:, index, index]
-    spans[:, index, index] = np.where(np.isnan(diagonal), diagonal, 1.0)
-    return spans
+    def _fill_attention(self, row: np.void, place: int, item: Encoded, cosines: torch.Tensor) -> None:
+        assert self.attention is not None
+        n = item.n_prompt_tokens
+        kinds = torch.from_numpy(item.kinds[:n])
+        for index, attention in enumerate(self.attention.maps):
+            if attention is None:
+                continue
+            own = attention[place, :n, :n].cpu()
+            vision, text = kinds == VISION, kinds == TEXT
+            row["visual_attention"][index] = visual_attention(own, vision, text)
+            weights = token_weights(own, vision, text).numpy()
+            values = cosines[index, :n].double().cpu().numpy()
+            row["important_cosine"][index] = [values[important_tokens(weights, share)].mean() for share in SHARES]

@@ -6,7 +6,7 @@ Every measure (see `measures`) is kept per prompt, so that any mean, spread or b
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from vlm_analysis.errors import RecordingError
 from vlm_analysis.files import write_atomically
 from vlm_analysis.measures import HSIC_PARTS, MEASURES, TOKEN_GROUPS, empty_rows, from_triangle, row_type, triangle
+from vlm_analysis.token_maps import FOLDER, TokenMap, append_maps, read_map
 
 SCHEMA_VERSION = 2
 MAX_BYTES = 8 << 30  # of an unpacked recording: ten thousand prompts of a large model are about 1 GB
@@ -70,6 +71,7 @@ class Recording:
         rows: (n_prompts,) structured array of `measures.row_type`: every measure of every prompt; may lie on disk (memory map).
         settings: what else decides the numbers (image bound, batch size, whether attention maps were read).
         activations: by domain, the sums behind the pooled cross-modal distance; empty where none were recorded.
+        maps: the file or folder that holds the prompts' token maps; None where none were kept.
     """
 
     model: ModelInfo
@@ -79,6 +81,7 @@ class Recording:
     rows: np.ndarray
     settings: dict[str, Any] = field(default_factory=dict)
     activations: dict[str, Activations] = field(default_factory=dict)
+    maps: Path | None = None
 
     def __post_init__(self) -> None:
         n_prompts = len(self.prompt_ids)
@@ -229,6 +232,12 @@ class Recording:
         gap = sum(part.sums[0] - part.sums[1] for part in parts) / count
         return np.linalg.norm(gap, axis=-1) / (sum(part.norms for part in parts) / count)
 
+    def token_map(self, prompt: int) -> TokenMap:
+        """Return every token's cosines of one prompt, by its place; raises RecordingError where none were kept."""
+        if self.maps is None:
+            raise RecordingError("This recording has no token maps. Record again with token maps.")
+        return read_map(self.maps, self.keys[prompt])
+
     def prompts_with(self, domain: str | None = None, token_group: str = "all") -> int:
         """Return how many prompts of the domain have at least one token of the group."""
         return int(self.has_group(domain, token_group).sum())
@@ -284,7 +293,7 @@ def save_recording(recording: Recording, path: Path) -> Path:
         "settings": recording.settings,
         "activations": [[name, recording.activations[name].n_prompts] for name in names],
     }
-    arrays = {"rows": recording.rows, "meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}
+    arrays: dict[str, Any] = {"rows": recording.rows, "meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}
     for number, name in enumerate(names):
         arrays[f"sums_{number}"], arrays[f"norms_{number}"] = (
             recording.activations[name].sums,
@@ -294,6 +303,7 @@ def save_recording(recording: Recording, path: Path) -> Path:
     def write(part: Path) -> None:
         with part.open("wb") as file:
             np.savez_compressed(file, **arrays)
+        append_maps(recording.maps, part, recording.keys)
 
     return write_atomically(Path(path), write)
 
@@ -310,7 +320,9 @@ def open_recording(path: Path) -> Recording:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             _refuse_too_large(stored.zip)
-            arrays = {name: stored[name] for name in stored.files}
+            names = [name for name in stored.files if not name.startswith(f"{FOLDER}/")]
+            arrays = {name: stored[name] for name in names}
+            has_maps = len(names) < len(stored.files)
         meta = json.loads(arrays.pop("meta").tobytes())
     except FileNotFoundError:
         raise RecordingError(f"No recording at {path}. Check the path.") from None
@@ -318,7 +330,7 @@ def open_recording(path: Path) -> Recording:
         raise RecordingError(
             f"{path.name} is not a whole recording: expected a Strata .npz file ({error}). Record again."
         ) from error
-    return _from_parts(meta, arrays, path.name)
+    return replace(_from_parts(meta, arrays, path.name), maps=path if has_maps else None)
 
 
 def _refuse_too_large(archive: Any) -> None:
