@@ -184,8 +184,8 @@ class _Pass:
                 for places in batches(encoded, self.settings["batch_size"]):
                     self._batch([chunk[place] for place in places], [encoded[place] for place in places])
                     done += len(places)
-                    report(done, total, "recording")
                     self._write(FLUSH_S)
+                    report(done, total, "recording")
         finally:
             self._write(0)
 
