@@ -1,14 +1,15 @@
-"""Similarity: record how much each decoder layer changes its input, and look at it."""
+"""Similarity: record what each decoder layer does to its input, and look at it from all sides."""
 
 import streamlit as st
 
-from vlm_analysis.ui.jobs import current, job_panel, start
+from vlm_analysis.ui.jobs import job_panel
 from vlm_analysis.ui.pickers import open_or_stop, pick_item
+from vlm_analysis.ui.promptmaps import prompts_view
+from vlm_analysis.ui.recordform import open_file, record_form, recording_file
 from vlm_analysis.ui.session import choose_result, chosen, model_slot
 from vlm_analysis.ui.shell import begin, go_on, next_step
-from vlm_analysis.ui.similarityview import contrast, heatmap, missing_tokens, table
-from vlm_analysis.ui.text import escaped
-from vlm_analysis.ui.work import record_work
+from vlm_analysis.ui.sidebyside import side_by_side
+from vlm_analysis.ui.similarityview import contrast, heatmap, measures, missing_tokens, numbers, spans, token_group
 
 begin(
     "Similarity",
@@ -27,30 +28,43 @@ elif info is None:
         "Load a model",
     )
 else:
-    left, right = st.columns([3, 1], vertical_alignment="center")
-    left.markdown(
-        f"Record **{escaped(info.name)}** on **{escaped(prompts.name)}** ({prompts.details.get('n', '?')} prompts)."
-    )
-    name = f"{info.name} on {prompts.name}"
-    right.button(
-        "Record",
-        type="primary",
-        icon=":material/sensors:",
-        on_click=start,
-        args=("record", f"Recording {name}", record_work(prompts, name), prompts.id, info.fingerprint),
-        disabled=(view := current("record")) is not None and view.active,
-        width="stretch",
-        help="One forward pass a prompt. Hidden states are not kept.",
-    )
-job_panel("record")
+    record_form(info, prompts)
+job_panel("record", "What was recorded so far is kept: press Go on recording.")
 
 item = pick_item("recordings", "Recording", "Recordings open without the model.")
 if item is None:
     st.caption("Nothing recorded yet.")
-else:
-    recording = open_or_stop(item)
-    group = heatmap(recording)
-    missing_tokens(recording, group)
-    contrast(recording, group)
-    table(recording, group)
-    go_on("pages/4_masks.py", "Go on to Masks")
+    open_file()
+    st.stop()
+recording = open_or_stop(item)
+group = token_group("similarity_group")
+layers, all_measures, span, prompt, compare, table, file = st.tabs(
+    ["Layers", "Measures", "Spans", "Prompts", "Side by side", "Numbers", "Files"],
+    key="similarity_tab",
+    on_change="rerun",
+)
+if layers.open:
+    with layers:
+        heatmap(recording, group)
+        missing_tokens(recording, group)
+        contrast(recording, group)
+if all_measures.open:
+    with all_measures:
+        measures(recording, group)
+if span.open:
+    with span:
+        spans(recording, group)
+if prompt.open:
+    with prompt:
+        prompts_view(recording, group)
+if compare.open:
+    with compare:
+        side_by_side(item.id, group)
+if table.open:
+    with table:
+        numbers(recording, group)
+if file.open:
+    with file:
+        recording_file(item)
+        open_file()
+go_on("pages/4_masks.py", "Go on to Masks")

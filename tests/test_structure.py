@@ -29,7 +29,7 @@ RANKS = (
         "figures",
         "report",
     },
-    {"rank", "masks", "evaluation", "story", "stored"},
+    {"rank", "masks", "tables", "evaluation", "story", "stored"},
     {
         "layer_config",
         "layers",

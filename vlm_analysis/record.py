@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,29 @@ def _checked_known(
             "Keep all its prompts, or record anew."
         )
     return known
+
+
+def extendable(
+    earlier: Iterable[Recording],
+    loaded: LoadedModel,
+    prompts: PromptSet,
+    *,
+    batch_size: int = 1,
+    full: bool = True,
+    attention: bool = False,
+    token_maps: bool = False,
+) -> Recording | None:
+    """Return the recording that spares most work when handed to `record` as `known` with the same options, or None."""
+    settings = _settings(loaded, batch_size, full=full, attention=attention, token_maps=token_maps)
+    keys = [prompt.key for prompt in prompts]
+    best: Recording | None = None
+    for recording in earlier:
+        try:
+            _checked_known(recording, loaded, settings, keys)
+        except RecordingError:
+            continue
+        best = recording if best is None or recording.n_prompts > best.n_prompts else best
+    return best
 
 
 def _finished(

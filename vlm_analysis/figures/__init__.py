@@ -9,20 +9,28 @@ Plotly is imported here and nowhere else in the value half; import this package 
 
     heatmaps   similarity_heatmap  difference_heatmap  mask_strips      layers across, rows down
     profiles   layer_profile  score_bars                                one number per layer
+    recorded   measure_heatmap  span_heatmap  token_heatmap  image_overlay  depth_profile     what a recording holds
     outcomes   retention_curve  damage_bars                             what a mask cost
+    scales     the fixed scale of every measure
     style      colours, labels, the empty figure they all start from
 """
 
 from vlm_analysis.figures.heatmaps import difference_heatmap, mask_strips, similarity_heatmap
 from vlm_analysis.figures.outcomes import damage_bars, retention_curve
 from vlm_analysis.figures.profiles import layer_profile, score_bars
+from vlm_analysis.figures.recorded import depth_profile, image_overlay, measure_heatmap, span_heatmap, token_heatmap
 
 __all__ = [
     "damage_bars",
+    "depth_profile",
     "difference_heatmap",
+    "image_overlay",
     "layer_profile",
     "mask_strips",
+    "measure_heatmap",
     "retention_curve",
     "score_bars",
     "similarity_heatmap",
+    "span_heatmap",
+    "token_heatmap",
 ]

@@ -34,8 +34,11 @@ def current(kind: str) -> JobView | None:
     return newest
 
 
-def job_panel(kind: str) -> JobView | None:
-    """Draw the job of this kind: it moves by itself, and the page runs once more when it ends. Returns what was drawn."""
+def job_panel(kind: str, left_behind: str = "It left no result.") -> JobView | None:
+    """Draw the job of this kind: it moves by itself, and the page runs once more when it ends. Returns what was drawn.
+
+    `left_behind` says what a cancelled one leaves.
+    """
     view = current(kind)
     if view is None or st.session_state.get(f"dismissed:{kind}") == view.id:
         return view
@@ -45,13 +48,13 @@ def job_panel(kind: str) -> JobView | None:
         now = runner().get(job_id)
         if now is None or (was_active and not now.active):
             st.rerun()
-        _draw(now, kind)
+        _draw(now, kind, left_behind)
 
     panel(view.id, view.active)
     return view
 
 
-def _draw(view: JobView, kind: str) -> None:
+def _draw(view: JobView, kind: str, left_behind: str) -> None:
     if view.active:
         left, right = st.columns([6, 1], vertical_alignment="center")
         left.progress(view.fraction, text=_progress_text(view))
@@ -69,7 +72,7 @@ def _draw(view: JobView, kind: str) -> None:
             with st.expander("For a bug report"):
                 st.code(view.traceback)
     elif view.status == "cancelled":
-        st.warning(f"{escaped(view.label)}: cancelled after {duration(view.elapsed_s)}. It left no result.")
+        st.warning(f"{escaped(view.label)}: cancelled after {duration(view.elapsed_s)}. {left_behind}")
 
 
 def _progress_text(view: JobView) -> str:

@@ -6,10 +6,14 @@ Streamlit's session and imports torch only when it runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.evaluation import Evaluation
@@ -39,16 +43,29 @@ def unload_work() -> Work:
     return lambda progress: slot.unload()
 
 
-def record_work(prompts: Item, name: str) -> Work:
-    """Record the prompts; returns the recording's Item."""
+def record_work(prompts: Item, name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Work:
+    """Record the prompts, going on from what an unfinished or an earlier recording holds; returns the recording's Item."""
     slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
+    folder = unfinished_folder(shelf, model, prompts, options)
 
     def work(progress: Progress) -> Item:
-        from vlm_analysis.record import record
+        from vlm_analysis.record import extendable, record
 
-        return keep_recording(shelf, record(slot.expected(model), open_item(prompts), on_progress=progress), name)
+        loaded, prompt_set = slot.expected(model), open_item(prompts)
+        earlier = (open_item(item) for item in shelf.items("recordings") if item.model == model and is_whole(item))
+        known = None if folder.exists() else extendable(earlier, loaded, prompt_set, **options)
+        made = record(loaded, prompt_set, **options, known=known, folder=folder, on_progress=progress)
+        item = keep_recording(shelf, made, name)
+        shutil.rmtree(folder, ignore_errors=True)
+        return item
 
     return work
+
+
+def unfinished_folder(shelf: Workspace, model: str, prompts: Item, options: Mapping[str, Any]) -> Path:
+    """Return where the rows of a recording lie until it is finished: its own for each model, prompt set and choice of options."""
+    told = json.dumps([model, prompts.prompts, sorted(options.items())])
+    return shelf.root / "unfinished" / hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def evaluate_work(mask: PruneMask, prompts: Item) -> Work:
