@@ -16,8 +16,20 @@ PACKAGE = ROOT / "vlm_analysis"
 RANKS = (
     {"errors", "progress", "files"},
     {"images", "archives", "prompt_sources", "prompts", "recording", "jobs", "workspace", "figures", "report"},
-    {"rank", "masks", "evaluation", "story", "stored"},
-    {"layer_config", "layers", "models", "inputs", "similarity", "record", "prune", "evaluate", "export"},
+    {"rank", "masks", "dialects", "evaluation", "story", "stored"},
+    {
+        "layer_config",
+        "layers",
+        "models",
+        "inputs",
+        "similarity",
+        "record",
+        "prune",
+        "evaluate",
+        "reload",
+        "proof",
+        "export",
+    },
     {"pipeline", "pocket"},
     {"ui"},
 )
