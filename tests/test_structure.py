@@ -16,7 +16,7 @@ PACKAGE = ROOT / "vlm_analysis"
 RANKS = (
     {"errors", "progress", "files"},
     {"images", "archives", "prompt_sources", "prompts", "recording", "jobs", "workspace", "figures", "report"},
-    {"rank", "masks", "dialects", "evaluation", "story", "stored"},
+    {"rank", "masks", "dialects", "evaluation", "card", "story", "stored"},
     {
         "layer_config",
         "layers",
