@@ -13,7 +13,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,14 +122,12 @@ def export_checkpoint(
     _check_evidence(loaded, mask, evidence, reference)
     report(0, 4, "pruning")
     view = prune(loaded.model, mask)
-    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{PART}")
-    try:
-        part.mkdir(parents=True)
+    with _staged(folder) as part:
         report(1, 4, "writing weights")
         _make_savable(view.generation_config, loaded.name)
         view.save_pretrained(part, safe_serialization=True)
         _copy_processor(loaded, part)
-        report(2, 4, "loading it in a fresh process to compare")
+        report(2, 4, "loading it in a fresh process to compare" if verify else "not comparing it")
         proof = prove(loaded, view, part, report) if verify else None
         report(3, 4, "writing the manifest")
         mask = _as_applied(loaded, mask)
@@ -136,6 +135,17 @@ def export_checkpoint(
         (part / MASK_FILE).write_text(mask_to_json(mask), "utf-8")
         (part / "README.md").write_text(model_card(mask, loaded.info, command, evidence, reference), "utf-8")
         manifest = _write_manifest(loaded, view, mask, part, proof, command)
+    report(4, 4, "exported")
+    return manifest
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `folder` to fill, which takes its place at the end; a failure leaves nothing behind."""
+    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{PART}")
+    try:
+        part.mkdir(parents=True)
+        yield part
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
@@ -143,8 +153,6 @@ def export_checkpoint(
         raise ExportError(_disk_message(folder, error)) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    report(4, 4, "exported")
-    return manifest
 
 
 def _check_evidence(
