@@ -1,11 +1,10 @@
-"""Export: the mask as a file, or the pruned model as an ordinary checkpoint, proved equal to what was evaluated."""
+"""Export: the mask as a file for Strata and other tools, or the pruned model as a checkpoint, proved equal to the evaluated one."""
 
 from pathlib import Path
 
 import streamlit as st
 
-from vlm_analysis.masks import mask_to_json
-from vlm_analysis.ui.exportview import default_folder, manifest_view, shortened
+from vlm_analysis.ui.exportview import default_folder, manifest_view, mask_files, shortened
 from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.pickers import agree_on_model, pick_mask
 from vlm_analysis.ui.session import model_slot
@@ -16,7 +15,7 @@ from vlm_analysis.ui.work import export_work
 begin(
     "Export",
     ":material/ios_share:",
-    "The exported checkpoint is loaded again and its logits are compared with the evaluated model's, bit for bit.",
+    "The exported checkpoint is loaded in a fresh process; its logits and an answer are compared with the evaluated model's.",
 )
 
 info = model_slot().info
@@ -29,15 +28,7 @@ if mask.notes:
     st.text(mask.notes)
 
 st.subheader("Mask file")
-st.download_button(
-    "Download the mask as JSON",
-    mask_to_json(mask),
-    "strata-mask.json",
-    "application/json",
-    icon=":material/download:",
-    on_click="ignore",
-)
-st.caption("Layers from 0, with the model's fingerprint and where the mask comes from. The Masks page opens it again.")
+mask_files(mask, info)
 
 st.subheader("Checkpoint")
 if info is None:

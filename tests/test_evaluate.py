@@ -267,12 +267,12 @@ class TestFiles:
             lambda content: content.update(by_prompt=[]),
             lambda content: content.update(by_prompt=3),
             lambda content: content.update(model={"name": "m"}),
-            lambda content: content["mask"].update(numbering=1),
+            lambda content: content["mask"].update(numbering=2),
             lambda content: content["by_prompt"][0].update(answer_nll="high"),
             lambda content: content["by_prompt"][0].pop("exact_match"),
             lambda content: content["by_prompt"][0].update(exact_match=None),
         ],
-        ids=["kind", "version", "no rows", "rows are a number", "half a model", "mask from 1", "words", "lost", "null"],
+        ids=["kind", "version", "no rows", "rows are a number", "half a model", "mask from 2", "words", "lost", "null"],
     )
     def test_a_wrong_evaluation_is_refused_in_words(
         self, dense: Evaluation, tmp_path: Path, change: Callable[[dict[str, Any]], Any]

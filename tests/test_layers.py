@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from families import gemma, gemma_layers, llama, t5
 from oracles import qwen_layers
 from torch import nn
 
 from vlm_analysis.errors import ModelError
+from vlm_analysis.layer_config import config_hash
 from vlm_analysis.layers import find_decoder_layers, find_decoder_path, locked_layers, protected_layers, text_config
 from vlm_analysis.models import LoadedModel
 
@@ -63,3 +66,11 @@ def test_a_decoder_of_another_length_than_its_configuration_is_refused() -> None
     model.config.num_hidden_layers = 5
     with pytest.raises(ModelError, match=r"were not found.*one list of 5 modules.*found 0"):
         find_decoder_layers(model)
+
+
+def test_configuration_hash_tells_architectures_apart_and_nothing_else(tmp_path: Path) -> None:
+    config = gemma().config
+    again = type(config).from_dict(config.to_dict() | {"dtype": "bfloat16", "transformers_version": "4.0"})
+    again.save_pretrained(tmp_path)
+    assert config_hash(type(config).from_pretrained(tmp_path)) == config_hash(config)
+    assert config_hash(gemma(layers=5).config) != config_hash(config) != config_hash(gemma(vision_layers=3).config)

@@ -171,7 +171,14 @@ class TestStrategies:
 
     def test_the_mask_tells_where_it_comes_from(self) -> None:
         told = make_mask(rising(6), "first-k", 0.4, seed=3).provenance
-        assert told == {"strategy": "first-k", "budget": 0.4, "seed": 3, "criterion": "made", "target": "math"}
+        assert told == {
+            "strategy": "first-k",
+            "budget": 0.4,
+            "seed": 3,
+            "criterion": "made",
+            "target": "math",
+            "drop_order": [4, 3],
+        }
 
 
 class TestFiles:
@@ -188,6 +195,20 @@ class TestFiles:
         assert {key: content[key] for key in ("schema_version", "numbering", "n_layers", "dropped")} == {
             "schema_version": 1, "numbering": 0, "n_layers": 8, "dropped": [3, 5],
         }  # fmt: skip
+
+    def test_the_file_tells_the_model_by_name_revision_and_configuration(self) -> None:
+        model = ModelInfo("owner/model", "f" * 64, 8, revision="abc", config_hash="c" * 64)
+        told = json.loads(mask_to_json(PruneMask(8, (3,), model=model)))["model"]
+        assert told == {
+            "name": "owner/model", "source": "owner/model", "revision": "abc", "config_hash": "c" * 64,
+            "fingerprint": "f" * 64, "n_layers": 8,
+        }  # fmt: skip
+
+    def test_a_file_from_before_revision_and_configuration_were_told_still_opens(self) -> None:
+        content = json.loads(mask_to_json(PruneMask(8, (3,), model=ModelInfo("m", "f" * 64, 8))))
+        for key in ("source", "revision", "config_hash"):
+            del content["model"][key]
+        assert mask_from_json(json.dumps(content)).model == ModelInfo("m", "f" * 64, 8)
 
     @given(st.integers(1, 60), st.data())
     @settings(max_examples=50, deadline=None)
@@ -206,7 +227,9 @@ class TestFiles:
     @pytest.mark.parametrize(
         "change",
         [
-            {"numbering": 1},
+            {"numbering": 2},
+            {"numbering": True},
+            {"numbering": 1, "dropped": [0]},
             {"schema_version": 2},
             {"schema_version": None},
             {"kind": "strata-recording"},
@@ -224,6 +247,7 @@ class TestFiles:
             {"n_layers": None},
             {"model": {"name": "m"}},
             {"model": "m"},
+            {"model": 3},
             {"model": {"name": "m", "fingerprint": "f", "n_layers": "many"}},
             {"model": {"name": "m", "fingerprint": "f", "n_layers": math.inf}},
         ],

@@ -13,38 +13,16 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "vlm_analysis"
 
 # From the bottom up; a module may import from its own rank and below. Whatever is not named here fails the test.
-RANKS = (
-    {"errors", "progress", "files"},
-    {
-        "images",
-        "archives",
-        "prompt_sources",
-        "prompts",
-        "measures",
-        "token_maps",
-        "recording",
-        "row_store",
-        "jobs",
-        "workspace",
-        "figures",
-        "report",
-    },
-    {"rank", "masks", "tables", "evaluation", "story", "stored"},
-    {
-        "layer_config",
-        "layers",
-        "models",
-        "inputs",
-        "streams",
-        "attention",
-        "similarity",
-        "record",
-        "prune",
-        "evaluate",
-        "export",
-    },
-    {"pipeline", "pocket"},
-    {"ui"},
+RANKS = tuple(
+    frozenset(line.split())
+    for line in (
+        "errors progress files",
+        "images archives prompt_sources prompts measures token_maps recording row_store jobs workspace figures report",
+        "rank masks dialects tables evaluation card story stored",
+        "layer_config layers models inputs streams attention similarity record prune evaluate reload proof export",
+        "pipeline pocket",
+        "ui",
+    )
 )
 VALUE_HALF = RANKS[0] | RANKS[1] | RANKS[2]
 HEAVY = ("torch", "transformers", "streamlit")

@@ -142,7 +142,7 @@ def respond(
 ) -> str:
     """Return what the model without the layers of `mask` answers to one prompt, decoded greedily."""
     model = loaded.model if mask is None else prune(loaded.model, mask)
-    return _decode(loaded, _generate(loaded, model, prompt, max_new_tokens))
+    return decode(loaded, _generate(loaded, model, prompt, max_new_tokens))
 
 
 def answer_scores(scored: np.ndarray, dense: np.ndarray, answer_ids: Sequence[int]) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def _answers(loaded: LoadedModel, prompts: PromptSet, reference: Evaluation | No
         else:
             report(index, len(prompts), "writing reference answers with the dense model")
             tokens = _generate(loaded, loaded.model, prompt, MAX_NEW_TOKENS)
-            answers.append(Answer(tuple(tokens), _decode(loaded, tokens), RESPONSE))
+            answers.append(Answer(tuple(tokens), decode(loaded, tokens), RESPONSE))
     return answers
 
 
@@ -242,6 +242,7 @@ def _generate(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: i
     return tokens[0, encoded.n_prompt_tokens :].tolist()
 
 
-def _decode(loaded: LoadedModel, tokens: list[int]) -> str:
+def decode(loaded: LoadedModel, tokens: list[int]) -> str:
+    """Return the text of generated tokens, without special ones."""
     text: str = loaded.processor.tokenizer.decode(tokens, skip_special_tokens=True)
     return text.strip()

@@ -1,7 +1,7 @@
 """Exporting a pruned model as an ordinary transformers checkpoint, proved equal to what was evaluated.
 
-The folder is written under a temporary name, reloaded by plain transformers, compared bit for bit, and only then renamed;
-a kill or a full disk leaves no half checkpoint under the final name.
+The folder is written under a temporary name, loaded in a fresh process by plain transformers, compared bit for bit (`proof`), and
+only then renamed; a kill or a full disk leaves no half checkpoint under the final name.
 """
 
 from __future__ import annotations
@@ -13,26 +13,25 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText
 
+from vlm_analysis.card import MANIFEST_FILE, MASK_FILE, model_card, reproduction_command
 from vlm_analysis.errors import ExportError
-from vlm_analysis.inputs import encode
+from vlm_analysis.evaluation import Evaluation, check_same_work
 from vlm_analysis.masks import PruneMask, mask_to_json
-from vlm_analysis.models import LoadedModel, aligned
+from vlm_analysis.models import BUNDLED, BUNDLED_FOLDER, LoadedModel
 from vlm_analysis.progress import Progress, no_progress
-from vlm_analysis.prompts import Prompt
+from vlm_analysis.proof import Proof, prove
 from vlm_analysis.prune import prune
+from vlm_analysis.reload import versions
 
-MASK_FILE, MANIFEST_FILE = "strata-mask.json", "strata-manifest.json"
 _PROCESSOR_FILES = (
     "*processor_config.json",
     "preprocessor_config.json",
@@ -45,7 +44,10 @@ _PROCESSOR_FILES = (
     "*.tiktoken",
     "spiece.model",
 )
-_PROBE_SEED = 0
+_IGNORED: tuple[tuple[tuple[str, ...], Callable[[Any], bool]], ...] = (
+    (("temperature", "top_p", "top_k", "min_p", "typical_p"), lambda settings: not settings.do_sample),
+    (("early_stopping", "length_penalty"), lambda settings: settings.num_beams in (None, 1)),
+)
 PART = ".part"
 
 
@@ -54,20 +56,35 @@ class Manifest:
     """What was exported and how it was checked; written to the folder as `strata-manifest.json`.
 
     Attributes:
-        verified: whether a fresh `from_pretrained` gave the logits of the evaluated model, bit for bit, on `probe_tokens` tokens.
+        source, source_revision, source_fingerprint, source_config_hash: the dense model (see `ModelInfo`).
+        verified: whether logits over `probe_tokens` tokens of a fixed prompt, and the greedy answer to it, were equal to the
+            evaluated model's, bit for bit, when plain transformers loaded the folder.
+        fresh_process: whether that was a process of its own.
+        generated_answer, reloaded_answer: that answer, of the evaluated model and of the fresh process; `generated_tokens` long.
+        reproduce: a shell command that makes the checkpoint again from the source and the mask file.
         files: sha256 of every file by name.
     """
 
     source: str
+    source_revision: str | None
     source_fingerprint: str
+    source_config_hash: str | None
     dropped: tuple[int, ...]
     n_layers_before: int
     n_layers_after: int
     parameters_before: int
     parameters_after: int
     verified: bool
+    fresh_process: bool
     probe_tokens: int
+    vocabulary: int
+    generated_answer: str
+    reloaded_answer: str
+    generated_tokens: int
+    python_version: str
+    torch_version: str
     transformers_version: str
+    reproduce: str
     written: str
     files: dict[str, str]
 
@@ -79,6 +96,8 @@ def export_checkpoint(
     *,
     verify: bool = True,
     on_progress: Progress | None = None,
+    evidence: Evaluation | None = None,
+    reference: Evaluation | None = None,
 ) -> Manifest:
     """Write the pruned model to `folder` so that plain transformers loads it, and prove that it is the evaluated one.
 
@@ -86,27 +105,47 @@ def export_checkpoint(
         loaded: the dense model.
         mask: the layers to leave out.
         folder: a new or empty folder.
-        verify: reload the written checkpoint and compare its logits with the pruned view's, bit for bit.
+        verify: load the written checkpoint in a fresh process and compare its logits and a greedy answer with the pruned view's,
+            bit for bit. It holds the pruned model while this process holds the dense one: memory is needed for both.
         on_progress: told of the stages; raising `Cancelled` in it stops the work and leaves nothing behind.
+        evidence: the evaluation of this mask on this model, for the model card.
+        reference: the dense evaluation on the same prompts; with it the card tells retention.
 
     Raises:
-        ExportError: the folder is not empty or cannot be written, or the reloaded model differs.
+        ExportError: the folder is not empty or cannot be written, the evidence is of another mask or model, the fresh process failed
+            or the reloaded model differs.
+        EvaluationError: evidence and reference are not of the same prompts.
         MaskError: the mask does not fit the model.
     """
     report = on_progress or no_progress
     folder = _checked_target(Path(folder))
+    _check_evidence(loaded, mask, evidence, reference)
     report(0, 4, "pruning")
     view = prune(loaded.model, mask)
+    with _staged(folder) as part:
+        report(1, 4, "writing weights")
+        _make_savable(view.generation_config, loaded.name)
+        view.save_pretrained(part, safe_serialization=True)
+        _copy_processor(loaded, part)
+        report(2, 4, "loading it in a fresh process to compare" if verify else "not comparing it")
+        proof = prove(loaded, view, part, report) if verify else None
+        report(3, 4, "writing the manifest")
+        mask = _as_applied(loaded, mask)
+        command = reproduction_command(_source(loaded), loaded.info)
+        (part / MASK_FILE).write_text(mask_to_json(mask), "utf-8")
+        (part / "README.md").write_text(model_card(mask, loaded.info, command, evidence, reference), "utf-8")
+        manifest = _write_manifest(loaded, view, mask, part, proof, command)
+    report(4, 4, "exported")
+    return manifest
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `folder` to fill, which takes its place at the end; a failure leaves nothing behind."""
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{PART}")
     try:
         part.mkdir(parents=True)
-        report(1, 4, "writing weights")
-        view.save_pretrained(part, safe_serialization=True)
-        _copy_processor(loaded, part)
-        report(2, 4, "reloading to verify")
-        tokens = _verify(loaded, view, part) if verify else 0
-        report(3, 4, "writing the manifest")
-        manifest = _write_notes(loaded, view, mask, part, tokens)
+        yield part
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
@@ -114,8 +153,39 @@ def export_checkpoint(
         raise ExportError(_disk_message(folder, error)) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    report(4, 4, "exported")
-    return manifest
+
+
+def _check_evidence(
+    loaded: LoadedModel, mask: PruneMask, evidence: Evaluation | None, reference: Evaluation | None
+) -> None:
+    if evidence is None:
+        return
+    if evidence.mask != mask or evidence.model.fingerprint != loaded.fingerprint:
+        raise ExportError(
+            f"The evidence is not this export's: expected an evaluation of {loaded.name} without layers {list(mask.dropped)}, got one "
+            f"of {evidence.model.name} without {list(evidence.mask.dropped)}. Evaluate this mask."
+        )
+    if reference is not None:
+        check_same_work(evidence, reference)
+        if not reference.is_dense:
+            raise ExportError(
+                f"Retention is against the dense model: expected its evaluation, got one that drops {reference.mask.budget} layers."
+            )
+
+
+def _as_applied(loaded: LoadedModel, mask: PruneMask) -> PruneMask:
+    """Return the mask as one of this model; one made for another remembers that."""
+    provenance = dict(mask.provenance)
+    if mask.model is not None and mask.model.fingerprint != loaded.fingerprint:
+        provenance["made_for"] = {"name": mask.model.name, "fingerprint": mask.model.fingerprint}
+    return replace(mask, model=loaded.info, provenance=provenance)
+
+
+def _source(loaded: LoadedModel) -> str:
+    """Return what `load_model` takes to load the source again: a hub id, or a folder by its name, wherever it lies."""
+    if loaded.source == str(BUNDLED_FOLDER):
+        return BUNDLED
+    return f"./{loaded.name}" if Path(loaded.source).is_dir() else loaded.source
 
 
 def _checked_target(folder: Path) -> Path:
@@ -137,6 +207,24 @@ def _checked_target(folder: Path) -> Path:
     return folder
 
 
+def _make_savable(settings: Any, name: str) -> None:
+    """Unset in a generation configuration what generation ignores: transformers loads such a one and refuses to save it."""
+    if settings is None:
+        return
+    for flags, ignored in _IGNORED:
+        if ignored(settings):
+            for flag in flags:
+                setattr(settings, flag, None)
+    try:
+        settings.validate(strict=True)
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(
+            f"The generation configuration of {name} cannot be saved: expected one that transformers accepts, got: {reason} "
+            "Mend generation_config.json of the source and load it again."
+        ) from error
+
+
 def _copy_processor(loaded: LoadedModel, target: Path) -> None:
     """Copy the source's processor files unchanged: saved anew they could name a class that plain transformers does not know."""
     source = Path(loaded.source)
@@ -150,54 +238,31 @@ def _copy_processor(loaded: LoadedModel, target: Path) -> None:
                 shutil.copyfile(path, target / path.name)
 
 
-@torch.inference_mode()
-def _verify(loaded: LoadedModel, view: Any, folder: Path) -> int:
-    """Return how many tokens were compared; raises ExportError where one logit differs in one bit."""
-    reloaded = AutoModelForImageTextToText.from_pretrained(
-        folder,
-        dtype=loaded.model.dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        attn_implementation=_attention(loaded.model),
-    )
-    reloaded = aligned(reloaded.to(loaded.device).eval())
-    inputs = encode(loaded, probe_prompt()).tensors
-    expected = view(**inputs, use_cache=False).logits
-    got = reloaded(**inputs, use_cache=False).logits
-    if expected.shape != got.shape or not torch.equal(expected, got):
-        raise ExportError(
-            "The exported checkpoint is not the evaluated model: its logits differ after reloading. Nothing was written. Please report it."
-        )
-    return int(expected.shape[1])
-
-
-def _attention(model: Any) -> str:
-    return str(model.config._attn_implementation)
-
-
-def probe_prompt() -> Prompt:
-    """Return the fixed prompt that exports are compared on: noise, so that no pixel is trivial."""
-    import numpy as np
-    from PIL import Image
-
-    pixels = np.random.default_rng(_PROBE_SEED).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    return Prompt((Image.fromarray(pixels),), "describe the picture.", id="probe")
-
-
-def _write_notes(loaded: LoadedModel, view: Any, mask: PruneMask, folder: Path, probe_tokens: int) -> Manifest:
-    (folder / MASK_FILE).write_text(mask_to_json(mask), "utf-8")
-    (folder / "README.md").write_text(_model_card(loaded, mask), "utf-8")
+def _write_manifest(
+    loaded: LoadedModel, view: Any, mask: PruneMask, folder: Path, proof: Proof | None, command: str
+) -> Manifest:
+    info, told = loaded.info, proof.versions if proof else versions()
     manifest = Manifest(
-        source=loaded.name,
-        source_fingerprint=loaded.fingerprint,
+        source=info.name,
+        source_revision=info.revision,
+        source_fingerprint=info.fingerprint,
+        source_config_hash=info.config_hash,
         dropped=mask.dropped,
         n_layers_before=mask.n_layers,
         n_layers_after=len(mask.kept),
         parameters_before=loaded.n_parameters,
         parameters_after=_n_saved_parameters(view),
-        verified=probe_tokens > 0,
-        probe_tokens=probe_tokens,
-        transformers_version=transformers.__version__,
+        verified=proof is not None,
+        fresh_process=proof is not None,
+        probe_tokens=proof.probe_tokens if proof else 0,
+        vocabulary=proof.vocabulary if proof else 0,
+        generated_answer=proof.generated_answer if proof else "",
+        reloaded_answer=proof.reloaded_answer if proof else "",
+        generated_tokens=proof.generated_tokens if proof else 0,
+        python_version=told["python"],
+        torch_version=told["torch"],
+        transformers_version=told["transformers"],
+        reproduce=command,
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         files=dict(_hashes(sorted(folder.iterdir()))),
     )
@@ -215,19 +280,6 @@ def _hashes(paths: Iterable[Path]) -> Iterable[tuple[str, str]]:
     for path in paths:
         with path.open("rb") as file:
             yield path.name, hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _model_card(loaded: LoadedModel, mask: PruneMask) -> str:
-    name = " ".join(mask.name.replace("`", "'").split())
-    notes = "".join(f"    {line}\n" for line in mask.notes.splitlines())  # indented: shown as text, never as markdown
-    return (
-        f"# {loaded.n_layers - mask.budget} of {mask.n_layers} decoder layers of a vision-language model\n\n"
-        f"Made by Strata. Dropped layers, counted from 0: {', '.join(map(str, mask.dropped)) or 'none'}. "
-        f"The weights of the kept layers are unchanged; nothing was trained afterwards.\n\n"
-        f"- Source: `{loaded.name.replace('`', chr(39))}`, fingerprint `{loaded.fingerprint[:16]}`\n"
-        f"- Mask: `{MASK_FILE}`{f', `{name}`' if name else ''}\n"
-        f"- How it was checked: `{MANIFEST_FILE}`\n" + (f"\nNotes:\n\n{notes}" if notes else "")
-    )
 
 
 def _disk_message(folder: Path, error: OSError | SafetensorError) -> str:

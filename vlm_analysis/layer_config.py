@@ -7,6 +7,8 @@ rule; the tables name what the rules cannot tell from the value.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +22,22 @@ _FROM_ONE = ("ple_layer_ids",)  # layer numbers that start at 1
 _SOURCES = ("kv_source_layers",)  # one entry a layer, which is itself a layer number
 _FIRST = ("first_k_dense_replace", "max_window_layers")  # how many of the first layers …
 _LAST = ("num_kv_shared_layers",)  # how many of the last layers …
+
+
+_NO_ARCHITECTURE = ("transformers_version", "dtype", "torch_dtype")  # in what precision and by whom, not what
+
+
+def config_hash(config: Any) -> str:
+    """Return the sha256 of a configuration as far as it decides the architecture: not precision, version or private notes."""
+    text = json.dumps(_architecture(config.to_dict()), sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _architecture(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = ((str(key), inner) for key, inner in value.items())
+        return {key: _architecture(inner) for key, inner in kept if key[:1] != "_" and key not in _NO_ARCHITECTURE}
+    return [_architecture(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def cut_config(text: Any, kept: Sequence[int]) -> dict[str, Any]:

@@ -85,12 +85,14 @@ def _is_whole(value: object) -> bool:
 @dataclass(frozen=True)
 class Strategy:
     """A way to turn scores into dropped layers: `choose(scores, candidates, budget)` returns layers out of `candidates`,
-    at most `budget` of them. `needs` says what it takes: scores, a recording or nothing."""
+    at most `budget` of them. `needs` says what it takes: scores, a recording or nothing; `ordered`, that the layers come in the
+    order in which they go."""
 
     title: str
     source: str
     needs: Literal["scores", "recording", "nothing"]
     choose: Callable[[LayerScores, list[int], int], Iterable[int]]
+    ordered: bool = False
 
 
 def _first_k(scores: LayerScores, candidates: list[int], budget: int) -> list[int]:
@@ -116,7 +118,9 @@ def _contiguous_block(scores: LayerScores, candidates: list[int], budget: int) -
 
 
 STRATEGIES: dict[str, Strategy] = {
-    "first-k": Strategy("First k of the drop order", "one-shot ranking, as in arXiv:2603.20275", "scores", _first_k),
+    "first-k": Strategy(
+        "First k of the drop order", "one-shot ranking, as in arXiv:2603.20275", "scores", _first_k, True
+    ),
     "contiguous-block": Strategy(
         "Contiguous block",
         "the best run of neighbours by summed score (our choice of sum)",
@@ -171,6 +175,7 @@ def make_mask(
     if len(dropped) < wanted:
         raise MaskError(f"Cannot drop {wanted} layers: only {len(dropped)} that may go have a score. Lower the budget.")
     provenance = {"strategy": strategy, "budget": budget, "seed": seed, "criterion": scores.criterion, **scores.options}
+    provenance |= {"drop_order": [int(layer) for layer in dropped]} if STRATEGIES[strategy].ordered else {}
     return PruneMask(n_layers, tuple(dropped), name=f"{scores.criterion}, {strategy}, {wanted}", provenance=provenance)
 
 
@@ -197,8 +202,11 @@ def _as_layers(budget: int | float, n_layers: int) -> int:
 
 
 def mask_to_json(mask: PruneMask) -> str:
-    """Return the mask file's text: schema version, numbering from 0, layers, model and provenance."""
-    model = mask.model
+    """Return the mask file's text: schema version, numbering from 0, layers, model and provenance.
+
+    The model is told by `source` (hub id, or the folder's name without the way to it), `revision` (of a hub id), `config_hash`
+    (see `ModelInfo`), `fingerprint` and `n_layers`; whatever is not known is null.
+    """
     content = {
         "schema_version": SCHEMA_VERSION,
         "kind": "strata-mask",
@@ -207,13 +215,22 @@ def mask_to_json(mask: PruneMask) -> str:
         "dropped": list(mask.dropped),
         "name": mask.name,
         "notes": mask.notes,
-        "model": None
-        if model is None
-        else {"name": model.name, "fingerprint": model.fingerprint, "n_layers": model.n_layers},
+        "model": None if mask.model is None else _model_to_json(mask.model),
         "provenance": mask.provenance,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return json.dumps(content, indent=2, ensure_ascii=False, default=plain) + "\n"
+
+
+def _model_to_json(model: ModelInfo) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "source": model.name,
+        "revision": model.revision,
+        "config_hash": model.config_hash,
+        "fingerprint": model.fingerprint,
+        "n_layers": model.n_layers,
+    }
 
 
 def plain(value: Any) -> Any:
@@ -242,7 +259,7 @@ def open_mask(path: Path) -> PruneMask:
 
 
 def mask_from_json(text: str, name: str = "The text") -> PruneMask:
-    """Return the mask of a mask file's text (see `open_mask`)."""
+    """Return the mask of a mask file's text (see `open_mask`); one that declares `numbering` 1 is converted, once."""
     try:
         content = json.loads(text, parse_constant=_refuse_constant)
         json.dumps(content, ensure_ascii=False).encode()  # half a character could never be written again
@@ -250,15 +267,18 @@ def mask_from_json(text: str, name: str = "The text") -> PruneMask:
         raise MaskError(f"{name} is not a mask: expected JSON, got an error at {error}.") from error
     if not isinstance(content, dict) or content.get("kind") != "strata-mask":
         raise MaskError(f"{name} is not a mask: expected JSON with kind 'strata-mask'.")
-    if content.get("schema_version") != SCHEMA_VERSION or content.get("numbering") != 0:
-        got = f"version {content.get('schema_version')!r}, numbering {content.get('numbering')!r}"
-        raise MaskError(f"{name} cannot be read: expected schema version {SCHEMA_VERSION} and numbering 0, got {got}.")
+    first = content.get("numbering")
+    if content.get("schema_version") != SCHEMA_VERSION or not _is_whole(first) or first not in (0, 1):
+        got = f"version {content.get('schema_version')!r}, numbering {first!r}"
+        raise MaskError(
+            f"{name} cannot be read: expected schema version {SCHEMA_VERSION} and numbering 0 or 1, got {got}. Update Strata."
+        )
     dropped, model, provenance = content.get("dropped"), content.get("model"), content.get("provenance")
     if not isinstance(dropped, list):
         raise MaskError(f"{name} is not a mask: expected a list of layers in 'dropped', got {dropped!r}.")
     return PruneMask(
         content.get("n_layers"),  # type: ignore[arg-type]  # checked by PruneMask
-        tuple(dropped),
+        tuple(layer - first if _is_whole(layer) else layer for layer in dropped),
         name=str(content.get("name") or ""),
         notes=str(content.get("notes") or ""),
         model=_model_from_json(model, name),
@@ -274,6 +294,7 @@ def _model_from_json(model: Any, name: str) -> ModelInfo | None:
     if model is None:
         return None
     try:
-        return ModelInfo(str(model["name"]), str(model["fingerprint"]), int(model["n_layers"]))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        known = {key: str(model[key]) for key in ("revision", "config_hash") if model.get(key) is not None}
+        return ModelInfo(str(model["name"]), str(model["fingerprint"]), int(model["n_layers"]), **known)  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise MaskError(f"{name} is not a mask: its 'model' lacks {error}.") from error

@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from vlm_analysis.errors import ModelError
+from vlm_analysis.layer_config import config_hash
 from vlm_analysis.layers import find_decoder_layers, locked_layers, protected_layers
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.recording import ModelInfo
@@ -72,7 +73,14 @@ class LoadedModel:
     def info(self) -> ModelInfo:
         """Return what a stored item needs to know of this model."""
         return ModelInfo(
-            self.name, self.fingerprint, self.n_layers, self.dtype, self.protected_layers, self.locked_layers
+            self.name,
+            self.fingerprint,
+            self.n_layers,
+            self.dtype,
+            self.protected_layers,
+            self.locked_layers,
+            getattr(self.model.config, "_commit_hash", None) or self.revision,
+            config_hash(self.model.config),
         )
 
     @property

@@ -23,7 +23,14 @@ MAX_BYTES = 8 << 30  # of an unpacked recording: ten thousand prompts of a large
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Which model a stored item belongs to: enough to recognise it without loading it."""
+    """Which model a stored item belongs to: enough to recognise it without loading it.
+
+    Attributes:
+        name: the hub id, or the name of the folder it was loaded from.
+        fingerprint: sha256 of all that decides the numbers.
+        revision: the commit of a hub id, else what was asked for; None for a folder.
+        config_hash: sha256 of the configuration, as far as it decides the architecture; None in items saved before there was one.
+    """
 
     name: str
     fingerprint: str
@@ -31,6 +38,8 @@ class ModelInfo:
     dtype: str = "float32"
     protected: dict[int, str] = field(default_factory=dict)
     locked: dict[int, str] = field(default_factory=dict)
+    revision: str | None = None
+    config_hash: str | None = None
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> ModelInfo:

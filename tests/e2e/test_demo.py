@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from browser import go, idle
 
+from vlm_analysis.dialects import open_dialect
+from vlm_analysis.masks import PruneMask
+
 pytestmark = pytest.mark.e2e
 
 
@@ -78,8 +81,19 @@ def test_export_in_the_browser_is_verified(demo_done, server_home: Path):
     go(page, "Export")
     page.get_by_role("button", name="Export and verify").click()
     page.get_by_text("equal to the last bit").wait_for()
+    page.get_by_text("in a process of its own").wait_for()
+    opened = [downloaded_mask(page, label) for label in ("JSON", "mergekit", "CSV")]
+    assert opened[0].budget > 0
+    assert opened[0] == opened[1] == opened[2]
     folders = list((server_home / ".strata" / "exports").iterdir())
     assert [folder for folder in folders if (folder / "strata-manifest.json").exists()]
+
+
+def downloaded_mask(page, label: str) -> PruneMask:
+    """Press a download button of the Export page and open what comes."""
+    with page.expect_download() as started:
+        page.get_by_role("button", name=label).click()
+    return open_dialect(Path(started.value.path()).read_bytes(), started.value.suggested_filename, n_layers=16)
 
 
 def click_layer(page, layer: int) -> None:

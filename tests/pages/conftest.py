@@ -9,6 +9,12 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.models import LoadedModel
+from vlm_analysis.prompts import PromptSet
+from vlm_analysis.stored import keep_evaluation, keep_mask, keep_prompts, keep_recording
+from vlm_analysis.ui.session import workspace
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -34,3 +40,21 @@ def open_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
         return at
 
     return run
+
+
+@pytest.fixture
+def stocked(open_page: Callable[[str], AppTest], loaded: LoadedModel, few: PromptSet) -> Callable[[str], AppTest]:
+    """Open pages in a workspace that holds prompts, a recording, a mask and its evaluation."""
+    from vlm_analysis.evaluate import evaluate
+    from vlm_analysis.record import record
+
+    open_page("app.py")  # points STRATA_HOME at this test's home
+    home = workspace()
+    mask = PruneMask(16, [5, 9], name="five and nine", model=loaded.info)
+    dense = evaluate(loaded, few)
+    keep_prompts(home, few, "a few")
+    keep_recording(home, record(loaded, few), "a recording")
+    keep_mask(home, mask)
+    keep_evaluation(home, dense, "dense")
+    keep_evaluation(home, evaluate(loaded, few, mask, reference=dense), "five and nine on a few")
+    return open_page

@@ -6,26 +6,23 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis.errors import ModelError
-from vlm_analysis.evaluate import evaluate
-from vlm_analysis.masks import PruneMask, mask_to_json
-from vlm_analysis.models import LoadedModel
+from vlm_analysis.masks import PruneMask
 from vlm_analysis.progress import no_progress
 from vlm_analysis.prompts import PromptSet
 from vlm_analysis.record import record
 from vlm_analysis.recording import ModelInfo
-from vlm_analysis.stored import keep_evaluation, keep_mask, keep_prompts, keep_recording
+from vlm_analysis.stored import keep_mask, keep_prompts, keep_recording
 from vlm_analysis.ui.session import last_choices, model_slot, runner, workspace
 from vlm_analysis.ui.work import record_work
 
-OpenPage = Callable[[str], AppTest]
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
     "app.py": "No result yet",
@@ -35,49 +32,6 @@ PAGES = {
     "pages/5_evaluate.py": "There is no mask to evaluate",
     "pages/6_export.py": "There is no mask to export",
 }
-
-
-def words(at: AppTest) -> str:
-    """Return all text on the page."""
-    parts = [at.markdown, at.caption, at.text, at.info, at.warning, at.error, at.success, at.subheader, at.title]
-    return "\n".join(str(element.value) for part in parts for element in part)
-
-
-def ran(at: AppTest) -> AppTest:
-    at.run()
-    assert not at.exception, at.exception
-    return at
-
-
-def wait_for(at: AppTest, text: str, seconds: float = 60) -> AppTest:
-    """Run the page until it says `text`, as its own polling would."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if text in words(ran(at)):
-            return at
-        time.sleep(0.05)
-    raise AssertionError(f"{text!r} never came; the page says:\n{words(at)}")
-
-
-@pytest.fixture
-def stocked(open_page: OpenPage, loaded: LoadedModel, few: PromptSet) -> OpenPage:
-    """Open pages in a workspace that holds prompts, a recording, a mask and its evaluation."""
-    open_page("app.py")  # points STRATA_HOME at this test's home
-    home = workspace()
-    mask = PruneMask(16, [5, 9], name="five and nine", model=loaded.info)
-    dense = evaluate(loaded, few)
-    keep_prompts(home, few, "a few")
-    keep_recording(home, record(loaded, few), "a recording")
-    keep_mask(home, mask)
-    keep_evaluation(home, dense, "dense")
-    keep_evaluation(home, evaluate(loaded, few, mask, reference=dense), "five and nine on a few")
-    return open_page
-
-
-def load_bundled(stocked: OpenPage) -> AppTest:
-    at = stocked("pages/1_model.py")
-    next(button for button in at.button if button.label == "Load").click()
-    return wait_for(at, "Decoder layers that should stay")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -200,26 +154,6 @@ class TestMasksPage:
         at.session_state["mask_tab"] = name
         ran(at)
 
-    def test_mask_file_of_another_size_is_refused(self, at):
-        self.open_tab(at, "Open a file")
-        at.file_uploader[0].upload("mask.json", mask_to_json(PruneMask(8, [2])).encode(), "application/json")
-        ran(at)
-        assert "The mask is for 8 layers" in at.error[0].value
-
-    def test_file_that_is_no_mask_is_refused_in_words(self, at):
-        self.open_tab(at, "Open a file")
-        at.file_uploader[0].upload("mask.json", b"\x00\xff{", "application/json")
-        ran(at)
-        assert "is not a mask" in at.error[0].value
-
-    def test_mask_file_is_taken_on_a_click(self, at):
-        self.open_tab(at, "Open a file")
-        at.file_uploader[0].upload("mask.json", mask_to_json(PruneMask(16, [3, 7])).encode(), "application/json")
-        ran(at)
-        next(button for button in at.button if button.label.startswith("Take its 2")).click()
-        ran(at)
-        assert at.session_state["mask"] == [3, 7]
-
     def test_difference_of_two_masks_is_said_in_words(self, at):
         at.pills(key="mask_pills").select(13)
         ran(at)
@@ -291,29 +225,6 @@ def test_mask_of_a_model_of_another_size_is_not_offered_for_evaluation(stocked):
     keep_mask(workspace(), PruneMask(8, [3], name="small"))
     at = stocked("pages/5_evaluate.py")
     assert not [option for option in at.selectbox(key="pick:mask").options if option.startswith("small")]
-
-
-def test_export_writes_a_checkpoint_and_says_it_is_equal(stocked, tmp_path: Path):
-    load_bundled(stocked)
-    at = stocked("pages/6_export.py")
-    target = tmp_path / "pruned"
-    at.text_input[0].set_value(str(target))
-    ran(at)
-    next(button for button in at.button if button.label == "Export and verify").click()
-    wait_for(at, "equal to the last bit")
-    assert (target / "model.safetensors").exists()
-
-
-def test_export_into_a_folder_that_holds_something_is_refused(stocked, tmp_path: Path):
-    load_bundled(stocked)
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").write_text("mine")
-    at = stocked("pages/6_export.py")
-    at.text_input[0].set_value(str(tmp_path / "full"))
-    ran(at)
-    next(button for button in at.button if button.label == "Export and verify").click()
-    wait_for(at, "cannot be exported to")
-    assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
 
 
 def test_damaged_recording_is_one_message_and_not_a_crash(stocked):

@@ -15,7 +15,12 @@ _ROW_PX, _LEAST_PX, _STRIP_PX = 28, 84, 18
 _DIVERGING = ((0.0, "#0072B2"), (0.25, "#7FB5D8"), (0.5, "#E8E8E8"), (0.75, "#EEA56A"), (1.0, "#C24E00"))
 _NO_TOKENS = "no tokens"
 COSINE = "cosine similarity"
-COSINE_TICKS: Mapping[float, str] = {0: "0", 1: "0.9", 2: "0.99", 3: "0.999"}  # where these cosines lie on the colour scale
+COSINE_TICKS: Mapping[float, str] = {
+    0: "0",
+    1: "0.9",
+    2: "0.99",
+    3: "0.999",
+}  # where these cosines lie on the colour scale
 
 
 def similarity_heatmap(

@@ -3,18 +3,67 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from vlm_analysis.masks import PruneMask
+from vlm_analysis.dialects import mask_to_csv, mask_to_mergekit
+from vlm_analysis.errors import StrataError
+from vlm_analysis.masks import PruneMask, mask_to_json
+from vlm_analysis.recording import ModelInfo
 from vlm_analysis.ui.session import workspace
-from vlm_analysis.ui.text import layer_list
+from vlm_analysis.ui.text import escaped, layer_list
 
 if TYPE_CHECKING:
     from vlm_analysis.export import Manifest
+
+_DIALECTS: tuple[tuple[str, str, str, Callable[[PruneMask], str], str], ...] = (
+    (
+        "JSON",
+        "strata-mask.json",
+        "application/json",
+        mask_to_json,
+        "The source of the others: layers from 0, the model with revision and fingerprint, and where the mask comes from.",
+    ),
+    (
+        "mergekit",
+        "strata-mask.yaml",
+        "application/yaml",
+        mask_to_mergekit,
+        "Passthrough slices of the text decoder for mergekit-yaml; the vision parts are kept whole.",
+    ),
+    (
+        "CSV",
+        "strata-mask.csv",
+        "text/csv",
+        mask_to_csv,
+        "One row for each layer, counted from 0: layer, kept (1 or 0), drop order where known (1 went first).",
+    ),
+)
+
+
+def mask_files(mask: PruneMask, info: ModelInfo | None) -> None:
+    """Draw one download for each format of the mask, with what it is for; a mask without a model gets the loaded one's."""
+    mask = replace(mask, model=mask.model or info)
+    for label, file_name, mime, write, what in _DIALECTS:
+        left, right = st.columns([1, 3], vertical_alignment="center")
+        try:
+            text = write(mask)
+        except StrataError as error:
+            left.button(label, icon=":material/download:", disabled=True, width="stretch")
+            right.caption(escaped(error))
+            continue
+        left.download_button(
+            label, text, file_name, mime, icon=":material/download:", on_click="ignore", width="stretch", key=file_name
+        )
+        right.caption(what)
+    st.caption(
+        "Entries with `skip` in transformers' `per_layer_config` are not written: transformers 5.23 keeps them in the configuration, "
+        "but no model leaves a layer out because of one. The checkpoint below has its layer count changed and needs no such entry."
+    )
 
 
 def default_folder(model_name: str, mask: PruneMask) -> Path:
@@ -33,15 +82,28 @@ def shortened(path: Path) -> str:
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
+def _proof(manifest: Manifest) -> None:
+    """Draw what was compared, and the answer of both sides."""
+    st.success(
+        f"Loaded in a fresh process by plain transformers {manifest.transformers_version}: every logit over {manifest.probe_tokens} "
+        f"tokens of a fixed test prompt (× {manifest.vocabulary} words) is equal to the last bit, and so are the "
+        f"{manifest.generated_tokens} tokens of the greedy answer.",
+        icon=":material/verified:",
+    )
+    left, right = st.columns(2)
+    for column, whose, answer in (
+        (left, "The evaluated model answers", manifest.generated_answer),
+        (right, "The written folder answers, in a process of its own", manifest.reloaded_answer),
+    ):
+        column.caption(whose)
+        column.code(answer or "(nothing that can be shown)", language=None, wrap_lines=True)
+
+
 def manifest_view(manifest: Manifest, folder: Path) -> None:
     """Draw what was written, where, and how it was checked."""
     st.text(f"Written to {shortened(folder.expanduser())}")
     if manifest.verified:
-        st.success(
-            f"Loaded again by plain transformers {manifest.transformers_version}: every logit over {manifest.probe_tokens} tokens of "
-            "a fixed test prompt is equal to the last bit.",
-            icon=":material/verified:",
-        )
+        _proof(manifest)
     left, middle, right = st.columns(3)
     left.metric(
         "Decoder layers",
@@ -64,5 +126,7 @@ def manifest_view(manifest: Manifest, folder: Path) -> None:
         f"model = AutoModelForImageTextToText.from_pretrained({str(folder.expanduser())!r})",
         language="python",
     )
+    st.caption("Make it again, where its strata-mask.json lies:")
+    st.code(manifest.reproduce, language="bash", wrap_lines=True)
     with st.expander("Manifest"):
         st.json(asdict(manifest))

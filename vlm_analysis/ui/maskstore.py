@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import streamlit as st
 
+from vlm_analysis.dialects import SUFFIXES, open_dialect
 from vlm_analysis.errors import StrataError
-from vlm_analysis.masks import PruneMask, mask_from_json
+from vlm_analysis.masks import PruneMask
 from vlm_analysis.recording import Recording
 from vlm_analysis.stored import keep_mask
 from vlm_analysis.ui.editor import CANDIDATES, take_mask
@@ -15,8 +16,6 @@ from vlm_analysis.ui.pickers import agree_on_model, described, edited_mask, open
 from vlm_analysis.ui.session import choose, workspace
 from vlm_analysis.ui.text import escaped, layer_list
 from vlm_analysis.workspace import Item
-
-MAX_FILE_BYTES = 1 << 20
 
 
 def start_from(made: dict[str, PruneMask], recording: Recording) -> None:
@@ -48,12 +47,9 @@ def save_form() -> None:
         "Save mask", type="primary", icon=":material/save:", disabled=mask is None or not mask.budget, width="stretch"
     )
     if clicked and mask is not None:
-        named = replace(
-            mask, name=mask.name or f"drops {layer_list(mask.dropped)}", notes=st.session_state.get("mask_notes", "")
-        )
+        named = replace(mask, name=mask.name or f"drops {layer_list(mask.dropped)}")
         try:
-            origin = {"made": "by hand", "started_from": st.session_state.get("mask_origin", {})}
-            choose("masks", keep_mask(workspace(), replace(named, provenance=origin)))
+            choose("masks", keep_mask(workspace(), named))
             st.toast("Mask saved.", icon=":material/check:")
         except StrataError as error:
             st.error(escaped(error))
@@ -93,14 +89,23 @@ def _fitting(n_layers: int) -> list[Item]:
 
 
 def open_file(recording: Recording) -> None:
-    """Draw an uploader for a mask file and take what it holds into the editor on a click."""
+    """Draw an uploader for a mask file of any dialect and take what it holds into the editor on a click."""
     file = st.file_uploader(
-        "Open a mask file", type=["json"], max_upload_size=1, help="Written by Strata, on this page or with an export."
+        "Open a mask file",
+        type=[suffix.removeprefix(".") for suffix in SUFFIXES],
+        max_upload_size=1,
+        help="JSON as Strata writes it, a mergekit configuration that leaves layers out, or a CSV with the columns "
+        "layer, kept and, if known, drop_order.",
     )
     if file is None:
         return
+    from_one = file.name.lower().endswith(".csv") and st.checkbox(
+        "The file counts layers from 1",
+        key="file_from_one",
+        help="They are converted once, here. Strata counts from 0.",
+    )
     try:
-        mask = mask_from_json(file.getvalue()[:MAX_FILE_BYTES].decode("utf-8", errors="replace"), file.name)
+        mask = open_dialect(file.getvalue(), file.name, n_layers=recording.n_layers, from_one=from_one)
     except StrataError as error:
         st.error(escaped(error))
         return
@@ -108,4 +113,7 @@ def open_file(recording: Recording) -> None:
         st.error(f"The mask is for {mask.n_layers} layers; this recording's model has {recording.n_layers}.")
         return
     allowed = agree_on_model(mask.model, recording.model, "This mask", "file")
+    if (source := mask.provenance.get("source")) is not None:
+        st.caption(f"The file names the model {escaped(source)}; the recording is of {escaped(recording.model.name)}.")
+    st.text(f"Drops {mask.budget} of {mask.n_layers} layers: {layer_list(mask.dropped)}")
     st.button(f"Take its {mask.budget} layers into the editor", on_click=take_mask, args=(mask,), disabled=not allowed)

@@ -92,7 +92,9 @@ def edited_mask() -> PruneMask | None:
     model = st.session_state.get("mask_model")
     if mask is None or not isinstance(model, ModelInfo):
         return None
-    return PruneMask(model.n_layers, tuple(mask), name=st.session_state.get("mask_name", ""), model=model)
+    told = {"name": st.session_state.get("mask_name", ""), "notes": st.session_state.get("mask_notes", "")}
+    origin = {"made": "by hand", "started_from": st.session_state.get("mask_origin", {})}
+    return PruneMask(model.n_layers, tuple(mask), **told, model=model, provenance=origin)
 
 
 def agree_on_model(owner: ModelInfo | None, at_hand: ModelInfo | None, what: str, key: str) -> bool:

@@ -118,15 +118,28 @@ def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item
 
 
 def export_work(mask: PruneMask, folder: Path) -> Work:
-    """Export a checkpoint; returns the Manifest and the folder."""
-    slot, model = model_slot(), model_slot().fingerprint
+    """Export a checkpoint with what the workspace knows of the mask; returns the Manifest and the folder."""
+    slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
 
     def work(progress: Progress) -> Any:
         from vlm_analysis.export import export_checkpoint
 
-        return export_checkpoint(slot.expected(model), mask, folder, on_progress=progress), folder
+        evidence, reference = find_evidence(shelf, mask, model)
+        manifest = export_checkpoint(
+            slot.expected(model), mask, folder, on_progress=progress, evidence=evidence, reference=reference
+        )
+        return manifest, folder
 
     return work
+
+
+def find_evidence(shelf: Workspace, mask: PruneMask, model: str) -> tuple[Evaluation | None, Evaluation | None]:
+    """Return the newest whole evaluation of a mask on a model, and the dense one on its prompts; None where there is none."""
+    about = {"dropped": list(mask.dropped), "n_layers": mask.n_layers}
+    items = (i for i in shelf.items("evaluations") if i.model == model and i.details == about)
+    evidence = next((open_item(item) for item in items if is_whole(item)), None)
+    dense = None if evidence is None else find_dense(shelf, model, evidence.prompts)
+    return evidence, open_item(dense) if dense is not None and is_whole(dense) else None
 
 
 def ask_both(prompt: Prompt, mask: PruneMask) -> tuple[str, str]:
