@@ -90,7 +90,7 @@ def test_own_images_become_a_heatmap(new_page):
     page.get_by_text(re.compile("In use now")).first.wait_for()
     go(page, "Similarity")
     page.get_by_role("button", name="Record", exact=True).click()
-    page.get_by_text("The numbers").wait_for()
+    page.get_by_role("tab", name="Numbers").wait_for()
     chart = page.locator('[data-testid="stPlotlyChart"]').first
     chart.locator(".heatmaplayer image, .heatmaplayer .hm").first.wait_for(state="attached")
     chart.get_by_text("drawn").first.wait_for()
@@ -154,6 +154,6 @@ def test_hostile_domain_name_reaches_no_other_host(new_page):
     save_zip_as_prompts(page, "hostile.zip", drawn_zip(2, domain="![x](http://host.example/p.png) <b>$x$</b>"))
     go(page, "Similarity")
     page.get_by_role("button", name="Record", exact=True).click()
-    page.get_by_text("The numbers").wait_for()
+    page.get_by_role("tab", name="Numbers").wait_for()
     for label in ("Masks", "Evaluate", "Export", "Overview"):
         go(page, label)  # `new_page` fails the test when any request leaves the server

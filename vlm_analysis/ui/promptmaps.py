@@ -85,7 +85,15 @@ def _over_images(token_map: TokenMap, prompt: Prompt | None, n_layers: int) -> N
         )
         _images(prompt)
         return
-    layer = st.slider("Layer", 0, n_layers - 1, 0, key="overlay_layer")
+    apart = np.nan_to_num(np.nanstd(token_map.cosine[:, token_map.kinds == 0].astype(np.float32), axis=1))
+    layer = st.slider(
+        "Layer",
+        0,
+        n_layers - 1,
+        int(apart.argmax()),
+        key="overlay_layer",
+        help="Starts at the layer whose vision tokens differ most.",
+    )
     for number, (image, (first, rows, columns)) in enumerate(zip(images, token_map.grids, strict=True)):
         values = token_map.cosine[layer, first : first + rows * columns].reshape(rows, columns)
         left, right = st.columns([3, 2])

@@ -100,7 +100,8 @@ def measures(recording: Recording, group: str) -> None:
     from vlm_analysis.figures import measure_heatmap
 
     there = [name for name in MEASURE_TITLES if recording.has("hsic" if name == CKA else name)]
-    name = st.selectbox("Measure", there, format_func=MEASURE_TITLES.__getitem__, key="measure")
+    first = min(there.index("update") if "update" in there else 0, len(there) - 1)
+    name = st.selectbox("Measure", there, index=first, format_func=MEASURE_TITLES.__getitem__, key="measure")
     which = _third_axis(name)
     names = recording.domain_names
     values = np.stack([_measure(recording, name, domain, group, which) for domain in names])

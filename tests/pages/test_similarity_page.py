@@ -1,0 +1,175 @@
+"""The Similarity page: every side of a recording, files in and out, and a recording taken up again after a cancel."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from acting import OpenPage, load_bundled, ran, wait_for, words
+from streamlit.testing.v1 import AppTest
+
+from vlm_analysis.models import LoadedModel
+from vlm_analysis.prompts import PromptSet
+from vlm_analysis.record import record
+from vlm_analysis.recording import save_recording
+from vlm_analysis.stored import keep_recording, open_item
+from vlm_analysis.ui.session import runner, workspace
+
+PAGE = "pages/3_similarity.py"
+
+
+def open_tab(at: AppTest, name: str) -> AppTest:
+    at.session_state["similarity_tab"] = name
+    return ran(at)
+
+
+@pytest.fixture
+def rich(stocked: OpenPage, loaded: LoadedModel, few: PromptSet) -> OpenPage:
+    """A workspace whose newest recording has attention maps and token maps."""
+    keep_recording(workspace(), record(loaded, few, attention=True, token_maps=True), "with maps")
+    return stocked
+
+
+class TestTabs:
+    def test_any_measure_can_be_drawn_with_its_formula_and_source(self, rich: OpenPage) -> None:
+        at = open_tab(rich(PAGE), "Measures")
+        for name in at.selectbox(key="measure").options:
+            at.selectbox(key="measure").select(name)
+            assert not ran(at).error
+            assert "x enters the layer" in words(at)
+        assert len(at.selectbox(key="measure").options) == 13
+
+    def test_without_attention_maps_the_page_says_how_to_get_them(self, stocked: OpenPage) -> None:
+        at = open_tab(stocked(PAGE), "Measures")
+        assert len(at.selectbox(key="measure").options) == 11
+        assert "record with attention maps" in words(at)
+
+    def test_the_span_that_changes_least_is_named(self, stocked: OpenPage, loaded: LoadedModel, few: PromptSet) -> None:
+        at = open_tab(stocked(PAGE), "Spans")
+        diagonal = np.diagonal(record(loaded, few).span_similarity(), offset=4)
+        first = int(diagonal.argmax())
+        assert f"layers {first} to {first + 3} change the stream least: cosine {diagonal.max():.4f}" in words(at)
+        at.slider(key="span_length").set_value(1)
+        assert "Of all runs of 1 layers" in words(ran(at))
+
+    def test_a_prompt_is_shown_down_to_its_tokens_over_the_image(self, rich: OpenPage, few: PromptSet) -> None:
+        at = open_tab(rich(PAGE), "Prompts")
+        assert few[0].question in words(at)
+        assert "Every token's cosine at every layer" in words(at)
+        assert "changes the token in row" in words(at)
+        at.slider(key="overlay_layer").set_value(3)
+        assert "Layer 3 changes the token" in words(ran(at))
+
+    def test_a_prompt_without_maps_says_how_to_get_them(self, stocked: OpenPage) -> None:
+        assert "Record with token maps" in words(open_tab(stocked(PAGE), "Prompts"))
+
+    def test_a_recording_whose_prompts_are_gone_still_opens(self, rich: OpenPage) -> None:
+        for item in workspace().items("prompts"):
+            workspace().delete(item)
+        at = open_tab(rich(PAGE), "Prompts")
+        assert "is not in the workspace" in words(at)
+        assert not at.error
+
+    def test_two_recordings_stand_side_by_side_also_of_models_of_other_depth(
+        self, rich: OpenPage, loaded: LoadedModel, few: PromptSet
+    ) -> None:
+        from vlm_analysis.masks import PruneMask
+        from vlm_analysis.models import LoadedModel as Loaded
+        from vlm_analysis.prune import prune
+
+        short = Loaded(prune(loaded.model, PruneMask(16, [5, 9])), loaded.processor, "short", "made here")
+        keep_recording(workspace(), record(short, few), "fourteen layers")
+        at = open_tab(rich(PAGE), "Side by side")
+        assert "Layer 0 stands at depth 0" in words(at)
+        assert not at.error
+
+    def test_one_recording_has_nothing_beside_it(self, stocked: OpenPage) -> None:
+        assert "There is one recording" in words(open_tab(stocked(PAGE), "Side by side"))
+
+    def test_every_table_is_shown(self, stocked: OpenPage) -> None:
+        at = open_tab(stocked(PAGE), "Numbers")
+        lengths = []
+        for name in at.selectbox(key="table_kind").options:
+            at.selectbox(key="table_kind").select(name)
+            lengths.append(len(ran(at).dataframe[0].value))
+        assert lengths == [3 * 5 * 16, 6, 3 * 17 * 8]
+
+
+class TestFiles:
+    def test_a_recording_from_elsewhere_is_kept_and_shown(
+        self, open_page: OpenPage, loaded: LoadedModel, few: PromptSet, tmp_path: Path
+    ) -> None:
+        path = save_recording(record(loaded, few[:2], token_maps=True), tmp_path / "server.npz")
+        at = open_page(PAGE)
+        at.file_uploader[0].upload("server run.npz", path.read_bytes(), "application/octet-stream")
+        next(button for button in ran(at).button if button.label == "Keep it in the workspace").click()
+        ran(at)
+        (item,) = workspace().items("recordings")
+        assert item.name == "server run (from a file)"
+        assert open_item(item).token_map(1).cosine.shape[0] == 16
+
+    @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 no zip", b"\x93NUMPY"])
+    def test_a_file_that_is_no_recording_is_one_clear_message(self, open_page: OpenPage, data: bytes) -> None:
+        at = open_page(PAGE)
+        at.file_uploader[0].upload("odd.npz", data, "application/octet-stream")
+        next(button for button in ran(at).button if button.label == "Keep it in the workspace").click()
+        assert "is not a whole recording" in ran(at).error[0].value.replace("\\", "")
+        assert not workspace().items("recordings")
+
+
+class TestGoingOn:
+    def test_a_cancelled_recording_is_kept_and_taken_up_again(
+        self, stocked: OpenPage, packs: PromptSet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from vlm_analysis.stored import keep_prompts
+        from vlm_analysis.ui.session import choose
+
+        load_bundled(stocked)
+        at = stocked(PAGE)
+        item = keep_prompts(workspace(), packs, "the packs")
+        choose("prompts", item)
+        before = len(workspace().items("recordings"))
+        ran(at)
+        at.session_state["chosen:prompts"] = item.id
+        next(button for button in ran(at).button if button.label == "Record").click()
+        ran(at)
+        job = runner().latest("record")
+        assert job is not None
+        end = time.monotonic() + 60
+        while time.monotonic() < end and (now := runner().get(job.id)) is not None and now.fraction < 0.3:
+            time.sleep(0.01)
+        runner().cancel(job.id)
+        runner().wait(job.id, 60)
+        at = wait_for(at, "What was recorded so far is kept")
+        assert len(workspace().items("recordings")) == before
+        seen: list[float] = []
+        again = next(button for button in at.button if button.label == "Go on recording")
+        again.click()
+        ran(at)
+        job = runner().latest("record")
+        assert job is not None
+        while (now := runner().get(job.id)) is not None and now.active:
+            seen.append(now.fraction)
+            time.sleep(0.005)
+        assert len(workspace().items("recordings")) == before + 1
+        assert min((fraction for fraction in seen if fraction > 0), default=1) > 0.2
+        assert not list((workspace().root / "unfinished").iterdir())
+
+    def test_prompts_recorded_before_are_not_run_again(
+        self, stocked: OpenPage, few: PromptSet, packs: PromptSet
+    ) -> None:
+        from vlm_analysis.stored import keep_prompts
+        from vlm_analysis.ui.work import record_work
+
+        load_bundled(stocked)
+        home = workspace()
+        options = {"attention": False, "token_maps": False, "batch_size": 1}
+        more = keep_prompts(home, PromptSet([*few, *packs[10:12]]), "two more")
+        calls: list[int] = []
+        made = record_work(more, "more", options)(lambda done, total, message: calls.append(done))
+        assert calls[0] == 6
+        assert open_item(made).n_prompts == 8
+        assert dataclasses.replace(open_item(made)).keys[:6] == tuple(prompt.key for prompt in few)
