@@ -327,17 +327,26 @@ def _load_processor(where: str, config: Any, options: dict[str, Any]) -> Any:
 
 
 def _without_video(base: Any) -> Any:
-    """Return a subclass of a processor class that is built from image processor and tokenizer only."""
-    video = inspect.signature(base.__init__).parameters.get("video_processor")
-    no_video = {"video_processor": None} if video is not None and video.default is inspect.Parameter.empty else {}
+    """Return a subclass of a processor class that is built from all its parts but the video processor."""
+    whole = inspect.signature(base.__init__)
+    rest = whole.replace(parameters=[p for name, p in whole.parameters.items() if name != "video_processor"])
 
-    def build(
-        self: Any, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None, **kwargs: Any
-    ) -> None:
-        given = {"image_processor": image_processor, "tokenizer": tokenizer, "chat_template": chat_template}
-        base.__init__(self, **given, **no_video, **kwargs)
+    def build(self: Any, *args: Any, **kwargs: Any) -> None:
+        state = vars(self)  # while it is built it counts the parts of its base, of which one is a stand-in
+        state["get_attributes"] = base.get_attributes
+        state["check_argument_for_proper_class"] = lambda name, part: None
+        base.__init__(**rest.bind(self, *args, **kwargs).arguments, video_processor=_NoVideo())
+        for name in ("get_attributes", "check_argument_for_proper_class", "video_processor"):
+            state.pop(name, None)
 
+    build.__signature__ = rest
     return type(base.__name__, (base,), {"__init__": build, "__module__": base.__module__})
+
+
+class _NoVideo:
+    """Stands for a video processor while a processor is built; some read its settings then."""
+
+    slice_mode = downsample_mode = None
 
 
 def _guarded(part: str, name: str, load: Callable[[], Any]) -> Any:

@@ -118,7 +118,7 @@ def uncached(model: Any, inputs: Inputs) -> list[int]:
 def _longer(name: str, value: torch.Tensor, token: torch.Tensor, inputs: Inputs, *, suffix: bool) -> torch.Tensor:
     if name == "cross_attention_mask":
         return torch.cat([value, value[:, -1:]], dim=1)
-    if value.shape != inputs["input_ids"].shape:
+    if value.shape != inputs["input_ids"].shape or name.startswith("pixel"):
         return value
     ones, zeros = torch.ones_like(token), torch.zeros_like(token)
     kinds = ones if suffix else zeros

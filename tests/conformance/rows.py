@@ -87,7 +87,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "kosmos-2": {"latent_query_num": 4},
     "lfm2_vl": {"text_config.layer_types": ["conv", "full_attention"] * 3, "text_config.full_attn_idxs": [1, 3, 5]},
     "mistral4": {"qk_rope_head_dim": 16, "qk_nope_head_dim": 16, "rope_parameters.partial_rotary_factor": 1.0},
-    "molmo2": {"adapter_config.vision_feature_layer": [1, 0]},
+    "molmo2": {
+        "adapter_config.vision_feature_layer": [1, 0],
+        "text_config.rope_scaling_layers": [1, 2, 4],
+        "text_config.rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+    },
     "muse_spark": {"audio_config": {"out_hidden_size": 32, "hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1]}},
     "nemotron_h_omni": {"text_config.n_groups": 1, "text_config.chunk_size": 4},
     "instructblip": {"image_token_index": 150, "num_query_tokens": 4},
@@ -136,7 +140,6 @@ LOCKS: dict[str, dict[int, str]] = {
     "granite4_vision": {1: _BEFORE, 2: _BEFORE, 3: _BEFORE},
     "inkling2": {0: "built without the mixing"},
     "mistral_large4": {0: _STORE, 4: _STORE},
-    "mllama": {1: "cross-attention layer", 4: "cross-attention layer"},
     "qwen4_exp": {0: "n-gram table"},
 }
 
