@@ -327,20 +327,29 @@ def _load_processor(where: str, config: Any, options: dict[str, Any]) -> Any:
 
 
 def _without_video(base: Any) -> Any:
-    """Return a subclass of a processor class that is built from all its parts but the video processor."""
+    """Return a subclass of a processor class that is built from all its parts and settings but the video processor."""
     whole = inspect.signature(base.__init__)
     rest = whole.replace(parameters=[p for name, p in whole.parameters.items() if name != "video_processor"])
 
     def build(self: Any, *args: Any, **kwargs: Any) -> None:
-        state = vars(self)  # while it is built it counts the parts of its base, of which one is a stand-in
+        given = rest.bind(self, *args, **kwargs).arguments
+        more = given.pop("kwargs", {})
+        stand_in = _NoVideo()
+        state = vars(self)  # while it is built it has the parts of its base, of which one is a stand-in
         state["get_attributes"] = base.get_attributes
-        state["check_argument_for_proper_class"] = lambda name, part: None
-        base.__init__(**rest.bind(self, *args, **kwargs).arguments, video_processor=_NoVideo())
+        state["check_argument_for_proper_class"] = lambda name, part: (
+            None if part is stand_in else base.check_argument_for_proper_class(self, name, part)
+        )
+        base.__init__(**given, **more, video_processor=stand_in)
         for name in ("get_attributes", "check_argument_for_proper_class", "video_processor"):
             state.pop(name, None)
 
-    build.__signature__ = rest
-    return type(base.__name__, (base,), {"__init__": build, "__module__": base.__module__})
+    def known_settings(processor_config: dict[str, Any], valid_kwargs: Any) -> Any:
+        return base.validate_init_kwargs(processor_config, list(rest.parameters))  # not those of `build`
+
+    build.__signature__ = rest  # type: ignore[attr-defined]
+    own = {"__init__": build, "validate_init_kwargs": staticmethod(known_settings), "__module__": base.__module__}
+    return type(base.__name__, (base,), own)
 
 
 class _NoVideo:
