@@ -6,7 +6,6 @@ where torchvision is missing, processors that own a video part are built without
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from typing import Any
 
@@ -22,7 +21,9 @@ from vlm_analysis.models import _without_video
 
 from .build import tiny_model
 from .image_rows import CLASSES, IMAGES, NAMELESS, NUMBERS, SPECIAL, TOKENS, WORDS
+from .noise import NOISE, noise_inputs, noise_model
 from .rows import CHANGES
+
 
 def tokenizer(*, named: bool = True) -> PreTrainedTokenizerFast:
     """Return a tokenizer that knows a hundred words and the special tokens; their names too, if not told otherwise."""
@@ -41,30 +42,36 @@ def tokenizer(*, named: bool = True) -> PreTrainedTokenizerFast:
 
 def image_model(kind: str) -> Any:
     """Return the tiny model whose configuration names the tokenizer's image token."""
+    if kind in NOISE:
+        return noise_model(kind)
     return tiny_model(kind, CHANGES.get(kind, {}) | TOKENS | {"vocab_size": 320} | IMAGES[kind][4])
 
 
 def processor_of(kind: str) -> Any:
-    """Return the class's own processor, with its PIL image processor and a tokenizer of a hundred words."""
+    """Return the class's own processor, with its PIL image processor and a tokenizer of a hundred words; else the tokenizer."""
+    if kind not in IMAGES:
+        return tokenizer()
     pil, image_settings, settings, _, _ = IMAGES[kind]
-    base = _class(CLASSES.get(kind) or PROCESSOR_MAPPING_NAMES[kind])
+    base = getattr(transformers, CLASSES.get(kind) or PROCESSOR_MAPPING_NAMES[kind])
     build = _without_video(base) if "video_processor" in base.get_attributes() else base
-    settings = {name: value() if callable(value) else value for name, value in settings.items()}
-    return build(image_processor=getattr(transformers, pil)(**image_settings), tokenizer=tokenizer(named=kind not in NAMELESS), **settings)
+    parts = {name: make() for name, make in settings.items() if callable(make)}
+    if "qformer_tokenizer" in base.get_attributes():
+        parts["qformer_tokenizer"] = tokenizer(named=False)
+    image_processor = getattr(transformers, pil)(**image_settings)
+    words = tokenizer(named=kind not in NAMELESS)
+    return build(image_processor=image_processor, tokenizer=words, **settings | parts)
 
 
-def image_inputs(kind: str) -> dict[str, torch.Tensor]:
-    """Return what the class's own processor makes of a picture of noise and six words."""
+def image_inputs(kind: str, processor: Any = None) -> dict[str, torch.Tensor]:
+    """Return what the class's own processor makes of a picture of noise and six words; where it needs torchvision, noise."""
+    if kind in NOISE:
+        return noise_inputs(kind)
     pixels = np.random.default_rng(5).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     text = f"{IMAGES[kind][3]} w7 w21 w3 w14 w15 w9"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of numpy, on how transformers hands it a PIL image
-        made = dict(processor_of(kind)(text=[text], images=[Image.fromarray(pixels)], return_tensors="pt"))
+        made = dict(
+            (processor or processor_of(kind))(text=[text], images=[Image.fromarray(pixels)], return_tensors="pt")
+        )
     made.pop("labels", None)
     return made
-
-
-def _class(name: str) -> Any:
-    """Return a class of transformers by its name, or by module and name where transformers hides it without torchvision."""
-    module, _, name = name.rpartition(".")
-    return getattr(importlib.import_module(f"transformers.{module}" if module else "transformers"), name)
