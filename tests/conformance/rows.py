@@ -150,10 +150,41 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("unlimited_ocr", "decode"): "its attention treats generated tokens otherwise than prompt tokens",
 }
 
-_NEEDS_IMAGE = "runs with an image only; here with noise for one"
+_NEEDS_IMAGE = "runs with an image only; its text columns have noise for one"
 NOTES = dict.fromkeys(("blip", "blip-2", "instructblip", "instructblipvideo", "kosmos-2"), _NEEDS_IMAGE) | {
     "inkling2": "mixes blocks of layers that it counts by position; compared with layers skipped and blocks counted anew",
 }
 
+# What families are called by those who use them; the README shows these.
+FAMILIES = {
+    "aya_vision": "Aya Vision",
+    "deepseek_vl": "DeepSeek-VL",
+    "gemma3": "Gemma 3",
+    "gemma3n": "Gemma 3n",
+    "gemma4": "Gemma 4",
+    "glm4v": "GLM-4V",
+    "granite4_vision": "Granite Vision",
+    "idefics2": "Idefics2",
+    "idefics3": "Idefics3",
+    "internvl": "InternVL",
+    "lfm2_vl": "LFM2-VL",
+    "llama4": "Llama 4",
+    "llava": "LLaVA",
+    "llava_next": "LLaVA-NeXT",
+    "llava_onevision": "LLaVA-OneVision",
+    "minicpmv4_6": "MiniCPM-V",
+    "mistral3": "Mistral 3",
+    "mllama": "Mllama (Llama 3.2 Vision)",
+    "molmo2": "Molmo2",
+    "nemotron_h_omni": "Nemotron-H",
+    "ovis2": "Ovis2",
+    "paligemma": "PaliGemma",
+    "qwen2_5_vl": "Qwen2.5-VL",
+    "qwen2_vl": "Qwen2-VL",
+    "qwen3_5": "Qwen3.5",
+    "qwen3_vl": "Qwen3-VL",
+    "qwen3_vl_moe": "Qwen3-VL-MoE",
+    "smolvlm": "SmolVLM",
+}
 KINDS = dict(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
 PRUNED = [kind for kind in KINDS if kind not in REFUSED and kind not in NOT_BUILT]
