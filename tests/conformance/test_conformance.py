@@ -146,3 +146,18 @@ def test_class_that_cannot_be_built_here_still_cannot(kind: str) -> None:
 def test_every_class_of_the_installed_transformers_has_a_row() -> None:
     assert set(KINDS) == set(PRUNED) | REFUSED.keys() | NOT_BUILT.keys()
     assert len(PRUNED) - len({kind for kind, _ in EXCEPTIONS}) >= 50
+
+
+def test_the_remark_on_nemotron_holds_for_the_dense_model_too() -> None:
+    """With the least time step that its configuration has by default, cached logits leave those of the whole pass; without, not."""
+    differences = []
+    for least in (0.001, 1e-9):
+        model = tiny_model("nemotron_h_omni", CHANGES["nemotron_h_omni"] | {"text_config.time_step_min": least})
+        ids = text_inputs()["input_ids"]
+        with torch.no_grad():
+            cache = model(input_ids=ids, use_cache=True).past_key_values
+            for token in range(3, 9):
+                step = model(input_ids=torch.tensor([[token]]), past_key_values=cache, use_cache=True).logits[:, -1]
+        whole = logits(model, {"input_ids": torch.cat([ids, torch.arange(3, 9)[None]], dim=1)})[:, -1]
+        differences.append(float((step - whole).abs().max()))
+    assert differences[0] > 1e-3 > 1e-4 > differences[1]
