@@ -145,7 +145,6 @@ LOCKS: dict[str, dict[int, str]] = {
 
 # What a class cannot show, pruned or dense, and why: (kind, check) -> reason. The day one works, its test fails.
 EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("instructblip", "reload"): "the folder of its second tokenizer is not exported",
     ("shieldgemma2", "reload"): "transformers 5.23 does not load what it saves of this class",
     ("unlimited_ocr", "decode"): "its attention treats generated tokens otherwise than prompt tokens",
 }
