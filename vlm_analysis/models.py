@@ -22,8 +22,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from vlm_analysis.errors import ModelError
-from vlm_analysis.layer_config import config_hash
 from vlm_analysis.fit import BYTES, FitEstimate, fit_of
+from vlm_analysis.layer_config import config_hash
 from vlm_analysis.layers import find_decoder_layers, locked_layers, protected_layers
 from vlm_analysis.memory import free_bytes, gib, give_back, is_out_of_memory
 from vlm_analysis.progress import Progress, no_progress
