@@ -37,7 +37,7 @@ _LARGEST = (  # by a setting's name, the first that matches: the largest number 
 )
 _LARGEST_NUMBER = 2**53
 _NUMBERS_ONLY = re.compile(r"(^|_)(num|n)_(\w+_)?(layers|heads|experts)$|^(hidden|intermediate|vocab)_size$")
-_TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken.json", "*processor_config.json")
+_VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken", "tekken.json")
 _TEXT_ONLY = (
     (AutoModelForCausalLM, "a language model without a vision tower"),
     (AutoModelForSeq2SeqLM, "an encoder-decoder language model without a vision tower"),
@@ -88,8 +88,8 @@ def open_source(source: str | Path, revision: str | None = None, trust_remote_co
     config = guarded("configuration", name, lambda: AutoConfig.from_pretrained(where, **options))
     _check_is_vlm(config, name)
     files = None if folder is None else tuple(weight_files(folder))
-    if folder is not None and not any(path for pattern in _TOKENIZERS for path in folder.glob(pattern)):
-        raise ModelError(f"{name!r} has no tokenizer: expected tokenizer.json beside the weights. Download it again.")
+    if folder is not None and not trust_remote_code:  # code of its own may have a vocabulary of its own
+        _check_has_tokenizer(folder)
     return Source(where, name, options, config, files)
 
 
@@ -187,6 +187,13 @@ def _absurd(name: str, key: str, expected: str, value: Any) -> str:
         f"The configuration of {name!r} cannot be true: expected {expected} for {key[:60]!r}, got {str(value)[:40]!r}. "
         "Mend config.json or download the checkpoint again."
     )
+
+
+def _check_has_tokenizer(folder: Path) -> None:
+    if not any(path for pattern in _VOCABULARIES for path in folder.glob(pattern)):
+        raise ModelError(
+            f"{folder.name!r} has no tokenizer: expected tokenizer.json beside the weights. Download it again."
+        )
 
 
 def _check_quantiser(settings: dict[str, Any], name: str) -> None:

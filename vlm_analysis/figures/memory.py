@@ -11,7 +11,7 @@ from vlm_analysis.figures import style
 _UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _SHAPES = ("", "/", "\\", "x", "-", "+")  # beside the colour, so that neighbours are told apart without it
 
-_HATCH = {"fgcolor": "white", "size": 6, "solidity": 0.15}
+_HATCH = {"fillmode": "overlay", "fgcolor": "white", "fgopacity": 0.7, "size": 8, "solidity": 0.12}
 
 
 def memory_bar(parts: Mapping[str, int], margin: int, free: int) -> go.Figure:
@@ -26,8 +26,10 @@ def memory_bar(parts: Mapping[str, int], margin: int, free: int) -> go.Figure:
         free: bytes that are free.
     """
     needed = max(1, sum(parts.values()) + margin)
-    size, unit = next(((size, unit) for size, unit in _UNITS if needed >= size), (1, "bytes"))
-    figure = style.empty_figure(150, barmode="stack", bargap=0.2, legend=style.legend_above(1.18), margin={"t": 56})
+    size, unit = _unit(needed)
+    figure = style.empty_figure(
+        150, barmode="stack", bargap=0.2, legend=style.legend_above(1.18) | {"traceorder": "normal"}, margin={"t": 56}
+    )
     drawn = [
         (name, part, style.CATEGORIES[index % len(style.CATEGORIES)])
         for index, (name, part) in enumerate(parts.items())
@@ -42,6 +44,13 @@ def memory_bar(parts: Mapping[str, int], margin: int, free: int) -> go.Figure:
                 marker={"color": colour, "pattern": _HATCH | {"shape": _SHAPES[index % len(_SHAPES)]}},
                 hovertemplate=f"{style.label(name)}<br>{part / size:,.2f} {unit}<extra></extra>",
             )
+    _mark_free(figure, needed, free)
+    return figure
+
+
+def _mark_free(figure: go.Figure, needed: int, free: int) -> None:
+    """Draw the memory axis up to what is needed, and the line of what is free where it lies near."""
+    size, unit = _unit(needed)
     seen = free <= 3 * needed
     end = max(needed, free if seen else 0) / size * 1.05
     figure.update_xaxes(style.axis(f"memory in {unit}", range=[0, end]))
@@ -49,7 +58,12 @@ def memory_bar(parts: Mapping[str, int], margin: int, free: int) -> go.Figure:
     place = free / size if seen else end
     if seen:
         figure.add_vline(x=place, line={"dash": "dash", "width": 2, "color": style.GREY})
-    text = f"free: {free / size:,.1f} {unit}" + ("" if seen else " →")
+    free_size, free_unit = _unit(free)
+    text = f"free: {free / free_size:,.1f} {free_unit}" + ("" if seen else " →")
     side = "right" if place > end / 2 else "left"
     figure.add_annotation(x=place, y=1, yref="paper", yanchor="bottom", xanchor=side, text=text, showarrow=False)
-    return figure
+
+
+def _unit(n_bytes: int) -> tuple[int, str]:
+    """The largest unit that `n_bytes` holds at least one of."""
+    return next(((size, unit) for size, unit in _UNITS if n_bytes >= size), (1, "bytes"))
