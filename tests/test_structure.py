@@ -17,19 +17,8 @@ RANKS = (
     {"errors", "progress", "files"},
     {"images", "archives", "prompt_sources", "prompts", "recording", "jobs", "workspace", "figures", "report"},
     {"rank", "masks", "dialects", "evaluation", "card", "story", "stored"},
-    {
-        "layer_config",
-        "layers",
-        "models",
-        "inputs",
-        "similarity",
-        "record",
-        "prune",
-        "evaluate",
-        "reload",
-        "proof",
-        "export",
-    },
+    {"checkpoint_files", "memory", "sources", "fit", "layer_config", "layers", "models"}
+    | {"inputs", "similarity", "record", "prune", "evaluate", "reload", "proof", "export"},
     {"pipeline", "pocket"},
     {"ui"},
 )

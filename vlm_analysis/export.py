@@ -121,6 +121,11 @@ def export_checkpoint(
         MaskError: the mask does not fit the model.
     """
     report = on_progress or no_progress
+    if loaded.quantiser is not None:
+        raise ExportError(
+            f"{loaded.name!r} cannot be exported: its weights are quantised with {loaded.quantiser}, and transformers does not "
+            "write such weights again. Export the mask, and apply it to the checkpoint this one was made from."
+        )
     folder = _checked_target(Path(folder))
     _check_evidence(loaded, mask, evidence, reference)
     report(0, 4, "pruning")

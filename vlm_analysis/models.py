@@ -6,31 +6,31 @@ processor refuse to be built; then a subclass of the model's own processor class
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import importlib.util
 import inspect
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from vlm_analysis.errors import ModelError
+from vlm_analysis.fit import BYTES, FitEstimate, fit_of
 from vlm_analysis.layer_config import config_hash
 from vlm_analysis.layers import find_decoder_layers, locked_layers, protected_layers
+from vlm_analysis.memory import free_bytes, gib, give_back, is_out_of_memory
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.recording import ModelInfo
+from vlm_analysis.sources import BUNDLED, guarded, open_source, quantiser_of
+from vlm_analysis.sources import BUNDLED_FOLDER as BUNDLED_FOLDER
 
-BUNDLED = "pocket-vl"
-BUNDLED_FOLDER = Path(__file__).resolve().parents[1] / "assets" / BUNDLED
 CPU_VISION_TOKENS = 256
 _FINGERPRINT_SAMPLES = 4096
 _ALIGNMENT = 64  # bytes; what torch gives tensors of its own
@@ -46,6 +46,8 @@ class LoadedModel:
         name: what to call it on screen.
         source: the folder it was loaded from or its hub id.
         max_vision_tokens: bound on the vision tokens of one image, None where the processor alone decides.
+        dtype_reason: why it has the precision it has, in words.
+        quantiser: the method its weights are quantised with, None where they are not.
     """
 
     model: Any
@@ -54,6 +56,7 @@ class LoadedModel:
     source: str
     max_vision_tokens: int | None = None
     revision: str | None = None
+    dtype_reason: str = ""
     locked_layers: dict[int, str] = field(init=False)
     protected_layers: dict[int, str] = field(init=False)
     n_layers: int = field(init=False)
@@ -88,6 +91,16 @@ class LoadedModel:
         return str(self.model.dtype).removeprefix("torch.")
 
     @property
+    def quantiser(self) -> str | None:
+        return quantiser_of(self.model.config)
+
+    @property
+    def n_bytes(self) -> int:
+        """Return the bytes of the weights in memory."""
+        tensors = (inner for tensor in self.model.state_dict().values() for inner in plain_tensors(tensor))
+        return sum({inner.data_ptr(): inner.numel() * inner.element_size() for inner in tensors}.values())
+
+    @property
     def device(self) -> torch.device:
         return self.model.device
 
@@ -98,9 +111,7 @@ class LoadedModel:
     def close(self) -> None:
         """Let go of the weights."""
         self.model = self.processor = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back()
 
 
 def load_model(
@@ -118,7 +129,7 @@ def load_model(
     Args:
         source: "pocket-vl" (bundled), a folder saved by transformers, or a hub id.
         device: "auto" (a GPU where there is one), "cpu", "cuda", …
-        dtype: "auto" (the checkpoint's on a GPU; float32 on a CPU), "float32", "bfloat16" or "float16".
+        dtype: "auto" (the checkpoint's on a GPU; on a CPU float32 where it fits, else bfloat16), "float32", "bfloat16" or "float16".
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run Python code that comes with the checkpoint. Leave it off unless you have read that code.
         max_vision_tokens: bound on the vision tokens of one image; None means 256 on a CPU and the model's own on a GPU.
@@ -129,45 +140,36 @@ def load_model(
     """
     report = on_progress or no_progress
     target = _device(device)
+    _check_dtype(dtype)
     if max_vision_tokens is not None and max_vision_tokens < 1:
         raise ModelError(
             f"Images need vision tokens: expected max_vision_tokens of at least 1, got {max_vision_tokens}."
         )
     report(0, 4, "reading the configuration")
-    where, name, options, config = _open_source(source, revision, trust_remote_code)
+    opened = open_source(source, revision, trust_remote_code)
+    name = opened.name
+    fit = fit_of(opened, target)
+    precision, reason = _choose(fit, dtype, target)
     report(1, 4, "building the processor")
-    processor = _guarded("processor", name, lambda: _load_processor(where, config, options))
-    report(2, 4, "reading the weights")
-    precision = _dtype(dtype, target)
-    model = _guarded("weights", name, lambda: _load_weights(where, precision, options))
-    _check_vocabulary(model, processor, name)
-    report(3, 4, f"moving to {target}")
-    model = _guarded("weights", name, lambda: aligned(model.to(target).eval()))
+    processor = guarded("processor", name, lambda: _load_processor(opened.where, opened.config, opened.options))
+
+    def weights() -> Any:
+        report(2, 4, "reading the weights")
+        model = guarded("weights", name, lambda: _load_weights(opened.where, precision, opened.options))
+        _check_vocabulary(model, processor, name)
+        report(3, 4, f"moving to {target}")
+        return guarded("weights", name, lambda: aligned(model.to(target).eval()))
+
+    model = _within_memory(weights, fit, precision, target)
     bound = max_vision_tokens or (CPU_VISION_TOKENS if target.type == "cpu" else None)
     bounded = bound_vision_tokens(processor, bound)
     report(4, 4, "loaded")
-    return LoadedModel(model, processor, name, where, bound if bounded else None, revision)
+    return LoadedModel(model, processor, name, opened.where, bound if bounded else None, revision, reason)
 
 
 def check_source(source: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> None:
     """Raise ModelError unless `source` has the configuration of a vision-language model; no weights are read."""
-    _open_source(source, revision, trust_remote_code)
-
-
-def _open_source(
-    source: str | Path, revision: str | None, trust_remote_code: bool
-) -> tuple[str, str, dict[str, Any], Any]:
-    """Return where a source lies, its name, the options to load it with, and its configuration, known to be of a VLM."""
-    folder = _folder_of(source)
-    where, name = (str(folder), folder.name) if folder else (str(source), str(source))
-    options = {
-        "trust_remote_code": trust_remote_code,
-        "revision": revision or "main",
-        "local_files_only": folder is not None,
-    }
-    config = _guarded("configuration", name, lambda: AutoConfig.from_pretrained(where, **options))
-    _check_is_vlm(config, name)
-    return where, name, options, config
+    open_source(source, revision, trust_remote_code)
 
 
 def model_fingerprint(model: Any, processor: Any, max_vision_tokens: int | None = None) -> str:
@@ -188,11 +190,19 @@ def model_fingerprint(model: Any, processor: Any, max_vision_tokens: int | None 
     }
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        flat = tensor.detach().reshape(-1)
-        step = max(1, flat.numel() // _FINGERPRINT_SAMPLES)
-        digest.update(flat[::step].to("cpu", torch.float32).numpy().tobytes())
+        for plain in plain_tensors(tensor):
+            digest.update(f"{name} {tuple(plain.shape)} {plain.dtype}".encode())
+            flat = plain.detach().reshape(-1)
+            step = max(1, flat.numel() // _FINGERPRINT_SAMPLES)
+            digest.update(flat[::step].to("cpu", torch.float32).numpy().tobytes())
     return digest.hexdigest()
+
+
+def plain_tensors(tensor: Any) -> list[torch.Tensor]:
+    """Return what a tensor is made of: itself, or of a quantised one its numbers, scales and zero points."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    return [plain for name in tensor.__tensor_flatten__()[0] for plain in plain_tensors(getattr(tensor, name))]
 
 
 def aligned(model: Any) -> Any:
@@ -221,31 +231,6 @@ def bound_vision_tokens(processor: Any, bound: int | None) -> bool:
     return True
 
 
-def _folder_of(source: str | Path) -> Path | None:
-    """Return the local folder `source` names, None for a hub id."""
-    if source == BUNDLED:
-        return BUNDLED_FOLDER
-    text = str(source).strip()
-    if not text:
-        raise ModelError(
-            "No model was named: expected 'pocket-vl', a folder saved by transformers, or a hub id like 'owner/name'."
-        )
-    try:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            return path.resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ModelError(f"No model can be read at {text!r}: {error}. Check the path and its permissions.") from error
-    looks_like_path = (
-        isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") != 1 or "\\" in text
-    )
-    if looks_like_path or path.exists():
-        raise ModelError(
-            f"No model at {text!r}: expected a folder saved by transformers, 'pocket-vl', or a hub id like 'owner/name'."
-        )
-    return None
-
-
 def _device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -260,21 +245,43 @@ def _device(device: str) -> torch.device:
     return chosen
 
 
-def _dtype(dtype: str, device: torch.device) -> Any:
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
-    if dtype not in ("float32", "bfloat16", "float16"):
+def _check_dtype(dtype: str) -> None:
+    if dtype != "auto" and dtype not in BYTES:
         raise ModelError(f"Unknown precision {dtype!r}: expected 'auto', 'float32', 'bfloat16' or 'float16'.")
-    return getattr(torch, dtype)
 
 
-def _check_is_vlm(config: Any, name: str) -> None:
-    supported = AutoModelForImageTextToText._model_mapping
-    if type(config) not in supported:
+def _choose(fit: FitEstimate, dtype: str, device: torch.device) -> tuple[str, str]:
+    """Return the precision to load in, and why; refuse what does not fit before a weight is read.
+
+    "auto" keeps a margin for activations. Whoever names a precision is let in without one, but not without room for the weights:
+    a system that runs out of memory ends the process, and with it everybody's work.
+    """
+    chosen = fit.chosen if dtype == "auto" else dtype
+    if chosen is None or fit.weight_bytes(chosen) > fit.free:
+        raise ModelError(fit.refusal(fit.dtype_for(dtype)))
+    if device.type != "cpu":  # weights pass through the machine's own memory
+        passing = replace(fit, device="cpu", free=free_bytes())
+        if passing.weight_bytes(chosen) > passing.free:
+            raise ModelError(passing.refusal(chosen))
+    return chosen, fit.reason if dtype == "auto" else "as you chose"
+
+
+def _within_memory(load: Callable[[], Any], fit: FitEstimate, dtype: str, device: torch.device) -> Any:
+    """Run `load`; where memory runs out in spite of the estimate, give back what was read and say what would help."""
+    try:
+        return load()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    give_back()  # out here, as inside of the clause the error still holds what was read
+    fit = replace(fit, free=free_bytes(device))
+    if fit.fits(dtype):  # something else than the machine's memory bounds this process
         raise ModelError(
-            f"{name!r} is not a vision-language model that transformers {transformers.__version__} can build: its type is "
-            f"{getattr(config, 'model_type', '?')!r}. Choose a checkpoint for image-text-to-text."
+            f"Memory ran out while {fit.name!r} was loading: expected {gib(fit.needed_bytes(dtype))} for {dtype} weights and a "
+            f"margin, got less than this process may take, though {gib(fit.free)} are free. Choose precision 'bfloat16' or a smaller "
+            "model, or raise the limit of this process."
         )
+    raise ModelError(fit.refusal(dtype))
 
 
 def _check_vocabulary(model: Any, processor: Any, name: str) -> None:
@@ -284,6 +291,12 @@ def _check_vocabulary(model: Any, processor: Any, name: str) -> None:
     if len(vocabulary) <= len(getattr(tokenizer, "all_special_tokens", ())):
         raise ModelError(f"{name!r} has no tokenizer: expected its files beside the weights. Download it again.")
     rows = model.get_input_embeddings().weight.shape[0]
+    marks = [getattr(model.config, "image_token_id", None), getattr(processor, "image_token_id", None)]
+    if all(isinstance(mark, int) for mark in marks) and marks[0] != marks[1]:
+        raise ModelError(
+            f"The tokenizer of {name!r} does not fit the model: expected token {marks[0]} for images, got {marks[1]}. "
+            "Use the tokenizer that belongs to the checkpoint."
+        )
     ends = model.generation_config.eos_token_id
     ends = [tokenizer.eos_token_id] if ends is None else ends if isinstance(ends, list) else [ends]
     highest = max([*vocabulary.values(), *(end for end in ends if end is not None)])
@@ -294,9 +307,9 @@ def _check_vocabulary(model: Any, processor: Any, name: str) -> None:
         )
 
 
-def _load_weights(where: str, dtype: Any, options: dict[str, Any]) -> Any:
+def _load_weights(where: str, dtype: str, options: dict[str, Any]) -> Any:
     model, info = AutoModelForImageTextToText.from_pretrained(
-        where, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+        where, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
     )
     missing = sorted(info["missing_keys"])
     if missing:
@@ -356,30 +369,3 @@ class _NoVideo:
     """Stands for a video processor while a processor is built; some read its settings then."""
 
     slice_mode = downsample_mode = None
-
-
-def _guarded(part: str, name: str, load: Callable[[], Any]) -> Any:
-    """Run `load`, turning what transformers raises into one ModelError that says what failed."""
-    try:
-        return load()
-    except ModelError:
-        raise
-    except (MemoryError, torch.cuda.OutOfMemoryError) as error:
-        raise ModelError(
-            f"{name!r} does not fit into memory. Choose precision 'bfloat16' or a smaller model."
-        ) from error
-    except ImportError as error:
-        raise ModelError(
-            f"The {part} of {name!r} needs a package that is not installed: {_first_line(error)}"
-        ) from error
-    except Exception as error:  # transformers raises many kinds; each means the checkpoint cannot be used
-        raise ModelError(
-            f"The {part} of {name!r} could not be loaded: {_first_line(error)} Check that the source is a complete "
-            "vision-language checkpoint saved by transformers, and for a hub id that this machine is online."
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    line = text.splitlines()[0].strip()
-    return line if line.endswith(".") else line + "."

@@ -10,10 +10,12 @@ Plotly is imported here and nowhere else in the value half; import this package 
     heatmaps   similarity_heatmap  difference_heatmap  mask_strips      layers across, rows down
     profiles   layer_profile  score_bars                                one number per layer
     outcomes   retention_curve  damage_bars                             what a mask cost
+    memory     memory_bar                                               what a model takes
     style      colours, labels, the empty figure they all start from
 """
 
 from vlm_analysis.figures.heatmaps import difference_heatmap, mask_strips, similarity_heatmap
+from vlm_analysis.figures.memory import memory_bar
 from vlm_analysis.figures.outcomes import damage_bars, retention_curve
 from vlm_analysis.figures.profiles import layer_profile, score_bars
 
@@ -22,6 +24,7 @@ __all__ = [
     "difference_heatmap",
     "layer_profile",
     "mask_strips",
+    "memory_bar",
     "retention_curve",
     "score_bars",
     "similarity_heatmap",
