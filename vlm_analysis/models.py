@@ -167,9 +167,24 @@ def load_model(
     return LoadedModel(model, processor, name, opened.where, bound if bounded else None, revision, reason)
 
 
-def check_source(source: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> None:
-    """Raise ModelError unless `source` has the configuration of a vision-language model; no weights are read."""
-    open_source(source, revision, trust_remote_code)
+def check_source(
+    source: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    given_back: int = 0,
+) -> None:
+    """Raise ModelError unless `source` is a vision-language model that would fit; no weights are read.
+
+    Args:
+        source, device, dtype, revision, trust_remote_code: as `load_model` takes them.
+        given_back: bytes that will be free besides, as the present model is unloaded first.
+    """
+    _check_dtype(dtype)
+    target = _device(device)
+    _choose(fit_of(open_source(source, revision, trust_remote_code), target, given_back), dtype, target)
 
 
 def model_fingerprint(model: Any, processor: Any, max_vision_tokens: int | None = None) -> str:
