@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.processing_utils import ProcessorMixin
 
 from vlm_analysis.errors import ModelError
 from vlm_analysis.fit import BYTES, FitEstimate, fit_of
@@ -89,6 +91,11 @@ class LoadedModel:
     @property
     def dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Return whether the checkpoint says how to ask it; where not, a prompt is its images and then the question."""
+        return bool(getattr(self.processor, "chat_template", None))
 
     @property
     def quantiser(self) -> str | None:
@@ -306,11 +313,12 @@ def _check_vocabulary(model: Any, processor: Any, name: str) -> None:
     if len(vocabulary) <= len(getattr(tokenizer, "all_special_tokens", ())):
         raise ModelError(f"{name!r} has no tokenizer: expected its files beside the weights. Download it again.")
     rows = model.get_input_embeddings().weight.shape[0]
-    marks = [getattr(model.config, "image_token_id", None), getattr(processor, "image_token_id", None)]
-    if all(isinstance(mark, int) for mark in marks) and marks[0] != marks[1]:
+    mark = getattr(model.config, "image_token_id", None)
+    known = {*getattr(processor, "image_token_ids", ()), *getattr(tokenizer, "added_tokens_decoder", ())} - {None}
+    if isinstance(mark, int) and mark not in known:
         raise ModelError(
-            f"The tokenizer of {name!r} does not fit the model: expected token {marks[0]} for images, got {marks[1]}. "
-            "Use the tokenizer that belongs to the checkpoint."
+            f"The tokenizer of {name!r} does not fit the model: expected token {mark} for images, which is none of its special "
+            "tokens. Use the tokenizer that belongs to the checkpoint."
         )
     ends = model.generation_config.eos_token_id
     ends = [tokenizer.eos_token_id] if ends is None else ends if isinstance(ends, list) else [ends]
@@ -348,10 +356,19 @@ def _load_weights(where: str, dtype: str, options: dict[str, Any]) -> Any:
 def _load_processor(where: str, config: Any, options: dict[str, Any]) -> Any:
     if importlib.util.find_spec("torchvision") is not None:
         return AutoProcessor.from_pretrained(where, **options)
-    base = PROCESSOR_MAPPING.get(type(config), None)
+    base = PROCESSOR_MAPPING.get(type(config), None) or _named_class(where, options)
     if base is None or "video_processor" not in base.get_attributes():
         return AutoProcessor.from_pretrained(where, **options)
     return _without_video(base).from_pretrained(where, **options)
+
+
+def _named_class(where: str, options: dict[str, Any]) -> Any:
+    """Return the processor class of transformers that the checkpoint's own files name; None where they name none."""
+    try:
+        settings, _ = ProcessorMixin.get_processor_dict(where, **options)
+    except OSError:
+        return None
+    return getattr(transformers, str(settings.get("processor_class")), None)
 
 
 def _without_video(base: Any) -> Any:
@@ -377,10 +394,11 @@ def _without_video(base: Any) -> Any:
 
     build.__signature__ = rest  # type: ignore[attr-defined]
     own = {"__init__": build, "validate_init_kwargs": staticmethod(known_settings), "__module__": base.__module__}
-    return type(base.__name__, (base,), own)
+    return type(base.__name__, (base,), own | {"video_processor": _NoVideo()})
 
 
 class _NoVideo:
-    """Stands for a video processor while a processor is built; some read its settings then."""
+    """Stands for a video processor: some processors read its settings when they are built or when they fill a template."""
 
-    slice_mode = downsample_mode = None
+    slice_mode = downsample_mode = num_frames = fps = None
+    font = ""

@@ -249,7 +249,9 @@ def test_model_that_does_not_fit_in_the_present_ones_place_leaves_it_loaded(stoc
 
     load_bundled(stocked)
     slot, mib = model_slot(), 2**20
-    monkeypatch.setattr(vlm_analysis.fit, "free_bytes", lambda device: 11 * mib)  # 8 MiB and a margin is 17: 11 and the present 8
+    monkeypatch.setattr(
+        vlm_analysis.fit, "free_bytes", lambda device: 11 * mib
+    )  # 8 MiB and a margin is 17: 11 and the present 8
     slot.load("pocket-vl", {"dtype": "float32"}, no_progress)
     kept = slot.loaded
     monkeypatch.setattr(vlm_analysis.fit, "free_bytes", lambda device: -7 * mib)

@@ -77,6 +77,11 @@ def details(info: ModelInfo) -> None:
         st.caption(f"{escaped(info.dtype)}: {escaped(loaded.dtype_reason)}")
     origin = "bundled with Strata" if info.name == "pocket-vl" else f"from {loaded.source}"
     st.text(f"{info.name}\nfingerprint {info.fingerprint[:16]}, {origin}")
+    if not loaded.has_chat_template:
+        st.warning(
+            "The checkpoint has no chat template, so a prompt is given as its images and then the question, as base models take it. "
+            "If this is a chat model, its template is missing: answers will be poor."
+        )
     st.markdown("**Decoder layers that should stay** (all others may go)")
     rows = [(layer, "protected: may be unlocked", reason) for layer, reason in info.protected.items()]
     rows += [(layer, "locked", reason) for layer, reason in info.locked.items()]
