@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from vlm_analysis.ui.fitview import fit_button, fit_view
 from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.modelview import details, load_form
 from vlm_analysis.ui.session import model_slot, runner
@@ -14,7 +15,7 @@ begin("Model", ":material/deployed_code:", "One model is loaded at a time, for e
 wanted = load_form()
 info = model_slot().info
 agreed = info is None or st.checkbox(f"Unload {escaped(info.name)} to make room", key="unload_agreed")
-left, right, _ = st.columns([1, 1, 3])
+left, middle, right, _ = st.columns([1, 1, 1, 2])
 left.button(
     "Load",
     type="primary",
@@ -24,6 +25,8 @@ left.button(
     disabled=not agreed or not wanted[0] or ((view := current("load")) is not None and view.active),
     width="stretch",
 )
+with middle:
+    fit_button(*wanted)
 right.button(
     "Unload",
     on_click=start,
@@ -32,6 +35,7 @@ right.button(
     width="stretch",
     help="Gives the memory back. Saved work stays.",
 )
+fit_view(*wanted)
 job_panel("load")
 if info is not None and not agreed:
     st.caption("Tick the box above to load another model in its place.")

@@ -12,7 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("name", ["vlm_analysis.masks", "vlm_analysis.dialects", "vlm_analysis.ui.text"])
+DOCTESTED = ("masks", "dialects", "memory", "fit", "ui.text")
+
+
+@pytest.mark.parametrize("name", [f"vlm_analysis.{name}" for name in DOCTESTED])
 def test_docstring_examples_are_true(name):
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0

@@ -311,3 +311,25 @@ def test_figures_need_neither_torch_nor_streamlit():
     code = "import sys, vlm_analysis.figures, vlm_analysis.report; print({'torch', 'streamlit'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_memory_bar_adds_its_parts_up_to_what_is_needed_and_marks_what_is_free():
+    parts = {"vision tower": 2**30, "head": 0, "decoder layers": 6 * 2**30}
+    figure = figures.memory_bar(parts, 2**29, 10 * 2**30)
+    assert [(bar.name, bar.x[0]) for bar in figure.data] == [
+        ("vision tower", 1),
+        ("decoder layers", 6),
+        ("margin", 0.5),
+    ]
+    assert figure.layout.shapes[0].x0 == figure.layout.annotations[-1].x == 10
+    assert figure.layout.annotations[-1].text == "free: 10.0 GiB"
+    assert figure.layout.xaxis.range[1] > 10
+    assert len({bar.marker.pattern.shape for bar in figure.data}) == 3
+
+
+@pytest.mark.parametrize(("needed", "free", "drawn"), [(10, 4, True), (10, 29, True), (10, 31, False), (0, 0, True)])
+def test_memory_bar_is_never_squeezed_by_a_large_machine(needed, free, drawn):
+    figure = figures.memory_bar({"decoder layers": needed * 2**20}, 0, free * 2**20)
+    assert len(figure.layout.shapes) == drawn
+    assert figure.layout.annotations[-1].text.endswith("→") != drawn
+    assert figure.layout.xaxis.range[1] >= needed

@@ -19,7 +19,8 @@ RANKS = tuple(
         "errors progress files",
         "images archives prompt_sources prompts measures token_maps recording row_store jobs workspace figures report",
         "rank masks dialects tables evaluation card story stored",
-        "layer_config layers models inputs streams attention similarity record prune evaluate reload proof export",
+        "checkpoint_files memory sources fit layer_config layers models inputs streams attention similarity record prune "
+        "evaluate reload proof export",
         "pipeline pocket",
         "ui",
     )

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -43,6 +43,9 @@ _PROCESSOR_FILES = (
     "chat_template*",
     "*.tiktoken",
     "spiece.model",
+    "*tokenizer/*.json",  # a second tokenizer in a folder of its own (InstructBLIP)
+    "*tokenizer/vocab*",
+    "*tokenizer/*.model",
 )
 _IGNORED: tuple[tuple[tuple[str, ...], Callable[[Any], bool]], ...] = (
     (("temperature", "top_p", "top_k", "min_p", "typical_p"), lambda settings: not settings.do_sample),
@@ -118,6 +121,11 @@ def export_checkpoint(
         MaskError: the mask does not fit the model.
     """
     report = on_progress or no_progress
+    if loaded.quantiser is not None:
+        raise ExportError(
+            f"{loaded.name!r} cannot be exported: its weights are quantised with {loaded.quantiser}, and transformers does not "
+            "write such weights again. Export the mask, and apply it to the checkpoint this one was made from."
+        )
     folder = _checked_target(Path(folder))
     _check_evidence(loaded, mask, evidence, reference)
     report(0, 4, "pruning")
@@ -235,7 +243,9 @@ def _copy_processor(loaded: LoadedModel, target: Path) -> None:
     for pattern in _PROCESSOR_FILES:
         for path in source.glob(pattern):
             if path.is_file():
-                shutil.copyfile(path, target / path.name)
+                copy = target / path.relative_to(source)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, copy)
 
 
 def _write_manifest(
@@ -264,7 +274,7 @@ def _write_manifest(
         transformers_version=told["transformers"],
         reproduce=command,
         written=datetime.now(UTC).isoformat(timespec="seconds"),
-        files=dict(_hashes(sorted(folder.iterdir()))),
+        files=dict(_hashes(folder)),
     )
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", "utf-8")
     return manifest
@@ -276,10 +286,10 @@ def _n_saved_parameters(view: Any) -> int:
     return sum(state[name].numel() for name, _ in view.named_parameters())
 
 
-def _hashes(paths: Iterable[Path]) -> Iterable[tuple[str, str]]:
-    for path in paths:
+def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
-            yield path.name, hashlib.file_digest(file, "sha256").hexdigest()
+            yield path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _disk_message(folder: Path, error: OSError | SafetensorError) -> str:

@@ -23,7 +23,11 @@ from vlm_analysis.prompts import Prompt
 VISION, TEXT, ANSWER = 0, 1, 2
 _ZERO_OVER_ANSWER = (
     "mm_token_type_ids",
-)  # generation extends these with zeros, every other per-token input with its last value
+)  # generation extends these with zeros, other per-token inputs with their last
+_PER_TOKEN = (
+    "cross_attention_mask",
+)  # (1, n_tokens, …), where every other input of three dimensions or more is an image's
+_ALONE = ("target_sizes",)  # inputs of processors that pack the patches of all images into one row: no batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,19 +69,21 @@ class Encoded:
 def render_prompt(loaded: LoadedModel, prompt: Prompt) -> str:
     """Return the prompt's text as the model's chat template writes it, ready for the answer.
 
+    Without a template (base models, PaliGemma, BLIP-2) it is one image token an image, where the processor has such a token, and then
+    the question as it stands: our choice.
+
     Raises:
-        ModelError: the processor has no chat template.
+        ModelError: the chat template fails.
         PromptError: the question holds one of the model's special tokens.
     """
-    if not getattr(loaded.processor, "chat_template", None):
-        raise ModelError(
-            f"{loaded.name} has no chat template, so it is unknown how to ask it. Choose an instruction-tuned checkpoint."
-        )
     for token in loaded.processor.tokenizer.all_special_tokens:
         if token.strip() and token in prompt.question:
             raise PromptError(
                 f"Prompt {prompt.id!r} cannot be asked: its question holds the special token {token!r}. Reword it."
             )
+    if not loaded.has_chat_template:
+        mark = getattr(loaded.processor, "image_token", None)
+        return f"{mark if isinstance(mark, str) else ''}" * len(prompt.images) + prompt.question
     content = [{"type": "image"} for _ in prompt.images] + [{"type": "text", "text": prompt.question}]
     messages = [{"role": "user", "content": content}]
     try:
@@ -112,7 +118,13 @@ def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) 
     n_prompt = tensors["input_ids"].shape[1]
     answer_ids = tuple(answer_ids)
     kinds = np.full(n_prompt + len(answer_ids), TEXT, dtype=np.int8)
-    kinds[:n_prompt][_is_vision(loaded, tensors)] = VISION
+    is_vision = _is_vision(loaded, tensors)
+    if images and not is_vision.any():
+        raise ModelError(
+            f"The processor of {loaded.name} put no image tokens into prompt {prompt.id!r}, so the model would not see its images: "
+            "expected the token that its configuration names. Use the processor that belongs to the checkpoint."
+        )
+    kinds[:n_prompt][is_vision] = VISION
     kinds[n_prompt:] = ANSWER
     if answer_ids:
         tensors = {name: _extended(name, value, n_prompt, answer_ids) for name, value in tensors.items()}
@@ -143,9 +155,12 @@ def collate(items: Sequence[Encoded], pad_token: int) -> dict[str, torch.Tensor]
     batch = {}
     for name in items[0].tensors:
         values = [item.tensors[name] for item in items]
-        if all(_is_per_token(value, item.n_tokens) for value, item in zip(values, items, strict=True)):
+        if all(_is_per_token(name, value, item.n_tokens) for value, item in zip(values, items, strict=True)):
             fill = pad_token if name == "input_ids" else 0
-            values = [torch.nn.functional.pad(value, (0, longest - value.shape[1]), value=fill) for value in values]
+            after = [0] * (2 * (values[0].ndim - 2))
+            values = [
+                torch.nn.functional.pad(value, (*after, 0, longest - value.shape[1]), value=fill) for value in values
+            ]
         batch[name] = torch.cat(values)
     return batch
 
@@ -157,8 +172,11 @@ def batches(items: Sequence[Encoded], batch_size: int) -> Iterator[list[int]]:
 
     def joinable(index: int) -> tuple[Any, ...]:
         item = items[index]
-        return tuple(
-            (name, *value.shape[1:]) for name, value in item.tensors.items() if not _is_per_token(value, item.n_tokens)
+        alone = (index,) if any(name in _ALONE for name in item.tensors) else ()
+        return alone + tuple(
+            (name, *value.shape[2 if name in _PER_TOKEN else 1 :])
+            for name, value in item.tensors.items()
+            if value.ndim > 2 or not _is_per_token(name, value, item.n_tokens)
         )
 
     order = sorted(range(len(items)), key=lambda index: (str(joinable(index)), items[index].n_tokens, index))
@@ -211,8 +229,8 @@ def _placed(value: torch.Tensor, loaded: LoadedModel) -> torch.Tensor:
     return value.to(loaded.device, loaded.model.dtype) if value.is_floating_point() else value.to(loaded.device)
 
 
-def _is_per_token(value: torch.Tensor, n_tokens: int) -> bool:
-    return value.ndim == 2 and value.shape == (1, n_tokens)
+def _is_per_token(name: str, value: torch.Tensor, n_tokens: int) -> bool:
+    return (value.ndim == 2 or name in _PER_TOKEN) and tuple(value.shape[:2]) == (1, n_tokens)
 
 
 def _is_vision(loaded: LoadedModel, tensors: dict[str, torch.Tensor]) -> np.ndarray:
@@ -229,12 +247,12 @@ def _is_vision(loaded: LoadedModel, tensors: dict[str, torch.Tensor]) -> np.ndar
 
 
 def _extended(name: str, value: torch.Tensor, n_prompt: int, answer_ids: tuple[int, ...]) -> torch.Tensor:
-    if not _is_per_token(value, n_prompt):
+    if not _is_per_token(name, value, n_prompt):
         return value
     if name == "input_ids":
         tail = value.new_tensor([answer_ids])
     elif name in _ZERO_OVER_ANSWER:
         tail = value.new_zeros(1, len(answer_ids))
     else:
-        tail = value[:, -1:].expand(1, len(answer_ids))
+        tail = value[:, -1:].expand(1, len(answer_ids), *value.shape[2:])
     return torch.cat([value, tail], dim=1)

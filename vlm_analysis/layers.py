@@ -77,7 +77,7 @@ def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def protected_layers(model: nn.Module) -> dict[int, str]:
-    """Return the layers that are risky to drop, with the reason: first, last, and those after which DeepStack adds vision."""
+    """Return the layers that are risky to drop, with the reason: first, last, and those through which the image comes in."""
     n_layers = len(find_decoder_layers(model))
     reasons = {0: "first layer: it turns embeddings into the stream every other layer expects"}
     reasons[n_layers - 1] = "last layer: it prepares the stream for the output head"
@@ -86,6 +86,9 @@ def protected_layers(model: nn.Module) -> dict[int, str]:
             "DeepStack: vision features are added after this list position; dropping it moves them to the next layer"
         )
         reasons[layer] = f"{reasons[layer]}; {reason}" if layer in reasons else reason
+    for layer in cross_attention_layers(model):
+        reason = "cross-attention layer: it brings the image in, and does nothing on a prompt without one"
+        reasons[layer] = f"{reasons[layer]}; {reason}" if layer in reasons else reason
     return dict(sorted(reasons.items()))
 
 
@@ -93,7 +96,7 @@ def locked_layers(model: nn.Module) -> dict[int, str]:
     """Return the layers that cannot be dropped, each with the reason."""
     layers, text = find_decoder_layers(model), text_config(model)
     reasons: dict[int, str] = {}
-    for find in (_kv_stores, _indexers, _cross_attention, _numbered_tables, _built_first, _last_attention):
+    for find in (_kv_stores, _indexers, _numbered_tables, _built_first, _last_attention):
         for layer, reason in find(text, layers).items():
             reasons.setdefault(layer, reason)
     for layer in vision_targets(model.config):
@@ -106,6 +109,11 @@ def attention_layers(model: nn.Module) -> list[int]:
     kinds = getattr(text_config(model), "layer_types", None) or ()
     found = [layer for layer, kind in enumerate(kinds) if kind not in RECURRENT]
     return found if len(found) < len(kinds) else []
+
+
+def cross_attention_layers(model: nn.Module) -> list[int]:
+    """Return the layers whose keys and values are the image's."""
+    return sorted(getattr(text_config(model), "cross_attention_layers", None) or ())
 
 
 def _kv_stores(text: Any, layers: nn.ModuleList) -> dict[int, str]:
@@ -125,11 +133,6 @@ def _indexers(text: Any, layers: nn.ModuleList) -> dict[int, str]:
         elif owner is not None:
             found[owner] = reason
     return found
-
-
-def _cross_attention(text: Any, layers: nn.ModuleList) -> dict[int, str]:
-    reason = "cross-attention layer: it brings the image in, and does nothing on a prompt without one"
-    return dict.fromkeys(getattr(text, "cross_attention_layers", None) or (), reason)
 
 
 def _numbered_tables(text: Any, layers: nn.ModuleList) -> dict[int, str]:

@@ -6,31 +6,33 @@ processor refuse to be built; then a subclass of the model's own processor class
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import importlib.util
 import inspect
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.processing_utils import ProcessorMixin
 
 from vlm_analysis.errors import ModelError
+from vlm_analysis.fit import BYTES, FitEstimate, fit_of
 from vlm_analysis.layer_config import config_hash
 from vlm_analysis.layers import find_decoder_layers, locked_layers, protected_layers
+from vlm_analysis.memory import free_bytes, gib, give_back, is_out_of_memory
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.recording import ModelInfo
+from vlm_analysis.sources import BUNDLED, guarded, open_source, quantiser_of
+from vlm_analysis.sources import BUNDLED_FOLDER as BUNDLED_FOLDER
 
-BUNDLED = "pocket-vl"
-BUNDLED_FOLDER = Path(__file__).resolve().parents[1] / "assets" / BUNDLED
 CPU_VISION_TOKENS = 256
 _FINGERPRINT_SAMPLES = 4096
 _ALIGNMENT = 64  # bytes; what torch gives tensors of its own
@@ -46,6 +48,8 @@ class LoadedModel:
         name: what to call it on screen.
         source: the folder it was loaded from or its hub id.
         max_vision_tokens: bound on the vision tokens of one image, None where the processor alone decides.
+        dtype_reason: why it has the precision it has, in words.
+        quantiser: the method its weights are quantised with, None where they are not.
     """
 
     model: Any
@@ -54,6 +58,7 @@ class LoadedModel:
     source: str
     max_vision_tokens: int | None = None
     revision: str | None = None
+    dtype_reason: str = ""
     locked_layers: dict[int, str] = field(init=False)
     protected_layers: dict[int, str] = field(init=False)
     n_layers: int = field(init=False)
@@ -88,6 +93,21 @@ class LoadedModel:
         return str(self.model.dtype).removeprefix("torch.")
 
     @property
+    def has_chat_template(self) -> bool:
+        """Return whether the checkpoint says how to ask it; where not, a prompt is its images and then the question."""
+        return bool(getattr(self.processor, "chat_template", None))
+
+    @property
+    def quantiser(self) -> str | None:
+        return quantiser_of(self.model.config)
+
+    @property
+    def n_bytes(self) -> int:
+        """Return the bytes of the weights in memory."""
+        tensors = (inner for tensor in self.model.state_dict().values() for inner in plain_tensors(tensor))
+        return sum({inner.data_ptr(): inner.numel() * inner.element_size() for inner in tensors}.values())
+
+    @property
     def device(self) -> torch.device:
         return self.model.device
 
@@ -98,9 +118,7 @@ class LoadedModel:
     def close(self) -> None:
         """Let go of the weights."""
         self.model = self.processor = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back()
 
 
 def load_model(
@@ -118,7 +136,7 @@ def load_model(
     Args:
         source: "pocket-vl" (bundled), a folder saved by transformers, or a hub id.
         device: "auto" (a GPU where there is one), "cpu", "cuda", …
-        dtype: "auto" (the checkpoint's on a GPU; float32 on a CPU), "float32", "bfloat16" or "float16".
+        dtype: "auto" (the checkpoint's on a GPU; on a CPU float32 where it fits, else bfloat16), "float32", "bfloat16" or "float16".
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run Python code that comes with the checkpoint. Leave it off unless you have read that code.
         max_vision_tokens: bound on the vision tokens of one image; None means 256 on a CPU and the model's own on a GPU.
@@ -129,45 +147,51 @@ def load_model(
     """
     report = on_progress or no_progress
     target = _device(device)
+    _check_dtype(dtype)
     if max_vision_tokens is not None and max_vision_tokens < 1:
         raise ModelError(
             f"Images need vision tokens: expected max_vision_tokens of at least 1, got {max_vision_tokens}."
         )
     report(0, 4, "reading the configuration")
-    where, name, options, config = _open_source(source, revision, trust_remote_code)
+    opened = open_source(source, revision, trust_remote_code)
+    name = opened.name
+    fit = fit_of(opened, target)
+    precision, reason = _choose(fit, dtype, target)
     report(1, 4, "building the processor")
-    processor = _guarded("processor", name, lambda: _load_processor(where, config, options))
-    report(2, 4, "reading the weights")
-    precision = _dtype(dtype, target)
-    model = _guarded("weights", name, lambda: _load_weights(where, precision, options))
-    _check_vocabulary(model, processor, name)
-    report(3, 4, f"moving to {target}")
-    model = _guarded("weights", name, lambda: aligned(model.to(target).eval()))
+    processor = guarded("processor", name, lambda: _load_processor(opened.where, opened.config, opened.options))
+
+    def weights() -> Any:
+        report(2, 4, "reading the weights")
+        model = guarded("weights", name, lambda: _load_weights(opened.where, precision, opened.options))
+        _check_vocabulary(model, processor, name)
+        report(3, 4, f"moving to {target}")
+        return guarded("weights", name, lambda: aligned(model.to(target).eval()))
+
+    model = _within_memory(weights, fit, precision, target)
     bound = max_vision_tokens or (CPU_VISION_TOKENS if target.type == "cpu" else None)
     bounded = bound_vision_tokens(processor, bound)
     report(4, 4, "loaded")
-    return LoadedModel(model, processor, name, where, bound if bounded else None, revision)
+    return LoadedModel(model, processor, name, opened.where, bound if bounded else None, revision, reason)
 
 
-def check_source(source: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> None:
-    """Raise ModelError unless `source` has the configuration of a vision-language model; no weights are read."""
-    _open_source(source, revision, trust_remote_code)
+def check_source(
+    source: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    given_back: int = 0,
+) -> None:
+    """Raise ModelError unless `source` is a vision-language model that would fit; no weights are read.
 
-
-def _open_source(
-    source: str | Path, revision: str | None, trust_remote_code: bool
-) -> tuple[str, str, dict[str, Any], Any]:
-    """Return where a source lies, its name, the options to load it with, and its configuration, known to be of a VLM."""
-    folder = _folder_of(source)
-    where, name = (str(folder), folder.name) if folder else (str(source), str(source))
-    options = {
-        "trust_remote_code": trust_remote_code,
-        "revision": revision or "main",
-        "local_files_only": folder is not None,
-    }
-    config = _guarded("configuration", name, lambda: AutoConfig.from_pretrained(where, **options))
-    _check_is_vlm(config, name)
-    return where, name, options, config
+    Args:
+        source, device, dtype, revision, trust_remote_code: as `load_model` takes them.
+        given_back: bytes that will be free besides, as the present model is unloaded first.
+    """
+    _check_dtype(dtype)
+    target = _device(device)
+    _choose(fit_of(open_source(source, revision, trust_remote_code), target, given_back), dtype, target)
 
 
 def model_fingerprint(model: Any, processor: Any, max_vision_tokens: int | None = None) -> str:
@@ -188,11 +212,19 @@ def model_fingerprint(model: Any, processor: Any, max_vision_tokens: int | None 
     }
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        flat = tensor.detach().reshape(-1)
-        step = max(1, flat.numel() // _FINGERPRINT_SAMPLES)
-        digest.update(flat[::step].to("cpu", torch.float32).numpy().tobytes())
+        for plain in plain_tensors(tensor):
+            digest.update(f"{name} {tuple(plain.shape)} {plain.dtype}".encode())
+            flat = plain.detach().reshape(-1)
+            step = max(1, flat.numel() // _FINGERPRINT_SAMPLES)
+            digest.update(flat[::step].to("cpu", torch.float32).numpy().tobytes())
     return digest.hexdigest()
+
+
+def plain_tensors(tensor: Any) -> list[torch.Tensor]:
+    """Return what a tensor is made of: itself, or of a quantised one its numbers, scales and zero points."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    return [plain for name in tensor.__tensor_flatten__()[0] for plain in plain_tensors(getattr(tensor, name))]
 
 
 def aligned(model: Any) -> Any:
@@ -221,31 +253,6 @@ def bound_vision_tokens(processor: Any, bound: int | None) -> bool:
     return True
 
 
-def _folder_of(source: str | Path) -> Path | None:
-    """Return the local folder `source` names, None for a hub id."""
-    if source == BUNDLED:
-        return BUNDLED_FOLDER
-    text = str(source).strip()
-    if not text:
-        raise ModelError(
-            "No model was named: expected 'pocket-vl', a folder saved by transformers, or a hub id like 'owner/name'."
-        )
-    try:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            return path.resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ModelError(f"No model can be read at {text!r}: {error}. Check the path and its permissions.") from error
-    looks_like_path = (
-        isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") != 1 or "\\" in text
-    )
-    if looks_like_path or path.exists():
-        raise ModelError(
-            f"No model at {text!r}: expected a folder saved by transformers, 'pocket-vl', or a hub id like 'owner/name'."
-        )
-    return None
-
-
 def _device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -260,21 +267,43 @@ def _device(device: str) -> torch.device:
     return chosen
 
 
-def _dtype(dtype: str, device: torch.device) -> Any:
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
-    if dtype not in ("float32", "bfloat16", "float16"):
+def _check_dtype(dtype: str) -> None:
+    if dtype != "auto" and dtype not in BYTES:
         raise ModelError(f"Unknown precision {dtype!r}: expected 'auto', 'float32', 'bfloat16' or 'float16'.")
-    return getattr(torch, dtype)
 
 
-def _check_is_vlm(config: Any, name: str) -> None:
-    supported = AutoModelForImageTextToText._model_mapping
-    if type(config) not in supported:
+def _choose(fit: FitEstimate, dtype: str, device: torch.device) -> tuple[str, str]:
+    """Return the precision to load in, and why; refuse what does not fit before a weight is read.
+
+    "auto" keeps a margin for activations. Whoever names a precision is let in without one, but not without room for the weights:
+    a system that runs out of memory ends the process, and with it everybody's work.
+    """
+    chosen = fit.chosen if dtype == "auto" else dtype
+    if chosen is None or fit.weight_bytes(chosen) > fit.free:
+        raise ModelError(fit.refusal(fit.dtype_for(dtype)))
+    if device.type != "cpu":  # weights pass through the machine's own memory
+        passing = replace(fit, device="cpu", free=free_bytes())
+        if passing.weight_bytes(chosen) > passing.free:
+            raise ModelError(passing.refusal(chosen))
+    return chosen, fit.reason if dtype == "auto" else "as you chose"
+
+
+def _within_memory(load: Callable[[], Any], fit: FitEstimate, dtype: str, device: torch.device) -> Any:
+    """Run `load`; where memory runs out in spite of the estimate, give back what was read and say what would help."""
+    try:
+        return load()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    give_back()  # out here, as inside of the clause the error still holds what was read
+    fit = replace(fit, free=free_bytes(device))
+    if fit.fits(dtype):  # something else than the machine's memory bounds this process
         raise ModelError(
-            f"{name!r} is not a vision-language model that transformers {transformers.__version__} can build: its type is "
-            f"{getattr(config, 'model_type', '?')!r}. Choose a checkpoint for image-text-to-text."
+            f"Memory ran out while {fit.name!r} was loading: expected {gib(fit.needed_bytes(dtype))} for {dtype} weights and a "
+            f"margin, got less than this process may take, though {gib(fit.free)} are free. Choose precision 'bfloat16' or a smaller "
+            "model, or raise the limit of this process."
         )
+    raise ModelError(fit.refusal(dtype))
 
 
 def _check_vocabulary(model: Any, processor: Any, name: str) -> None:
@@ -284,6 +313,13 @@ def _check_vocabulary(model: Any, processor: Any, name: str) -> None:
     if len(vocabulary) <= len(getattr(tokenizer, "all_special_tokens", ())):
         raise ModelError(f"{name!r} has no tokenizer: expected its files beside the weights. Download it again.")
     rows = model.get_input_embeddings().weight.shape[0]
+    mark = getattr(model.config, "image_token_id", None)
+    known = {*getattr(processor, "image_token_ids", ()), *getattr(tokenizer, "added_tokens_decoder", ())} - {None}
+    if isinstance(mark, int) and mark not in known:
+        raise ModelError(
+            f"The tokenizer of {name!r} does not fit the model: expected token {mark} for images, which is none of its special "
+            "tokens. Use the tokenizer that belongs to the checkpoint."
+        )
     ends = model.generation_config.eos_token_id
     ends = [tokenizer.eos_token_id] if ends is None else ends if isinstance(ends, list) else [ends]
     highest = max([*vocabulary.values(), *(end for end in ends if end is not None)])
@@ -294,9 +330,9 @@ def _check_vocabulary(model: Any, processor: Any, name: str) -> None:
         )
 
 
-def _load_weights(where: str, dtype: Any, options: dict[str, Any]) -> Any:
+def _load_weights(where: str, dtype: str, options: dict[str, Any]) -> Any:
     model, info = AutoModelForImageTextToText.from_pretrained(
-        where, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+        where, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
     )
     missing = sorted(info["missing_keys"])
     if missing:
@@ -320,48 +356,49 @@ def _load_weights(where: str, dtype: Any, options: dict[str, Any]) -> Any:
 def _load_processor(where: str, config: Any, options: dict[str, Any]) -> Any:
     if importlib.util.find_spec("torchvision") is not None:
         return AutoProcessor.from_pretrained(where, **options)
-    base = PROCESSOR_MAPPING.get(type(config), None)
+    base = PROCESSOR_MAPPING.get(type(config), None) or _named_class(where, options)
     if base is None or "video_processor" not in base.get_attributes():
         return AutoProcessor.from_pretrained(where, **options)
     return _without_video(base).from_pretrained(where, **options)
 
 
-def _without_video(base: Any) -> Any:
-    """Return a subclass of a processor class that is built from image processor and tokenizer only."""
-    video = inspect.signature(base.__init__).parameters.get("video_processor")
-    no_video = {"video_processor": None} if video is not None and video.default is inspect.Parameter.empty else {}
-
-    def build(
-        self: Any, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None, **kwargs: Any
-    ) -> None:
-        given = {"image_processor": image_processor, "tokenizer": tokenizer, "chat_template": chat_template}
-        base.__init__(self, **given, **no_video, **kwargs)
-
-    return type(base.__name__, (base,), {"__init__": build, "__module__": base.__module__})
-
-
-def _guarded(part: str, name: str, load: Callable[[], Any]) -> Any:
-    """Run `load`, turning what transformers raises into one ModelError that says what failed."""
+def _named_class(where: str, options: dict[str, Any]) -> Any:
+    """Return the processor class of transformers that the checkpoint's own files name; None where they name none."""
     try:
-        return load()
-    except ModelError:
-        raise
-    except (MemoryError, torch.cuda.OutOfMemoryError) as error:
-        raise ModelError(
-            f"{name!r} does not fit into memory. Choose precision 'bfloat16' or a smaller model."
-        ) from error
-    except ImportError as error:
-        raise ModelError(
-            f"The {part} of {name!r} needs a package that is not installed: {_first_line(error)}"
-        ) from error
-    except Exception as error:  # transformers raises many kinds; each means the checkpoint cannot be used
-        raise ModelError(
-            f"The {part} of {name!r} could not be loaded: {_first_line(error)} Check that the source is a complete "
-            "vision-language checkpoint saved by transformers, and for a hub id that this machine is online."
-        ) from error
+        settings, _ = ProcessorMixin.get_processor_dict(where, **options)
+    except OSError:
+        return None
+    return getattr(transformers, str(settings.get("processor_class")), None)
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    line = text.splitlines()[0].strip()
-    return line if line.endswith(".") else line + "."
+def _without_video(base: Any) -> Any:
+    """Return a subclass of a processor class that is built from all its parts and settings but the video processor."""
+    whole = inspect.signature(base.__init__)
+    rest = whole.replace(parameters=[p for name, p in whole.parameters.items() if name != "video_processor"])
+
+    def build(self: Any, *args: Any, **kwargs: Any) -> None:
+        given = rest.bind(self, *args, **kwargs).arguments
+        more = given.pop("kwargs", {})
+        stand_in = _NoVideo()
+        state = vars(self)  # while it is built it has the parts of its base, of which one is a stand-in
+        state["get_attributes"] = base.get_attributes
+        state["check_argument_for_proper_class"] = lambda name, part: (
+            None if part is stand_in else base.check_argument_for_proper_class(self, name, part)
+        )
+        base.__init__(**given, **more, video_processor=stand_in)
+        for name in ("get_attributes", "check_argument_for_proper_class", "video_processor"):
+            state.pop(name, None)
+
+    def known_settings(processor_config: dict[str, Any], valid_kwargs: Any) -> Any:
+        return base.validate_init_kwargs(processor_config, list(rest.parameters))  # not those of `build`
+
+    build.__signature__ = rest  # type: ignore[attr-defined]
+    own = {"__init__": build, "validate_init_kwargs": staticmethod(known_settings), "__module__": base.__module__}
+    return type(base.__name__, (base,), own | {"video_processor": _NoVideo()})
+
+
+class _NoVideo:
+    """Stands for a video processor: some processors read its settings when they are built or when they fill a template."""
+
+    slice_mode = downsample_mode = num_frames = fps = None
+    font = ""

@@ -102,9 +102,17 @@ def _surroundings(loaded: LoadedModel) -> dict[str, Any]:
     return {
         "device": str(loaded.device),
         "dtype": loaded.dtype,
-        "attention": str(loaded.model.config._attn_implementation),
+        "attention": _attention(loaded.model.config),
         "threads": torch.get_num_threads(),
         "matmul": torch.get_float32_matmul_precision(),
+    }
+
+
+def _attention(config: Any) -> dict[str, Any]:
+    """Return how attention is computed, by part of the model: parts can differ where one lacks a way."""
+    parts = {name: getattr(config, name, None) for name in config.sub_configs}
+    return {"": config._attn_implementation} | {
+        name: part._attn_implementation for name, part in parts.items() if part is not None
     }
 
 

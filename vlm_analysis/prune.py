@@ -19,7 +19,7 @@ from torch import nn
 
 from vlm_analysis.errors import MaskError, ModelError
 from vlm_analysis.layer_config import changed_by_saving, cut_config, cut_targets
-from vlm_analysis.layers import attention_layers, find_decoder_path, locked_layers, text_config
+from vlm_analysis.layers import attention_layers, cross_attention_layers, find_decoder_path, locked_layers, text_config
 from vlm_analysis.masks import PruneMask
 
 M = TypeVar("M", bound=nn.Module)
@@ -30,6 +30,9 @@ _OF_LAYER: dict[str, Callable[[int, Any], Any]] = {
 }
 _OF_DECODER: dict[str, Callable[[Any], Any]] = {
     "first_kv_shared_layer_idx": lambda text: text.num_hidden_layers - text.num_kv_shared_layers,
+    "rope_types": lambda text: [
+        "scaled" if layer in text.rope_scaling_layers else "unscaled" for layer in range(text.num_hidden_layers)
+    ],
 }
 # Modules whose output holds a stretch of `hidden_size_per_layer_input` numbers for each layer; the weight's dimension with them.
 _PACKED = {"embed_tokens_per_layer": 1, "per_layer_model_projection": 0}
@@ -79,6 +82,11 @@ def _check(model: nn.Module, mask: PruneMask, n_layers: int) -> None:
         raise MaskError(
             f"The mask drops every attention layer ({', '.join(map(str, attention))}) of a hybrid stack: expected one to stay, "
             "as the cache counts its tokens there. Take one out of the mask."
+        )
+    if mask.budget and mask.kept[0] in cross_attention_layers(model):
+        raise MaskError(
+            f"The mask leaves layer {mask.kept[0]} first, a cross-attention layer: expected a self-attention layer first, as the "
+            "cache counts its tokens there and would count the image's instead. Take an earlier layer out of the mask."
         )
 
 

@@ -46,6 +46,7 @@ def outputs(
 
     Greedy whatever the model's generation configuration says of sampling and beams; its other settings count.
     """
+    inputs = {name: value.clone() for name, value in inputs.items()}  # at an even place in memory, like the weights
     logits = model(**inputs, use_cache=False).logits
     settings = copy.deepcopy(model.generation_config)
     settings.update(**_GREEDY, max_new_tokens=max_new_tokens, pad_token_id=pad_token)

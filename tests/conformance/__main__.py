@@ -1,4 +1,4 @@
-"""Writes docs/conformance.md: what every vision-language class of the installed transformers does here.
+"""Writes docs/conformance.md, and what the README shows of it: what every vision-language class of transformers does here.
 
 Run `python -m tests.conformance` in the repository; every mark is a check that is run now.
 """
@@ -15,11 +15,13 @@ from vlm_analysis.masks import PruneMask
 
 from .build import N_LAYERS
 from .checks import masks, text_inputs
-from .images import IMAGES, image_inputs, image_model
-from .rows import ALONE, EXCEPTIONS, KINDS, NOT_BUILT, NOTES, PRUNED, REFUSED
+from .image_rows import IMAGES
+from .images import image_inputs, image_model
+from .noise import NOISE
+from .readme import README, TARGET, with_block
+from .rows import ALONE, EXCEPTIONS, FAMILIES, KINDS, NOT_BUILT, NOTES, PRUNED, REFUSED
 from .test_conformance import CHECKS, model_of
 
-TARGET = Path(__file__).resolve().parents[2] / "docs" / "conformance.md"
 HEAD = """# Which models can be pruned
 
 Every class that `AutoModelForImageTextToText` of transformers {version} knows, as a tiny model with random weights in float32 on a CPU.
@@ -29,11 +31,16 @@ Written by `python -m tests.conformance`; `tests/conformance/` holds the checks.
   model with these layers skipped, to the last bit, and the dense model is unchanged. **decode**: greedy decoding with a cache and without
   writes the same tokens. **reload**: saved and loaded by plain transformers, the logits are equal to the last bit. **locks**: how many of
   the {n_layers} layers cannot be dropped; they are refused with the reason.
-- **image**: prune, decode and reload again with a picture in the prompt, made by the class's own processor.
+- **reload** is a real export: `export_checkpoint` writes the folder, plain `from_pretrained` opens it, and the processor's files come
+  along.
+- **image**: prune, decode and reload again with a picture in the prompt, made by the class's own processor; ○ where that needs
+  torchvision, with noise of the shape that it would hand on.
+- A layer through which the picture comes in is the exception to **prune**: DeepStack adds vision features after places in the list of
+  layers, and without that layer they move to the next one. What is evaluated is what is exported, there too.
 - ✓ checked; ✗ does not hold, and not for the dense model either; – not checked. What cannot be pruned is refused with the reason.
 
-{green} classes hold in every check, {seeing} of them with an image too; {refused} are refused;
-{other} have a remark on one check or cannot be built here.
+{green} of {all} classes hold in every check, {seeing} of them with an image too and {shown} with noise for one; {refused} are refused;
+{other} fail in one check or cannot be built here, as the remark says.
 
 | class | text | image | prune | decode | reload | locks | remark |
 | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -43,24 +50,32 @@ Written by `python -m tests.conformance`; `tests/conformance/` holds the checks.
 def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    rows = sorted((row(kind) for kind in KINDS), key=str.lower)
-    green = len(PRUNED) - len({kind for kind, _ in EXCEPTIONS})
-    head = HEAD.format(
+    rows = [row(kind) for kind in sorted(KINDS, key=lambda kind: (KINDS[kind].lower(), kind))]
+    TARGET.parent.mkdir(exist_ok=True)
+    TARGET.write_text(head() + "\n".join(rows) + "\n", "utf-8")
+    README.write_text(with_block(README.read_text("utf-8"), TARGET.read_text("utf-8")), "utf-8")
+    print(TARGET.read_text("utf-8"))
+
+
+def head() -> str:
+    """Return what stands above the table, with the numbers."""
+    failing = {kind for kind, _ in EXCEPTIONS}
+    green = set(PRUNED) - failing
+    return HEAD.format(
         version=transformers.__version__,
         n_layers=N_LAYERS,
-        green=green,
-        seeing=len(IMAGES),
+        green=len(green),
+        all=len(KINDS),
+        seeing=len(green & IMAGES.keys()),
+        shown=len(green & NOISE.keys()),
         refused=len(REFUSED),
-        other=len(KINDS) - green - len(REFUSED),
+        other=len(KINDS) - len(green) - len(REFUSED),
     )
-    TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_text(head + "\n".join(rows) + "\n", "utf-8")
-    print(TARGET.read_text("utf-8"))
 
 
 def row(kind: str) -> str:
     """Return a class's row of the table; its checks are run."""
-    name = f"`{KINDS[kind]}` ({kind})"
+    name = f"{FAMILIES[kind]}: `{KINDS[kind]}` ({kind})" if kind in FAMILIES else f"`{KINDS[kind]}` ({kind})"
     if kind in REFUSED:
         return f"| {name} | – | – | – | – | – | – | refused: {REFUSED[kind]} |"
     if kind in NOT_BUILT:
@@ -68,6 +83,7 @@ def row(kind: str) -> str:
     marks = {check: mark(kind, check) for check in CHECKS}
     remarks = [reason for (one, _), reason in EXCEPTIONS.items() if one == kind]
     remarks += [f"the decoder alone: its vision tower needs {ALONE[kind]}"] if kind in ALONE else []
+    remarks += ["noise for an image: its processor needs torchvision"] if kind in NOISE else []
     remarks += [NOTES[kind]] if kind in NOTES else []
     pruned = "✓" if marks["prune"] == marks["dense"] == "✓" else "✗"
     locks = len(locked_layers(model_of(kind))) or "none" if marks["locks"] == "✓" else "✗"
@@ -85,14 +101,14 @@ def row(kind: str) -> str:
 
 
 def image_mark(kind: str) -> str:
-    """Return whether a class holds with an image in the prompt, where that can be tried."""
-    if kind not in IMAGES:
+    """Return whether a class holds with an image in the prompt, where that can be tried; what it cannot show is marked elsewhere."""
+    if kind not in IMAGES and kind not in NOISE:
         return "–"
     model, inputs = image_model(kind), image_inputs(kind)
-    for check in ("prune", "dense", "decode", "reload"):
+    for check in {"prune", "dense", "decode", "reload"} - {check for one, check in EXCEPTIONS if one == kind}:
         with tempfile.TemporaryDirectory() as folder:
             CHECKS[check](model, inputs, Path(folder), kind, masks(model))
-    return "✓"
+    return "✓" if kind in IMAGES else "○"
 
 
 def mark(kind: str, check: str) -> str:

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, ProcessorMixin
 
 from vlm_analysis.layers import find_decoder_layers, locked_layers, protected_layers
 from vlm_analysis.masks import PruneMask
-from vlm_analysis.models import aligned
+from vlm_analysis.models import LoadedModel, aligned
 
 N_TOKENS, N_NEW = 13, 8
 WORDS = range(3, 100)  # tokens beside them end a text or mean an image; a random model must not write them
@@ -118,7 +118,7 @@ def uncached(model: Any, inputs: Inputs) -> list[int]:
 def _longer(name: str, value: torch.Tensor, token: torch.Tensor, inputs: Inputs, *, suffix: bool) -> torch.Tensor:
     if name == "cross_attention_mask":
         return torch.cat([value, value[:, -1:]], dim=1)
-    if value.shape != inputs["input_ids"].shape:
+    if value.shape != inputs["input_ids"].shape or name.startswith("pixel"):
         return value
     ones, zeros = torch.ones_like(token), torch.zeros_like(token)
     kinds = ones if suffix else zeros
@@ -126,15 +126,30 @@ def _longer(name: str, value: torch.Tensor, token: torch.Tensor, inputs: Inputs,
     return torch.cat([value, tail.to(value.dtype)], dim=1)
 
 
-def reloaded(view: Any, folder: Path) -> Any:
-    """Return the model that plain transformers makes of what the view saves; no weight may be missing or left over.
+def loaded_as(model: Any, processor: Any, source: Path) -> LoadedModel:
+    """Return a tiny model as `load_model` would, from a folder that holds the processor's files."""
+    whole = isinstance(processor, ProcessorMixin)  # one class copies a font of its video part besides
+    ProcessorMixin.save_pretrained(processor, source) if whole else processor.save_pretrained(source)
+    return LoadedModel(model, _WithTokenizer(processor), model.config.model_type, str(source))
+
+
+class _WithTokenizer:
+    """A processor; where a class has none that can be built here, the tokenizer alone."""
+
+    def __init__(self, processor: Any) -> None:
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.image_processor = getattr(processor, "image_processor", None)
+        self.chat_template = getattr(processor, "chat_template", None)
+
+
+def reloaded(folder: Path, config: Any) -> Any:
+    """Return the model that plain transformers makes of an exported folder; no weight may be missing or left over.
 
     Its weights are moved to aligned memory, as the view's are: where in the file they lie decides the last bits on a CPU.
     """
-    view.save_pretrained(folder)
     auto = (
         AutoModelForImageTextToText
-        if type(view.config) in AutoModelForImageTextToText._model_mapping
+        if type(config) in AutoModelForImageTextToText._model_mapping
         else AutoModelForCausalLM
     )
     fresh, notes = auto.from_pretrained(

@@ -1,22 +1,34 @@
-"""The classes whose own processor runs here, with an image in the prompt."""
+"""The classes with an image in the prompt: by their own processor, and where that needs torchvision, with noise for one."""
 
 from __future__ import annotations
 
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import SmolVLMProcessor
+import transformers
+from transformers import ProcessorMixin, SmolVLMProcessor
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from vlm_analysis.models import _without_video
 
-from .checks import Inputs, logits, masks
-from .images import IMAGE, IMAGES, image_inputs, image_model, tokenizer
-from .test_conformance import CHECKS
+from .checks import Inputs, logits
+from .image_rows import CLASSES, IMAGES
+from .images import image_inputs, image_model, processor_of
+from .noise import NOISE
+from .test_conformance import hold
 
-CASES = [(kind, check) for kind in IMAGES for check in ("prune", "dense", "decode", "reload")]
+WITHOUT_VIDEO = [
+    kind
+    for kind in IMAGES
+    if kind not in CLASSES
+    and "video_processor" in getattr(transformers, PROCESSOR_MAPPING_NAMES[kind]).get_attributes()
+]
+SEEING = [*IMAGES, *NOISE]
+CASES = [(kind, check) for kind in SEEING for check in ("prune", "dense", "decode", "reload")]
 
 
 @functools.lru_cache(maxsize=1)
@@ -27,21 +39,38 @@ def made(kind: str) -> tuple[Any, Inputs]:
 @pytest.mark.parametrize(("kind", "check"), CASES, ids=[f"{kind}-{check}" for kind, check in CASES])
 def test_class_with_an_image(kind: str, check: str, tmp_path: Path) -> None:
     model, inputs = made(kind)
-    CHECKS[check](model, inputs, tmp_path, kind, masks(model))
+    hold(kind, check, model, inputs, tmp_path)
 
 
-@pytest.mark.parametrize("kind", IMAGES)
+@pytest.mark.parametrize("kind", SEEING)
 def test_the_image_is_seen(kind: str) -> None:
     model, inputs = made(kind)
-    assert IMAGE in inputs["input_ids"]
-    other = inputs | {"pixel_values": inputs["pixel_values"].flip(-1) + 0.5}
+    other = inputs | {"pixel_values": inputs["pixel_values"].flip(-1) * 0.5 + 0.3}
     assert not torch.equal(logits(model, inputs), logits(model, other))
 
 
-def test_at_least_fifteen_classes_see() -> None:
+def test_at_least_fifteen_classes_see_by_their_own_processor() -> None:
     assert len(IMAGES) >= 15
 
 
-def test_a_processor_that_lacks_a_package_says_which() -> None:
+@pytest.mark.parametrize("kind", NOISE)
+def test_a_class_is_shown_noise_only_where_its_processor_needs_torchvision(kind: str) -> None:
+    with pytest.raises(ImportError, match=r"(?i)torchvision"):
+        getattr(transformers, NOISE[kind][0])()
+
+
+@pytest.mark.parametrize("kind", WITHOUT_VIDEO)
+def test_a_processor_without_its_video_part_is_saved_and_opened(kind: str, tmp_path: Path) -> None:
+    ProcessorMixin.save_pretrained(processor_of(kind), tmp_path)
+    base = getattr(transformers, PROCESSOR_MAPPING_NAMES[kind])
+    opened = _without_video(base).from_pretrained(tmp_path)
+    assert not hasattr(opened, "video_processor")
+    again, first = image_inputs(kind, opened), image_inputs(kind)
+    assert again.keys() == first.keys()
+    assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+def test_a_processor_that_lacks_a_package_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[SmolVLMProcessor.__module__], "num2words", None)
     with pytest.raises(ImportError, match="num2words"):
-        _without_video(SmolVLMProcessor)(tokenizer=tokenizer())
+        processor_of("smolvlm")

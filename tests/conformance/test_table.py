@@ -1,21 +1,21 @@
-"""The table in docs/ is the one that the checks would write."""
+"""The table in docs/ is the one that the checks would write, and the README shows its part of it."""
 
 from __future__ import annotations
 
-import re
-
-from .__main__ import TARGET
-from .images import IMAGES
-from .rows import EXCEPTIONS, KINDS, LOCKS, NOT_BUILT, PRUNED, REFUSED
+from .__main__ import head
+from .image_rows import IMAGES
+from .noise import NOISE
+from .readme import BEGIN, END, README, TARGET, block, table
+from .rows import EXCEPTIONS, FAMILIES, KINDS, LOCKS, NOT_BUILT, PRUNED, REFUSED
 
 
 def test_the_table_has_every_class_with_its_marks() -> None:
-    found = re.findall(r"^\| `(\w+)` \(([\w.-]+)\) \| (.*) \|$", TARGET.read_text("utf-8"), re.MULTILINE)
-    assert {kind: name for name, kind, _ in found} == KINDS
-    for _, kind, cells in found:
-        text, image, _, decode, reload, locks, remark = cells.split(" | ")
+    found = table(TARGET.read_text("utf-8"))
+    assert {kind: name for kind, (name, _) in found.items()} == KINDS
+    for kind, (_, cells) in found.items():
+        text, image, _, decode, reload, locks, remark = cells
         assert (text == "✓") == (kind in PRUNED)
-        assert (image == "✓") == (kind in IMAGES)
+        assert image == ("✓" if kind in IMAGES else "○" if kind in NOISE else "–")
         if kind in PRUNED:
             assert (decode == "✓", reload == "✓") == (
                 (kind, "decode") not in EXCEPTIONS,
@@ -24,3 +24,25 @@ def test_the_table_has_every_class_with_its_marks() -> None:
             assert locks == str(len(LOCKS.get(kind, {})) or "none")
         else:
             assert (REFUSED | NOT_BUILT)[kind] in remark
+
+
+def test_the_numbers_above_the_table_are_counted() -> None:
+    assert TARGET.read_text("utf-8").startswith(head())
+
+
+def test_what_is_not_green_says_why() -> None:
+    for kind, (_, cells) in table(TARGET.read_text("utf-8")).items():
+        assert cells[-1] or not {"✗", "○"} & set(cells), kind
+        assert cells[-1] or cells[0] == "✓", kind
+
+
+def test_the_readme_shows_the_families_as_the_table_has_them() -> None:
+    readme = README.read_text("utf-8")
+    assert block(TARGET.read_text("utf-8")) in readme
+    assert (readme.count(BEGIN), readme.count(END)) == (1, 1)
+
+
+def test_every_family_is_pruned_and_holds() -> None:
+    failing = {kind for kind, _ in EXCEPTIONS}
+    assert set(PRUNED) - failing >= FAMILIES.keys()
+    assert len(FAMILIES.keys() & IMAGES.keys()) >= 15

@@ -244,6 +244,23 @@ def test_job_started_for_one_model_does_not_run_on_the_next(stocked, tmp_path):
         work(no_progress)
 
 
+def test_model_that_does_not_fit_in_the_present_ones_place_leaves_it_loaded(stocked, tmp_path, monkeypatch):
+    import vlm_analysis.fit
+
+    load_bundled(stocked)
+    slot, mib = model_slot(), 2**20
+    monkeypatch.setattr(
+        vlm_analysis.fit, "free_bytes", lambda device: 11 * mib
+    )  # 8 MiB and a margin is 17: 11 and the present 8
+    slot.load("pocket-vl", {"dtype": "float32"}, no_progress)
+    kept = slot.loaded
+    monkeypatch.setattr(vlm_analysis.fit, "free_bytes", lambda device: -7 * mib)
+    with pytest.raises(ModelError, match="does not fit into memory"):
+        slot.load("pocket-vl", {}, no_progress)
+    assert slot.loaded is kept
+    assert kept.model is not None
+
+
 def test_typo_in_a_model_folder_keeps_the_loaded_model(stocked, tmp_path):
     load_bundled(stocked)
     with pytest.raises(ModelError, match="No model at"):

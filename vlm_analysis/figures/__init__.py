@@ -12,10 +12,12 @@ Plotly is imported here and nowhere else in the value half; import this package 
     recorded   measure_heatmap  span_heatmap  token_heatmap  image_overlay  depth_profile     what a recording holds
     outcomes   retention_curve  damage_bars                             what a mask cost
     scales     the fixed scale of every measure
+    memory     memory_bar                                               what a model takes
     style      colours, labels, the empty figure they all start from
 """
 
 from vlm_analysis.figures.heatmaps import difference_heatmap, mask_strips, similarity_heatmap
+from vlm_analysis.figures.memory import memory_bar
 from vlm_analysis.figures.outcomes import damage_bars, retention_curve
 from vlm_analysis.figures.profiles import layer_profile, score_bars
 from vlm_analysis.figures.recorded import depth_profile, image_overlay, measure_heatmap, span_heatmap, token_heatmap
@@ -28,6 +30,7 @@ __all__ = [
     "layer_profile",
     "mask_strips",
     "measure_heatmap",
+    "memory_bar",
     "retention_curve",
     "score_bars",
     "similarity_heatmap",

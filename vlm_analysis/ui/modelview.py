@@ -9,6 +9,7 @@ import streamlit as st
 
 from vlm_analysis.recording import ModelInfo
 from vlm_analysis.ui.session import model_slot
+from vlm_analysis.ui.text import escaped
 
 BUNDLED, FOLDER, HUB = "Bundled: Pocket-VL", "Folder on this machine", "Hugging Face Hub"
 
@@ -40,7 +41,7 @@ def load_form() -> tuple[str, dict[str, Any]]:
         options["dtype"] = middle.selectbox(
             "Precision",
             ["auto", "float32", "bfloat16", "float16"],
-            help="auto: the checkpoint's on a GPU, float32 on a CPU.",
+            help="auto: the checkpoint's on a GPU; on a CPU float32 where it fits, else bfloat16.",
         )
         bound = right.number_input(
             "Most vision tokens an image",
@@ -72,8 +73,15 @@ def details(info: ModelInfo) -> None:
     }
     for column, (label, value) in zip(st.columns(len(cells)), cells.items(), strict=True):
         column.metric(label, value, border=True)
+    if loaded.dtype_reason:
+        st.caption(f"{escaped(info.dtype)}: {escaped(loaded.dtype_reason)}")
     origin = "bundled with Strata" if info.name == "pocket-vl" else f"from {loaded.source}"
     st.text(f"{info.name}\nfingerprint {info.fingerprint[:16]}, {origin}")
+    if not loaded.has_chat_template:
+        st.warning(
+            "The checkpoint has no chat template, so a prompt is given as its images and then the question, as base models take it. "
+            "If this is a chat model, its template is missing: answers will be poor."
+        )
     st.markdown("**Decoder layers that should stay** (all others may go)")
     rows = [(layer, "protected: may be unlocked", reason) for layer, reason in info.protected.items()]
     rows += [(layer, "locked", reason) for layer, reason in info.locked.items()]

@@ -58,10 +58,14 @@ class ModelSlot:
         return "" if self.info is None else self.info.fingerprint
 
     def load(self, source: str, options: dict[str, Any], on_progress: Progress) -> LoadedModel:
-        """Check the source, unload what is there, then load; the garbage collector is told to leave its objects alone."""
+        """Check that the source would fit in the present model's place, unload that, then load.
+
+        A source that is refused leaves the present model loaded. The garbage collector is told to leave the new one's objects alone.
+        """
         from vlm_analysis.models import check_source, load_model
 
-        check_source(source, revision=options.get("revision"), trust_remote_code=bool(options.get("trust_remote_code")))
+        asked = {name: value for name, value in options.items() if name != "max_vision_tokens"}
+        check_source(source, **asked, given_back=0 if self._loaded is None else self._loaded.n_bytes)
         self.unload()
         self._loaded = load_model(source, **options, on_progress=on_progress)
         self.info = self._loaded.info

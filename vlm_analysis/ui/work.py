@@ -25,6 +25,7 @@ from vlm_analysis.ui.session import ModelSlot, model_slot, runner, workspace
 from vlm_analysis.workspace import Item, Workspace
 
 if TYPE_CHECKING:
+    from vlm_analysis.fit import FitEstimate
     from vlm_analysis.story import Story
 
 DEMO_PROMPTS = "Bundled packs: general, math"
@@ -35,6 +36,27 @@ def load_work(source: str, options: dict[str, Any]) -> Work:
     """Load a model into the slot; returns its ModelInfo."""
     slot = model_slot()
     return lambda progress: slot.load(source, options, progress).info
+
+
+def fit_work(source: str, options: dict[str, Any]) -> Work:
+    """Estimate whether a model fits in the present one's place; returns what was asked and the FitEstimate."""
+    slot = model_slot()
+
+    def work(progress: Progress) -> tuple[Any, FitEstimate]:
+        progress(0, 1, "reading the configuration (the first time, PyTorch takes some seconds)")
+        from vlm_analysis.fit import estimate_fit
+
+        here = slot.loaded if slot.info is not None else None
+        fit = estimate_fit(
+            source,
+            revision=options.get("revision"),
+            trust_remote_code=bool(options.get("trust_remote_code")),
+            device=options["device"],
+            given_back=here.n_bytes if here is not None else 0,
+        )
+        return (source, options), fit
+
+    return work
 
 
 def unload_work() -> Work:

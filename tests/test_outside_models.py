@@ -1,0 +1,72 @@
+"""Models of other families, as their users save them, go the whole way: load, record, prune, evaluate, export, load again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from outside import save_outside_model
+from PIL import Image
+
+from vlm_analysis.errors import ModelError
+from vlm_analysis.evaluate import evaluate, respond
+from vlm_analysis.export import export_checkpoint
+from vlm_analysis.inputs import encode, render_prompt
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.models import load_model
+from vlm_analysis.prompts import Prompt, PromptSet
+from vlm_analysis.record import record
+
+PROVED = ["mllama", "pp_chart2table", "smolvlm", "gemma3"]  # in a fresh process, which takes some seconds
+OTHERS = ["chameleon", "glm_ocr", "idefics3", "internvl", "llava_onevision", "minicpmv4_6", "ovis2", "qwen2_5_vl"]
+
+
+def noise(number: int) -> Image.Image:
+    pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def prompts() -> PromptSet:
+    domains = ("odd", "even")
+    return PromptSet(
+        Prompt((noise(i),), f"w{i + 1} w7" + " w8" * i, domains[i % 2], str(i), "w3 w4 w5"[: 5 + 3 * (i % 2)])
+        for i in range(4)
+    )
+
+
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # of numpy, on how transformers hands it a tensor
+@pytest.mark.parametrize("kind", PROVED + OTHERS)
+def test_a_model_from_outside_goes_the_whole_way(kind: str, tmp_path: Path) -> None:
+    loaded = load_model(save_outside_model(kind, tmp_path / kind))
+    recording = record(loaded, prompts())
+    assert np.isfinite(recording.layer_similarity(None, "vision")).all()
+    mask = PruneMask(loaded.n_layers, [2, 3])
+    dense = evaluate(loaded, prompts())
+    one, many = (evaluate(loaded, prompts(), mask, reference=dense, batch_size=size) for size in (1, 4))
+    for score in ("answer_nll", "kl_to_dense"):
+        np.testing.assert_allclose(one.by_prompt[score], many.by_prompt[score], atol=1e-4)
+    manifest = export_checkpoint(loaded, mask, tmp_path / "out", verify=kind in PROVED)
+    assert manifest.verified == (kind in PROVED)
+    again = load_model(tmp_path / "out")
+    assert again.n_layers == loaded.n_layers - 2
+    assert respond(again, prompts()[1]) == respond(loaded, prompts()[1], mask)
+
+
+def test_a_model_without_a_chat_template_is_given_its_images_and_then_the_question(tmp_path: Path) -> None:
+    folder = save_outside_model("qwen2_5_vl", tmp_path / "base")
+    for name in ("chat_template.jinja", "chat_template.json"):
+        (folder / name).unlink(missing_ok=True)
+    loaded = load_model(folder)
+    assert not loaded.has_chat_template
+    assert render_prompt(loaded, prompts()[0]) == "<image>w1 w7"
+    assert (encode(loaded, prompts()[0]).kinds == 0).sum() > 0
+
+
+def test_a_processor_that_writes_no_image_tokens_is_refused_before_it_fools_anybody(tmp_path: Path) -> None:
+    loaded = load_model(save_outside_model("idefics3", tmp_path / "blind"))
+    loaded.model.config.image_token_id = 110  # one that this processor never writes
+    with pytest.raises(ModelError, match=r"put no image tokens into prompt '0'"):
+        encode(loaded, prompts()[0])
