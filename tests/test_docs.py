@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("name", ["vlm_analysis.masks", "vlm_analysis.dialects", "vlm_analysis.ui.text"])
+@pytest.mark.parametrize("name", ["vlm_analysis.masks.mask", "vlm_analysis.dialects", "vlm_analysis.ui.text"])
 def test_docstring_examples_are_true(name):
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0
