@@ -6,12 +6,14 @@ from vlm_analysis.masks.greedy import GreedyStep, greedy, greedy_steps
 from vlm_analysis.masks.make import make_mask, random_masks
 from vlm_analysis.masks.mask import MOST_LAYERS, PruneMask
 from vlm_analysis.masks.pairs import valid_pairs
+from vlm_analysis.masks.stability import MaskStability, mask_stability, mask_words
 from vlm_analysis.masks.strategies import STRATEGIES, Strategy
 
 __all__ = [
     "MOST_LAYERS",
     "STRATEGIES",
     "GreedyStep",
+    "MaskStability",
     "PruneMask",
     "Share",
     "Strategy",
@@ -19,7 +21,9 @@ __all__ = [
     "greedy_steps",
     "make_mask",
     "mask_from_json",
+    "mask_stability",
     "mask_to_json",
+    "mask_words",
     "open_mask",
     "plain",
     "random_masks",

@@ -59,11 +59,7 @@ def make_mask(
         raise MaskError(f"Gap and seed are whole numbers of at least 0, got {gap!r} and {seed!r}.")
     spans = None if row.needs != "recording" or recording is None else Spans(recording, domain, token_group)
     wanted = Wanted(count, free_layers(count, protected, locked), 0, scores, spans, gap, seed)
-    if isinstance(budget, Share):
-        costs = checked_costs(budget, costs, count)
-        chosen = reach(budget, costs, len(wanted.candidates), lambda layers: choose(strategy, wanted, layers))
-    else:
-        chosen = choose(strategy, wanted, as_layers(budget, count))
+    chosen = choose(strategy, wanted, budget, costs)
     told: dict[str, Any] = asdict(budget) if isinstance(budget, Share) else budget  # type: ignore[assignment]
     provenance = {"strategy": strategy, "budget": told, "seed": seed, **provenance_of(strategy, wanted, chosen)}
     first = [scores.criterion] if row.needs == "scores" and scores is not None else []
@@ -71,7 +67,17 @@ def make_mask(
     return PruneMask(count, tuple(chosen.layers), name=name, provenance=provenance)
 
 
-def choose(strategy: str, wanted: Wanted, budget: int) -> Chosen:
+def choose(
+    strategy: str, wanted: Wanted, budget: int | float | Share, costs: Sequence[float] | np.ndarray | None
+) -> Chosen:
+    """Return the strategy's choice for any kind of budget; arguments as in `make_mask`."""
+    if isinstance(budget, Share):
+        checked = checked_costs(budget, costs, wanted.n_layers)
+        return reach(budget, checked, len(wanted.candidates), lambda layers: _choose(strategy, wanted, layers))
+    return _choose(strategy, wanted, as_layers(budget, wanted.n_layers))
+
+
+def _choose(strategy: str, wanted: Wanted, budget: int) -> Chosen:
     """Return the strategy's choice of exactly `budget` layers.
 
     Raises:

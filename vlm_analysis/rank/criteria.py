@@ -29,6 +29,7 @@ class Criterion:
         values: from the question to (..., n_layers); None for what is drawn, not measured.
         takes: the arguments of `score_layers` that change the numbers.
         measure: the measure of the recording that has to be there; "" for the cosine, which always is.
+        over: the token group it is always over; "" for the one that is asked.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Criterion:
     values: Callable[[Asked], np.ndarray] | None
     takes: tuple[str, ...] = ("token_group", "domain")
     measure: str = ""
+    over: str = ""
 
 
 def _damage_kl(asked: Asked) -> np.ndarray:
@@ -158,6 +160,7 @@ CRITERIA: dict[str, Criterion] = {
         "lowest",
         by.skip_geometric,
         ("domain",),
+        over="vision",
     ),
     "skip-proximal": Criterion(
         "Proximal redundancy of vision",
@@ -168,6 +171,7 @@ CRITERIA: dict[str, Criterion] = {
         by.skip_proximal,
         ("delta", "domain"),
         "changed",
+        "vision",
     ),
     "cross-modal": Criterion(
         "Cross-modal distance",

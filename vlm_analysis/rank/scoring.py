@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,10 +70,25 @@ def score_layers(
     return LayerScores(criterion, values, spread, row.drop, _options(row, asked))
 
 
+@dataclass(frozen=True, eq=False)
+class ScoreDraws:
+    """The scores of one criterion, and those of prompts drawn again.
+
+    Attributes:
+        scores: of all prompts.
+        draws: (n_draws, n_layers) float64, each the criterion's values on prompts drawn with replacement within their domain.
+        prompts: how many prompts of each domain stand behind the scores.
+    """
+
+    scores: LayerScores
+    draws: np.ndarray
+    prompts: dict[str, int]
+
+
 def draw_scores(
-    recording: Recording, criterion: str, n_draws: int, *, seed: int = 0, **asked: Any
-) -> tuple[LayerScores, np.ndarray]:
-    """Return the scores and (n_draws, n_layers) scores of prompts drawn again; `asked` are arguments of `score_layers`.
+    recording: Recording, criterion: str, n_draws: int = 1000, *, seed: int = 0, **asked: Any
+) -> ScoreDraws:
+    """Return the scores and those of `n_draws` draws of the prompts; `asked` are arguments of `score_layers`.
 
     Raises:
         MaskError: as `score_layers`; and for a criterion that is not a mean over prompts, so that nothing can be drawn.
@@ -87,7 +102,22 @@ def draw_scores(
     scores = LayerScores(
         criterion, _finite(row.values(question)), spread_over(draws), row.drop, _options(row, question)
     )
-    return scores, draws
+    return ScoreDraws(scores, draws, _prompts_behind(criterion, row, question))
+
+
+def _prompts_behind(criterion: str, row: Criterion, asked: Asked) -> dict[str, int]:
+    """Return by domain how many prompts count for at least one layer."""
+    if row.needs == "damage" and asked.damage is not None:
+        names = dict.fromkeys(asked.damage.domains)
+        return {name: asked.damage.n_prompts(name) for name in names if asked.target in (None, name)}
+    only = asked.target if criterion == "target-aware" else asked.domain if "domain" in row.takes else None
+    measure, which = row.measure or "cosine", 0 if row.measure in ("hsic", "changed", "important_cosine") else None
+    group = row.over or asked.token_group
+    return {
+        name: int(asked.recording.counts_in(measure, name, group, which=which).any(axis=1).sum())
+        for name in asked.recording.domain_names
+        if only in (None, name)
+    }
 
 
 def usable_criteria(recording: Recording, **asked: Any) -> dict[str, str]:
