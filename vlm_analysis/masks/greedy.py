@@ -71,8 +71,8 @@ def greedy(
                 break
     told = [{"layer": step.layer, "damage": step.damage[step.layer], "tried": len(step.damage)} for step in steps]
     dropped = tuple(step.layer for step in steps)
-    provenance = {"strategy": "greedy", "budget": budget, "score": score, "target": target, "steps": told}
-    provenance["drop_order"] = list(dropped)
+    asked = {"strategy": "greedy", "budget": budget, "score": score, "target": target}
+    provenance = {**asked, "drop_order": list(dropped), "steps": told}
     return PruneMask(n_layers, dropped, name=f"{score}, greedy, {wanted}", provenance=provenance)
 
 

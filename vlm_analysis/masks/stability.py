@@ -19,9 +19,10 @@ from vlm_analysis.rank.scores import LayerScores
 from vlm_analysis.rank.scoring import ScoreDraws, draw_scores
 from vlm_analysis.rank.spans import ANGULAR_GROUP, SIMILARITY_GROUP, Spans
 from vlm_analysis.rank.stability import LEVEL, single_prompts
-from vlm_analysis.rank.words import layers, sentence
+from vlm_analysis.rank.words import joined, layers, sentence
 from vlm_analysis.recording import Recording
 
+MOST_NAMED = 5  # rivals in a sentence
 SPAN_GROUPS = {"angular-block": ANGULAR_GROUP, "interlace": SIMILARITY_GROUP}
 
 
@@ -95,25 +96,29 @@ def mask_words(stability: MaskStability, level: float = LEVEL) -> list[str]:
     mask, frequency = stability.mask, stability.frequency
     if np.isnan(frequency).all():
         return ["No draw of the prompts allowed a mask of this budget: nothing can be said of how sure it is."]
-    number = sum(stability.prompts.values())
+    number = f"your {sum(stability.prompts.values())} prompts"
     said = single_prompts(stability.prompts)
     sure = [layer for layer in mask.dropped if frequency[layer] >= level]
+    unsure = [layer for layer in mask.dropped if frequency[layer] < level]
     if sure:
-        drop = "drops" if len(sure) == 1 else "drop"
         said.append(
-            f"{sentence(layers(sure))} {drop} out in at least {level:.0%} of the draws of your {number} prompts."
+            f"{sentence(layers(sure))} go{'es' * (len(sure) == 1)} in at least {level:.0%} of the draws of {number}."
         )
-    said += [
-        f"Layer {layer} does in {frequency[layer]:.0%} only." for layer in mask.dropped if frequency[layer] < level
-    ]
-    rivals = [int(layer) for layer in np.argsort(-frequency, kind="stable") if frequency[layer] > 1 - level]
-    rivals = [layer for layer in rivals if layer not in mask.dropped]
-    if rivals:
-        shares = ", ".join(f"layer {layer} in {frequency[layer]:.0%}" for layer in rivals)
-        said.append(f"In its place would go: {shares}.")
+    if unsure:
+        rivals = [int(layer) for layer in np.argsort(-frequency, kind="stable") if frequency[layer] > 1 - level]
+        rivals = [layer for layer in rivals if layer not in mask.dropped]
+        more = f", and {len(rivals) - MOST_NAMED} more" if len(rivals) > MOST_NAMED else ""
+        instead = f" Instead go {_shares(frequency, rivals[:MOST_NAMED])}{more}." if rivals else ""
+        said.append(
+            f"Unsure with {number}, by share of the draws in which they go: {_shares(frequency, unsure)}.{instead}"
+        )
     if stability.refused:
         said.append(f"{stability.refused} of {stability.n_draws} draws allowed no such mask and are left out.")
     return said or ["The mask drops nothing."]
+
+
+def _shares(frequency: np.ndarray, numbers: list[int]) -> str:
+    return joined(f"layer {layer} ({frequency[layer]:.0%})" for layer in numbers)
 
 
 def _with_scores(wanted: Wanted, drawn: ScoreDraws) -> Iterator[Wanted]:

@@ -21,6 +21,12 @@ CRUCIAL = "cosine calls it redundant, damage says crucial"
 SPARE = "cosine calls it important, damage says it can go"
 OUTLIER_SHARE = 1 / 3  # of the ranked layers: a gap in rank that makes an outlier; our choice
 OUTLIER_LEAST = 2  # ranks, however few layers there are
+DEGREES = (
+    (0.6, "agree"),
+    (0.2, "agree in part"),
+    (-0.2, "hardly agree"),
+    (-2.0, "contradict each other"),
+)  # tau above; ours
 DAMAGE_NAMES = {"damage_kl": "KL to the dense model", "damage_nll": "answer NLL"}
 
 
@@ -34,7 +40,8 @@ def cosine_against_damage(
 ) -> pd.DataFrame:
     """Return one row a layer, for a scatter of block influence against measured damage.
 
-    Columns: `layer`; `block_influence` (1 − mean cosine); `damage_kl` and `damage_nll` in nats; `cosine_rank` and `damage_rank`, 0
+    Columns: `layer`; `block_influence` (1 − mean cosine); `damage_kl` and `damage_nll` in nats; the spread of
+    each over draws of the prompts (`block_influence_spread` and so on); `cosine_rank` and `damage_rank`, 0
     for the layer that goes first, ties share their mean, NaN where one of both numbers is missing; `rank_gap`, damage rank minus
     cosine rank; `outlier`, whether the gap is at least a third of the ranked layers and 2 (our choice); `direction`, what an
     outlier means, else "".
@@ -50,10 +57,14 @@ def cosine_against_damage(
         StrataError: as `score_layers`.
     """
     read = damage if isinstance(damage, Damage) else read_damage(damage, recording.model)
-    influence = score_layers(recording, "block-influence", domain=target, token_group=token_group).values
-    frame = pd.DataFrame({"layer": np.arange(recording.n_layers), "block_influence": influence})
-    for name in ("damage_kl", "damage_nll"):
-        frame[name] = score_layers(recording, name.replace("_", "-"), target=target, damage=read).values
+    found = {
+        "block_influence": score_layers(recording, "block-influence", domain=target, token_group=token_group),
+        "damage_kl": score_layers(recording, "damage-kl", target=target, damage=read),
+        "damage_nll": score_layers(recording, "damage-nll", target=target, damage=read),
+    }
+    frame = pd.DataFrame({"layer": np.arange(recording.n_layers)})
+    for name, scores in found.items():
+        frame[name], frame[f"{name}_spread"] = scores.values, scores.spread
     both = frame[["block_influence", by]].notna().all(axis=1)
     frame["cosine_rank"] = frame["block_influence"].where(both).rank() - 1
     frame["damage_rank"] = frame[by].where(both).rank() - 1
@@ -78,7 +89,7 @@ def misleading_words(frame: pd.DataFrame, most: int = 3) -> list[str]:
     worst = ranked[ranked["outlier"]].sort_values("rank_gap", key=lambda gaps: -gaps.abs(), kind="stable")
     said += [_outlier(row, len(ranked), by) for _, row in worst.head(most).iterrows()]
     if len(worst) > most:
-        said.append(f"So it is with {layers(int(layer) for layer in worst['layer'][most:])}.")
+        said.append(f"Outliers too: {layers(int(layer) for layer in worst['layer'][most:])}.")
     if worst.empty:
         said.append("No layer's two ranks lie a third of the layers apart: cosine misleads about none of them by far.")
     missing = sorted(set(frame["layer"]) - set(ranked["layer"]))
@@ -93,27 +104,20 @@ def misleading_words(frame: pd.DataFrame, most: int = 3) -> list[str]:
 def _overall(tau: float, number: int, damage: str) -> str:
     if np.isnan(tau):
         return f"Cosine and damage cannot be compared over {number} layers: one of them is the same for all."
-    how = (
-        "agree"
-        if tau > 0.6
-        else "agree in part"
-        if tau > 0.2
-        else "hardly agree"
-        if tau > -0.2
-        else "contradict each other"
-    )
+    how = next(words for least, words in DEGREES if tau > least)
     return f"Over {number} layers cosine and measured damage ({damage}) {how}: Kendall tau {tau:.2f}, where 1 is the same order."
 
 
 def _outlier(row: pd.Series, number: int, by: str) -> str:
+    less = f"{row['damage_rank']:g} of the {number} layers do less harm"
     what = (
-        "dropping it early, as cosine would, costs much"
+        f"cosine drops it early, though {less}"
         if row["direction"] == CRUCIAL
-        else "cosine would keep it for nothing"
+        else f"cosine keeps it, though only {less}"
     )
     return (
-        f"Layer {int(row['layer'])}: {row['direction']}. Of {number} layers it goes {_place(row['cosine_rank'])} by cosine "
-        f"(1 − cosine {row['block_influence']:.3g}) and {_place(row['damage_rank'])} by damage ({row[by]:.3g} nats); {what}."
+        f"Layer {int(row['layer'])}: {row['direction']}. It goes {_place(row['cosine_rank'])} by cosine "
+        f"(1 − cosine {row['block_influence']:.3g}) and {_place(row['damage_rank'])} by damage ({row[by]:.3g} nats): {what}."
     )
 
 

@@ -149,13 +149,7 @@ def stability_words(stability: RankStability, budget: int, level: float = LEVEL)
         ]
     for goes, stays in _groups(pairs):
         inside = [pair for pair in pairs if pair.goes in goes and pair.stays in stays]
-        most = max(inside, key=lambda pair: (pair.swapped, -pair.goes, -pair.stays))
-        said.append(
-            f"{sentence(layers(goes | stays))} cannot be told apart with {number}: at a budget of {budget} {layers(goes)} "
-            f"go{_es(goes)} and {layers(stays)} stay{_s(len(stays))}, yet {most.stays} goes before {most.goes} in "
-            f"{most.swapped:.0%} of the draws."
-        )
-        said.append(_enough(goes | stays, max(pair.prompts for pair in inside)))
+        said.append(_apart_words(goes, stays, inside, budget, number))
     return said
 
 
@@ -169,12 +163,23 @@ def single_prompts(prompts: dict[str, int]) -> list[str]:
     ]
 
 
-def _enough(group: set[int], prompts: float) -> str:
-    if math.isinf(prompts):
-        return f"No reasonable number of prompts would tell {layers(group)} apart: their scores are all but equal."
+def _apart_words(goes: set[int], stays: set[int], pairs: list[Unsure], budget: int, number: str) -> str:
+    most = max(pairs, key=lambda pair: (pair.swapped, -pair.goes, -pair.stays))
     return (
-        f"About {prompts:.0f} prompts of the same mix would do for {layers(group)}: an extrapolation that takes the gaps as "
-        "measured and the noise to shrink with the root of the number of prompts."
+        f"{sentence(layers(goes | stays))} cannot be told apart with {number}: at a budget of {budget} {layers(goes)} "
+        f"go{_es(goes)} and {layers(stays)} stay{_s(len(stays))}, yet {most.stays} goes before {most.goes} in "
+        f"{most.swapped:.0%} of the draws. {_enough(pairs)}"
+    )
+
+
+def _enough(pairs: list[Unsure]) -> str:
+    most = max(pairs, key=lambda pair: (pair.prompts, -pair.goes, -pair.stays))
+    if math.isinf(most.prompts):
+        near = layers((most.goes, most.stays))
+        return f"No reasonable number of prompts would tell {near} apart: they score all but the same."
+    return (
+        f"About {most.prompts:.0f} prompts of the same mix would do: an extrapolation that takes the gaps as measured and the "
+        "noise to shrink with the root of the number of prompts."
     )
 
 
