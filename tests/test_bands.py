@@ -45,6 +45,11 @@ def test_a_layer_is_selected_where_it_is_redundant_and_little_looked_at() -> Non
     assert (bands.late_entry, bands.early_exit) == ((0,), ())
 
 
+def test_a_layer_at_its_thresholds_is_selected() -> None:
+    recording = banded([0.75, 0.75, 0.75], [0.25, 0.25, 0.26], [0.5, 0.51, 0.5])
+    assert asked(recording, epsilon=0.25, eta=0.25, tau=0.5).selected.tolist() == [True, False, False]
+
+
 def test_the_bands_are_the_runs_at_both_ends() -> None:
     assert (asked(five(), tau=1.0).late_entry, asked(five(), tau=1.0).early_exit) == ((0,), (3, 4))
     every = asked(five(), tau=1.0, epsilon=1.0, eta=1.0)

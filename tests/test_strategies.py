@@ -16,6 +16,7 @@ from vlm_analysis.errors import MaskError, RecordingError
 from vlm_analysis.masks import STRATEGIES, Share, make_mask, mask_from_json, mask_to_json, random_masks, valid_pairs
 from vlm_analysis.measures import TOKEN_GROUPS, triangle
 from vlm_analysis.rank import CRITERIA, LayerScores, score_layers
+from vlm_analysis.rank.spans import Spans
 from vlm_analysis.recording import Recording
 
 CHOOSING = [key for key, row in STRATEGIES.items() if row.choose]
@@ -175,6 +176,25 @@ class TestAngularBlock:
         with pytest.raises(MaskError, match="only 0 that may go have a measured span"):
             make_mask(None, "interlace", 2, recording=recording)
 
+    def test_a_prompt_on_which_a_layer_broke_keeps_its_spans_from_being_chosen(self) -> None:
+        recording = full_recording(3, 6, ("math",))
+        recording.rows["nonfinite"][1, 3] = 2
+        spans = recording.rows["span"][1]
+        pairs = list(itertools.combinations(range(7), 2))
+        spans[:, [place for place, (_, later) in enumerate(pairs) if later > 3]] = np.nan
+        assert make_mask(None, "angular-block", 2, recording=recording).dropped == (1, 2)
+        with pytest.raises(MaskError, match="expected one with a measured distance"):
+            make_mask(None, "angular-block", 3, recording=recording)
+        assert np.isnan(recording.span_similarity()[3, 4])
+
+    @given(st.integers(0, 20))
+    def test_span_means_are_those_of_the_recording(self, seed: int) -> None:
+        recording = full_recording(4, 6, seed=seed)
+        for domain, step in itertools.product((None, "maps"), (1, 2, 6)):
+            found = Spans(recording, domain, "vision").similarity(step)
+            wanted = np.diagonal(recording.span_similarity(domain, "vision"), step)
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
+
 
 class TestInterlace:
     def cosines(self) -> np.ndarray:
@@ -205,6 +225,16 @@ class TestInterlace:
         assert mask.dropped == (1, 2, 5, 7)
         assert 2 not in mask.provenance["tuned"]
         assert make_mask(None, "interlace", 7, recording=recording).dropped == (1, 2, 3, 4, 5, 6, 7)
+
+    def test_single_layers_outside_all_groups_go_before_partners(self) -> None:
+        cosines = np.full((9, 9), 0.1)
+        cosines[1, 4] = cosines[4, 7] = 0.9  # the triplets 1-3 and 4-6; layers 0 and 7 are alone
+        for layer, value in {1: 0.5, 2: 0.4, 4: 0.3, 5: 0.6, 0: 0.05, 7: 0.2}.items():
+            cosines[layer, layer + 1] = value
+        recording = with_spans(cosines, "all")
+        assert make_mask(None, "interlace", 3, recording=recording, protected=()).dropped == (1, 5, 7)
+        mask = make_mask(None, "interlace", 5, recording=recording, protected=())
+        assert mask.provenance["drop_order"] == [1, 5, 7, 0, 2]
 
 
 class TestShare:
