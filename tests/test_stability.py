@@ -231,6 +231,21 @@ class TestMasks:
         assert 0 < stability.same < 1
         assert stability.prompts == {"math": 6}
 
+    @given(st.permutations(range(14)), st.sampled_from(["angular-block", "interlace", "minimum-gap"]))
+    @settings(max_examples=20)
+    def test_neither_prompt_order_nor_parts_change_a_mask_or_how_sure_it_is(
+        self, order: list[int], strategy: str
+    ) -> None:
+        criterion = "mixed" if strategy == "minimum-gap" else None
+        asked = {"target": "math"} if criterion else {}
+        parts = joined(*(full_recording(pick=part) for part in (order[:6], order[6:])))
+        there, back = (
+            mask_stability(recording, criterion, strategy, 3, n_draws=30, **asked)  # type: ignore[arg-type]
+            for recording in (full_recording(), parts)
+        )
+        assert there.mask == back.mask
+        np.testing.assert_array_equal(there.frequency, back.frequency)
+
     def test_a_budget_in_costs_is_counted_too(self) -> None:
         stability = mask_stability(full_recording(), "mixed", "first-k", Share(0.2), costs=range(1, 10), n_draws=20)
         assert stability.mask.budget >= 1
