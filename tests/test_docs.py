@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-DOCTESTED = ("masks", "dialects", "memory", "fit", "ui.text")
+DOCTESTED = ("masks.mask", "dialects", "memory", "fit", "ui.text")
 
 
 @pytest.mark.parametrize("name", [f"vlm_analysis.{name}" for name in DOCTESTED])

@@ -3,48 +3,37 @@
 from __future__ import annotations
 
 import math
-from statistics import fmean, pstdev
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from oracles import made_recording
+from rankings import DOMAINS, full_recording, joined, left_out, plain
 
 from vlm_analysis.errors import MaskError, RecordingError
-from vlm_analysis.rank import CRITERIA, LayerScores, score_layers
-from vlm_analysis.rank.criteria import z_scores
+from vlm_analysis.rank import CRITERIA, LayerScores, score_layers, usable_criteria
+from vlm_analysis.rank.similarity import z_scores
 from vlm_analysis.recording import Recording
 
 TWO = [("math", [0.9, 0.5, 0.7]), ("math", [0.7, 0.3, 0.9]), ("general", [0.2, 0.8, 0.5])]
 
 
-def many(seed: int = 0, domains: tuple[str, ...] = ("math", "general", "maps")) -> Recording:
-    rng = np.random.default_rng(seed)
-    return made_recording([(domains[i % len(domains)], rng.uniform(0.4, 1, 9).tolist()) for i in range(14)])
+MEASURED = [name for name, row in CRITERIA.items() if row.values]
+FROM_COSINES = ["block-influence", "target-aware", "others-aware", "mixed", "mixed-others", "worst-case", "contrast"]
 
 
-def plain_means(recording: Recording, domain: str | None) -> list[float]:
-    rows = [
-        row[:, 4]
-        for row, name in zip(recording.rows["cosine"], recording.domains, strict=True)
-        if domain in (None, name)
-    ]
-    return [fmean(float(row[layer]) for row in rows) for layer in range(recording.n_layers)]
+def many(seed: int = 0, domains: tuple[str, ...] = DOMAINS) -> Recording:
+    return full_recording(14, 9, domains, seed=seed)
 
 
-def plain_z(values: list[float]) -> list[float]:
-    return [(value - fmean(values)) / pstdev(values) for value in values]
-
-
-def plain(recording: Recording, criterion: str, target: str, weight: float) -> list[float]:
-    if criterion == "block-influence":
-        return [1 - mean for mean in plain_means(recording, None)]
-    aware = plain_z(plain_means(recording, target))
-    names = dict.fromkeys(recording.domains)
-    other = plain_z(
-        [fmean(column) for column in zip(*(plain_means(recording, d) for d in names if d != target), strict=True)]
-    )
-    share = {"target-aware": 1.0, "others-aware": 0.0, "mixed": weight}[criterion]
-    return [share * one + (1 - share) * two for one, two in zip(aware, other, strict=True)]
+def score(recording: Recording, criterion: str, **asked: Any) -> LayerScores:
+    """Score with the measured damage at hand, wherever it is needed."""
+    if CRITERIA[criterion].needs == "damage":
+        asked.setdefault("damage", left_out(recording.n_layers, domains=sorted(recording.domain_names)))
+    return score_layers(recording, criterion, **asked)
 
 
 class TestWorkedNumbers:
@@ -84,12 +73,12 @@ class TestWorkedNumbers:
         np.testing.assert_array_equal(z_scores(np.array([2.0, np.nan, 2.0])), [0, np.nan, 0])
 
 
-@pytest.mark.parametrize("target", ["math", "general", "maps"])
-@pytest.mark.parametrize("criterion", [name for name, row in CRITERIA.items() if row.values])
+@pytest.mark.parametrize("target", DOMAINS)
+@pytest.mark.parametrize("criterion", MEASURED)
 def test_each_measured_criterion_equals_a_second_implementation(criterion: str, target: str) -> None:
-    recording = many()
-    scores = score_layers(recording, criterion, target=target, weight=0.4)
-    wanted = plain(recording, criterion, target, 0.4)
+    recording, damage = many(), left_out()
+    scores = score_layers(recording, criterion, target=target, weight=0.4, damage=damage)
+    wanted = plain(recording, criterion, target, 0.4, damage)
     np.testing.assert_allclose(scores.values, wanted, rtol=1e-9, atol=1e-12)
     ascending = sorted(range(recording.n_layers), key=wanted.__getitem__)
     assert scores.order == tuple(ascending if scores.drop == "lowest" else ascending[::-1])
@@ -106,17 +95,9 @@ class TestOrder:
         assert LayerScores("c", values, values, "highest").order == (1, 2)
         assert LayerScores("c", values, values, "lowest").order == (2, 1)
 
-    @pytest.mark.parametrize("criterion", [name for name, row in CRITERIA.items() if row.values])
-    def test_prompt_order_does_not_change_the_ranking(self, criterion: str) -> None:
-        rng = np.random.default_rng(3)
-        rows = [(("math", "general")[i % 2], rng.uniform(0, 1, 7).tolist()) for i in range(12)]
-        there = score_layers(made_recording(rows), criterion, target="math")
-        back = score_layers(made_recording(rows[::-1]), criterion, target="math")
-        np.testing.assert_array_equal(there.values, back.values)
-
     def test_a_layer_that_was_not_measured_is_nan_and_the_rest_is_ranked(self) -> None:
         rows = [("math", [0.9, np.nan, 0.7]), ("general", [0.2, np.nan, 0.5])]
-        for criterion in ("block-influence", "target-aware", "others-aware", "mixed"):
+        for criterion in FROM_COSINES:
             scores = score_layers(made_recording(rows), criterion)
             assert np.isnan(scores.values).tolist() == [False, True, False]
             assert np.isnan(scores.spread).tolist() == [False, True, False]
@@ -146,14 +127,17 @@ class TestWeight:
 class TestSpread:
     @pytest.mark.parametrize("criterion", list(CRITERIA))
     def test_spread_is_the_same_each_time(self, criterion: str) -> None:
-        one, two = (score_layers(many(), criterion, target="math", seed=5) for _ in range(2))
+        one, two = (score(many(), criterion, target="math", seed=5) for _ in range(2))
         np.testing.assert_array_equal(one.spread, two.spread)
 
-    @pytest.mark.parametrize("criterion", list(CRITERIA))
+    @pytest.mark.parametrize("criterion", [name for name in MEASURED if not name.startswith("damage")])
     def test_spread_is_zero_where_all_prompts_agree(self, criterion: str) -> None:
-        rows = [(domain, [0.9, 0.2, 0.6]) for domain in ("math", "general") for _ in range(7)]
-        spread = score_layers(made_recording(rows), criterion).spread
-        np.testing.assert_allclose(spread, 0, atol=1e-12)
+        recording = many()
+        rows = recording.rows.copy()
+        rows[:] = rows[0]
+        spread = score_layers(replace(recording, rows=rows), criterion).spread
+        known = criterion != "cross-modal-pooled"  # only sums over prompts are kept of it
+        np.testing.assert_allclose(spread, 0 if known else np.nan, atol=1e-12)
 
     def test_spread_is_near_the_standard_error_of_the_mean(self) -> None:
         rng = np.random.default_rng(2)
@@ -185,23 +169,23 @@ class TestQuestions:
         with pytest.raises(MaskError, match=r"block-influence.*target-aware.*others-aware.*mixed.*random.*got 'best'"):
             score_layers(many(), "best")
 
-    @pytest.mark.parametrize("criterion", ["target-aware", "others-aware", "mixed"])
+    @pytest.mark.parametrize("criterion", [name for name, row in CRITERIA.items() if "target" in row.takes])
     def test_an_unknown_target_lists_the_domains(self, criterion: str) -> None:
-        with pytest.raises(MaskError, match=r"\['math', 'general', 'maps'\], got 'art'"):
-            score_layers(many(), criterion, target="art")
+        with pytest.raises(MaskError, match=r"(?s)'maps'.*'art'|'art'.*'maps'"):
+            score(many(), criterion, target="art")
 
     def test_an_unknown_token_group_lists_the_choices(self) -> None:
         with pytest.raises(RecordingError, match=r"'vision'.*got 'pixels'"):
             score_layers(many(), "target-aware", token_group="pixels")
 
-    @pytest.mark.parametrize("criterion", ["others-aware", "mixed"])
+    @pytest.mark.parametrize("criterion", FROM_COSINES[2:])
     def test_one_domain_is_refused_where_two_are_compared(self, criterion: str) -> None:
         with pytest.raises(MaskError, match="at least two, got only 'math'"):
             score_layers(many(domains=("math",)), criterion)
 
     def test_one_domain_is_enough_for_the_others(self) -> None:
-        for criterion in ("block-influence", "target-aware", "random"):
-            assert len(score_layers(many(domains=("math",)), criterion).values) == 9
+        for criterion in CRITERIA.keys() - set(FROM_COSINES[2:]):
+            assert len(score(many(domains=("math",)), criterion).values) == 9
 
     def test_the_target_is_the_first_domain_by_default(self) -> None:
         assert score_layers(many(), "target-aware").options["target"] == "math"
@@ -212,4 +196,137 @@ class TestQuestions:
             assert row.source, name
             assert row.formula, name
             assert row.drop in ("highest", "lowest")
-            assert row.needs in ("recording", "domains", "nothing")
+            assert row.needs in ("recording", "domains", "attention", "damage", "nothing")
+
+
+class TestInvariance:
+    """What no number may hang on."""
+
+    @pytest.mark.parametrize("criterion", MEASURED)
+    @given(st.permutations(range(14)))
+    def test_prompt_order_changes_neither_values_nor_spread(self, criterion: str, order: list[int]) -> None:
+        there, back = (score(full_recording(pick=pick), criterion, target="math") for pick in (None, order))
+        np.testing.assert_allclose(there.values, back.values, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(there.spread, back.spread, rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize("criterion", MEASURED)
+    @given(st.sets(st.integers(0, 13), min_size=1, max_size=13))
+    def test_a_recording_made_in_two_parts_scores_the_same(self, criterion: str, part: set[int]) -> None:
+        whole = score(full_recording(), criterion, target="math")
+        parts = (full_recording(pick=sorted(rows)) for rows in (part, set(range(14)) - part))
+        scores = score(joined(*parts), criterion, target="math")
+        np.testing.assert_allclose(scores.values, whole.values, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(scores.spread, whole.spread, rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize("criterion", FROM_COSINES)
+    @given(st.integers(0, 5), st.floats(0.1, 10), st.floats(-3, 3))
+    def test_scaling_and_shifting_all_cosines_keeps_the_order(
+        self, criterion: str, seed: int, scale: float, shift: float
+    ) -> None:
+        recording = many(seed)
+        rows = recording.rows.copy()
+        rows["cosine"] = scale * rows["cosine"] + shift
+        moved = score(replace(recording, rows=rows), criterion, target="math")
+        scores = score(recording, criterion, target="math")
+        assert moved.order == scores.order
+        if criterion != "block-influence":
+            np.testing.assert_allclose(moved.values, scores.values, rtol=1e-9, atol=1e-9)
+
+    def test_a_layer_that_hands_its_input_on_has_no_influence(self) -> None:
+        recording = many()
+        recording.rows["cosine"][:, 3], recording.rows["changed"][:, 3] = 1.0, 0.0
+        for criterion in ("block-influence", "skip-geometric", "skip-proximal"):
+            scores = score_layers(recording, criterion)
+            assert scores.values[3] == scores.spread[3] == 0
+            assert scores.order[0] == 3
+
+    @given(st.integers(0, 20), st.sets(st.integers(0, 8), min_size=1, max_size=8), st.sampled_from(FROM_COSINES))
+    def test_layers_without_a_number_are_never_in_the_order(self, seed: int, lost: set[int], criterion: str) -> None:
+        recording = many(seed)
+        recording.rows["cosine"][:, sorted(lost)] = np.nan
+        recording.rows["nonfinite"][:, sorted(lost)] = 1
+        assert set(score_layers(recording, criterion, target="math").order) == set(range(9)) - lost
+
+
+class TestComparedDomains:
+    def test_the_worst_case_is_the_lowest_z(self) -> None:
+        # z of math (√½, −√2, √½), of general (−0.3, 0.3, 0)/√0.06
+        scores = score_layers(made_recording(TWO), "worst-case")
+        np.testing.assert_allclose(scores.values, [-0.3 / math.sqrt(0.06), -math.sqrt(2), 0], rtol=1e-12, atol=1e-15)
+        assert scores.order == (2, 0, 1)
+
+    def test_the_contrast_drops_first_what_the_target_alone_can_spare(self) -> None:
+        scores = score_layers(made_recording(TWO), "contrast", target="math")
+        first = math.sqrt(0.5) + 0.3 / math.sqrt(0.06)
+        assert scores.values[0] == pytest.approx(first, rel=1e-12)
+        assert scores.order == (0, 2, 1)
+
+    def test_the_contrast_of_two_domains_leaves_a_third_out(self) -> None:
+        recording = many()
+        two = full_recording(pick=[row for row in range(14) if recording.domains[row] != "maps"])
+        one = score_layers(recording, "contrast", target="math", other="general")
+        np.testing.assert_allclose(one.values, score_layers(two, "contrast", target="math").values, rtol=1e-12)
+        assert one.options["other"] == "general"
+        with pytest.raises(MaskError, match=r"compare 'math' with.*\['general', 'maps'\], got 'math'"):
+            score_layers(recording, "contrast", target="math", other="math")
+
+    @given(st.floats(0, 1))
+    def test_the_two_readings_of_the_weight_swap_at_its_complement(self, weight: float) -> None:
+        one = score_layers(many(), "mixed", weight=weight).values
+        two = score_layers(many(), "mixed-others", weight=1 - weight).values
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-12)
+
+    def test_one_domain_can_be_asked_alone(self) -> None:
+        recording = many()
+        alone = full_recording(pick=[row for row in range(14) if recording.domains[row] == "maps"])
+        for criterion in MEASURED:
+            if "domain" in CRITERIA[criterion].takes:
+                asked = score_layers(recording, criterion, domain="maps")
+                np.testing.assert_allclose(asked.values, score_layers(alone, criterion).values, rtol=1e-12)
+                np.testing.assert_allclose(asked.spread, score_layers(alone, criterion).spread, rtol=1e-12)
+
+
+class TestOptions:
+    def test_the_share_and_the_threshold_are_those_asked(self) -> None:
+        recording = many()
+        recording.rows["important_cosine"][:] = [0.1, 0.2, 0.3]
+        recording.rows["changed"][:] = [0.5, 0.4, 0.3, 0.2, 0.1]
+        for share, value in zip((0.25, 0.5, 0.75), (0.1, 0.2, 0.3), strict=True):
+            scores = score_layers(recording, "important-tokens", share=share)
+            assert scores.values == pytest.approx(value)
+            assert scores.options["share"] == share
+        for delta, value in zip((0.01, 0.02, 0.05, 0.1, 0.2), (0.5, 0.4, 0.3, 0.2, 0.1), strict=True):
+            assert score_layers(recording, "skip-proximal", delta=delta).values == pytest.approx(value)
+
+    @pytest.mark.parametrize("asked", [{"share": 0.3}, {"delta": 0.5}])
+    def test_what_was_not_recorded_is_refused(self, asked: dict[str, float]) -> None:
+        with pytest.raises(MaskError, match=r"was recorded: expected one of"):
+            score_layers(many(), "block-influence", **asked)  # type: ignore[arg-type]
+
+    def test_a_recording_without_attention_maps_says_what_to_do(self) -> None:
+        with pytest.raises(MaskError, match=r"needs the measure 'important_cosine'.*Record again with attention maps"):
+            score_layers(full_recording(attention=False), "important-tokens")
+
+    def test_a_recording_of_cosines_alone_names_what_is_not_usable(self) -> None:
+        found = usable_criteria(made_recording(TWO))
+        usable = {name for name, reason in found.items() if not reason}
+        assert usable == {*FROM_COSINES, "random"}
+        assert "Record again." in found["linear-cka"]
+        assert "attention maps" in found["important-tokens"]
+        assert "no number for any layer" in found["skip-geometric"]
+        assert "needs measured damage" in found["damage-kl"]
+
+    def test_all_is_usable_with_everything_at_hand(self) -> None:
+        assert not any(usable_criteria(many(), damage=left_out()).values())
+
+
+class TestCka:
+    def test_the_parts_are_averaged_before_they_are_divided(self) -> None:
+        recording = full_recording(2, 3, ("math",))
+        recording.rows["hsic"][0], recording.rows["hsic"][1] = [1, 2, 3], [3, 4, 5]
+        np.testing.assert_allclose(score_layers(recording, "linear-cka").values, 3 / math.sqrt(2 * 4))
+
+    def test_a_layer_whose_parts_are_not_positive_has_none(self) -> None:
+        recording = full_recording(2, 3, ("math",))
+        recording.rows["hsic"][:, 1, :, 0] = -1
+        assert set(score_layers(recording, "linear-cka").order) == {0, 2}

@@ -1,67 +1,62 @@
-"""The criteria: how a Recording becomes one number per decoder layer.
+"""The criteria as one table: what makes one number per decoder layer of a Recording.
 
 Notation: s_d(l) is the mean cosine of layer l's input and output over the prompts of domain d; z_d is s_d z-scored over all
-layers (population standard deviation; no spread gives 0). Where a paper leaves a choice open the docstring says "our choice".
+layers (population standard deviation; no spread gives 0). "our choice" marks what no paper states.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from vlm_analysis.errors import MaskError
-from vlm_analysis.rank.scores import LayerScores
-from vlm_analysis.recording import Recording
+from vlm_analysis.rank import similarity as by
+from vlm_analysis.rank.asked import Asked
 
-N_RESAMPLES = 200
-DomainMeans = Mapping[str, np.ndarray]  # domain -> (..., n_layers)
+Needs = Literal["recording", "domains", "attention", "damage", "nothing"]
+Drop = Literal["highest", "lowest"]
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """A row of the table: what it is called, where it comes from, what it computes and what it needs."""
+    """A row of the table: what it is called, where it comes from, what it computes and what it needs.
+
+    Attributes:
+        needs: a recording; one with several domains; one with attention maps; measured damage; or nothing.
+        drop: which end goes first.
+        values: from the question to (..., n_layers); None for what is drawn, not measured.
+        takes: the arguments of `score_layers` that change the numbers.
+        measure: the measure of the recording that has to be there; "" for the cosine, which always is.
+        over: the token group it is always over; "" for the one that is asked.
+    """
 
     title: str
     source: str
     formula: str
-    needs: Literal["recording", "domains", "nothing"]
-    drop: Literal["highest", "lowest"]
-    values: Callable[[DomainMeans, np.ndarray, str | None, float], np.ndarray] | None  # None: drawn, not measured
+    needs: Needs
+    drop: Drop
+    values: Callable[[Asked], np.ndarray] | None
+    takes: tuple[str, ...] = ("token_group", "domain")
+    measure: str = ""
+    over: str = ""
 
 
-def z_scores(values: np.ndarray) -> np.ndarray:
-    """Return `values` (..., n_layers) z-scored over the last axis with ddof 0; NaN layers stay NaN and count for nothing."""
-    if np.isnan(values).all():
-        return values
-    mean = np.nanmean(values, axis=-1, keepdims=True)
-    spread = np.nanstd(values, axis=-1, keepdims=True)
-    centred = values - mean
-    # A spread within rounding of the values is none: equal layers must not be ranked by their last bit.
-    flat = spread <= 1e-12 * np.maximum(1.0, np.abs(mean))
-    return np.where(flat, np.where(np.isnan(values), np.nan, 0.0), centred / np.where(flat, 1.0, spread))
+def _damage_kl(asked: Asked) -> np.ndarray:
+    assert asked.damage is not None
+    return asked.damage.mean("kl_to_dense", asked.target, asked.sample)
 
 
-def _block_influence(by_domain: DomainMeans, overall: np.ndarray, target: str | None, weight: float) -> np.ndarray:
-    return 1.0 - overall
+def _damage_nll(asked: Asked) -> np.ndarray:
+    assert asked.damage is not None
+    return asked.damage.mean("answer_nll", asked.target, asked.sample)
 
 
-def _target_aware(by_domain: DomainMeans, overall: np.ndarray, target: str | None, weight: float) -> np.ndarray:
-    assert target is not None
-    return z_scores(by_domain[target])
-
-
-def _others_aware(by_domain: DomainMeans, overall: np.ndarray, target: str | None, weight: float) -> np.ndarray:
-    others = [means for domain, means in by_domain.items() if domain != target]
-    return z_scores(np.mean(others, axis=0))
-
-
-def _mixed(by_domain: DomainMeans, overall: np.ndarray, target: str | None, weight: float) -> np.ndarray:
-    aware = _target_aware(by_domain, overall, target, weight)
-    return weight * aware + (1 - weight) * _others_aware(by_domain, overall, target, weight)
-
+_DOMAINS = "domain-aware selection, arXiv:2603.20275"
+_LLM_DROP = "LLM-Drop, arXiv:2406.15786, which drops the sub-layer; that the layer goes with it is our choice"
+_SKIP = "Skip-It?, arXiv:2509.25584; a ranking by it instead of a threshold is our choice"
+_WEIGHTED = ("target", "weight", "token_group")
 
 CRITERIA: dict[str, Criterion] = {
     "block-influence": Criterion(
@@ -70,109 +65,152 @@ CRITERIA: dict[str, Criterion] = {
         "1 − mean cos(x_l, y_l)",
         "recording",
         "lowest",
-        _block_influence,
+        by.block_influence,
     ),
     "target-aware": Criterion(
-        "Target-aware", "domain-aware selection, arXiv:2603.20275", "z_target(l)", "domains", "highest", _target_aware
+        "Target-aware", _DOMAINS, "z_target(l)", "domains", "highest", by.target_aware, ("target", "token_group")
     ),
     "others-aware": Criterion(
         "Others-aware",
-        "domain-aware selection, arXiv:2603.20275; mean over several other domains is our choice",
+        f"{_DOMAINS}; mean over several other domains is our choice",
         "z over layers of the mean of s_d(l) over d ≠ target",
         "domains",
         "highest",
-        _others_aware,
+        by.others_aware,
+        ("target", "token_group"),
     ),
     "mixed": Criterion(
         "Mixed",
-        "domain-aware selection, arXiv:2603.20275 (weight 0.7; that it multiplies the target is our reading)",
+        f"{_DOMAINS} (weight 0.7; that it multiplies the target is one of two readings)",
         "w · z_target(l) + (1 − w) · z_others(l)",
         "domains",
         "highest",
-        _mixed,
+        by.mixed,
+        _WEIGHTED,
     ),
-    "random": Criterion("Random", "baseline: a seeded draw", "uniform in [0, 1)", "nothing", "highest", None),
+    "mixed-others": Criterion(
+        "Mixed, weight on the others",
+        f"{_DOMAINS} (weight 0.7; that it multiplies the others is the second reading)",
+        "(1 − w) · z_target(l) + w · z_others(l)",
+        "domains",
+        "highest",
+        by.mixed_others,
+        _WEIGHTED,
+    ),
+    "worst-case": Criterion(
+        "Worst case over domains",
+        f"{_DOMAINS}; the minimum is our choice",
+        "min over domains of z_d(l)",
+        "domains",
+        "highest",
+        by.worst_case,
+        ("token_group",),
+    ),
+    "contrast": Criterion(
+        "Contrast of domains",
+        f"our choice, on the scores of {_DOMAINS}",
+        "z_target(l) − z_others(l): what the target can spare and the others cannot",
+        "domains",
+        "highest",
+        by.contrast,
+        ("target", "other", "token_group"),
+    ),
+    "important-tokens": Criterion(
+        "Similarity of important tokens",
+        "Short-LVLM, arXiv:2507.23362; the share of tokens and each layer's own map are our choices",
+        "mean cos(x_l, y_l) over the share of tokens with the largest attention",
+        "attention",
+        "highest",
+        by.important_tokens,
+        ("share", "domain"),
+        "important_cosine",
+    ),
+    "linear-cka": Criterion(
+        "Linear CKA",
+        "arXiv:1905.00414; minibatches and unbiased HSIC of arXiv:2010.15327; one prompt as one batch is our choice",
+        "mean HSIC(x_l, y_l) / √(mean HSIC(x_l, x_l) · mean HSIC(y_l, y_l)), means over prompts",
+        "recording",
+        "highest",
+        by.linear_cka,
+        measure="hsic",
+    ),
+    "attention-similarity": Criterion(
+        "Attention similarity",
+        _LLM_DROP,
+        "mean cos(x_l, m_l), m behind the attention",
+        "recording",
+        "highest",
+        by.attention_similarity,
+        measure="attention_cosine",
+    ),
+    "mlp-similarity": Criterion(
+        "MLP similarity",
+        _LLM_DROP,
+        "mean cos(m_l, y_l), m before the MLP",
+        "recording",
+        "highest",
+        by.mlp_similarity,
+        measure="mlp_cosine",
+    ),
+    "skip-geometric": Criterion(
+        "Geometric redundancy of vision",
+        _SKIP,
+        "mean 1 − cos(x_l, y_l) over vision tokens",
+        "recording",
+        "lowest",
+        by.skip_geometric,
+        ("domain",),
+        over="vision",
+    ),
+    "skip-proximal": Criterion(
+        "Proximal redundancy of vision",
+        _SKIP,
+        "share of vision tokens with 1 − cos(x_l, y_l) ≥ δ",
+        "recording",
+        "lowest",
+        by.skip_proximal,
+        ("delta", "domain"),
+        "changed",
+        "vision",
+    ),
+    "cross-modal": Criterion(
+        "Cross-modal distance",
+        "µCRASP, arXiv:2605.25842; each prompt's own distance is our choice",
+        "mean over prompts of ‖mean y_l over vision − mean y_l over text‖ / mean ‖y_l‖",
+        "recording",
+        "lowest",
+        by.cross_modal,
+        ("domain",),
+        "cross_modal",
+    ),
+    "cross-modal-pooled": Criterion(
+        "Cross-modal distance, pooled",
+        "µCRASP, arXiv:2605.25842; its spread cannot be told, as only sums over prompts are kept",
+        "‖mean y_l over vision − mean y_l over text‖ / mean ‖y_l‖, means over all prompts",
+        "recording",
+        "lowest",
+        by.cross_modal_pooled,
+        ("domain",),
+    ),
+    "damage-kl": Criterion(
+        "Measured damage, KL",
+        "leaving out one layer at a time, as in SLEB, arXiv:2402.09025; KL is our choice",
+        "mean KL(dense ‖ without layer l) over the answer",
+        "damage",
+        "lowest",
+        _damage_kl,
+        ("target",),
+    ),
+    "damage-nll": Criterion(
+        "Measured damage, answer NLL",
+        "leaving out one layer at a time, as in SLEB, arXiv:2402.09025, and Shortened LLaMA, arXiv:2402.02834",
+        "mean answer NLL without layer l − that of the dense model (without a dense evaluation: as it stands)",
+        "damage",
+        "lowest",
+        _damage_nll,
+        ("target",),
+    ),
+    "random": Criterion(
+        "Random", "baseline: a seeded draw", "uniform in [0, 1)", "nothing", "highest", None, ("seed",)
+    ),
 }
-
-
-def score_layers(
-    recording: Recording,
-    criterion: str,
-    *,
-    target: str | None = None,
-    weight: float = 0.7,
-    token_group: str = "all",
-    damage: Any = None,
-    seed: int = 0,
-) -> LayerScores:
-    """Return the scores of every decoder layer under `criterion`.
-
-    Args:
-        recording: what was measured.
-        criterion: a key of `CRITERIA`.
-        target: the domain whose answers should survive, for criteria that compare domains; by default the recording's first.
-        weight: the share of the target in `mixed`, in [0, 1].
-        token_group: which tokens the similarities are averaged over.
-        damage: measured damage for criteria that need it; none of today's does.
-        seed: for `random` and for the resampling behind `spread`.
-
-    Raises:
-        MaskError: an unknown criterion or target, a weight outside [0, 1], or one domain where two are needed.
-        RecordingError: an unknown token group.
-    """
-    if criterion not in CRITERIA:
-        raise MaskError(f"Unknown criterion: expected one of {list(CRITERIA)}, got {criterion!r}.")
-    if not 0 <= weight <= 1:
-        raise MaskError(f"The weight of the target must lie in [0, 1], got {weight!r}.")
-    if seed < 0:
-        raise MaskError(f"The seed must be a whole number of at least 0, got {seed!r}.")
-    row = CRITERIA[criterion]
-    options: dict[str, Any] = {"token_group": token_group, "recording_prompts": recording.prompts}
-    if row.values is None:
-        values = np.random.default_rng(seed).random(recording.n_layers)
-        return LayerScores(criterion, values, np.zeros_like(values), row.drop, {**options, "seed": seed})
-    if row.needs == "domains":
-        target = _checked_target(recording, criterion, target)
-        options["target"] = target
-    if criterion == "mixed":
-        options["weight"] = weight
-    by_domain = {name: recording.layer_similarity(name, token_group) for name in recording.domain_names}
-    values = row.values(by_domain, recording.layer_similarity(None, token_group), target, weight)
-    resampled = row.values(*_resampled_means(recording, token_group, seed), target, weight)
-    return LayerScores(criterion, values, resampled.std(axis=0), row.drop, options)
-
-
-def _checked_target(recording: Recording, criterion: str, target: str | None) -> str:
-    names = recording.domain_names
-    if target is None:
-        target = names[0]
-    if target not in names:
-        raise MaskError(f"No such target domain: expected one of {list(names)}, got {target!r}.")
-    if criterion != "target-aware" and len(names) < 2:
-        raise MaskError(
-            f"Criterion {criterion!r} compares domains: expected at least two, got only {names[0]!r}. Add prompts of another."
-        )
-    return target
-
-
-def _resampled_means(recording: Recording, token_group: str, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return per domain, and over all prompts, the (N_RESAMPLES, n_layers) means of prompts drawn with replacement.
-
-    Prompts are drawn within their domain, so that every draw has every domain with its own number of prompts.
-    """
-    rng = np.random.default_rng(seed)
-    by_domain: dict[str, np.ndarray] = {}
-    total = np.zeros((N_RESAMPLES, recording.n_layers))
-    count = 0
-    for domain in recording.domain_names:
-        values = recording.prompt_similarity(domain, token_group)
-        values = values[recording.has_group(domain, token_group)]
-        if len(values) == 0:
-            by_domain[domain] = np.full((N_RESAMPLES, recording.n_layers), np.nan)
-            continue
-        drawn = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=N_RESAMPLES)
-        sums = drawn.astype(np.float64) @ values
-        by_domain[domain] = sums / len(values)
-        total += sums
-        count += len(values)
-    return by_domain, total / count if count else np.full_like(total, np.nan)

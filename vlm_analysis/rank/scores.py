@@ -16,7 +16,7 @@ class LayerScores:
         criterion: its key in `CRITERIA`.
         values: (n_layers,) float64; NaN where the layer could not be scored (such a layer is never dropped by score).
         spread: (n_layers,) float64, standard deviation of `values` under resampling of the prompts within each domain; zero
-            where nothing was measured.
+            where nothing was measured, NaN where it cannot be told.
         drop: which end goes first.
         options: what the criterion was asked (target, weight, token group, seed).
     """
@@ -28,8 +28,12 @@ class LayerScores:
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def wish(self) -> np.ndarray:
+        """Return the values so that the highest goes first; NaN without a score."""
+        return self.values if self.drop == "highest" else -self.values
+
+    @property
     def order(self) -> tuple[int, ...]:
         """Return the layers in drop order, ties to the lower index; layers without a score are left out."""
-        wish = self.values if self.drop == "highest" else -self.values
-        scored = np.flatnonzero(~np.isnan(wish))
-        return tuple(int(layer) for layer in scored[np.argsort(-wish[scored], kind="stable")])
+        scored = np.flatnonzero(~np.isnan(self.values))
+        return tuple(int(layer) for layer in scored[np.argsort(-self.wish[scored], kind="stable")])

@@ -142,7 +142,7 @@ def candidates(recording: Recording, group: str) -> dict[str, PruneMask]:
     left, middle, right = st.columns(3)
     strategy = left.selectbox(
         "Strategy",
-        list(STRATEGIES),
+        [key for key, row in STRATEGIES.items() if row.needs == "scores"],
         format_func=lambda key: STRATEGIES[key].title,
         key="candidate_strategy",
         persist_state="session",
@@ -176,6 +176,8 @@ def candidates(recording: Recording, group: str) -> dict[str, PruneMask]:
     )
     made, refused = {}, []
     for criterion, row in CRITERIA.items():
+        if row.needs == "damage":  # nothing on this page measures it
+            continue
         try:
             scores = score_layers(recording, criterion, target=target, weight=weight, token_group=group)
             mask = make_mask(scores, strategy, budget, protected=model.protected, locked=model.locked)
@@ -205,7 +207,7 @@ def score_picture(recording: Recording, group: str) -> None:
     """Draw one criterion's score of every layer with its spread over prompts."""
     from vlm_analysis.figures import score_bars
 
-    measured = [key for key, row in CRITERIA.items() if row.values is not None]
+    measured = [key for key, row in CRITERIA.items() if row.values is not None and row.needs != "damage"]
     criterion = st.selectbox("Criterion", measured, format_func=lambda key: CRITERIA[key].title, key="score_criterion")
     try:
         scores = score_layers(
@@ -251,6 +253,8 @@ def _apart(scores: LayerScores) -> str:
     first, second = scores.order[:2]
     gap = abs(scores.values[first] - scores.values[second])
     noise = float(np.hypot(scores.spread[first], scores.spread[second]))
+    if np.isnan(noise):
+        return ""
     if gap > 2 * noise:
         return f"Layer {first} leads by more than twice the spread."
     return f"Layers {first} and {second} cannot be told apart with these prompts."

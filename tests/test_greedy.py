@@ -1,0 +1,103 @@
+"""Greedy pruning: each step drops the layer that harms least on top of those gone before, measured again."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rankings import evaluation
+
+from vlm_analysis.errors import MaskError
+from vlm_analysis.evaluation import Evaluation
+from vlm_analysis.masks import PruneMask, greedy, greedy_steps, mask_from_json, mask_to_json
+
+NAMES = ("math", "general")
+
+
+def measured_by(damage: Callable[[tuple[int, ...]], tuple[float, float]]) -> Callable[..., list[Evaluation]]:
+    """Return a measure that gives each mask a damage on one prompt of math and one of general."""
+
+    def measure(masks: list[PruneMask]) -> list[Evaluation]:
+        return [evaluation(mask.dropped, damage(mask.dropped), (1, 1), NAMES, n_layers=mask.n_layers) for mask in masks]
+
+    return measure
+
+
+def neighbours_hurt(dropped: tuple[int, ...]) -> tuple[float, float]:
+    """Return 0.1 a layer's number, and 10 for each pair of neighbours; on general all is turned."""
+    pairs = sum(two - one == 1 for one, two in itertools.pairwise(dropped))
+    return sum(dropped) / 10 + 10 * pairs, -sum(dropped) / 10 + 10 * pairs
+
+
+def test_the_damage_is_measured_on_top_of_what_is_gone() -> None:
+    mask = greedy(measured_by(neighbours_hurt), 3, n_layers=8, target="math")
+    assert mask.dropped == (1, 3, 5)
+    assert [step["layer"] for step in mask.provenance["steps"]] == [1, 3, 5]
+    assert [step["tried"] for step in mask.provenance["steps"]] == [6, 5, 4]
+    assert mask.provenance["steps"][1]["damage"] == pytest.approx(0.4)
+    assert mask_from_json(mask_to_json(mask)).provenance == mask.provenance
+
+
+def test_the_target_decides_whose_damage_counts() -> None:
+    assert greedy(measured_by(neighbours_hurt), 2, n_layers=8, target="general").dropped == (4, 6)
+    assert greedy(measured_by(neighbours_hurt), 2, n_layers=8).dropped == (1, 3)  # both together are even: the lower
+
+
+@given(st.integers(0, 50), st.integers(0, 5), st.sets(st.integers(0, 7), max_size=2))
+def test_every_step_is_the_best_there_was(seed: int, budget: int, locked: set[int]) -> None:
+    def damage(dropped: tuple[int, ...]) -> tuple[float, float]:
+        one, two = np.random.default_rng([seed, *dropped]).random(2)
+        return float(one), float(two)
+
+    free = sorted(set(range(1, 7)) - locked)
+    if budget > len(free):
+        with pytest.raises(MaskError, match=f"Cannot drop {budget} layers: {len(free)} of 8"):
+            greedy(measured_by(damage), budget, n_layers=8, locked=locked)
+        return
+    gone: list[int] = []
+    while len(gone) < budget:
+        left = [layer for layer in free if layer not in gone]
+        gone.append(min(left, key=lambda layer: sum(damage(tuple(sorted([*gone, layer]))))))
+    assert greedy(measured_by(damage), budget, n_layers=8, locked=locked).dropped == tuple(sorted(gone))
+
+
+def test_a_layer_whose_damage_is_not_finite_stays() -> None:
+    mask = greedy(measured_by(lambda dropped: (math.inf, 0) if 1 in dropped else (5, 5)), 2, n_layers=5)
+    assert mask.dropped == (2, 3)
+    with pytest.raises(MaskError, match=r"No layer can go after \[2, 3\]"):
+        greedy(measured_by(lambda dropped: (math.nan, 0) if 1 in dropped else (5, 5)), 3, n_layers=5)
+
+
+def test_nothing_is_measured_for_no_budget_and_once_a_step_otherwise() -> None:
+    calls: list[int] = []
+
+    def measure(masks: list[PruneMask]) -> list[Evaluation]:
+        calls.append(len(masks))
+        return measured_by(neighbours_hurt)(masks)
+
+    assert greedy(measure, 0, n_layers=8).dropped == ()
+    assert calls == []
+    greedy(measure, 0.25, n_layers=8)
+    assert calls == [6, 5]
+
+
+def test_steps_go_on_to_the_last_layer_that_may_go() -> None:
+    steps = list(greedy_steps(measured_by(neighbours_hurt), n_layers=5, target="math"))
+    assert [step.layer for step in steps] == [1, 3, 2]
+    assert len(list(greedy_steps(measured_by(neighbours_hurt), n_layers=3, protected=()))) == 2  # one layer must stay
+
+
+def test_evaluations_of_other_masks_and_unknown_questions_are_refused() -> None:
+    measure = measured_by(neighbours_hurt)
+    for wrong in (lambda masks: measure(masks)[::-1], lambda masks: measure(masks)[1:]):
+        with pytest.raises(MaskError, match="expected evaluations of 6 masks in their order"):
+            greedy(wrong, 1, n_layers=8)
+    with pytest.raises(MaskError, match="Unknown damage"):
+        greedy(measure, 1, n_layers=8, score="bleu")
+    with pytest.raises(MaskError, match="not measured on domain 'art'"):
+        greedy(measure, 1, n_layers=8, target="art")

@@ -1,0 +1,32 @@
+"""Prune masks: which layers are dropped, the strategies and budgets that make one, and its file."""
+
+from vlm_analysis.masks.budgets import Share
+from vlm_analysis.masks.files import mask_from_json, mask_to_json, open_mask, plain, save_mask
+from vlm_analysis.masks.greedy import GreedyStep, greedy, greedy_steps
+from vlm_analysis.masks.make import make_mask, random_masks
+from vlm_analysis.masks.mask import MOST_LAYERS, PruneMask
+from vlm_analysis.masks.pairs import valid_pairs
+from vlm_analysis.masks.stability import MaskStability, mask_stability, mask_words
+from vlm_analysis.masks.strategies import STRATEGIES, Strategy
+
+__all__ = [
+    "MOST_LAYERS",
+    "STRATEGIES",
+    "GreedyStep",
+    "MaskStability",
+    "PruneMask",
+    "Share",
+    "Strategy",
+    "greedy",
+    "greedy_steps",
+    "make_mask",
+    "mask_from_json",
+    "mask_stability",
+    "mask_to_json",
+    "mask_words",
+    "open_mask",
+    "plain",
+    "random_masks",
+    "save_mask",
+    "valid_pairs",
+]
