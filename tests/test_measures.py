@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conformance.images import IMAGE, image_inputs, image_model
+from conformance.image_rows import IMAGE
+from conformance.images import image_inputs, image_model
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import ask, cosine, group_members, ids_of, qwen_layers, walk
@@ -144,7 +145,9 @@ def closed_hsic(x: np.ndarray, y: np.ndarray) -> float:
 class TestOtherArchitectures:
     """Pre-norm decoders (Idefics3, LLaVA), norms around both parts (Gemma 3), cross-attention (Mllama), a parallel one (Aya)."""
 
-    @pytest.mark.parametrize("kind", ["idefics3", "llava", "gemma3", "mllama", "glm4v", "qwen3_5", "qwen3_vl"])
+    @pytest.mark.parametrize(
+        "kind", ["idefics3", "llava", "gemma3", "mllama", "glm4v", "qwen3_5", "qwen3_vl", "gemma4"]
+    )
     def test_every_measure_equals_its_formula(self, kind: str) -> None:
         model, inputs = image_model(kind).eval(), image_inputs(kind)
         layers = list(find_decoder_layers(model))
@@ -152,7 +155,7 @@ class TestOtherArchitectures:
         watch = LayerWatch(model)
         for _ in range(2):  # the first pass looks for the middles, the second takes them
             handles = [handle for index, layer in enumerate(layers) for handle in _tapped(layer, index, seen)]
-            with torch.inference_mode(), watch.watching() as streams:
+            with torch.inference_mode(), watch.watching(inputs["input_ids"].shape) as streams:
                 model(**inputs, use_cache=False)
             for handle in handles:
                 handle.remove()
@@ -184,7 +187,7 @@ class TestOtherArchitectures:
 
         model = tiny_model("aya_vision", {}).eval()
         watch = LayerWatch(model)
-        with torch.inference_mode(), watch.watching() as streams:
+        with torch.inference_mode(), watch.watching(torch.Size([1, 9])) as streams:
             model(input_ids=torch.arange(3, 12)[None], use_cache=False)
         assert all(streams.ran)
         assert not any(streams.has_middle)

@@ -19,7 +19,7 @@ RANKS = tuple(
         "errors progress files",
         "images archives prompt_sources prompts measures token_maps recording row_store jobs workspace figures report",
         "rank masks dialects tables evaluation card story stored",
-        "checkpoint_files memory sources fit layer_config layers models inputs streams attention similarity record prune "
+        "checkpoint_files memory sources fit layer_config layers processors models inputs streams attention similarity record prune "
         "evaluate reload proof export",
         "pipeline pocket",
         "ui",

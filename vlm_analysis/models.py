@@ -1,14 +1,11 @@
 """Loading a vision-language model and its processor, from the bundled folder, a local one or a hub id.
 
-Weights come from safetensors only and no remote code runs unless asked. Without torchvision, processors that own a video
-processor refuse to be built; then a subclass of the model's own processor class without the video part is used.
+Weights come from safetensors only and no remote code runs unless asked.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import inspect
 import json
 import re
 from collections.abc import Callable
@@ -18,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from transformers import AutoModelForImageTextToText, AutoProcessor
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-from transformers.processing_utils import ProcessorMixin
+from transformers import AutoModelForImageTextToText
 
 from vlm_analysis.errors import ModelError
 from vlm_analysis.fit import BYTES, FitEstimate, fit_of
 from vlm_analysis.layer_config import config_hash
 from vlm_analysis.layers import find_decoder_layers, locked_layers, protected_layers
 from vlm_analysis.memory import free_bytes, gib, give_back, is_out_of_memory
+from vlm_analysis.processors import bound_vision_tokens, check_vocabulary, load_processor
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.recording import ModelInfo
 from vlm_analysis.sources import BUNDLED, guarded, open_source, quantiser_of
@@ -158,12 +153,12 @@ def load_model(
     fit = fit_of(opened, target)
     precision, reason = _choose(fit, dtype, target)
     report(1, 4, "building the processor")
-    processor = guarded("processor", name, lambda: _load_processor(opened.where, opened.config, opened.options))
+    processor = guarded("processor", name, lambda: load_processor(opened.where, opened.config, opened.options))
 
     def weights() -> Any:
         report(2, 4, "reading the weights")
         model = guarded("weights", name, lambda: _load_weights(opened.where, precision, opened.options))
-        _check_vocabulary(model, processor, name)
+        check_vocabulary(model, processor, name)
         report(3, 4, f"moving to {target}")
         return guarded("weights", name, lambda: aligned(model.to(target).eval()))
 
@@ -239,20 +234,6 @@ def aligned(model: Any) -> Any:
     return model
 
 
-def bound_vision_tokens(processor: Any, bound: int | None) -> bool:
-    """Make the image processor keep images below `bound` vision tokens; False where it has no such setting."""
-    image_processor: Any = getattr(processor, "image_processor", None)
-    size: Any
-    size, merge = getattr(image_processor, "size", None), getattr(image_processor, "merge_size", None)
-    longest = getattr(size, "longest_edge", None)
-    if bound is None or merge is None or longest is None:
-        return False
-    pixels = bound * (image_processor.patch_size * merge) ** 2  # in this family `longest_edge` counts pixels
-    size.longest_edge = min(longest, pixels)
-    size.shortest_edge = min(size.shortest_edge or pixels, size.longest_edge)
-    return True
-
-
 def _device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -306,30 +287,6 @@ def _within_memory(load: Callable[[], Any], fit: FitEstimate, dtype: str, device
     raise ModelError(fit.refusal(dtype))
 
 
-def _check_vocabulary(model: Any, processor: Any, name: str) -> None:
-    """Refuse a tokenizer that is missing, or whose tokens or end token the model has no embedding for."""
-    tokenizer: Any = getattr(processor, "tokenizer", None)
-    vocabulary = tokenizer.get_vocab() if tokenizer is not None else {}
-    if len(vocabulary) <= len(getattr(tokenizer, "all_special_tokens", ())):
-        raise ModelError(f"{name!r} has no tokenizer: expected its files beside the weights. Download it again.")
-    rows = model.get_input_embeddings().weight.shape[0]
-    mark = getattr(model.config, "image_token_id", None)
-    known = {*getattr(processor, "image_token_ids", ()), *getattr(tokenizer, "added_tokens_decoder", ())} - {None}
-    if isinstance(mark, int) and mark not in known:
-        raise ModelError(
-            f"The tokenizer of {name!r} does not fit the model: expected token {mark} for images, which is none of its special "
-            "tokens. Use the tokenizer that belongs to the checkpoint."
-        )
-    ends = model.generation_config.eos_token_id
-    ends = [tokenizer.eos_token_id] if ends is None else ends if isinstance(ends, list) else [ends]
-    highest = max([*vocabulary.values(), *(end for end in ends if end is not None)])
-    if highest >= rows or not ends:
-        raise ModelError(
-            f"The tokenizer of {name!r} does not fit the model: token {highest} is used, the model embeds {rows}, and its end "
-            f"tokens are {ends}. Use the tokenizer that belongs to the checkpoint."
-        )
-
-
 def _load_weights(where: str, dtype: str, options: dict[str, Any]) -> Any:
     model, info = AutoModelForImageTextToText.from_pretrained(
         where, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
@@ -351,54 +308,3 @@ def _load_weights(where: str, dtype: str, options: dict[str, Any]) -> Any:
             f"The weights do not fit the configuration: {sorted(info['mismatched_keys'])[0]}. Download it again."
         )
     return model
-
-
-def _load_processor(where: str, config: Any, options: dict[str, Any]) -> Any:
-    if importlib.util.find_spec("torchvision") is not None:
-        return AutoProcessor.from_pretrained(where, **options)
-    base = PROCESSOR_MAPPING.get(type(config), None) or _named_class(where, options)
-    if base is None or "video_processor" not in base.get_attributes():
-        return AutoProcessor.from_pretrained(where, **options)
-    return _without_video(base).from_pretrained(where, **options)
-
-
-def _named_class(where: str, options: dict[str, Any]) -> Any:
-    """Return the processor class of transformers that the checkpoint's own files name; None where they name none."""
-    try:
-        settings, _ = ProcessorMixin.get_processor_dict(where, **options)
-    except OSError:
-        return None
-    return getattr(transformers, str(settings.get("processor_class")), None)
-
-
-def _without_video(base: Any) -> Any:
-    """Return a subclass of a processor class that is built from all its parts and settings but the video processor."""
-    whole = inspect.signature(base.__init__)
-    rest = whole.replace(parameters=[p for name, p in whole.parameters.items() if name != "video_processor"])
-
-    def build(self: Any, *args: Any, **kwargs: Any) -> None:
-        given = rest.bind(self, *args, **kwargs).arguments
-        more = given.pop("kwargs", {})
-        stand_in = _NoVideo()
-        state = vars(self)  # while it is built it has the parts of its base, of which one is a stand-in
-        state["get_attributes"] = base.get_attributes
-        state["check_argument_for_proper_class"] = lambda name, part: (
-            None if part is stand_in else base.check_argument_for_proper_class(self, name, part)
-        )
-        base.__init__(**given, **more, video_processor=stand_in)
-        for name in ("get_attributes", "check_argument_for_proper_class", "video_processor"):
-            state.pop(name, None)
-
-    def known_settings(processor_config: dict[str, Any], valid_kwargs: Any) -> Any:
-        return base.validate_init_kwargs(processor_config, list(rest.parameters))  # not those of `build`
-
-    build.__signature__ = rest  # type: ignore[attr-defined]
-    own = {"__init__": build, "validate_init_kwargs": staticmethod(known_settings), "__module__": base.__module__}
-    return type(base.__name__, (base,), own | {"video_processor": _NoVideo()})
-
-
-class _NoVideo:
-    """Stands for a video processor: some processors read its settings when they are built or when they fill a template."""
-
-    slice_mode = downsample_mode = num_frames = fps = None
-    font = ""

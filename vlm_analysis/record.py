@@ -222,11 +222,12 @@ class _Pass:
 
     @torch.inference_mode()
     def _batch(self, named: list[tuple[str, Prompt]], items: list[Encoded]) -> None:
-        with ExitStack() as stack:
-            streams = stack.enter_context(self.watch.watching())
-            if self.attention is not None:
-                stack.enter_context(self.attention.watching())
-            self.model(**collate(items, pad_token(self.loaded)), **self.keep, use_cache=False)
+        streams = self._run(items)
+        if streams.uneven and self.keep:  # tokens were left out because one logit was asked for
+            self.keep = {}
+            streams = self._run(items)
+        if streams.uneven:
+            raise RecordingError(f"{self.loaded.name} hands its layers different tokens: they cannot be compared.")
         if not any(streams.ran):
             raise RecordingError(
                 f"{self.loaded.name} ran none of its {self.loaded.n_layers} decoder layers: nothing could be recorded."
@@ -239,6 +240,15 @@ class _Pass:
                 sums[prompt.domain] = sums[prompt.domain] + part if prompt.domain in sums else part
         self.pending.append(rows)
         self.sums = sums
+
+    def _run(self, items: list[Encoded]) -> Streams:
+        batch = collate(items, pad_token(self.loaded))
+        with ExitStack() as stack:
+            streams = stack.enter_context(self.watch.watching(batch["input_ids"].shape))
+            if self.attention is not None:
+                stack.enter_context(self.attention.watching())
+            self.model(**batch, **self.keep, use_cache=False)
+        return streams
 
     def _row(self, row: np.void, key: str, place: int, item: Encoded, streams: Streams) -> Activations | None:
         """Fill one prompt's row; returns its part of the activation sums."""

@@ -26,23 +26,30 @@ class Streams:
         states: (3, n_layers, batch, tokens, hidden) float32: true input, middle and raw output of every layer.
         ran: (n_layers,) bool, which layers ran; the states of others are not set.
         has_middle: (n_layers,) bool.
+        tokens: (prompts, tokens) of the batch.
+        uneven: whether a layer was handed other tokens than these: some models leave out tokens nobody asks logits of.
     """
 
     def __init__(self, n_layers: int) -> None:
         self.n_layers = n_layers
         self.states: torch.Tensor = torch.empty(0)
-        self.ran = [False] * n_layers
-        self.has_middle = [False] * n_layers
+        self.clear((0, 0))
 
-    def clear(self) -> None:
-        """Forget the batch; the memory is used again for one of the same shape."""
+    def clear(self, tokens: tuple[int, int]) -> None:
+        """Make ready for a batch of (prompts, tokens); memory is used again where the shape is the same."""
+        self.tokens, self.uneven = tokens, False
         self.ran, self.has_middle = [False] * self.n_layers, [False] * self.n_layers
 
     def take(self, which: int, index: int, hidden_states: torch.Tensor) -> None:
-        """Copy one layer's states; those of models with several streams (4-D, streams first) are their first, the active one."""
-        values = hidden_states[0] if hidden_states.ndim == 4 else hidden_states
+        """Copy one layer's states; several streams a token (4-D states of AltUp and hyper-connections) are laid end to end."""
+        values = hidden_states
+        if values.ndim == 4:  # (prompts, tokens, streams, hidden), or as in Gemma 3n (streams, prompts, tokens, hidden)
+            values = (values if values.shape[:2] == self.tokens else values.movedim(0, 2)).flatten(2)
+        if values.shape[:2] != self.tokens:
+            self.uneven = True
+            return
         shape = (3, self.n_layers, *values.shape)
-        if tuple(self.states.shape) != shape:
+        if self.states.shape != shape:
             self.states = torch.empty(shape, dtype=torch.float32, device=values.device)
         self.states[which, index].copy_(values)
         self.ran[index] |= which == OUTPUT
@@ -59,9 +66,9 @@ class LayerWatch:
         self._middles: dict[int, nn.Module | None] = {}
 
     @contextmanager
-    def watching(self) -> Iterator[Streams]:
-        """Hook every layer; the hooks are removed whatever happens."""
-        self.streams.clear()
+    def watching(self, tokens: torch.Size) -> Iterator[Streams]:
+        """Hook every layer for a batch of (prompts, tokens); the hooks are removed whatever happens."""
+        self.streams.clear((tokens[0], tokens[1]))
         handles: list[Any] = []
         try:
             for index, layer in enumerate(self.layers):

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
-from vlm_analysis.models import _without_video
+from vlm_analysis.processors import without_video
 
 from .build import tiny_model
 from .image_rows import CLASSES, IMAGES, NAMELESS, NUMBERS, SPECIAL, TOKENS, WORDS
@@ -53,7 +53,7 @@ def processor_of(kind: str) -> Any:
         return tokenizer()
     pil, image_settings, settings, _, _ = IMAGES[kind]
     base = getattr(transformers, CLASSES.get(kind) or PROCESSOR_MAPPING_NAMES[kind])
-    build = _without_video(base) if "video_processor" in base.get_attributes() else base
+    build = without_video(base) if "video_processor" in base.get_attributes() else base
     parts = {name: make() for name, make in settings.items() if callable(make)}
     if "qformer_tokenizer" in base.get_attributes():
         parts["qformer_tokenizer"] = tokenizer(named=False)

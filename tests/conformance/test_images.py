@@ -13,7 +13,7 @@ import transformers
 from transformers import ProcessorMixin, SmolVLMProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
-from vlm_analysis.models import _without_video
+from vlm_analysis.processors import without_video
 
 from .checks import Inputs, logits
 from .image_rows import CLASSES, IMAGES
@@ -63,7 +63,7 @@ def test_a_class_is_shown_noise_only_where_its_processor_needs_torchvision(kind:
 def test_a_processor_without_its_video_part_is_saved_and_opened(kind: str, tmp_path: Path) -> None:
     ProcessorMixin.save_pretrained(processor_of(kind), tmp_path)
     base = getattr(transformers, PROCESSOR_MAPPING_NAMES[kind])
-    opened = _without_video(base).from_pretrained(tmp_path)
+    opened = without_video(base).from_pretrained(tmp_path)
     assert not hasattr(opened, "video_processor")
     again, first = image_inputs(kind, opened), image_inputs(kind)
     assert again.keys() == first.keys()
