@@ -1,12 +1,18 @@
-"""Masks: candidates from rankings, an editor, and the saved masks. Needs a recording, not the model."""
+"""Masks: the editor, candidates of every criterion and strategy, and how far their rankings can be trusted."""
 
 import streamlit as st
 
-from vlm_analysis.ui.editor import begin_editing, candidates, editor, score_picture, strips
+from vlm_analysis.ui.asking import gather
+from vlm_analysis.ui.candidates import candidates, explain_criteria
+from vlm_analysis.ui.damageview import damage_view
+from vlm_analysis.ui.editor import begin_editing, editor
 from vlm_analysis.ui.maskstore import compare_two, open_file, save_form, start_from
 from vlm_analysis.ui.pickers import open_or_stop, pick_item
+from vlm_analysis.ui.rankview import agreement_view, score_picture
+from vlm_analysis.ui.session import choose_result
 from vlm_analysis.ui.shell import begin, go_on, next_step
 from vlm_analysis.ui.similarityview import token_group
+from vlm_analysis.ui.skipview import skip_view
 
 begin(
     "Masks",
@@ -14,12 +20,13 @@ begin(
     "Which decoder layers are dropped, counted from 0. Start from a ranking, then decide by hand.",
 )
 
-item = pick_item("recordings", "Recording", "Rankings come from a recording; the model need not be loaded.")
+item = pick_item("recordings", "Recording", "Rankings come from a recording; only measuring needs the model.")
 if item is None:
     next_step("Masks start from a recording, and there is none yet.", "pages/3_similarity.py", "Record")
     st.stop()
 recording = open_or_stop(item)
 begin_editing(recording)
+choose_result("masks", "greedy")
 group = token_group("mask_group")
 
 st.subheader("Edit")
@@ -27,20 +34,22 @@ editor(recording, group)
 save_form()
 go_on("pages/5_evaluate.py", "Go on to Evaluate")
 
-candidate_tab, score_tab, compare_tab, file_tab = st.tabs(
-    ["Candidates", "Scores", "Compare two", "Open a file"], key="mask_tab", on_change="rerun"
-)
-if candidate_tab.open:
-    with candidate_tab:
-        made = candidates(recording, group)
-        strips(made, recording)
-        start_from(made, recording)
-if score_tab.open:
-    with score_tab:
-        score_picture(recording, group)
-if compare_tab.open:
-    with compare_tab:
+TABS = ["Candidates", "Scores", "Agreement", "Against damage", "Skip-It", "Compare two", "Open a file"]
+tabs = dict(zip(TABS, st.tabs(TABS, key="mask_tab", on_change="rerun"), strict=True))
+shown = next(name for name, tab in tabs.items() if tab.open)
+with tabs[shown]:
+    if shown == "Candidates":
+        start_from(candidates(gather(recording, group)), recording)
+        explain_criteria()
+    elif shown == "Scores":
+        score_picture(gather(recording, group))
+    elif shown == "Agreement":
+        agreement_view(gather(recording, group))
+    elif shown == "Against damage":
+        damage_view(gather(recording, group))
+    elif shown == "Skip-It":
+        skip_view(gather(recording, group))
+    elif shown == "Compare two":
         compare_two(recording.n_layers)
-if file_tab.open:
-    with file_tab:
+    else:
         open_file(recording)

@@ -10,6 +10,7 @@ Plotly is imported here and nowhere else in the value half; import this package 
     heatmaps   similarity_heatmap  difference_heatmap  mask_strips      layers across, rows down
     profiles   layer_profile  score_bars                                one number per layer
     recorded   measure_heatmap  span_heatmap  token_heatmap  image_overlay  depth_profile     what a recording holds
+    rankings   agreement_heatmap  rank_intervals  damage_scatter  skip_curves     how far a ranking can be trusted
     outcomes   retention_curve  damage_bars                             what a mask cost
     scales     the fixed scale of every measure
     memory     memory_bar                                               what a model takes
@@ -20,10 +21,13 @@ from vlm_analysis.figures.heatmaps import difference_heatmap, mask_strips, simil
 from vlm_analysis.figures.memory import memory_bar
 from vlm_analysis.figures.outcomes import damage_bars, retention_curve
 from vlm_analysis.figures.profiles import layer_profile, score_bars
+from vlm_analysis.figures.rankings import agreement_heatmap, damage_scatter, rank_intervals, skip_curves
 from vlm_analysis.figures.recorded import depth_profile, image_overlay, measure_heatmap, span_heatmap, token_heatmap
 
 __all__ = [
+    "agreement_heatmap",
     "damage_bars",
+    "damage_scatter",
     "depth_profile",
     "difference_heatmap",
     "image_overlay",
@@ -31,9 +35,11 @@ __all__ = [
     "mask_strips",
     "measure_heatmap",
     "memory_bar",
+    "rank_intervals",
     "retention_curve",
     "score_bars",
     "similarity_heatmap",
+    "skip_curves",
     "span_heatmap",
     "token_heatmap",
 ]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import streamlit as st
 
-from vlm_analysis.errors import StrataError
-from vlm_analysis.masks import STRATEGIES, PruneMask, make_mask
-from vlm_analysis.rank import CRITERIA, LayerScores, score_layers
+from vlm_analysis.masks import PruneMask
 from vlm_analysis.recording import Recording
 from vlm_analysis.story import domain_rows
 from vlm_analysis.ui.session import last_choices
-from vlm_analysis.ui.text import escaped, layer_list
+from vlm_analysis.ui.text import layer_list
 
 HEATMAP, PILLS, CANDIDATES = "mask_heatmap", "mask_pills", "mask_candidates"
 MOST_UNDO = 100
@@ -130,131 +127,3 @@ def _pills(recording: Recording, dropped: list[int]) -> None:
         on_change=lambda: set_mask(st.session_state[PILLS]),
         help="Click a number here, or a cell above.",
     )
-
-
-# --- candidates ----------------------------------------------------------------------------------------------------
-
-
-def candidates(recording: Recording, group: str) -> dict[str, PruneMask]:
-    """Draw the choice of strategy, budget and target; returns each criterion's mask, by its name on screen."""
-    model = recording.model
-    free = model.n_layers - len(set(model.protected) | set(model.locked))
-    left, middle, right = st.columns(3)
-    strategy = left.selectbox(
-        "Strategy",
-        [key for key, row in STRATEGIES.items() if row.needs == "scores"],
-        format_func=lambda key: STRATEGIES[key].title,
-        key="candidate_strategy",
-        persist_state="session",
-        help="How scores become a mask",
-    )
-    budget = middle.slider(
-        "Budget: layers to drop",
-        1,
-        max(2, free),
-        min(3, free),
-        key="candidate_budget",
-        persist_state="session",
-        help=f"Of {model.n_layers}; {free} may go.",
-    )
-    target = right.selectbox(
-        "Target domain",
-        recording.domain_names,
-        key="candidate_target",
-        persist_state="session",
-        help="The domain whose answers should survive.",
-    )
-    weight = st.slider(
-        "Weight of the target in “Mixed”",
-        0.0,
-        1.0,
-        0.7,
-        0.05,
-        key="candidate_weight",
-        persist_state="session",
-        help="0.7 in arXiv:2603.20275.",
-    )
-    made, refused = {}, []
-    for criterion, row in CRITERIA.items():
-        if row.needs == "damage":  # nothing on this page measures it
-            continue
-        try:
-            scores = score_layers(recording, criterion, target=target, weight=weight, token_group=group)
-            mask = make_mask(scores, strategy, budget, protected=model.protected, locked=model.locked)
-            made[row.title] = mask
-        except StrataError as error:
-            refused.append(f"{row.title}: {error}")
-    for reason in refused:
-        st.caption(escaped(reason))
-    st.session_state[CANDIDATES] = made
-    return made
-
-
-def strips(made: dict[str, PruneMask], recording: Recording) -> None:
-    """Draw the candidate masks and the edited one as strips, and what each criterion is."""
-    from vlm_analysis.figures import mask_strips
-
-    rows = [("in the editor", tuple(st.session_state.mask)), *((name, mask.dropped) for name, mask in made.items())]
-    figure = mask_strips(rows, recording.n_layers, protected=recording.model.protected, locked=recording.model.locked)
-    st.plotly_chart(figure, key="candidate-strips", config={"displayModeBar": False})
-    with st.expander("What the criteria compute"):
-        for row in CRITERIA.values():
-            st.markdown(f"**{row.title}** — {row.source}")
-            st.text(f"{row.formula}; the {row.drop} go first")
-
-
-def score_picture(recording: Recording, group: str) -> None:
-    """Draw one criterion's score of every layer with its spread over prompts."""
-    from vlm_analysis.figures import score_bars
-
-    measured = [key for key, row in CRITERIA.items() if row.values is not None and row.needs != "damage"]
-    criterion = st.selectbox("Criterion", measured, format_func=lambda key: CRITERIA[key].title, key="score_criterion")
-    try:
-        scores = score_layers(
-            recording,
-            criterion,
-            target=st.session_state.get("candidate_target"),
-            weight=st.session_state.get("candidate_weight", 0.7),
-            token_group=group,
-        )
-    except StrataError as error:
-        st.caption(escaped(error))
-        return
-    free = [layer for layer in range(recording.n_layers) if layer not in recording.model.protected]
-    figure = score_bars(
-        scores.values,
-        scores.spread,
-        scores.order,
-        st.session_state.mask,
-        recording.model.protected,
-        y_title=CRITERIA[criterion].title,
-        scale=_reach(scores, free),
-    )
-    st.plotly_chart(figure, key="score-bars", config={"displayModeBar": False})
-    st.caption(
-        f"{CRITERIA[criterion].formula}; the {scores.drop} go first. The axis fits the layers that may go. "
-        f"Whiskers: standard deviation when the prompts are drawn "
-        f"again with replacement, within each domain. {_apart(scores)}"
-    )
-
-
-def _reach(scores: LayerScores, free: list[int]) -> tuple[float, float] | None:
-    """Return the ends of the axis that show the layers that may go with their spread; protected ones may reach beyond."""
-    ends = np.concatenate([scores.values[free] - scores.spread[free], scores.values[free] + scores.spread[free], [0.0]])
-    ends = ends[np.isfinite(ends)]
-    low, high = float(ends.min()), float(ends.max())
-    return (low, high + 0.05 * (high - low)) if high > low else None
-
-
-def _apart(scores: LayerScores) -> str:
-    """Return whether the first two of the drop order can be told apart with these prompts."""
-    if len(scores.order) < 2:
-        return ""
-    first, second = scores.order[:2]
-    gap = abs(scores.values[first] - scores.values[second])
-    noise = float(np.hypot(scores.spread[first], scores.spread[second]))
-    if np.isnan(noise):
-        return ""
-    if gap > 2 * noise:
-        return f"Layer {first} leads by more than twice the spread."
-    return f"Layers {first} and {second} cannot be told apart with these prompts."

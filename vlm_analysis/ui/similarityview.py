@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 import numpy as np
@@ -13,13 +12,10 @@ from vlm_analysis.measures import DELTAS, MEASURES, SHARES, TOKEN_GROUPS
 from vlm_analysis.recording import Recording
 from vlm_analysis.story import domain_rows
 from vlm_analysis.tables import measure_table, prompt_table, span_table
+from vlm_analysis.ui.downloads import PICTURE, offer_table
 from vlm_analysis.ui.text import GROUP_HELP, escaped
 
-PLAIN = {
-    "displaylogo": False,
-    "modeBarButtons": [["toImage"]],
-    "toImageButtonOptions": {"format": "svg", "filename": "strata"},
-}
+PLAIN = PICTURE
 CKA = "linear_cka"
 MEASURE_TITLES = {
     name: row.title for name, row in MEASURES.items() if "layer" in row.axes and name not in ("hsic", "nonfinite")
@@ -181,24 +177,4 @@ def numbers(recording: Recording, group: str) -> None:
     }
     picked = st.selectbox("Table", list(tables), key="table_kind")
     frame = tables[picked]()
-    st.dataframe(frame, width="stretch", hide_index=True)
-    name = "-".join(picked.split(" (")[0].lower().split())[:40]
-    left, right, _ = st.columns([1, 1, 3])
-    left.download_button(
-        "CSV", frame.to_csv(index=False), f"{name}.csv", "text/csv", on_click="ignore", width="stretch"
-    )
-    right.download_button(
-        "Parquet",
-        lambda: _parquet(frame),
-        f"{name}.parquet",
-        "application/octet-stream",
-        on_click="ignore",
-        width="stretch",
-    )
-    st.caption("Pictures are saved as SVG by the camera that shows when the mouse is over them.")
-
-
-def _parquet(frame: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return buffer.getvalue()
+    offer_table(frame, "-".join(picked.split(" (")[0].lower().split())[:40])

@@ -1,0 +1,211 @@
+"""The candidates: every criterion with every strategy and budget as strips, and how sure a candidate is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from vlm_analysis.errors import StrataError
+from vlm_analysis.masks import STRATEGIES, PruneMask, make_mask, mask_stability, mask_words, random_masks
+from vlm_analysis.rank import CRITERIA, score_layers
+from vlm_analysis.recording import Recording
+from vlm_analysis.ui.asking import DEFAULTS, Ranked, ask_options, taken
+from vlm_analysis.ui.budget import Budget, ask_budget
+from vlm_analysis.ui.damageview import greedy_form
+from vlm_analysis.ui.downloads import PICTURE
+from vlm_analysis.ui.editor import CANDIDATES
+from vlm_analysis.ui.text import GROUP_HELP, escaped
+
+CHOSEN = "candidate_criteria"
+N_RANDOM = 5
+NEEDS = {
+    "recording": "any recording",
+    "domains": "prompts of two domains or more",
+    "attention": "a recording with attention maps",
+    "damage": "measured damage of each layer",
+    "nothing": "nothing",
+    "scores": "a criterion's scores",
+    "model": "the model, loaded",
+}
+
+
+def candidates(ranked: Ranked) -> dict[str, PruneMask]:
+    """Draw the choice of strategy, budget and what they take; returns the masks, by their names on screen."""
+    left, _ = st.columns([2, 3])
+    strategy = left.selectbox(
+        "Strategy",
+        list(STRATEGIES),
+        format_func=lambda key: STRATEGIES[key].title,
+        key="candidate_strategy",
+        persist_state="session",
+        help="How scores, spans of layers or nothing become a mask.",
+    )
+    row = STRATEGIES[strategy]
+    st.caption(escaped(f"{row.title}: {row.source}. Needs {NEEDS[row.needs]}."))
+    if row.needs == "model":
+        greedy_form(ranked)
+        st.session_state[CANDIDATES] = {}
+        return {}
+    budget = ask_budget(ranked)
+    criteria = choose_criteria(ranked) if row.needs == "scores" else []
+    names = taken(criteria) | ({"seed"} if "seed" in row.takes else set())
+    names |= {"domain"} if "domain" in row.takes else set()
+    asked = ask_options(ranked, names)
+    options = _strategy_options(strategy)
+    made: dict[str, PruneMask] = {}
+    if budget.amount is not None:
+        made = _make(ranked, strategy, budget, criteria, asked, options)
+    st.session_state[CANDIDATES] = made
+    if made:
+        _strips(made, ranked.recording, ranked.staying)
+        _how_sure(ranked, strategy, budget, criteria, asked, options)
+    return made
+
+
+def choose_criteria(ranked: Ranked) -> list[str]:
+    """Draw the choice of criteria; those that cannot be used here are listed with the reason."""
+    reasons = ranked.reasons()
+    usable = [criterion for criterion, reason in reasons.items() if not reason]
+    if CHOSEN in st.session_state:
+        st.session_state[CHOSEN] = [criterion for criterion in st.session_state[CHOSEN] if criterion in usable]
+    left, right = st.columns([5, 1], vertical_alignment="bottom")
+    right.button(
+        "All criteria",
+        on_click=lambda: st.session_state.update({CHOSEN: usable}),
+        width="stretch",
+        help=f"A strip for each of the {len(usable)} criteria that can be used here.",
+    )
+    picked = left.multiselect(
+        "Criteria",
+        usable,
+        default=None if CHOSEN in st.session_state else [key for key in DEFAULTS if key in usable],
+        format_func=lambda key: CRITERIA[key].title,
+        key=CHOSEN,
+        persist_state="session",
+        help="Each makes one strip. What they compute stands below.",
+        placeholder="Choose at least one",
+    )
+    refused = {criterion: reason for criterion, reason in reasons.items() if reason}
+    if refused:
+        with st.expander(f"{len(refused)} of {len(reasons)} criteria cannot be used here, and why"):
+            for criterion, reason in refused.items():
+                st.markdown(f"**{CRITERIA[criterion].title}** — {escaped(reason)}")
+    return [criterion for criterion in usable if criterion in picked]
+
+
+def _strategy_options(strategy: str) -> dict[str, Any]:
+    """Draw what only this strategy takes."""
+    takes = STRATEGIES[strategy].takes
+    found: dict[str, Any] = {}
+    if "gap" in takes:
+        found["gap"] = st.slider(
+            "Gap: layers kept between any two dropped ones",
+            0,
+            8,
+            1,
+            key="candidate_gap",
+            persist_state="session",
+            help="1: no two neighbours go. 0: the same as first k.",
+        )
+    if "token_group" in takes:
+        found["token_group"] = st.selectbox(
+            "Tokens of the spans",
+            [None, *GROUP_HELP],
+            format_func=lambda group: group or ("last (as in the paper)" if strategy == "angular-block" else "all"),
+            key=f"candidate_tokens:{strategy}",
+            persist_state="session",
+            help="Over which tokens the change of a run of layers is measured; the switch above the heatmap does not count here.",
+        )
+    return found
+
+
+def _make(
+    ranked: Ranked, strategy: str, budget: Budget, criteria: list[str], asked: dict[str, Any], options: dict[str, Any]
+) -> dict[str, PruneMask]:
+    """Return the masks by their names on screen, and say why one could not be made."""
+    assert budget.amount is not None
+    row, made, refused = STRATEGIES[strategy], {}, []
+    kinds: dict[str, Any] = {**ranked.staying, "costs": budget.costs}
+    for criterion in criteria if row.needs == "scores" else [""]:
+        title = CRITERIA[criterion].title if criterion else row.title
+        try:
+            if criterion:
+                scores = score_layers(ranked.recording, criterion, damage=ranked.damage, **asked)
+                made[title] = make_mask(scores, strategy, budget.amount, **kinds, **options)
+            elif row.needs == "recording":
+                only = {"domain": asked.get("domain"), **options}
+                made[title] = make_mask(None, strategy, budget.amount, recording=ranked.recording, **kinds, **only)
+            elif strategy == "random-draw":
+                seed, n_layers = int(asked["seed"]), ranked.recording.n_layers
+                masks = random_masks(N_RANDOM, budget.amount, n_layers=n_layers, seed=seed, **kinds)
+                made |= {f"{title}, seed {seed + place}": mask for place, mask in enumerate(masks)}
+            else:
+                made[title] = make_mask(None, strategy, budget.amount, n_layers=ranked.recording.n_layers, **kinds)
+        except StrataError as error:
+            refused.append((title, str(error)))
+    for reason in dict.fromkeys(reason for _, reason in refused):
+        st.warning(escaped(f"{', '.join(title for title, why in refused if why == reason)}: {reason}"))
+    return made
+
+
+def _strips(made: dict[str, PruneMask], recording: Recording, staying: dict[str, Any]) -> None:
+    """Draw the candidate masks and the edited one as strips."""
+    from vlm_analysis.figures import mask_strips
+
+    rows = [("in the editor", tuple(st.session_state.mask)), *((name, mask.dropped) for name, mask in made.items())]
+    st.plotly_chart(mask_strips(rows, recording.n_layers, **staying), key="candidate-strips", config=PICTURE)
+
+
+def _how_sure(
+    ranked: Ranked, strategy: str, budget: Budget, criteria: list[str], asked: dict[str, Any], options: dict[str, Any]
+) -> None:
+    """Draw, for a candidate that is chosen, how often its layers go when the prompts are drawn again."""
+    needs = STRATEGIES[strategy].needs
+    if needs not in ("scores", "recording") or budget.amount is None:
+        return
+    picked = st.selectbox(
+        "How sure is",
+        criteria if needs == "scores" else [strategy],
+        index=None,
+        format_func=lambda key: CRITERIA[key].title if key in CRITERIA else STRATEGIES[key].title,
+        key="candidate_sure",
+        placeholder="Choose a candidate",
+        help="The prompts are drawn 200 times with replacement within each domain, and the mask is made anew each time.",
+    )
+    if picked is None:
+        return
+    question = {**asked, "damage": ranked.damage, **options} if needs == "scores" else {"domain": asked.get("domain")}
+    question = {name: value for name, value in {**question, **options}.items() if value is not None}
+    kinds = {**ranked.staying, "costs": budget.costs}
+    try:
+        sure = mask_stability(
+            ranked.recording,
+            picked if needs == "scores" else None,
+            strategy,
+            budget.amount,
+            **kinds,
+            **question,
+        )
+    except StrataError as error:
+        st.caption(escaped(error))
+        return
+    for sentence in mask_words(sure):
+        st.markdown(escaped(sentence))
+
+
+def explain_criteria() -> None:
+    """Draw the table of criteria and that of strategies in words: formula, source, what each needs and takes."""
+    with st.expander("What the criteria compute"):
+        st.caption(
+            "x enters layer l, y leaves it, m stands between attention and MLP; z is a score standardised over the layers, "
+            "s_d(l) the mean cosine over the prompts of domain d."
+        )
+        for row in CRITERIA.values():
+            st.markdown(f"**{escaped(row.title)}** — {escaped(row.source)}")
+            st.text(f"{row.formula}; the {row.drop} go first. Needs {NEEDS[row.needs]}.")
+    with st.expander("What the strategies do"):
+        for strategy in STRATEGIES.values():
+            takes = f" Takes {', '.join(strategy.takes)}." if strategy.takes else ""
+            st.markdown(f"**{escaped(strategy.title)}** — {escaped(strategy.source)}")
+            st.text(f"Needs {NEEDS[strategy.needs]}.{takes.replace('_', ' ')}")

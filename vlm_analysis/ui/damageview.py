@@ -1,0 +1,144 @@
+"""Cosine against measured damage, the jobs that measure it, and greedy pruning on it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from vlm_analysis.errors import StrataError
+from vlm_analysis.rank import Damage, cosine_against_damage, misleading_words
+from vlm_analysis.ui.asking import Ranked, missing_to_measure, prompts_of, unprotected
+from vlm_analysis.ui.budget import layers_slider
+from vlm_analysis.ui.downloads import PICTURE, offer_table
+from vlm_analysis.ui.jobs import current, job_panel, start
+from vlm_analysis.ui.text import METRIC_HELP, escaped
+from vlm_analysis.ui.work import damage_work, greedy_work
+
+BY = {"damage_kl": "KL to dense", "damage_nll": "answer NLL"}
+SCORES = {"kl_to_dense": "KL to dense", "answer_nll": "answer NLL"}
+
+
+def damage_view(ranked: Ranked) -> None:
+    """Draw cosine against damage where it was measured, else the next step; then greedy pruning."""
+    if ranked.problem:
+        st.error(escaped(ranked.problem))
+    if ranked.damage is None:
+        st.markdown(
+            "Cosine is cheap; the truth is what happens to the answers when a layer is left out. Measured once, that is a ranking "
+            "of its own, and shows which layers cosine gets wrong on this model."
+        )
+    else:
+        _scatter(ranked, ranked.damage)
+    _measure(ranked)
+    st.divider()
+    st.markdown("**Greedy on measured damage**")
+    greedy_form(ranked)
+
+
+def _scatter(ranked: Ranked, damage: Damage) -> None:
+    from vlm_analysis.figures import damage_scatter
+
+    left, right = st.columns(2)
+    by = left.segmented_control(
+        "Damage as",
+        list(BY),
+        default="damage_kl",
+        required=True,
+        format_func=BY.__getitem__,
+        key="damage_by",
+        persist_state="session",
+        help=f"**KL to dense**: {METRIC_HELP['kl_to_dense']} **Answer NLL**: its increase. {METRIC_HELP['answer_nll']}",
+    )
+    target = right.selectbox(
+        "On prompts of",
+        [None, *ranked.recording.domain_names],
+        format_func=lambda name: name or "all domains",
+        key="damage_target",
+        help="Whose cosines and damage are compared.",
+    )
+    try:
+        frame = cosine_against_damage(ranked.recording, damage, ranked.group, target, by=by)
+    except StrataError as error:
+        st.caption(escaped(error))
+        return
+    for sentence in misleading_words(frame):
+        st.markdown(escaped(sentence))
+    figure = damage_scatter(frame, by, y_title=f"damage: {BY[by]}, nats")
+    st.plotly_chart(figure, key="damage-scatter", config=PICTURE)
+    st.caption(
+        f"Each point is a layer. Across: block influence, 1 − mean cos(x, y) over {ranked.group} tokens (ShortGPT, arXiv:2403.03853). "
+        "Up: what leaving out this layer alone does to the answers, in nats (as in SLEB, arXiv:2402.09025). An outlier's two ranks "
+        "lie at least a third of the layers, and 2, apart (our choice)."
+    )
+    with st.expander("Numbers"):
+        offer_table(frame, "cosine-against-damage")
+
+
+def _measure(ranked: Ranked) -> None:
+    """Draw the button that measures what is not measured yet."""
+    recording, damage = ranked.recording, ranked.damage
+    left = recording.n_layers if damage is None else int((~damage.measured).sum())
+    if left:
+        prompts, missing = prompts_of(recording), missing_to_measure(recording)
+        st.caption(
+            f"To measure: {left} of {recording.n_layers} layers, each left out alone on {recording.n_prompts} prompts: "
+            f"{left * recording.n_prompts} forward passes, and one a prompt of the dense model where it was not evaluated yet. "
+            "What is measured is kept, also when the job is cancelled."
+        )
+        if missing:
+            st.info(missing, icon=":material/arrow_forward:")
+        elif prompts is not None:
+            st.button(
+                "Measure damage",
+                type="primary",
+                icon=":material/troubleshoot:",
+                on_click=start,
+                args=("damage", f"Measuring damage on {prompts.name}", damage_work(prompts), prompts.id),
+                disabled=(view := current("damage")) is not None and view.active,
+            )
+    job_panel("damage", "What was measured is kept.")
+
+
+def greedy_form(ranked: Ranked) -> None:
+    """Draw the button that prunes greedily on measured damage; its mask is saved."""
+    recording = ranked.recording
+    st.caption(
+        "Drops the layer that harms least, measures all that are left again on top of it, and so on: SLEB, arXiv:2402.09025; KL as "
+        "the damage is our choice. The mask is saved, and can be started from."
+    )
+    left, middle, right = st.columns(3)
+    budget = layers_slider(ranked, left)
+    score = middle.selectbox(
+        "Damage as",
+        list(SCORES),
+        format_func=SCORES.__getitem__,
+        key="greedy_score",
+        persist_state="session",
+        help=f"In nats; the lowest goes. **KL to dense**: {METRIC_HELP['kl_to_dense']}",
+    )
+    target = right.selectbox(
+        "On prompts of",
+        [None, *recording.domain_names],
+        format_func=lambda name: name or "all domains",
+        key="greedy_target",
+        help="Whose answers should survive.",
+    )
+    free = len(ranked.free)
+    runs = sum(free - step for step in range(min(budget, free)))
+    st.caption(
+        f"Up to {runs} evaluations on {recording.n_prompts} prompts: {runs * recording.n_prompts} forward passes and more."
+    )
+    prompts, missing = prompts_of(recording), missing_to_measure(recording)
+    if missing or prompts is None:
+        st.info(missing, icon=":material/arrow_forward:")
+    else:
+        asked = (prompts, budget, score, target, unprotected())
+        st.button(
+            "Prune greedily",
+            icon=":material/stairs:",
+            on_click=start,
+            args=("greedy", f"Greedy pruning on {prompts.name}", greedy_work(*asked), prompts.id, *asked[1:]),
+            disabled=budget > free or ((view := current("greedy")) is not None and view.active),
+        )
+    view = job_panel("greedy")
+    if view is not None and view.status == "done":
+        st.success("The greedy mask is saved: Start from it on the Candidates tab.", icon=":material/check:")
