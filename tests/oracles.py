@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from vlm_analysis.measures import TOKEN_GROUPS, empty_rows
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.models import LoadedModel
-from vlm_analysis.recording import ModelInfo, Recording
+from vlm_analysis.recording import Recording
 
 END_TEXT = "<|im_end|>"
 

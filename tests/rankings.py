@@ -13,7 +13,8 @@ import pandas as pd
 from vlm_analysis.evaluation import Evaluation
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.measures import DELTAS, MEASURES, SHARES, TOKEN_GROUPS, empty_rows, triangle
-from vlm_analysis.recording import Activations, ModelInfo, Recording
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.recording import Activations, Recording
 
 DOMAINS = ("math", "general", "maps")
 

@@ -14,9 +14,9 @@ from vlm_analysis.evaluate import evaluate
 from vlm_analysis.evaluation import Evaluation, retention
 from vlm_analysis.export import export_checkpoint
 from vlm_analysis.masks import PruneMask
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.prompts import PromptSet
-from vlm_analysis.recording import ModelInfo
 
 MASK = PruneMask(16, (5, 9))
 INFO = ModelInfo("owner/model", "f" * 64, 16, revision="abc")

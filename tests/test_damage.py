@@ -11,8 +11,8 @@ from rankings import evaluation, full_recording, left_out
 
 from vlm_analysis.errors import MaskError
 from vlm_analysis.evaluation import Evaluation
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.rank import read_damage, score_layers
-from vlm_analysis.recording import ModelInfo
 
 NAMES = ("math", "math", "general")
 

@@ -20,8 +20,8 @@ from vlm_analysis.dialects import (
 )
 from vlm_analysis.errors import MaskError
 from vlm_analysis.masks import PruneMask, make_mask, mask_from_json, mask_to_json
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.rank import LayerScores
-from vlm_analysis.recording import ModelInfo
 
 MODEL = ModelInfo("owner/model", "f" * 64, 8, revision="abc123")
 MASK = PruneMask(8, (3, 4, 7), model=MODEL)

@@ -20,11 +20,11 @@ from vlm_analysis.errors import ExportError, MaskError
 from vlm_analysis.evaluate import evaluate
 from vlm_analysis.export import Manifest, export_checkpoint
 from vlm_analysis.masks import PruneMask, open_mask
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.models import BUNDLED_FOLDER, LoadedModel, load_model
 from vlm_analysis.progress import Cancelled
 from vlm_analysis.prompts import PromptSet
 from vlm_analysis.prune import prune
-from vlm_analysis.recording import ModelInfo
 
 MASK = PruneMask(16, (0, 5, 6, 12), name="mine", notes="why", provenance={"seed": 1})
 PROCESSOR_FILES = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja")

@@ -17,8 +17,8 @@ from rankings import full_recording
 
 from vlm_analysis.errors import MaskError
 from vlm_analysis.masks import STRATEGIES, PruneMask, make_mask, mask_from_json, mask_to_json, open_mask, save_mask
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.rank import LayerScores
-from vlm_analysis.recording import ModelInfo
 
 CHOOSING = [key for key, row in STRATEGIES.items() if row.choose]
 

@@ -17,7 +17,8 @@ from oracles import made_recording
 
 from vlm_analysis.errors import RecordingError, StrataError
 from vlm_analysis.measures import MEASURES, TOKEN_GROUPS, empty_rows, triangle
-from vlm_analysis.recording import MAX_BYTES, Activations, ModelInfo, Recording, open_recording, save_recording
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.recording import MAX_BYTES, Activations, Recording, open_recording, save_recording
 
 # numpy lets go of the open file without closing it when the zip inside cannot be read.
 numpy_leaves_the_file_open = pytest.mark.filterwarnings("ignore:.*unclosed file:ResourceWarning")

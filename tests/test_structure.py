@@ -17,10 +17,10 @@ RANKS = tuple(
     frozenset(line.split())
     for line in (
         "errors progress files",
-        "images archives prompt_sources prompts measures token_maps recording row_store jobs workspace figures report",
+        "images archives prompt_sources prompts measures model_info token_maps recording row_store jobs workspace figures report",
         "rank masks dialects tables evaluation card story stored",
         "checkpoint_files memory sources fit layer_config layers processors models inputs streams attention similarity record prune "
-        "evaluate reload proof export",
+        "latency evaluate reload proof export",
         "pipeline pocket",
         "ui",
     )

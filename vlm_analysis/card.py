@@ -7,7 +7,7 @@ import shlex
 
 from vlm_analysis.evaluation import Evaluation, retention
 from vlm_analysis.masks import PruneMask
-from vlm_analysis.recording import ModelInfo
+from vlm_analysis.model_info import ModelInfo
 
 MASK_FILE, MANIFEST_FILE = "strata-mask.json", "strata-manifest.json"
 _COLUMNS = {

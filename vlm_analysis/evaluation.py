@@ -12,7 +12,7 @@ import pandas as pd
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.files import write_atomically
 from vlm_analysis.masks import PruneMask, mask_from_json, mask_to_json, plain
-from vlm_analysis.recording import ModelInfo
+from vlm_analysis.model_info import ModelInfo
 
 SCHEMA_VERSION = 1
 METRICS = ("exact_match", "answer_nll", "token_agreement", "kl_to_dense")

@@ -22,9 +22,9 @@ from vlm_analysis.fit import BYTES, FitEstimate, fit_of
 from vlm_analysis.layer_config import config_hash
 from vlm_analysis.layers import find_decoder_layers, locked_layers, protected_layers
 from vlm_analysis.memory import free_bytes, gib, give_back, is_out_of_memory
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.processors import bound_vision_tokens, check_vocabulary, load_processor
 from vlm_analysis.progress import Progress, no_progress
-from vlm_analysis.recording import ModelInfo
 from vlm_analysis.sources import BUNDLED, guarded, open_source, quantiser_of
 from vlm_analysis.sources import BUNDLED_FOLDER as BUNDLED_FOLDER
 
@@ -81,6 +81,8 @@ class LoadedModel:
             self.locked_layers,
             getattr(self.model.config, "_commit_hash", None) or self.revision,
             config_hash(self.model.config),
+            self.layer_parameters,
+            self.n_parameters,
         )
 
     @property
@@ -105,6 +107,12 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         return self.model.device
+
+    @property
+    def layer_parameters(self) -> tuple[int, ...]:
+        """Return how many parameters each decoder layer has."""
+        layers = find_decoder_layers(self.model)
+        return tuple(sum(parameter.numel() for parameter in layer.parameters()) for layer in layers)
 
     @property
     def n_parameters(self) -> int:

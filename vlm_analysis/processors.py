@@ -59,15 +59,20 @@ def without_video(base: Any) -> Any:
         return base.validate_init_kwargs(processor_config, list(rest.parameters))  # not those of `build`
 
     build.__signature__ = rest  # type: ignore[attr-defined]
-    own = {"__init__": build, "validate_init_kwargs": staticmethod(known_settings), "__module__": base.__module__}
-    return type(base.__name__, (base,), own | {"video_processor": _NoVideo()})
+    own: dict[str, Any] = {
+        "__init__": build,
+        "validate_init_kwargs": staticmethod(known_settings),
+        "__module__": base.__module__,
+    }
+    if base.apply_chat_template is not ProcessorMixin.apply_chat_template:
+        own["video_processor"] = _NoVideo()  # SmolVLM's template asks it for its frames, for images too
+    return type(base.__name__, (base,), own)
 
 
 class _NoVideo:
     """Stands for a video processor: some processors read its settings when they are built or when they fill a template."""
 
     slice_mode = downsample_mode = num_frames = fps = None
-    font = ""
 
 
 def check_vocabulary(model: Any, processor: Any, name: str) -> None:

@@ -15,40 +15,11 @@ import numpy as np
 from vlm_analysis.errors import RecordingError
 from vlm_analysis.files import write_atomically
 from vlm_analysis.measures import HSIC_PARTS, MEASURES, TOKEN_GROUPS, empty_rows, from_triangle, row_type, triangle
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.token_maps import FOLDER, TokenMap, append_maps, read_map
 
 SCHEMA_VERSION = 2
 MAX_BYTES = 8 << 30  # of an unpacked recording: ten thousand prompts of a large model are about 1 GB
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """Which model a stored item belongs to: enough to recognise it without loading it.
-
-    Attributes:
-        name: the hub id, or the name of the folder it was loaded from.
-        fingerprint: sha256 of all that decides the numbers.
-        revision: the commit of a hub id, else what was asked for; None for a folder.
-        config_hash: sha256 of the configuration, as far as it decides the architecture; None in items saved before there was one.
-    """
-
-    name: str
-    fingerprint: str
-    n_layers: int
-    dtype: str = "float32"
-    protected: dict[int, str] = field(default_factory=dict)
-    locked: dict[int, str] = field(default_factory=dict)
-    revision: str | None = None
-    config_hash: str | None = None
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> ModelInfo:
-        """Return the model that `dataclasses.asdict` and JSON made `content` of (JSON turns layer numbers into text)."""
-        reasons = {
-            name: {int(layer): str(reason) for layer, reason in content[name].items()}
-            for name in ("protected", "locked")
-        }
-        return cls(**{**content, **reasons})
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_analysis.errors import PromptError, StrataError
+from vlm_analysis.errors import EvaluationError, PromptError, StrataError
 from vlm_analysis.evaluation import Evaluation, open_evaluation, save_evaluation
 from vlm_analysis.masks import PruneMask, open_mask, save_mask
 from vlm_analysis.prompts import PromptSet, open_prompts, write_prompts
@@ -64,6 +65,31 @@ def keep_evaluation(workspace: Workspace, evaluation: Evaluation, name: str) -> 
     return workspace.save("evaluations", name, write, details=details, **belongs)
 
 
+def keep_sweep(workspace: Workspace, evaluations: Sequence[Evaluation], name: str, **details: Any) -> Item:
+    """Save evaluations of many masks on one model and prompt set, in their order, as one item."""
+    first = evaluations[0]
+
+    def write(folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        for number, evaluation in enumerate(evaluations):
+            save_evaluation(evaluation, folder / f"{number:05d}.json")
+
+    belongs = {"model": first.model.fingerprint, "model_name": first.model.name, "prompts": first.prompts}
+    return workspace.save("sweeps", name, write, details={"n": len(evaluations), **details}, **belongs)
+
+
+def open_sweep(folder: Path) -> list[Evaluation]:
+    """Return the evaluations of a saved sweep, in their order.
+
+    Raises:
+        EvaluationError: there is none, or one is damaged.
+    """
+    found = [open_evaluation(path) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        raise EvaluationError(f"No evaluations lie in {folder.name}. Measure again.")
+    return found
+
+
 def is_whole(item: Item) -> bool:
     """Return whether the file behind a saved item can be opened."""
     try:
@@ -88,6 +114,7 @@ _OPENERS = {
     "recordings": open_recording,
     "masks": open_mask,
     "evaluations": open_evaluation,
+    "sweeps": open_sweep,
 }
 
 

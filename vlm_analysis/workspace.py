@@ -1,6 +1,6 @@
-"""The work kept on disk between sessions: prompt sets, recordings, masks, evaluations, stories.
+"""The work kept on disk between sessions: prompt sets, recordings, masks, evaluations, sweeps, stories.
 
-    <root>/<kind>/<id>[.npz | .json]      the thing itself, written by whoever knows its format; prompt sets are folders
+    <root>/<kind>/<id>[.npz | .json]      the thing itself, written by whoever knows its format; prompt sets and sweeps are folders
     <root>/<kind>/<id>.item.json          the sidecar: what it is called and which model and prompts it belongs to
     <root>/<kind>/*.part                  a save or a deletion under way, or cut short
 
@@ -29,7 +29,8 @@ from typing import Any
 
 from vlm_analysis.errors import WorkspaceError
 
-KINDS = {"prompts": "", "recordings": ".npz", "masks": ".json", "evaluations": ".json", "stories": ".json"}
+KINDS = dict.fromkeys(("prompts", "sweeps"), "") | dict.fromkeys(("masks", "evaluations", "stories"), ".json")
+KINDS["recordings"] = ".npz"
 """What a workspace keeps, and the ending of its files; the empty ending means a folder."""
 
 NAME_LIMIT = 120

@@ -64,7 +64,7 @@ def test_a_processor_without_its_video_part_is_saved_and_opened(kind: str, tmp_p
     ProcessorMixin.save_pretrained(processor_of(kind), tmp_path)
     base = getattr(transformers, PROCESSOR_MAPPING_NAMES[kind])
     opened = without_video(base).from_pretrained(tmp_path)
-    assert not hasattr(opened, "video_processor")
+    assert "video_processor" not in vars(opened)
     again, first = image_inputs(kind, opened), image_inputs(kind)
     assert again.keys() == first.keys()
     assert all(torch.equal(again[name], first[name]) for name in first)

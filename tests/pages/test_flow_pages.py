@@ -15,10 +15,10 @@ from streamlit.testing.v1 import AppTest
 
 from vlm_analysis.errors import ModelError
 from vlm_analysis.masks import PruneMask
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.progress import no_progress
 from vlm_analysis.prompts import PromptSet
 from vlm_analysis.record import record
-from vlm_analysis.recording import ModelInfo
 from vlm_analysis.stored import keep_mask, keep_prompts, keep_recording
 from vlm_analysis.ui.session import last_choices, model_slot, runner, workspace
 from vlm_analysis.ui.work import record_work

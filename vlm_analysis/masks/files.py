@@ -12,7 +12,7 @@ import numpy as np
 from vlm_analysis.errors import MaskError
 from vlm_analysis.files import write_atomically
 from vlm_analysis.masks.mask import PruneMask, is_whole
-from vlm_analysis.recording import ModelInfo
+from vlm_analysis.model_info import ModelInfo
 
 SCHEMA_VERSION = 1
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vlm_analysis.errors import MaskError
-from vlm_analysis.recording import ModelInfo
+from vlm_analysis.model_info import ModelInfo
 
 MOST_LAYERS = 10_000
 

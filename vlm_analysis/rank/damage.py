@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlm_analysis.errors import MaskError
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.rank.draws import Sample
-from vlm_analysis.recording import ModelInfo
 
 if TYPE_CHECKING:
     from vlm_analysis.evaluation import Evaluation

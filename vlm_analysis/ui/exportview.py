@@ -13,7 +13,7 @@ import streamlit as st
 from vlm_analysis.dialects import mask_to_csv, mask_to_mergekit
 from vlm_analysis.errors import StrataError
 from vlm_analysis.masks import PruneMask, mask_to_json
-from vlm_analysis.recording import ModelInfo
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.session import workspace
 from vlm_analysis.ui.text import escaped, layer_list
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from vlm_analysis.recording import ModelInfo
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.session import model_slot
 from vlm_analysis.ui.text import escaped
 

@@ -11,8 +11,8 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.pickers import pick_item
 from vlm_analysis.ui.session import choose, chosen, model_slot, take_result, workspace
+from vlm_analysis.ui.stories import demo_work, open_saved_story, story_html, story_work
 from vlm_analysis.ui.text import escaped, layer_list
-from vlm_analysis.ui.work import demo_work, open_saved_story, story_html, story_work
 from vlm_analysis.workspace import Item
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.masks import PruneMask
-from vlm_analysis.recording import ModelInfo
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.session import choose, chosen, model_slot, opened, workspace
 from vlm_analysis.ui.text import escaped, layer_list
 from vlm_analysis.workspace import Item

@@ -10,7 +10,8 @@ from typing import Any
 import streamlit as st
 
 from vlm_analysis.errors import StrataError
-from vlm_analysis.recording import ModelInfo, open_recording
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.recording import open_recording
 from vlm_analysis.stored import keep_recording
 from vlm_analysis.ui.jobs import current, start
 from vlm_analysis.ui.session import choose, workspace

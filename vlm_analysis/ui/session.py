@@ -15,13 +15,14 @@ import streamlit as st
 
 from vlm_analysis.errors import ModelError
 from vlm_analysis.jobs import JobRunner
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.progress import Progress
-from vlm_analysis.recording import ModelInfo
 from vlm_analysis.stored import open_item
 from vlm_analysis.workspace import Item, Workspace
 
 if TYPE_CHECKING:
     from vlm_analysis.evaluation import Evaluation
+    from vlm_analysis.latency import Latency
     from vlm_analysis.models import LoadedModel
 
 
@@ -32,6 +33,7 @@ class ModelSlot:
         self._loaded: LoadedModel | None = None
         self.info: ModelInfo | None = None
         self.dense: dict[str, Evaluation] = {}
+        self.latency: Latency | None = None
 
     @property
     def loaded(self) -> LoadedModel:
@@ -79,6 +81,7 @@ class ModelSlot:
             return
         loaded, self._loaded, self.info = self._loaded, None, None
         self.dense.clear()
+        self.latency = None
         gc.unfreeze()
         loaded.close()
 

@@ -9,26 +9,35 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vlm_analysis.evaluation import Evaluation
+from vlm_analysis.evaluation import Evaluation, open_evaluation, save_evaluation
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.progress import Progress
-from vlm_analysis.prompts import Prompt, PromptSet, open_prompts
-from vlm_analysis.stored import is_whole, keep_evaluation, keep_mask, keep_prompts, keep_recording, open_item
+from vlm_analysis.prompts import Prompt, PromptSet
+from vlm_analysis.stored import (
+    is_whole,
+    keep_evaluation,
+    keep_mask,
+    keep_recording,
+    keep_sweep,
+    open_item,
+)
 from vlm_analysis.ui.session import ModelSlot, model_slot, runner, workspace
 from vlm_analysis.workspace import Item, Workspace
 
 if TYPE_CHECKING:
     from vlm_analysis.fit import FitEstimate
-    from vlm_analysis.story import Story
+    from vlm_analysis.latency import Latency
+    from vlm_analysis.models import LoadedModel
 
-DEMO_PROMPTS = "Bundled packs: general, math"
+LEAVE_ONE_OUT = "leave-one-out"
+SWEEP_BATCH = 32
 Work = Callable[[Progress], Any]
 
 
@@ -139,6 +148,116 @@ def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item
     return next(found, None)
 
 
+def damage_work(prompts: Item) -> Work:
+    """Evaluate the loaded model without each layer that may go, one at a time; keeps the sweep, returns how many layers it has.
+
+    What was evaluated is kept as it comes: a job that was cancelled or broke off is taken up where it stopped.
+    """
+    slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
+    folder = unfinished_folder(shelf, model, prompts, {"sweep": LEAVE_ONE_OUT})
+
+    def work(progress: Progress) -> int:
+        measured = _measurer(slot, shelf, slot.expected(model), prompts, folder, progress)
+        n_layers, locked = slot.loaded.n_layers, slot.loaded.locked_layers
+        found = measured([PruneMask(n_layers, (layer,)) for layer in range(n_layers) if layer not in locked])
+        name = f"each layer left out on {prompts.name}"
+        keep_sweep(shelf, [measured([PruneMask(n_layers)])[0], *found], name, sweep=LEAVE_ONE_OUT)
+        shutil.rmtree(folder, ignore_errors=True)
+        return len(found)
+
+    return work
+
+
+def find_damage(model: str | None, prompts: str | None) -> list[Evaluation]:
+    """Return the newest leave-one-out evaluations of a model on a prompt set, the dense one first; none where not measured."""
+    found = (
+        item
+        for item in workspace().items("sweeps")
+        if item.model == model and item.prompts == prompts and item.details.get("sweep") == LEAVE_ONE_OUT
+    )
+    item = next((item for item in found if is_whole(item)), None)
+    return [] if item is None else open_item(item)
+
+
+def greedy_work(prompts: Item, budget: int, score: str, target: str | None, unprotect: bool = False) -> Work:
+    """Drop the layer that harms least, measure again, and so on; returns the Item of the mask."""
+    slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
+    folder = unfinished_folder(shelf, model, prompts, {"sweep": "greedy"})
+
+    def work(progress: Progress) -> Item:
+        from vlm_analysis.masks import greedy
+
+        loaded = slot.expected(model)
+        measured = _measurer(slot, shelf, loaded, prompts, folder, progress)
+        kept = () if unprotect else loaded.protected_layers
+        mask = greedy(
+            measured,
+            budget,
+            n_layers=loaded.n_layers,
+            protected=kept,
+            locked=loaded.locked_layers,
+            score=score,
+            target=target,
+        )
+        item = keep_mask(shelf, replace(mask, name=f"greedy on {prompts.name}, {budget} layers", model=loaded.info))
+        shutil.rmtree(folder, ignore_errors=True)
+        return item
+
+    return work
+
+
+def _measurer(
+    slot: ModelSlot, shelf: Workspace, loaded: LoadedModel, prompts: Item, folder: Path, progress: Progress
+) -> Callable[[Sequence[PruneMask]], list[Evaluation]]:
+    """Return what evaluates masks on the prompts: inputs are prepared once, and each evaluation is kept in `folder` as it comes."""
+    from vlm_analysis.evaluate import evaluate_prepared, prepare
+
+    prompt_set = open_item(prompts)
+    dense = dense_evaluation(slot, shelf, prompt_set, prompts.name, progress)
+    ready = prepare(loaded, prompt_set, dense, on_progress=lambda *_: progress(0, 1, "preparing the prompts"))
+
+    def measured(masks: Sequence[PruneMask]) -> list[Evaluation]:
+        found = []
+        for done, mask in enumerate(masks):
+            progress(done, len(masks), f"mask {done + 1} of {len(masks)}")
+            path = folder / f"{'-'.join(map(str, mask.dropped)) or 'dense'}.json"
+            if not mask.budget:
+                evaluation = dense
+            elif path.exists():
+                evaluation = open_evaluation(path)
+            else:
+                evaluation = evaluate_prepared(
+                    ready,
+                    mask,
+                    dense.dense_log_probs,
+                    batch_size=SWEEP_BATCH,
+                    on_progress=partial(_still, progress, done, len(masks)),
+                )
+                save_evaluation(evaluation, path)
+            found.append(evaluation)
+        return found
+
+    return measured
+
+
+def _still(progress: Progress, done: int, total: int, *_: object) -> None:
+    """Say where a sweep stands while one of its masks is evaluated, so that cancelling never waits for a whole one."""
+    progress(done, total, f"mask {done + 1} of {total}")
+
+
+def latency_work(prompts: Item) -> Work:
+    """Time each layer of the loaded model on some of the prompts; the slot keeps the Latency, which comes back too."""
+    slot, model = model_slot(), model_slot().fingerprint
+
+    def work(progress: Progress) -> Latency:
+        from vlm_analysis.latency import measure_latency
+
+        slot.latency = measure_latency(slot.expected(model), open_item(prompts), on_progress=progress)
+        return slot.latency
+
+    return work
+
+
 def export_work(mask: PruneMask, folder: Path) -> Work:
     """Export a checkpoint with what the workspace knows of the mask; returns the Manifest and the folder."""
     slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
@@ -189,91 +308,3 @@ def see_prompt(prompt: Prompt) -> tuple[str, dict[str, int]]:
         return render_prompt(loaded, prompt), encoded.token_counts()
 
     return runner().ask(call)
-
-
-def demo_work() -> Work:
-    """Load the bundled model where it is not there, take the packs, compare; returns the Item of the story."""
-    slot, shelf = model_slot(), workspace()
-
-    def work(progress: Progress) -> Item:
-        progress(0, 1, "loading Pocket-VL (the first time, PyTorch takes some seconds)")
-        from vlm_analysis.models import BUNDLED_FOLDER
-
-        if slot.info is None or slot.loaded.source != str(BUNDLED_FOLDER):
-            slot.load("pocket-vl", {}, lambda done, total, message: progress(0, 1, message))
-        prompts = open_prompts("general") + open_prompts("math")
-        kept = keep_prompts(shelf, prompts, DEMO_PROMPTS)
-        return _tell(slot, shelf, prompts, kept, progress)
-
-    return work
-
-
-def story_work(prompts: Item) -> Work:
-    """Tell the story of the loaded model on a prompt set; returns its Item."""
-    slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
-
-    def work(progress: Progress) -> Item:
-        slot.expected(model)
-        return _tell(slot, shelf, open_item(prompts), prompts, progress)
-
-    return work
-
-
-def _tell(slot: ModelSlot, shelf: Workspace, prompts: PromptSet, kept: Item, progress: Progress) -> Item:
-    """Compare the rankings on the loaded model and keep the story, its dense evaluation ready for later masks."""
-    from vlm_analysis.pipeline import compare
-
-    story = compare(slot.loaded, prompts, on_progress=progress)
-    slot.dense[prompts.fingerprint] = story.dense
-    return keep_story(shelf, story, kept)
-
-
-def keep_story(shelf: Workspace, story: Story, prompts: Item) -> Item:
-    """Save a story and what other pages can go on with: its recording, its mask and its two evaluations."""
-    from vlm_analysis.story import save_story
-
-    about = f"{story.recording.model.name} on {prompts.name}"
-    recording = keep_recording(shelf, story.recording, about)
-    method, mask = story.shown
-    kept_mask = keep_mask(shelf, replace(mask, name=f"{method}, {mask.budget} layers"))
-    keep_dense(shelf, story.dense, prompts.name)
-    evaluation = keep_evaluation(shelf, story.pruned, f"{method}, {mask.budget} layers on {prompts.name}")
-    parts = {"prompts": prompts.id, "recordings": recording.id, "masks": kept_mask.id, "evaluations": evaluation.id}
-    belongs = {
-        "model": story.dense.model.fingerprint,
-        "model_name": story.dense.model.name,
-        "prompts": story.dense.prompts,
-    }
-
-    def write(path: Path) -> None:
-        save_story(story, path, recording_id=recording.id)
-
-    return shelf.save("stories", about, write, details=parts, **belongs)
-
-
-def open_saved_story(shelf: Workspace, item: Item) -> Story:
-    """Return the story behind a saved item; raises StrataError where it or its recording is gone."""
-    from vlm_analysis.errors import WorkspaceError
-    from vlm_analysis.story import open_story
-
-    recording = shelf.find("recordings", str(item.details.get("recordings")))
-    if recording is None:
-        raise WorkspaceError("The recording behind this demo result was deleted. Run the demo again.")
-    return open_story(item.path, open_item(recording))
-
-
-def story_html(story: Story) -> bytes:
-    """Return the story as one HTML file that opens offline."""
-    from vlm_analysis.report import report_html
-    from vlm_analysis.story import story_sections
-
-    info = story.recording.model
-    made = datetime.now(UTC).date().isoformat()
-    footer = (
-        f"Made by Strata on {made}. Model {info.name}, {info.fingerprint[:16]}; prompts {story.dense.prompts[:16]}."
-    )
-    if info.name == "pocket-vl":
-        footer += (
-            " Pocket-VL is a small model trained on drawn pictures: findings on it say nothing about large models."
-        )
-    return report_html(story.title, story_sections(story), footer=footer).encode("utf-8", errors="replace")

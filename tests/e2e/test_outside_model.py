@@ -1,0 +1,88 @@
+"""A small model saved outside the project goes the whole way in the browser, and what was exported is loaded and asked."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import go, idle
+from outside import save_outside_model
+from PIL import Image
+
+pytestmark = pytest.mark.e2e
+
+
+def prompts_zip() -> bytes:
+    """Six prompts of noise in two domains, in words the model knows."""
+    buffer, rows = io.BytesIO(), []
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in range(6):
+            picture = io.BytesIO()
+            pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(picture, "PNG")
+            archive.writestr(f"{number}.png", picture.getvalue())
+            row = {
+                "image": f"{number}.png",
+                "question": f"w{number + 1} w9",
+                "domain": "ab"[number % 2],
+                "answer": "w5 w6",
+            }
+            rows.append(json.dumps(row))
+        archive.writestr("prompts.jsonl", "\n".join(rows))
+    return buffer.getvalue()
+
+
+def load_folder(page, folder: Path) -> None:
+    go(page, "Model")
+    page.get_by_text("Folder on this machine").click()
+    box = page.get_by_role("textbox", name="Folder", exact=True)
+    box.fill(str(folder))
+    box.press("Enter")
+    idle(page)
+    unload = page.get_by_text(re.compile("^Unload .* to make room"))
+    if unload.is_visible():
+        unload.click()
+        idle(page)
+    page.get_by_role("button", name="Load", exact=True).click()
+    page.get_by_text(f"from {folder}").wait_for()
+    idle(page)
+
+
+def test_an_outside_model_is_recorded_masked_pruned_exported_and_loaded_again(new_page, tmp_path: Path):
+    page = new_page("/")
+    load_folder(page, save_outside_model("smolvlm", tmp_path / "my-smolvlm"))
+    go(page, "Prompts")
+    page.get_by_role("tab", name="Open a file or folder").click()
+    idle(page)
+    uploader = page.locator('[data-testid="stFileUploader"] input[type=file]')
+    uploader.set_input_files({"name": "mine.zip", "mimeType": "application/zip", "buffer": prompts_zip()})
+    page.get_by_role("button", name="Save as prompt set").click()
+    page.get_by_text(re.compile("In use now")).first.wait_for()
+    go(page, "Similarity")
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.get_by_text("my-smolvlm on mine").first.wait_for()
+    page.get_by_role("tab", name="Numbers").wait_for()
+    go(page, "Masks")
+    page.get_by_text("0 of 6 layers dropped").wait_for()
+    for layer in (2, 4):
+        page.get_by_role("button", name=str(layer), exact=True).first.click()
+        idle(page)
+    page.get_by_text("2 of 6 layers dropped: 2, 4").wait_for()
+    go(page, "Evaluate")
+    page.get_by_role("button", name="Prune and evaluate").click()
+    page.get_by_text("without layers 2, 4: 2 of 6").wait_for()
+    go(page, "Export")
+    folder = tmp_path / "exported"
+    box = page.get_by_role("textbox", name="New folder")
+    box.fill(str(folder))
+    box.press("Enter")
+    idle(page)
+    page.get_by_role("button", name="Export and verify").click()
+    page.get_by_text("equal to the last bit").wait_for()
+    load_folder(page, folder)
+    assert page.get_by_test_id("stMetric").first.inner_text().split() == ["Decoder", "layers", "4"]

@@ -1,0 +1,95 @@
+"""How long each decoder layer takes on a prompt: measured, for budgets in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlm_analysis.inputs import collate, encode, pad_token, takes_logits_to_keep
+from vlm_analysis.layers import find_decoder_layers
+from vlm_analysis.models import LoadedModel
+from vlm_analysis.progress import Progress, no_progress
+from vlm_analysis.prompts import Prompt
+
+MOST_PROMPTS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Latency:
+    """The time of one forward pass over a prompt (prefill), batch 1.
+
+    Attributes:
+        layer_ms: (n_layers,) float64, median over prompts and rounds of a layer's own time.
+        total_ms: median time of the whole pass, vision tower and head included.
+        n_prompts: how many prompts were timed.
+        device: where.
+    """
+
+    layer_ms: np.ndarray
+    total_ms: float
+    n_prompts: int
+    device: str
+
+
+def measure_latency(
+    loaded: LoadedModel, prompts: Sequence[Prompt], *, rounds: int = 5, on_progress: Progress | None = None
+) -> Latency:
+    """Time every decoder layer on up to `MOST_PROMPTS` prompts, taken evenly out of those given.
+
+    The first round warms up and does not count. A layer's time is taken between its start and its end, after the device has finished.
+    Other work on the machine disturbs it: compare layers of one measurement, not of two.
+
+    Raises:
+        PromptError: a prompt that this model cannot be asked.
+    """
+    report = on_progress or no_progress
+    chosen = [prompts[place * len(prompts) // MOST_PROMPTS] for place in range(min(MOST_PROMPTS, len(prompts)))]
+    batches = [collate([encode(loaded, prompt)], pad_token(loaded)) for prompt in chosen]
+    keep = {"logits_to_keep": 1} if takes_logits_to_keep(loaded.model) else {}
+    layers, totals = [], []
+    for turn in range(rounds + 1):
+        for place, batch in enumerate(batches):
+            report(turn * len(batches) + place, (rounds + 1) * len(batches), "timing layers")
+            layer_s, total_s = _timed(loaded, batch, keep)
+            if turn:
+                layers.append(layer_s)
+                totals.append(total_s)
+    return Latency(np.median(layers, axis=0) * 1e3, float(np.median(totals)) * 1e3, len(batches), str(loaded.device))
+
+
+@torch.inference_mode()
+def _timed(loaded: LoadedModel, batch: dict[str, torch.Tensor], keep: dict[str, int]) -> tuple[np.ndarray, float]:
+    """Return the seconds of each layer (NaN for one that did not run) and of the whole pass."""
+    layers = find_decoder_layers(loaded.model)
+    spent, handles = np.full(len(layers), np.nan), []
+    started: list[float] = [0.0]
+
+    def now() -> float:
+        if loaded.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def before(*_: Any) -> None:
+        started[0] = now()
+
+    def after(index: int) -> Any:
+        def note(*_: Any) -> None:
+            spent[index] = now() - started[0]
+
+        return note
+
+    try:
+        for index, layer in enumerate(layers):
+            handles.append(layer.register_forward_pre_hook(before))
+            handles.append(layer.register_forward_hook(after(index)))
+        begun = now()
+        loaded.model(**batch, **keep, use_cache=False)
+        return spent, now() - begun
+    finally:
+        for handle in handles:
+            handle.remove()
