@@ -12,6 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 from vlm_analysis.errors import StrataError
 from vlm_analysis.masks.make import free_layers
 from vlm_analysis.measures import DELTAS, SHARES
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.rank import CRITERIA, Damage, read_damage, usable_criteria
 from vlm_analysis.recording import Recording
 from vlm_analysis.ui.session import model_slot, workspace
@@ -19,8 +20,16 @@ from vlm_analysis.ui.text import escaped
 from vlm_analysis.ui.work import find_damage
 from vlm_analysis.workspace import Item
 
-DEFAULTS = ("block-influence", "target-aware", "mixed", "worst-case", "important-tokens", "linear-cka", "cross-modal")
-DEFAULTS += ("damage-kl",)
+DEFAULTS = (
+    "block-influence",
+    "target-aware",
+    "mixed",
+    "worst-case",
+    "important-tokens",
+    "linear-cka",
+    "cross-modal",
+    "damage-kl",
+)
 SEEDS = 10_000
 
 
@@ -65,11 +74,19 @@ def unprotected() -> bool:
 
 def gather(recording: Recording, group: str) -> Ranked:
     """Return what the tabs rank with, the stored damage of the recording's model and prompts included."""
+    shelf = workspace()
+    sweeps = tuple(item.id for item in shelf.items("sweeps"))
     try:
-        found = find_damage(recording.model.fingerprint, recording.prompts)
-        return Ranked(recording, group, read_damage(found, recording.model) if found else None)
+        return Ranked(recording, group, _damage(str(shelf.root), sweeps, recording.prompts, recording.model))
     except StrataError as error:
         return Ranked(recording, group, None, str(error))
+
+
+@st.cache_resource(show_spinner=False, max_entries=4, hash_funcs={ModelInfo: lambda model: model.fingerprint})
+def _damage(root: str, sweeps: tuple[str, ...], prompts: str, model: ModelInfo) -> Damage | None:
+    """Return the damage as stored; read once for the sweeps there are."""
+    found = find_damage(model.fingerprint, prompts)
+    return read_damage(found, model) if found else None
 
 
 def prompts_of(recording: Recording) -> Item | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import streamlit as st
 
 from vlm_analysis.errors import StrataError
@@ -13,7 +15,8 @@ from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.text import METRIC_HELP, escaped
 from vlm_analysis.ui.work import damage_work, greedy_work
 
-BY = {"damage_kl": "KL to dense", "damage_nll": "answer NLL"}
+By = Literal["damage_kl", "damage_nll"]
+BY: dict[By, str] = {"damage_kl": "KL to dense", "damage_nll": "answer NLL"}
 SCORES = {"kl_to_dense": "KL to dense", "answer_nll": "answer NLL"}
 
 
@@ -38,7 +41,7 @@ def _scatter(ranked: Ranked, damage: Damage) -> None:
     from vlm_analysis.figures import damage_scatter
 
     left, right = st.columns(2)
-    by = left.segmented_control(
+    by: By = left.segmented_control(
         "Damage as",
         list(BY),
         default="damage_kl",
@@ -76,13 +79,13 @@ def _scatter(ranked: Ranked, damage: Damage) -> None:
 def _measure(ranked: Ranked) -> None:
     """Draw the button that measures what is not measured yet."""
     recording, damage = ranked.recording, ranked.damage
-    left = recording.n_layers if damage is None else int((~damage.measured).sum())
+    left = len(set(range(recording.n_layers)) - set(recording.model.locked)) if damage is None else 0
     if left:
         prompts, missing = prompts_of(recording), missing_to_measure(recording)
         st.caption(
             f"To measure: {left} of {recording.n_layers} layers, each left out alone on {recording.n_prompts} prompts: "
-            f"{left * recording.n_prompts} forward passes, and one a prompt of the dense model where it was not evaluated yet. "
-            "What is measured is kept, also when the job is cancelled."
+            f"{left * recording.n_prompts} answers to score, and those of the dense model where it was not evaluated yet. A job that "
+            "is cancelled is taken up where it stopped."
         )
         if missing:
             st.info(missing, icon=":material/arrow_forward:")
@@ -95,7 +98,7 @@ def _measure(ranked: Ranked) -> None:
                 args=("damage", f"Measuring damage on {prompts.name}", damage_work(prompts), prompts.id),
                 disabled=(view := current("damage")) is not None and view.active,
             )
-    job_panel("damage", "What was measured is kept.")
+    job_panel("damage", "What was measured is kept: measure again to go on.")
 
 
 def greedy_form(ranked: Ranked) -> None:
@@ -125,7 +128,7 @@ def greedy_form(ranked: Ranked) -> None:
     free = len(ranked.free)
     runs = sum(free - step for step in range(min(budget, free)))
     st.caption(
-        f"Up to {runs} evaluations on {recording.n_prompts} prompts: {runs * recording.n_prompts} forward passes and more."
+        f"Up to {runs} evaluations on {recording.n_prompts} prompts: {runs * recording.n_prompts} answers to score."
     )
     prompts, missing = prompts_of(recording), missing_to_measure(recording)
     if missing or prompts is None:

@@ -184,9 +184,11 @@ def _items(ranked: Ranked, between: str) -> dict[str, dict[str, Any]]:
 
 def _extremes(frame: pd.DataFrame) -> str:
     """Return in words which two rankings agree most and which least."""
-    upper = frame.where(np.triu(np.ones(frame.shape, bool), 1)).stack().dropna()
-    if upper.empty:
+    names, matrix = list(map(str, frame.index)), frame.to_numpy()
+    pairs = [(matrix[i, j], names[i], names[j]) for i in range(len(names)) for j in range(i + 1, len(names))]
+    pairs = [pair for pair in pairs if np.isfinite(pair[0])]
+    if not pairs:
         return "No two of them can be compared."
-    (one, other), (third, fourth) = upper.idxmax(), upper.idxmin()
-    said = f"Most alike: {one} and {other} (tau {upper.max():.2f})."
-    return said if len(upper) == 1 else f"{said} Least alike: {third} and {fourth} (tau {upper.min():.2f})."
+    (most, one, other), (least, third, fourth) = max(pairs), min(pairs)
+    said = f"Most alike: {one} and {other} (tau {most:.2f})."
+    return said if len(pairs) == 1 else f"{said} Least alike: {third} and {fourth} (tau {least:.2f})."

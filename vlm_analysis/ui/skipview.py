@@ -67,7 +67,6 @@ def skip_view(ranked: Ranked) -> None:
 
 def _thresholds() -> dict[str, float]:
     places = [*st.columns(2), *st.columns(2)]
-    look = {"persist_state": "session"}
     epsilon = places[0].slider(
         "ε: mean 1 − cosine at most",
         0.0,
@@ -76,7 +75,7 @@ def _thresholds() -> dict[str, float]:
         0.01,
         key="skip_epsilon",
         help="No unit. Layers at or below are geometrically redundant.",
-        **look,
+        persist_state="session",
     )
     delta = places[1].select_slider(
         "δ: a token counts as changed from 1 − cosine",
@@ -85,7 +84,7 @@ def _thresholds() -> dict[str, float]:
         format_func=lambda value: f"{value:g}",
         key="skip_delta",
         help="No unit. These thresholds are recorded.",
-        **look,
+        persist_state="session",
     )
     eta = places[2].slider(
         "η: share of changed vision tokens at most",
@@ -95,7 +94,7 @@ def _thresholds() -> dict[str, float]:
         0.01,
         key="skip_eta",
         help="Of all vision tokens. Layers at or below are proximally redundant.",
-        **look,
+        persist_state="session",
     )
     tau = places[3].slider(
         "τ: visual attention ratio at most",
@@ -105,7 +104,7 @@ def _thresholds() -> dict[str, float]:
         0.01,
         key="skip_tau",
         help="Share of attention on vision tokens. Layers above are looked at and stay.",
-        **look,
+        persist_state="session",
     )
     return {"epsilon": epsilon, "delta": delta, "eta": eta, "tau": tau}
 
