@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TAU = "Kendall tau-b"
 _WIDE = 20  # largest over smallest from which an axis of positive numbers is logarithmic
-_MOST_NUMBERS = 24  # names up to which a cell has room for its number
+_MOST_NUMBERS, _MOST_WIDE = 30, 9  # names up to which a cell has room for its number, and for all of its digits
 _POINTS = (
     ("near in rank", style.KEPT, "circle", 9),
     ("cosine drops it, damage says crucial", style.DROPPED, "triangle-up", 13),
@@ -47,20 +47,23 @@ def agreement_heatmap(frame: pd.DataFrame) -> go.Figure:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(names):
         raise ValueError(f"agreement heatmap failed: expected a square matrix, got shape {matrix.shape}.")
     n = len(names)
-    figure = style.empty_figure(96 + max(30 * n, 90), dragmode=False, margin={"t": 8, "b": 8})
-    figure.update_xaxes(style.row_axis(names, range=[-0.5, n - 0.5], tickangle=-45 if n > 3 else 0))
-    figure.update_yaxes(style.row_axis(names))
-    bar = {"thickness": 10, "outlinewidth": 0, "tickvals": [-1, -0.5, 0, 0.5, 1], "tickfont": {"size": 11}}
+    figure = style.empty_figure(90 + max(28 * n, 90), dragmode=False, margin={"t": 8, "b": 8})
+    rows = [f"{number} {name}" for number, name in enumerate(names, start=1)]
+    figure.update_yaxes(style.row_axis(rows))
+    across = style.row_axis([str(number) for number in range(1, n + 1)], range=[-0.5, n - 0.5], side="top")
+    figure.update_xaxes(across | {"ticklabelstandoff": 0})
+    bar = {"orientation": "h", "y": 0, "yanchor": "top", "ypad": 14, "thickness": 10, "outlinewidth": 0, "len": 1}
+    bar |= {"tickvals": [-1, -0.5, 0, 0.5, 1], "tickfont": {"size": 11}}
     shown = np.where(np.isfinite(matrix), matrix, np.nan)
     figure.add_heatmap(
         z=shown.astype(np.float32),
         zmin=-1,
         zmax=1,
         colorscale=[list(stop) for stop in DIVERGING],
-        colorbar=bar | {"title": {"text": TAU, "side": "right", "font": {"size": 11}}},
+        colorbar=bar | {"title": {"text": TAU, "side": "bottom", "font": {"size": 11}}},
         text=_numbers(shown) if n <= _MOST_NUMBERS else None,
         texttemplate="%{text}" if n <= _MOST_NUMBERS else None,
-        textfont={"size": 11},
+        textfont={"size": 11 if n <= _MOST_WIDE else 10},
         hovertext=_pair_hover(matrix, names),
         hovertemplate="%{hovertext}<extra></extra>",
         xgap=1,
@@ -73,9 +76,14 @@ def agreement_heatmap(frame: pd.DataFrame) -> go.Figure:
 
 
 def _numbers(matrix: np.ndarray) -> list[list[str]]:
-    return [
-        [f"{value:.2f}".replace("-0.00", "0.00") if math.isfinite(value) else "" for value in row] for row in matrix
-    ]
+    """Two digits behind the point; without the zero before it where cells are narrow."""
+    words = [[f"{value:.2f}" if math.isfinite(value) else "" for value in row] for row in matrix]
+    narrow = len(words) > _MOST_WIDE
+    return [[_short(word.replace("-0.00", "0.00"), narrow) for word in row] for row in words]
+
+
+def _short(word: str, narrow: bool) -> str:
+    return word.replace("0.", ".").removesuffix(".00") if narrow else word
 
 
 def _pair_hover(matrix: np.ndarray, names: Sequence[str]) -> list[list[str]]:
@@ -119,7 +127,10 @@ def rank_intervals(
     )
     figure.update_xaxes(style.layer_axis(n_layers))
     step = next(step for step in (1, 2, 5, 10, 20, 50, max(number, 1)) if number <= 12 * step)
-    ticks = {"tickmode": "linear", "tick0": step if step > 1 else 1, "dtick": step}
+    ticks = {
+        "tickmode": "array",
+        "tickvals": sorted({1, *range(step, number + 1, step)} - ({2} if step > 2 else set())),
+    }
     figure.update_yaxes(style.axis("place in the drop order", range=[number + 0.7, -0.6], **ticks))
     for name, there, colour, symbol in (
         ("settled", [layer for layer in order if layer not in unsure], style.KEPT, "circle"),
@@ -213,7 +224,13 @@ def _spread_axis(title: str, values: np.ndarray) -> dict[str, Any]:
     if low > 0 and high / low > _WIDE:
         ends = math.log10(low), math.log10(high)
         air = 0.08 * (ends[1] - ends[0])
-        look = {"type": "log", "range": [ends[0] - air, ends[1] + air], "dtick": 1, "exponentformat": "power"}
+        look = {
+            "type": "log",
+            "range": [ends[0] - air, ends[1] + air],
+            "dtick": 1,
+            "exponentformat": "power",
+            "tickfont": {"size": 11},
+        }
         return style.axis(f"{title}, log scale", **look)
     air = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
     return style.axis(title, range=[low - air, high + air])

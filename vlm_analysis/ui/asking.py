@@ -16,6 +16,7 @@ from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.rank import CRITERIA, Damage, read_damage, usable_criteria
 from vlm_analysis.recording import Recording
 from vlm_analysis.ui.session import model_slot, workspace
+from vlm_analysis.ui.shell import go_on
 from vlm_analysis.ui.text import escaped
 from vlm_analysis.ui.work import find_damage
 from vlm_analysis.workspace import Item
@@ -30,6 +31,7 @@ DEFAULTS = (
     "cross-modal",
     "damage-kl",
 )
+CHOSEN = "candidate_criteria"
 SEEDS = 10_000
 
 
@@ -109,7 +111,63 @@ def missing_to_measure(recording: Recording) -> str:
     return f"Measuring needs {' and '.join(missing)}." if missing else ""
 
 
+def say_missing(missing: str) -> None:
+    """Draw what is missing to measure, with the pages where it is had."""
+    st.info(missing, icon=":material/arrow_forward:")
+    for word, page in (("Model page", "pages/1_model.py"), ("Prompts page", "pages/2_prompts.py")):
+        if word in missing:
+            go_on(page, f"Go to the {word}")
+
+
+def pick_domain(
+    recording: Recording,
+    label: str,
+    key: str,
+    help_text: str,
+    place: DeltaGenerator | None = None,
+    every: str = "all domains",
+) -> str | None:
+    """Draw the choice of a domain or all of them (None)."""
+    choices = ["", *recording.domain_names]  # Streamlit draws None as nothing chosen
+    _forget_unknown(key, choices)
+    picked = (place or st).selectbox(
+        label, choices, format_func=lambda name: name or every, key=key, persist_state="session", help=help_text
+    )
+    return picked or None
+
+
 # --- the options of criteria and strategies ------------------------------------------------------------------------
+
+
+def choose_criteria(ranked: Ranked) -> list[str]:
+    """Draw the choice of criteria; those that cannot be used here are listed with the reason."""
+    reasons = ranked.reasons()
+    usable = [criterion for criterion, reason in reasons.items() if not reason]
+    if CHOSEN in st.session_state:
+        st.session_state[CHOSEN] = [criterion for criterion in st.session_state[CHOSEN] if criterion in usable]
+    left, right = st.columns([5, 1], vertical_alignment="bottom")
+    right.button(
+        "All criteria",
+        on_click=lambda: st.session_state.update({CHOSEN: usable}),
+        width="stretch",
+        help=f"All {len(usable)} criteria that can be used here.",
+    )
+    picked = left.multiselect(
+        "Criteria",
+        usable,
+        default=None if CHOSEN in st.session_state else [key for key in DEFAULTS if key in usable],
+        format_func=lambda key: CRITERIA[key].title,
+        key=CHOSEN,
+        persist_state="session",
+        help="What each computes stands on the Candidates tab and below each score.",
+        placeholder="Choose at least one",
+    )
+    refused = {criterion: reason for criterion, reason in reasons.items() if reason}
+    if refused:
+        with st.expander(f"{len(refused)} of {len(reasons)} criteria cannot be used here, and why"):
+            for criterion, reason in refused.items():
+                st.markdown(f"**{CRITERIA[criterion].title}** — {escaped(reason)}")
+    return [criterion for criterion in usable if criterion in picked]
 
 
 def taken(criteria: Iterable[str]) -> set[str]:
@@ -159,29 +217,18 @@ def _weight(place: DeltaGenerator, recording: Recording) -> Any:
 
 
 def _domain(place: DeltaGenerator, recording: Recording) -> Any:
-    choices = [None, *recording.domain_names]
-    _forget_unknown("candidate_domain", choices)
-    return place.selectbox(
+    return pick_domain(
+        recording,
         "Prompts that count",
-        choices,
-        format_func=lambda name: name or "all domains",
-        key="candidate_domain",
-        persist_state="session",
-        help="For criteria and strategies that compare no domains.",
+        "candidate_domain",
+        "For criteria and strategies that compare no domains.",
+        place,
     )
 
 
 def _other(place: DeltaGenerator, recording: Recording) -> Any:
-    choices = [None, *recording.domain_names]
-    _forget_unknown("candidate_other", choices)
-    return place.selectbox(
-        "Contrast with",
-        choices,
-        format_func=lambda name: name or "all but the target",
-        key="candidate_other",
-        persist_state="session",
-        help="The second domain of “Contrast of domains”; the target itself counts as all but the target.",
-    )
+    words = "The second domain of “Contrast of domains”; the target itself counts as all but the target."
+    return pick_domain(recording, "Contrast with", "candidate_other", words, place, "all but the target")
 
 
 def _share(place: DeltaGenerator, recording: Recording) -> Any:

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from vlm_analysis.masks import Share
-from vlm_analysis.ui.asking import Ranked, missing_to_measure, model_is_here, prompts_of
+from vlm_analysis.ui.asking import Ranked, missing_to_measure, model_is_here, prompts_of, say_missing
 from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.session import model_slot
 from vlm_analysis.ui.text import escaped
@@ -61,19 +61,24 @@ def layers_slider(ranked: Ranked, place: DeltaGenerator | None = None) -> int:
     """Draw the slider of a budget in layers, the same on every tab."""
     n_layers, free = ranked.recording.n_layers, len(ranked.free)
     most = max(2, min(free, n_layers - 1))
-    if "candidate_budget" in st.session_state:
-        st.session_state.candidate_budget = min(int(st.session_state.candidate_budget), most)
+    _remember("candidate_budget", 3, 1, most)
     return int(
         (place or st).slider(
             "Budget: layers to drop",
             1,
             most,
-            min(3, most),
             key="candidate_budget",
             persist_state="session",
             help=f"Of {n_layers}; {free} may go.",
         )
     )
+
+
+def _remember(key: str, default: int, least: int, most: int) -> None:
+    """Keep a slider's number within what this model allows; its default the first time."""
+    wanted = min(max(int(st.session_state.get(key, default)), least), most)
+    if st.session_state.get(key) != wanted:
+        st.session_state[key] = wanted
 
 
 def _ratio(ranked: Ranked, place: DeltaGenerator) -> Budget:
@@ -88,15 +93,12 @@ def _ratio(ranked: Ranked, place: DeltaGenerator) -> Budget:
 
 
 def _percent(place: DeltaGenerator, label: str, least: int, most: int, key: str, n_layers: int) -> int:
-    if key in st.session_state:
-        st.session_state[key] = min(max(int(st.session_state[key]), least), most)
-    about_three = min(max(least, round(300 / n_layers)), most)
+    _remember(key, round(300 / n_layers), least, most)
     return int(
         place.slider(
             label,
             least,
             most,
-            min(about_three, most),
             key=key,
             persist_state="session",
             format="%d %%",
@@ -128,8 +130,10 @@ def _latency(ranked: Ranked, place: DeltaGenerator) -> Budget:
 
 def _measure_latency(ranked: Ranked) -> None:
     missing, prompts = missing_to_measure(ranked.recording), prompts_of(ranked.recording)
-    st.caption(f"No time was measured for this model yet. {missing}")
-    if not missing and prompts is not None:
+    st.caption("No time was measured since this model was loaded.")
+    if missing:
+        say_missing(missing)
+    elif prompts is not None:
         st.button(
             "Measure latency",
             icon=":material/timer:",

@@ -8,16 +8,16 @@ import streamlit as st
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.masks import STRATEGIES, PruneMask, make_mask, mask_stability, mask_words, random_masks
+from vlm_analysis.masks.stability import SPAN_GROUPS
 from vlm_analysis.rank import CRITERIA, score_layers
 from vlm_analysis.recording import Recording
-from vlm_analysis.ui.asking import DEFAULTS, Ranked, ask_options, taken
+from vlm_analysis.ui.asking import Ranked, ask_options, choose_criteria, taken
 from vlm_analysis.ui.budget import Budget, ask_budget
 from vlm_analysis.ui.damageview import greedy_form
 from vlm_analysis.ui.downloads import PICTURE
 from vlm_analysis.ui.editor import CANDIDATES
 from vlm_analysis.ui.text import GROUP_HELP, escaped
 
-CHOSEN = "candidate_criteria"
 N_RANDOM = 5
 NEEDS = {
     "recording": "any recording",
@@ -63,37 +63,6 @@ def candidates(ranked: Ranked) -> dict[str, PruneMask]:
     return made
 
 
-def choose_criteria(ranked: Ranked) -> list[str]:
-    """Draw the choice of criteria; those that cannot be used here are listed with the reason."""
-    reasons = ranked.reasons()
-    usable = [criterion for criterion, reason in reasons.items() if not reason]
-    if CHOSEN in st.session_state:
-        st.session_state[CHOSEN] = [criterion for criterion in st.session_state[CHOSEN] if criterion in usable]
-    left, right = st.columns([5, 1], vertical_alignment="bottom")
-    right.button(
-        "All criteria",
-        on_click=lambda: st.session_state.update({CHOSEN: usable}),
-        width="stretch",
-        help=f"A strip for each of the {len(usable)} criteria that can be used here.",
-    )
-    picked = left.multiselect(
-        "Criteria",
-        usable,
-        default=None if CHOSEN in st.session_state else [key for key in DEFAULTS if key in usable],
-        format_func=lambda key: CRITERIA[key].title,
-        key=CHOSEN,
-        persist_state="session",
-        help="Each makes one strip. What they compute stands below.",
-        placeholder="Choose at least one",
-    )
-    refused = {criterion: reason for criterion, reason in reasons.items() if reason}
-    if refused:
-        with st.expander(f"{len(refused)} of {len(reasons)} criteria cannot be used here, and why"):
-            for criterion, reason in refused.items():
-                st.markdown(f"**{CRITERIA[criterion].title}** — {escaped(reason)}")
-    return [criterion for criterion in usable if criterion in picked]
-
-
 def _strategy_options(strategy: str) -> dict[str, Any]:
     """Draw what only this strategy takes."""
     takes = STRATEGIES[strategy].takes
@@ -109,14 +78,15 @@ def _strategy_options(strategy: str) -> dict[str, Any]:
             help="1: no two neighbours go. 0: the same as first k.",
         )
     if "token_group" in takes:
-        found["token_group"] = st.selectbox(
+        picked = st.selectbox(
             "Tokens of the spans",
-            [None, *GROUP_HELP],
-            format_func=lambda group: group or ("last (as in the paper)" if strategy == "angular-block" else "all"),
+            ["", *GROUP_HELP],
+            format_func=lambda group: group or f"the strategy's own: {SPAN_GROUPS[strategy]}",
             key=f"candidate_tokens:{strategy}",
             persist_state="session",
             help="Over which tokens the change of a run of layers is measured; the switch above the heatmap does not count here.",
         )
+        found["token_group"] = picked or None
     return found
 
 

@@ -8,7 +8,7 @@ import streamlit as st
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.rank import Damage, cosine_against_damage, misleading_words
-from vlm_analysis.ui.asking import Ranked, missing_to_measure, prompts_of, unprotected
+from vlm_analysis.ui.asking import Ranked, missing_to_measure, pick_domain, prompts_of, say_missing, unprotected
 from vlm_analysis.ui.budget import layers_slider
 from vlm_analysis.ui.downloads import PICTURE, offer_table
 from vlm_analysis.ui.jobs import current, job_panel, start
@@ -51,13 +51,8 @@ def _scatter(ranked: Ranked, damage: Damage) -> None:
         persist_state="session",
         help=f"**KL to dense**: {METRIC_HELP['kl_to_dense']} **Answer NLL**: its increase. {METRIC_HELP['answer_nll']}",
     )
-    target = right.selectbox(
-        "On prompts of",
-        [None, *ranked.recording.domain_names],
-        format_func=lambda name: name or "all domains",
-        key="damage_target",
-        help="Whose cosines and damage are compared.",
-    )
+    words = "Whose cosines and damage are compared."
+    target = pick_domain(ranked.recording, "On prompts of", "damage_target", words, right)
     try:
         frame = cosine_against_damage(ranked.recording, damage, ranked.group, target, by=by)
     except StrataError as error:
@@ -88,7 +83,7 @@ def _measure(ranked: Ranked) -> None:
             "is cancelled is taken up where it stopped."
         )
         if missing:
-            st.info(missing, icon=":material/arrow_forward:")
+            say_missing(missing)
         elif prompts is not None:
             st.button(
                 "Measure damage",
@@ -118,13 +113,7 @@ def greedy_form(ranked: Ranked) -> None:
         persist_state="session",
         help=f"In nats; the lowest goes. **KL to dense**: {METRIC_HELP['kl_to_dense']}",
     )
-    target = right.selectbox(
-        "On prompts of",
-        [None, *recording.domain_names],
-        format_func=lambda name: name or "all domains",
-        key="greedy_target",
-        help="Whose answers should survive.",
-    )
+    target = pick_domain(recording, "On prompts of", "greedy_target", "Whose answers should survive.", right)
     free = len(ranked.free)
     runs = sum(free - step for step in range(min(budget, free)))
     st.caption(
@@ -132,7 +121,7 @@ def greedy_form(ranked: Ranked) -> None:
     )
     prompts, missing = prompts_of(recording), missing_to_measure(recording)
     if missing or prompts is None:
-        st.info(missing, icon=":material/arrow_forward:")
+        say_missing(missing)
     else:
         asked = (prompts, budget, score, target, unprotected())
         st.button(

@@ -14,14 +14,13 @@ from vlm_analysis.rank import (
     LayerScores,
     RankStability,
     agreement,
-    criteria_items,
     domain_items,
     group_items,
     rank_stability,
     score_layers,
     stability_words,
 )
-from vlm_analysis.ui.asking import Ranked, ask_options, taken
+from vlm_analysis.ui.asking import Ranked, ask_options, choose_criteria, taken
 from vlm_analysis.ui.budget import layers_slider
 from vlm_analysis.ui.downloads import PICTURE, offer_files, offer_table
 from vlm_analysis.ui.text import escaped
@@ -155,9 +154,7 @@ def agreement_view(ranked: Ranked) -> None:
         st.caption(escaped(error))
         return
     if len(frame) < 2:
-        st.info(
-            f"There is one ranking between {between} here: {escaped(frame.index[0])}. Record more to compare it with."
-        )
+        st.info(f"It takes two rankings to compare; between {between} there is {len(frame)} here.")
         return
     st.plotly_chart(agreement_heatmap(frame), key="agreement", config=PICTURE)
     st.caption(
@@ -178,8 +175,9 @@ def _items(ranked: Ranked, between: str) -> dict[str, dict[str, Any]]:
         asked = ask_options(ranked, taken([criterion]) - {"token_group"})
         _explain(criterion)
         return group_items(ranked.recording, criterion, **{k: v for k, v in asked.items() if k != "token_group"})
-    asked = ask_options(ranked, {"target", "weight"})
-    return criteria_items(ranked.recording, damage=ranked.damage, **asked)
+    criteria = choose_criteria(ranked)
+    asked = ask_options(ranked, taken(criteria))
+    return {CRITERIA[key].title: {**asked, "criterion": key, "damage": ranked.damage} for key in criteria}
 
 
 def _extremes(frame: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.measures import DELTAS
 from vlm_analysis.rank import SkipBands, skip_bands
 from vlm_analysis.rank.bands import RULES
-from vlm_analysis.ui.asking import Ranked, ask_options
+from vlm_analysis.ui.asking import Ranked, pick_domain
 from vlm_analysis.ui.downloads import PICTURE, offer_table
 from vlm_analysis.ui.text import escaped, layer_list
 
@@ -40,10 +40,11 @@ def skip_view(ranked: Ranked) -> None:
         persist_state="session",
         help="Geometric: mean 1 − cosine at or below ε. Proximal: share of changed tokens at or below η.",
     )
-    with right:
-        asked = ask_options(ranked, {"domain"})
+    domain = pick_domain(
+        ranked.recording, "Prompts that count", "candidate_domain", "Whose vision tokens count.", right
+    )
     try:
-        bands = skip_bands(ranked.recording, **limits, domain=asked.get("domain"), rule=rule)
+        bands = skip_bands(ranked.recording, **limits, domain=domain, rule=rule)
     except StrataError as error:
         st.caption(escaped(error))
         return
@@ -100,7 +101,7 @@ def _thresholds() -> dict[str, float]:
         "τ: visual attention ratio at most",
         0.0,
         1.0,
-        0.3,
+        0.5,
         0.01,
         key="skip_tau",
         help="Share of attention on vision tokens. Layers above are looked at and stay.",
