@@ -83,7 +83,7 @@ def _numbers(matrix: np.ndarray) -> list[list[str]]:
 
 
 def _short(word: str, narrow: bool) -> str:
-    return word.replace("0.", ".").removesuffix(".00") if narrow else word
+    return {"0.00": "0", "1.00": "1", "-1.00": "-1"}.get(word, word.replace("0.", ".")) if narrow else word
 
 
 def _pair_hover(matrix: np.ndarray, names: Sequence[str]) -> list[list[str]]:
@@ -255,7 +255,7 @@ def skip_curves(
     limits = {"epsilon": epsilon, "eta": eta, "tau": tau}
     shown = [row for row in _CURVES if getattr(bands, row[1]) is not None]
     n_layers, n = len(bands.geometric), len(shown)
-    figure = style.empty_figure(60 + 130 * n, dragmode=False, showlegend=False, margin={"t": 26})
+    figure = style.empty_figure(60 + 130 * n, dragmode=False, showlegend=False, margin={"t": 26, "r": 60})
     figure.update_xaxes(style.layer_axis(n_layers, anchor="y" if n == 1 else f"y{n}"))
     notes = style.layer_notes((), protected, locked)
     for number, (title, field, limit, letter, most) in enumerate(shown, start=1):
@@ -303,8 +303,9 @@ def _threshold(letter: str, limit: float, n_layers: int, axis: str) -> go.Scatte
         y=[limit, limit],
         yaxis=axis,
         mode="lines+text",
-        text=["", f"{letter} = {limit:g} "],
-        textposition="top left",
+        text=["", f" {letter} = {limit:g}"],
+        textposition="middle right",
+        cliponaxis=False,
         textfont={"size": 11},
         line={"color": style.GREY, "width": 1.5, "dash": "dash"},
         hoverinfo="skip",

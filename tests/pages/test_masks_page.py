@@ -1,0 +1,304 @@
+"""The Masks page's tabs: every criterion, strategy and budget, what the prompts can tell, and the jobs that measure."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from acting import OpenPage, load_bundled, ran, wait_for, words
+from outside import save_outside_model
+from streamlit.testing.v1 import AppTest
+from test_outside_models import prompts as outside_prompts
+
+from vlm_analysis.evaluate import evaluate
+from vlm_analysis.evaluation import Evaluation
+from vlm_analysis.masks import STRATEGIES, PruneMask
+from vlm_analysis.models import LoadedModel, load_model
+from vlm_analysis.prompts import PromptSet
+from vlm_analysis.rank import CRITERIA
+from vlm_analysis.record import record
+from vlm_analysis.recording import Recording
+from vlm_analysis.stored import keep_prompts, keep_recording, keep_sweep, open_item
+from vlm_analysis.ui.asking import CHOSEN, DEFAULTS
+from vlm_analysis.ui.session import model_slot, runner, workspace
+from vlm_analysis.ui.work import LEAVE_ONE_OUT
+
+PAGE = "pages/4_masks.py"
+TABS = ("Candidates", "Scores", "Agreement", "Against damage", "Skip-It", "Compare two", "Open a file")
+AT_ONCE = [key for key, row in STRATEGIES.items() if row.needs != "model"]
+
+
+@pytest.fixture(scope="module")
+def measured(loaded: LoadedModel, few: PromptSet) -> tuple[Recording, list[Evaluation]]:
+    """A recording with attention maps, and the damage of each layer."""
+    dense = evaluate(loaded, few)
+    alone = [evaluate(loaded, few, PruneMask(16, (layer,)), reference=dense) for layer in range(16)]
+    return record(loaded, few, attention=True), [dense, *alone]
+
+
+@pytest.fixture
+def rich(stocked: OpenPage, measured: tuple[Recording, list[Evaluation]]) -> OpenPage:
+    """A workspace whose newest recording has attention maps, and whose layers' damage is measured."""
+    keep_recording(workspace(), measured[0], "with maps")
+    keep_sweep(workspace(), measured[1], "each", sweep=LEAVE_ONE_OUT)
+    return stocked
+
+
+def open_tab(at: AppTest, name: str) -> AppTest:
+    at.session_state["mask_tab"] = name
+    return ran(at)
+
+
+def put(at: AppTest, **values: Any) -> AppTest:
+    """Run the page with these choices made."""
+    for key, value in values.items():
+        at.session_state[key] = value
+    return ran(at)
+
+
+def chart(at: AppTest, place: int = -1) -> Any:
+    return json.loads(at.get("plotly_chart")[place].proto.spec)
+
+
+def strips(at: AppTest) -> list[str]:
+    """Return the names of the strips, without that of the editor."""
+    return [name.split(" · ")[0] for name in chart(at)["layout"]["yaxis"]["ticktext"][1:]]
+
+
+def press(at: AppTest, label: str) -> AppTest:
+    next(button for button in at.button if button.label == label).click()
+    return ran(at)
+
+
+def finish(kind: str, seconds: float = 90) -> Any:
+    """Wait until the newest job of a kind has ended; return it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        job = runner().latest(kind)
+        if job is not None and not job.active:
+            assert job.status == "done", job.error
+            return job
+        time.sleep(0.05)
+    raise AssertionError(f"{kind} never ended")
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_every_tab_opens_without_an_error_on_a_plain_recording(stocked: OpenPage, tab: str) -> None:
+    at = open_tab(stocked(PAGE), tab)
+    assert not at.error
+    assert not at.warning
+
+
+class TestCandidates:
+    def test_about_eight_criteria_are_drawn_and_the_rest_is_one_click_away(self, rich: OpenPage) -> None:
+        at = rich(PAGE)
+        assert len(strips(at)) == len(DEFAULTS)
+        assert len(strips(press(at, "All criteria"))) == len(CRITERIA)
+        assert not at.warning
+
+    @pytest.mark.parametrize("strategy", AT_ONCE)
+    def test_every_valid_pair_gives_a_strip_for_each_unit_of_budget(self, rich: OpenPage, strategy: str) -> None:
+        at = put(rich(PAGE), candidate_strategy=strategy, **{CHOSEN: list(CRITERIA)})
+        needs = STRATEGIES[strategy].needs
+        expected = {"scores": len(CRITERIA), "recording": 1, "nothing": 5 if strategy == "random-draw" else 1}[needs]
+        for unit in ("layers", "ratio", "parameters"):
+            assert len(strips(put(at, candidate_unit=unit))) == expected
+            assert not at.warning
+            drops = [int(name.split(" · ")[1].split()[0]) for name in chart(at)["layout"]["yaxis"]["ticktext"][1:]]
+            assert all(drops)
+
+    def test_only_the_options_that_matter_are_shown(self, rich: OpenPage) -> None:
+        at = put(rich(PAGE), **{CHOSEN: ["worst-case"]})
+        there = {element.key for kind in (at.selectbox, at.slider, at.select_slider) for element in kind}
+        assert not there & {"candidate_target", "candidate_weight", "candidate_delta", "candidate_share"}
+        put(at, **{CHOSEN: ["mixed", "skip-proximal"]})
+        there = {element.key for kind in (at.selectbox, at.slider, at.select_slider) for element in kind}
+        assert {"candidate_target", "candidate_weight", "candidate_delta"} <= there
+        put(at, candidate_strategy="minimum-gap")
+        assert at.slider(key="candidate_gap").value == 1
+
+    def test_criteria_that_cannot_be_used_say_why(self, stocked: OpenPage) -> None:
+        at = stocked(PAGE)
+        assert "3 of 18 criteria cannot be used here, and why" in [box.label for box in at.expander]
+        said = words(at).replace("\\", "")
+        assert "with attention maps" in said
+        assert "needs measured damage" in said
+
+    def test_a_criterion_that_cannot_be_used_on_another_recording_is_taken_out_of_the_choice(
+        self, rich: OpenPage
+    ) -> None:
+        at = put(rich(PAGE), **{CHOSEN: list(CRITERIA)})
+        plain = next(item for item in workspace().items("recordings") if item.name == "a recording")
+        at.session_state["chosen:recordings"] = plain.id
+        ran(at)
+        assert "important-tokens" not in at.session_state[CHOSEN]
+        assert not at.error
+
+    def test_a_budget_that_cannot_be_met_is_one_message(self, rich: OpenPage) -> None:
+        at = put(rich(PAGE), candidate_strategy="minimum-gap", candidate_gap=8, candidate_budget=12)
+        assert len(at.warning) == 1
+        assert "Lower the budget or the gap" in at.warning[0].value.replace("\\", "")
+
+    def test_protected_layers_are_candidates_only_when_they_may_go(self, rich: OpenPage) -> None:
+        at = put(rich(PAGE), candidate_strategy="last-n", candidate_budget=1)
+        assert at.session_state["mask_candidates"]["Last layers"].dropped == (14,)
+        put(at, mask_unprotect=True)
+        assert at.session_state["mask_candidates"]["Last layers"].dropped == (15,)
+
+    def test_how_sure_a_mask_is_is_said_on_demand(self, rich: OpenPage) -> None:
+        at = put(rich(PAGE), candidate_strategy="angular-block", candidate_budget=4)
+        assert "of the draws" not in words(at)
+        at.selectbox(key="candidate_sure").select("angular-block")
+        assert "of the draws of your 6 prompts" in words(ran(at)).replace("\\", "")
+        put(at, candidate_strategy="first-k", **{CHOSEN: ["random", "mixed"]})
+        at.selectbox(key="candidate_sure").select("random")
+        assert "cannot be drawn again" in words(ran(at)).replace("\\", "")
+
+    def test_a_budget_in_time_is_measured_first(self, rich: OpenPage) -> None:
+        at = put(rich(PAGE), candidate_unit="latency")
+        assert "load it on the Model page" in words(at)
+        assert not at.session_state["mask_candidates"]
+        load_bundled(rich)
+        press(put(rich(PAGE), candidate_unit="latency"), "Measure latency")
+        finish("latency")
+        at = put(rich(PAGE), candidate_unit="latency")
+        assert "A forward pass takes" in words(at)
+        assert at.session_state["mask_candidates"]["Block influence"].provenance["budget"]["of"] == "latency"
+
+    def test_parameters_that_are_not_known_say_so(self, rich: OpenPage, loaded: LoadedModel, few: PromptSet) -> None:
+        import dataclasses
+
+        old = record(loaded, few)
+        model = dataclasses.replace(old.model, layer_parameters=(), n_parameters=0)
+        keep_recording(workspace(), dataclasses.replace(old, model=model), "old")
+        at = put(rich(PAGE), candidate_unit="parameters")
+        assert "Record again" in words(at)
+        assert not at.error
+
+
+class TestScores:
+    @pytest.mark.parametrize("criterion", CRITERIA)
+    def test_every_criterion_is_drawn_with_formula_source_and_what_the_prompts_tell(
+        self, rich: OpenPage, criterion: str
+    ) -> None:
+        at = open_tab(put(rich(PAGE), score_criterion=criterion), "Scores")
+        said = words(at).replace("\\", "").replace("\u2060", "")
+        assert CRITERIA[criterion].formula in said
+        assert CRITERIA[criterion].source in said
+        drawn = "cannot be drawn again" in said
+        assert drawn == (criterion in ("random", "cross-modal-pooled"))
+        assert drawn or "your 6 prompts" in said
+        assert len(at.get("plotly_chart")) == (2 if drawn else 3)
+        assert not at.error
+
+    def test_the_criterions_own_option_changes_the_scores(self, rich: OpenPage) -> None:
+        at = open_tab(put(rich(PAGE), score_criterion="skip-proximal"), "Scores")
+        before = chart(at, 1)["data"]
+        at.select_slider(key="candidate_delta").set_value(0.2)
+        assert chart(ran(at), 1)["data"] != before
+
+    def test_a_criterion_without_what_it_needs_says_so(self, stocked: OpenPage) -> None:
+        at = open_tab(put(stocked(PAGE), score_criterion="important-tokens"), "Scores")
+        assert "attention maps" in at.info[0].value
+        assert not at.error
+
+
+class TestAgreement:
+    @pytest.mark.parametrize(("between", "size"), [("criteria", 18), ("domains", 2), ("token groups", 5)])
+    def test_each_kind_is_a_square_of_numbers_with_downloads(self, rich: OpenPage, between: str, size: int) -> None:
+        at = open_tab(put(rich(PAGE), agreement_between=between, **{CHOSEN: list(CRITERIA)}), "Agreement")
+        assert len(chart(at)["layout"]["yaxis"]["ticktext"]) == size
+        assert "Kendall" in words(at)
+        assert "Most alike" in words(at)
+        assert {button.label for button in at.get("download_button")} >= {"CSV", "Parquet"}
+
+    def test_one_criterion_has_nothing_to_compare_with(self, rich: OpenPage) -> None:
+        at = open_tab(put(rich(PAGE), **{CHOSEN: ["mixed"]}), "Agreement")
+        assert "It takes two rankings" in at.info[0].value
+
+
+class TestDamage:
+    def test_where_cosine_misleads_is_said_in_words_with_every_layer_drawn(self, rich: OpenPage) -> None:
+        at = open_tab(rich(PAGE), "Against damage")
+        said = words(at).replace("\\", "")
+        assert "Over 16 layers cosine and measured damage (KL to the dense model)" in said
+        points = [text for trace in chart(at)["data"] for text in trace["text"]]
+        assert len(points) == 16
+        at.segmented_control(key="damage_by").set_value("damage_nll")
+        assert "measured damage (answer NLL)" in words(ran(at)).replace("\\", "")
+        at.selectbox(key="damage_target").select("math")
+        assert not ran(at).error
+
+    def test_without_model_or_prompts_the_page_says_what_is_missing(self, stocked: OpenPage) -> None:
+        at = open_tab(stocked(PAGE), "Against damage")
+        assert "load it on the Model page" in at.info[0].value
+        for item in workspace().items("prompts"):
+            workspace().delete(item)
+        assert "add them on the Prompts page" in ran(at).info[0].value
+
+    def test_damage_is_measured_in_a_job_and_then_drawn(self, stocked: OpenPage) -> None:
+        load_bundled(stocked)
+        at = open_tab(stocked(PAGE), "Against damage")
+        assert "16 of 16 layers, each left out alone on 6 prompts: 96 answers" in words(at).replace("\\", "")
+        press(at, "Measure damage")
+        finish("damage")
+        wait_for(at, "Over 16 layers")
+        assert not [button for button in at.button if button.label == "Measure damage"]
+        assert "Measured damage, KL" in open_tab(at, "Candidates").multiselect[0].options
+
+    def test_greedy_runs_as_a_job_and_saves_its_mask(self, stocked: OpenPage) -> None:
+        load_bundled(stocked)
+        at = put(stocked(PAGE), candidate_strategy="greedy", candidate_budget=2)
+        press(at, "Prune greedily")
+        finish("greedy")
+        wait_for(at, "The greedy mask is saved")
+        item = workspace().items("masks")[0]
+        mask = open_item(item)
+        assert mask.budget == 2
+        assert mask.provenance["strategy"] == "greedy"
+        assert [option for option in at.selectbox(key="start_from").options if "greedy on a few, 2 layers" in option]
+
+
+class TestSkipIt:
+    def test_thresholds_select_layers_and_the_bands_are_said_in_words(self, rich: OpenPage) -> None:
+        at = open_tab(rich(PAGE), "Skip-It")
+        put(at, skip_epsilon=1.0, skip_eta=1.0, skip_tau=1.0)
+        assert "Selected: 16 of 16 layers" in words(at)
+        assert "vision tokens could enter behind layer 15" in words(at)
+        put(at, skip_epsilon=0.0)
+        assert "No layer is selected" in words(at)
+        for rule in ("either", "geometric", "proximal"):
+            assert not put(at, skip_rule=rule).error
+
+    def test_without_attention_maps_the_page_says_how_to_get_them(self, stocked: OpenPage) -> None:
+        at = open_tab(stocked(PAGE), "Skip-It")
+        assert "record with attention maps" in words(at)
+        assert len([trace for trace in chart(at)["data"] if "threshold" in trace["name"]]) == 2
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of numpy, in transformers
+def test_all_criteria_run_on_a_model_of_another_family(open_page: OpenPage, tmp_path: Path) -> None:
+    other, asked = load_model(save_outside_model("smolvlm", tmp_path / "smolvlm")), outside_prompts()
+    open_page("app.py")
+    keep_prompts(workspace(), asked, "four")
+    keep_recording(workspace(), record(other, asked, attention=True), "smolvlm")
+    at = press(put(open_page(PAGE), candidate_budget=1), "All criteria")
+    assert len(strips(at)) == len(CRITERIA) - 2
+    assert not at.warning
+    for criterion, row in CRITERIA.items():
+        if row.needs != "damage":
+            open_tab(put(at, score_criterion=criterion), "Scores")
+            assert not at.error
+            assert not [info for info in at.info if "needs" in info.value]
+    for tab in TABS:
+        assert not open_tab(at, tab).error
+
+
+def test_no_tab_brings_the_model_into_memory(rich: OpenPage) -> None:
+    at = rich(PAGE)
+    for tab in TABS:
+        open_tab(at, tab)
+    assert model_slot().info is None
