@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from vlm_analysis.errors import StrataError
@@ -14,9 +15,9 @@ from vlm_analysis.recording import Recording
 from vlm_analysis.ui.asking import Ranked, ask_options, choose_criteria, taken
 from vlm_analysis.ui.budget import Budget, ask_budget
 from vlm_analysis.ui.damageview import greedy_form
-from vlm_analysis.ui.downloads import PICTURE
+from vlm_analysis.ui.downloads import PICTURE, offer_table
 from vlm_analysis.ui.editor import CANDIDATES
-from vlm_analysis.ui.text import GROUP_HELP, escaped
+from vlm_analysis.ui.text import GROUP_HELP, escaped, layer_list
 
 N_RANDOM = 5
 NEEDS = {
@@ -59,6 +60,7 @@ def candidates(ranked: Ranked) -> dict[str, PruneMask]:
     st.session_state[CANDIDATES] = made
     if made:
         _strips(made, ranked.recording, ranked.staying)
+        _numbers(made)
         _how_sure(ranked, strategy, budget, criteria, asked, options)
     return made
 
@@ -125,6 +127,13 @@ def _strips(made: dict[str, PruneMask], recording: Recording, staying: dict[str,
 
     rows = [("in the editor", tuple(st.session_state.mask)), *((name, mask.dropped) for name, mask in made.items())]
     st.plotly_chart(mask_strips(rows, recording.n_layers, **staying), key="candidate-strips", config=PICTURE)
+
+
+def _numbers(made: dict[str, PruneMask]) -> None:
+    """Draw the candidates as a table with its downloads."""
+    rows = [(name, mask.budget, layer_list(mask.dropped), mask.provenance["strategy"]) for name, mask in made.items()]
+    with st.expander("Numbers"):
+        offer_table(pd.DataFrame(rows, columns=["candidate", "n_dropped", "dropped", "strategy"]), "candidates")
 
 
 def _how_sure(
