@@ -19,6 +19,7 @@ from vlm_analysis.evaluation import Evaluation
 from vlm_analysis.masks import STRATEGIES, PruneMask
 from vlm_analysis.models import LoadedModel, load_model
 from vlm_analysis.prompts import PromptSet
+from vlm_analysis.prune import prune
 from vlm_analysis.rank import CRITERIA
 from vlm_analysis.record import record
 from vlm_analysis.recording import Recording
@@ -303,3 +304,23 @@ def test_no_tab_brings_the_model_into_memory(rich: OpenPage) -> None:
     for tab in TABS:
         open_tab(at, tab)
     assert model_slot().info is None
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_tiny_models_of_one_domain_are_drawn_or_refused_in_words(
+    open_page: OpenPage, loaded: LoadedModel, few: PromptSet, n_layers: int
+) -> None:
+    left = PruneMask(16, range(n_layers - 1, 15)) if n_layers > 1 else PruneMask(16, range(1, 16))
+    small = LoadedModel(prune(loaded.model, left), loaded.processor, "small", "made here")
+    open_page("app.py")
+    keep_recording(workspace(), record(small, few[:1]), "small")
+    at = open_page(PAGE)
+    for unit in ("ratio", "parameters", "latency", "layers"):
+        assert not put(at, candidate_unit=unit).error
+    for strategy in STRATEGIES:
+        assert not put(at, candidate_strategy=strategy).error
+    put(at, mask_unprotect=True)
+    for criterion in CRITERIA:
+        assert not open_tab(put(at, score_criterion=criterion), "Scores").error
+    for tab in TABS:
+        assert not open_tab(at, tab).error
