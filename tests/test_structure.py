@@ -20,7 +20,7 @@ RANKS = tuple(
         "images archives prompt_sources prompts measures model_info token_maps recording row_store jobs workspace figures report",
         "rank masks dialects tables evaluation card story stored",
         "checkpoint_files memory sources fit layer_config layers processors models inputs streams attention similarity record prune "
-        "latency evaluate reload proof export",
+        "latency evaluate sweep reload proof export",
         "pipeline pocket",
         "ui",
     )

@@ -6,7 +6,7 @@ positions (the end token included) is the answer's token; so no text needs to be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ def evaluate(
         PromptError: a prompt that this model cannot be asked.
     """
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
-    _check_reference(reference, loaded, prompt_set)
+    check_reference(reference, loaded, prompt_set)
     work = prepare(loaded, prompt_set, reference, on_progress=on_progress)
     mask = mask or PruneMask(loaded.n_layers)
     dense = reference.dense_log_probs if reference else None
@@ -116,24 +116,37 @@ def evaluate_prepared(
         dense = scored
     elif dense is None:
         dense = dense_log_probs(work, batch_size=batch_size, on_progress=on_progress)
+    scores = {
+        index: answer_scores(scored[index], dense[index], answer.ids) for index, answer in enumerate(work.answers)
+    }
+    small = sum(array.nbytes for array in scored) <= MAX_REFERENCE_BYTES
+    return evaluation_of(work, mask, scores, scored if is_dense and small else None)
+
+
+def evaluation_of(
+    work: Prepared,
+    mask: PruneMask,
+    scores: Mapping[int, dict[str, Any]],
+    dense_log_probs: tuple[np.ndarray, ...] | None = None,
+) -> Evaluation:
+    """Return the Evaluation of a mask from the scores of its prompts by their place (see `answer_scores`)."""
     rows = [
         {
-            "id": prompt.id,
-            "domain": prompt.domain,
-            **answer_scores(scored[index], dense[index], answer.ids),
-            "answer": answer.text,
-            "answer_source": answer.source,
-            "answer_ids": list(answer.ids),
+            "id": work.prompts[index].id,
+            "domain": work.prompts[index].domain,
+            **scores[index],
+            "answer": work.answers[index].text,
+            "answer_source": work.answers[index].source,
+            "answer_ids": list(work.answers[index].ids),
         }
-        for index, (prompt, answer) in enumerate(zip(work.prompts, work.answers, strict=True))
+        for index in sorted(scores)
     ]
-    small = sum(array.nbytes for array in scored) <= MAX_REFERENCE_BYTES
     return Evaluation(
         mask=mask,
         model=work.loaded.info,
         prompts=work.prompts.fingerprint,
         by_prompt=pd.DataFrame(rows, columns=list(COLUMNS)),
-        dense_log_probs=scored if is_dense and small else None,
+        dense_log_probs=dense_log_probs,
     )
 
 
@@ -169,7 +182,8 @@ def answer_scores(scored: np.ndarray, dense: np.ndarray, answer_ids: Sequence[in
     }
 
 
-def _check_reference(reference: Evaluation | None, loaded: LoadedModel, prompts: PromptSet) -> None:
+def check_reference(reference: Evaluation | None, loaded: LoadedModel, prompts: PromptSet) -> None:
+    """Raise EvaluationError unless the reference is None or the dense evaluation of this model on these prompts."""
     if reference is None:
         return
     if not reference.is_dense:

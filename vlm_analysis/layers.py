@@ -116,6 +116,13 @@ def cross_attention_layers(model: nn.Module) -> list[int]:
     return sorted(getattr(text_config(model), "cross_attention_layers", None) or ())
 
 
+def first_beside_stream(model: nn.Module) -> int:
+    """Return the first layer that hands later ones something beside the stream (keys and values, chosen tokens); all layers where
+    none does."""
+    layers, text = find_decoder_layers(model), text_config(model)
+    return min([*_kv_stores(text, layers), *_indexers(text, layers), len(layers)])
+
+
 def _kv_stores(text: Any, layers: nn.ModuleList) -> dict[int, str]:
     reason = "KV store: later layers have no keys and values of their own and reuse this one's"
     modes = getattr(text, "kv_sharing_modes", None) or ()

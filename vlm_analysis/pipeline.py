@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import pandas as pd
 
 from vlm_analysis.errors import MaskError
@@ -17,6 +15,7 @@ from vlm_analysis.rank import LayerScores, score_layers
 from vlm_analysis.record import record
 from vlm_analysis.recording import Recording
 from vlm_analysis.story import CURVE_COLUMNS, EXAMPLE_COLUMNS, RANDOM, Story
+from vlm_analysis.sweep import sweep_prepared
 
 RANDOM_DRAWS = 3
 SHOWN_RATIO = 0.2
@@ -61,12 +60,14 @@ def compare(loaded: LoadedModel, prompts: PromptSet, *, on_progress: Progress | 
         for draw, scores in enumerate(draws)
         for budget in budgets
     }
-    evaluations = _evaluate_all(
-        work,
-        list(masks.values()),
-        dense,
-        lambda done: report(2 * len(prompts) + done, total, f"pruned model {done} of {len(masks)}"),
-    )
+    different = list(dict.fromkeys(masks.values()))
+
+    def sweep_progress(done: int, of: int, message: str) -> None:
+        share = len(masks) * done // of if of else 0
+        report(2 * len(prompts) + share, total, f"pruned model {min(share + 1, len(masks))} of {len(masks)}")
+
+    swept = sweep_prepared(work, different, dense.dense_log_probs, batch_size=BATCH, on_progress=sweep_progress)
+    evaluations = dict(zip(different, swept, strict=True))
     curve = _curve(dense, masks, evaluations)
     shown = max(1, int(SHOWN_RATIO * loaded.n_layers))
     at_shown = {
@@ -92,22 +93,6 @@ def _rankings(recording: Recording) -> dict[str, list[LayerScores]]:
 def _mask(scores: LayerScores, budget: int, loaded: LoadedModel) -> PruneMask:
     mask = make_mask(scores, "first-k", budget, protected=loaded.protected_layers, locked=loaded.locked_layers)
     return PruneMask(mask.n_layers, mask.dropped, name=mask.name, model=loaded.info, provenance=mask.provenance)
-
-
-def _evaluate_all(
-    work: Prepared, masks: Sequence[PruneMask], dense: Evaluation, on_done: Callable[[int], None]
-) -> dict[PruneMask, Evaluation]:
-    """Return the evaluation of each different mask; the same layers chosen twice are evaluated once."""
-    found: dict[PruneMask, Evaluation] = {}
-    for done, mask in enumerate(masks):
-
-        def still(of_prompts: int, prompts: int, message: str, done: int = done) -> None:
-            on_done(done)  # also between the batches of one mask, so that cancelling never waits for a whole one
-
-        still(0, 0, "")
-        if mask not in found:
-            found[mask] = evaluate_prepared(work, mask, dense.dense_log_probs, batch_size=BATCH, on_progress=still)
-    return found
 
 
 def _curve(

@@ -69,6 +69,15 @@ def prune(model: M, mask: PruneMask) -> M:
     return view
 
 
+def why_not(model: nn.Module, mask: PruneMask) -> str:
+    """Return why a mask cannot be applied to a model, "" where it can."""
+    try:
+        prune(model, mask)
+    except MaskError as error:
+        return str(error)
+    return ""
+
+
 def _check(model: nn.Module, mask: PruneMask, n_layers: int) -> None:
     if mask.n_layers != n_layers:
         raise MaskError(

@@ -13,6 +13,7 @@ import pytest
 from browser import go, idle
 from outside import save_outside_model
 from PIL import Image
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.e2e
 
@@ -65,8 +66,8 @@ def test_an_outside_model_is_recorded_masked_pruned_exported_and_loaded_again(ne
     page.get_by_text(re.compile("In use now")).first.wait_for()
     go(page, "Similarity")
     page.get_by_role("button", name="Record", exact=True).click()
-    page.get_by_text("my-smolvlm on mine").first.wait_for()
-    page.get_by_role("tab", name="Numbers").wait_for()
+    expect(page.get_by_label("Recording", exact=True)).to_have_value(re.compile("^my-smolvlm on mine"), timeout=60_000)
+    idle(page)
     go(page, "Masks")
     page.get_by_text("0 of 6 layers dropped").wait_for()
     for layer in (2, 4):

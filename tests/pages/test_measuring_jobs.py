@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from acting import OpenPage, load_bundled
 
+import vlm_analysis.ui.work
 from vlm_analysis.evaluate import evaluate
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.models import LoadedModel
@@ -35,12 +36,14 @@ def test_damage_of_each_layer_is_measured_kept_and_ranks_layers(
     assert not workspace().items("evaluations")[0].name.startswith("each layer")
 
 
-def test_a_cancelled_measurement_goes_on_where_it_stopped(stocked: OpenPage) -> None:
+def test_a_cancelled_measurement_goes_on_where_it_stopped(stocked: OpenPage, monkeypatch: pytest.MonkeyPatch) -> None:
     load_bundled(stocked)
     (prompts,) = workspace().items("prompts")
 
+    monkeypatch.setattr(vlm_analysis.ui.work, "SWEEP_MASKS", 5)
+
     def stop(done: int, total: int, message: str) -> None:
-        if done == 5 and total == 16:
+        if done > 6 and total == 17:
             raise Cancelled
 
     with pytest.raises(Cancelled):

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 LEAVE_ONE_OUT = "leave-one-out"
 SWEEP_BATCH = 32
+SWEEP_MASKS = 64  # masks of one sweep: what a kill can lose
 Work = Callable[[Progress], Any]
 
 
@@ -157,13 +158,15 @@ def damage_work(prompts: Item) -> Work:
     folder = unfinished_folder(shelf, model, prompts, {"sweep": LEAVE_ONE_OUT})
 
     def work(progress: Progress) -> int:
-        measured = _measurer(slot, shelf, slot.expected(model), prompts, folder, progress)
-        n_layers, locked = slot.loaded.n_layers, slot.loaded.locked_layers
-        found = measured([PruneMask(n_layers, (layer,)) for layer in range(n_layers) if layer not in locked])
-        name = f"each layer left out on {prompts.name}"
-        keep_sweep(shelf, [measured([PruneMask(n_layers)])[0], *found], name, sweep=LEAVE_ONE_OUT)
+        from vlm_analysis.prune import why_not
+
+        loaded = slot.expected(model)
+        measured = _measurer(slot, shelf, loaded, prompts, folder, progress)
+        masks = [PruneMask(loaded.n_layers, (layer,)) for layer in range(loaded.n_layers)]
+        found = measured([PruneMask(loaded.n_layers), *(mask for mask in masks if not why_not(loaded.model, mask))])
+        keep_sweep(shelf, found, f"each layer left out on {prompts.name}", sweep=LEAVE_ONE_OUT)
         shutil.rmtree(folder, ignore_errors=True)
-        return len(found)
+        return len(found) - 1
 
     return work
 
@@ -209,40 +212,35 @@ def greedy_work(prompts: Item, budget: int, score: str, target: str | None, unpr
 def _measurer(
     slot: ModelSlot, shelf: Workspace, loaded: LoadedModel, prompts: Item, folder: Path, progress: Progress
 ) -> Callable[[Sequence[PruneMask]], list[Evaluation]]:
-    """Return what evaluates masks on the prompts: inputs are prepared once, and each evaluation is kept in `folder` as it comes."""
-    from vlm_analysis.evaluate import evaluate_prepared, prepare
+    """Return what evaluates masks on the prompts: inputs are prepared once, and evaluations are kept in `folder` as they come."""
+    from vlm_analysis.evaluate import prepare
+    from vlm_analysis.sweep import sweep_prepared
 
     prompt_set = open_item(prompts)
     dense = dense_evaluation(slot, shelf, prompt_set, prompts.name, progress)
     ready = prepare(loaded, prompt_set, dense, on_progress=lambda *_: progress(0, 1, "preparing the prompts"))
 
+    def place(mask: PruneMask) -> Path:
+        return folder / f"{'-'.join(map(str, mask.dropped)) or 'dense'}.json"
+
     def measured(masks: Sequence[PruneMask]) -> list[Evaluation]:
-        found = []
-        for done, mask in enumerate(masks):
-            progress(done, len(masks), f"mask {done + 1} of {len(masks)}")
-            path = folder / f"{'-'.join(map(str, mask.dropped)) or 'dense'}.json"
-            if not mask.budget:
-                evaluation = dense
-            elif path.exists():
-                evaluation = open_evaluation(path)
-            else:
-                evaluation = evaluate_prepared(
-                    ready,
-                    mask,
-                    dense.dense_log_probs,
-                    batch_size=SWEEP_BATCH,
-                    on_progress=partial(_still, progress, done, len(masks)),
-                )
-                save_evaluation(evaluation, path)
-            found.append(evaluation)
-        return found
+        missing = [mask for mask in masks if mask.budget and not place(mask).exists()]
+        for first in range(0, len(missing), SWEEP_MASKS):
+            part = missing[first : first + SWEEP_MASKS]
+            told = partial(_of_all, progress, len(masks) - len(missing) + first, len(part), len(masks))
+            for evaluation in sweep_prepared(
+                ready, part, dense.dense_log_probs, batch_size=SWEEP_BATCH, on_progress=told
+            ):
+                save_evaluation(evaluation, place(evaluation.mask))
+        return [open_evaluation(place(mask)) if mask.budget else dense for mask in masks]
 
     return measured
 
 
-def _still(progress: Progress, done: int, total: int, *_: object) -> None:
-    """Say where a sweep stands while one of its masks is evaluated, so that cancelling never waits for a whole one."""
-    progress(done, total, f"mask {done + 1} of {total}")
+def _of_all(progress: Progress, before: int, part: int, total: int, done: int, of: int, message: str) -> None:
+    """Report masks of a whole measurement from the progress of one of its parts."""
+    now = min(total, before + (part * done // of if of else 0))
+    progress(now, total, f"mask {min(now + 1, total)} of {total}")
 
 
 def latency_work(prompts: Item) -> Work:

@@ -1,0 +1,216 @@
+"""Sweep: every number is that of evaluating each mask alone, and most of the work is done once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import same_weights, weights_of
+from outside import save_outside_model
+from test_outside_models import prompts as outside_prompts
+
+from vlm_analysis.errors import EvaluationError, MaskError
+from vlm_analysis.evaluate import evaluate, prepare
+from vlm_analysis.evaluation import Evaluation
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.models import LoadedModel, load_model
+from vlm_analysis.progress import Cancelled
+from vlm_analysis.prompts import Prompt, PromptSet
+from vlm_analysis.prune import why_not
+from vlm_analysis.sweep import SharedRunner, sweep
+
+KINDS = [
+    "chameleon",
+    "gemma3",
+    "gemma4",
+    "glm_ocr",
+    "glm5_next",
+    "idefics3",
+    "internvl",
+    "llava_onevision",
+    "minicpmv4_6",
+    "mllama",
+    "ovis2",
+    "qwen2_5_vl",
+    "qwen3_5",
+    "qwen3_vl",
+    "smolvlm",
+]
+
+
+def one_by_one(loaded: LoadedModel, prompts: Any, masks: list[PruneMask], **how: Any) -> list[Evaluation]:
+    dense = evaluate(loaded, prompts, **how)
+    return [evaluate(loaded, prompts, mask, reference=dense, **how) for mask in masks]
+
+
+def assert_equal(found: list[Evaluation], wanted: list[Evaluation]) -> None:
+    assert [one.mask for one in found] == [one.mask for one in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        pd.testing.assert_frame_equal(one.by_prompt, other.by_prompt, check_exact=True)
+
+
+def leave_one_out(loaded: LoadedModel) -> list[PruneMask]:
+    return can_go(loaded, [PruneMask(loaded.n_layers, (layer,)) for layer in range(loaded.n_layers)])
+
+
+def can_go(loaded: LoadedModel, masks: list[PruneMask]) -> list[PruneMask]:
+    return [mask for mask in masks if not why_not(loaded.model, mask)]
+
+
+class TestEqualToTheLastBit:
+    @pytest.mark.parametrize("batch_size", [1, 4])
+    def test_each_layer_left_out_on_the_bundled_model(
+        self, loaded: LoadedModel, few: PromptSet, batch_size: int
+    ) -> None:
+        masks = leave_one_out(loaded)
+        found = list(sweep(loaded, few, masks, batch_size=batch_size))
+        assert_equal(found, one_by_one(loaded, few, masks, batch_size=batch_size))
+
+    @settings(max_examples=12, deadline=None)
+    @given(st.lists(st.sets(st.integers(0, 15), max_size=9), min_size=1, max_size=8))
+    def test_any_masks_in_any_order_equal_ones_too(
+        self, loaded: LoadedModel, few: PromptSet, dropped: list[set[int]]
+    ) -> None:
+        masks = [PruneMask(16, tuple(layers)) for layers in dropped]
+        found = list(sweep(loaded, few[2:4], masks, batch_size=1))
+        assert_equal(found, one_by_one(loaded, few[2:4], masks, batch_size=1))
+
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of numpy, on transformers' ways
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_on_other_architectures(self, kind: str, tmp_path: Path) -> None:
+        loaded = load_model(save_outside_model(kind, tmp_path / kind))
+        free = [mask.dropped[0] for mask in leave_one_out(loaded)]
+        rng = np.random.default_rng(0)
+        drawn = [tuple(rng.choice(free[1:], 2, replace=False).tolist()) for _ in range(4)] if len(free) > 3 else []
+        masks = leave_one_out(loaded) + can_go(loaded, [PruneMask(loaded.n_layers, layers) for layers in drawn])
+        prompts = outside_prompts()[:2]
+        assert_equal(
+            list(sweep(loaded, prompts, masks, batch_size=1)), one_by_one(loaded, prompts, masks, batch_size=1)
+        )
+
+    @pytest.mark.parametrize("max_bytes", [0, 1, 20_000, 50_000])
+    def test_with_little_memory_more_is_computed_again(
+        self, loaded: LoadedModel, few: PromptSet, max_bytes: int
+    ) -> None:
+        masks = leave_one_out(loaded)
+        found = list(sweep(loaded, few[:2], masks, batch_size=1, max_bytes=max_bytes))
+        assert_equal(found, one_by_one(loaded, few[:2], masks, batch_size=1))
+
+    def test_prompts_without_answers_are_scored_on_the_dense_response(
+        self, loaded: LoadedModel, few: PromptSet
+    ) -> None:
+        bare = PromptSet(Prompt(p.images, p.question, p.domain, p.id) for p in few[:3])
+        masks = leave_one_out(loaded)[4:7]
+        assert_equal(list(sweep(loaded, bare, masks)), one_by_one(loaded, bare, masks))
+
+
+class TestWhatIsShared:
+    def runner(
+        self, loaded: LoadedModel, few: PromptSet, masks: list[PruneMask], max_bytes: int = 1 << 30
+    ) -> SharedRunner:
+        plan = [PruneMask(16)] + [mask for _, mask in sorted({mask.kept: mask for mask in masks}.items())]
+        runner = SharedRunner(loaded, plan, max_bytes)
+        list(runner.run([prepare(loaded, few[:1]).encoded[0]]))
+        return runner
+
+    def test_leaving_out_each_layer_runs_half_of_the_layers(self, loaded: LoadedModel, few: PromptSet) -> None:
+        runner = self.runner(loaded, few, leave_one_out(loaded))
+        assert runner.layers_counted == 16 + 16 * 15
+        assert runner.layers_run == 16 + sum(15 - layer for layer in range(16))  # what lies behind the layer left out
+
+    def test_no_layer_is_run_twice_on_the_same_start(self, loaded: LoadedModel, few: PromptSet) -> None:
+        rng = np.random.default_rng(3)
+        masks = [PruneMask(16, tuple(rng.choice(range(1, 15), size, replace=False))) for size in (1, 2, 3, 4, 5) * 6]
+        runner = self.runner(loaded, few, masks)
+        starts = {mask.kept[:length] for mask in [PruneMask(16), *masks] for length in range(1, len(mask.kept) + 1)}
+        assert runner.layers_run == len(starts)  # the nodes of the trie of kept layers
+
+    def test_without_memory_every_mask_runs_alone(self, loaded: LoadedModel, few: PromptSet) -> None:
+        runner = self.runner(loaded, few, leave_one_out(loaded), max_bytes=0)
+        assert runner.layers_run == runner.layers_counted
+
+    def test_the_vision_tower_runs_once_a_batch(self, loaded: LoadedModel, few: PromptSet) -> None:
+        calls: list[int] = []
+        handle = loaded.model.model.visual.register_forward_hook(lambda *_: calls.append(1))
+        try:
+            list(sweep(loaded, few, leave_one_out(loaded), batch_size=3))
+        finally:
+            handle.remove()
+        assert len(calls) == 2
+
+    def test_a_model_that_hands_on_state_beside_the_stream_is_not_fooled(
+        self, loaded: LoadedModel, few: PromptSet
+    ) -> None:
+        from oracles import changed_copy, qwen_layers
+
+        odd = changed_copy(loaded)
+        memory: list[torch.Tensor] = []
+        layers = qwen_layers(odd.model)
+
+        class Lender(torch.nn.Module):
+            def __init__(self, inner: torch.nn.Module) -> None:
+                super().__init__()
+                self.inner = inner
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                memory[:] = [x.mean()]
+                return self.inner(x)
+
+        class Borrower(Lender):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.inner(x) * (1 + memory[0])
+
+        layers[3].mlp, layers[9].mlp = Lender(layers[3].mlp), Borrower(layers[9].mlp)
+        memory[:] = [torch.tensor(0.5)]
+        masks = [PruneMask(16, (layer,)) for layer in (5, 7, 12)]
+        found = [one.by_prompt["answer_nll"].tolist() for one in sweep(odd, few[:2], masks, batch_size=1)]
+        wanted = [one.by_prompt["answer_nll"].tolist() for one in one_by_one(odd, few[:2], masks, batch_size=1)]
+        assert found == wanted
+
+
+class TestManners:
+    def test_evaluations_come_in_the_order_of_the_masks_and_partial_ones_before(
+        self, loaded: LoadedModel, few: PromptSet
+    ) -> None:
+        masks = [PruneMask(16, layers) for layers in ((9,), (3, 4), (9,), ())]
+        seen: list[tuple[int, int]] = []
+        found = list(
+            sweep(loaded, few, masks, batch_size=2, on_partial=lambda n, one: seen.append((n, len(one.by_prompt))))
+        )
+        assert [one.mask.dropped for one in found] == [(9,), (3, 4), (9,), ()]
+        assert found[3].by_domain["kl_to_dense"].tolist() == [0, 0]
+        assert seen[:4] == [(0, 2), (1, 2), (2, 2), (3, 2)]
+        assert seen[-1] == (3, 6)
+
+    def test_a_reference_spares_the_dense_model_and_gives_the_same(self, loaded: LoadedModel, few: PromptSet) -> None:
+        dense = evaluate(loaded, few)
+        masks = leave_one_out(loaded)[5:8]
+        with_reference = list(sweep(loaded, few, masks, reference=dense))
+        assert_equal(with_reference, list(sweep(loaded, few, masks)))
+
+    def test_a_mask_of_another_model_a_stranger_s_reference_and_no_masks(
+        self, loaded: LoadedModel, few: PromptSet
+    ) -> None:
+        with pytest.raises(MaskError):
+            list(sweep(loaded, few, [PruneMask(12, (3,))]))
+        with pytest.raises(EvaluationError):
+            list(sweep(loaded, few, [PruneMask(16, (3,))], reference=evaluate(loaded, few[:2])))
+        assert list(sweep(loaded, few, [])) == []
+
+    def test_cancelling_leaves_the_dense_model_as_it_was(self, loaded: LoadedModel, few: PromptSet) -> None:
+        before = weights_of(loaded.model)
+
+        def stop(done: int, total: int, message: str) -> None:
+            if done == 9:
+                raise Cancelled
+
+        with pytest.raises(Cancelled):
+            list(sweep(loaded, few, leave_one_out(loaded), on_progress=stop))
+        assert same_weights(loaded.model, before)
+        assert "forward" not in vars(loaded.model.model.language_model.layers[3])
