@@ -119,7 +119,14 @@ def greedy_form(ranked: Ranked) -> None:
     st.caption(
         f"Up to {runs} evaluations on {recording.n_prompts} prompts: {runs * recording.n_prompts} answers to score."
     )
-    prompts, missing = prompts_of(recording), missing_to_measure(recording)
+    _start_greedy(ranked, budget, score, target)
+    view = job_panel("greedy")
+    if view is not None and view.status == "done":
+        st.success("The greedy mask is saved: Start from it on the Candidates tab.", icon=":material/check:")
+
+
+def _start_greedy(ranked: Ranked, budget: int, score: str, target: str | None) -> None:
+    prompts, missing = prompts_of(ranked.recording), missing_to_measure(ranked.recording)
     if missing or prompts is None:
         say_missing(missing)
     else:
@@ -129,8 +136,5 @@ def greedy_form(ranked: Ranked) -> None:
             icon=":material/stairs:",
             on_click=start,
             args=("greedy", f"Greedy pruning on {prompts.name}", greedy_work(*asked), prompts.id, *asked[1:]),
-            disabled=budget > free or ((view := current("greedy")) is not None and view.active),
+            disabled=budget > len(ranked.free) or ((view := current("greedy")) is not None and view.active),
         )
-    view = job_panel("greedy")
-    if view is not None and view.status == "done":
-        st.success("The greedy mask is saved: Start from it on the Candidates tab.", icon=":material/check:")
