@@ -14,7 +14,7 @@ import argparse
 import gc
 import itertools
 import os
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -138,16 +138,22 @@ def time_model(name: str, folder: Path) -> None:
 
 
 def peak_memory(name: str, count: int, folder: Path) -> None:
-    """Print the peak memory that recording adds to the loaded model, in a process of its own."""
+    """Print what recording adds to the memory of a process in which the model is loaded and one prompt was recorded."""
     from vlm_analysis.record import record
 
     loaded = load(name, folder)
     prompts = prompts_for(name, 1)
     record(loaded, prompts)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = peak_kib()
     record(loaded, prompts_for(name, count), folder=Path(tempfile.mkdtemp(dir=folder.parent)))
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    after = peak_kib()
     print(f"| {name} | {count} | {before / 1024:,.0f} | {(after - before) / 1024:,.0f} |", flush=True)
+
+
+def peak_kib() -> int:
+    """Return the largest resident size of this process, in KiB; getrusage would count that of the process it was started from."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
 
 
 def main() -> None:
@@ -170,7 +176,7 @@ def main() -> None:
                 time_model(name, folder)
             return
         print(
-            "\n| model | prompts | peak after one prompt, MiB | more at the end, MiB |\n| --- | ---: | ---: | ---: |",
+            "\n| model | prompts | resident before, MiB | peak above it, MiB |\n| --- | ---: | ---: | ---: |",
             flush=True,
         )
         for name in names:
