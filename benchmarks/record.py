@@ -142,11 +142,12 @@ def peak_memory(name: str, count: int, folder: Path) -> None:
     from vlm_analysis.record import record
 
     loaded = load(name, folder)
-    prompts = prompts_for(name, 1)
-    record(loaded, prompts)
+    prompts = prompts_for(name, count)  # their images and hashes are the caller's, so they are there before
+    assert prompts.fingerprint
+    record(loaded, prompts[:1])
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = peak_kib()
-    record(loaded, prompts_for(name, count), folder=Path(tempfile.mkdtemp(dir=folder.parent)))
+    record(loaded, prompts, folder=Path(tempfile.mkdtemp(dir=folder.parent)))
     after = peak_kib()
     print(f"| {name} | {count} | {before / 1024:,.0f} | {(after - before) / 1024:,.0f} |", flush=True)
 

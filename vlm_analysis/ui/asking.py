@@ -61,12 +61,26 @@ class Ranked:
         """Return the layers that may go."""
         return free_layers(self.recording.n_layers, **self.staying)
 
+    @property
+    def key(self) -> str:
+        """Return what its numbers hang on, as text: rankings are kept between script runs by it."""
+        recording, damage = self.recording, self.damage
+        told = "" if damage is None else f"{damage.prompts} {damage.measured.tobytes().hex()}"
+        return (
+            f"{recording.model.fingerprint} {recording.prompts} {recording.settings} {self.group} {told} {self.staying}"
+        )
+
     def reasons(self) -> dict[str, str]:
         """Return every criterion with "" where it can be used, else why not."""
-        return usable_criteria(self.recording, damage=self.damage, token_group=self.group)
+        return _reasons(self.key, self)
 
     def usable(self) -> list[str]:
         return [criterion for criterion, reason in self.reasons().items() if not reason]
+
+
+@st.cache_resource(show_spinner=False, max_entries=32)
+def _reasons(key: str, _ranked: Ranked) -> dict[str, str]:
+    return usable_criteria(_ranked.recording, damage=_ranked.damage, token_group=_ranked.group)
 
 
 def unprotected() -> bool:

@@ -31,6 +31,11 @@ class Budget:
     amount: int | float | Share | None
     costs: np.ndarray | None = None
 
+    @property
+    def key(self) -> str:
+        """Return it as text."""
+        return f"{self.amount!r} {None if self.costs is None else self.costs.tobytes().hex()}"
+
 
 def ask_budget(ranked: Ranked) -> Budget:
     """Draw the unit and its slider; where the costs are not known, say why and how to get them."""

@@ -56,7 +56,10 @@ def candidates(ranked: Ranked) -> dict[str, PruneMask]:
     options = _strategy_options(strategy)
     made: dict[str, PruneMask] = {}
     if budget.amount is not None:
-        made = _make(ranked, strategy, budget, criteria, asked, options)
+        key = repr((ranked.key, strategy, budget.key, criteria, sorted(asked.items()), sorted(options.items())))
+        made, refused = _make(key, ranked, strategy, budget, criteria, asked, options)
+        for reason in dict.fromkeys(reason for _, reason in refused):
+            st.warning(escaped(f"{', '.join(title for title, why in refused if why == reason)}: {reason}"))
     st.session_state[CANDIDATES] = made
     if made:
         _strips(made, ranked.recording, ranked.staying)
@@ -92,10 +95,18 @@ def _strategy_options(strategy: str) -> dict[str, Any]:
     return found
 
 
+@st.cache_resource(show_spinner=False, max_entries=64)
 def _make(
-    ranked: Ranked, strategy: str, budget: Budget, criteria: list[str], asked: dict[str, Any], options: dict[str, Any]
-) -> dict[str, PruneMask]:
-    """Return the masks by their names on screen, and say why one could not be made."""
+    key: str,
+    _ranked: Ranked,
+    strategy: str,
+    _budget: Budget,
+    criteria: list[str],
+    asked: dict[str, Any],
+    options: dict[str, Any],
+) -> tuple[dict[str, PruneMask], list[tuple[str, str]]]:
+    """Return the masks by their names on screen, and why others could not be made; kept between script runs by the key."""
+    ranked, budget = _ranked, _budget
     assert budget.amount is not None
     row, made, refused = STRATEGIES[strategy], {}, []
     kinds: dict[str, Any] = {**ranked.staying, "costs": budget.costs}
@@ -116,9 +127,7 @@ def _make(
                 made[title] = make_mask(None, strategy, budget.amount, n_layers=ranked.recording.n_layers, **kinds)
         except StrataError as error:
             refused.append((title, str(error)))
-    for reason in dict.fromkeys(reason for _, reason in refused):
-        st.warning(escaped(f"{', '.join(title for title, why in refused if why == reason)}: {reason}"))
-    return made
+    return made, refused
 
 
 def _strips(made: dict[str, PruneMask], recording: Recording, staying: dict[str, Any]) -> None:
@@ -180,11 +189,16 @@ def explain_criteria() -> None:
             "x enters layer l, y leaves it, m stands between attention and MLP; z is a score standardised over the layers, "
             "s_d(l) the mean cosine over the prompts of domain d."
         )
-        for row in CRITERIA.values():
-            st.markdown(f"**{escaped(row.title)}** — {escaped(row.source)}")
-            st.text(f"{row.formula}; the {row.drop} go first. Needs {NEEDS[row.needs]}.")
+        rows = [
+            f"**{escaped(row.title)}** — {escaped(row.source)}  \n{escaped(row.formula)}; the {row.drop} go first. "
+            f"Needs {NEEDS[row.needs]}."
+            for row in CRITERIA.values()
+        ]
+        st.markdown("\n\n".join(rows))  # one element: fifty would slow every click on the page
     with st.expander("What the strategies do"):
-        for strategy in STRATEGIES.values():
-            takes = f" Takes {', '.join(strategy.takes)}." if strategy.takes else ""
-            st.markdown(f"**{escaped(strategy.title)}** — {escaped(strategy.source)}")
-            st.text(f"Needs {NEEDS[strategy.needs]}.{takes.replace('_', ' ')}")
+        rows = [
+            f"**{escaped(row.title)}** — {escaped(row.source)}  \nNeeds {NEEDS[row.needs]}."
+            + (f" Takes {', '.join(row.takes).replace('_', ' ')}." if row.takes else "")
+            for row in STRATEGIES.values()
+        ]
+        st.markdown("\n\n".join(rows))
