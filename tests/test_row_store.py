@@ -183,6 +183,14 @@ class TestRecordingInParts:
         with pytest.raises(RecordingError, match="differs in max_vision_tokens"):
             record(load_model(max_vision_tokens=9), few, known=known)
 
+    def test_prompts_known_and_stored_too_are_refused_as_they_would_count_twice(
+        self, loaded: LoadedModel, few: PromptSet, tmp_path: Path
+    ) -> None:
+        known = record(loaded, few[:2])
+        record(loaded, few[1:4], folder=tmp_path)
+        with pytest.raises(RecordingError, match="1 prompts are in the earlier recording"):
+            record(loaded, few, known=known, folder=tmp_path)
+
     def test_a_temporary_folder_goes_with_its_recording(self, loaded: LoadedModel, few: PromptSet) -> None:
         made = record(loaded, few[:1])
         folder = Path(made.rows.base.filename).parent if hasattr(made.rows.base, "filename") else None

@@ -87,6 +87,11 @@ def record(
     place = Path(own.name if own else folder or "")
     try:
         store = RowStore(place, {"model": loaded.fingerprint, "settings": settings}, loaded.n_layers)
+        if known is not None and (twice := len(store.keys & set(known.keys))):
+            raise RecordingError(
+                f"{twice} prompts are in the earlier recording and in {place} too: expected each in one of them, or they would count "
+                "twice. Leave out `known`, or name another folder."
+            )
         if known is not None and token_maps:
             copy_maps(known.maps, place, known.keys)
         there = store.keys | (frozenset(known.keys) if known else frozenset())
