@@ -117,7 +117,8 @@ class SharedRunner:
         self.loaded, self.plan, self.max_bytes = loaded, list(plan), max_bytes
         self.layers_run = self.layers_counted = 0
         self._limit = first_beside_stream(loaded.model)
-        self._tried, self._shares_vision, self._tuples = False, True, False
+        self._tried: set[str] = set()  # what was found to be borne by the model's forward, or not
+        self._shares_vision, self._tuples = True, False
         self._kept: dict[int, torch.Tensor] = {}  # raw output of the layer before each branching place, by that place
         self._vision: dict[str, Any] = {}
 
@@ -131,7 +132,7 @@ class SharedRunner:
             start = max((known for known in self._kept if known <= shared), default=0)
             self._kept = {known: state for known, state in self._kept.items() if known <= shared}
             logits = self._forward(items, mask, start, self._branches(place, start))
-            if not self._tried and place == 0:
+            if self._tried < ({"vision", "layers"} if self._kept else {"vision"}):
                 self._try(items, mask, logits)
             yield mask, [one.float().log_softmax(dim=-1).cpu().numpy() for one in logits]
             before = mask.kept
@@ -162,13 +163,12 @@ class SharedRunner:
             return answer_logits(self.loaded, view, items)
 
     def _try(self, items: list[Encoded], mask: PruneMask, expected: list[torch.Tensor]) -> None:
-        """Run the first mask again from what was kept; where the logits differ, share no layers of this model."""
-        self._tried = True
+        """Run a mask again from what was kept; where the logits differ, share neither layers nor vision of this model."""
+        self._tried |= {"vision", "layers"} if self._kept else {"vision"}
         counted = self.layers_run, self.layers_counted
+        starts = sorted(self._kept)[:: max(1, len(self._kept) - 1)] or [0]
         try:
-            again = [
-                self._forward(items, mask, start, []) for start in sorted(self._kept)[:: max(1, len(self._kept) - 1)]
-            ]
+            again = [self._forward(items, mask, start, []) for start in starts]
             bears = all(torch.equal(one, other) for found in again for one, other in zip(found, expected, strict=True))
         except (
             RuntimeError,

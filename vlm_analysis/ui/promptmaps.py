@@ -10,8 +10,8 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.prompts import Prompt
 from vlm_analysis.recording import Recording
 from vlm_analysis.token_maps import TokenMap
+from vlm_analysis.ui.downloads import PICTURE
 from vlm_analysis.ui.session import opened, workspace
-from vlm_analysis.ui.similarityview import PLAIN
 from vlm_analysis.ui.text import escaped
 
 PAGE = 30  # prompts drawn at once
@@ -28,7 +28,7 @@ def prompts_view(recording: Recording, group: str) -> None:
     shown = places[(page - 1) * PAGE : page * PAGE]
     names = [recording.prompt_ids[place] for place in shown]
     values = recording.prompt_similarity(None, group)[shown]
-    st.plotly_chart(similarity_heatmap(values, names), key="drill-heatmap", config=PLAIN)
+    st.plotly_chart(similarity_heatmap(values, names), key="drill-heatmap", config=PICTURE)
     place = st.selectbox("Prompt", shown, format_func=lambda place: recording.prompt_ids[place], key="drill_prompt")
     _one(recording, place)
 
@@ -68,7 +68,7 @@ def _token_picture(token_map: TokenMap) -> None:
     from vlm_analysis.figures import token_heatmap
 
     st.plotly_chart(
-        token_heatmap(token_map.cosine, token_map.kinds, token_map.texts), key="token-heatmap", config=PLAIN
+        token_heatmap(token_map.cosine, token_map.kinds, token_map.texts), key="token-heatmap", config=PICTURE
     )
     st.caption(
         "Every token's cosine at every layer, from float16 on disk: beyond 0.999 neighbouring values run together."
@@ -97,7 +97,7 @@ def _over_images(token_map: TokenMap, prompt: Prompt | None, n_layers: int) -> N
     for number, (image, (first, rows, columns)) in enumerate(zip(images, token_map.grids, strict=True)):
         values = token_map.cosine[layer, first : first + rows * columns].reshape(rows, columns)
         left, right = st.columns([3, 2])
-        left.plotly_chart(image_overlay(image, values), key=f"overlay-{number}", config=PLAIN)
+        left.plotly_chart(image_overlay(image, values), key=f"overlay-{number}", config=PICTURE)
         right.image(image, width=320)
         low, high = np.unravel_index(np.nanargmin(values), values.shape), np.nanmin(values)
         right.caption(f"Layer {layer} changes the token in row {low[0]}, column {low[1]} most: cosine {high:.4f}.")

@@ -6,9 +6,10 @@ import streamlit as st
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.recording import Recording
+from vlm_analysis.ui.downloads import PICTURE
 from vlm_analysis.ui.pickers import described
 from vlm_analysis.ui.session import opened, workspace
-from vlm_analysis.ui.similarityview import CKA, MEASURE_TITLES, PLAIN
+from vlm_analysis.ui.similarityview import CKA, MEASURE_TITLES
 from vlm_analysis.ui.text import escaped
 
 ALL = "all domains"
@@ -46,7 +47,7 @@ def side_by_side(current_id: str, group: str) -> None:
         values = recording.linear_cka(name, group) if measure == CKA else recording.layer_values(measure, name, group)
         series[f"{number + 1}. {items[item_id].name} ({recording.n_layers} layers)"] = values
     if series:
-        st.plotly_chart(depth_profile(series, measure), key="compare-profile", config=PLAIN)
+        st.plotly_chart(depth_profile(series, measure), key="compare-profile", config=PICTURE)
         st.caption(
             "Layer 0 stands at depth 0 and the last layer at depth 1, so that models of different depth share an axis."
         )

@@ -15,7 +15,6 @@ from vlm_analysis.tables import measure_table, prompt_table, span_table
 from vlm_analysis.ui.downloads import PICTURE, offer_table
 from vlm_analysis.ui.text import GROUP_HELP, escaped
 
-PLAIN = PICTURE
 CKA = "linear_cka"
 MEASURE_TITLES = {
     name: row.title for name, row in MEASURES.items() if "layer" in row.axes and name not in ("hsic", "nonfinite")
@@ -45,7 +44,7 @@ def heatmap(recording: Recording, group: str) -> None:
         protected=recording.model.protected,
         locked=recording.model.locked,
     )
-    st.plotly_chart(figure, key="similarity-heatmap", config=PLAIN)
+    st.plotly_chart(figure, key="similarity-heatmap", config=PICTURE)
     st.caption(
         "Cosine of a layer's true input and raw output in float32, mean over a prompt's tokens, then over prompts with equal "
         "weight. The colours are the same for every model and recording, so that two pictures compare. "
@@ -87,7 +86,7 @@ def contrast(recording: Recording, group: str) -> None:
     one = left.selectbox("Domain", names, index=0, key="contrast_one")
     other = right.selectbox("minus domain", names, index=1, key="contrast_other")
     gap = recording.layer_similarity(one, group) - recording.layer_similarity(other, group)
-    st.plotly_chart(difference_heatmap(gap[None], [f"{one} − {other}"]), key="similarity-contrast", config=PLAIN)
+    st.plotly_chart(difference_heatmap(gap[None], [f"{one} − {other}"]), key="similarity-contrast", config=PICTURE)
     st.caption(f"Blue: the layer works harder on {escaped(one)} prompts. Orange: harder on {escaped(other)} prompts.")
 
 
@@ -102,7 +101,7 @@ def measures(recording: Recording, group: str) -> None:
     names = recording.domain_names
     values = np.stack([_measure(recording, name, domain, group, which) for domain in names])
     figure = measure_heatmap(values, names, name, protected=recording.model.protected, locked=recording.model.locked)
-    st.plotly_chart(figure, key="measure-heatmap", config=PLAIN)
+    st.plotly_chart(figure, key="measure-heatmap", config=PICTURE)
     formula, source = (CKA_FORMULA, CKA_SOURCE) if name == CKA else (MEASURES[name].formula, MEASURES[name].source)
     st.caption(
         f"{escaped(formula)}. x enters the layer, y leaves it, m stands between attention and MLP. {escaped(source)}"
@@ -116,7 +115,7 @@ def measures(recording: Recording, group: str) -> None:
             name,
         )
         st.markdown("**Both parts of a layer, all domains**")
-        st.plotly_chart(figure, key="sub-layers", config=PLAIN)
+        st.plotly_chart(figure, key="sub-layers", config=PICTURE)
     if not recording.has("visual_attention"):
         st.caption("Visual attention ratio and important tokens: record with attention maps (Options, above).")
 
@@ -156,7 +155,7 @@ def spans(recording: Recording, group: str) -> None:
     diagonal = np.diagonal(matrix, offset=length).copy()
     first = int(np.nanargmax(diagonal)) if np.isfinite(diagonal).any() else None
     outlined = None if first is None else (first, first + length)
-    st.plotly_chart(span_heatmap(matrix, outlined=outlined), key="span-heatmap", config=PLAIN)
+    st.plotly_chart(span_heatmap(matrix, outlined=outlined), key="span-heatmap", config=PICTURE)
     if first is not None:
         st.caption(
             f"Of all runs of {length} layers, layers {first} to {first + length - 1} change the stream least: cosine "
