@@ -15,6 +15,12 @@ Messages read "what failed: expected X, got Y. What to do." and are shown to the
 
 from __future__ import annotations
 
+import errno
+import traceback
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+FRAMES = 20  # of a traceback, the innermost ones
+
 
 class StrataError(ValueError):
     """Something the user can mend; `str(error)` says what failed, what was expected and what to do."""
@@ -46,3 +52,21 @@ class ExportError(StrataError):
 
 class WorkspaceError(StrataError):
     """The workspace folder cannot be read or written."""
+
+
+def explained(failure: BaseException) -> tuple[str, str]:
+    """The sentence for the user and the traceback, which is empty for a StrataError; never raises."""
+    trace = "".join(traceback.format_exception(failure, limit=-FRAMES))
+    try:
+        text = str(failure)
+    except BaseException:  # a broken __str__ must not end the worker either
+        text = "(its message cannot be read)"
+    if isinstance(failure, StrataError):
+        return text, ""
+    if isinstance(failure, OSError) and failure.errno in DISK_FULL:
+        return (
+            "Writing failed: expected free disk space, got a full disk. Nothing already saved is lost. "
+            "Free some space and start again.",
+            trace,
+        )
+    return f"Unexpected {type(failure).__name__}: {text}".rstrip(": "), trace

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ class Latency:
     """The time of one forward pass over a prompt (prefill), batch 1.
 
     Attributes:
-        layer_ms: (n_layers,) float64, median over prompts and rounds of a layer's own time.
+        layer_ms: (n_layers,) float64, median over prompts and rounds of a layer's own time; 0 of one that did not run.
         total_ms: median time of the whole pass, vision tower and head included.
         n_prompts: how many prompts were timed.
         device: where.
@@ -48,38 +49,53 @@ def measure_latency(
         PromptError: a prompt that this model cannot be asked.
     """
     report = on_progress or no_progress
-    chosen = [prompts[place * len(prompts) // MOST_PROMPTS] for place in range(min(MOST_PROMPTS, len(prompts)))]
-    batches = [collate([encode(loaded, prompt)], pad_token(loaded)) for prompt in chosen]
-    keep = {"logits_to_keep": 1} if takes_logits_to_keep(loaded.model) else {}
+    batches = timed_batches(loaded, prompts)
     layers, totals = [], []
     for turn in range(rounds + 1):
         for place, batch in enumerate(batches):
             report(turn * len(batches) + place, (rounds + 1) * len(batches), "timing layers")
-            layer_s, total_s = _timed(loaded, batch, keep)
+            with layer_clock(loaded) as spent:
+                total_s = time_prefill(loaded, loaded.model, batch, use_cache=False)
             if turn:
-                layers.append(layer_s)
+                layers.append(spent)
                 totals.append(total_s)
     return Latency(np.median(layers, axis=0) * 1e3, float(np.median(totals)) * 1e3, len(batches), str(loaded.device))
 
 
-@torch.inference_mode()
-def _timed(loaded: LoadedModel, batch: dict[str, torch.Tensor], keep: dict[str, int]) -> tuple[np.ndarray, float]:
-    """Return the seconds of each layer (NaN for one that did not run) and of the whole pass."""
-    layers = find_decoder_layers(loaded.model)
-    spent, handles = np.full(len(layers), np.nan), []
-    started: list[float] = [0.0]
+def timed_batches(loaded: LoadedModel, prompts: Sequence[Prompt]) -> list[dict[str, torch.Tensor]]:
+    """Return up to `MOST_PROMPTS` of the prompts, taken evenly, each as a batch of its own."""
+    chosen = [prompts[place * len(prompts) // MOST_PROMPTS] for place in range(min(MOST_PROMPTS, len(prompts)))]
+    return [collate([encode(loaded, prompt)], pad_token(loaded)) for prompt in chosen]
 
-    def now() -> float:
-        if loaded.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
+
+@torch.inference_mode()
+def time_prefill(loaded: LoadedModel, model: Any, batch: dict[str, torch.Tensor], *, use_cache: bool) -> float:
+    """Return the seconds of one forward pass, logits of the last position only where the model can do that."""
+    keep = {"logits_to_keep": 1} if takes_logits_to_keep(model) else {}
+    begun = moment(loaded.device)
+    model(**batch, **keep, use_cache=use_cache)
+    return moment(loaded.device) - begun
+
+
+def moment(device: torch.device) -> float:
+    """Return the time in seconds, once the device has finished what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+@contextmanager
+def layer_clock(loaded: LoadedModel) -> Iterator[np.ndarray]:
+    """Yield (n_layers,) seconds that the dense model's layers have taken so far, each by itself; no hook stays behind."""
+    layers = find_decoder_layers(loaded.model)
+    spent, handles, started = np.zeros(len(layers)), [], [0.0]
 
     def before(*_: Any) -> None:
-        started[0] = now()
+        started[0] = moment(loaded.device)
 
     def after(index: int) -> Any:
         def note(*_: Any) -> None:
-            spent[index] = now() - started[0]
+            spent[index] += moment(loaded.device) - started[0]
 
         return note
 
@@ -87,9 +103,7 @@ def _timed(loaded: LoadedModel, batch: dict[str, torch.Tensor], keep: dict[str, 
         for index, layer in enumerate(layers):
             handles.append(layer.register_forward_pre_hook(before))
             handles.append(layer.register_forward_hook(after(index)))
-        begun = now()
-        loaded.model(**batch, **keep, use_cache=False)
-        return spent, now() - begun
+        yield spent
     finally:
         for handle in handles:
             handle.remove()

@@ -1,8 +1,14 @@
-"""How long work reports itself and how it is stopped."""
+"""How long work reports itself and how it is stopped: at its reports, and between them wherever it asks `stop_if_asked`.
+
+A report may do more than stop the work (a short question to the model is answered inside one), so it is made only where the model is in
+its ordinary state. `stop_if_asked` does nothing but raise, so that even a forward pass may ask it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 Progress = Callable[[int, int, str], None]
 """Called as `on_progress(done, total, message)`; raising `Cancelled` in it stops the work cleanly."""
@@ -14,3 +20,21 @@ class Cancelled(Exception):  # noqa: N818 - a request, not an error
 
 def no_progress(done: int, total: int, message: str) -> None:
     """Report nothing."""
+
+
+_check: ContextVar[Callable[[], None]] = ContextVar("check", default=lambda: None)
+
+
+def stop_if_asked() -> None:
+    """Raise Cancelled where the work of this thread is to stop; nothing happens outside of `stoppable`."""
+    _check.get()()
+
+
+@contextmanager
+def stoppable(check: Callable[[], None]) -> Iterator[None]:
+    """Let `stop_if_asked` call `check` inside; it raises Cancelled to stop the work."""
+    token = _check.set(check)
+    try:
+        yield
+    finally:
+        _check.reset(token)

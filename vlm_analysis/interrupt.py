@@ -1,0 +1,39 @@
+"""Stopping inside a forward pass: a pass over a large model on a CPU takes longer than anybody wants to wait for a cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from vlm_analysis.progress import stop_if_asked
+
+
+@contextmanager
+def interruptible(model: nn.Module) -> Iterator[None]:
+    """Let work be stopped before every layer of the model, those of its vision tower included; no hook stays behind.
+
+    Raises:
+        Cancelled: out of the forward pass, where `stop_if_asked` does.
+    """
+    handles = [layer.register_forward_pre_hook(_ask) for layer in _outermost_layers(model)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _ask(module: nn.Module, args: Any) -> None:
+    stop_if_asked()
+
+
+def _outermost_layers(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the entries of every ModuleList that lies in no other: layers, not their experts."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        else:
+            yield from _outermost_layers(child)
