@@ -22,7 +22,6 @@ from vlm_analysis.masks import PruneMask
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Cancelled
 from vlm_analysis.prompts import Prompt, PromptSet
-from vlm_analysis.prune import prune
 
 MASK = PruneMask(16, (5, 11))
 CLOSE = {"rtol": 0, "atol": 1e-5}
@@ -103,27 +102,6 @@ class TestMetrics:
         with np.errstate(divide="ignore"):
             sure, even = np.log(np.array([[1, 0]], np.float32)), np.log(np.array([[0.5, 0.5]], np.float32))
         assert answer_scores(even, sure, [0])["kl_to_dense"] == pytest.approx(math.log(2), abs=1e-7)
-
-
-class TestRealDecoding:
-    @pytest.mark.parametrize("mask", [None, PruneMask(16, (7,))], ids=["dense", "pruned"])
-    def test_exact_match_is_what_greedy_decoding_writes(
-        self, loaded: LoadedModel, packs: PromptSet, mask: PruneMask | None
-    ) -> None:
-        scores = evaluate(loaded, packs, mask).by_prompt
-        model = loaded.model if mask is None else prune(loaded.model, mask)
-        for prompt, right in zip(packs, scores["exact_match"], strict=True):
-            assert prompt.answer is not None
-            inputs, ids = ask(loaded, prompt), ids_of(loaded, prompt.answer)
-            written = model.generate(**inputs, max_new_tokens=len(ids), do_sample=False, pad_token_id=0)
-            assert (written[0, inputs["input_ids"].shape[1] :].tolist() == ids) == right, prompt.id
-
-    def test_respond_writes_the_answer_of_every_exact_match(self, loaded: LoadedModel, packs: PromptSet) -> None:
-        some = packs[::6]
-        for mask in (None, PruneMask(16, (7,))):
-            for prompt, right in zip(some, evaluate(loaded, some, mask).by_prompt["exact_match"], strict=True):
-                written = respond(loaded, prompt, mask, max_new_tokens=24)
-                assert written == prompt.answer or not right
 
 
 class TestReference:

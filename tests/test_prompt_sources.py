@@ -51,6 +51,22 @@ def test_one_corrupt_image_is_reported_and_the_rest_kept(folder: Path) -> None:
     assert "cut.png" in prompts.problems[0].message
 
 
+def test_choices_are_a_json_list_in_csv_and_a_list_or_its_text_elsewhere(folder: Path) -> None:
+    cells = [["red", "blue"], None, [], '["red", "blue"]', "", [1, 2.5]]
+    wanted = [("red", "blue"), None, None, ("red", "blue"), None, ("1", "2.5")]
+    row = {"image": "a.png", "question": "?"}
+    told = from_jsonl(folder, *({**row, "choices": cell} for cell in cells))
+    assert [prompt.choices for prompt in told] == wanted
+    listed = from_csv(
+        folder, 'image,question,choices,answer\na.png,?,"[""red"", ""blue""]",blue\na.png,?,,\na.png,?,[],\n'
+    )
+    assert [prompt.choices for prompt in listed] == wanted[:3]
+    assert listed[0].answer == "blue"
+    frame = pd.DataFrame({"image": "a.png", "question": "?", "choices": cells[:3]})
+    frame.to_parquet(folder / "t.parquet")
+    assert [prompt.choices for prompt in open_prompts(folder / "t.parquet")] == wanted[:3]
+
+
 BAD_ROWS = {
     "missing file": ({"image": "none.png", "question": "?"}, "not found"),
     "no image": ({"question": "?"}, "no image"),
@@ -73,6 +89,19 @@ BAD_ROWS = {
     "absolute": ({"image": "/etc/passwd", "question": "?"}, "absolute"),
     "drive": ({"image": "C:\\a.png", "question": "?"}, "drive"),
     "folder": ({"image": "sub", "question": "?"}, "not found"),
+    "choices no list": ({"image": "a.png", "question": "?", "choices": "red, blue"}, "expected a JSON list of texts"),
+    "choices a table": ({"image": "a.png", "question": "?", "choices": {"a": 1}}, "got a dict"),
+    "choices too deep": (
+        {"image": "a.png", "question": "?", "choices": "[" * 100_000},
+        "expected a JSON list of texts",
+    ),
+    "choice a list": ({"image": "a.png", "question": "?", "choices": [["a"], "b"]}, "got a list"),
+    "choice missing": ({"image": "a.png", "question": "?", "choices": ["a", None]}, "got a blank one"),
+    "choice alone": ({"image": "a.png", "question": "?", "choices": ["a"]}, "expected 2 to 26, got 1"),
+    "answer no choice": (
+        {"image": "a.png", "question": "?", "choices": ["a", "b"], "answer": "c"},
+        "none of the choices",
+    ),
     "no object": ("[1]", "JSON object"),
     "no JSON": ("{", "JSON object"),
     "too deep": ("[" * 100_000, "JSON object"),

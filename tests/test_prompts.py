@@ -46,6 +46,34 @@ def test_a_prompt_that_makes_no_sense_is_refused(arguments: tuple, message: str)
         Prompt(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("choices", "answer", "message"),
+    [
+        ("red, blue", None, "got a str"),
+        ({"red", "blue"}, None, "got a set"),
+        (("red",), None, "expected 2 to 26, got 1"),
+        ((), None, "got 0"),
+        (tuple(map(str, range(27))), None, "got 27"),
+        (("red", 7), None, "expected text, got a int"),
+        (("red", " "), None, "got a blank one"),
+        (("red", "blue", " red"), None, "got 'red' twice"),
+        (("red", "x" * 10_001), None, "choice is too long"),
+        (("red", "a\0b"), None, "zero byte"),
+        (("red", "blue"), "Red", r"none of the choices: expected one of 'red', 'blue', got 'Red'"),
+    ],
+)
+def test_choices_that_make_no_sense_are_refused(choices: object, answer: str | None, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        Prompt((RED,), "what?", answer=answer, choices=choices)  # type: ignore[arg-type]
+
+
+def test_choices_are_stripped_and_stay_with_their_prompt() -> None:
+    prompt = Prompt((RED,), "what?", answer=" red", choices=[" red ", "blue"])  # type: ignore[arg-type]
+    assert (prompt.answer, prompt.choices) == ("red", ("red", "blue"))
+    assert PromptSet([prompt])[0].choices == ("red", "blue")  # it got an id there
+    assert Prompt((RED,), "what?").choices is None
+
+
 def test_a_prompt_loads_paths_and_images_alike(folder: Path) -> None:
     loaded = Prompt((folder / "a.png", RED), "same?").load_images()
     assert [image.tobytes() for image in loaded] == [RED.tobytes()] * 2
@@ -110,6 +138,7 @@ CHANGES = {
     "id": {"id": "other"},
     "answer": {"answer": "other"},
     "no answer": {"answer": None},
+    "choices": {"choices": ("yes", "no")},
     "text moved": {"question": "what?y", "answer": "es"},
 }
 
@@ -131,6 +160,15 @@ def test_the_fingerprint_depends_on_the_order_and_not_on_problems() -> None:
 def test_the_fingerprint_is_the_same_on_every_machine() -> None:
     line = f'[["{image_hash(RED)}"], "caf\\u00e9?", "default", "1", null]\n'
     assert PromptSet([Prompt((RED,), "café?")]).fingerprint == hashlib.sha256(line.encode()).hexdigest()
+
+
+def test_choices_and_their_order_are_told_apart_and_other_fingerprints_stay() -> None:
+    with_choices = [
+        PromptSet([Prompt((RED,), "?", choices=texts)]) for texts in (("a", "b"), ("b", "a"), ("a", "b", "c"))
+    ]
+    assert len({prompts.fingerprint for prompts in with_choices}) == 3
+    line = f'[["{image_hash(RED)}"], "?", "default", "1", null, ["a", "b"]]\n'
+    assert with_choices[0].fingerprint == hashlib.sha256(line.encode()).hexdigest()
 
 
 # Folders, packs, uploads
@@ -228,11 +266,13 @@ def test_what_was_written_opens_with_the_same_fingerprint(folder: Path) -> None:
         [
             Prompt((folder / "a.png", BLUE), 'two "images",\nüber?', "math", "x", "7"),
             Prompt((folder / "again.bmp",), "\u2028 one?", "general"),
+            Prompt((RED,), "which?", answer="b, c", choices=('"a"', "b, c")),
         ]
     )
     table = write_prompts(prompts, folder / "out" / "set")
     again = open_prompts(table.parent)
     assert again.problems == ()
+    assert again[2].choices == ('"a"', "b, c")
     assert again.fingerprint == prompts.fingerprint == open_prompts(table).fingerprint
     assert sorted(path.stem for path in (table.parent / "images").iterdir()) == sorted(
         {image_hash(RED), image_hash(BLUE)}

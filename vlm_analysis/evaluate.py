@@ -1,23 +1,36 @@
 """Evaluating a mask: one teacher-forced pass per prompt gives exact match, NLL, agreement and KL together.
 
 Plain greedy decoding reproduces an answer exactly if and only if, with the answer fed in, the argmax at each of its
-positions (the end token included) is the answer's token; so no text needs to be generated to know.
+positions (the end token included) is the answer's token; so no text needs to be generated to know. Text is generated only where asked
+for, and only for prompts that are not matched exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from vlm_analysis.choices import NOT_ASKED, choice_scores
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.evaluation import COLUMNS, Evaluation
-from vlm_analysis.inputs import Encoded, answer_tokens, batches, collate, encode, pad_token, takes_logits_to_keep
+from vlm_analysis.evaluation import CHOICE_COLUMNS, COLUMNS, Evaluation, with_extras
+from vlm_analysis.inputs import (
+    Encoded,
+    EncodedPrompts,
+    answer_tokens,
+    batches,
+    collate,
+    encode,
+    pad_token,
+    takes_logits_to_keep,
+)
+from vlm_analysis.interrupt import interruptible
 from vlm_analysis.masks import PruneMask
+from vlm_analysis.matching import normalised_match, numeric_match
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts import Prompt, PromptSet
@@ -25,7 +38,9 @@ from vlm_analysis.prune import prune
 
 MAX_NEW_TOKENS = 64
 MAX_REFERENCE_BYTES = 1 << 30
-GIVEN, RESPONSE = "given", "dense response"
+MAX_ENCODED_BYTES = 1 << 30
+MORE_TOKENS = 16  # a response may be so much longer than its answer; our choice
+GIVEN, RESPONSE, CHOSEN, CHOICE = "given", "dense response", "dense choice", "choice"
 
 
 def evaluate(
@@ -35,16 +50,19 @@ def evaluate(
     *,
     reference: Evaluation | None = None,
     batch_size: int = 8,
+    responses: bool = False,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Score the model without the layers of `mask` on every prompt.
 
     Args:
         loaded: the dense model.
-        prompts: a PromptSet, or any sequence of prompts. One without an answer is scored on the dense model's own response.
+        prompts: a PromptSet, or any sequence of prompts. One without an answer is scored on the dense model's own response, or on the
+            choice that the dense model finds most likely. Each choice of a prompt is scored as an answer of its own.
         mask: None, or one that drops nothing, evaluates the dense model: its agreement is 1 and its KL 0.
         reference: the dense Evaluation on the same prompts, so that the dense model is not run again.
         batch_size: prompts of like length run together.
+        responses: also let the model write its response wherever the answer is not matched exactly (see `write_responses`).
         on_progress: called after each batch; raising `Cancelled` in it stops the work.
 
     Raises:
@@ -57,7 +75,8 @@ def evaluate(
     work = prepare(loaded, prompt_set, reference, on_progress=on_progress)
     mask = mask or PruneMask(loaded.n_layers)
     dense = reference.dense_log_probs if reference else None
-    return evaluate_prepared(work, mask, dense, batch_size=batch_size, on_progress=on_progress)
+    made = evaluate_prepared(work, mask, dense, batch_size=batch_size, on_progress=on_progress)
+    return write_responses(loaded, prompt_set, made, on_progress=on_progress) if responses else made
 
 
 @dataclass(frozen=True)
@@ -71,31 +90,55 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Prompts encoded with the answers they are scored on, so that many masks share the preparation."""
+    """Prompts encoded with the answers they are scored on, so that many masks share the preparation.
+
+    Attributes:
+        answers, encoded: one row a prompt, and then one for each choice that is not its prompt's answer.
+        alternatives: for each prompt the row of each of its choices, in their order; () without choices.
+    """
 
     loaded: LoadedModel
     prompts: PromptSet
     answers: tuple[Answer, ...]
-    encoded: tuple[Encoded, ...]
+    encoded: EncodedPrompts
+    alternatives: tuple[tuple[int, ...], ...]
 
 
 def prepare(
-    loaded: LoadedModel, prompts: PromptSet, reference: Evaluation | None = None, *, on_progress: Progress | None = None
+    loaded: LoadedModel,
+    prompts: PromptSet,
+    reference: Evaluation | None = None,
+    *,
+    max_bytes: int = MAX_ENCODED_BYTES,
+    on_progress: Progress | None = None,
 ) -> Prepared:
-    """Return the prompts ready to be scored; prompts without an answer get the dense model's response."""
-    answers = _answers(loaded, prompts, reference, on_progress or no_progress)
-    encoded: list[Encoded] = []
-    for prompt, answer in zip(prompts, answers, strict=True):
-        (on_progress or no_progress)(len(encoded), len(prompts), "preparing the prompts")
-        encoded.append(encode(loaded, prompt, answer.ids))
-    return Prepared(loaded, prompts, tuple(answers), tuple(encoded))
+    """Return the prompts ready to be scored; those without an answer get the dense model's response or choice.
+
+    Inputs beyond `max_bytes` are made again whenever they are needed.
+    """
+    report = on_progress or no_progress
+    answers = _answers(loaded, prompts, reference, report)
+    asked = [(prompt, answer.ids) for prompt, answer in zip(prompts, answers, strict=True)]
+    alternatives = []
+    for index, prompt in enumerate(prompts):
+        rows = []
+        for choice in prompt.choices or ():
+            own = choice == answers[index].text
+            rows.append(index if own else len(answers))
+            if not own:
+                answers.append(Answer(answer_tokens(loaded, choice), choice, CHOICE))
+                asked.append((prompt, answers[-1].ids))
+        alternatives.append(tuple(rows))
+    encoded = EncodedPrompts(loaded, asked, max_bytes=max_bytes, on_progress=report)
+    return Prepared(loaded, prompts, tuple(answers), encoded, tuple(alternatives))
 
 
 def dense_log_probs(
     work: Prepared, *, batch_size: int = 8, on_progress: Progress | None = None
 ) -> tuple[np.ndarray, ...]:
     """Return the dense model's (answer_tokens, vocabulary) float32 log-probabilities, one array a prompt."""
-    return _log_probs(work, work.loaded.model, batch_size, on_progress or no_progress, "running the dense model")
+    found = dict(_log_probs(work, work.loaded.model, batch_size, on_progress or no_progress, "running the dense model"))
+    return tuple(found[index] for index in range(len(work.prompts)))
 
 
 def evaluate_prepared(
@@ -110,17 +153,21 @@ def evaluate_prepared(
 
     Without them (`None`: they were too large to keep, or come from a file) the dense model runs again.
     """
-    scored = _log_probs(work, prune(work.loaded.model, mask), batch_size, on_progress or no_progress, "evaluating")
-    is_dense = mask.budget == 0
-    if is_dense:
-        dense = scored
-    elif dense is None:
+    model, is_dense, n_prompts = prune(work.loaded.model, mask), mask.budget == 0, len(work.prompts)
+    if dense is None and not is_dense:
         dense = dense_log_probs(work, batch_size=batch_size, on_progress=on_progress)
-    scores = {
-        index: answer_scores(scored[index], dense[index], answer.ids) for index, answer in enumerate(work.answers)
-    }
-    small = sum(array.nbytes for array in scored) <= MAX_REFERENCE_BYTES
-    return evaluation_of(work, mask, scores, scored if is_dense and small else None)
+    scores: dict[int, dict[str, Any]] = {}
+    kept: dict[int, np.ndarray] = {}
+    room = MAX_REFERENCE_BYTES
+    for index, scored in _log_probs(work, model, batch_size, on_progress or no_progress, "evaluating"):
+        own = index < n_prompts
+        base = None if not own else scored if is_dense or dense is None else dense[index]
+        scores[index] = answer_scores(scored, base, work.answers[index].ids)
+        if own and is_dense and room >= 0:
+            room -= scored.nbytes
+            kept[index] = scored
+    whole = tuple(kept[index] for index in range(n_prompts)) if is_dense and room >= 0 else None
+    return evaluation_of(work, mask, scores, whole)
 
 
 def evaluation_of(
@@ -129,7 +176,11 @@ def evaluation_of(
     scores: Mapping[int, dict[str, Any]],
     dense_log_probs: tuple[np.ndarray, ...] | None = None,
 ) -> Evaluation:
-    """Return the Evaluation of a mask from the scores of its prompts by their place (see `answer_scores`)."""
+    """Return the Evaluation of a mask from the scores of its rows by their place (see `answer_scores`).
+
+    Choices count for a prompt once all of them are scored.
+    """
+    places = [index for index in sorted(scores) if index < len(work.prompts)]
     rows = [
         {
             "id": work.prompts[index].id,
@@ -139,15 +190,50 @@ def evaluation_of(
             "answer_source": work.answers[index].source,
             "answer_ids": list(work.answers[index].ids),
         }
-        for index in sorted(scores)
+        for index in places
     ]
-    return Evaluation(
-        mask=mask,
-        model=work.loaded.info,
-        prompts=work.prompts.fingerprint,
-        by_prompt=pd.DataFrame(rows, columns=list(COLUMNS)),
-        dense_log_probs=dense_log_probs,
-    )
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    if any(work.alternatives):
+        choices = [_choice_scores(work, index, scores) for index in places]
+        frame = with_extras(frame, {column: [one[column] for one in choices] for column in CHOICE_COLUMNS})
+    return Evaluation(mask, work.loaded.info, work.prompts.fingerprint, frame, dense_log_probs)
+
+
+def _choice_scores(work: Prepared, index: int, scores: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    rows = work.alternatives[index]
+    if not rows or any(row not in scores for row in rows):
+        return NOT_ASKED
+    nlls, lengths = [scores[row]["answer_nll"] for row in rows], [len(work.answers[row].ids) for row in rows]
+    return choice_scores([work.answers[row].text for row in rows], nlls, lengths, work.answers[index].text)
+
+
+def write_responses(
+    loaded: LoadedModel, prompts: PromptSet, evaluation: Evaluation, *, on_progress: Progress | None = None
+) -> Evaluation:
+    """Return the evaluation with what the model wrote to each prompt, and whether that is the answer (`RESPONSE_COLUMNS`).
+
+    Where the answer is matched exactly, it is the response. Else the model decodes greedily until its end token: 16 tokens more than
+    the answer has at most, and 64 at most unless the answer itself is longer.
+
+    Raises:
+        EvaluationError: the evaluation is of another model or other prompts.
+    """
+    if evaluation.model.fingerprint != loaded.fingerprint or evaluation.prompts != prompts.fingerprint:
+        raise EvaluationError("The evaluation is of another model or other prompts. Evaluate again.")
+    report, model, responses = on_progress or no_progress, prune(loaded.model, evaluation.mask), list[str]()
+    table = evaluation.by_prompt
+    rows = zip(prompts, table["answer"], table["answer_ids"], table["exact_match"], strict=True)
+    for prompt, answer, ids, is_exact in rows:
+        report(len(responses), len(prompts), "writing the responses")
+        most = min(len(ids) + MORE_TOKENS, max(MAX_NEW_TOKENS, len(ids)))
+        responses.append(answer if is_exact else decode(loaded, greedy_ids(loaded, model, prompt, most)))
+    report(len(prompts), len(prompts), "writing the responses")
+    pairs = list(zip(responses, table["answer"], strict=True))
+    matches = {
+        "normalised_match": [normalised_match(*pair) for pair in pairs],
+        "numeric_match": [numeric_match(*pair) for pair in pairs],
+    }
+    return replace(evaluation, by_prompt=with_extras(table, {"response": responses, **matches}))
 
 
 def respond(
@@ -155,20 +241,23 @@ def respond(
 ) -> str:
     """Return what the model without the layers of `mask` answers to one prompt, decoded greedily."""
     model = loaded.model if mask is None else prune(loaded.model, mask)
-    return decode(loaded, _generate(loaded, model, prompt, max_new_tokens))
+    return decode(loaded, greedy_ids(loaded, model, prompt, max_new_tokens))
 
 
-def answer_scores(scored: np.ndarray, dense: np.ndarray, answer_ids: Sequence[int]) -> dict[str, Any]:
-    """Return the four metrics of one answer.
+def answer_scores(scored: np.ndarray, dense: np.ndarray | None, answer_ids: Sequence[int]) -> dict[str, Any]:
+    """Return the four metrics of one answer; `answer_nll` alone without the dense model's log-probabilities.
 
     Args:
         scored, dense: (answer_tokens, vocabulary) float32 log-probabilities of the pruned and of the dense model.
         answer_ids: the answer's tokens with its end token.
     """
     ids = np.asarray(answer_ids)
+    wide = scored.astype(np.float64)
+    nll = float(-wide[np.arange(len(ids)), ids].mean())
+    if dense is None:
+        return {"answer_nll": nll}
     choice, dense_choice = scored.argmax(axis=1), dense.argmax(axis=1)
-    same = scored is dense
-    wide, dense_wide = scored.astype(np.float64), dense.astype(np.float64)
+    same, dense_wide = scored is dense, dense.astype(np.float64)
     share = np.exp(dense_wide)
     broken = bool(np.isnan(wide).any())  # an argmax over NaN is no choice
     incomparable = broken or bool(np.isnan(dense_wide).any())
@@ -176,7 +265,7 @@ def answer_scores(scored: np.ndarray, dense: np.ndarray, answer_ids: Sequence[in
         kl = 0.0 if same else float(np.where(share == 0, 0.0, share * (dense_wide - wide)).sum(axis=1).mean())
     return {
         "exact_match": not broken and bool((choice == ids).all()),
-        "answer_nll": float(-wide[np.arange(len(ids)), ids].mean()),
+        "answer_nll": nll,
         "token_agreement": np.nan if incomparable else float((choice == dense_choice).mean()),
         "kl_to_dense": np.nan if incomparable else max(kl, 0.0),
     }
@@ -205,25 +294,46 @@ def _answers(loaded: LoadedModel, prompts: PromptSet, reference: Evaluation | No
             answers.append(Answer(tuple(row["answer_ids"]), row["answer"], row["answer_source"]))
         elif prompt.answer is not None:
             answers.append(Answer(answer_tokens(loaded, prompt.answer), prompt.answer, GIVEN))
+        elif prompt.choices is not None:
+            report(index, len(prompts), "choosing reference answers with the dense model")
+            answers.append(_dense_choice(loaded, prompt, prompt.choices))
         else:
             report(index, len(prompts), "writing reference answers with the dense model")
-            tokens = _generate(loaded, loaded.model, prompt, MAX_NEW_TOKENS)
+            tokens = greedy_ids(loaded, loaded.model, prompt, MAX_NEW_TOKENS)
             answers.append(Answer(tuple(tokens), decode(loaded, tokens), RESPONSE))
     return answers
 
 
 @torch.inference_mode()
-def _log_probs(work: Prepared, model: Any, batch_size: int, report: Progress, message: str) -> tuple[np.ndarray, ...]:
-    """Return for each prompt the (answer_tokens, vocabulary) float32 log-probabilities at its answer positions."""
-    encoded = work.encoded
-    found: dict[int, np.ndarray] = {}
-    report(0, len(encoded), message)
-    for indices in batches(encoded, batch_size):
-        items = [encoded[index] for index in indices]
-        for index, logits in zip(indices, answer_logits(work.loaded, model, items), strict=True):
-            found[index] = logits.float().log_softmax(dim=-1).cpu().numpy()
-        report(len(found), len(encoded), message)
-    return tuple(found[index] for index in range(len(encoded)))
+def _dense_choice(loaded: LoadedModel, prompt: Prompt, choices: Sequence[str]) -> Answer:
+    """Return the choice that the dense model finds most likely as the answer."""
+    tokens = [answer_tokens(loaded, choice) for choice in choices]
+    nlls = []
+    for ids in tokens:
+        (logits,) = answer_logits(loaded, loaded.model, [encode(loaded, prompt, ids)])
+        nlls.append(answer_scores(logits.float().log_softmax(dim=-1).cpu().numpy(), None, ids)["answer_nll"])
+    chosen = choice_scores(choices, nlls, [len(ids) for ids in tokens], "")["choice"]
+    if chosen is None:
+        raise EvaluationError(
+            f"Prompt {prompt.id!r} has no answer, and {loaded.name} prefers none of its choices: expected likelihoods, got {nlls}. "
+            "Give it an answer, or load the model in another precision."
+        )
+    return Answer(tokens[choices.index(chosen)], chosen, CHOSEN)
+
+
+@torch.inference_mode()
+def _log_probs(
+    work: Prepared, model: Any, batch_size: int, report: Progress, message: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each row of the work with the (answer_tokens, vocabulary) float32 log-probabilities at its answer positions."""
+    done = 0
+    report(0, len(work.encoded), message)
+    for indices in batches(work.encoded, batch_size):
+        found = answer_logits(work.loaded, model, [work.encoded[index] for index in indices])  # the inputs end here
+        for index, logits in zip(indices, found, strict=True):
+            yield index, logits.float().log_softmax(dim=-1).cpu().numpy()
+        done += len(indices)
+        report(done, len(work.encoded), message)
 
 
 def answer_logits(loaded: LoadedModel, model: Any, items: Sequence[Encoded]) -> list[torch.Tensor]:
@@ -237,7 +347,8 @@ def answer_logits(loaded: LoadedModel, model: Any, items: Sequence[Encoded]) -> 
     width = batch["input_ids"].shape[1]
     takes = takes_logits_to_keep(model)
     keep = {"logits_to_keep": torch.tensor(positions, device=loaded.device)} if takes else {}
-    logits = model(**batch, **keep, use_cache=False).logits
+    with interruptible(model):
+        logits = model(**batch, **keep, use_cache=False).logits
     if logits.shape[1] == width:  # some models take the argument and ignore it
         place = {position: position for position in positions}
     elif logits.shape[1] == len(positions):
@@ -248,11 +359,13 @@ def answer_logits(loaded: LoadedModel, model: Any, items: Sequence[Encoded]) -> 
 
 
 @torch.inference_mode()
-def _generate(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int) -> list[int]:
+def greedy_ids(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int) -> list[int]:
+    """Return the tokens that a model, dense or pruned, answers one prompt with, decoded greedily; with its end token, unless cut."""
     encoded = encode(loaded, prompt)
-    tokens = model.generate(
-        **encoded.tensors, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad_token(loaded)
-    )
+    with interruptible(model):
+        tokens = model.generate(
+            **encoded.tensors, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad_token(loaded)
+        )
     return tokens[0, encoded.n_prompt_tokens :].tolist()
 
 

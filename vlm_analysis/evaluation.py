@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.files import write_atomically
+from vlm_analysis.files import read_saved, write_atomically
 from vlm_analysis.masks import PruneMask, mask_from_json, mask_to_json, plain
 from vlm_analysis.model_info import ModelInfo
 
 SCHEMA_VERSION = 1
 METRICS = ("exact_match", "answer_nll", "token_agreement", "kl_to_dense")
+EXTRA_METRICS = ("normalised_match", "numeric_match", "choice_match", "choice_match_norm")
 N_RESAMPLES = 500
 COLUMNS = ("id", "domain", *METRICS, "answer", "answer_source", "answer_ids")
+RESPONSE_COLUMNS = ("response", "normalised_match", "numeric_match")
+CHOICE_COLUMNS = ("choice", "choice_match", "choice_match_norm")
+EXTRA_COLUMNS = (*RESPONSE_COLUMNS, *CHOICE_COLUMNS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +36,11 @@ class Evaluation:
         by_prompt: one row a prompt with the columns `COLUMNS`. `exact_match` (bool): every argmax is the answer's token;
             `answer_nll`: mean negative log-likelihood in nats; `token_agreement`: share of positions where the pruned argmax
             is the dense one; `kl_to_dense`: mean KL(dense ‖ pruned) in nats. `answer` is the scored text, `answer_source` is
-            "given" or "dense response", `answer_ids` the list of scored tokens.
+            "given", "dense response" or "dense choice", `answer_ids` the list of scored tokens. Where responses were asked for also
+            `RESPONSE_COLUMNS`: `response` is what the model wrote, `normalised_match` and `numeric_match` (1 or 0) whether it is the
+            answer (see `matching`). Where prompts have choices also `CHOICE_COLUMNS` (see `choices`): `choice` is the most likely one,
+            `choice_match` (1 or 0) whether it is the answer, `choice_match_norm` the same by likelihood per token. None and NaN
+            where a prompt was not asked.
         dense_log_probs: kept in memory by a dense evaluation, one (answer_tokens, vocabulary) float32 array a prompt, so that
             pruned models are compared without running the dense one again; never saved.
     """
@@ -50,23 +60,42 @@ class Evaluation:
 
     @property
     def by_domain(self) -> pd.DataFrame:
-        """Return the equal-weight mean of each metric over the prompts of a domain, indexed by domain, with `n`."""
+        """Return the equal-weight mean of each metric over the prompts of a domain, indexed by domain, with `n`.
+
+        A metric of `EXTRA_METRICS` is the mean over the prompts it was asked of.
+        """
         groups = self.by_prompt.groupby("domain", sort=False)
-        means = groups[list(METRICS)].mean().astype(np.float64)
+        means = groups[list(self.metrics)].mean().astype(np.float64)
         return means.assign(n=groups.size())
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Return `METRICS` and those of `EXTRA_METRICS` that any prompt was asked for."""
+        frame = self.by_prompt
+        return (*METRICS, *(name for name in EXTRA_METRICS if name in frame and frame[name].notna().any()))
 
     @property
     def is_dense(self) -> bool:
         return self.mask.budget == 0
 
 
+def with_extras(frame: pd.DataFrame, extras: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """Return the table with columns of `EXTRA_COLUMNS` set, in their order: texts as objects, metrics as float64."""
+    typed = {
+        name: pd.Series(list(values), index=frame.index, dtype=np.float64 if name in EXTRA_METRICS else object)
+        for name, values in extras.items()
+    }
+    made = frame.assign(**typed)
+    return made[[column for column in (*COLUMNS, *EXTRA_COLUMNS) if column in made]]
+
+
 def retention(pruned: Evaluation, dense: Evaluation, metric: str = "exact_match") -> pd.Series:
     """Return pruned over dense score per domain; NaN where the dense score is 0.
 
     Raises:
-        EvaluationError: the two do not belong to the same model and prompts.
+        EvaluationError: the two do not belong to the same model and prompts, or one was not asked for the metric.
     """
-    check_same_work(pruned, dense)
+    _check_comparable(pruned, dense, metric)
     base = dense.by_domain[metric]
     return (pruned.by_domain[metric] / base.where(base > 0)).rename("retention")
 
@@ -83,22 +112,46 @@ def retention_interval(
     """Return the interval that holds `share` of the retentions of a domain under a paired bootstrap over its prompts.
 
     Each of 500 draws takes the same prompts, with replacement, for both models; draws in which the dense score is 0 are
-    left out. NaN where none is left.
+    left out. NaN where none is left. Prompts that were not asked for a metric of `EXTRA_METRICS` do not count.
 
     Raises:
-        EvaluationError: the two do not belong to the same model and prompts.
+        EvaluationError: the two do not belong to the same model and prompts, or one was not asked for the metric.
     """
-    check_same_work(pruned, dense)
+    _check_comparable(pruned, dense, metric)
     rows = (dense.by_prompt["domain"] == domain).to_numpy()
     scores = np.stack([evaluation.by_prompt[metric].to_numpy(dtype=np.float64)[rows] for evaluation in (pruned, dense)])
-    count = scores.shape[1]
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=N_RESAMPLES)
-    kept, base = scores @ drawn.T.astype(np.float64)
-    ratios = kept[base > 0] / base[base > 0]
+    if metric in EXTRA_METRICS:
+        scores = scores[:, ~np.isnan(scores).any(axis=0)]
+    if scores.shape[1] == 0:
+        return np.nan, np.nan
+    (ratios,) = drawn_ratios(scores[:1], scores[1], seed)
     if ratios.size == 0:
         return np.nan, np.nan
     low, high = np.quantile(ratios, [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)
+
+
+def drawn_ratios(kept: np.ndarray, base: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return the (n, n_draws) ratios of summed scores, each row of `kept` over `base`, under a paired bootstrap over the prompts.
+
+    Args:
+        kept, base: (n, n_prompts) and (n_prompts,) float64 scores of pruned models and of the dense one, one prompt at least.
+        seed: draws in which the dense score is 0 are left out.
+    """
+    count = len(base)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=N_RESAMPLES)
+    *sums, dense = np.vstack([kept, base]) @ drawn.T.astype(np.float64)
+    return np.stack(sums)[:, dense > 0] / dense[dense > 0]
+
+
+def _check_comparable(pruned: Evaluation, dense: Evaluation, metric: str) -> None:
+    check_same_work(pruned, dense)
+    for evaluation, name in ((pruned, "pruned"), (dense, "dense")):
+        if metric not in evaluation.metrics:
+            raise EvaluationError(
+                f"The {name} evaluation has no {metric!r}: expected one of {', '.join(evaluation.metrics)}. "
+                "Evaluate with responses, or on prompts with choices."
+            )
 
 
 def check_same_work(one: Evaluation, other: Evaluation) -> None:
@@ -119,7 +172,8 @@ def save_evaluation(evaluation: Evaluation, path: Path) -> Path:
 
 def evaluation_to_json(evaluation: Evaluation) -> str:
     """Return the evaluation file's text; a score that is NaN or infinite is null, as JSON knows neither."""
-    rows = evaluation.by_prompt.loc[:, list(COLUMNS)].replace([np.inf, -np.inf], np.nan).astype(object)
+    columns = [column for column in (*COLUMNS, *EXTRA_COLUMNS) if column in evaluation.by_prompt]
+    rows = evaluation.by_prompt.loc[:, columns].replace([np.inf, -np.inf], np.nan).astype(object)
     content = {
         "schema_version": SCHEMA_VERSION,
         "kind": "strata-evaluation",
@@ -138,11 +192,7 @@ def open_evaluation(path: Path) -> Evaluation:
         EvaluationError: the file is missing, cut short, of another kind or version.
     """
     path = Path(path)
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"No evaluation can be read at {path}: {error}. Evaluate again.") from error
-    return evaluation_from_json(text, path.name)
+    return evaluation_from_json(read_saved(path, "evaluation", "Evaluate again."), path.name)
 
 
 def evaluation_from_json(text: str, name: str = "The text") -> Evaluation:
@@ -167,9 +217,30 @@ def evaluation_from_json(text: str, name: str = "The text") -> Evaluation:
             mask=mask_from_json(json.dumps(content["mask"]), name),
             model=ModelInfo.from_json(content["model"]),
             prompts=content["prompts"],
-            by_prompt=frame.astype({**numeric, "exact_match": bool}),
+            by_prompt=with_extras(frame.astype({**numeric, "exact_match": bool}), _extras(content["by_prompt"], name)),
         )
     except EvaluationError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EvaluationError(f"{name} is not a whole evaluation: {error}. Evaluate again.") from error
+
+
+def _extras(rows: list[dict[str, Any]], name: str) -> dict[str, list[Any]]:
+    """Return the columns beyond `COLUMNS` of a file's rows; a row that lacks one which others have is a KeyError."""
+    present = set().union(*rows)
+    extras = {column: [row[column] for row in rows] for column in EXTRA_COLUMNS if column in present}
+    for column, values in extras.items():
+        fits = _is_score if column in EXTRA_METRICS else _is_text
+        if not all(value is None or fits(value) for value in values):
+            raise EvaluationError(
+                f"{name} is not a whole evaluation: its column {column!r} is damaged. Evaluate again."
+            )
+    return extras
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, (int, float)) and value in (0, 1)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)

@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -18,12 +18,16 @@ import torch
 from vlm_analysis.errors import ModelError, PromptError
 from vlm_analysis.measures import TOKEN_GROUPS
 from vlm_analysis.models import LoadedModel
+from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts import Prompt
 
 VISION, TEXT, ANSWER = 0, 1, 2
 _ZERO_OVER_ANSWER = (
     "mm_token_type_ids",
 )  # generation extends these with zeros, other per-token inputs with their last
+_SUFFIX_TYPES = (
+    "paligemma",
+)  # their token type 0 is a prompt whose tokens see each other, 1 an answer written token by token
 _PER_TOKEN = (
     "cross_attention_mask",
 )  # (1, n_tokens, …), where every other input of three dimensions or more is an image's
@@ -115,6 +119,7 @@ def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) 
             "(width, height). Take it out, or change its images."
         ) from error
     tensors = {name: _placed(value, loaded) for name, value in made.items() if torch.is_tensor(value)}
+    tensors.pop("labels", None)  # of PaliGemma's processor; with them a forward reckons a loss over logits nobody kept
     n_prompt = tensors["input_ids"].shape[1]
     answer_ids = tuple(answer_ids)
     kinds = np.full(n_prompt + len(answer_ids), TEXT, dtype=np.int8)
@@ -128,6 +133,8 @@ def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) 
     kinds[n_prompt:] = ANSWER
     if answer_ids:
         tensors = {name: _extended(name, value, n_prompt, answer_ids) for name, value in tensors.items()}
+        if loaded.model.config.model_type in _SUFFIX_TYPES and "token_type_ids" in tensors:
+            tensors["token_type_ids"][:, n_prompt:] = 1
     return Encoded(tensors, kinds, answer_ids, len(images))
 
 
@@ -165,24 +172,78 @@ def collate(items: Sequence[Encoded], pad_token: int) -> dict[str, torch.Tensor]
     return batch
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a batch is put together by: the length of a prompt with its answer, and what must be equal to join it with others."""
+
+    n_tokens: int
+    joins: tuple[tuple[Any, ...], ...]
+    alone: bool
+
+
+def shape_of(item: Encoded) -> Shape:
+    """Return the shape of an encoded prompt."""
+    joins = tuple(
+        (name, *value.shape[2 if name in _PER_TOKEN else 1 :])
+        for name, value in item.tensors.items()
+        if value.ndim > 2 or not _is_per_token(name, value, item.n_tokens)
+    )
+    return Shape(item.n_tokens, joins, any(name in _ALONE for name in item.tensors))
+
+
+class EncodedPrompts(Sequence[Encoded]):
+    """Prompts with their answers, each encoded once; those beyond `max_bytes` are encoded again whenever they are asked for.
+
+    Attributes:
+        shapes: of all of them, so that batches are made up without encoding again.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        asked: Sequence[tuple[Prompt, tuple[int, ...]]],
+        *,
+        max_bytes: int,
+        on_progress: Progress = no_progress,
+    ) -> None:
+        self._loaded, self._asked = loaded, tuple(asked)
+        self._kept: dict[int, Encoded] = {}
+        shapes, room = [], max_bytes
+        for index, (prompt, answer_ids) in enumerate(self._asked):
+            on_progress(index, len(self._asked), "preparing the prompts")
+            item = encode(loaded, prompt, answer_ids)
+            shapes.append(shape_of(item))
+            size = item.kinds.nbytes + sum(value.nbytes for value in item.tensors.values())
+            if size <= room:
+                self._kept[index] = item
+                room -= size
+        self.shapes = tuple(shapes)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Encoded, ...]: ...
+    def __getitem__(self, index: int | slice) -> Encoded | tuple[Encoded, ...]:
+        if isinstance(index, slice):
+            return tuple(self[place] for place in range(*index.indices(len(self))))
+        place = range(len(self))[index]
+        return self._kept[place] if place in self._kept else encode(self._loaded, *self._asked[place])
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+
 def batches(items: Sequence[Encoded], batch_size: int) -> Iterator[list[int]]:
     """Yield the indices of each batch: prompts of like length together, and only those whose image tensors can be joined."""
     if batch_size < 1:
         raise PromptError(f"A batch needs at least one prompt, got batch_size={batch_size}.")
 
-    def joinable(index: int) -> tuple[Any, ...]:
-        item = items[index]
-        alone = (index,) if any(name in _ALONE for name in item.tensors) else ()
-        return alone + tuple(
-            (name, *value.shape[2 if name in _PER_TOKEN else 1 :])
-            for name, value in item.tensors.items()
-            if value.ndim > 2 or not _is_per_token(name, value, item.n_tokens)
-        )
-
-    order = sorted(range(len(items)), key=lambda index: (str(joinable(index)), items[index].n_tokens, index))
+    shapes = items.shapes if isinstance(items, EncodedPrompts) else [shape_of(item) for item in items]
+    joinable = [((index,) if shape.alone else ()) + shape.joins for index, shape in enumerate(shapes)]
+    order = sorted(range(len(items)), key=lambda index: (str(joinable[index]), shapes[index].n_tokens, index))
     batch: list[int] = []
     for index in order:
-        if batch and (len(batch) == batch_size or joinable(index) != joinable(batch[0])):
+        if batch and (len(batch) == batch_size or joinable[index] != joinable[batch[0]]):
             yield batch
             batch = []
         batch.append(index)

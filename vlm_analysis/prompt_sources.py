@@ -23,8 +23,8 @@ from vlm_analysis.errors import PromptError
 TABLE_NAMES = ("prompts.csv", "prompts.jsonl", "prompts.parquet")
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-COLUMNS = ("image", "images", "question", "domain", "id", "answer")
-EXPECTED = "'image' (or 'images') and 'question', optionally 'domain', 'id' and 'answer'"
+COLUMNS = ("image", "images", "question", "domain", "id", "answer", "choices")
+EXPECTED = "'image' (or 'images') and 'question', optionally 'domain', 'id', 'answer' and 'choices'"
 MAX_ROWS = 10_000
 MAX_TABLE_BYTES = 200_000_000
 PARQUET_BATCH = 64
@@ -161,6 +161,25 @@ def image_names(cells: Cells) -> tuple[str, ...]:
     return one or several
 
 
+def choice_texts(value: object) -> tuple[str, ...] | None:
+    """Return the choices of a row, from a list or its JSON text; None where the cell is blank or the list empty.
+
+    Raises:
+        PromptError: the cell is no list, or an entry is neither text nor a number.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            value = json.loads(text or "null")
+        except (ValueError, RecursionError) as error:
+            raise _no_choices(repr(text[:60])) from error
+    if _is_missing(value) or value == []:
+        return None
+    if not isinstance(value, list):
+        raise _no_choices(f"a {type(value).__name__}")
+    return tuple(cell_text(choice, "choices") for choice in value)
+
+
 def decode_text(name: str, data: bytes) -> str:
     """Return UTF-8 text, without a byte order mark.
 
@@ -192,6 +211,12 @@ def _folder_row(number: int, image: str, files: Files, known: set[str]) -> Row:
     except PromptError as error:
         return Row(number, cells, str(error))
     return Row(number, cells)
+
+
+def _no_choices(got: str) -> PromptError:
+    return PromptError(
+        f'the cell \'choices\' could not be read: expected a JSON list of texts, got {got}. Write ["red", "blue"].'
+    )
 
 
 def _is_missing(value: object) -> bool:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import overload
@@ -22,6 +22,7 @@ from vlm_analysis.archives import MAX_ARCHIVE_BYTES, Archive, Files, Folder, NoF
 from vlm_analysis.errors import PromptError
 from vlm_analysis.files import write_atomically
 from vlm_analysis.images import image_hash, open_image, read_file
+from vlm_analysis.prompt_checks import MAX_IMAGES, MAX_NAME, MAX_TEXT, checked_choices, checked_images, checked_text
 from vlm_analysis.prompt_sources import (
     EXPECTED,
     MAX_ROWS,
@@ -30,6 +31,7 @@ from vlm_analysis.prompt_sources import (
     TABLE_SUFFIXES,
     Row,
     cell_text,
+    choice_texts,
     find_table,
     folder_rows,
     image_names,
@@ -37,9 +39,6 @@ from vlm_analysis.prompt_sources import (
 )
 
 DEFAULT_DOMAIN = "default"
-MAX_TEXT = 10_000
-MAX_NAME = 200
-MAX_IMAGES = 64
 PACKS = Path(__file__).resolve().parents[1] / "assets" / "packs"
 
 
@@ -47,9 +46,12 @@ PACKS = Path(__file__).resolve().parents[1] / "assets" / "packs"
 class Prompt:
     """Images with a question; texts lose surrounding blanks, a blank domain becomes "default", a blank answer None.
 
+    `choices` are the answers to choose from, by likelihood; the model does not see them unless the question names them.
+
     Raises:
-        PromptError: there is no image or more than 64, the question is blank, or a text is too long (10,000
-            characters; 200 for a domain or id) or holds a zero byte or half a character.
+        PromptError: there is no image or more than 64, the question is blank, a text is too long (10,000
+            characters; 200 for a domain or id) or holds a zero byte or half a character, or the choices are not 2 to 26
+            different texts with the answer, where there is one, among them.
     """
 
     images: tuple[Path | Image.Image, ...]
@@ -57,17 +59,19 @@ class Prompt:
     domain: str = DEFAULT_DOMAIN
     id: str | None = None
     answer: str | None = None
+    choices: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         cleaned = {
-            "images": _checked_images(self.images),
-            "question": _checked_text(self.question, "question", MAX_TEXT),
-            "domain": _checked_text(self.domain, "domain", MAX_NAME) or DEFAULT_DOMAIN,
-            "id": _checked_text(self.id, "id", MAX_NAME) or None,
-            "answer": _checked_text(self.answer, "answer", MAX_TEXT) or None,
+            "images": checked_images(self.images),
+            "question": checked_text(self.question, "question", MAX_TEXT),
+            "domain": checked_text(self.domain, "domain", MAX_NAME) or DEFAULT_DOMAIN,
+            "id": checked_text(self.id, "id", MAX_NAME) or None,
+            "answer": checked_text(self.answer, "answer", MAX_TEXT) or None,
         }
         if not cleaned["question"]:
             raise PromptError("the question is blank: expected text, got none. Write what to ask.")
+        object.__setattr__(self, "choices", checked_choices(self.choices, cleaned["answer"]))
         for name, value in cleaned.items():
             object.__setattr__(self, name, value)
 
@@ -90,8 +94,9 @@ class Prompt:
 
     @cached_property
     def content(self) -> bytes:
-        """Image contents, question, domain, id and answer in one line (see `image_hashes` for what is raised)."""
-        return json.dumps([self.image_hashes, self.question, self.domain, self.id, self.answer]).encode() + b"\n"
+        """Image contents, question, domain, id, answer and choices, if any, in one line (raises as `image_hashes`)."""
+        told = [self.image_hashes, self.question, self.domain, self.id, self.answer]
+        return json.dumps(told if self.choices is None else [*told, self.choices]).encode() + b"\n"
 
     @property
     def key(self) -> str:
@@ -164,7 +169,7 @@ class PromptSet(Sequence[Prompt]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256 (hex) over every prompt's image contents, question, domain, id and answer, in order.
+        """The sha256 (hex) over every prompt's image contents, question, domain, id, answer and choices, in order.
 
         Raises:
             PromptError: an image cannot be read any more.
@@ -252,42 +257,6 @@ def write_prompts(prompts: PromptSet, folder: Path) -> Path:
     return folder / "prompts.jsonl"
 
 
-def _checked_images(images: object) -> tuple[Path | Image.Image, ...]:
-    if not isinstance(images, (tuple, list)):
-        raise PromptError(
-            f"the prompt's images could not be used: expected a tuple, got a {type(images).__name__}. Write (image,)."
-        )
-    if not 1 <= len(images) <= MAX_IMAGES:
-        raise PromptError(
-            f"the prompt was refused: expected 1 to {MAX_IMAGES} images, got {len(images)}. Change their number."
-        )
-    checked = tuple(Path(image) if isinstance(image, str) else image for image in images)
-    for image in checked:
-        if not isinstance(image, (Path, Image.Image)):
-            raise PromptError(
-                f"the prompt's images could not be used: expected paths or images, got a {type(image).__name__}. "
-                "Open bytes with open_image."
-            )
-    return checked
-
-
-def _checked_text(value: object, name: str, limit: int) -> str:
-    if value is None and name != "question":
-        return ""
-    if not isinstance(value, str):
-        raise PromptError(
-            f"the {name} could not be used: expected text, got a {type(value).__name__}. Write it as text."
-        )
-    text = value.strip()
-    if len(text) > limit:
-        raise PromptError(
-            f"the {name} is too long: expected at most {limit:,} characters, got {len(text):,}. Shorten it."
-        )
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise PromptError(f"the {name} is damaged: expected text, got a zero byte or half a character. Type it again.")
-    return text
-
-
 def _no_prompts(problems: tuple[Problem, ...]) -> PromptError:
     message = "no prompts: expected at least one prompt with an image and a question, got 0"
     if not problems:
@@ -372,7 +341,8 @@ def _prompt(row: Row, row_id: str, files: Files, folder: str, *, taken: bool) ->
     texts = {column: cell_text(row.cells.get(column), column) for column in ("question", "domain", "answer")}
     names = image_names(row.cells)[: MAX_IMAGES + 1]
     images = tuple(files.image(f"{folder}/{safe_name(name)}") for name in names)
-    prompt = Prompt(images, texts["question"], texts["domain"], row_id, texts["answer"])
+    choices = choice_texts(row.cells.get("choices"))
+    prompt = Prompt(images, texts["question"], texts["domain"], row_id, texts["answer"], choices=choices)
     _ = prompt.image_hashes  # decodes every image: a broken one is found here, by its row
     return prompt
 
@@ -390,7 +360,8 @@ def _write_images(prompt: Prompt, folder: Path) -> dict[str, object]:
                 )
             write_atomically(folder / names[-1], partial(opened.save, format="PNG"))
     cells: dict[str, object] = {"id": prompt.id, "images": names, "question": prompt.question, "domain": prompt.domain}
-    return cells if prompt.answer is None else {**cells, "answer": prompt.answer}
+    optional = {"answer": prompt.answer, "choices": prompt.choices}
+    return cells | {name: value for name, value in optional.items() if value is not None}
 
 
 def _write_bytes(data: bytes, path: Path) -> None:
