@@ -253,3 +253,8 @@ class TestPerLayerSettings:
 
 def view_kept(dropped: tuple[int, ...]) -> list[int]:
     return [index for index in range(16) if index not in dropped]
+
+
+def test_layers_in_place_of_a_mask_are_refused_with_what_to_write(loaded):
+    with pytest.raises(MaskError, match=r"expected a PruneMask, got a tuple. Write PruneMask\(16, layers\)"):
+        prune(loaded.model, (1, 2))

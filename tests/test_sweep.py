@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,17 @@ from test_outside_models import prompts as outside_prompts
 from vlm_analysis.errors import EvaluationError, MaskError
 from vlm_analysis.evaluate import evaluate, prepare
 from vlm_analysis.evaluation import Evaluation
+from vlm_analysis.inputs import batches
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.models import LoadedModel, load_model
 from vlm_analysis.progress import Cancelled
 from vlm_analysis.prompts import Prompt, PromptSet
 from vlm_analysis.prune import why_not
-from vlm_analysis.sweep import SharedRunner, sweep
+from vlm_analysis.score_store import ScoreStore
+from vlm_analysis.shared_runs import SharedRunner, ordered
+from vlm_analysis.sweep import batch_for, score_header, sweep
+
+ROOT = Path(__file__).resolve().parents[1]
 
 KINDS = [
     "chameleon",
@@ -114,9 +122,8 @@ class TestWhatIsShared:
     def runner(
         self, loaded: LoadedModel, few: PromptSet, masks: list[PruneMask], max_bytes: int = 1 << 30
     ) -> SharedRunner:
-        plan = [PruneMask(16)] + [mask for _, mask in sorted({mask.kept: mask for mask in masks}.items())]
-        runner = SharedRunner(loaded, plan, max_bytes)
-        list(runner.run([prepare(loaded, few[:1]).encoded[0]]))
+        runner = SharedRunner(loaded, max_bytes)
+        list(runner.run([prepare(loaded, few[:1]).encoded[0]], ordered([PruneMask(16), *masks])))
         return runner
 
     def test_leaving_out_each_layer_runs_half_of_the_layers(self, loaded: LoadedModel, few: PromptSet) -> None:
@@ -136,15 +143,18 @@ class TestWhatIsShared:
         assert runner.layers_run == runner.layers_counted
 
     def test_the_vision_tower_runs_once_a_batch(self, loaded: LoadedModel, few: PromptSet) -> None:
-        calls: list[int] = []
-        handle = loaded.model.model.visual.register_forward_hook(lambda *_: calls.append(1))
-        try:
-            list(sweep(loaded, few, leave_one_out(loaded), batch_size=3))
-        finally:
-            handle.remove()
-        assert len(calls) == 2
+        copy, calls = changed_copy(loaded), list[int]()
+        copy.model.model.visual.register_forward_hook(lambda *_: calls.append(1))
+        list(sweep(copy, few, leave_one_out(loaded), batch_size=3))
+        assert len(calls) == 2 + 1  # and once when sharing is tried
+        list(sweep(copy, few, leave_one_out(loaded), batch_size=3))
+        assert len(calls) == 2 + 1 + 2  # which is done once a model
 
-    @pytest.mark.parametrize("dropped", [[(5,), (7,), (12,)], [(9,), (0, 5), (0, 7)]], ids=["from the start", "later"])
+    @pytest.mark.parametrize(
+        "dropped",
+        [[(5,), (7,), (12,)], [(9,), (0, 5), (0, 7)], [(layer,) for layer in range(16)], [(1,), (14,)]],
+        ids=["from the start", "later", "each layer", "around it"],
+    )
     def test_a_model_that_hands_on_state_beside_the_stream_shares_no_layers(
         self, loaded: LoadedModel, few: PromptSet, dropped: list[tuple[int, ...]]
     ) -> None:
@@ -153,13 +163,21 @@ class TestWhatIsShared:
         dense = evaluate(odd, few[:2], batch_size=1)
         wanted = [evaluate(odd, few[:2], mask, reference=dense, batch_size=1) for mask in masks]
         assert_equal(list(sweep(odd, few[:2], masks, reference=dense, batch_size=1)), wanted)
-        runner = SharedRunner(odd, sorted(masks, key=lambda mask: mask.kept), 1 << 30)
-        list(runner.run([prepare(odd, few[:1]).encoded[0]]))
+        runner = SharedRunner(odd)
+        list(runner.run([prepare(odd, few[:1]).encoded[0]], ordered(masks)))
         assert runner._limit == 0
 
+    def test_what_a_layer_left_lying_for_another_is_not_taken_for_its_own(
+        self, loaded: LoadedModel, few: PromptSet
+    ) -> None:
+        odd = lending(loaded, hoards=True)
+        masks = [PruneMask(16, (layer,)) for layer in range(16) if layer != 3]
+        wanted = one_by_one(odd, few[:2], masks, batch_size=1)
+        assert_equal(list(sweep(odd, few[:2], masks, batch_size=1)), wanted)
 
-def lending(loaded: LoadedModel) -> LoadedModel:
-    """Return a copy in which layer 3 hands layer 9 a number beside the stream, anew in each pass."""
+
+def lending(loaded: LoadedModel, *, hoards: bool = False) -> LoadedModel:
+    """Return a copy in which layer 3 hands layer 9 a number beside the stream, anew in each pass; it may lie there afterwards."""
     odd, memory = changed_copy(loaded), list[torch.Tensor]()
     layers = qwen_layers(odd.model)
 
@@ -174,10 +192,85 @@ def lending(loaded: LoadedModel) -> LoadedModel:
 
     class Borrower(Lender):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.inner(x) * (1 + memory.pop() if memory else 3)
+            lent = memory[0] if memory else torch.tensor(2.0)
+            if not hoards:
+                memory.clear()
+            return self.inner(x) * (1 + lent)
 
     layers[3].mlp, layers[9].mlp = Lender(layers[3].mlp), Borrower(layers[9].mlp)
     return odd
+
+
+class TestWhatIsKept:
+    def test_a_sweep_that_broke_off_goes_on_where_it_stopped(
+        self, loaded: LoadedModel, few: PromptSet, tmp_path: Path
+    ) -> None:
+        masks, wanted = leave_one_out(loaded)[3:8], one_by_one(loaded, few, leave_one_out(loaded)[3:8], batch_size=2)
+        ran: list[tuple[int, int]] = []
+
+        def stop_at(last: int) -> Any:
+            def report(done: int, total: int, message: str) -> None:
+                if message.startswith("part"):
+                    ran.append((done, total))
+                    if done == last:
+                        raise Cancelled
+
+            return report
+
+        for last in (0, 3, 4):
+            with pytest.raises(Cancelled):
+                list(sweep(loaded, few, masks, batch_size=2, folder=tmp_path, on_progress=stop_at(last)))
+        whole = 5 * len(list(batches(prepare(loaded, few).encoded, 2)))
+        assert ran[-1] == (4, whole - 3)
+        ran.clear()
+        assert_equal(list(sweep(loaded, few, masks, batch_size=2, folder=tmp_path, on_progress=stop_at(-1))), wanted)
+        assert ran[0] == (0, whole - 3 - 4)
+        ran.clear()
+        assert_equal(list(sweep(loaded, few, masks, batch_size=2, folder=tmp_path, on_progress=stop_at(-1))), wanted)
+        assert not ran
+
+    def test_a_killed_sweep_loses_no_more_than_the_mask_at_work(
+        self, loaded: LoadedModel, few: PromptSet, tmp_path: Path
+    ) -> None:
+        code = f"""
+import os
+from pathlib import Path
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.models import load_model
+from vlm_analysis.prompts import open_prompts
+from vlm_analysis.sweep import sweep
+packs = open_prompts("math") + open_prompts("general")
+def kill(done, total, message):
+    if message.startswith("part") and done == 4:
+        os.kill(os.getpid(), 9)
+masks = [PruneMask(16, (layer,)) for layer in (3, 4, 5)]
+list(sweep(load_model(), packs[:3] + packs[45:48], masks, batch_size=2, folder=Path({str(tmp_path)!r}), on_progress=kill))
+"""
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, capture_output=True)
+        assert done.returncode == -9
+        store = ScoreStore(16, 6, tmp_path, score_header(loaded, few, 2))
+        first, second = list(batches(prepare(loaded, few).encoded, 2))[:2]
+        assert sum(store.n_known((layer,)) for layer in (3, 4, 5)) == 3 * len(first) + len(second)
+        masks = [PruneMask(16, (layer,)) for layer in (3, 4, 5)]
+        assert_equal(
+            list(sweep(loaded, few, masks, batch_size=2, folder=tmp_path)),
+            one_by_one(loaded, few, masks, batch_size=2),
+        )
+
+    def test_other_masks_run_only_what_is_new(self, loaded: LoadedModel, few: PromptSet, tmp_path: Path) -> None:
+        first, second = leave_one_out(loaded)[3:6], leave_one_out(loaded)[4:8]
+        list(sweep(loaded, few, first, folder=tmp_path))
+        totals: list[int] = []
+        found = list(
+            sweep(loaded, few, second, folder=tmp_path, on_progress=lambda done, total, message: totals.append(total))
+        )
+        assert_equal(found, one_by_one(loaded, few, second))
+        assert totals[-1] == 2
+
+    def test_scores_of_other_prompts_are_refused(self, loaded: LoadedModel, few: PromptSet, tmp_path: Path) -> None:
+        list(sweep(loaded, few, leave_one_out(loaded)[3:4], folder=tmp_path))
+        with pytest.raises(EvaluationError, match="another model, other prompts"):
+            list(sweep(loaded, few[:5], leave_one_out(loaded)[3:4], folder=tmp_path))
 
 
 class TestManners:
@@ -200,6 +293,12 @@ class TestManners:
         with_reference = list(sweep(loaded, few, masks, reference=dense))
         assert_equal(with_reference, list(sweep(loaded, few, masks)))
 
+    def test_the_dense_mask_has_no_divergence_whatever_batches_its_reference_had(
+        self, loaded: LoadedModel, few: PromptSet
+    ) -> None:
+        (found,) = sweep(loaded, few, [PruneMask(16)], reference=evaluate(loaded, few, batch_size=6), batch_size=1)
+        assert found.by_prompt["kl_to_dense"].tolist() == [0] * 6
+
     def test_a_mask_of_another_model_a_stranger_s_reference_and_no_masks(
         self, loaded: LoadedModel, few: PromptSet
     ) -> None:
@@ -220,3 +319,13 @@ class TestManners:
             list(sweep(loaded, few, leave_one_out(loaded), on_progress=stop))
         assert same_weights(loaded.model, before)
         assert "forward" not in vars(loaded.model.model.language_model.layers[3])
+
+
+class TestBatches:
+    def test_small_models_take_32_prompts_and_large_ones_as_many_as_their_states_fit(self, loaded: LoadedModel) -> None:
+        assert batch_for(loaded) == 32
+        assert loaded.max_vision_tokens == 256
+        large = replace(loaded, max_vision_tokens=1 << 14)
+        one = 16 * ((1 << 14) + 128) * loaded.model.config.get_text_config().hidden_size * 4
+        assert batch_for(large) == (1 << 30) // one < 32
+        assert batch_for(replace(loaded, max_vision_tokens=1 << 30)) == 1

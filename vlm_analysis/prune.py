@@ -72,13 +72,18 @@ def prune(model: M, mask: PruneMask) -> M:
 def why_not(model: nn.Module, mask: PruneMask) -> str:
     """Return why a mask cannot be applied to a model, "" where it can."""
     try:
-        prune(model, mask)
+        _check(model, mask, len(find_decoder_path(model)[1]))
+        _Copier(model, mask)  # cuts the configuration, and refuses one that cannot be cut; no module is copied
     except MaskError as error:
         return str(error)
     return ""
 
 
 def _check(model: nn.Module, mask: PruneMask, n_layers: int) -> None:
+    if not isinstance(mask, PruneMask):
+        raise MaskError(
+            f"There is no mask: expected a PruneMask, got a {type(mask).__name__}. Write PruneMask({n_layers}, layers)."
+        )
     if mask.n_layers != n_layers:
         raise MaskError(
             f"The mask does not fit the model: expected one for {n_layers} layers, got one for {mask.n_layers}."

@@ -31,6 +31,7 @@ from vlm_analysis.inputs import (
     pad_token,
     takes_logits_to_keep,
 )
+from vlm_analysis.interrupt import interruptible
 from vlm_analysis.measures import DELTAS, SHARES, SINK_FACTOR, empty_rows
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
@@ -252,6 +253,7 @@ class _Pass:
             streams = stack.enter_context(self.watch.watching(batch["input_ids"].shape))
             if self.attention is not None:
                 stack.enter_context(self.attention.watching())
+            stack.enter_context(interruptible(self.model))
             self.model(**batch, **self.keep, use_cache=False)
         return streams
 
