@@ -73,9 +73,9 @@ def evaluation(
         {
             "id": changes.get("ids", [f"e{row}" for row in range(len(kl))]),
             "domain": list(domains),
-            "exact_match": True,
+            "exact_match": changes.get("exact", True),
             "answer_nll": np.array(nll, float),
-            "token_agreement": 1.0,
+            "token_agreement": changes.get("agreement", 1.0),
             "kl_to_dense": np.array(kl, float),
             "answer": "a",
             "answer_source": "given",

@@ -14,7 +14,7 @@ from rankings import evaluation
 
 from vlm_analysis.errors import MaskError
 from vlm_analysis.evaluation import Evaluation
-from vlm_analysis.masks import PruneMask, greedy, greedy_steps, mask_from_json, mask_to_json
+from vlm_analysis.masks import Objective, PruneMask, greedy, greedy_steps, mask_from_json, mask_to_json
 
 NAMES = ("math", "general")
 
@@ -35,16 +35,16 @@ def neighbours_hurt(dropped: tuple[int, ...]) -> tuple[float, float]:
 
 
 def test_the_damage_is_measured_on_top_of_what_is_gone() -> None:
-    mask = greedy(measured_by(neighbours_hurt), 3, n_layers=8, target="math")
+    mask = greedy(measured_by(neighbours_hurt), 3, n_layers=8, objective=Objective(target="math"))
     assert mask.dropped == (1, 3, 5)
     assert [step["layer"] for step in mask.provenance["steps"]] == [1, 3, 5]
     assert [step["tried"] for step in mask.provenance["steps"]] == [6, 5, 4]
-    assert mask.provenance["steps"][1]["damage"] == pytest.approx(0.4)
+    assert mask.provenance["steps"][1]["harm"] == pytest.approx(0.4)
     assert mask_from_json(mask_to_json(mask)).provenance == mask.provenance
 
 
 def test_the_target_decides_whose_damage_counts() -> None:
-    assert greedy(measured_by(neighbours_hurt), 2, n_layers=8, target="general").dropped == (4, 6)
+    assert greedy(measured_by(neighbours_hurt), 2, n_layers=8, objective=Objective(target="general")).dropped == (4, 6)
     assert greedy(measured_by(neighbours_hurt), 2, n_layers=8).dropped == (1, 3)  # both together are even: the lower
 
 
@@ -73,6 +73,23 @@ def test_a_layer_whose_damage_is_not_finite_stays() -> None:
         greedy(measured_by(lambda dropped: (math.nan, 0) if 1 in dropped else (5, 5)), 3, n_layers=5)
 
 
+def test_a_layer_without_which_the_model_cannot_run_stays() -> None:
+    def measure(masks: list[PruneMask]) -> list[Evaluation | None]:
+        found = measured_by(neighbours_hurt)(masks)
+        return [None if {1, 2} <= set(one.mask.dropped) or 3 in one.mask.dropped else one for one in found]
+
+    going = greedy_steps(measure, n_layers=5, protected=(4,), objective=Objective(target="math"))
+    steps = [next(going), next(going)]
+    assert [step.layer for step in steps] == [0, 2]
+    assert steps[0].harm == {0: 0, 1: pytest.approx(0.1), 2: pytest.approx(0.2), 3: None}
+
+
+def test_one_layer_stays_whatever_is_protected() -> None:
+    assert greedy(measured_by(neighbours_hurt), 2, n_layers=3, protected=()).budget == 2
+    with pytest.raises(MaskError, match="Cannot drop 3 layers: 2 of 3"):
+        greedy(measured_by(neighbours_hurt), 3, n_layers=3, protected=())
+
+
 def test_nothing_is_measured_for_no_budget_and_once_a_step_otherwise() -> None:
     calls: list[int] = []
 
@@ -83,21 +100,20 @@ def test_nothing_is_measured_for_no_budget_and_once_a_step_otherwise() -> None:
     assert greedy(measure, 0, n_layers=8).dropped == ()
     assert calls == []
     greedy(measure, 0.25, n_layers=8)
-    assert calls == [6, 5]
+    assert calls == [1, 6, 5]  # the dense model first
 
 
 def test_steps_go_on_to_the_last_layer_that_may_go() -> None:
-    steps = list(greedy_steps(measured_by(neighbours_hurt), n_layers=5, target="math"))
+    steps = list(greedy_steps(measured_by(neighbours_hurt), n_layers=5, objective=Objective(target="math")))
     assert [step.layer for step in steps] == [1, 3, 2]
     assert len(list(greedy_steps(measured_by(neighbours_hurt), n_layers=3, protected=()))) == 2  # one layer must stay
 
 
-def test_evaluations_of_other_masks_and_unknown_questions_are_refused() -> None:
+def test_evaluations_of_other_masks_and_an_unknown_target_are_refused() -> None:
     measure = measured_by(neighbours_hurt)
-    for wrong in (lambda masks: measure(masks)[::-1], lambda masks: measure(masks)[1:]):
-        with pytest.raises(MaskError, match="expected evaluations of 6 masks in their order"):
+    turned, short = (lambda masks: measure(masks)[::-1]), (lambda masks: measure(masks)[1:])
+    for wrong, asked in ((turned, 6), (short, 1)):
+        with pytest.raises(MaskError, match=f"expected evaluations of {asked} masks in their order"):
             greedy(wrong, 1, n_layers=8)
-    with pytest.raises(MaskError, match="Unknown damage"):
-        greedy(measure, 1, n_layers=8, score="bleu")
     with pytest.raises(MaskError, match="not measured on domain 'art'"):
-        greedy(measure, 1, n_layers=8, target="art")
+        greedy(measure, 1, n_layers=8, objective=Objective(target="art"))

@@ -1,34 +1,27 @@
 """Greedy pruning on measured damage: drop the layer that harms least, measure all that are left again, and so on.
 
-Pure Python over a callable, which is the model's side; SLEB (arXiv:2402.09025) does so with the likelihood of text.
+SLEB (arXiv:2402.09025) does so with the likelihood of text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from vlm_analysis.errors import MaskError
-from vlm_analysis.masks.budgets import as_layers
 from vlm_analysis.masks.make import free_layers
 from vlm_analysis.masks.mask import PruneMask
-
-if TYPE_CHECKING:
-    from vlm_analysis.evaluation import Evaluation
-
-Measure = Callable[[list[PruneMask]], "Sequence[Evaluation]"]
-SCORES = ("kl_to_dense", "answer_nll")
+from vlm_analysis.masks.objective import BY_KL, Objective
+from vlm_analysis.masks.search import Judge, Measure, layers_to_go, made_mask, told
+from vlm_analysis.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
 class GreedyStep:
-    """One step: the layer that went, and the damage of each candidate on top of those gone before; None where not finite."""
+    """One step: the layer that went, and the harm of each candidate on top of those gone before; None where not finite."""
 
     layer: int
-    damage: dict[int, float | None]
+    harm: dict[int, float | None]
 
 
 def greedy(
@@ -38,42 +31,32 @@ def greedy(
     n_layers: int,
     protected: Collection[int] | None = None,
     locked: Collection[int] = (),
-    score: str = "kl_to_dense",
-    target: str | None = None,
+    objective: Objective = BY_KL,
+    on_progress: Progress | None = None,
 ) -> PruneMask:
-    """Return the mask that drops, one at a time, the layer whose loss on top of those before does least damage.
+    """Return the mask that drops, one at a time, the layer whose loss on top of those before harms least.
 
     Args:
-        measure: evaluates masks on one prompt set, and returns their Evaluations in the same order; called once a step.
+        measure: evaluates masks on one prompt set (see `Measure`); called for the dense model, then once a step.
         budget: layers to drop (int), or the ratio of all layers (float in [0, 1); the floor counts).
         n_layers: of the model.
         protected, locked: as in `make_mask`.
-        score: `kl_to_dense` (KL to the dense model is our choice) or `answer_nll`, in nats; the lowest goes, ties to the lower
-            layer; a layer whose number is not finite on some prompt stays.
-        target: the domain whose prompts count; None for all.
+        objective: what harm is; KL to the dense model over all prompts by default. A layer without a finite harm stays.
+        on_progress: counts steps; raising `Cancelled` in it, or in `measure`, stops the work.
 
     Raises:
-        MaskError: a budget that cannot be met, an unknown score or target, or evaluations of other masks than asked.
+        MaskError: a budget that cannot be met, an unknown target, or evaluations of other masks than asked.
     """
-    wanted = as_layers(budget, n_layers)
-    number = len(free_layers(n_layers, protected, locked))
-    if wanted > number:
-        raise MaskError(
-            f"Cannot drop {wanted} layers: {number} of {n_layers} may go, the others are protected or locked. Lower the budget."
-        )
-    steps = []
-    if wanted:
-        for step in greedy_steps(
-            measure, n_layers=n_layers, protected=protected, locked=locked, score=score, target=target
-        ):
-            steps.append(step)
-            if len(steps) == wanted:
-                break
-    told = [{"layer": step.layer, "damage": step.damage[step.layer], "tried": len(step.damage)} for step in steps]
+    report = on_progress or no_progress
+    wanted = layers_to_go(budget, n_layers, free_layers(n_layers, protected, locked))
+    steps: list[GreedyStep] = []
+    going = greedy_steps(measure, n_layers=n_layers, protected=protected, locked=locked, objective=objective)
+    while len(steps) < wanted:
+        report(*told(len(steps), wanted, "step", steps[-1].harm[steps[-1].layer] if steps else None))
+        steps.append(next(going))
     dropped = tuple(step.layer for step in steps)
-    asked = {"strategy": "greedy", "budget": budget, "score": score, "target": target}
-    provenance = {**asked, "drop_order": list(dropped), "steps": told}
-    return PruneMask(n_layers, dropped, name=f"{score}, greedy, {wanted}", provenance=provenance)
+    found = [{"layer": step.layer, "harm": step.harm[step.layer], "tried": len(step.harm)} for step in steps]
+    return made_mask("greedy", n_layers, dropped, objective, budget, found, drop_order=list(dropped))
 
 
 def greedy_steps(
@@ -82,41 +65,20 @@ def greedy_steps(
     n_layers: int,
     protected: Collection[int] | None = None,
     locked: Collection[int] = (),
-    score: str = "kl_to_dense",
-    target: str | None = None,
+    objective: Objective = BY_KL,
 ) -> Iterator[GreedyStep]:
     """Yield the steps of `greedy` one by one, until no layer is left that may go; measures only when the next one is asked."""
-    if score not in SCORES:
-        raise MaskError(f"Unknown damage: expected one of {list(SCORES)}, got {score!r}.")
+    judge = Judge(measure, objective, n_layers)
     gone: tuple[int, ...] = ()
     left = free_layers(n_layers, protected, locked)
     while left and len(gone) < n_layers - 1:
-        masks = [PruneMask(n_layers, (*gone, layer)) for layer in left]
-        found = measure(masks)
-        if [evaluation.mask for evaluation in found] != masks:
-            raise MaskError(
-                f"The damage does not belong to the masks: expected evaluations of {len(masks)} masks in their order, got others. "
-                "Return one Evaluation a mask."
-            )
-        damage = {layer: _mean(one, score, target) for layer, one in zip(left, found, strict=True)}
-        finite = {layer: value for layer, value in damage.items() if value is not None}
+        found = dict(zip(left, judge.ranks([(*gone, layer) for layer in left]).values(), strict=True))
+        finite = {layer: rank for layer, rank in found.items() if rank is not None}
         if not finite:
             raise MaskError(
-                f"No layer can go after {list(gone)}: expected a finite {score}, got none. Measure on other prompts."
+                f"No layer can go after {list(gone)}: expected a finite {objective.score}, got none. Measure on other prompts."
             )
-        best = min(finite, key=lambda layer: (finite[layer], layer))
-        yield GreedyStep(best, damage)
+        best = min(finite, key=finite.__getitem__)
+        yield GreedyStep(best, {layer: None if rank is None else rank[0] for layer, rank in found.items()})
         gone = (*gone, best)
         left.remove(best)
-
-
-def _mean(evaluation: Evaluation, score: str, target: str | None) -> float | None:
-    """Return the equal-weight mean over the target's prompts; None where a prompt's number is not finite."""
-    frame = evaluation.by_prompt
-    rows = frame if target is None else frame[frame["domain"] == target]
-    if rows.empty:
-        raise MaskError(
-            f"The damage was not measured on domain {target!r}: expected one of {list(frame['domain'].unique())}. Measure it there."
-        )
-    values = rows[score].to_numpy(dtype=np.float64)
-    return float(values.mean()) if np.isfinite(values).all() else None

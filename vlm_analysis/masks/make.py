@@ -151,7 +151,7 @@ def _checked_row(strategy: str, scores: LayerScores | None, recording: Recording
     missing = {
         "scores": "layer scores. Call score_layers first." if scores is None else "",
         "recording": "a recording, whose spans it reads. Hand one in." if recording is None else "",
-        "model": "the model again after each step. Call greedy with a way to measure.",
+        "model": "the model again after each step. Call greedy, beam or evolve with a way to measure.",
         "nothing": "",
     }[row.needs]
     if missing:

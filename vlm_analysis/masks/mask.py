@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,9 +63,22 @@ class PruneMask:
         return len(self.dropped)
 
     @property
+    def chosen_on(self) -> frozenset[str]:
+        """Return the fingerprints of the prompt sets that it was chosen on, as far as its provenance tells."""
+        return frozenset(_prompts_told(self.provenance))
+
+    @property
     def ratio(self) -> float:
         """Return dropped layers over all layers, in [0, 1)."""
         return self.budget / self.n_layers
+
+
+def _prompts_told(provenance: Any) -> Iterator[str]:
+    if isinstance(provenance, dict):
+        for name, value in provenance.items():
+            if name in ("prompts", "recording_prompts", "damage_prompts") and isinstance(value, str):
+                yield value
+            yield from _prompts_told(value)
 
 
 def is_whole(value: object) -> bool:

@@ -100,7 +100,7 @@ class Strategy:
 
     Attributes:
         needs: layer scores; a recording, whose spans it reads; nothing; or a model to measure again after each step
-            (see `greedy`).
+            (see `greedy`, `beam` and `evolve`).
         choose: returns at most `budget` of the candidates; None where `make_mask` cannot do it.
         takes: the arguments of `make_mask` that change what it chooses, beside the budget and what stays.
         ordered: whether it chooses the layers in the order in which they go.
@@ -151,6 +151,18 @@ STRATEGIES: dict[str, Strategy] = {
     "greedy": Strategy(
         "Greedy on measured damage",
         "drop the least harmful layer, measure again: SLEB, arXiv:2402.09025",
+        "model",
+        None,
+    ),
+    "beam": Strategy(
+        "Beam search on measured damage",
+        "greedy that keeps several masks in the running (our choice)",
+        "model",
+        None,
+    ),
+    "evolutionary": Strategy(
+        "Evolutionary search on measured damage",
+        "masks that swap layers and cross, the best staying (our choice)",
         "model",
         None,
     ),

@@ -17,8 +17,8 @@ from vlm_analysis.recording import Recording
 if TYPE_CHECKING:
     from vlm_analysis.evaluation import Evaluation
 
-CRUCIAL = "cosine calls it redundant, damage says crucial"
-SPARE = "cosine calls it important, damage says it can go"
+CRUCIAL = "cosine calls it redundant, damage ranks it among the worst to lose"
+SPARE = "cosine calls it important, damage ranks it among the first that can go"
 OUTLIER_SHARE = 1 / 3  # of the ranked layers: a gap in rank that makes an outlier; our choice
 OUTLIER_LEAST = 2  # ranks, however few layers there are
 DEGREES = (

@@ -1,0 +1,131 @@
+"""Every mask worth comparing: all criteria, with the strategies that take scores and those that do not, at many budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlm_analysis.errors import StrataError
+from vlm_analysis.masks.make import free_layers, make_mask
+from vlm_analysis.masks.mask import PruneMask
+from vlm_analysis.masks.strategies import STRATEGIES
+from vlm_analysis.rank.criteria import CRITERIA
+from vlm_analysis.rank.damage import Damage
+from vlm_analysis.rank.scores import LayerScores
+from vlm_analysis.rank.scoring import score_layers
+from vlm_analysis.recording import Recording
+
+RANDOM = "random"
+PLAIN, SPACED = "first-k", "minimum-gap"
+COMPARED = (PLAIN, SPACED, "angular-block", "interlace", "last-n", "evenly-spaced", "middle-block", "random-draw")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to a mask.
+
+    Attributes:
+        method: what it is called on screen, without the budget.
+        criterion, target: None where the strategy needs no scores, or the criterion no target.
+        budget: layers dropped.
+        draw: number of the draw, of random ones; 0 for all others.
+    """
+
+    method: str
+    criterion: str | None
+    strategy: str
+    target: str | None
+    budget: int
+    draw: int
+    mask: PruneMask
+
+
+def many_masks(
+    recording: Recording,
+    budgets: Sequence[int],
+    *,
+    criteria: Collection[str] | None = None,
+    strategies: Collection[str] = COMPARED,
+    damage: Damage | None = None,
+    protected: Collection[int] | None = None,
+    locked: Collection[int] = (),
+    token_group: str = "all",
+    n_draws: int = 5,
+    seed: int = 0,
+) -> tuple[list[Way], dict[str, str]]:
+    """Return every way to a mask at these budgets, and by method why there is none at some of them.
+
+    Criteria that take a target are asked once for each domain of the recording, measured damage for all prompts too.
+
+    Args:
+        criteria: keys of `CRITERIA`; None for all but `random`, which is the strategy `random-draw` here.
+        strategies: keys of `STRATEGIES`; those that measure the model again are left out.
+        damage: for criteria that need it; without it they are among the refused.
+        protected, locked: as in `make_mask`.
+        n_draws: of `random-draw`, at each budget, from `seed` on.
+    """
+    kinds: dict[str, Any] = {"protected": protected, "locked": locked}
+    most = len(free_layers(recording.n_layers, protected, locked))
+    found: list[Way] = []
+    refused: dict[str, str] = {}
+    for method, criterion, target, scores in _scored(recording, criteria, damage, token_group, seed, refused):
+        for strategy in (one for one in strategies if STRATEGIES[one].needs == "scores"):
+            name = method if strategy == PLAIN else f"{method}, {STRATEGIES[strategy].title.lower()}"
+            for budget in budgets:
+                _add(found, refused, (name, criterion, strategy, target, budget, 0), most, scores, kinds)
+    for strategy in (one for one in strategies if STRATEGIES[one].needs in ("recording", "nothing")):
+        row, drawn = STRATEGIES[strategy], "seed" in STRATEGIES[strategy].takes
+        name = RANDOM if drawn else row.title
+        asked = {"recording": recording} if row.needs == "recording" else {"n_layers": recording.n_layers}
+        for budget in budgets:
+            for draw in range(n_draws if drawn else 1):
+                way = (name, None, strategy, None, budget, draw)
+                _add(found, refused, way, most, None, kinds | asked | {"seed": seed + draw})
+    return found, refused
+
+
+def _scored(
+    recording: Recording,
+    criteria: Collection[str] | None,
+    damage: Damage | None,
+    token_group: str,
+    seed: int,
+    refused: dict[str, str],
+) -> Iterator[tuple[str, str, str | None, LayerScores]]:
+    """Yield method, criterion, target and scores of all that can be asked; the others are among the refused."""
+    chosen = [name for name in CRITERIA if name != RANDOM] if criteria is None else criteria
+    for criterion in chosen:
+        row = CRITERIA[criterion]
+        targets: list[str | None] = list(recording.domain_names) if "target" in row.takes else [None]
+        if row.needs == "damage":
+            targets = [None, *targets] if len(targets) > 1 else [None]
+        for target in targets:
+            method = row.title if target is None else f"{row.title} ({target})"
+            asked = {"target": target, "damage": damage, "token_group": token_group, "seed": seed}
+            try:
+                yield method, criterion, target, score_layers(recording, criterion, **asked)  # type: ignore[arg-type]
+            except StrataError as error:
+                refused[method] = str(error)
+
+
+def _add(
+    found: list[Way],
+    refused: dict[str, str],
+    way: tuple[str, str | None, str, str | None, int, int],
+    most: int,
+    scores: LayerScores | None,
+    asked: dict[str, Any],
+) -> None:
+    """Add the mask of one way; a budget beyond the layers that may go is nobody's fault and is left out."""
+    method, _, strategy, _, budget, draw = way
+    if not 0 < budget <= most:
+        return
+    try:
+        made = make_mask(scores, strategy, budget, **asked)
+    except StrataError as error:
+        refused.setdefault(method, f"{budget} layers: {error}")
+        return
+    told = f", draw {draw + 1}" if method == RANDOM else ""
+    name = f"{method}, {budget} layers{told}"
+    found.append(Way(*way, PruneMask(made.n_layers, made.dropped, name=name, provenance=made.provenance)))
