@@ -9,16 +9,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from outside import save_outside_model
+from test_outside_models import prompts as outside_prompts
 
+from vlm_analysis.compared import retentions
+from vlm_analysis.comparison import Comparison
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluate import evaluate
 from vlm_analysis.evaluation import Evaluation, retention, retention_interval
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.models import LoadedModel
-from vlm_analysis.pipeline import compare
+from vlm_analysis.masks import PruneMask, Way, many_masks
+from vlm_analysis.models import LoadedModel, load_model
+from vlm_analysis.pipeline import compare, compare_masks
 from vlm_analysis.progress import Cancelled
 from vlm_analysis.prompts import PromptSet
+from vlm_analysis.prune import why_not
 from vlm_analysis.rank import score_layers
+from vlm_analysis.record import record
+from vlm_analysis.recording import Recording
 from vlm_analysis.story import CURVE_COLUMNS, Story, open_story, save_story, story_sections
 
 
@@ -145,3 +152,91 @@ class TestRetention:
     def test_evaluations_of_other_prompts_are_refused(self, story):
         with pytest.raises(EvaluationError, match="different prompt sets"):
             retention(replace(story.pruned, prompts="other"), story.dense)
+
+
+def test_a_comparison_that_broke_off_goes_on_with_what_was_recorded_and_scored(story, loaded, few, tmp_path):
+    seen: list[int] = []
+
+    def stop(done: int, total: int, message: str) -> None:
+        if message.startswith("pruned model") and done > 2 * len(few):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        compare(loaded, few, rows=tmp_path / "rows", scores=tmp_path / "scores", on_progress=stop)
+    kept = (tmp_path / "scores" / "scores.bin").stat().st_size
+    assert kept > 0
+    again = compare(
+        loaded,
+        few,
+        rows=tmp_path / "rows",
+        scores=tmp_path / "scores",
+        on_progress=lambda done, total, message: seen.append(done),
+    )
+    pd.testing.assert_frame_equal(again.curve, story.curve)
+    assert (tmp_path / "scores" / "scores.bin").stat().st_size > kept
+
+
+@pytest.fixture(scope="module")
+def recording(loaded: LoadedModel, few: PromptSet) -> Recording:
+    return record(loaded, few)
+
+
+class TestManyMasks:
+    def ways(self, recording: Recording) -> list[Way]:
+        return many_masks(recording, (1, 3), criteria=("block-influence", "target-aware"), n_draws=2)[0]
+
+    def test_every_mask_has_the_numbers_of_evaluating_it_alone(self, loaded, few, recording) -> None:
+        found = compare_masks(loaded, few, self.ways(recording), recording=recording, batch_size=4)
+        dense = evaluate(loaded, few, batch_size=4)
+        pd.testing.assert_frame_equal(found.dense.by_prompt, dense.by_prompt)
+        for place, mask in enumerate(found.masks):
+            alone = evaluate(loaded, few, mask, reference=dense, batch_size=4)
+            pd.testing.assert_frame_equal(found.evaluation(place).by_prompt, alone.by_prompt)
+
+    def test_numbers_come_while_it_runs_and_are_those_of_the_end(self, loaded, few, recording) -> None:
+        seen: list[Comparison] = []
+        ways = self.ways(recording)
+        end = compare_masks(loaded, few, ways, recording=recording, batch_size=2, on_partial=seen.append)
+        counts = [len(part.dense.by_prompt) for part in seen]
+        assert counts == sorted(counts)
+        assert counts[0] < len(few) == counts[-1]
+        places = end.dense.by_prompt["id"].isin(seen[0].dense.by_prompt["id"]).to_numpy()
+        for metric, values in seen[0].scores.items():
+            np.testing.assert_array_equal(values, end.scores[metric][:, places])
+
+    def test_prompts_used_to_choose_are_counted(self, loaded, few, recording, packs) -> None:
+        other = packs[1:5]
+        found = compare_masks(loaded, other, self.ways(recording)[:2], recording=recording)
+        assert (found.n_shared, found.chosen_on) == (2, few.fingerprint)
+
+    def test_choices_are_compared_too(self, loaded, few, recording) -> None:
+        asked = PromptSet(
+            replace(prompt, choices=(prompt.answer, "none of these")) if place % 2 else prompt
+            for place, prompt in enumerate(few)
+        )
+        found = compare_masks(loaded, asked, self.ways(recording)[:3], recording=recording, batch_size=1)
+        dense = evaluate(loaded, asked, batch_size=1)
+        for place, mask in enumerate(found.masks):
+            alone = evaluate(loaded, asked, mask, reference=dense, batch_size=1)
+            np.testing.assert_array_equal(found.scores["choice_match"][place], alone.by_prompt["choice_match"])
+            for domain, share in retention(alone, dense, "choice_match").items():
+                assert retentions(found, str(domain), "choice_match")[place] == pytest.approx(share, nan_ok=True)
+
+    def test_nothing_to_compare_is_refused(self, loaded, few, recording) -> None:
+        with pytest.raises(EvaluationError, match="nothing to compare"):
+            compare_masks(loaded, few, [], recording=recording)
+
+    def test_masks_the_model_cannot_run_are_left_out_by_name(self, tmp_path) -> None:
+        outside = load_model(save_outside_model("mllama", tmp_path / "model"))
+        prompts = PromptSet(outside_prompts()[:2])
+        made = record(outside, prompts)
+        ways, _ = many_masks(made, range(1, outside.n_layers), protected=(), locked=outside.locked_layers)
+        found = compare_masks(outside, prompts, ways, recording=made, left_out={"another": "no reason"})
+        refused = [mask for mask in dict.fromkeys(way.mask for way in ways) if why_not(outside.model, mask)]
+        assert refused
+        assert not set(refused) & set(found.masks)
+        assert found.left_out["another"] == "no reason"
+        assert any("cross-attention layer" in reason for reason in found.left_out.values())
+        only = [way for way in ways if way.mask in refused]
+        with pytest.raises(EvaluationError, match="cross-attention layer"):
+            compare_masks(outside, prompts, only, recording=made)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vlm_analysis.comparison import Comparison, open_comparison, save_comparison
+from vlm_analysis.costs import Cost, open_cost, save_cost
 from vlm_analysis.errors import EvaluationError, PromptError, StrataError
 from vlm_analysis.evaluation import Evaluation, open_evaluation, save_evaluation
 from vlm_analysis.masks import PruneMask, open_mask, save_mask
@@ -78,6 +80,18 @@ def keep_sweep(workspace: Workspace, evaluations: Sequence[Evaluation], name: st
     return workspace.save("sweeps", name, write, details={"n": len(evaluations), **details}, **belongs)
 
 
+def keep_comparison(workspace: Workspace, comparison: Comparison, name: str) -> Item:
+    """Save a comparison under the fingerprints of its model and of the prompts it reports on."""
+    model = comparison.dense.model
+    details = {"n_masks": len(comparison.masks), "n": len(comparison.dense.by_prompt), "n_layers": model.n_layers}
+
+    def write(path: Path) -> None:
+        save_comparison(comparison, path)
+
+    belongs = {"model": model.fingerprint, "model_name": model.name, "prompts": comparison.dense.prompts}
+    return workspace.save("comparisons", name, write, details=details, **belongs)
+
+
 def open_sweep(folder: Path) -> list[Evaluation]:
     """Return the evaluations of a saved sweep, in their order.
 
@@ -90,13 +104,28 @@ def open_sweep(folder: Path) -> list[Evaluation]:
     return found
 
 
+def keep_cost(workspace: Workspace, cost: Cost, name: str, prompts: str | None = None) -> Item:
+    """Save a Cost under the fingerprint of its model, and that of the prompts where given."""
+    details = {"dropped": list(cost.mask.dropped), "n_layers": cost.mask.n_layers}
+
+    def write(path: Path) -> None:
+        save_cost(cost, path)
+
+    belongs = {"model": cost.model.fingerprint, "model_name": cost.model.name}
+    return workspace.save("costs", name, write, prompts=prompts, details=details, **belongs)
+
+
 def is_whole(item: Item) -> bool:
     """Return whether the file behind a saved item can be opened."""
+    return open_whole(item) is not None
+
+
+def open_whole(item: Item) -> Any:
+    """Return what `open_item` does; None where the file behind the item is missing or damaged."""
     try:
-        open_item(item)
+        return open_item(item)
     except StrataError:
-        return False
-    return True
+        return None
 
 
 def _open_saved_prompts(item: Item) -> PromptSet:
@@ -115,11 +144,13 @@ _OPENERS = {
     "masks": open_mask,
     "evaluations": open_evaluation,
     "sweeps": open_sweep,
+    "comparisons": open_comparison,
+    "costs": open_cost,
 }
 
 
 def open_item(item: Item) -> Any:
-    """Return the PromptSet, Recording, PruneMask or Evaluation behind a saved item.
+    """Return the PromptSet, Recording, PruneMask, Evaluation or Cost behind a saved item.
 
     Raises:
         StrataError: the file behind it is missing or damaged.

@@ -1,4 +1,4 @@
-"""The work kept on disk between sessions: prompt sets, recordings, masks, evaluations, sweeps, stories.
+"""The work kept on disk between sessions: prompt sets, recordings, masks, evaluations, sweeps, comparisons, stories, costs.
 
     <root>/<kind>/<id>[.npz | .json]      the thing itself, written by whoever knows its format; prompt sets and sweeps are folders
     <root>/<kind>/<id>.item.json          the sidecar: what it is called and which model and prompts it belongs to
@@ -29,8 +29,8 @@ from typing import Any
 
 from vlm_analysis.errors import WorkspaceError
 
-KINDS = dict.fromkeys(("prompts", "sweeps"), "") | dict.fromkeys(("masks", "evaluations", "stories"), ".json")
-KINDS["recordings"] = ".npz"
+KINDS = dict.fromkeys(("prompts", "sweeps"), "") | dict.fromkeys(("masks", "evaluations", "stories", "costs"), ".json")
+KINDS |= dict.fromkeys(("recordings", "comparisons"), ".npz")
 """What a workspace keeps, and the ending of its files; the empty ending means a folder."""
 
 NAME_LIMIT = 120

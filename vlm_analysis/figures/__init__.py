@@ -11,35 +11,51 @@ Plotly is imported here and nowhere else in the value half; import this package 
     profiles   layer_profile  score_bars                                one number per layer
     recorded   measure_heatmap  span_heatmap  token_heatmap  image_overlay  depth_profile     what a recording holds
     rankings   agreement_heatmap  rank_intervals  damage_scatter  skip_curves     how far a ranking can be trusted
-    outcomes   retention_curve  damage_bars                             what a mask cost
+    costs      cost_chart                                               what dropping layers saves
+    curves     retention_curve                                          what masks cost over the number of dropped layers
+    regimes    regime_chart                                             where the choice of a ranking matters
+    front      front_chart                                              what each mask leaves and keeps
+    outcomes   damage_bars                                              what one mask cost
+    tokens     token_strip                                              where a response parts from the dense one
     scales     the fixed scale of every measure
     memory     memory_bar                                               what a model takes
+    facets     plots side by side on the same axes, one per domain
+    traces     traces as dictionaries, marks beyond an axis
     style      colours, labels, the empty figure they all start from
 """
 
+from vlm_analysis.figures.costs import cost_chart
+from vlm_analysis.figures.curves import retention_curve
+from vlm_analysis.figures.front import front_chart
 from vlm_analysis.figures.heatmaps import difference_heatmap, mask_strips, similarity_heatmap
 from vlm_analysis.figures.memory import memory_bar
-from vlm_analysis.figures.outcomes import damage_bars, retention_curve
+from vlm_analysis.figures.outcomes import damage_bars
 from vlm_analysis.figures.profiles import layer_profile, score_bars
 from vlm_analysis.figures.rankings import agreement_heatmap, damage_scatter, rank_intervals, skip_curves
 from vlm_analysis.figures.recorded import depth_profile, image_overlay, measure_heatmap, span_heatmap, token_heatmap
+from vlm_analysis.figures.regimes import regime_chart
+from vlm_analysis.figures.tokens import token_strip
 
 __all__ = [
     "agreement_heatmap",
+    "cost_chart",
     "damage_bars",
     "damage_scatter",
     "depth_profile",
     "difference_heatmap",
+    "front_chart",
     "image_overlay",
     "layer_profile",
     "mask_strips",
     "measure_heatmap",
     "memory_bar",
     "rank_intervals",
+    "regime_chart",
     "retention_curve",
     "score_bars",
     "similarity_heatmap",
     "skip_curves",
     "span_heatmap",
     "token_heatmap",
+    "token_strip",
 ]

@@ -22,7 +22,7 @@ _WIDE = 20  # largest over smallest from which an axis of positive numbers is lo
 _MOST_NUMBERS, _MOST_WIDE = 30, 9  # names up to which a cell has room for its number, and for all of its digits
 _POINTS = (
     ("near in rank", style.KEPT, "circle", 9),
-    ("cosine drops it, damage says crucial", style.DROPPED, "triangle-up", 13),
+    ("cosine drops it, damage ranks it high", style.DROPPED, "triangle-up", 13),
     ("cosine keeps it, damage says it can go", style.CATEGORIES[3], "diamond", 12),
 )
 _CURVES = (

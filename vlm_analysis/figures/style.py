@@ -119,10 +119,13 @@ def legend_above(offset: float = 1.02) -> dict[str, Any]:
     return {"orientation": "h", "x": 0, "xanchor": "left", "y": offset, "yanchor": "bottom", "title": {"text": ""}}
 
 
-def band(x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, **more: Any) -> go.Scatter:
+def band(
+    x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, *, lone: float = 0.0, **more: Any
+) -> go.Scatter:
     """The area between `low` and `high`, each (n,); where either is NaN the area has a gap.
 
-    One closed outline per unbroken run: Plotly's `fill="tonexty"` would close over the gaps.
+    One closed outline per unbroken run: Plotly's `fill="tonexty"` would close over the gaps. A run of one point
+    reaches `lone` to both sides, as without width it would not be seen.
     """
     known = np.isfinite(low) & np.isfinite(high)
     xs: list[float | None] = []
@@ -130,7 +133,10 @@ def band(x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, **more: 
     for run in np.split(np.arange(len(x)), np.flatnonzero(np.diff(known)) + 1):
         if len(run) == 0 or not known[run[0]]:
             continue
-        xs += [*x[run].tolist(), *x[run][::-1].tolist(), None]
+        wide = x[run]
+        if lone and len(run) == 1:
+            run, wide = run.repeat(2), wide + np.array([-lone, lone])
+        xs += [*wide.tolist(), *wide[::-1].tolist(), None]
         ys += [*high[run].tolist(), *low[run][::-1].tolist(), None]
     look = {"mode": "lines", "fill": "toself", "line": {"width": 0, "color": colour}, "hoverinfo": "skip"}
     return go.Scatter(x=xs, y=ys, fillcolor=colour, **look, **more)

@@ -1,0 +1,109 @@
+"""What dropping layers saves in time: measured points over the line that the layers' own shares let expect."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from vlm_analysis.figures import style
+
+Y_MAX = 1.3
+_PHASES = {"prefill": "prefill, a prompt's pass", "decode": "decode, each token written"}
+
+
+def cost_chart(frame: pd.DataFrame, n_layers: int) -> go.Figure:
+    """Time relative to the dense model over the number of dropped layers: prefill on the left, decoding on the right.
+
+    A point is a measured mask, its bar reaches from the lower to the upper quartile of the rounds. The dashed line is what is expected
+    if each layer saves what it takes; it starts at the dense model. Points above 1.3 lie at the edge as triangles.
+
+    Args:
+        frame: columns budget (layers dropped), phase ("prefill" or "decode"), value, low, high and expected.
+        n_layers: of the dense model; the layer axis reaches to half of them, or to the largest budget.
+    """
+    figure = make_subplots(
+        figure=style.empty_figure(340, dragmode=False, legend=style.legend_above(1.1), margin={"t": 60}),
+        cols=2,
+        shared_yaxes="all",
+        subplot_titles=list(_PHASES.values()),
+        horizontal_spacing=0.04,
+    )
+    figure.update_annotations(font={"size": 13})
+    end = max(1, n_layers // 2, int(frame["budget"].max()) if len(frame) else 1)
+    ticks = {"tick0": 0, "dtick": max(1, -(-end // 8)), "showgrid": False}
+    figure.update_xaxes(style.axis("layers dropped", range=[-0.4, end + 0.4], **ticks))
+    figure.update_yaxes(style.axis(range=[0, Y_MAX], dtick=0.25, tickformat=".2~f"))
+    figure.update_yaxes(title_text="time (pruned / dense)", col=1)
+    for place, phase in enumerate(_PHASES, start=1):
+        rows = frame[frame["phase"] == phase].sort_values("budget")
+        first = {"showlegend": place == 1}
+        for trace in (_dense(end, first), _expected(rows, first), _measured(rows, place - 1, first)):
+            figure.add_trace(trace, row=1, col=place)
+        beyond = rows[rows["value"] > Y_MAX]
+        if len(beyond):
+            figure.add_trace(_beyond(beyond, place - 1), row=1, col=place)
+    return figure
+
+
+def _dense(end: int, first: dict[str, bool]) -> go.Scatter:
+    look = {"line": {"color": style.GREY, "width": 1.5, "dash": "dot"}, "hoverinfo": "skip"}
+    return go.Scatter(x=[-0.4, end + 0.4], y=[1, 1], mode="lines", name="dense", legendgroup="dense", **look, **first)
+
+
+def _expected(rows: pd.DataFrame, first: dict[str, bool]) -> go.Scatter:
+    """The line through what is expected of each budget, on average where several masks share it."""
+    line = rows.groupby("budget")["expected"].mean()
+    return go.Scatter(
+        x=np.concatenate([[0], line.index.to_numpy()]),
+        y=np.concatenate([[1.0], line.to_numpy()]).astype(np.float32),
+        mode="lines",
+        name="expected from the layers' shares",
+        legendgroup="expected",
+        line={"color": style.GREY, "width": 2, "dash": "dash"},
+        hovertemplate="%{x} layers dropped<br>expected %{y:.3f}<extra></extra>",
+        **first,
+    )
+
+
+def _measured(rows: pd.DataFrame, index: int, first: dict[str, bool]) -> go.Scatter:
+    look = style.category(index)
+    ends = {
+        "array": (rows["high"] - rows["value"]).to_numpy(np.float32),
+        "arrayminus": (rows["value"] - rows["low"]).to_numpy(np.float32),
+    }
+    return go.Scatter(
+        x=rows["budget"].to_numpy(),
+        y=rows["value"].to_numpy(np.float32),
+        error_y={"type": "data", "symmetric": False, "thickness": 1.5, "width": 4, **ends},
+        mode="markers",
+        name="measured, with quartiles",
+        legendgroup="measured",
+        marker={"color": look["color"], "symbol": look["symbol"], "size": 9},
+        **_boxes(rows),
+        **first,
+    )
+
+
+def _beyond(rows: pd.DataFrame, index: int) -> go.Scatter:
+    return go.Scatter(
+        x=rows["budget"].to_numpy(),
+        y=[Y_MAX] * len(rows),
+        mode="markers",
+        name="beyond",
+        legendgroup="measured",
+        showlegend=False,
+        cliponaxis=False,
+        marker={"color": style.category(index)["color"], "symbol": "triangle-up", "size": 10},
+        **_boxes(rows),
+    )
+
+
+def _boxes(rows: pd.DataFrame) -> dict[str, object]:
+    texts = [
+        f"{row.budget} layers dropped<br>{row.value:.3f} of the dense time ({row.low:.3f} to {row.high:.3f})"
+        f"<br>expected {row.expected:.3f}"
+        for row in rows.itertuples()
+    ]
+    return {"hovertext": texts, "hovertemplate": "%{hovertext}<extra></extra>"}

@@ -1,0 +1,114 @@
+"""Every mask by what it leaves and what it keeps; those that no other beats form the front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from vlm_analysis.figures import style
+from vlm_analysis.figures.traces import beyond, named_once, points
+
+_Y_MAX, _LEFT = 1.15, 0.4
+_AIR = 0.015  # beside the ends of the x axis, so that points there are whole
+_COLOURED = 7
+_RANDOM = "random"
+_RANDOM_LOOK = {"color": style.GREY, "symbol": "x", "name": _RANDOM, "legendgroup": _RANDOM, "legendrank": 1001}
+
+
+def front_chart(frame: pd.DataFrame) -> go.Figure:
+    """Retention over the parameters left, one point per mask; the points of the front are large and joined by steps.
+
+    The x axis reaches from 0.4 to 1, further to the left where a mask leaves less; the y axis from 0 to 1.15, higher
+    values show as a triangle there. A dotted line at 1 stands for the dense model. Methods on the front take the first
+    colours; from the eighth on methods are grey. Random masks are grey crosses.
+
+    Args:
+        frame: columns x (parameters left, pruned / dense, 0 to 1), y (retention), method, name (of the mask, any text), and
+            on_front (bool). Rows without a number are left out. A point's `customdata` is its row's number from 0.
+    """
+    drawn = frame.assign(hover=_hover(frame), row=range(len(frame)), on_front=frame["on_front"].astype(bool))
+    drawn = drawn[np.isfinite(frame["x"].astype(float)) & np.isfinite(frame["y"].astype(float))]
+    front, others = drawn[drawn["on_front"]], drawn[~drawn["on_front"]]
+    ends = _x_ends(drawn["x"].to_numpy(np.float64))
+    figure = style.empty_figure(
+        460,
+        dragmode=False,
+        legend=style.legend_above() | {"itemsizing": "constant"},
+        margin={"t": 30},
+        xaxis=style.axis("parameters left (pruned / dense)", range=ends, dtick=0.1, tickformat=".0%"),
+        yaxis=style.axis("retention (pruned / dense)", range=[0, _Y_MAX], dtick=0.25, tickformat=".2~f"),
+    )
+    methods = list(dict.fromkeys([*front["method"], *drawn["method"]]))
+    named = [method for method in methods if method != _RANDOM]
+    looks = {method: _look(method, index, len(named)) for index, method in enumerate(named)} | {_RANDOM: _RANDOM_LOOK}
+    large_ones = set(front["method"][front["y"].between(0, _Y_MAX)])  # a triangle alone does not enter the legend
+    small = _clouds(others, looks, {"size": 6, "opacity": 0.55}, named=set(methods) - large_ones)
+    large = _clouds(front, looks, {"size": 11, "opacity": 1.0}, named=large_ones)
+    return figure.add_traces(named_once([*small, _dense_line(ends), _steps(front), *large]))
+
+
+def _x_ends(x: np.ndarray) -> list[float]:
+    low = math.floor(10 * float(x.min(initial=1.0))) / 10
+    return [min(_LEFT, low) - _AIR, max(1.0, float(x.max(initial=1.0))) + _AIR]
+
+
+def _look(method: object, index: int, number: int) -> dict[str, Any]:
+    """Colour, symbol and place in the legend: from the eighth method on they share one."""
+    if index >= _COLOURED:
+        rest = number - _COLOURED
+        name = style.label(method, 32) if rest == 1 else f"{rest} other methods"
+        return {"color": style.GREY, "symbol": "circle", "name": name, "legendgroup": "others", "legendrank": 1001}
+    colour, _, symbol = style.category(index).values()
+    return {"color": colour, "symbol": symbol, "name": style.label(method, 32), "legendgroup": f"method {method}"}
+
+
+def _clouds(
+    rows: pd.DataFrame, looks: Mapping[Any, dict[str, Any]], marker: dict[str, Any], named: Collection[Any]
+) -> list[dict[str, Any]]:
+    """The points of each method, all of one size, and a triangle for each above the axis; only `named` methods enter the legend."""
+    traces: list[dict[str, Any]] = []
+    for method, here in rows.groupby("method", sort=False, observed=True):
+        look = looks[method]
+        group = {"legendgroup": look["legendgroup"], "selected": {"marker": {"opacity": 1.0}}}
+        group |= {"unselected": {"marker": {"opacity": marker["opacity"]}}}
+        inside = here["y"].between(0, _Y_MAX)
+        paint = marker | {"color": look["color"], "symbol": look["symbol"]}
+        x, y, hover, places = _columns(here[inside])
+        traces.append(points(x, y, hover, mode="markers", marker=paint, customdata=places, cliponaxis=False, **group))
+        traces[-1] |= {"name": look["name"], "showlegend": method in named, "legendrank": look.get("legendrank", 1000)}
+        x, y, hover, places = _columns(here[~inside])
+        traces += beyond(x, y, (0, _Y_MAX), hover, marker | {"color": look["color"]}, customdata=places, **group)
+    return traces
+
+
+def _columns(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str], list[int]]:
+    return rows["x"].to_numpy(np.float64), rows["y"].to_numpy(np.float64), rows["hover"].tolist(), rows["row"].tolist()
+
+
+def _hover(frame: pd.DataFrame) -> list[str]:
+    columns = (frame[name].tolist() for name in ("name", "method", "x", "y", "on_front"))
+    return [
+        f"{style.label(name, 80)}<br>{style.label(method, 80)}<br>parameters left {x:.1%}<br>retention {y:.4f}"
+        + ("<br>on the front" if on_front else "")
+        for name, method, x, y, on_front in zip(*columns, strict=True)
+    ]
+
+
+def _dense_line(ends: list[float]) -> dict[str, Any]:
+    line = {"color": style.GREY, "width": 1.5, "dash": "dot"}
+    place = {"type": "scatter", "x": ends, "y": [1, 1], "mode": "lines"}
+    return place | {"line": line, "name": "dense", "legendgroup": "dense", "legendrank": 1003, "hoverinfo": "skip"}
+
+
+def _steps(front: pd.DataFrame) -> dict[str, Any]:
+    """What the best mask with so many parameters keeps: level to the next point of the front, then up."""
+    ordered = front.sort_values(["x", "y"])
+    heights = np.clip(ordered["y"].to_numpy(np.float64), 0, _Y_MAX)
+    place = {"type": "scatter", "x": ordered["x"].to_numpy(np.float64), "y": heights, "mode": "lines"}
+    look = {"line": {"color": style.GREY, "width": 2, "shape": "hv"}, "hoverinfo": "skip"}
+    return place | look | {"name": "front", "legendgroup": "front", "legendrank": 1002}
