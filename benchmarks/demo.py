@@ -1,4 +1,4 @@
-"""How long a newcomer waits: the empty Overview, and the one-click demo from a cold start to its retention curves.
+"""How long a newcomer waits: the empty Overview, the one-click demo from a cold start to its retention curves, and the full comparison.
 
     python -m benchmarks.demo        # needs Chromium and requirements-dev.txt
 
@@ -18,9 +18,10 @@ from tools.serving import chromium, idle, running_server
 REPEATS = 3
 
 
-def overview_demo_and_toggle() -> tuple[float, float, float]:
-    """Return seconds to the empty Overview of a fresh server, from the click to the curves (torch still to import), and
-    the median from a click on a layer of the mask editor to its redraw."""
+def in_the_browser() -> tuple[float, float, float, float]:
+    """Return seconds to the empty Overview of a fresh server, from the click to the curves (torch still to import), the median from a
+    click on a layer of the mask editor to its redraw, and from the click to the pictures of the full comparison: all criteria and
+    strategies, budgets 1 to half of the layers, both domains, its recording with attention maps and each layer's damage included."""
     with tempfile.TemporaryDirectory() as home, chromium() as browser, running_server(Path(home)) as url:
         page = browser.new_page(base_url=url)
         start = time.perf_counter()
@@ -35,7 +36,14 @@ def overview_demo_and_toggle() -> tuple[float, float, float]:
         curves = time.perf_counter() - start
         page.goto("/masks")
         idle(page)
-        return shown, curves, median([toggle(page, layer, count) for count, layer in enumerate(range(2, 12), start=1)])
+        toggled = median([toggle(page, layer, count) for count, layer in enumerate(range(2, 12), start=1)])
+        page.goto("/evaluate")
+        idle(page)
+        page.get_by_role("tab", name="Many masks").click()
+        start = time.perf_counter()
+        page.get_by_role("button", name="Compare masks").click()
+        page.get_by_text("Where the ranking matters").wait_for(timeout=600_000)
+        return shown, curves, toggled, time.perf_counter() - start
 
 
 def toggle(page: Page, layer: int, count: int) -> float:
@@ -69,7 +77,7 @@ def median(values: list[float]) -> float:
 
 
 def main() -> None:
-    cold = [overview_demo_and_toggle() for _ in range(REPEATS)]
+    cold = [in_the_browser() for _ in range(REPEATS)]
     warm = [dense_and_pruned() for _ in range(REPEATS)]
     dense, pruned = median([row[0] for row in warm]), median([row[1] for row in warm])
     print("| what | median s | least | most |")
@@ -78,6 +86,7 @@ def main() -> None:
         ("empty Overview, first visit", [row[0] for row in cold]),
         ("demo, click to curves, torch not yet imported", [row[1] for row in cold]),
         ("mask toggle, click to redraw", [row[2] for row in cold]),
+        ("full comparison, click to pictures", [row[3] for row in cold]),
         ("dense evaluation, 90 prompts", [row[0] for row in warm]),
         ("one mask of 3 layers, 90 prompts", [row[1] for row in warm]),
     ):

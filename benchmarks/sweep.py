@@ -1,11 +1,12 @@
-"""What a sweep costs over evaluating each mask by itself, and how many decoder layers it runs of those counted.
+"""What a sweep costs over evaluating each mask by itself, and how near it comes to the least that could be done.
 
     python -m benchmarks.sweep           # Pocket-VL, and a random-weight model of Qwen3-VL-2B's shape
     python -m benchmarks.sweep --small   # without the large shape
 
 By itself: one dense pass, and one pass a mask with logits at answer positions; inputs are prepared once and the dense model is never run
-again. Layers executed are counted against those each mask alone would execute; the least that could be executed are the different starts
-of all masks (the nodes of their trie). The vision tower, which a sweep runs once a batch, comes on top of what the layers save.
+again. Layers executed are counted against those each mask alone would execute. The floor is the time of the different starts of all
+masks (the nodes of their trie, at the mean time of a layer in a dense pass) and of one pass of the vision tower, measured in the same
+run on the same prompts: neither the head nor preparing a pass is in it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from typing import Any
 
 from benchmarks.record import large_shape, load, prompts_for
 
-PROMPTS = {"pocket-vl": 90, "2b-shape": 1}
+PROMPTS = {"pocket-vl": 90, "2b-shape": 3}
 CRITERIA, BUDGETS = 10, 10
+ROUNDS = 3
 
 
 def leave_one_out(n_layers: int) -> list[Any]:
@@ -37,19 +39,20 @@ def criteria_and_budgets(n_layers: int) -> list[Any]:
     from vlm_analysis.masks import PruneMask
 
     orders = [np.random.default_rng(seed).permutation(range(1, n_layers - 1)) for seed in range(CRITERIA)]
-    budgets = sorted({max(1, round((step + 1) * n_layers / 2 / BUDGETS)) for step in range(BUDGETS)})
+    budgets = sorted(set(np.linspace(1, max(BUDGETS, n_layers // 2), BUDGETS).round().astype(int).tolist()))
     return [
         PruneMask(n_layers, tuple(int(layer) for layer in order[:budget])) for order in orders for budget in budgets
     ]
 
 
-def compare(name: str, what: str, loaded: Any, masks: Sequence[Any]) -> None:
+def compare(name: str, what: str, loaded: Any, masks: Sequence[Any], n_prompts: int) -> None:
     """Time both ways on the same prepared prompts, and check that they agree."""
-    from vlm_analysis.evaluate import evaluate_prepared, prepare
+    from vlm_analysis.evaluate import evaluate_prepared, evaluation_of, prepare
     from vlm_analysis.masks import PruneMask
-    from vlm_analysis.sweep import SharedRunner, sweep_prepared
+    from vlm_analysis.shared_runs import SharedRunner, ordered
+    from vlm_analysis.sweep import open_scores, sweep_prepared
 
-    work = prepare(loaded, prompts_for(name, PROMPTS[name]))
+    work = prepare(loaded, prompts_for(name, n_prompts))
     batch = 32 if name == "pocket-vl" else 1
     evaluate_prepared(work, PruneMask(loaded.n_layers), None, batch_size=batch)  # warms up
     started = time.perf_counter()
@@ -57,18 +60,57 @@ def compare(name: str, what: str, loaded: Any, masks: Sequence[Any]) -> None:
     alone = [evaluate_prepared(work, mask, dense, batch_size=batch) for mask in masks]
     alone_s = time.perf_counter() - started
     started = time.perf_counter()
-    swept = list(sweep_prepared(work, masks, None, batch_size=batch))
+    store = open_scores(work, batch)
+    sweep_prepared(work, masks, None, store=store, batch_size=batch)
+    swept = [evaluation_of(work, mask, store.of(mask.dropped)) for mask in masks]
     swept_s = time.perf_counter() - started
     assert all(one.by_prompt.equals(other.by_prompt) for one, other in zip(swept, alone, strict=True))
-    plan = [PruneMask(loaded.n_layers), *(mask for _, mask in sorted({mask.kept: mask for mask in masks}.items()))]
-    runner = SharedRunner(loaded, plan, 1 << 30)
-    list(runner.run([work.encoded[0]]))
-    nodes = {mask.kept[:length] for mask in plan for length in range(1, len(mask.kept) + 1)}
+    plan = ordered([PruneMask(loaded.n_layers), *masks])
+    runner = SharedRunner(loaded)
+    list(runner.run([work.encoded[0]], plan))
+    nodes = len({mask.kept[:length] for mask in plan for length in range(1, len(mask.kept) + 1)})
+    layer_s, vision_s = parts(work, batch)
+    floor_s = nodes * layer_s + vision_s
     print(
-        f"| {name} | {what} | {len(masks)} | {alone_s:.1f} | {swept_s:.1f} | {swept_s / alone_s:.2f} × | "
-        f"{runner.layers_run} of {runner.layers_counted} | {len(nodes)} |",
+        f"| {name} | {what} | {len(masks)} | {n_prompts} | {alone_s:.1f} | {swept_s:.1f} | {swept_s / alone_s:.2f} × | "
+        f"{floor_s / alone_s:.2f} × | {swept_s / floor_s:.2f} × | {runner.layers_run} of {runner.layers_counted} | {nodes} |",
         flush=True,
     )
+
+
+def parts(work: Any, batch: int) -> tuple[float, float]:
+    """Return the seconds that one decoder layer and the vision tower take on all prompts: the median of some dense passes."""
+    import statistics
+
+    import torch
+
+    from vlm_analysis.evaluate import answer_logits
+    from vlm_analysis.inputs import batches
+    from vlm_analysis.layers import find_decoder_layers
+
+    model, spent = work.loaded.model, {"layers": 0.0, "vision": 0.0}
+    begun: list[float] = []
+    watched = [(layer, "layers") for layer in find_decoder_layers(model)] + [(model.model.visual, "vision")]
+
+    def ended(what: str) -> Any:
+        def note(*_: Any) -> None:
+            spent[what] += time.perf_counter() - begun.pop()
+
+        return note
+
+    handles = [module.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter())) for module, _ in watched]
+    handles += [module.register_forward_hook(ended(what)) for module, what in watched]
+    rounds = []
+    for _ in range(ROUNDS):
+        spent.update(layers=0.0, vision=0.0)
+        with torch.inference_mode():
+            for places in batches(work.encoded, batch):
+                answer_logits(work.loaded, model, [work.encoded[place] for place in places])
+        rounds.append((spent["layers"] / work.loaded.n_layers, spent["vision"]))
+    for handle in handles:
+        handle.remove()
+    layer_s, vision_s = (statistics.median(column) for column in zip(*rounds, strict=True))
+    return layer_s, vision_s
 
 
 def main() -> None:
@@ -80,13 +122,15 @@ def main() -> None:
         if not small:
             large_shape(folder)
         print(f"{os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}; equal to the last bit\n")
-        print("| model | masks | number | by itself, s | sweep, s | ratio | layers executed | least |")
-        print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+        print(
+            "| model | masks | number | prompts | by itself, s | sweep, s | ratio | floor | over the floor | layers executed | least |"
+        )
+        print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
         for name in ["pocket-vl"] if small else list(PROMPTS):
             loaded = load(name, folder)
-            compare(name, "each layer left out", loaded, leave_one_out(loaded.n_layers))
-            if name == "pocket-vl":
-                compare(name, "10 criteria × 10 budgets", loaded, criteria_and_budgets(loaded.n_layers))
+            compare(name, "each layer left out", loaded, leave_one_out(loaded.n_layers), PROMPTS[name])
+            many = PROMPTS[name] if name == "pocket-vl" else 1
+            compare(name, "10 criteria × 10 budgets", loaded, criteria_and_budgets(loaded.n_layers), many)
 
 
 if __name__ == "__main__":

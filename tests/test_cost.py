@@ -1,0 +1,190 @@
+"""Measured cost: what is counted, what takes turns, what is timed, and that the model is left as it was."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from oracles import ask
+from safetensors import safe_open
+
+from vlm_analysis.cost import LAYER_ROUNDS, budget_masks, count_weights, measure_cost, measure_costs
+from vlm_analysis.costs import speedup
+from vlm_analysis.errors import EvaluationError, MaskError
+from vlm_analysis.export import export_checkpoint
+from vlm_analysis.layers import find_decoder_layers
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.models import LoadedModel
+from vlm_analysis.progress import Cancelled, stoppable
+from vlm_analysis.prompts import PromptSet
+from vlm_analysis.prune import prune
+
+MASK = PruneMask(16, (5, 9))
+QUICK = {"rounds": 2, "new_tokens": 3}
+WIDTHS = {"F32": 4, "BF16": 2, "F16": 2}
+
+
+def n_hooks(loaded: LoadedModel) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in loaded.model.modules())
+
+
+@contextmanager
+def noted_calls(loaded: LoadedModel, *layers: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield (layer, tokens it is given) of every call of some layers; a pruned view made meanwhile notes its calls too."""
+    calls: list[tuple[int, int]] = []
+
+    def note(layer: int) -> Any:
+        return lambda module, args, output: calls.append((layer, output.shape[1]))
+
+    handles = [find_decoder_layers(loaded.model)[layer].register_forward_hook(note(layer)) for layer in layers]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_a_cost_says_what_was_measured_and_leaves_no_hook(loaded: LoadedModel, few: PromptSet) -> None:
+    before = n_hooks(loaded)
+    cost = measure_cost(loaded, few[:2], MASK, **QUICK)
+    assert n_hooks(loaded) == before
+    assert (cost.mask, cost.model.fingerprint, cost.device, cost.rounds) == (MASK, loaded.fingerprint, "cpu", 2)
+    assert (cost.n_prompts, cost.new_tokens) == (2, 3)
+    assert cost.layer_shares.shape == (2, 16)
+    assert (cost.layer_shares > 0).all()
+    assert (cost.layer_shares.sum(axis=1) < 1).all()
+    assert cost.prompt_tokens == np.mean([ask(loaded, prompt)["input_ids"].shape[1] for prompt in few[:2]])
+
+
+def test_parameters_and_bytes_are_those_of_the_exported_files(
+    loaded: LoadedModel, few: PromptSet, tmp_path: Path
+) -> None:
+    cost = measure_cost(loaded, few[:1], MASK, rounds=1, new_tokens=2)
+    unique = {parameter.data_ptr(): parameter for parameter in loaded.model.parameters()}
+    layers = find_decoder_layers(loaded.model)
+    gone = [parameter for layer in MASK.dropped for parameter in layers[layer].parameters()]
+    dense = sum(parameter.numel() for parameter in unique.values())
+    assert cost.n_parameters == (dense, dense - sum(parameter.numel() for parameter in gone))
+    assert cost.n_bytes[0] == loaded.n_bytes
+    export_checkpoint(loaded, MASK, tmp_path / "pruned")
+    written = 0
+    for path in (tmp_path / "pruned").glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            tensors = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118 - not a dictionary
+            written += sum(int(np.prod(one.get_shape())) * WIDTHS[one.get_dtype()] for one in tensors)
+    assert written == cost.n_bytes[1]
+
+
+def test_tied_weights_are_counted_once(loaded: LoadedModel) -> None:
+    assert loaded.model.config.tie_word_embeddings
+    held = loaded.model.state_dict()
+    assert sum(tensor.numel() for tensor in held.values()) > count_weights(loaded.model)[0]
+
+
+def test_models_take_turns_and_each_writes_all_its_tokens(loaded: LoadedModel, few: PromptSet) -> None:
+    with noted_calls(loaded, 4, 5) as calls:
+        measure_cost(loaded, few[:1], MASK, rounds=4, new_tokens=6)
+    n_tokens = max(tokens for _, tokens in calls)
+    runs = "".join("p" if tokens == n_tokens else "t" for layer, tokens in calls if layer == 4)
+    one = "pp" + "t" * 5  # a prefill by itself, then writing: a prefill and five passes of one token
+    assert runs == one * (2 * (4 + 1) + LAYER_ROUNDS)
+    of_dense = [calls[at + 1][0] == 5 for at, (layer, tokens) in enumerate(calls) if (layer, tokens) == (4, n_tokens)]
+    turns = "".join("D" if is_dense else "P" for is_dense in of_dense[::2])
+    assert turns == "DP PD(D) DP(D) PD(D) DP".translate(str.maketrans("", "", " ()"))
+
+
+def test_many_masks_share_the_dense_times(loaded: LoadedModel, few: PromptSet) -> None:
+    masks = [MASK, PruneMask(16, (3, 4, 5, 6))]
+    with noted_calls(loaded, 4, 9) as calls:
+        costs = measure_costs(loaded, few[:1], masks, rounds=1, new_tokens=2)
+    assert [cost.mask for cost in costs] == masks
+    np.testing.assert_array_equal(costs[0].prefill_ms[0], costs[1].prefill_ms[0])
+    np.testing.assert_array_equal(costs[0].tokens_per_s[0], costs[1].tokens_per_s[0])
+    passes = 1 + 2
+    assert [layer for layer, _ in calls].count(4) == passes * (2 + 2 + 1)  # dense, first mask; layers timed once
+    assert [layer for layer, _ in calls].count(9) == passes * (2 + 2 + 1)
+
+
+def test_a_slow_layer_is_seen_in_its_share_and_in_what_dropping_it_saves(loaded: LoadedModel, few: PromptSet) -> None:
+    slow = dataclasses.replace(loaded, model=copy.deepcopy(loaded.model))
+
+    def work(*_: Any) -> None:
+        end = time.perf_counter() + 0.1
+        while time.perf_counter() < end:
+            pass
+
+    find_decoder_layers(slow.model)[5].mlp.register_forward_pre_hook(work)
+    cost = measure_cost(slow, few[:1], PruneMask(16, (5,)), rounds=3, new_tokens=3)
+    for phase in ("prefill", "decode"):
+        assert cost.layer_shares[("prefill", "decode").index(phase)].argmax() == 5
+        assert cost.expected_share(phase) < 0.6
+        value, low, high = speedup(cost, phase)
+        assert 1.5 < low <= value <= high
+    assert cost.ms("decode")[0].min() > 100
+    assert cost.prefill_ms[0].min() > 100
+
+
+def test_cancel_works_between_passes_and_between_tokens(loaded: LoadedModel, few: PromptSet) -> None:
+    before, told = n_hooks(loaded), []
+
+    def stop(done: int, total: int, message: str) -> None:
+        told.append((done, total, message))
+        if done == 6:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        measure_cost(loaded, few[:2], MASK, **QUICK, on_progress=stop)
+    assert [done for done, _, _ in told] == list(range(7))
+    assert {total for _, total, _ in told} == {2 * (3 * 2 + 2)}
+    assert [told[at][2] for at in (0, 4, 6)] == ["warming up", "round 1 of 2", "round 1 of 2, timing layers"]
+
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 5:
+            raise Cancelled
+
+    with noted_calls(loaded, 4) as calls, stoppable(check), pytest.raises(Cancelled):
+        measure_cost(loaded, few[:1], MASK, rounds=1, new_tokens=50)
+    assert len(calls) == 1 + 5
+    assert n_hooks(loaded) == before
+
+
+def test_progress_ends_where_it_said(loaded: LoadedModel, few: PromptSet) -> None:
+    told: list[tuple[int, int]] = []
+    measure_cost(loaded, few[:1], MASK, **QUICK, on_progress=lambda done, total, _: told.append((done, total)))
+    assert told == [(done, 8) for done in range(8)]
+
+
+@pytest.mark.parametrize(("asked", "count"), [({"rounds": 0}, 1), ({"new_tokens": 1}, 1), ({}, 0)])
+def test_too_little_to_measure_is_refused(
+    loaded: LoadedModel, few: PromptSet, asked: dict[str, int], count: int
+) -> None:
+    with pytest.raises(EvaluationError, match="at least"):
+        measure_cost(loaded, list(few)[:count], MASK, **asked)
+
+
+def test_a_mask_of_another_model_is_refused(loaded: LoadedModel, few: PromptSet) -> None:
+    with pytest.raises(MaskError, match="does not fit"):
+        measure_cost(loaded, few[:1], PruneMask(8, (3,)))
+
+
+def test_budgets_go_through_the_mask_up_to_half_the_layers(loaded: LoadedModel) -> None:
+    masks = budget_masks(loaded, MASK)
+    assert [mask.budget for mask in masks] == [2, 3, 5, 6, 8]
+    assert MASK in masks
+    assert all(set(MASK.dropped) <= set(mask.dropped) for mask in masks)
+    assert not {0, 1, 15} & set(masks[-1].dropped)
+    for mask in masks:
+        prune(loaded.model, mask)
+    large = PruneMask(16, tuple(range(2, 13)))
+    assert budget_masks(loaded, large)[-1] == large
+    assert {mask.budget for mask in budget_masks(loaded, large)} == {2, 3, 5, 6, 8, 11}

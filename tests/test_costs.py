@@ -1,0 +1,152 @@
+"""The Cost as a value: its medians and intervals against plain numpy, and a file that is read back or refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlm_analysis.costs import (
+    Cost,
+    cost_frame,
+    cost_from_json,
+    cost_to_json,
+    open_cost,
+    quartiles,
+    save_cost,
+    speedup,
+    weights_without,
+)
+from vlm_analysis.errors import EvaluationError
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.model_info import ModelInfo
+
+MODEL = ModelInfo("a model", "f" * 64, 4, layer_parameters=(10, 20, 30, 40), n_parameters=200)
+ROUNDS = np.array([[100.0, 200, 120, 110, 130], [80.0, 150, 90, 99, 65]])
+
+
+def made(**changes: object) -> Cost:
+    return dataclasses.replace(
+        Cost(
+            mask=PruneMask(4, (1, 2), name="mine"),
+            model=MODEL,
+            device="cpu",
+            threads=2,
+            n_prompts=3,
+            prompt_tokens=12.5,
+            new_tokens=32,
+            n_parameters=(200, 150),
+            n_bytes=(800, 600),
+            prefill_ms=ROUNDS,
+            tokens_per_s=1000 / ROUNDS,
+            layer_shares=np.array([[0.1, 0.2, 0.2, 0.1], [0.2, 0.25, 0.25, 0.2]]),
+        ),
+        **changes,
+    )
+
+
+def test_speedup_is_the_median_of_the_rounds_own_ratios_and_lies_in_its_interval() -> None:
+    cost = made()
+    for phase in ("prefill", "decode"):
+        value, low, high = speedup(cost, phase)
+        ratios = sorted(dense / pruned for dense, pruned in ROUNDS.T)
+        assert value == pytest.approx(ratios[2])
+        assert ratios[0] - 1e-9 <= low <= value + 1e-9
+        assert value - 1e-9 <= high <= ratios[-1] + 1e-9
+        assert speedup(cost, phase) == (value, low, high)
+
+
+def test_interval_of_equal_rounds_is_a_point_and_pairs_stay_pairs() -> None:
+    drifting = np.array([[10.0, 20, 40], [5.0, 10, 20]])
+    assert speedup(made(prefill_ms=drifting, tokens_per_s=1000 / drifting), "prefill") == pytest.approx((2, 2, 2))
+
+
+def test_expected_times_take_the_dropped_layers_shares_away() -> None:
+    cost = made()
+    assert cost.expected_prefill_ms == pytest.approx(120 * 0.6)
+    assert cost.expected_tokens_per_s == pytest.approx((1000 / 120) / 0.5)
+    assert cost.expected_share("prefill") == pytest.approx(0.6)
+
+
+def test_frame_holds_relative_times_with_their_quartiles() -> None:
+    frame = cost_frame([made(mask=PruneMask(4, (0, 1, 2))), made()])
+    assert list(frame["phase"]) == ["decode", "decode", "prefill", "prefill"]
+    assert list(frame["budget"]) == [2, 3, 2, 3]
+    ratios = np.sort(ROUNDS[1] / ROUNDS[0])
+    np.testing.assert_allclose(frame[["low", "value", "high"]], np.tile(ratios[1:4], (4, 1)))
+    np.testing.assert_allclose(frame["expected"], [0.5, 0.3, 0.6, 0.5])
+    assert cost_frame([]).empty
+
+
+def test_quartiles_are_those_of_sorted_numbers() -> None:
+    assert quartiles(np.array([5.0, 1, 4, 2, 3])) == (2, 3, 4)
+
+
+def test_weights_are_known_without_measuring() -> None:
+    mask = PruneMask(4, (1, 2))
+    assert weights_without(MODEL, mask) == ((200, 150), (800, 600))
+    assert weights_without(dataclasses.replace(MODEL, dtype="bfloat16"), mask)[1] == (400, 300)
+    assert weights_without(dataclasses.replace(MODEL, dtype="float8_e4m3fn"), mask)[1] is None
+    with pytest.raises(EvaluationError, match="Load the model"):
+        weights_without(dataclasses.replace(MODEL, layer_parameters=(), n_parameters=0), mask)
+
+
+def test_a_file_gives_the_same_cost_back(tmp_path: Path) -> None:
+    cost = made()
+    back = open_cost(save_cost(cost, tmp_path / "deep" / "cost.json"))
+    for field in dataclasses.fields(Cost):
+        one, other = getattr(cost, field.name), getattr(back, field.name)
+        assert np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other, field.name
+    assert back.mask.name == "mine"
+    assert speedup(back, "decode") == speedup(cost, "decode")
+
+
+def test_no_file_is_a_clear_message(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"Measure again"):
+        open_cost(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("length", [0, 1, 40, 400])
+def test_a_file_cut_short_is_refused(length: int) -> None:
+    with pytest.raises(EvaluationError, match="not a whole cost"):
+        cost_from_json(cost_to_json(made())[:length])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kind", "strata-mask"),
+        ("schema_version", 2),
+        ("prefill_ms", [[1.0], [float("nan")]]),
+        ("prefill_ms", [[1.0, 2.0, 3.0, 4.0, 0.0]] * 2),
+        ("prefill_ms", [[1.0, 2.0], [3.0]]),
+        ("prefill_ms", 3),
+        ("prefill_ms", []),
+        ("tokens_per_s", [[1.0], [2.0]]),
+        ("tokens_per_s", None),
+        ("layer_shares", [[0.5, 0.5, 0.5, 0.5]] * 2),
+        ("layer_shares", [[0.1, 0.1, 0.1]] * 2),
+        ("n_parameters", [200]),
+        ("n_bytes", [800, -1]),
+        ("n_bytes", [800, 10**400]),
+        ("mask", {}),
+        ("model", None),
+        ("threads", "many"),
+    ],
+)
+def test_damaged_text_is_refused(name: str, value: object) -> None:
+    content = json.loads(cost_to_json(made()))
+    with pytest.raises(EvaluationError, match=r"Measure again"):
+        cost_from_json(json.dumps({**content, name: value}))
+    del content[name]
+    with pytest.raises(EvaluationError, match=r"Measure again"):
+        cost_from_json(json.dumps(content))
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", "[" * 100_000])
+def test_other_text_is_refused(text: str) -> None:
+    with pytest.raises(EvaluationError):
+        cost_from_json(text)
