@@ -25,8 +25,8 @@ if item is None:
     next_step("Masks start from a recording, and there is none yet.", "pages/3_similarity.py", "Record")
     st.stop()
 recording = open_or_stop(item)
-begin_editing(recording)
-choose_result("masks", "greedy")
+begin_editing(recording.model)
+choose_result("masks", "search")
 group = token_group("mask_group")
 
 st.subheader("Edit")

@@ -9,12 +9,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tools.serving import ROOT, chromium, idle, running_server
 
 PAGES = {"overview": "", "model": "model", "prompts": "prompts", "similarity": "similarity"}
 PAGES |= {"masks": "masks", "evaluate": "evaluate", "export": "export"}
+TABS = {"evaluate-many": "Many masks", "evaluate-ask": "Ask both", "evaluate-cost": "Cost"}
+BROKEN = "count-steps-20"  # a prompt that the demo's mask answers otherwise
 WIDTHS = {"": 1280, "-narrow": 390}
 
 
@@ -28,6 +30,14 @@ def photograph(page: Page, path: Path, width: int) -> None:
     page.screenshot(path=path)
 
 
+def open_tab(page: Page, tab: str) -> None:
+    """Show a tab of the Evaluate page."""
+    page.goto("/evaluate")
+    idle(page)
+    page.get_by_role("tab", name=tab).click()
+    idle(page)
+
+
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "assets" / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,11 +46,36 @@ def main() -> None:
         first.goto("/")
         first.get_by_role("button", name="Try the demo").click()
         first.get_by_role("button", name="Download as HTML").wait_for(timeout=300_000)
+        first.set_default_timeout(300_000)
+        open_tab(first, "Many masks")
+        first.get_by_role("button", name="Compare masks").click()
+        first.get_by_text("Where the ranking matters").wait_for()
+        open_tab(first, "One mask")
+        first.get_by_role("button", name="Prune and evaluate").click()
+        first.wait_for_timeout(2000)
+        expect(first.get_by_role("button", name="Prune and evaluate")).to_be_enabled(timeout=300_000)
+        open_tab(first, "Cost")
+        first.get_by_text("Measure other budgets too").click()
+        first.get_by_role("button", name="Measure cost").click()
+        first.get_by_text("90 % interval").first.wait_for()
         for theme in ("light", "dark"):
             for suffix, width in WIDTHS.items():
                 for name, path in PAGES.items():
                     page = browser.new_page(base_url=url, color_scheme=theme, viewport={"width": width, "height": 900})
                     page.goto(f"/{path}")
+                    photograph(page, folder / f"{name}-{theme}{suffix}.png", width)
+                    page.close()
+                for name, tab in TABS.items():
+                    page = browser.new_page(base_url=url, color_scheme=theme, viewport={"width": width, "height": 900})
+                    page.set_default_timeout(300_000)
+                    open_tab(page, tab)
+                    if tab == "Ask both":
+                        page.get_by_label("Prompt", exact=True).click()
+                        page.keyboard.type(BROKEN)
+                        page.get_by_role("option").filter(has_text=BROKEN).first.click()
+                        idle(page)
+                        page.get_by_role("button", name="Ask both").click()
+                        page.get_by_text("KL").first.wait_for()
                     photograph(page, folder / f"{name}-{theme}{suffix}.png", width)
                     page.close()
 

@@ -37,6 +37,20 @@ def running_server(home: Path) -> Iterator[str]:
     Raises:
         RuntimeError: the server ended or did not answer in time; the log is in the message.
     """
+    process, url = started_server(home)
+    try:
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def started_server(home: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Start the dashboard as `running_server` does; returns its process, which is the caller's to end, and its address."""
     port, log = _free_port(), home / "server.log"
     env = {**os.environ, "HOME": str(home), "HF_HUB_OFFLINE": "1"}
     env.pop("STRATA_HOME", None)
@@ -58,14 +72,11 @@ def running_server(home: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_healthy(url, process, log)
-        yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return process, url
 
 
 @contextmanager

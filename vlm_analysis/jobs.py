@@ -12,10 +12,8 @@ its ordinary state: no hook in place, no tensor half replaced.
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
-import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -24,16 +22,14 @@ from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from vlm_analysis.errors import StrataError
-from vlm_analysis.progress import Cancelled, Progress
+from vlm_analysis.errors import explained
+from vlm_analysis.progress import Cancelled, Progress, stoppable
 
 T = TypeVar("T")
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 Work = Callable[[Progress], Any]
 
 _ACTIVE = ("queued", "running")
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FRAMES = 20  # of the traceback, the innermost ones
 
 
 @dataclass(frozen=True)
@@ -191,8 +187,8 @@ class JobRunner:
     def cancel(self, job_id: str) -> bool:
         """Ask a job to stop; True if it was still active.
 
-        A waiting job is cancelled at once, a running one at its next progress report. One that ends before that report
-        is done, not cancelled.
+        A waiting job is cancelled at once, a running one at its next progress report, or sooner where it asks
+        `stop_if_asked`. One that ends before that is done, not cancelled.
         """
         with self._changed:
             job = self._jobs.get(job_id)
@@ -256,11 +252,7 @@ class JobRunner:
         """
         if threading.current_thread() is self._thread:
             return call()
-        future: Future[T] = Future()
-        with self._changed:
-            self._refuse_if_closed("asking the model")
-            self._calls.append((future, call))
-            self._changed.notify_all()
+        future = self.ask_later(call)
         wait_for([future], timeout_s)
         if future.cancel():
             state = "it had not begun, because a job reported no progress meanwhile, and was withdrawn"
@@ -269,6 +261,19 @@ class JobRunner:
         else:
             return future.result()
         raise TimeoutError(f"Asking the model failed: expected an answer within {timeout_s:g} s; {state}. Try again.")
+
+    def ask_later(self, call: Callable[[], T]) -> Future[T]:
+        """Queue `call` as `ask` does and return its Future at once; cancelling that withdraws a call that has not begun.
+
+        Raises:
+            RuntimeError: The runner is closed.
+        """
+        future: Future[T] = Future()
+        with self._changed:
+            self._refuse_if_closed("asking the model")
+            self._calls.append((future, call))
+            self._changed.notify_all()
+        return future
 
     # -- end -------------------------------------------------------------------------------------------------------
 
@@ -340,12 +345,13 @@ class JobRunner:
         status: Status
         result, error, trace = None, "", ""
         try:
-            result = job.work(on_progress)
+            with stoppable(lambda: self._check(job)):
+                result = job.work(on_progress)
             status = "done"
         except Cancelled:
             status = "cancelled"
         except BaseException as failure:  # a bug, an exit or an interrupt inside a job must not end the worker
-            status, (error, trace) = "failed", _explain(failure)
+            status, (error, trace) = "failed", explained(failure)
         with self._changed:
             job.result, job.error, job.traceback = result, error, trace
             self._end(job, status)
@@ -361,6 +367,10 @@ class JobRunner:
             with self._changed:
                 self._stop_if_asked(job)
 
+    def _check(self, job: _Job) -> None:
+        with self._changed:
+            self._stop_if_asked(job)
+
     def _answer(self) -> None:
         """Answer the questions waiting now; later ones wait for the next report, so that no job is starved."""
         for _ in range(len(self._calls)):
@@ -371,24 +381,7 @@ class JobRunner:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(call())
+                with stoppable(lambda: None):  # a job that is cancelled takes no question with it
+                    future.set_result(call())
             except BaseException as failure:  # raised again where it was asked
                 future.set_exception(failure)
-
-
-def _explain(failure: BaseException) -> tuple[str, str]:
-    """The sentence for the user and the traceback, which is empty for a StrataError; never raises."""
-    trace = "".join(traceback.format_exception(failure, limit=-_FRAMES))
-    try:
-        text = str(failure)
-    except BaseException:  # a broken __str__ must not end the worker either
-        text = "(its message cannot be read)"
-    if isinstance(failure, StrataError):
-        return text, ""
-    if isinstance(failure, OSError) and failure.errno in _DISK_FULL:
-        return (
-            "Writing failed: expected free disk space, got a full disk. Nothing already saved is lost. "
-            "Free some space and start again.",
-            trace,
-        )
-    return f"Unexpected {type(failure).__name__}: {text}".rstrip(": "), trace

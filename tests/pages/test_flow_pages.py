@@ -19,8 +19,8 @@ from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.progress import no_progress
 from vlm_analysis.prompts import PromptSet
 from vlm_analysis.record import record
-from vlm_analysis.stored import keep_mask, keep_prompts, keep_recording
-from vlm_analysis.ui.session import last_choices, model_slot, runner, workspace
+from vlm_analysis.stored import keep_evaluation, keep_mask, keep_prompts, keep_recording
+from vlm_analysis.ui.session import last_choices, model_slot, opened, runner, workspace
 from vlm_analysis.ui.work import record_work
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,9 +184,14 @@ def test_prune_and_evaluate_shows_what_broke(stocked):
     assert {metric.label for metric in at.metric} == {"Retention, general (n = 3)", "Retention, math (n = 3)"}
 
 
+def on_tab(at, name):
+    at.session_state["evaluate_tab"] = name
+    return ran(at)
+
+
 def test_both_models_answer_side_by_side(stocked):
     load_bundled(stocked)
-    at = stocked("pages/5_evaluate.py")
+    at = on_tab(stocked("pages/5_evaluate.py"), "Ask both")
     next(button for button in at.button if button.label == "Ask both").click()
     ran(at)
     assert not at.error
@@ -196,7 +201,7 @@ def test_both_models_answer_side_by_side(stocked):
 
 def test_page_shows_what_the_model_is_given_with_its_tokens_by_group(stocked):
     load_bundled(stocked)
-    at = stocked("pages/5_evaluate.py")
+    at = on_tab(stocked("pages/5_evaluate.py"), "Ask both")
     next(button for button in at.button if button.label == "Show what the model is given").click()
     ran(at)
     assert "<|vision_start|><|image_pad|><|vision_end|>" in at.code[0].value
@@ -313,3 +318,60 @@ def test_damaged_dense_evaluation_is_named_and_does_not_block(stocked):
     at = stocked("pages/5_evaluate.py")
     assert "is not a whole evaluation" in words(at)
     assert list(at.dataframe[0].value["domain"]) == ["math", "general"]
+
+
+def test_a_saved_item_is_renamed_and_deleted_where_it_is_chosen(stocked):
+    at = stocked("pages/5_evaluate.py")
+    before = [item.name for item in workspace().items("evaluations")]
+    box = next(one for one in at.text_input if one.label == "New name")
+    box.set_value("the one to show")
+    ran(at)
+    assert [item.name for item in workspace().items("evaluations")] == ["the one to show", *before[1:]]
+    next(button for button in at.button if button.label == "Delete for good").click()
+    ran(at)
+    assert [item.name for item in workspace().items("evaluations")] == before[1:]
+    next(button for button in at.button if button.label == "Delete for good").click()
+    ran(at)
+    assert "Nothing evaluated yet." in words(at)
+
+
+def test_a_loaded_mask_brings_its_name_and_a_hand_edit_takes_it_away(stocked):
+    at = stocked("pages/4_masks.py")
+    next(button for button in at.button if button.label == "Load into the editor").click()
+    ran(at)
+    first = at.session_state["mask_name"]
+    assert first
+    assert at.session_state["mask_origin"]["name"] == first
+    next(button for button in at.button if button.label == "Undo").click()
+    ran(at)
+    assert at.session_state["mask_name"] == ""
+    at.session_state["mask_name"] = "my own"
+    ran(at)
+    next(button for button in at.button if button.label == "Redo").click()
+    ran(at)
+    assert at.session_state["mask_name"] == "my own"  # what was typed stays
+
+
+def test_a_mask_chosen_on_some_of_the_evaluated_prompts_is_told(stocked, few):
+    home = workspace()
+    part = few[:2] + few[3:5]
+    keep_prompts(home, part, "a part")
+    dense = opened(next(item for item in home.items("evaluations") if item.name == "dense"))
+    mask = PruneMask(16, [6], name="searched", model=dense.model, provenance={"prompts": part.fingerprint})
+    keep_evaluation(home, replace(dense, mask=mask), "searched on a few")
+    assert "chosen on 4 of these 6 prompts" in words(stocked("pages/5_evaluate.py"))
+    whole = replace(mask, provenance={"started_from": {"recording_prompts": few.fingerprint}})
+    keep_evaluation(home, replace(dense, mask=whole), "ranked on a few")
+    assert "chosen on 6 of these 6 prompts" in words(stocked("pages/5_evaluate.py"))
+
+
+def test_the_edited_mask_is_there_on_evaluate_after_a_refresh(stocked):
+    load_bundled(stocked)
+    at = stocked("pages/4_masks.py")
+    next(button for button in at.button if button.label == "Load into the editor").click()
+    ran(at)
+    layers = at.session_state["mask"]
+    again = stocked("pages/5_evaluate.py")  # a new session
+    box = next(one for one in again.selectbox if one.label == "Mask")
+    assert box.value == "The mask in the editor"
+    assert again.session_state["mask"] == layers

@@ -23,10 +23,10 @@ from vlm_analysis.prune import prune
 from vlm_analysis.rank import CRITERIA
 from vlm_analysis.record import record
 from vlm_analysis.recording import Recording
-from vlm_analysis.stored import keep_prompts, keep_recording, keep_sweep, open_item
+from vlm_analysis.stored import keep_prompts, keep_recording, keep_sweep
 from vlm_analysis.ui.asking import CHOSEN, DEFAULTS
 from vlm_analysis.ui.session import model_slot, runner, workspace
-from vlm_analysis.ui.work import LEAVE_ONE_OUT
+from vlm_analysis.ui.sweeps import LEAVE_ONE_OUT
 
 PAGE = "pages/4_masks.py"
 TABS = ("Candidates", "Scores", "Agreement", "Against damage", "Skip-It", "Compare two", "Open a file")
@@ -250,18 +250,6 @@ class TestDamage:
         wait_for(at, "Over 16 layers")
         assert not [button for button in at.button if button.label == "Measure damage"]
         assert "Measured damage, KL" in open_tab(at, "Candidates").multiselect[0].options
-
-    def test_greedy_runs_as_a_job_and_saves_its_mask(self, stocked: OpenPage) -> None:
-        load_bundled(stocked)
-        at = put(stocked(PAGE), candidate_strategy="greedy", candidate_budget=2)
-        press(at, "Prune greedily")
-        finish("greedy")
-        wait_for(at, "The greedy mask is saved")
-        item = workspace().items("masks")[0]
-        mask = open_item(item)
-        assert mask.budget == 2
-        assert mask.provenance["strategy"] == "greedy"
-        assert [option for option in at.selectbox(key="start_from").options if "greedy on a few, 2 layers" in option]
 
 
 class TestSkipIt:

@@ -1,20 +1,26 @@
-"""The jobs behind the Masks page: damage of each layer, greedy pruning, and times of layers."""
+"""The jobs behind the Masks page: damage of each layer, the search for masks, and times of layers."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from acting import OpenPage, load_bundled
+from outside import save_outside_model
+from test_outside_models import prompts as outside_prompts
 
-import vlm_analysis.ui.work
 from vlm_analysis.evaluate import evaluate
-from vlm_analysis.masks import PruneMask
+from vlm_analysis.masks import Objective, PruneMask
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Cancelled, no_progress
 from vlm_analysis.prompts import PromptSet
+from vlm_analysis.prune import why_not
 from vlm_analysis.rank import read_damage, score_layers
-from vlm_analysis.stored import open_item
-from vlm_analysis.ui.session import model_slot, workspace
-from vlm_analysis.ui.work import damage_work, find_damage, greedy_work, latency_work
+from vlm_analysis.stored import keep_prompts, open_item
+from vlm_analysis.ui.searching import search_work
+from vlm_analysis.ui.session import live, model_slot, workspace
+from vlm_analysis.ui.sweeps import damage_work, find_damage
+from vlm_analysis.ui.work import evaluate_work, latency_work
 
 
 def test_damage_of_each_layer_is_measured_kept_and_ranks_layers(
@@ -36,30 +42,78 @@ def test_damage_of_each_layer_is_measured_kept_and_ranks_layers(
     assert not workspace().items("evaluations")[0].name.startswith("each layer")
 
 
-def test_a_cancelled_measurement_goes_on_where_it_stopped(stocked: OpenPage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_measurement_goes_on_where_it_stopped(stocked: OpenPage) -> None:
     load_bundled(stocked)
     (prompts,) = workspace().items("prompts")
-
-    monkeypatch.setattr(vlm_analysis.ui.work, "SWEEP_MASKS", 5)
+    left: list[int] = []
 
     def stop(done: int, total: int, message: str) -> None:
-        if done > 6 and total == 17:
+        left.append(total)
+        if done == 6 and total == 16:
             raise Cancelled
 
     with pytest.raises(Cancelled):
         damage_work(prompts)(stop)
-    kept = [path.name for path in (workspace().root / "unfinished").rglob("*.json")]
-    assert sorted(kept) == ["0.json", "1.json", "2.json", "3.json", "4.json"]
-    assert damage_work(prompts)(no_progress) == 16
+    left.clear()
+    assert damage_work(prompts)(lambda done, total, message: left.append(total)) == 16
+    assert left[-1] == 10
 
 
-def test_greedy_drops_what_harms_least_and_keeps_its_mask(stocked: OpenPage) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "settings"),
+    [("greedy", {}), ("beam", {"width": 2}), ("evolutionary", {"population": 4, "generations": 1})],
+)
+def test_a_search_keeps_the_mask_it_found_and_says_how_far_it_is(
+    stocked: OpenPage, loaded: LoadedModel, few: PromptSet, strategy: str, settings: dict[str, int]
+) -> None:
     load_bundled(stocked)
     (prompts,) = workspace().items("prompts")
-    mask = open_item(greedy_work(prompts, 2, "kl_to_dense", "math")(no_progress))
+    reports: list[tuple[int, int, str]] = []
+    work = search_work(prompts, strategy, 2, Objective("token_agreement", worst=True), **settings)
+    item = work(lambda *report: reports.append(report))
+    assert item.name == f"{strategy} by Token agreement of the worst domain, 2 layers, on a few"
+    mask = open_item(item)
     assert mask.budget == 2
     assert not {0, 1, 15} & set(mask.dropped)
-    assert mask.provenance["target"] == "math"
+    assert mask.provenance["prompts"] == few.fingerprint
+    by_domain = evaluate(loaded, few, mask, reference=evaluate(loaded, few), batch_size=32).by_domain
+    last = mask.provenance["steps"][-1]
+    assert last["harm"] == pytest.approx(1 - by_domain["token_agreement"].min())
+    searching = [report for report in reports if " of 2" in report[2] and report[2].startswith(("step", "round"))]
+    assert [done for done, _, _ in searching] == sorted(done for done, _, _ in searching)
+    assert any("2 of 2, best so far" in message and ": part " in message for _, _, message in searching)
+    assert not list((workspace().root / "unfinished").glob("*"))
+
+
+def test_a_search_takes_up_what_another_one_measured(stocked: OpenPage) -> None:
+    load_bundled(stocked)
+    (prompts,) = workspace().items("prompts")
+    said: list[str] = []
+
+    def stop_at_the_second_step(done: int, total: int, message: str) -> None:
+        said.append(message)
+        if message.startswith("step 2"):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        search_work(prompts, "greedy", 2, Objective())(stop_at_the_second_step)
+    assert any(message.startswith("step 1 of 2: part 1") for message in said)
+    said.clear()
+    search_work(prompts, "beam", 2, Objective("answer_nll"), width=2)(lambda done, total, message: said.append(message))
+    assert not any(message.startswith("step 1 of 2: part") for message in said)
+    assert any("13 masks" not in message and ": part 1" in message for message in said)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of numpy, in transformers
+def test_a_search_leaves_out_masks_that_the_model_cannot_run(open_page: OpenPage, tmp_path: Path) -> None:
+    open_page("app.py")
+    prompts = keep_prompts(workspace(), outside_prompts(), "four")
+    slot = model_slot()
+    slot.load(str(save_outside_model("mllama", tmp_path / "mllama")), {}, no_progress)
+    assert "first, a cross-attention layer" in why_not(slot.loaded.model, PruneMask(6, (0,)))
+    mask = open_item(search_work(prompts, "greedy", 2, Objective(), unprotect=True)(no_progress))
+    assert mask.budget == 2
+    assert not why_not(slot.loaded.model, mask)
 
 
 def test_layers_are_timed_for_the_loaded_model_only(stocked: OpenPage) -> None:
@@ -69,3 +123,21 @@ def test_layers_are_timed_for_the_loaded_model_only(stocked: OpenPage) -> None:
     assert model_slot().latency is found
     model_slot().unload()
     assert model_slot().latency is None
+
+
+def test_scores_are_on_the_board_before_the_responses_are_written(stocked: OpenPage) -> None:
+    load_bundled(stocked)
+    (prompts,) = workspace().items("prompts")
+    seen: list[tuple[str, object]] = []
+    item = evaluate_work(PruneMask(16, (4, 9, 11)), prompts, True)(
+        lambda done, total, message: seen.append((message, live().get("evaluate")))
+    )
+    written = [found for message, found in seen if message == "writing the responses" and found is not None]
+    assert written
+    pruned, dense = written[0]  # type: ignore[misc]
+    assert dense.is_dense
+    kept = open_item(item).by_prompt
+    assert pruned.by_prompt["exact_match"].tolist() == kept["exact_match"].tolist()
+    assert "response" not in pruned.by_prompt
+    assert kept["response"].notna().all()
+    assert not live()

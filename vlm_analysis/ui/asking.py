@@ -17,8 +17,8 @@ from vlm_analysis.rank import CRITERIA, Damage, read_damage, usable_criteria
 from vlm_analysis.recording import Recording
 from vlm_analysis.ui.session import model_slot, workspace
 from vlm_analysis.ui.shell import go_on
+from vlm_analysis.ui.sweeps import find_damage
 from vlm_analysis.ui.text import escaped
-from vlm_analysis.ui.work import find_damage
 from vlm_analysis.workspace import Item
 
 DEFAULTS = (
@@ -143,7 +143,7 @@ def pick_domain(
 ) -> str | None:
     """Draw the choice of a domain or all of them (None)."""
     choices = ["", *recording.domain_names]  # Streamlit draws None as nothing chosen
-    _forget_unknown(key, choices)
+    forget_unknown(key, choices)
     picked = (place or st).selectbox(
         label, choices, format_func=lambda name: name or every, key=key, persist_state="session", help=help_text
     )
@@ -207,7 +207,7 @@ def _one_domain(ranked: Ranked) -> bool:
 
 
 def _target(place: DeltaGenerator, recording: Recording) -> Any:
-    _forget_unknown("candidate_target", recording.domain_names)
+    forget_unknown("candidate_target", recording.domain_names)
     return place.selectbox(
         "Target domain",
         recording.domain_names,
@@ -292,7 +292,7 @@ _CONTROLS = {
 }
 
 
-def _forget_unknown(key: str, choices: Collection[Any]) -> None:
+def forget_unknown(key: str, choices: Collection[Any]) -> None:
     """Forget a choice that this recording does not offer."""
     if key in st.session_state and st.session_state[key] not in choices:
         del st.session_state[key]

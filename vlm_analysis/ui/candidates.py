@@ -14,9 +14,9 @@ from vlm_analysis.rank import CRITERIA, score_layers
 from vlm_analysis.recording import Recording
 from vlm_analysis.ui.asking import Ranked, ask_options, choose_criteria, taken
 from vlm_analysis.ui.budget import Budget, ask_budget
-from vlm_analysis.ui.damageview import greedy_form
 from vlm_analysis.ui.downloads import PICTURE, offer_table
 from vlm_analysis.ui.editor import CANDIDATES
+from vlm_analysis.ui.searchview import search_form
 from vlm_analysis.ui.text import GROUP_HELP, escaped, layer_list
 
 N_RANDOM = 5
@@ -45,7 +45,7 @@ def candidates(ranked: Ranked) -> dict[str, PruneMask]:
     row = STRATEGIES[strategy]
     st.caption(escaped(f"{row.title}: {row.source}. Needs {NEEDS[row.needs]}."))
     if row.needs == "model":
-        greedy_form(ranked)
+        search_form(ranked, strategy)
         st.session_state[CANDIDATES] = {}
         return {}
     budget = ask_budget(ranked)
@@ -112,6 +112,8 @@ def _make(
     kinds: dict[str, Any] = {**ranked.staying, "costs": budget.costs}
     for criterion in criteria if row.needs == "scores" else [""]:
         title = CRITERIA[criterion].title if criterion else row.title
+        if criterion and "target" in CRITERIA[criterion].takes:
+            title += f" ({asked.get('target')})"
         try:
             if criterion:
                 scores = score_layers(ranked.recording, criterion, damage=ranked.damage, **asked)

@@ -1,4 +1,4 @@
-"""Cosine against measured damage, the jobs that measure it, and greedy pruning on it."""
+"""Cosine against measured damage, the job that measures it, and the search for masks on it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ import streamlit as st
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.rank import Damage, cosine_against_damage, misleading_words
-from vlm_analysis.ui.asking import Ranked, missing_to_measure, pick_domain, prompts_of, say_missing, unprotected
-from vlm_analysis.ui.budget import layers_slider
+from vlm_analysis.ui.asking import Ranked, missing_to_measure, pick_domain, prompts_of, say_missing
 from vlm_analysis.ui.downloads import PICTURE, offer_table
 from vlm_analysis.ui.jobs import current, job_panel, start
+from vlm_analysis.ui.searchview import search_form
+from vlm_analysis.ui.sweeps import damage_work
 from vlm_analysis.ui.text import METRIC_HELP, escaped
-from vlm_analysis.ui.work import damage_work, greedy_work
 
 By = Literal["damage_kl", "damage_nll"]
 BY: dict[By, str] = {"damage_kl": "KL to dense", "damage_nll": "answer NLL"}
-SCORES = {"kl_to_dense": "KL to dense", "answer_nll": "answer NLL"}
 
 
 def damage_view(ranked: Ranked) -> None:
-    """Draw cosine against damage where it was measured, else the next step; then greedy pruning."""
+    """Draw cosine against damage where it was measured, else the next step; then the search for masks."""
     if ranked.problem:
         st.error(escaped(ranked.problem))
     if ranked.damage is None:
@@ -33,8 +32,8 @@ def damage_view(ranked: Ranked) -> None:
         _scatter(ranked, ranked.damage)
     _measure(ranked)
     st.divider()
-    st.markdown("**Greedy on measured damage**")
-    greedy_form(ranked)
+    st.markdown("**Search on measured damage**")
+    search_form(ranked)
 
 
 def _scatter(ranked: Ranked, damage: Damage) -> None:
@@ -94,47 +93,3 @@ def _measure(ranked: Ranked) -> None:
                 disabled=(view := current("damage")) is not None and view.active,
             )
     job_panel("damage", "What was measured is kept: measure again to go on.")
-
-
-def greedy_form(ranked: Ranked) -> None:
-    """Draw the button that prunes greedily on measured damage; its mask is saved."""
-    recording = ranked.recording
-    st.caption(
-        "Drops the layer that harms least, measures all that are left again on top of it, and so on: SLEB, arXiv:2402.09025; KL as "
-        "the damage is our choice. The mask is saved, and can be started from."
-    )
-    left, middle, right = st.columns(3)
-    budget = layers_slider(ranked, left)
-    score = middle.selectbox(
-        "Damage as",
-        list(SCORES),
-        format_func=SCORES.__getitem__,
-        key="greedy_score",
-        persist_state="session",
-        help=f"In nats; the lowest goes. **KL to dense**: {METRIC_HELP['kl_to_dense']}",
-    )
-    target = pick_domain(recording, "On prompts of", "greedy_target", "Whose answers should survive.", right)
-    free = len(ranked.free)
-    runs = sum(free - step for step in range(min(budget, free)))
-    st.caption(
-        f"Up to {runs} evaluations on {recording.n_prompts} prompts: {runs * recording.n_prompts} answers to score."
-    )
-    _start_greedy(ranked, budget, score, target)
-    view = job_panel("greedy")
-    if view is not None and view.status == "done":
-        st.success("The greedy mask is saved: Start from it on the Candidates tab.", icon=":material/check:")
-
-
-def _start_greedy(ranked: Ranked, budget: int, score: str, target: str | None) -> None:
-    prompts, missing = prompts_of(ranked.recording), missing_to_measure(ranked.recording)
-    if missing or prompts is None:
-        say_missing(missing)
-    else:
-        asked = (prompts, budget, score, target, unprotected())
-        st.button(
-            "Prune greedily",
-            icon=":material/stairs:",
-            on_click=start,
-            args=("greedy", f"Greedy pruning on {prompts.name}", greedy_work(*asked), prompts.id, *asked[1:]),
-            disabled=budget > len(ranked.free) or ((view := current("greedy")) is not None and view.active),
-        )

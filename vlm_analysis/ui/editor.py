@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from vlm_analysis.masks import PruneMask
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recording import Recording
 from vlm_analysis.story import domain_rows
 from vlm_analysis.ui.session import last_choices
@@ -14,17 +15,24 @@ HEATMAP, PILLS, CANDIDATES = "mask_heatmap", "mask_pills", "mask_candidates"
 MOST_UNDO = 100
 
 
-def begin_editing(recording: Recording) -> None:
+def begin_editing(model: ModelInfo) -> None:
     """Start with the mask last edited for this model, also after a refresh; an empty one where there is none."""
-    if st.session_state.get("mask_model") != recording.model:
-        kept = list(last_choices().get(f"mask:{recording.model.fingerprint}", []))
+    if st.session_state.get("mask_model") != model:
+        kept = list(last_choices().get(f"mask:{model.fingerprint}", []))
         st.session_state.update(mask=kept, mask_undo=[], mask_redo=[], mask_name="", mask_notes="")
-        st.session_state.update({"mask_model": recording.model, "mask_origin": {}, CANDIDATES: {}})
+        st.session_state.update({"mask_model": model, "mask_origin": {}, CANDIDATES: {}})
+
+
+def edit(mask: PruneMask, model: ModelInfo) -> None:
+    """Take a mask of this model into the editor from another page, as a button's callback."""
+    begin_editing(model)
+    take_mask(mask)
 
 
 def take_mask(mask: PruneMask) -> None:
-    """Take a candidate or saved mask into the editor, remembering where it came from."""
+    """Take a candidate or saved mask into the editor under its own name, remembering where it came from."""
     set_mask(mask.dropped)
+    st.session_state.mask_name = mask.name[:120]
     st.session_state.mask_origin = {"name": mask.name, "dropped": list(mask.dropped), **mask.provenance}
 
 
@@ -43,6 +51,9 @@ def set_mask(layers: list[int] | tuple[int, ...]) -> None:
 
 def _put(layers: list[int]) -> None:
     st.session_state.mask = layers
+    origin = st.session_state.get("mask_origin", {})
+    if st.session_state.get("mask_name") == str(origin.get("name", ""))[:120] and layers != origin.get("dropped"):
+        st.session_state.mask_name = ""  # the name is of other layers
     last_choices()[f"mask:{st.session_state.mask_model.fingerprint}"] = layers
 
 

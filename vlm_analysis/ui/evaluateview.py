@@ -1,28 +1,117 @@
-"""The Evaluate page's parts: scores per domain, the prompts that broke, and both models' answers to one prompt."""
+"""The Evaluate page on one mask: what is asked, scores per domain, and the prompts that broke."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
-from vlm_analysis.errors import PromptError, StrataError
-from vlm_analysis.evaluation import METRICS, Evaluation, retention, retention_interval
+from vlm_analysis.errors import StrataError
+from vlm_analysis.evaluation import Evaluation, retention, retention_interval
+from vlm_analysis.halves import n_shared
 from vlm_analysis.masks import PruneMask
-from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts import Prompt, PromptSet
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.prompts import PromptSet
 from vlm_analysis.story import outcome_frame
-from vlm_analysis.ui.drafts import preview
-from vlm_analysis.ui.session import opened, workspace
+from vlm_analysis.ui.editor import begin_editing
+from vlm_analysis.ui.jobs import current, job_panel, start
+from vlm_analysis.ui.pickers import agree_on_model, open_or_stop, pick_item, pick_mask
+from vlm_analysis.ui.session import chosen, live, model_slot, opened, workspace
+from vlm_analysis.ui.shell import next_step
 from vlm_analysis.ui.text import METRIC_HELP, METRIC_TITLES, escaped, layer_list
-from vlm_analysis.ui.work import ask_both, find_dense, see_prompt
+from vlm_analysis.ui.work import evaluate_work, find_dense
 from vlm_analysis.workspace import Item
 
-T = TypeVar("T")
+RELATIVE = ("token_agreement", "kl_to_dense")  # metrics that compare with the dense model already
+RESPONSE_HELP = "What the pruned model writes, decoded greedily: 16 tokens more than the answer at most."
+MAX_WRITTEN = 200  # prompts; above that, responses are written when asked for
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the Evaluate page works with; `ready` where model, mask and prompts are there and belong together."""
+
+    info: ModelInfo | None
+    mask: PruneMask | None
+    prompts: Item | None
+    ready: bool
+
+
+def ask_mask() -> Asked:
+    """Draw the choice of a mask, and the one next step where something is missing."""
+    info, prompts = model_slot().info, chosen("prompts")
+    if info is not None and "mask" not in st.session_state:
+        begin_editing(info)  # after a refresh, the mask last edited for this model
+    mask = pick_mask(info.n_layers if info else None)
+    ready = False
+    if mask is None:
+        where = f" for a model of {info.n_layers} layers" if info else ""
+        next_step(f"There is no mask to evaluate{where}.", "pages/4_masks.py", "Make a mask")
+    elif prompts is None:
+        next_step("There are no prompts to evaluate on.", "pages/2_prompts.py", "Choose prompts")
+    elif info is None:
+        next_step("No model is loaded. Saved evaluations open without one.", "pages/1_model.py", "Load a model")
+    else:
+        ready = agree_on_model(mask.model, info, "This mask", "evaluate")
+    return Asked(info, mask, prompts, ready)
+
+
+def one_mask(asked: Asked) -> None:
+    """Draw the button that evaluates the mask, and a saved evaluation: scores, and what broke."""
+    mask, prompts = asked.mask, asked.prompts
+    if mask is not None and prompts is not None:
+        if asked.ready and asked.info is not None:
+            count = prompts.details.get("n", "?")
+            st.markdown(
+                f"Prune **{escaped(asked.info.name)}** and answer **{escaped(prompts.name)}** ({count} prompts)."
+            )
+        responses = _responses_box(prompts)
+        st.button(
+            "Prune and evaluate",
+            type="primary",
+            icon=":material/content_cut:",
+            on_click=start,
+            args=(
+                "evaluate",
+                f"Evaluating {mask.name or 'the edited mask'}",
+                evaluate_work(mask, prompts, responses),
+                mask,
+                prompts.id,
+                responses,
+            ),
+            disabled=not asked.ready or ((view := current("evaluate")) is not None and view.active),
+        )
+    job_panel("evaluate", so_far=_so_far)
+    item = pick_item("evaluations", "Evaluation", "Saved evaluations open without the model.")
+    if item is None:
+        st.caption("Nothing evaluated yet.")
+        return
+    evaluation = open_or_stop(item)
+    dense = outcome(evaluation)
+    if dense is not None and not evaluation.is_dense:
+        broken_prompts(evaluation, dense, None if prompts is None else open_or_stop(prompts))
+
+
+def _so_far() -> None:
+    """Draw what is known before the responses are written."""
+    found = live().get("evaluate")
+    if found is not None:
+        st.caption(f"Without layers {layer_list(found[0].mask.dropped)}; the responses are still being written:")
+        _retention_cards(*found)
+
+
+def _responses_box(prompts: Item) -> bool:
+    """Draw whether the models are to write their responses; for many prompts that is left to the user to ask for."""
+    count = prompts.details.get("n")
+    return st.checkbox(
+        "Write the responses",
+        value=isinstance(count, int) and count <= MAX_WRITTEN,
+        key=f"responses:{prompts.id}",
+        help="Shows what the pruned model says where it is wrong, and scores responses that differ from the answer in form only. "
+        "Both models write one response for each prompt they do not answer exactly, which takes far longer than scoring it.",
+    )
 
 
 def outcome(evaluation: Evaluation) -> Evaluation | None:
@@ -30,13 +119,21 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
     item = find_dense(workspace(), evaluation.model.fingerprint, evaluation.prompts)
     dense = None if item is None else _open_dense(item)
     responses = int((evaluation.by_prompt["answer_source"] != "given").sum())
-    st.text(
-        f"{evaluation.model.name} ({evaluation.model.fingerprint[:8]}) without layers {layer_list(evaluation.mask.dropped)}: "
-        f"{evaluation.mask.budget} of {evaluation.mask.n_layers}."
+    layers = (
+        f"without layers {layer_list(evaluation.mask.dropped)}: {evaluation.mask.budget} of {evaluation.mask.n_layers}"
     )
+    st.text(
+        f"{evaluation.model.name} ({evaluation.model.fingerprint[:8]}) {'as it is' if evaluation.is_dense else layers}."
+    )
+    if known := _n_chosen_on(evaluation):
+        st.warning(
+            f"This mask was chosen on {known} of these {len(evaluation.by_prompt)} prompts: its numbers flatter it. Under “Many masks” "
+            "prompts are split in halves, one to choose on and one to report on."
+        )
     if responses:
         st.info(
-            f"{responses} prompts have no answer of their own: they are scored on the dense model's response (at most 64 tokens)."
+            f"{responses} prompts have no answer of their own: they are scored on the dense model's response (at most 64 tokens), "
+            "or on the choice it finds most likely."
         )
     if dense is not None and not evaluation.is_dense:
         _retention_cards(evaluation, dense)
@@ -47,6 +144,21 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
         )
     _score_table(evaluation, dense)
     return dense
+
+
+def _n_chosen_on(evaluation: Evaluation) -> int:
+    """Return how many of the evaluated prompts the mask was chosen on, as far as the prompt sets are still saved."""
+    names = evaluation.mask.chosen_on
+    if evaluation.prompts in names:
+        return len(evaluation.by_prompt)
+    saved = {item.prompts: item for item in workspace().items("prompts")}
+    if not names & set(saved) or evaluation.prompts not in saved:
+        return 0
+    try:
+        keys = {prompt.key for name in names & set(saved) for prompt in opened(saved[name])}
+        return n_shared(opened(saved[evaluation.prompts]), keys)
+    except StrataError:
+        return 0
 
 
 def _open_dense(item: Item) -> Evaluation | None:
@@ -71,26 +183,26 @@ def _retention_cards(evaluation: Evaluation, dense: Evaluation) -> None:
             delta_color="off",
             delta_arrow="off",
             border=True,
-            help=METRIC_HELP["retention"] + " The interval is a paired bootstrap over these prompts.",
+            help=METRIC_HELP["retention"]
+            + " The interval is a paired bootstrap over these prompts. Without any width it "
+            "means that they all agree, not that others would.",
         )
 
 
 def _score_table(evaluation: Evaluation, dense: Evaluation | None) -> None:
     table = evaluation.by_domain.reset_index()
+    compared = []
     if dense is not None and not evaluation.is_dense:
-        for metric in ("exact_match", "answer_nll"):
+        compared = [metric for metric in evaluation.metrics if metric in dense.metrics and metric not in RELATIVE]
+        for metric in compared:
             table.insert(list(table.columns).index(metric), f"{metric}_dense", dense.by_domain[metric].to_numpy())
-    config = {
-        metric: st.column_config.NumberColumn(METRIC_TITLES[metric], help=METRIC_HELP[metric], format="%.3f")
-        for metric in METRICS
-    }
-    config |= {
-        f"{metric}_dense": st.column_config.NumberColumn(
-            f"{METRIC_TITLES[metric]}, dense", help=METRIC_HELP[metric], format="%.3f"
-        )
-        for metric in ("exact_match", "answer_nll")
-    }
+    config = {metric: _metric_column(metric) for metric in evaluation.metrics}
+    config |= {f"{metric}_dense": _metric_column(metric, f"{METRIC_TITLES[metric]}, dense") for metric in compared}
     st.dataframe(table, hide_index=True, width="stretch", column_config=config)
+
+
+def _metric_column(metric: str, title: str = "") -> Any:
+    return st.column_config.NumberColumn(title or METRIC_TITLES[metric], help=METRIC_HELP[metric], format="%.3f")
 
 
 def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet | None) -> None:
@@ -107,17 +219,15 @@ def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet
         f"{len(won)} it misses are now answered."
     )
     if len(lost):
-        shown = lost[["id", "domain", "answer", "extra_nll", "token_agreement", "kl_to_dense"]].copy()
+        told = [column for column in ("response", "choice") if column in lost and lost[column].notna().any()]
+        shown = lost[["id", "domain", "answer", *told, "extra_nll", "token_agreement", "kl_to_dense"]].copy()
         if prompts is not None and prompts.fingerprint == evaluation.prompts:
             questions = {prompt.id: prompt.question for prompt in prompts}
             shown.insert(2, "question", shown["id"].map(questions))
-        config = {
-            "extra_nll": st.column_config.NumberColumn("NLL above dense", format="%.3f", help=METRIC_HELP["answer_nll"])
-        }
-        config |= {
-            metric: st.column_config.NumberColumn(METRIC_TITLES[metric], help=METRIC_HELP[metric], format="%.3f")
-            for metric in ("token_agreement", "kl_to_dense")
-        }
+        config = {metric: _metric_column(metric) for metric in RELATIVE}
+        config["extra_nll"] = _metric_column("answer_nll", "NLL above dense")
+        config["response"] = st.column_config.TextColumn("Pruned response", help=RESPONSE_HELP)
+        config["choice"] = st.column_config.TextColumn("Pruned choice", help=METRIC_HELP["choice_match"])
         st.dataframe(shown, hide_index=True, width="stretch", column_config=config)
     st.download_button(
         "All prompts as CSV",
@@ -127,77 +237,3 @@ def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet
         icon=":material/download:",
         on_click="ignore",
     )
-
-
-def side_by_side(prompts: PromptSet, prompts_id: str, mask: PruneMask) -> None:
-    """Draw one prompt with the answers of the dense and the pruned model, asked on a click."""
-    st.subheader("Ask both")
-    left, right = st.columns([1, 2])
-    index = left.selectbox(
-        "Prompt",
-        range(len(prompts)),
-        format_func=lambda at: f"{prompts[at].id} · {prompts[at].question[:60]}",
-        key=f"ask_prompt:{prompts_id}",
-    )
-    prompt = prompts[index]
-    for number, name in enumerate(prompt.image_hashes):
-        try:
-            left.image(preview(name, prompt, number), width=192 if number == 0 else 96)
-        except PromptError as error:
-            left.error(escaped(error))
-    with right.form("ask", border=False):
-        question = st.text_area(
-            "Question",
-            prompt.question,
-            key=f"ask_question:{prompts_id}:{prompt.id}",
-            max_chars=2000,
-            help="Change it as you like.",
-        )
-        with st.container(horizontal=True):
-            asked = st.form_submit_button("Ask both", icon=":material/compare_arrows:")
-            seen = st.form_submit_button("Show what the model is given", icon=":material/visibility:")
-    if asked:
-        _ask(prompt, question, mask, right)
-    if seen:
-        _show_given(replace(prompt, question=question), right)
-    if prompt.answer:
-        right.caption("Reference answer")
-        right.text(prompt.answer)
-
-
-def _answered(call: Callable[[], T], doing: str, place: DeltaGenerator) -> T | None:
-    """Return what a short question to the model gave; None where it failed, with the reason on the page."""
-    try:
-        with place, st.spinner(doing):
-            return call()
-    except StrataError as error:
-        place.error(escaped(error))
-    except (TimeoutError, Cancelled, RuntimeError) as error:
-        place.error(f"No answer came: {escaped(error)}. Try again when the running job is done.")
-    return None
-
-
-def _show_given(prompt: Prompt, place: DeltaGenerator) -> None:
-    given = _answered(lambda: see_prompt(prompt), "Preparing the prompt", place)
-    if given is not None:
-        text, counts = given
-        place.code(text, language=None, wrap_lines=True)
-        place.text("Tokens: " + ", ".join(f"{group} {count}" for group, count in counts.items()))
-        place.caption(
-            "The processor replaces each image placeholder by that image's vision tokens; the answer follows the text."
-        )
-
-
-def _ask(prompt: Prompt, question: str, mask: PruneMask, place: DeltaGenerator) -> None:
-    asked = Prompt(prompt.images, question, prompt.domain, prompt.id)
-    answers = _answered(lambda: ask_both(asked, mask), "Asking both models", place)
-    if answers is None:
-        return
-    dense, pruned = answers
-    one, other = place.columns(2)
-    one.caption("Dense model")
-    one.text(dense or "(nothing)")
-    other.caption(f"Without layers {layer_list(mask.dropped)}")
-    other.text(pruned or "(nothing)")
-    if dense == pruned:
-        place.caption("The same answer.")

@@ -34,14 +34,18 @@ def current(kind: str) -> JobView | None:
     return newest
 
 
-def job_panel(kind: str, left_behind: str = "It left no result.") -> JobView | None:
+def job_panel(
+    kind: str, left_behind: str = "It left no result.", so_far: Callable[[], None] | None = None
+) -> JobView | None:
     """Draw the job of this kind: it moves by itself, and the page runs once more when it ends. Returns what was drawn.
 
-    `left_behind` says what a cancelled one leaves.
+    `left_behind` says what a cancelled one leaves; `so_far` draws the numbers there are while it runs.
     """
     view = current(kind)
     if view is None or st.session_state.get(f"dismissed:{kind}") == view.id:
         return view
+    if view.active:
+        st.session_state[f"job:{kind}"] = view.id  # also after a refresh, its result will be this session's
 
     @st.fragment(run_every=POLL_S if view.active else None, key=f"panel-{kind}")
     def panel(job_id: str, was_active: bool) -> None:
@@ -49,6 +53,8 @@ def job_panel(kind: str, left_behind: str = "It left no result.") -> JobView | N
         if now is None or (was_active and not now.active):
             st.rerun()
         _draw(now, kind, left_behind)
+        if so_far is not None and now is not None and now.status == "running":
+            so_far()
 
     panel(view.id, view.active)
     return view

@@ -11,6 +11,7 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.pickers import pick_item
 from vlm_analysis.ui.session import choose, chosen, model_slot, take_result, workspace
+from vlm_analysis.ui.shell import go_on
 from vlm_analysis.ui.stories import demo_work, open_saved_story, story_html, story_work
 from vlm_analysis.ui.text import escaped, layer_list
 from vlm_analysis.workspace import Item
@@ -137,6 +138,8 @@ def story_view() -> None:
             if section.table is not None:
                 widths = {name: st.column_config.TextColumn(width="medium") for name in section.table.columns[1:]}
                 st.dataframe(section.table, hide_index=True, width="stretch", row_height=64, column_config=widths)
+
+    go_on("pages/5_evaluate.py", "Compare all criteria and strategies under Many masks")
 
 
 def _go_on_with(story: Item) -> None:

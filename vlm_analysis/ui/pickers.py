@@ -18,13 +18,15 @@ EDITED = "The mask in the editor"
 
 def pick_item(kind: str, label: str, help_text: str) -> Item | None:
     """Draw a box with the saved items of a kind, the session's own first chosen; None where there is none."""
+    say_problem(kind)
     items = workspace().items(kind)
     now = chosen(kind)
     if not items or now is None:
         return None
     ids = [item.id for item in items]
     by_id = {item.id: item for item in items}
-    picked = st.selectbox(
+    line = st.container(horizontal=True, vertical_alignment="bottom")
+    picked = line.selectbox(
         label,
         ids,
         index=ids.index(now.id),
@@ -34,8 +36,39 @@ def pick_item(kind: str, label: str, help_text: str) -> Item | None:
     )
     if picked != now.id:
         choose(kind, by_id[picked])
+    with line.popover("", icon=":material/more_vert:", width="content", help=f"Rename or delete this {label.lower()}"):
+        _manage(by_id[picked])
     _say_whose(by_id[picked])
     return by_id[picked]
+
+
+def _manage(item: Item) -> None:
+    """Draw what can be done with a saved item beside looking at it."""
+    st.text_input("New name", item.name, max_chars=120, key=f"rename-{item.id}", on_change=rename, args=(item,))
+    st.caption("Deleting cannot be undone. What was made from it stays.")
+    st.button("Delete for good", icon=":material/delete:", key=f"delete:{item.id}", on_click=delete, args=(item,))
+
+
+def rename(item: Item) -> None:
+    """Rename a saved item to what was typed under `rename-<id>`; what goes wrong is said in the next run (`say_problem`)."""
+    try:
+        workspace().rename(item, st.session_state[f"rename-{item.id}"])
+    except StrataError as error:
+        st.session_state[f"manage:{item.kind}"] = str(error)
+
+
+def delete(item: Item) -> None:
+    """Delete a saved item; what goes wrong is said in the next run (`say_problem`)."""
+    try:
+        workspace().delete(item)
+    except StrataError as error:
+        st.session_state[f"manage:{item.kind}"] = str(error)
+
+
+def say_problem(kind: str) -> None:
+    """Draw what went wrong in the run before with a saved item of this kind."""
+    if problem := st.session_state.pop(f"manage:{kind}", ""):
+        st.error(escaped(problem))
 
 
 def _say_whose(item: Item) -> None:

@@ -25,6 +25,7 @@ TABLE_HELP = """\
 | `domain` | optional: the group it belongs to; `default` where it is blank |
 | `id` | optional: a name of its own; the row number where it is blank |
 | `answer` | optional: the reference answer |
+| `choices` | optional: a list of 2 to 26 answers to choose from by likelihood, in a CSV as JSON; the answer is one of them |
 """
 TABLE_EXAMPLE = """\
 image,question,domain,id,answer

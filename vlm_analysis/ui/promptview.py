@@ -10,6 +10,7 @@ import streamlit as st
 from vlm_analysis.errors import PromptError, StrataError
 from vlm_analysis.prompts import Prompt, PromptSet
 from vlm_analysis.ui import drafts
+from vlm_analysis.ui.pickers import delete, rename, say_problem
 from vlm_analysis.ui.session import choose, chosen, opened, workspace
 from vlm_analysis.ui.shell import go_on
 from vlm_analysis.ui.text import escaped
@@ -24,8 +25,7 @@ ALL_DOMAINS = ""  # no prompt has a blank domain
 def saved_tab() -> None:
     """Draw the saved sets and what can be done to one of them."""
     items = {item.id: item for item in workspace().items("prompts")}
-    if message := st.session_state.pop("saved-error", ""):
-        st.error(escaped(message))
+    say_problem("prompts")
     if not items:
         st.caption("Nothing is saved yet. Every set that you use is kept here.")
         return
@@ -73,25 +73,14 @@ def confirm_delete(item: Item) -> None:
     """Ask once more before a set is deleted."""
     st.warning(f"Delete '{escaped(item.name)}' for good? What was recorded with it stays.", icon=":material/delete:")
     with st.container(horizontal=True):
-        st.button("Delete for good", type="primary", on_click=delete, args=(item,), key="delete-yes")
+        st.button("Delete for good", type="primary", on_click=delete_set, args=(item,), key="delete-yes")
         st.button("Keep it", on_click=ask_delete, args=("",), key="delete-no")
 
 
-def delete(item: Item) -> None:
-    """Delete a saved set; what goes wrong is said in the next run."""
+def delete_set(item: Item) -> None:
+    """Delete a saved set that was asked about."""
     ask_delete("")
-    try:
-        workspace().delete(item)
-    except StrataError as error:
-        st.session_state["saved-error"] = str(error)
-
-
-def rename(item: Item) -> None:
-    """Rename a saved set to what was typed; what goes wrong is said in the next run."""
-    try:
-        workspace().rename(item, st.session_state[f"rename-{item.id}"])
-    except StrataError as error:
-        st.session_state["saved-error"] = str(error)
+    delete(item)
 
 
 def draw_in_use() -> None:

@@ -110,6 +110,12 @@ def model_slot() -> ModelSlot:
     return ModelSlot()
 
 
+@st.cache_resource(show_spinner=False)
+def live() -> dict[str, Any]:
+    """Return what running jobs show before they end, by the kind of job; a job replaces its entry as a whole, pages only read it."""
+    return {}
+
+
 @st.cache_resource(show_spinner=False, max_entries=12)
 def _opened(kind: str, item_id: str, root: str, _item: Item) -> Any:
     return open_item(_item)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,8 @@ from vlm_analysis.progress import Progress
 from vlm_analysis.prompts import PromptSet, open_prompts
 from vlm_analysis.stored import keep_evaluation, keep_mask, keep_prompts, keep_recording, open_item
 from vlm_analysis.ui.session import ModelSlot, model_slot, workspace
-from vlm_analysis.ui.work import Work, keep_dense
+from vlm_analysis.ui.sweeps import scores_folder
+from vlm_analysis.ui.work import Work, keep_dense, unfinished_folder
 from vlm_analysis.workspace import Item, Workspace
 
 if TYPE_CHECKING:
@@ -52,9 +54,13 @@ def _tell(slot: ModelSlot, shelf: Workspace, prompts: PromptSet, kept: Item, pro
     """Compare the rankings on the loaded model and keep the story, its dense evaluation ready for later masks."""
     from vlm_analysis.pipeline import compare
 
-    story = compare(slot.loaded, prompts, on_progress=progress)
+    loaded = slot.loaded
+    rows = unfinished_folder(shelf, loaded.fingerprint, kept, {"story": True})
+    story = compare(loaded, prompts, rows=rows, scores=scores_folder(shelf, loaded, prompts), on_progress=progress)
     slot.dense[prompts.fingerprint] = story.dense
-    return keep_story(shelf, story, kept)
+    item = keep_story(shelf, story, kept)
+    shutil.rmtree(rows, ignore_errors=True)
+    return item
 
 
 def keep_story(shelf: Workspace, story: Story, prompts: Item) -> Item:

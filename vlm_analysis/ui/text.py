@@ -9,6 +9,10 @@ METRIC_HELP = {
     "answer_nll": "Mean negative log-likelihood of the answer's tokens, in nats a token. Lower is better; it moves before answers break.",
     "token_agreement": "Share of answer positions at which the pruned model's first choice is the dense model's.",
     "kl_to_dense": "Mean Kullback-Leibler divergence KL(dense ‖ pruned) over the answer's positions, in nats. 0 for the dense model.",
+    "normalised_match": "Share of prompts whose response is the answer once case, articles and punctuation are gone.",
+    "numeric_match": "As the normalised match, but numbers within 5 % of the answer's count as equal (relaxed accuracy, after ChartQA).",
+    "choice_match": "Share of prompts with choices whose answer is the choice of the highest likelihood.",
+    "choice_match_norm": "The same by the mean log-likelihood per token, which does not favour short choices.",
     "retention": "Pruned exact match over dense exact match. 100 % means nothing was lost.",
 }
 METRIC_TITLES = {
@@ -16,6 +20,10 @@ METRIC_TITLES = {
     "answer_nll": "Answer NLL",
     "token_agreement": "Token agreement",
     "kl_to_dense": "KL to dense",
+    "normalised_match": "Normalised match",
+    "numeric_match": "Numeric match",
+    "choice_match": "Choice match",
+    "choice_match_norm": "Choice match, per token",
 }
 GROUP_HELP = {
     "all": "every prompt token: vision and text",

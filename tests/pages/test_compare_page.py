@@ -1,0 +1,252 @@
+"""Many masks on the Evaluate page: what is asked, what runs, what is left unfinished, and what is shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from acting import OpenPage, load_bundled, ran, wait_for, words
+from streamlit.testing.v1 import AppTest
+
+from vlm_analysis.compared import mask_table
+from vlm_analysis.errors import EvaluationError
+from vlm_analysis.evaluate import evaluate
+from vlm_analysis.models import LoadedModel
+from vlm_analysis.progress import Cancelled, no_progress
+from vlm_analysis.prompts import PromptSet
+from vlm_analysis.stored import open_item
+from vlm_analysis.ui.comparing import Question, compare_work, unfinished
+from vlm_analysis.ui.session import live, workspace
+
+PAGE = "pages/5_evaluate.py"
+
+
+def many(open_page: OpenPage) -> AppTest:
+    at = open_page(PAGE)
+    at.session_state["evaluate_tab"] = "Many masks"
+    return ran(at)
+
+
+def button(at: AppTest, label: str):
+    return next(one for one in at.button if one.label == label)
+
+
+def question(prompts_id: str, **more) -> Question:
+    asked = {"criteria": ("block-influence", "target-aware"), "strategies": ("first-k", "minimum-gap", "random-draw")}
+    return Question(prompts_id, prompts_id, **{**asked, "most": 3, "n_draws": 2, **more})
+
+
+def test_without_a_model_the_page_says_what_to_do(stocked: OpenPage) -> None:
+    at = many(stocked)
+    assert "No model is loaded" in words(at)
+    assert "Nothing compared yet." in words(at)
+
+
+def test_numbers_are_those_of_evaluating_each_mask_alone(
+    stocked: OpenPage, loaded: LoadedModel, few: PromptSet
+) -> None:
+    load_bundled(stocked)
+    (prompts,) = workspace().items("prompts")
+    item = compare_work(prompts, prompts, question(prompts.id))(no_progress)
+    comparison = open_item(item)
+    assert {"Block influence", "Target-aware (math)", "Target-aware (general)", "random"} <= set(
+        comparison.ways["method"]
+    )
+    assert comparison.n_shared == len(few)
+    dense = evaluate(loaded, few, batch_size=32)
+    for place in (0, len(comparison.masks) // 2, len(comparison.masks) - 1):
+        alone = evaluate(loaded, few, comparison.masks[place], reference=dense, batch_size=32).by_prompt
+        found = comparison.evaluation(place).by_prompt
+        assert found["exact_match"].tolist() == alone["exact_match"].tolist()
+        assert found["answer_nll"].tolist() == pytest.approx(alone["answer_nll"].tolist(), abs=1e-5)
+    at = many(stocked)
+    said = words(at)
+    assert "6 of the 6 prompts reported on were also used to choose the masks" in said
+    assert "Where the ranking matters" in said
+    table = next(frame.value for frame in at.dataframe if "methods" in frame.value.columns)
+    assert len(table) == len(mask_table(comparison))
+    assert not live()
+    assert not list((workspace().root / "unfinished").glob("*"))
+
+
+def test_what_was_measured_is_not_measured_again(stocked: OpenPage) -> None:
+    load_bundled(stocked)
+    (prompts,) = workspace().items("prompts")
+    compare_work(prompts, prompts, question(prompts.id))(no_progress)
+    totals: list[tuple[int, str]] = []
+    more = question(prompts.id, criteria=("block-influence", "target-aware", "linear-cka"))
+    compare_work(prompts, prompts, more)(lambda done, total, message: totals.append((total, message)))
+    runs = [total for total, message in totals if message.startswith("part")]
+    assert not runs or max(runs) <= 6  # at most the new criterion's masks, each in one part
+
+
+def test_a_cancelled_comparison_is_offered_again_and_finished(stocked: OpenPage) -> None:
+    load_bundled(stocked)
+    (prompts,) = workspace().items("prompts")
+
+    def stop(done: int, total: int, message: str) -> None:
+        if message.startswith("part") and done == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        compare_work(prompts, prompts, question(prompts.id))(stop)
+    (left,) = unfinished(workspace())
+    assert left.question == question(prompts.id)
+    at = many(stocked)
+    assert "Unfinished: masks on" in words(at)
+    button(at, "Go on").click()
+    ran(at)
+    wait_for(at, "Where the ranking matters")
+    assert len(workspace().items("comparisons")) == 1
+    assert "Unfinished" not in words(at)
+
+
+def test_an_unfinished_comparison_of_another_model_asks_for_it_and_can_be_forgotten(stocked: OpenPage) -> None:
+    load_bundled(stocked)
+    (prompts,) = workspace().items("prompts")
+
+    def stop(done: int, total: int, message: str) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        compare_work(prompts, prompts, question(prompts.id))(stop)
+    (left,) = unfinished(workspace())
+    told = left.folder / "asked.json"
+    told.write_text(told.read_text("utf-8").replace(left.model, "0" * 64), "utf-8")
+    at = many(stocked)
+    assert "Load its model to go on." in words(at)
+    assert not [one for one in at.button if one.label == "Go on"]
+    button(at, "Forget it").click()
+    assert "Unfinished" not in words(ran(at))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"model": 1}', '{"question": {"criteria": ["none"]}}'])
+def test_a_damaged_note_of_an_unfinished_comparison_is_passed_over(stocked: OpenPage, text: str) -> None:
+    folder: Path = workspace().root / "unfinished" / "deadbeef"
+    folder.mkdir(parents=True)
+    (folder / "asked.json").write_text(text, "utf-8")
+    assert list(unfinished(workspace())) == []
+    assert "Unfinished" not in words(many(stocked))
+
+
+HOSTILE = [
+    {"criteria": ["none"]},
+    {"criteria": [["first-k"]]},
+    {"criteria": ["block-influence"] * 2},
+    {"criteria": "random"},
+    {"criteria": 1},
+    {"strategies": ["none"]},
+    {"strategies": [None]},
+    {"most": 0},
+    {"most": 10_001},
+    {"most": 1e300},
+    {"most": True},
+    {"most": "3"},
+    {"n_draws": 101},
+    {"n_draws": 0},
+    {"n_draws": None},
+    {"max_mib": 0},
+    {"max_mib": (1 << 20) + 1},
+    {"max_mib": float("nan")},
+    {"unprotect": 1},
+    {"choose": 1},
+    {"report": None},
+    {"report": ["a"]},
+]
+
+
+def note(**changed: object) -> dict:
+    return {"model": "0" * 64, "model_name": "m", "name": "n", "question": asdict(question("p")), **changed}
+
+
+def put_note(text: str, folder: str = "deadbeef") -> Path:
+    path: Path = workspace().root / "unfinished" / folder / "asked.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text, "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("changed", HOSTILE, ids=str)
+def test_a_note_that_asks_what_cannot_be_asked_is_passed_over(stocked: OpenPage, changed: dict) -> None:
+    path = put_note(json.dumps(note()))
+    assert [found.question for found in unfinished(workspace())] == [question("p")]
+    path.write_text(json.dumps(note(question=asdict(question("p")) | changed)), "utf-8")
+    assert list(unfinished(workspace())) == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model": 1},
+        {"model": "**bold**"},
+        {"name": ["n"]},
+        {"name": "half \ud800"},
+        {"model_name": None},
+        {"question": []},
+        {"question": asdict(question("p")) | {"more": 1}},
+    ],
+    ids=ascii,
+)
+def test_a_note_with_other_names_is_passed_over(stocked: OpenPage, changed: dict) -> None:
+    put_note(json.dumps(note(**changed)))
+    assert list(unfinished(workspace())) == []
+    assert "Unfinished" not in words(many(stocked))
+
+
+def test_a_note_nested_too_deep_is_passed_over_and_hides_no_other(stocked: OpenPage) -> None:
+    put_note("[" * 100_000)
+    put_note(json.dumps(note()), "feed")
+    assert [found.folder.name for found in unfinished(workspace())] == ["feed"]
+
+
+@pytest.mark.parametrize("changed", [one for one in HOSTILE if "criteria" not in one], ids=str)
+def test_a_question_that_cannot_be_asked_is_refused(changed: dict) -> None:
+    with pytest.raises(EvaluationError, match=r"cannot be asked: expected .*, got .*\. Ask again\."):
+        replace(
+            question("p"), **{key: tuple(value) if isinstance(value, list) else value for key, value in changed.items()}
+        )
+
+
+def test_a_comparison_that_ended_leaves_no_note_of_its_question_under_any_name(stocked: OpenPage) -> None:
+    load_bundled(stocked)
+    (prompts,) = workspace().items("prompts")
+
+    def stop(done: int, total: int, message: str) -> None:
+        raise Cancelled
+
+    asked = question(prompts.id, criteria=("block-influence",), most=1)
+    for name in ("before", "after"):
+        named = replace(prompts, name=name)
+        with pytest.raises(Cancelled):
+            compare_work(named, named, asked)(stop)
+    (left,) = unfinished(workspace())
+    assert left.name == "after"
+    put_note((left.folder / "asked.json").read_text("utf-8"), "an older name")
+    other = json.loads((left.folder / "asked.json").read_text("utf-8"))
+    other["question"]["most"] = 2
+    put_note(json.dumps(other), "another question")
+    compare_work(prompts, prompts, asked)(no_progress)
+    assert [found.folder.name for found in unfinished(workspace())] == ["another question"]
+
+
+def test_the_same_prompts_for_both_are_warned_of_and_split_on_a_click(stocked: OpenPage) -> None:
+    load_bundled(stocked)
+    at = many(stocked)
+    assert "the report flatters them" in words(at)
+    button(at, "Split in halves").click()
+    ran(at)
+    assert "the report flatters them" not in words(at)
+    names = {item.name for item in workspace().items("prompts")}
+    assert {name[-6:] for name in names if "half" in name} == {"half A", "half B"}
+    (one, other) = (open_item(item) for item in workspace().items("prompts") if "half" in item.name)
+    assert not {p.key for p in one} & {p.key for p in other}
+
+
+def test_nothing_to_compare_cannot_be_started(stocked: OpenPage) -> None:
+    load_bundled(stocked)
+    at = many(stocked)
+    next(box for box in at.multiselect if box.label == "Strategies").set_value([])
+    ran(at)
+    assert button(at, "Compare masks").disabled

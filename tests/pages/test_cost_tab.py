@@ -1,0 +1,156 @@
+"""The Cost tab of the Evaluate page: weights at once, times once they are measured, kept for this model, mask and prompts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import streamlit as st
+from acting import OpenPage, load_bundled, ran, wait_for, words
+from streamlit.testing.v1 import AppTest
+
+from vlm_analysis.cost import measure_cost
+from vlm_analysis.costs import Cost, speedup
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.models import LoadedModel
+from vlm_analysis.progress import Cancelled
+from vlm_analysis.prompts import PromptSet
+from vlm_analysis.stored import keep_cost, keep_prompts, open_item
+from vlm_analysis.ui.costing import alike, cost_work, find_costs
+from vlm_analysis.ui.session import choose, model_slot, runner, workspace
+
+PAGE = "pages/5_evaluate.py"
+MASK = PruneMask(16, (5, 9))
+BUTTON = "Measure cost"
+
+
+def cost_tab(at: AppTest) -> AppTest:
+    at.session_state["evaluate_tab"] = "Cost"
+    return ran(at)
+
+
+def button(at: AppTest) -> AppTest:
+    return next(button for button in at.button if button.label == BUTTON)
+
+
+def said(at: AppTest) -> str:
+    return words(at).replace("\\", "").replace("\u2060", "")
+
+
+@pytest.fixture(scope="module")
+def quick(loaded: LoadedModel, few: PromptSet) -> Cost:
+    return measure_cost(loaded, few[:1], MASK, rounds=2, new_tokens=3)
+
+
+def test_without_a_mask_the_tab_names_the_next_step_and_nothing_more(open_page: OpenPage) -> None:
+    at = cost_tab(open_page(PAGE))
+    assert "There is no mask to evaluate" in words(at)
+    assert BUTTON not in [button.label for button in at.button]
+    assert not at.metric
+
+
+def test_weights_are_exact_and_shown_before_anything_is_measured(stocked: OpenPage, loaded: LoadedModel) -> None:
+    load_bundled(stocked)
+    at = cost_tab(stocked(PAGE))
+    dense, gone = loaded.n_parameters, loaded.layer_parameters[5] + loaded.layer_parameters[9]
+    assert [metric.value for metric in at.metric[:2]] == ["14", f"{(dense - gone) / 1e6:.2f} M"]
+    assert at.metric[1].delta == f"{gone:,} fewer ({gone / dense:.1%})"
+    assert f"weights {loaded.n_bytes:,} → {loaded.n_bytes - 4 * gone:,} bytes in float32" in said(at)
+    assert "No time was measured for this mask" in said(at)
+    assert not button(at).disabled
+    assert not at.get("plotly_chart")
+
+
+def test_without_a_model_a_saved_cost_opens_and_nothing_can_be_measured(
+    stocked: OpenPage, quick: Cost, few: PromptSet
+) -> None:
+    at = cost_tab(stocked(PAGE))
+    assert button(at).disabled
+    assert not at.error
+    keep_cost(workspace(), quick, "two layers", few.fingerprint)
+    at = cost_tab(stocked(PAGE))
+    assert button(at).disabled
+    assert at.metric[1].delta.endswith("fewer (10.1%)")
+    value, low, high = speedup(quick, "decode")
+    assert f"{value:.2f} × as fast (90 % interval {low:.2f} to {high:.2f})" in said(at)
+
+
+def test_measuring_keeps_the_cost_which_a_refresh_finds_again(stocked: OpenPage, few: PromptSet) -> None:
+    load_bundled(stocked)
+    choose("prompts", keep_prompts(workspace(), few[:1], "one"))
+    at = cost_tab(stocked(PAGE))
+    button(at).click()
+    wait_for(ran(at), "as fast", 120)
+    (kept,) = workspace().items("costs")
+    assert kept.details == {"dropped": [5, 9], "n_layers": 16}
+    assert (kept.model, kept.prompts) == (model_slot().fingerprint, few[:1].fingerprint)
+    assert open_item(kept).rounds == 7
+    at = cost_tab(stocked(PAGE))
+    assert list(at.dataframe[0].value["phase"]) == ["A prompt's pass (prefill), ms", "Writing (decode), tokens/s"]
+    assert "of 7 rounds over 1 prompt of" in said(at)
+    assert "other work on this machine" in said(at)
+    assert len(at.get("plotly_chart")) == 1
+
+
+def test_a_line_keeps_a_cost_of_each_budget(stocked: OpenPage, few: PromptSet) -> None:
+    load_bundled(stocked)
+    item = keep_prompts(workspace(), few[:1], "one")
+    said_so: list[int] = []
+
+    def soon(done: int, total: int, message: str) -> None:
+        said_so.append(total)
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        cost_work(MASK, item, True)(soon)
+    with pytest.raises(Cancelled):
+        cost_work(MASK, item, False)(soon)
+    assert said_so == [8 * 6 + 3, 8 * 2 + 3]
+    assert not workspace().items("costs")
+
+
+def test_the_newest_whole_cost_of_a_mask_wins_and_a_damaged_one_is_named(
+    stocked: OpenPage, quick: Cost, few: PromptSet, loaded: LoadedModel
+) -> None:
+    keep_cost(workspace(), quick, "older", few.fingerprint)
+    newer = replace(quick, prefill_ms=quick.prefill_ms * 2)
+    keep_cost(workspace(), newer, "newer", few.fingerprint)
+    other = replace(quick, mask=PruneMask(16, (3,)), threads=quick.threads + 1)
+    keep_cost(workspace(), other, "another mask", few.fingerprint)
+    keep_cost(workspace(), quick, "other prompts", "0" * 64)
+    costs, problems = find_costs(loaded.fingerprint, few.fingerprint)
+    assert [cost.mask.dropped for cost in costs] == [(3,), (5, 9)]
+    np.testing.assert_array_equal(costs[1].prefill_ms, newer.prefill_ms)
+    assert not problems
+    assert alike(costs, costs[1]) == [costs[1]]
+    workspace().items("costs")[2].path.write_text("{")
+    st.cache_resource.clear()
+    at = cost_tab(stocked(PAGE))
+    assert "newer: " in said(at)
+    assert "Measure again" in said(at)
+    assert "as fast" in said(at)
+
+
+def test_a_job_for_a_model_that_is_gone_fails_with_one_clear_message(stocked: OpenPage) -> None:
+    load_bundled(stocked)
+    at = cost_tab(stocked(PAGE))
+    prompts = workspace().newest("prompts")
+    assert prompts is not None
+    work = cost_work(MASK, prompts, False)
+    model_slot().unload()
+    runner().submit("cost", "Timing it", work)
+    wait_for(at, "no longer loaded")
+    assert len(at.error) == 1
+    assert not workspace().items("costs")
+
+
+def test_cancelling_leaves_nothing(stocked: OpenPage) -> None:
+    load_bundled(stocked)
+    at = cost_tab(stocked(PAGE))
+    button(at).click()
+    ran(at)
+    runner().cancel(runner().latest("cost").id)
+    wait_for(at, "Nothing was kept")
+    assert not workspace().items("costs")
+    assert not button(at).disabled

@@ -1,0 +1,109 @@
+"""The Evaluate page with and without written responses and choices: what is asked for, and what the tables then show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from acting import load_bundled, ran, words
+from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import Checkbox
+
+from vlm_analysis.evaluate import evaluate
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.models import LoadedModel
+from vlm_analysis.prompts import PromptSet
+from vlm_analysis.stored import keep_evaluation, keep_mask, keep_prompts, open_item
+from vlm_analysis.ui.evaluateview import MAX_WRITTEN
+from vlm_analysis.ui.session import model_slot, workspace
+
+OpenPage = Callable[[str], AppTest]
+PAGE = "pages/5_evaluate.py"
+
+
+def evaluated(at: AppTest, *, responses: bool) -> AppTest:
+    """Press the button and run the page, as its polling would, until it draws scores with or without those of responses."""
+    next(button for button in at.button if button.label == "Prune and evaluate").click()
+    ran(at)
+    end = time.monotonic() + 90
+    while time.monotonic() < end:
+        if ("normalised_match" in columns_of(ran(at))[0]) == responses:
+            return at
+        time.sleep(0.05)
+    raise AssertionError(f"no such evaluation came; the page says:\n{words(at)}")
+
+
+def box(at: AppTest) -> Checkbox:
+    return next(one for one in at.checkbox if one.label == "Write the responses")
+
+
+def columns_of(at: AppTest) -> list[list[str]]:
+    return [list(frame.value.columns) for frame in at.dataframe]
+
+
+def test_responses_are_written_unless_the_box_is_cleared(stocked: OpenPage) -> None:
+    load_bundled(stocked)
+    keep_mask(workspace(), PruneMask(16, (2, 3, 4, 9), name="four", model=model_slot().info))
+    at = stocked(PAGE)
+    assert box(at).value
+    scores, broken = columns_of(evaluated(at, responses=True))
+    assert {"normalised_match", "normalised_match_dense", "numeric_match"} <= set(scores)
+    assert broken.index("response") == broken.index("answer") + 1
+    newest = [open_item(item) for item in workspace().items("evaluations")]
+    assert all("response" in one.by_prompt for one in newest[:2])
+    assert sum(one.is_dense for one in newest) == 1  # the dense one was written into, not saved beside
+    box(at).uncheck()
+    ran(at)
+    assert all("response" not in columns for columns in columns_of(evaluated(at, responses=False)))
+
+
+def test_many_prompts_are_written_for_only_when_asked(stocked: OpenPage, few: PromptSet) -> None:
+    many = PromptSet(replace(few[0], id=str(number)) for number in range(MAX_WRITTEN + 1))
+    keep_prompts(workspace(), many, "many")
+    assert not box(stocked(PAGE)).value
+
+
+def test_what_the_pruned_model_wrote_stands_beside_the_answer(
+    stocked: OpenPage, loaded: LoadedModel, few: PromptSet
+) -> None:
+    mask = PruneMask(16, (2, 3, 4, 9), name="four")
+    dense = evaluate(loaded, few, responses=True)
+    pruned = evaluate(loaded, few, mask, reference=dense, responses=True)
+    lost = pruned.by_prompt[dense.by_prompt["exact_match"] & ~pruned.by_prompt["exact_match"]]
+    assert len(lost) > 1
+    keep_evaluation(workspace(), pruned, "four")
+    table = stocked(PAGE).dataframe[-1].value.set_index("id")
+    assert table["response"].to_dict() == lost.set_index("id")["response"].to_dict()
+
+
+@pytest.mark.parametrize("responses", [False, True])
+def test_choices_are_drawn_with_their_scores(
+    stocked: OpenPage, loaded: LoadedModel, few: PromptSet, responses: bool
+) -> None:
+    asked = PromptSet(replace(prompt, choices=(str(prompt.answer), "another *one*")) for prompt in few)
+    mask = PruneMask(16, (2, 3, 4, 9), name="four")
+    dense = evaluate(loaded, asked)
+    keep_evaluation(workspace(), dense, "dense on choices")
+    keep_evaluation(workspace(), evaluate(loaded, asked, mask, reference=dense, responses=responses), "four on choices")
+    scores, broken = columns_of(stocked(PAGE))
+    assert {"choice_match", "choice_match_dense", "choice_match_norm"} <= set(scores)
+    assert "choice" in broken
+    assert ("normalised_match" in scores, "response" in broken) == (responses, responses)
+    assert "normalised_match_dense" not in scores  # the dense model was not asked
+
+
+def test_prompts_without_answers_say_what_they_are_scored_on(
+    stocked: OpenPage, loaded: LoadedModel, few: PromptSet
+) -> None:
+    bare = PromptSet([replace(few[0], answer=None), replace(few[1], answer=None, choices=("1", "2"))])
+    keep_evaluation(workspace(), evaluate(loaded, bare, PruneMask(16, (5,))), "bare")
+    assert "2 prompts have no answer of their own" in words(stocked(PAGE))
+
+
+def test_the_help_on_prompt_tables_names_the_choices(open_page: OpenPage) -> None:
+    at = open_page("pages/2_prompts.py")
+    at.session_state["way-in"] = "Open a file or folder"
+    ran(at)
+    assert "`choices`" in words(at)

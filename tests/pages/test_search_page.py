@@ -1,0 +1,101 @@
+"""The Masks page's search form: every algorithm, objective and setting, and the job behind the button."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from acting import OpenPage, load_bundled, ran, wait_for, words
+from streamlit.testing.v1 import AppTest
+from test_masks_page import PAGE, finish, open_tab, press, put
+
+from vlm_analysis.models import LoadedModel
+from vlm_analysis.prompts import PromptSet
+from vlm_analysis.record import record
+from vlm_analysis.stored import keep_recording, open_item
+from vlm_analysis.ui.session import runner, workspace
+
+SETTINGS = {"greedy": set(), "beam": {"search_width"}, "evolutionary": {"search_population", "search_generations"}}
+
+
+def drawn_settings(at: AppTest) -> set[str]:
+    return {str(slider.key) for slider in at.slider} & set().union(*SETTINGS.values())
+
+
+def said(at: AppTest) -> str:
+    return words(at).replace("\\", "").replace("\u2060", "")
+
+
+@pytest.mark.parametrize("strategy", SETTINGS)
+class TestTheForm:
+    def test_a_strategy_brings_its_own_settings_and_source(self, stocked: OpenPage, strategy: str) -> None:
+        at = put(stocked(PAGE), candidate_strategy=strategy)
+        assert drawn_settings(at) == SETTINGS[strategy]
+        assert "search_strategy" not in [control.key for control in at.segmented_control]
+        assert ("arXiv:2402.09025" if strategy == "greedy" else "our choice)") in said(at)
+
+    def test_the_other_tab_asks_for_the_algorithm_too(self, stocked: OpenPage, strategy: str) -> None:
+        at = open_tab(stocked(PAGE), "Against damage")
+        at.segmented_control(key="search_strategy").set_value(strategy)
+        ran(at)
+        assert drawn_settings(at) == SETTINGS[strategy]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "whose", "expected"),
+    [
+        ("greedy", "all", (None, False)),
+        ("beam", "worst", (None, True)),
+        ("evolutionary", "domain math", ("math", False)),
+    ],
+)
+def test_the_job_finds_and_saves_a_mask_by_what_was_asked(
+    stocked: OpenPage, strategy: str, whose: str, expected: tuple[str | None, bool]
+) -> None:
+    load_bundled(stocked)
+    asked: dict[str, Any] = {"search_score": "exact_match", "search_whose": whose, "candidate_budget": 2}
+    small = {"search_width": 2, "search_population": 4, "search_generations": 2}
+    at = put(stocked(PAGE), candidate_strategy=strategy)
+    put(at, **asked, **{key: value for key, value in small.items() if key in SETTINGS[strategy]})
+    most = {"greedy": 13 + 12, "beam": 13 + 24, "evolutionary": 4 * 3}[strategy]
+    assert f"Up to {most} evaluations on 6 prompts: {6 * most} answers" in said(at)
+    press(at, "Search for a mask")
+    finish("search")
+    wait_for(at, "evaluate it on others")
+    (item,) = [item for item in workspace().items("masks") if item.name.startswith(strategy)]
+    found = open_item(item).provenance
+    target, worst = expected
+    assert found["objective"] == {"score": "exact_match", "target": target, "worst": worst}
+    assert found["strategy"] == strategy
+    assert len(found.get("start", [])) == (4 if strategy == "evolutionary" else 0)
+    assert sum(step["tried"] for step in found["steps"]) <= most
+    assert "2 layers, on a few" in "".join(at.selectbox(key="start_from").options)
+
+
+def test_without_the_model_the_form_says_what_is_missing(stocked: OpenPage) -> None:
+    at = put(stocked(PAGE), candidate_strategy="beam")
+    assert "load it on the Model page" in at.info[0].value
+    assert "Search for a mask" not in [button.label for button in at.button]
+
+
+def test_a_second_search_waits_until_the_first_has_ended(stocked: OpenPage) -> None:
+    load_bundled(stocked)
+    at = put(stocked(PAGE), candidate_strategy="greedy", candidate_budget=12)
+    press(at, "Search for a mask")
+    assert next(button for button in at.button if button.label == "Search for a mask").disabled
+    view = runner().latest("search")
+    assert view is not None
+    runner().cancel(view.id)
+    wait_for(at, "What was measured is kept")
+    assert not next(button for button in ran(at).button if button.label == "Search for a mask").disabled
+
+
+def test_a_domain_that_another_recording_lacks_is_forgotten_and_one_domain_has_no_worst(
+    stocked: OpenPage, loaded: LoadedModel, few: PromptSet
+) -> None:
+    at = put(stocked(PAGE), candidate_strategy="greedy", search_whose="domain general")
+    assert at.selectbox(key="search_whose").options == ["all domains", "the worst domain", "math", "general"]
+    only = keep_recording(workspace(), record(loaded, few[:3]), "only math")
+    put(at, **{"chosen:recordings": only.id})
+    box = at.selectbox(key="search_whose")
+    assert (box.value, box.options) == ("all", ["all domains", "math"])

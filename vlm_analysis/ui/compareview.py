@@ -1,0 +1,202 @@
+"""What a comparison of many masks shows: retention over budgets, regimes, the front, and every mask in a table."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from vlm_analysis.compared import cost_curve, mask_table, on_front, regime_words, regimes, retention_curves
+from vlm_analysis.comparison import CHOICE_METRICS, Comparison
+from vlm_analysis.masks.many import RANDOM
+from vlm_analysis.ui.compareform import column_config
+from vlm_analysis.ui.downloads import PICTURE, offer_files
+from vlm_analysis.ui.editor import edit
+from vlm_analysis.ui.pickers import agree_on_model, open_or_stop, pick_item
+from vlm_analysis.ui.session import model_slot
+from vlm_analysis.ui.shell import go_on
+from vlm_analysis.ui.text import METRIC_HELP, METRIC_TITLES, escaped
+
+METRICS = ("exact_match", "token_agreement", *CHOICE_METRICS)
+RULE = (
+    "**Spread** is the standard deviation between plain rankings, **noise** the 95th percentile of the spread that drawing the prompts "
+    "again would make by itself, **gain** the mean advantage of the same rankings with no two neighbours dropped. A budget is "
+    "*structure-dominated* (S) where the gain's 90 % interval lies above 0, *ranking-sensitive* (R) where the spread is above the "
+    "noise, the larger of the two deciding where both hold, and *converging* (C) otherwise: these prompts cannot tell the rankings "
+    "apart there. Where no mask without neighbours is left, spread and noise decide. The three regimes are those of arXiv:2603.20275; "
+    "this rule is our choice."
+)
+
+
+def compare_view() -> None:
+    """Draw a saved comparison."""
+    item = pick_item("comparisons", "Comparison", "Saved comparisons open without the model.")
+    if item is None:
+        st.caption("Nothing compared yet.")
+        return
+    comparison: Comparison = open_or_stop(item)
+    _say_how_chosen(comparison)
+    metric = st.segmented_control(
+        "Retention of",
+        [name for name in METRICS if name in comparison.scores],
+        default=METRICS[0],
+        required=True,
+        format_func=METRIC_TITLES.__getitem__,
+        key=f"compare_metric:{item.id}",
+        persist_state="session",
+        help=" ".join(
+            f"**{METRIC_TITLES[name]}**: {METRIC_HELP[name]}" for name in METRICS if name in comparison.scores
+        ),
+    )
+    _curves(comparison, item.id, metric)
+    _regimes(comparison, item.id, metric)
+    table = _table(item.id, comparison)
+    _front(comparison, table)
+    _masks(comparison, table)
+
+
+def _say_how_chosen(comparison: Comparison) -> None:
+    n = len(comparison.dense.by_prompt)
+    if comparison.n_shared:
+        st.warning(
+            f"{comparison.n_shared} of the {n} prompts reported on were also used to choose the masks: the numbers flatter the "
+            "rankings. Choose on one half and report on the other to know."
+        )
+    else:
+        st.caption(f"{n} prompts, none of which the masks were chosen on.")
+    if comparison.left_out:
+        with st.expander(f"{len(comparison.left_out)} methods lack masks, and why"):
+            for reason in dict.fromkeys(comparison.left_out.values()):
+                methods = [method for method, why in comparison.left_out.items() if why == reason]
+                st.markdown(f"{escaped(reason)} — {escaped('; '.join(methods))}")
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _frames(item_id: str, metric: str, _comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return retention_curves(_comparison, metric), regimes(_comparison, metric)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _table(item_id: str, _comparison: Comparison) -> pd.DataFrame:
+    return mask_table(_comparison)
+
+
+def _curves(comparison: Comparison, item_id: str, metric: str) -> None:
+    from vlm_analysis.figures import retention_curve
+
+    frame = _frames(item_id, metric, comparison)[0]
+    methods = [method for method in dict.fromkeys(frame["method"]) if method != RANDOM]
+    picked = st.multiselect(
+        "Methods with bands",
+        methods,
+        default=_best_methods(frame)[:3],
+        key=f"compare_methods:{item_id}",
+        max_selections=6,
+        help="These are drawn with their 90 % interval over prompts, the others as thin grey lines with their names under the mouse. "
+        "Given are the three that keep most of their worst domain on these prompts, mean over the budgets; methods that fall together "
+        "with one of them are passed over.",
+    )
+    figure = retention_curve(frame, y_max=1.15, bands=picked, cost=cost_curve(comparison))
+    st.plotly_chart(figure, key="compare-curves", config=PICTURE)
+    st.caption(
+        "Pruned over dense score; the grey band is the range of the random draws, the dashed line the parameters left (right axis). Bands "
+        "are a paired bootstrap over these prompts. Above 1 the pruned model answers more prompts than the dense one."
+    )
+
+
+def _best_methods(frame: pd.DataFrame) -> list[str]:
+    """Return the methods in the order of their worst domain's retention, mean over budgets."""
+    means = frame[frame["method"] != RANDOM].pivot_table(index=["method", "budget"], columns="domain", values="value")
+    worst = means.min(axis=1).groupby("method").agg(["mean", "count"])
+    full = worst[worst["count"] == worst["count"].max()]["mean"]  # a method that ends early is spared the steep part
+    best = {means.loc[name].round(12).to_numpy().tobytes(): str(name) for name in full.sort_values(kind="stable").index}
+    return list(best.values())[::-1]
+
+
+def _regimes(comparison: Comparison, item_id: str, metric: str) -> None:
+    from vlm_analysis.figures import regime_chart
+
+    frame = _frames(item_id, metric, comparison)[1]
+    st.subheader("Where the ranking matters")
+    said = regime_words(frame)
+    if not said:
+        st.caption("Regimes need two rankings at least, each plain and with no two neighbours dropped.")
+        return
+    for sentence in said:
+        st.markdown(escaped(sentence))
+    st.plotly_chart(regime_chart(frame), key="compare-regimes", config=PICTURE)
+    st.caption(RULE)
+    with st.expander("Numbers"):
+        st.dataframe(frame, hide_index=True, width="stretch")
+
+
+def _front(comparison: Comparison, table: pd.DataFrame) -> None:
+    from vlm_analysis.figures import front_chart
+
+    st.subheader("Parameters against exact match")
+    columns = ["worst", *(f"retention, {domain}" for domain in comparison.domains)]
+    by = st.segmented_control(
+        "Exact match kept on",
+        columns,
+        default="worst",
+        required=True,
+        format_func=lambda name: "the worst domain" if name == "worst" else escaped(name.removeprefix("retention, ")),
+        key="compare_front",
+    )
+    y = table[by].to_numpy()
+    frame = pd.DataFrame(
+        {
+            "x": table["parameters_left"],
+            "y": y,
+            "method": table["methods"].str.split("; ").str[0],
+            "name": table["methods"] + ": " + table["dropped"],
+            "on_front": on_front(pd.DataFrame({"kept": -y, "left": table["parameters_left"]}).to_numpy()),
+        }
+    )
+    st.plotly_chart(front_chart(frame), key="compare-front", config=PICTURE)
+    st.caption(
+        f"Each point is one of {len(table)} masks. No other mask beats the joined ones: none keeps as much with as few parameters. They "
+        "are picked by the answers to these very prompts, and the best of many looks better than it is: evaluate the one you take on "
+        "others."
+    )
+
+
+def _masks(comparison: Comparison, table: pd.DataFrame) -> None:
+    """Draw all masks, sortable; the one that is clicked goes into the editor."""
+    st.subheader("All masks")
+    only = st.toggle(
+        "Only the front over all domains and the parameters",
+        key="compare_only_front",
+        help="Masks that no other mask beats in every domain and in parameters together.",
+    )
+    shown = (table[table["on_front"]] if only else table).sort_values(
+        ["worst", "budget"], ascending=[False, False], kind="stable"
+    )
+    kept = [f"retention, {domain}" for domain in comparison.domains]
+    others = ("kl_to_dense", "nll_above_dense", "token_agreement", "parameters_left", "on_front", "methods")
+    event = st.dataframe(
+        shown,
+        hide_index=True,
+        width="stretch",
+        column_config=column_config(comparison.domains),
+        column_order=["budget", "dropped", "worst", *kept, *others],
+        on_select="rerun",
+        selection_mode="single-row",
+        key="compare-table",
+    )
+    rows = event["selection"]["rows"]
+    model = comparison.dense.model
+    if rows and rows[0] < len(shown):
+        mask = comparison.masks[int(shown.index[rows[0]])]
+        st.markdown(f"Chosen: **{escaped(mask.name)}**, drops {escaped(', '.join(map(str, mask.dropped)))}.")
+        allowed = agree_on_model(model, model_slot().info, "This mask", "compare")
+        st.button(
+            "Load into the editor", icon=":material/edit:", on_click=edit, args=(mask, model), disabled=not allowed
+        )
+        if tuple(st.session_state.get("mask", ())) == mask.dropped:
+            st.caption("It is in the editor.")
+            go_on("pages/4_masks.py", "Go on to Masks")
+    else:
+        st.caption(
+            "Tick a row at its left to load its mask into the editor. Click a heading to sort. Retention is of exact match."
+        )
+    offer_files(shown, "masks")

@@ -1,0 +1,85 @@
+"""The job that evaluates the model without each layer, and the measuring of many masks it shares with the search."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlm_analysis.evaluation import Evaluation
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.progress import Progress
+from vlm_analysis.prompts import PromptSet
+from vlm_analysis.score_store import VERSION
+from vlm_analysis.stored import keep_sweep, open_item, open_whole
+from vlm_analysis.ui.session import ModelSlot, model_slot, workspace
+from vlm_analysis.ui.work import Work, dense_evaluation
+from vlm_analysis.workspace import Item, Workspace
+
+if TYPE_CHECKING:
+    from vlm_analysis.models import LoadedModel
+
+LEAVE_ONE_OUT = "leave-one-out"
+
+
+def damage_work(prompts: Item) -> Work:
+    """Evaluate the loaded model without each layer that may go, one at a time; keeps the sweep, returns how many layers it has.
+
+    What was evaluated is kept as it comes: a job that was cancelled or broke off is taken up where it stopped.
+    """
+    slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
+
+    def work(progress: Progress) -> int:
+        from vlm_analysis.prune import why_not
+
+        loaded = slot.expected(model)
+        measured = measurer(slot, shelf, loaded, prompts, progress)
+        masks = [PruneMask(loaded.n_layers, (layer,)) for layer in range(loaded.n_layers)]
+        found = measured([PruneMask(loaded.n_layers), *(mask for mask in masks if not why_not(loaded.model, mask))])
+        keep_sweep(shelf, found, f"each layer left out on {prompts.name}", sweep=LEAVE_ONE_OUT)
+        return len(found) - 1
+
+    return work
+
+
+def find_damage(model: str | None, prompts: str | None) -> list[Evaluation]:
+    """Return the newest leave-one-out evaluations of a model on a prompt set, the dense one first; none where not measured."""
+    found = (
+        item
+        for item in workspace().items("sweeps")
+        if item.model == model and item.prompts == prompts and item.details.get("sweep") == LEAVE_ONE_OUT
+    )
+    opened = (open_whole(item) for item in found)
+    return next((evaluations for evaluations in opened if evaluations is not None), [])
+
+
+def scores_folder(shelf: Workspace, loaded: LoadedModel, prompts: PromptSet) -> Path:
+    """Return where scores of masks are kept for good: what was measured once on a model and prompts is not measured again."""
+    from vlm_analysis.sweep import batch_for, score_header
+
+    told = json.dumps([VERSION, score_header(loaded, prompts, batch_for(loaded))], sort_keys=True)
+    return shelf.root / "scores" / hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def measurer(
+    slot: ModelSlot, shelf: Workspace, loaded: LoadedModel, prompts: Item, progress: Progress
+) -> Callable[[Sequence[PruneMask]], list[Evaluation]]:
+    """Return what evaluates masks on the prompts: inputs are prepared once, and scores are kept for good as they come."""
+    from vlm_analysis.evaluate import evaluation_of, prepare
+    from vlm_analysis.sweep import batch_for, open_scores, sweep_prepared
+
+    prompt_set = open_item(prompts)
+    dense = dense_evaluation(slot, shelf, prompt_set, prompts.name, progress)
+    ready = prepare(loaded, prompt_set, dense, on_progress=lambda *_: progress(0, 1, "preparing the prompts"))
+    batch = batch_for(loaded)
+    store = open_scores(ready, batch, scores_folder(shelf, loaded, prompt_set))
+
+    def measured(masks: Sequence[PruneMask]) -> list[Evaluation]:
+        pruned = [mask for mask in masks if mask.budget]
+        log_probs = dense.dense_log_probs
+        sweep_prepared(ready, pruned, log_probs, store=store, batch_size=batch, on_progress=progress)
+        return [evaluation_of(ready, mask, store.of(mask.dropped)) if mask.budget else dense for mask in masks]
+
+    return measured
