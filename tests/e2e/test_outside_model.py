@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import go, idle
+from browser import go, idle, press
 from outside import save_outside_model
 from PIL import Image
 from playwright.sync_api import expect
@@ -46,11 +46,11 @@ def load_folder(page, folder: Path) -> None:
     box.press("Enter")
     idle(page)
     unload = page.get_by_text(re.compile("^Unload .* to make room"))
-    if unload.is_visible():
+    if unload.first.is_visible():
         unload.click()
         idle(page)
-    page.get_by_role("button", name="Load", exact=True).click()
-    page.get_by_text(f"from {folder}").wait_for()
+    press(page, "Load", exact=True)
+    page.get_by_text(f"from {folder}").first.wait_for()
     idle(page)
 
 
@@ -58,37 +58,39 @@ def test_an_outside_model_is_recorded_masked_pruned_exported_and_loaded_again(ne
     page = new_page("/")
     load_folder(page, save_outside_model("smolvlm", tmp_path / "my-smolvlm"))
     go(page, "Prompts")
-    page.get_by_role("tab", name="Open a file or folder").click()
+    press(page, "Open a file or folder", "tab")
     idle(page)
     uploader = page.locator('[data-testid="stFileUploader"] input[type=file]')
     uploader.set_input_files({"name": "mine.zip", "mimeType": "application/zip", "buffer": prompts_zip()})
-    page.get_by_role("button", name="Save as prompt set").click()
+    press(page, "Save as prompt set")
     page.get_by_text(re.compile("In use now")).first.wait_for()
     go(page, "Similarity")
-    page.get_by_role("button", name="Record", exact=True).click()
-    expect(page.get_by_label("Recording", exact=True)).to_have_value(re.compile("^my-smolvlm on mine"), timeout=60_000)
+    press(page, "Record", exact=True)
+    expect(page.get_by_label("Recording", exact=True).first).to_have_value(
+        re.compile("^my-smolvlm on mine"), timeout=60_000
+    )
     idle(page)
     go(page, "Masks")
-    page.get_by_text("0 of 6 layers dropped").wait_for()
+    page.get_by_text("0 of 6 layers dropped").first.wait_for()
     for layer in (2, 4):
         page.get_by_role("button", name=str(layer), exact=True).first.click()
         idle(page)
-    page.get_by_text("2 of 6 layers dropped: 2, 4").wait_for()
-    page.get_by_role("tab", name="Against damage").click()
+    page.get_by_text("2 of 6 layers dropped: 2, 4").first.wait_for()
+    press(page, "Against damage", "tab")
     idle(page)
-    page.get_by_role("button", name="Measure damage").click()
+    press(page, "Measure damage")
     page.get_by_text("cosine and measured damage").first.wait_for()
     page.locator(".st-key-damage-scatter .scatterlayer path.point").first.wait_for(state="attached")
     go(page, "Evaluate")
-    page.get_by_role("button", name="Prune and evaluate").click()
-    page.get_by_text("without layers 2, 4: 2 of 6").wait_for()
+    press(page, "Prune and evaluate")
+    page.get_by_text("without layers 2, 4: 2 of 6").first.wait_for()
     go(page, "Export")
     folder = tmp_path / "exported"
     box = page.get_by_role("textbox", name="New folder")
     box.fill(str(folder))
     box.press("Enter")
     idle(page)
-    page.get_by_role("button", name="Export and verify").click()
-    page.get_by_text("equal to the last bit").wait_for()
+    press(page, "Export and verify")
+    page.get_by_text("equal to the last bit").first.wait_for()
     load_folder(page, folder)
     assert page.get_by_test_id("stMetric").first.inner_text().split() == ["Decoder", "layers", "4"]

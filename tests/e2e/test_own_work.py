@@ -8,7 +8,7 @@ import re
 import zipfile
 
 import pytest
-from browser import go, idle
+from browser import go, idle, press
 from PIL import Image
 
 from vlm_analysis.pocket.tasks import make_example
@@ -50,7 +50,7 @@ def upload(page, name: str, data: bytes) -> None:
 
 
 def open_tab(page, name: str) -> None:
-    page.get_by_role("tab", name=name).click()
+    press(page, name, "tab")
     idle(page)
 
 
@@ -58,7 +58,7 @@ def save_zip_as_prompts(page, name: str, data: bytes) -> None:
     go(page, "Prompts")
     open_tab(page, "Open a file or folder")
     upload(page, name, data)
-    page.get_by_role("button", name="Save as prompt set").click()
+    press(page, "Save as prompt set")
     page.get_by_text(re.compile("In use now")).first.wait_for()
     idle(page)
 
@@ -66,9 +66,9 @@ def save_zip_as_prompts(page, name: str, data: bytes) -> None:
 def load_bundled(page) -> None:
     go(page, "Model")
     done = page.get_by_text("Decoder layers that should stay")
-    if not done.is_visible():
-        page.get_by_role("button", name="Load", exact=True).click()
-        done.wait_for()
+    if not done.first.is_visible():
+        press(page, "Load", exact=True)
+        done.first.wait_for()
     idle(page)
 
 
@@ -82,15 +82,15 @@ def test_own_images_become_a_heatmap(new_page):
         for task in ("colour", "bar-value")
     ]
     page.locator('[data-testid="stFileUploader"] input[type=file]').set_input_files(files)
-    page.get_by_role("button", name="Set question").wait_for()
+    page.get_by_role("button", name="Set question").first.wait_for()
     page.get_by_placeholder(re.compile(".*")).first.wait_for()
     fill_and_press(page, "question", "how many shapes are there?")
     fill_and_press(page, "domain", "drawn")
-    page.get_by_role("button", name="Save as prompt set").click()
+    press(page, "Save as prompt set")
     page.get_by_text(re.compile("In use now")).first.wait_for()
     go(page, "Similarity")
-    page.get_by_role("button", name="Record", exact=True).click()
-    page.get_by_role("tab", name="Numbers").wait_for()
+    press(page, "Record", exact=True)
+    page.get_by_role("tab", name="Numbers").first.wait_for()
     chart = page.locator('[data-testid="stPlotlyChart"]').first
     chart.locator(".heatmaplayer image, .heatmaplayer .hm").first.wait_for(state="attached")
     chart.get_by_text("drawn").first.wait_for()
@@ -98,7 +98,7 @@ def test_own_images_become_a_heatmap(new_page):
 
 def fill_and_press(page, field: str, text: str) -> None:
     page.locator(f".st-key-{field}-for-ticked input").fill(text)
-    page.get_by_role("button", name=f"Set {field}", exact=True).click()
+    press(page, f"Set {field}", exact=True)
     idle(page)
 
 
@@ -107,7 +107,7 @@ def test_job_survives_refresh_and_is_seen_and_cancelled_from_a_second_browser(ne
     load_bundled(first)
     save_zip_as_prompts(first, "many.zip", drawn_zip(400))
     go(first, "Similarity")
-    first.get_by_role("button", name="Record", exact=True).click()
+    press(first, "Record", exact=True)
     running = re.compile(r"recording.*left")
     first.get_by_text(running).first.wait_for()
     first.reload()
@@ -115,9 +115,9 @@ def test_job_survives_refresh_and_is_seen_and_cancelled_from_a_second_browser(ne
     first.get_by_text(running).first.wait_for()
     second = new_page("/similarity")
     second.get_by_text(running).first.wait_for()
-    second.get_by_role("button", name="Cancel", exact=True).click()
-    second.get_by_text(re.compile("cancelled after")).wait_for()
-    first.get_by_text(re.compile("cancelled after")).wait_for()
+    press(second, "Cancel", exact=True)
+    second.get_by_text(re.compile("cancelled after")).first.wait_for()
+    first.get_by_text(re.compile("cancelled after")).first.wait_for()
 
 
 def test_broken_upload_is_reported_by_name_and_the_rest_kept(new_page):
@@ -133,9 +133,9 @@ def test_broken_upload_is_reported_by_name_and_the_rest_kept(new_page):
     upload(
         page, "mixed.zip", zipped({"good.png": good, "bad.png": good[:60], "../evil.png": good, "prompts.jsonl": table})
     )
-    page.get_by_role("button", name="Save as prompt set").wait_for()
+    page.get_by_role("button", name="Save as prompt set").first.wait_for()
     idle(page)
-    page.get_by_role("button", name="Save as prompt set").click()
+    press(page, "Save as prompt set")
     page.get_by_text(re.compile("In use now")).first.wait_for()
     assert "1 prompt" in page.get_by_test_id("stMain").inner_text()
 
@@ -153,7 +153,7 @@ def test_hostile_domain_name_reaches_no_other_host(new_page):
     load_bundled(page)
     save_zip_as_prompts(page, "hostile.zip", drawn_zip(2, domain="![x](http://host.example/p.png) <b>$x$</b>"))
     go(page, "Similarity")
-    page.get_by_role("button", name="Record", exact=True).click()
-    page.get_by_role("tab", name="Numbers").wait_for()
+    press(page, "Record", exact=True)
+    page.get_by_role("tab", name="Numbers").first.wait_for()
     for label in ("Masks", "Evaluate", "Export", "Overview"):
         go(page, label)  # `new_page` fails the test when any request leaves the server

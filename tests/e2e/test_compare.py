@@ -1,0 +1,106 @@
+"""Many masks in the browser: numbers while it runs, a kill in the middle, the next start that finishes it, a mask into the editor."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import go, idle, press
+from playwright.sync_api import Browser, Page
+
+from tools import serving
+from vlm_analysis.prompts import PromptSet
+from vlm_analysis.score_store import RECORDS
+from vlm_analysis.stored import keep_prompts
+from vlm_analysis.workspace import Workspace
+
+pytestmark = pytest.mark.e2e
+PATIENCE_MS = 120_000
+
+
+@pytest.fixture
+def home(tmp_path: Path, few: PromptSet) -> Path:
+    keep_prompts(Workspace(tmp_path / ".strata"), few, "a few")
+    return tmp_path
+
+
+@pytest.fixture
+def servers(home: Path) -> Iterator[list[subprocess.Popen]]:
+    begun: list[subprocess.Popen] = []
+    yield begun
+    for process in begun:
+        process.kill()
+        process.wait()
+
+
+def opened(chromium: Browser, url: str, *, load: bool = True) -> Page:
+    page = chromium.new_context(
+        viewport={"width": 1440, "height": 1000}, reduced_motion="reduce", base_url=url
+    ).new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto("/model")
+    idle(page)
+    if load:
+        press(page, "Load", exact=True)
+    page.get_by_text("Decoder layers that should stay").first.wait_for()
+    go(page, "Evaluate")
+    press(page, "Many masks", "tab")
+    idle(page)
+    return page
+
+
+def measured(home: Path) -> int:
+    return sum(path.stat().st_size for path in (home / ".strata" / "scores").rglob(RECORDS))
+
+
+def test_a_server_killed_in_the_middle_is_followed_by_one_that_finishes(
+    chromium: Browser, home: Path, servers: list[subprocess.Popen]
+) -> None:
+    process, url = serving.started_server(home)
+    servers.append(process)
+    page = opened(chromium, url)
+    press(page, "Compare masks")
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while measured(home) < 150 * 6 * 36 and time.monotonic() < end:  # past each layer's damage, into the comparison
+        page.wait_for_timeout(20)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = measured(home)
+    assert kept >= 150 * 6 * 36
+    page.context.close()
+
+    process, url = serving.started_server(home)
+    servers.append(process)
+    page = opened(chromium, url)
+    page.get_by_text("Unfinished: masks on a few").first.wait_for()
+    press(page, "Go on", exact=True)
+    page.get_by_text("Where the ranking matters").first.wait_for()
+    idle(page)
+    assert page.get_by_text("Unfinished: masks on").count() == 0
+    assert kept < measured(home) < kept + 100 * 6 * 36  # no more than was missing
+    assert not list((home / ".strata" / "unfinished").glob("*"))
+
+    other = opened(chromium, url, load=False)  # a second browser sees what the first made
+    other.get_by_text("Where the ranking matters").first.wait_for()
+    other.context.close()
+    into_the_editor(page)
+
+
+def into_the_editor(page: Page) -> None:
+    """Choose the first row of the table and find its layers on the Masks page."""
+    table = page.locator(".st-key-compare-table canvas").first
+    table.scroll_into_view_if_needed()
+    box = table.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 16, box["y"] + 52)  # the tick of the first row, below the headings
+    page.get_by_text("Chosen:").first.wait_for()
+    said = page.get_by_text("Chosen:").inner_text()
+    layers = said.split("drops ")[1].rstrip(".")
+    press(page, "Load into the editor")
+    idle(page)
+    go(page, "Masks")
+    page.get_by_text(f"of 16 layers dropped: {layers}").first.wait_for()
