@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from vlm_analysis.compared import mask_table
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -22,13 +24,19 @@ def test_docstring_examples_are_true(name):
     assert result.failed == 0
 
 
-def test_library_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
-    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    assert code is not None
+def test_library_examples_of_the_readme_run_one_after_the_other(tmp_path, monkeypatch, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert len(blocks) == 2
     monkeypatch.chdir(tmp_path)
-    exec(compile(code.group(1), "README.md", "exec"), {})
-    assert "exact_match" in capsys.readouterr().out
+    names: dict[str, object] = {}
+    for code in blocks:
+        exec(compile(code, "README.md", "exec"), names)
+    said = capsys.readouterr().out
+    assert "exact_match" in said
+    assert "ranking-sensitive" in said or "converging" in said
+    assert len(mask_table(names["comparison"])) > 20
     assert (tmp_path / "pruned" / "model.safetensors").exists()
+    assert (tmp_path / "scores" / "scores.bin").exists()
 
 
 def test_pictures_and_pages_the_readme_links_to_exist():

@@ -17,10 +17,11 @@ RANKS = tuple(
     frozenset(line.split())
     for line in (
         "errors progress files",
-        "images archives prompt_sources prompts measures model_info token_maps recording row_store jobs workspace figures report",
-        "rank masks dialects tables evaluation card story stored",
+        "images archives prompt_checks prompt_sources prompts measures wording matching choices model_info token_maps recording "
+        "row_store score_store jobs workspace figures report",
+        "halves rank masks dialects tables evaluation costs comparison compared card story stored",
         "checkpoint_files memory sources fit layer_config layers processors models inputs streams attention similarity record prune "
-        "latency evaluate sweep reload proof export",
+        "interrupt latency cost evaluate respond shared_runs sweep reload proof export",
         "pipeline pocket",
         "ui",
     )
