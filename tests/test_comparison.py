@@ -154,6 +154,15 @@ class TestNumbers:
         nll = small.scores["answer_nll"] - small.dense.by_prompt["answer_nll"].to_numpy()
         np.testing.assert_allclose(table["nll_above_dense"], nll.mean(axis=1), rtol=1e-12)
 
+    def test_table_keeps_retention_of_the_score_asked_for(self, small: Comparison) -> None:
+        agreement, exact = mask_table(small, "token_agreement"), mask_table(small)
+        for domain in small.domains:
+            here = (small.dense.by_prompt["domain"] == domain).to_numpy()
+            mean = small.scores["token_agreement"][:, here].mean(axis=1)  # the dense model agrees with itself
+            np.testing.assert_allclose(agreement[f"retention, {domain}"], mean, rtol=1e-12)
+        assert not agreement["worst"].equals(exact["worst"])
+        assert agreement["nll_above_dense"].equals(exact["nll_above_dense"])
+
 
 values = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12)
 

@@ -311,6 +311,14 @@ class TestFront:
         frame = masks(12).assign(on_front=lambda f: f["method"] == "method 11")
         assert named(figures.front_chart(frame), "method 11")[0].marker.color == style.CATEGORIES[0]
 
+    def test_methods_brought_out_in_the_curves_have_the_same_colours_here(self):
+        frame = curves()
+        bands = [method for method in dict.fromkeys(frame["method"]) if method != "random"][1:3]
+        lines = {trace.name: trace.line.color for trace in figures.retention_curve(frame, bands=bands).data}
+        drawn = masks(4).replace({"method 3": bands[1]})  # the first of them chooses no mask that is drawn
+        (found,) = named(figures.front_chart(drawn, first=bands), bands[1])
+        assert found.marker.color == lines[bands[1]] == style.CATEGORIES[1]
+
     def test_no_mask_and_one_mask_draw(self):
         assert [trace.name for trace in figures.front_chart(masks().iloc[:0]).data] == ["dense", "front"]
         assert [trace.name for trace in figures.front_chart(masks().iloc[:1]).data] == ["dense", "front", "method 0"]

@@ -97,14 +97,14 @@ def on_front(values: np.ndarray) -> np.ndarray:
     return front
 
 
-def mask_table(comparison: Comparison) -> pd.DataFrame:
+def mask_table(comparison: Comparison, metric: str = "exact_match") -> pd.DataFrame:
     """Return one row a mask, in the order of `comparison.masks`.
 
-    Columns: methods (all that lead to it), budget, one `retention, <domain>` a domain, worst (the least of them that is defined),
-    nll_above_dense, kl_to_dense, token_agreement (means over prompts), parameters_left, on_front, dropped. `on_front` is the Pareto front
-    over the retention of every domain and the parameters left, the dense model not among the rivals.
+    Columns: methods (all that lead to it), budget, one `retention, <domain>` a domain (of `metric`), worst (the least of them that is
+    defined), nll_above_dense, kl_to_dense, token_agreement (means over prompts), parameters_left, on_front, dropped. `on_front` is the
+    Pareto front over the retention of every domain and the parameters left, the dense model not among the rivals.
     """
-    kept = {domain: retentions(comparison, domain) for domain in comparison.domains}
+    kept = {domain: retentions(comparison, domain, metric) for domain in comparison.domains}
     left = comparison.parameters_left()
     names = comparison.ways.groupby("place")["method"].agg(lambda methods: "; ".join(dict.fromkeys(methods)))
     table = pd.DataFrame({"methods": [names.get(place, "") for place in range(len(comparison.masks))]})

@@ -67,6 +67,13 @@ def test_numbers_are_those_of_evaluating_each_mask_alone(
     assert "Where the ranking matters" in said
     table = next(frame.value for frame in at.dataframe if "methods" in frame.value.columns)
     assert len(table) == len(mask_table(comparison))
+    at.session_state[f"compare_metric:{item.id}"] = "token_agreement"
+    assert "Parameters against token agreement" in words(ran(at))
+    table = next(frame.value for frame in at.dataframe if "methods" in frame.value.columns)
+    kept = mask_table(comparison, "token_agreement").loc[table.index]
+    assert (
+        table["worst"].tolist() == kept["worst"].tolist() != mask_table(comparison).loc[table.index]["worst"].tolist()
+    )
     assert not live()
     assert not list((workspace().root / "unfinished").glob("*"))
 

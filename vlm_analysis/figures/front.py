@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,16 +20,17 @@ _RANDOM = "random"
 _RANDOM_LOOK = {"color": style.GREY, "symbol": "x", "name": _RANDOM, "legendgroup": _RANDOM, "legendrank": 1001}
 
 
-def front_chart(frame: pd.DataFrame) -> go.Figure:
+def front_chart(frame: pd.DataFrame, first: Sequence[str] = ()) -> go.Figure:
     """Retention over the parameters left, one point per mask; the points of the front are large and joined by steps.
 
     The x axis reaches from 0.4 to 1, further to the left where a mask leaves less; the y axis from 0 to 1.15, higher
-    values show as a triangle there. A dotted line at 1 stands for the dense model. Methods on the front take the first
-    colours; from the eighth on methods are grey. Random masks are grey crosses.
+    values show as a triangle there. A dotted line at 1 stands for the dense model. The methods `first` take the first colours,
+    then those on the front; from the eighth on methods are grey. Random masks are grey crosses.
 
     Args:
         frame: columns x (parameters left, pruned / dense, 0 to 1), y (retention), method, name (of the mask, any text), and
             on_front (bool). Rows without a number are left out. A point's `customdata` is its row's number from 0.
+        first: methods whose colours another picture has given, in its order, drawn here or not.
     """
     drawn = frame.assign(hover=_hover(frame), row=range(len(frame)), on_front=frame["on_front"].astype(bool))
     drawn = drawn[np.isfinite(frame["x"].astype(float)) & np.isfinite(frame["y"].astype(float))]
@@ -43,7 +44,7 @@ def front_chart(frame: pd.DataFrame) -> go.Figure:
         xaxis=style.axis("parameters left (pruned / dense)", range=ends, dtick=0.1, tickformat=".0%"),
         yaxis=style.axis("retention (pruned / dense)", range=[0, _Y_MAX], dtick=0.25, tickformat=".2~f"),
     )
-    methods = list(dict.fromkeys([*front["method"], *drawn["method"]]))
+    methods = list(dict.fromkeys([*first, *front["method"], *drawn["method"]]))
     named = [method for method in methods if method != _RANDOM]
     looks = {method: _look(method, index, len(named)) for index, method in enumerate(named)} | {_RANDOM: _RANDOM_LOOK}
     large_ones = set(front["method"][front["y"].between(0, _Y_MAX)])  # a triangle alone does not enter the legend

@@ -23,7 +23,7 @@ from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.pickers import described
 from vlm_analysis.ui.session import chosen, live, model_slot, workspace
 from vlm_analysis.ui.shell import next_step
-from vlm_analysis.ui.text import escaped
+from vlm_analysis.ui.text import METRIC_TITLES, escaped
 from vlm_analysis.workspace import Item
 
 CHOOSE, REPORT = "compare_choose", "compare_report"
@@ -222,11 +222,12 @@ def mask_columns(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=["nll_above_dense", "token_agreement", "on_front"])
 
 
-def column_config(domains: Sequence[str]) -> dict[str, Any]:
-    """Return titles, formats and explanations of a mask table's columns."""
+def column_config(domains: Sequence[str], metric: str = "exact_match") -> dict[str, Any]:
+    """Return titles, formats and explanations of the columns of a mask table that keeps retention of `metric`."""
+    of = METRIC_TITLES[metric].lower()
     config: dict[str, Any] = {
         f"retention, {domain}": st.column_config.NumberColumn(
-            f"Retention, {domain}", help="Pruned exact match over dense exact match on this domain.", format="percent"
+            f"Retention, {domain}", help=f"Pruned over dense model's {of} on this domain.", format="percent"
         )
         for domain in domains
     }

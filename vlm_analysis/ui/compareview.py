@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
@@ -47,11 +49,11 @@ def compare_view() -> None:
             f"**{METRIC_TITLES[name]}**: {METRIC_HELP[name]}" for name in METRICS if name in comparison.scores
         ),
     )
-    _curves(comparison, item.id, metric)
+    picked = _curves(comparison, item.id, metric)
     _regimes(comparison, item.id, metric)
-    table = _table(item.id, comparison)
-    _front(comparison, table)
-    _masks(comparison, table)
+    table = _table(item.id, metric, comparison)
+    _front(comparison, table, metric, picked)
+    _masks(comparison, table, metric)
 
 
 def _say_how_chosen(comparison: Comparison) -> None:
@@ -76,11 +78,12 @@ def _frames(item_id: str, metric: str, _comparison: Comparison) -> tuple[pd.Data
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _table(item_id: str, _comparison: Comparison) -> pd.DataFrame:
-    return mask_table(_comparison)
+def _table(item_id: str, metric: str, _comparison: Comparison) -> pd.DataFrame:
+    return mask_table(_comparison, metric)
 
 
-def _curves(comparison: Comparison, item_id: str, metric: str) -> None:
+def _curves(comparison: Comparison, item_id: str, metric: str) -> list[str]:
+    """Draw retention over budgets; return the methods brought out, in the order of their colours."""
     from vlm_analysis.figures import retention_curve
 
     frame = _frames(item_id, metric, comparison)[0]
@@ -101,6 +104,7 @@ def _curves(comparison: Comparison, item_id: str, metric: str) -> None:
         "Pruned over dense score; the grey band is the range of the random draws, the dashed line the parameters left (right axis). Bands "
         "are a paired bootstrap over these prompts. Above 1 the pruned model answers more prompts than the dense one."
     )
+    return [method for method in methods if method in picked]
 
 
 def _best_methods(frame: pd.DataFrame) -> list[str]:
@@ -129,38 +133,44 @@ def _regimes(comparison: Comparison, item_id: str, metric: str) -> None:
         st.dataframe(frame, hide_index=True, width="stretch")
 
 
-def _front(comparison: Comparison, table: pd.DataFrame) -> None:
+def _front(comparison: Comparison, table: pd.DataFrame, metric: str, picked: list[str]) -> None:
     from vlm_analysis.figures import front_chart
 
-    st.subheader("Parameters against exact match")
+    of = METRIC_TITLES[metric].lower()
+    st.subheader(f"Parameters against {of}")
     columns = ["worst", *(f"retention, {domain}" for domain in comparison.domains)]
     by = st.segmented_control(
-        "Exact match kept on",
+        f"Retention of {of} on",
         columns,
         default="worst",
         required=True,
         format_func=lambda name: "the worst domain" if name == "worst" else escaped(name.removeprefix("retention, ")),
         key="compare_front",
     )
-    y = table[by].to_numpy()
+    y, methods = table[by].to_numpy(), comparison.ways.groupby("place")["method"].unique()
     frame = pd.DataFrame(
         {
             "x": table["parameters_left"],
             "y": y,
-            "method": table["methods"].str.split("; ").str[0],
+            "method": [_named_by(methods.get(place, [""]), picked) for place in table.index],
             "name": table["methods"] + ": " + table["dropped"],
             "on_front": on_front(pd.DataFrame({"kept": -y, "left": table["parameters_left"]}).to_numpy()),
         }
     )
-    st.plotly_chart(front_chart(frame), key="compare-front", config=PICTURE)
+    st.plotly_chart(front_chart(frame, first=picked), key="compare-front", config=PICTURE)
     st.caption(
-        f"Each point is one of {len(table)} masks. No other mask beats the joined ones: none keeps as much with as few parameters. They "
-        "are picked by the answers to these very prompts, and the best of many looks better than it is: evaluate the one you take on "
-        "others."
+        f"Each point is one of {len(table)} masks; methods with bands above have the same colours here. No other mask beats the "
+        "joined ones: none keeps as much with as few parameters. They are picked by the answers to these very prompts, and the best of "
+        "many looks better than it is: evaluate the one you take on others."
     )
 
 
-def _masks(comparison: Comparison, table: pd.DataFrame) -> None:
+def _named_by(methods: Sequence[str], picked: Sequence[str]) -> str:
+    """Return the method that a mask is drawn under: one that is brought out, else the first that chooses it."""
+    return next((method for method in picked if method in methods), methods[0])
+
+
+def _masks(comparison: Comparison, table: pd.DataFrame, metric: str) -> None:
     """Draw all masks, sortable; the one that is clicked goes into the editor."""
     st.subheader("All masks")
     only = st.toggle(
@@ -177,7 +187,7 @@ def _masks(comparison: Comparison, table: pd.DataFrame) -> None:
         shown,
         hide_index=True,
         width="stretch",
-        column_config=column_config(comparison.domains),
+        column_config=column_config(comparison.domains, metric),
         column_order=["budget", "dropped", "worst", *kept, *others],
         on_select="rerun",
         selection_mode="single-row",
@@ -197,6 +207,7 @@ def _masks(comparison: Comparison, table: pd.DataFrame) -> None:
             go_on("pages/4_masks.py", "Go on to Masks")
     else:
         st.caption(
-            "Tick a row at its left to load its mask into the editor. Click a heading to sort. Retention is of exact match."
+            "Tick a row at its left to load its mask into the editor. Click a heading to sort. Retention is of "
+            f"{METRIC_TITLES[metric].lower()}."
         )
     offer_files(shown, "masks")
