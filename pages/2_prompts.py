@@ -15,7 +15,9 @@ TABS = {
 
 begin("Prompts", ":material/add_photo_alternate:", "Choose the images and questions that the layers are judged by.")
 st.session_state.setdefault("way-in", st.session_state.get("last-way-in", "Bundled packs"))
-for tab, draw in zip(st.tabs(list(TABS), key="way-in", on_change="rerun"), TABS.values(), strict=True):
+for tab, draw in zip(
+    st.tabs(list(TABS), key="way-in", on_change="rerun", bind="query-params"), TABS.values(), strict=True
+):
     if tab.open:
         with tab:
             draw()

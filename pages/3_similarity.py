@@ -42,6 +42,7 @@ layers, all_measures, span, prompt, compare, table, file = st.tabs(
     ["Layers", "Measures", "Spans", "Prompts", "Side by side", "Numbers", "Files"],
     key="similarity_tab",
     on_change="rerun",
+    bind="query-params",
 )
 if layers.open:
     with layers:

@@ -35,7 +35,7 @@ save_form()
 go_on("pages/5_evaluate.py", "Go on to Evaluate")
 
 TABS = ["Candidates", "Scores", "Agreement", "Against damage", "Skip-It", "Compare two", "Open a file"]
-tabs = dict(zip(TABS, st.tabs(TABS, key="mask_tab", on_change="rerun"), strict=True))
+tabs = dict(zip(TABS, st.tabs(TABS, key="mask_tab", on_change="rerun", bind="query-params"), strict=True))
 shown = next(name for name, tab in tabs.items() if tab.open)
 with tabs[shown]:
     if shown == "Candidates":

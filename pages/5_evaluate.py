@@ -20,7 +20,7 @@ choose_result("evaluations", "evaluate")
 choose_result("comparisons", "compare")
 
 TABS = ["One mask", "Many masks", "Ask both", "Cost"]
-tabs = dict(zip(TABS, st.tabs(TABS, key="evaluate_tab", on_change="rerun"), strict=True))
+tabs = dict(zip(TABS, st.tabs(TABS, key="evaluate_tab", on_change="rerun", bind="query-params"), strict=True))
 shown = next(name for name, tab in tabs.items() if tab.open)
 with tabs[shown]:
     if shown == "Many masks":

@@ -144,18 +144,38 @@ def test_cancel_works_between_passes_and_between_tokens(loaded: LoadedModel, few
     assert [done for done, _, _ in told] == list(range(7))
     assert {total for _, total, _ in told} == {2 * (3 * 2 + 2)}
     assert [told[at][2] for at in (0, 4, 6)] == ["warming up", "round 1 of 2", "round 1 of 2, timing layers"]
+    assert n_hooks(loaded) == before
 
-    asked: list[int] = []
+
+@pytest.mark.parametrize(("slow_s", "more"), [(1e9, 2 * 14), (0.0, 3)], ids=["short passes", "long passes"])
+def test_a_cancel_in_a_prefill_waits_for_the_next_token_or_in_a_long_one_for_the_next_layer(
+    loaded: LoadedModel, few: PromptSet, monkeypatch: pytest.MonkeyPatch, slow_s: float, more: int
+) -> None:
+    monkeypatch.setattr("vlm_analysis.cost.SLOW_S", slow_s)
+    before, begun = n_hooks(loaded), []
+
+    def note(done: int, total: int, message: str) -> None:
+        if message == "round 1 of 1" and not begun:  # its first model is the pruned one, of 14 layers
+            begun.append(len(calls))
 
     def check() -> None:
-        asked.append(1)
-        if len(asked) == 5:
+        if begun and len(calls) >= begun[0] + 3:  # cancelled in the third layer of the prefill
             raise Cancelled
 
-    with noted_calls(loaded, 4) as calls, stoppable(check), pytest.raises(Cancelled):
-        measure_cost(loaded, few[:1], MASK, rounds=1, new_tokens=50)
-    assert len(calls) == 1 + 5
+    with noted_calls(loaded, *range(16)) as calls, stoppable(check), pytest.raises(Cancelled):
+        measure_cost(loaded, few[:1], MASK, rounds=1, new_tokens=50, on_progress=note)
+    assert len(calls) == begun[0] + more
     assert n_hooks(loaded) == before
+
+
+def test_a_cancel_while_warming_up_waits_for_the_next_layer(loaded: LoadedModel, few: PromptSet) -> None:
+    def check() -> None:
+        if len(calls) == 3:
+            raise Cancelled
+
+    with noted_calls(loaded, *range(16)) as calls, stoppable(check), pytest.raises(Cancelled):
+        measure_cost(loaded, few[:1], MASK, **QUICK)
+    assert len(calls) == 3
 
 
 def test_progress_ends_where_it_said(loaded: LoadedModel, few: PromptSet) -> None:

@@ -7,6 +7,7 @@ A prefill is one forward pass with its cache. Writing is timed inside `generate`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from vlm_analysis.costs import Cost
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.inputs import pad_token
+from vlm_analysis.interrupt import interruptible
 from vlm_analysis.latency import layer_clock, moment, time_prefill, timed_batches
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.models import LoadedModel, plain_tensors
@@ -24,6 +26,7 @@ from vlm_analysis.prompts import Prompt
 from vlm_analysis.prune import prune, why_not
 
 LAYER_ROUNDS = 3  # rounds after which the layers are timed too
+SLOW_S = 0.1  # from here on a pass can be stopped before every layer; asking there takes microseconds, which shorter passes are spared
 _NOT_CLOCKED = np.zeros(0)
 
 
@@ -61,7 +64,8 @@ def measure_costs(
         masks: which layers go.
         rounds: how often every prompt is run.
         new_tokens: tokens written for each prompt, the end token not among them.
-        on_progress: called before each pass; raising `Cancelled` in it, or in `stop_if_asked` between two tokens, stops the work.
+        on_progress: called before each pass; raising `Cancelled` in it stops the work. `stop_if_asked` is asked between two tokens,
+            and before every layer while warming up and where a prefill then took `SLOW_S` or more.
 
     Raises:
         EvaluationError: no prompt, no round or fewer than two tokens, or a model that stops writing earlier.
@@ -128,27 +132,32 @@ def _in_turn(
     report: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return seconds of a prefill and of a token (2, models, rounds, prompts), and the dense layers' shares of them (2, n_layers)."""
-    took = np.zeros((2, len(models), rounds, len(batches)))
+    took = np.zeros((2, len(models), rounds + 1, len(batches)))  # the first round warms up
     shares, done = [], 0
     total = len(batches) * ((rounds + 1) * len(models) + min(rounds, LAYER_ROUNDS))
     for turn in range(rounds + 1):
         said = f"round {turn} of {rounds}" if turn else "warming up"
+        slow = [turn == 0 or bool(took[0, which, 0].max() >= SLOW_S) for which in range(len(models))]
         for place, batch in enumerate(batches):
             for position in range(len(models)):
                 which = (turn + place + position) % len(models)
                 report(done, total, said)
-                times = (
-                    time_prefill(loaded, models[which], batch, use_cache=True),
-                    _time_decode(loaded, models[which], batch, new_tokens, _NOT_CLOCKED)[0],
-                )
-                if turn:
-                    took[:, which, turn - 1, place] = times
+                with _stoppable(models[which], slow[which]):
+                    took[:, which, turn, place] = (
+                        time_prefill(loaded, models[which], batch, use_cache=True),
+                        _time_decode(loaded, models[which], batch, new_tokens, _NOT_CLOCKED)[0],
+                    )
                 done += 1
             if 1 <= turn <= LAYER_ROUNDS:
                 report(done, total, f"{said}, timing layers")
-                shares.append(_layer_shares(loaded, batch, new_tokens))
+                with _stoppable(loaded.model, slow[0]):
+                    shares.append(_layer_shares(loaded, batch, new_tokens))
                 done += 1
-    return took, np.median(shares, axis=0)
+    return took[:, :, 1:], np.median(shares, axis=0)
+
+
+def _stoppable(model: Any, slow: bool) -> AbstractContextManager[None]:
+    return interruptible(model) if slow else nullcontext()
 
 
 def _layer_shares(loaded: LoadedModel, batch: dict[str, torch.Tensor], new_tokens: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vlm_analysis.inputs import collate, encode, pad_token, takes_logits_to_keep
+from vlm_analysis.interrupt import interruptible
 from vlm_analysis.layers import find_decoder_layers
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
@@ -54,7 +55,7 @@ def measure_latency(
     for turn in range(rounds + 1):
         for place, batch in enumerate(batches):
             report(turn * len(batches) + place, (rounds + 1) * len(batches), "timing layers")
-            with layer_clock(loaded) as spent:
+            with layer_clock(loaded) as spent, interruptible(loaded.model):
                 total_s = time_prefill(loaded, loaded.model, batch, use_cache=False)
             if turn:
                 layers.append(spent)
