@@ -88,6 +88,9 @@ def test_responses_grow_while_they_are_written_and_stay(asking):
     idle(page)
     press(page, "Ask both", "tab")
     answered(page)
+    page.reload()
+    idle(page)
+    expect(page.get_by_role("tab", name="Ask both").first).to_have_attribute("aria-selected", "true")
 
 
 def test_a_second_click_leaves_the_model_usable(asking):
