@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.record import large_shape, load, prompts_for
 
-PROMPTS = {"pocket-vl": 90, "2b-shape": 3}
+PROMPTS = {"pocket-vl": 90, "2b-shape": 12}
 CRITERIA, BUDGETS = 10, 10
 ROUNDS = 3
 

@@ -85,6 +85,16 @@ def many_masks(
     return found, refused
 
 
+def targets_of(criterion: str, domains: Sequence[str]) -> list[str | None]:
+    """Return the targets that a criterion is asked with, None for all prompts."""
+    row = CRITERIA[criterion]
+    if "target" not in row.takes:
+        return [None]
+    if row.needs == "damage":
+        return [None, *domains] if len(domains) > 1 else [None]
+    return list(domains)
+
+
 def _scored(
     recording: Recording,
     criteria: Collection[str] | None,
@@ -96,12 +106,9 @@ def _scored(
     """Yield method, criterion, target and scores of all that can be asked; the others are among the refused."""
     chosen = [name for name in CRITERIA if name != RANDOM] if criteria is None else criteria
     for criterion in chosen:
-        row = CRITERIA[criterion]
-        targets: list[str | None] = list(recording.domain_names) if "target" in row.takes else [None]
-        if row.needs == "damage":
-            targets = [None, *targets] if len(targets) > 1 else [None]
-        for target in targets:
-            method = row.title if target is None else f"{row.title} ({target})"
+        title = CRITERIA[criterion].title
+        for target in targets_of(criterion, recording.domain_names):
+            method = title if target is None else f"{title} ({target})"
             asked = {"target": target, "damage": damage, "token_group": token_group, "seed": seed}
             try:
                 yield method, criterion, target, score_layers(recording, criterion, **asked)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.halves import split_in_halves
 from vlm_analysis.masks import STRATEGIES
 from vlm_analysis.masks.make import free_layers
-from vlm_analysis.masks.many import COMPARED, RANDOM
+from vlm_analysis.masks.many import COMPARED, RANDOM, targets_of
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.rank import CRITERIA
 from vlm_analysis.stored import keep_prompts, open_item
@@ -52,7 +52,7 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
     if choose.prompts == report.prompts:
         _warn_same(choose)
     question = _question(info, choose, report)
-    masks = _count(info, question, len(choose.details.get("domains", [])))
+    masks = _count(info, question, choose.details.get("domains", []))
     steps = "record the prompts, " + ("measure each layer's damage, " if "damage" in question.needs else "")
     st.caption(
         f"Up to {masks} masks on {report.details.get('n', '?')} prompts; equal masks run once, and what was measured before is not run "
@@ -192,14 +192,11 @@ def _costly(criterion: str) -> bool:
     return CRITERIA[criterion].needs in ("attention", "damage")
 
 
-def _count(info: ModelInfo, question: Question, n_domains: int) -> int:
+def _count(info: ModelInfo, question: Question, domains: Sequence[str]) -> int:
     """Return how many ways to a mask a question has at most."""
     free = len(free_layers(info.n_layers, () if question.unprotect else info.protected, info.locked))
     budgets = min(question.most, free)
-    rankings = sum(
-        1 if "target" not in CRITERIA[name].takes else n_domains + (CRITERIA[name].needs == "damage" and n_domains > 1)
-        for name in question.criteria
-    )
+    rankings = sum(len(targets_of(name, domains)) for name in question.criteria)
     number = 0
     for strategy in question.strategies:
         row = STRATEGIES[strategy]
