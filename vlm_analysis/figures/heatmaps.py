@@ -147,10 +147,9 @@ def _grid_figure(rows: Sequence[str], n_layers: int, *, above: bool, below: bool
     """An empty grid of rows and layers, with room for a line of marks above and below the cells."""
     cells_px = max(_ROW_PX * len(rows), _LEAST_PX)
     line = _STRIP_PX / cells_px * max(len(rows), 1)
-    figure = style.empty_figure(cells_px + _STRIP_PX * (above + below) + 56, dragmode=False, hoverdistance=30)
-    figure.update_xaxes(style.layer_axis(n_layers))
-    figure.update_yaxes(style.row_axis(rows, range=[len(rows) - 0.5 + line * below, -0.5 - line * above]))
-    return figure
+    ends = [len(rows) - 0.5 + line * below, -0.5 - line * above]
+    axes = {"xaxis": style.layer_axis(n_layers), "yaxis": style.row_axis(rows, range=ends)}
+    return style.empty_figure(cells_px + _STRIP_PX * (above + below) + 56, dragmode=False, hoverdistance=30, **axes)
 
 
 def _hover(matrix: np.ndarray, rows: Sequence[str], unit: str, form: str, notes: Mapping[int, str]) -> list[list[str]]:
