@@ -15,6 +15,19 @@ from vlm_analysis.models import LoadedModel
 from vlm_analysis.recording import Recording
 
 END_TEXT = "<|im_end|>"
+# Settings with which `generate` writes other tokens than the most likely ones.
+SWERVING = {
+    "do_sample": True,
+    "temperature": 2.0,
+    "num_beams": 3,
+    "no_repeat_ngram_size": 1,
+    "repetition_penalty": 3.0,
+    "min_new_tokens": 5,
+    "suppress_tokens": [67, 69],
+    "forced_eos_token_id": 9,
+    "bad_words_ids": [[70]],
+    "max_time": 0.0,
+}
 
 
 def ask(loaded: LoadedModel, prompt: Any, answer_ids: Sequence[int] = ()) -> dict[str, torch.Tensor]:

@@ -5,14 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conformance.build import tiny_model
+from conformance.rows import ALONE, CHANGES
 from families import gemma, gemma_layers, llama, t5
 from oracles import qwen_layers
 from torch import nn
 
+from vlm_analysis.cost import count_weights
 from vlm_analysis.errors import ModelError
 from vlm_analysis.layer_config import config_hash
-from vlm_analysis.layers import find_decoder_layers, find_decoder_path, locked_layers, protected_layers, text_config
+from vlm_analysis.layers import (
+    find_decoder_layers,
+    find_decoder_path,
+    layer_parameters,
+    locked_layers,
+    protected_layers,
+    text_config,
+)
+from vlm_analysis.masks import PruneMask
 from vlm_analysis.models import LoadedModel
+from vlm_analysis.prune import prune
 
 
 def test_the_bundled_model_has_sixteen_decoder_layers(loaded: LoadedModel) -> None:
@@ -66,6 +78,18 @@ def test_a_decoder_of_another_length_than_its_configuration_is_refused() -> None
     model.config.num_hidden_layers = 5
     with pytest.raises(ModelError, match=r"were not found.*one list of 5 modules.*found 0"):
         find_decoder_layers(model)
+
+
+@pytest.mark.parametrize("kind", ["gemma4", "gemma3n", "qwen3_vl", "qwen3_vl_moe"])
+def test_parameters_of_layers_are_what_pruning_leaves_out(kind: str) -> None:
+    model = tiny_model(
+        kind, CHANGES.get(kind, {}) | {"text_config.hidden_size_per_layer_input": 12}, alone=kind in ALONE
+    )
+    sizes, dense = layer_parameters(model), count_weights(model)[0]
+    free = [layer for layer in range(len(sizes)) if layer not in locked_layers(model)]
+    for dropped in ((free[0],), (free[0], free[-2])):
+        pruned = count_weights(prune(model, PruneMask(len(sizes), dropped)))[0]
+        assert dense - pruned == sum(sizes[layer] for layer in dropped)
 
 
 def test_configuration_hash_tells_architectures_apart_and_nothing_else(tmp_path: Path) -> None:

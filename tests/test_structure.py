@@ -21,7 +21,7 @@ RANKS = tuple(
         "row_store score_store jobs workspace figures report",
         "halves rank masks dialects tables evaluation costs comparison compared card story stored",
         "checkpoint_files memory sources fit layer_config layers processors models inputs streams attention similarity record prune "
-        "interrupt latency cost evaluate respond shared_runs sweep reload proof export",
+        "interrupt decoding latency cost evaluate respond shared_runs sweep reload proof export",
         "pipeline pocket",
         "ui",
     )

@@ -19,7 +19,7 @@ from outside import save_outside_model
 from test_outside_models import prompts as outside_prompts
 
 from vlm_analysis.errors import EvaluationError, MaskError
-from vlm_analysis.evaluate import evaluate, prepare
+from vlm_analysis.evaluate import batch_for, evaluate, prepare
 from vlm_analysis.evaluation import Evaluation
 from vlm_analysis.inputs import batches
 from vlm_analysis.masks import PruneMask
@@ -29,7 +29,7 @@ from vlm_analysis.prompts import Prompt, PromptSet
 from vlm_analysis.prune import why_not
 from vlm_analysis.score_store import ScoreStore
 from vlm_analysis.shared_runs import SharedRunner, ordered
-from vlm_analysis.sweep import batch_for, score_header, sweep
+from vlm_analysis.sweep import score_header, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -322,6 +322,13 @@ class TestManners:
 
 
 class TestBatches:
+    def test_evaluating_alone_and_sweeping_give_the_same_bits_by_default(
+        self, loaded: LoadedModel, packs: PromptSet
+    ) -> None:
+        some, mask = packs[::2], PruneMask(16, (3, 8))
+        (swept,) = sweep(loaded, some, [mask])
+        assert swept.by_prompt.equals(evaluate(loaded, some, mask).by_prompt)
+
     def test_small_models_take_32_prompts_and_large_ones_as_many_as_their_states_fit(self, loaded: LoadedModel) -> None:
         assert batch_for(loaded) == 32
         assert loaded.max_vision_tokens == 256

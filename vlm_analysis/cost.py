@@ -15,6 +15,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from vlm_analysis.costs import Cost
+from vlm_analysis.decoding import plain_greedy
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.inputs import pad_token
 from vlm_analysis.interrupt import interruptible
@@ -191,13 +192,14 @@ def _time_decode(
     """Return the seconds of one token after the first, and how much of them `spent`, a running count, grew by."""
     watch = _Watch(loaded.device, new_tokens, spent)
     length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}  # the end token is never chosen
-    model.generate(
-        **batch,
-        **length,
-        do_sample=False,
-        pad_token_id=pad_token(loaded),
-        stopping_criteria=StoppingCriteriaList([watch]),
-    )
+    with plain_greedy(model):
+        model.generate(
+            **batch,
+            **length,
+            do_sample=False,
+            pad_token_id=pad_token(loaded),
+            stopping_criteria=StoppingCriteriaList([watch]),
+        )
     if len(watch.noted) < 2:
         raise EvaluationError(
             f"Measuring cost failed: expected {new_tokens} new tokens of {loaded.name}, got {watch.written}. Ask for fewer."

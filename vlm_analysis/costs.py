@@ -134,8 +134,7 @@ def cost_frame(costs: Sequence[Cost]) -> pd.DataFrame:
 def weights_without(model: ModelInfo, mask: PruneMask) -> tuple[tuple[int, int], tuple[int, int] | None]:
     """Return parameters and bytes of the dense and the pruned model, as counted when it was loaded.
 
-    Bytes are None where the precision's width is not known. What a decoder holds for its layers outside of them (Gemma 3n) is counted
-    by `measure_cost` only.
+    Bytes are None where the precision's width is not known.
 
     Raises:
         EvaluationError: the parameters were not counted.

@@ -144,16 +144,7 @@ def answer_tokens(loaded: LoadedModel, answer: str | None) -> tuple[int, ...]:
         return ()
     _refuse_special_tokens(loaded, answer, "An answer cannot be scored: it")
     ids = loaded.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
-    return (*ids, end_token(loaded))
-
-
-def end_token(loaded: LoadedModel) -> int:
-    """Return the token with which the model ends an answer: the first of its generation configuration."""
-    end = loaded.model.generation_config.eos_token_id
-    end = loaded.processor.tokenizer.eos_token_id if end is None else end
-    if end is None:
-        raise ModelError(f"{loaded.name} has no end token: expected eos_token_id in its generation configuration.")
-    return int(end[0] if isinstance(end, (list, tuple)) else end)
+    return (*ids, loaded.end_tokens[0])
 
 
 def collate(items: Sequence[Encoded], pad_token: int) -> dict[str, torch.Tensor]:

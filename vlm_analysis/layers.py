@@ -16,6 +16,8 @@ from vlm_analysis.errors import ModelError
 from vlm_analysis.layer_config import vision_targets
 
 RECURRENT = ("linear_attention", "conv", "moe", "mlp")  # kinds of layers that keep no keys and values
+# Modules of a decoder whose output holds some numbers for each layer (`hidden_size_per_layer_input`): the weight's dimension with them.
+PACKED = {"embed_tokens_per_layer": 1, "per_layer_model_projection": 0}
 _REFUSED = {
     "idefics": "its cross-attention blocks stand between the layers and belong to them by position",
     "diffusion_gemma": "it writes by diffusion, running its layers as encoder and as decoder",
@@ -74,6 +76,19 @@ def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
         )
     path = next(path for path, module in model.named_modules() if module is found[0])
     return path, found[0]
+
+
+def layer_parameters(model: nn.Module) -> tuple[int, ...]:
+    """Return how many parameters go with each decoder layer: its own, and its part of the tables that hold one for every layer."""
+    path, layers = find_decoder_path(model)
+    decoder = model.get_submodule(path.rpartition(".")[0])
+    tables = [decoder.get_submodule(name) for name in PACKED if isinstance(getattr(decoder, name, None), nn.Module)]
+    shared = sum(_n_parameters(table) for table in tables) // len(layers)
+    return tuple(shared + _n_parameters(layer) for layer in layers)
+
+
+def _n_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def protected_layers(model: nn.Module) -> dict[int, str]:

@@ -20,7 +20,7 @@ from transformers import AutoModelForImageTextToText
 from vlm_analysis.errors import ModelError
 from vlm_analysis.fit import BYTES, FitEstimate, fit_of
 from vlm_analysis.layer_config import config_hash
-from vlm_analysis.layers import find_decoder_layers, locked_layers, protected_layers
+from vlm_analysis.layers import find_decoder_layers, layer_parameters, locked_layers, protected_layers
 from vlm_analysis.memory import free_bytes, gib, give_back, is_out_of_memory
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.processors import bound_vision_tokens, check_vocabulary, load_processor
@@ -30,6 +30,7 @@ from vlm_analysis.sources import BUNDLED_FOLDER as BUNDLED_FOLDER
 
 CPU_VISION_TOKENS = 256
 _FINGERPRINT_SAMPLES = 4096
+_ANSWER = "forty-two"
 _ALIGNMENT = 64  # bytes; what torch gives tensors of its own
 
 
@@ -94,6 +95,34 @@ class LoadedModel:
         """Return whether the checkpoint says how to ask it; where not, a prompt is its images and then the question."""
         return bool(getattr(self.processor, "chat_template", None))
 
+    @cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Return the tokens that end an answer: first the one that the chat template writes there, or else the first of them.
+
+        Raises:
+            ModelError: the checkpoint names none.
+        """
+        named = self.model.generation_config.eos_token_id
+        named = self.processor.tokenizer.eos_token_id if named is None else named
+        if named is None:
+            raise ModelError(f"{self.name} has no end token: expected eos_token_id in its generation configuration.")
+        ends = tuple(dict.fromkeys(map(int, named if isinstance(named, (list, tuple)) else [named])))
+        first = (
+            next((token for token in self._after_an_answer() if token in ends), ends[0]) if len(ends) > 1 else ends[0]
+        )
+        return first, *(token for token in ends if token != first)
+
+    def _after_an_answer(self) -> list[int]:
+        """Return the tokens that the chat template writes after an answer."""
+        said = [("user", "?"), ("assistant", _ANSWER)]
+        messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said]
+        try:
+            text = self.processor.apply_chat_template(messages, tokenize=False)
+        except Exception:  # a template is a program of the checkpoint's author, and may want other messages
+            return []
+        after = text.rpartition(_ANSWER)[2]
+        return list(self.processor.tokenizer(after, add_special_tokens=False)["input_ids"])
+
     @property
     def quantiser(self) -> str | None:
         return quantiser_of(self.model.config)
@@ -110,9 +139,8 @@ class LoadedModel:
 
     @property
     def layer_parameters(self) -> tuple[int, ...]:
-        """Return how many parameters each decoder layer has."""
-        layers = find_decoder_layers(self.model)
-        return tuple(sum(parameter.numel() for parameter in layer.parameters()) for layer in layers)
+        """Return how many parameters go with each decoder layer (see `layers.layer_parameters`)."""
+        return layer_parameters(self.model)
 
     @property
     def n_parameters(self) -> int:

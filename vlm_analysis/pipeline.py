@@ -12,7 +12,15 @@ import pandas as pd
 
 from vlm_analysis.comparison import CHOICE_METRICS, Comparison, ways_frame
 from vlm_analysis.errors import EvaluationError, MaskError
-from vlm_analysis.evaluate import Prepared, check_reference, evaluate_prepared, evaluation_of, prepare, respond
+from vlm_analysis.evaluate import (
+    Prepared,
+    batch_for,
+    check_reference,
+    evaluate_prepared,
+    evaluation_of,
+    prepare,
+    respond,
+)
 from vlm_analysis.evaluation import METRICS, Evaluation, retention, retention_interval
 from vlm_analysis.halves import n_shared
 from vlm_analysis.masks import PruneMask, Way, make_mask
@@ -25,7 +33,7 @@ from vlm_analysis.record import record
 from vlm_analysis.recording import Recording
 from vlm_analysis.score_store import ScoreStore
 from vlm_analysis.story import CURVE_COLUMNS, EXAMPLE_COLUMNS, RANDOM, Story
-from vlm_analysis.sweep import batch_for, open_scores, sweep_prepared
+from vlm_analysis.sweep import open_scores, sweep_prepared
 
 RANDOM_DRAWS = 3
 SHOWN_RATIO = 0.2

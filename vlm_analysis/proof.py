@@ -20,8 +20,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from vlm_analysis.decoding import decode
 from vlm_analysis.errors import ExportError
-from vlm_analysis.evaluate import decode
 from vlm_analysis.inputs import encode, pad_token
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Progress

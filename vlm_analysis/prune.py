@@ -19,7 +19,14 @@ from torch import nn
 
 from vlm_analysis.errors import MaskError, ModelError
 from vlm_analysis.layer_config import changed_by_saving, cut_config, cut_targets
-from vlm_analysis.layers import attention_layers, cross_attention_layers, find_decoder_path, locked_layers, text_config
+from vlm_analysis.layers import (
+    PACKED,
+    attention_layers,
+    cross_attention_layers,
+    find_decoder_path,
+    locked_layers,
+    text_config,
+)
 from vlm_analysis.masks import PruneMask
 
 M = TypeVar("M", bound=nn.Module)
@@ -34,8 +41,6 @@ _OF_DECODER: dict[str, Callable[[Any], Any]] = {
         "scaled" if layer in text.rope_scaling_layers else "unscaled" for layer in range(text.num_hidden_layers)
     ],
 }
-# Modules whose output holds a stretch of `hidden_size_per_layer_input` numbers for each layer; the weight's dimension with them.
-_PACKED = {"embed_tokens_per_layer": 1, "per_layer_model_projection": 0}
 
 
 def prune(model: M, mask: PruneMask) -> M:
@@ -119,7 +124,7 @@ def _refit(decoder: nn.Module, text: Any, n_layers: int, kept: Sequence[int]) ->
     for name, attribute in _OF_DECODER.items():
         if name in vars(decoder):
             vars(decoder)[name] = attribute(text)
-    for name, dim in _PACKED.items():
+    for name, dim in PACKED.items():
         module = getattr(decoder, name, None)
         if isinstance(module, nn.Module):
             _select(module, dim, n_layers, kept)

@@ -1,7 +1,7 @@
 """Both models answering one prompt: token by token next to each other, and how far apart they are at each token.
 
-`generate` prepares the decoding (end tokens, suppressed tokens, cache) and hands it over as a generator of tokens, so that two of them
-can take turns. What is no plain greedy decoding, or a `generate` of the model's own, cannot take turns: it writes its whole response.
+`generate` prepares the decoding (end tokens, cache) and hands it over as a generator of tokens, so that two of them can take turns. A
+`generate` of the model's own cannot take turns: it writes its whole response.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import GenerationMixin
-from transformers.generation import GenerationMode
 
-from vlm_analysis.evaluate import MAX_NEW_TOKENS, answer_logits, decode, greedy_ids
+from vlm_analysis.decoding import MAX_NEW_TOKENS, before_placeholder, decode, greedy_ids, plain_greedy
+from vlm_analysis.evaluate import answer_logits
 from vlm_analysis.inputs import encode, pad_token
 from vlm_analysis.interrupt import interruptible
 from vlm_analysis.masks import PruneMask
@@ -93,11 +93,13 @@ def compare_responses(loaded: LoadedModel, prompt: Prompt, mask: PruneMask, dens
     Up to the first difference both would write the same, so that is where their responses part.
 
     Args:
-        dense_ids: the tokens of the dense response, its end token included if it was written (`Written.ids`).
+        dense_ids: the tokens of the dense response, its end token included if it was written (`Written.ids`). They are compared up
+            to the first placeholder of an image, which the models cannot be given.
 
     Raises:
         Cancelled, MaskError, PromptError: as `stream_both`.
     """
+    dense_ids = before_placeholder(loaded, dense_ids)
     if not dense_ids:
         return Divergence((), np.zeros(0), np.zeros(0, dtype=bool))
     encoded = encode(loaded, prompt, dense_ids)
@@ -135,7 +137,7 @@ def _tokens(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int
     own_loop = any(getattr(type(model), name) is not getattr(GenerationMixin, name) for name in _OWN_LOOP)
     if own_loop or model.config.is_encoder_decoder:
         return None
-    with interruptible(model):
+    with interruptible(model), plain_greedy(model):
         tokens: Iterator[tuple[int, bool]] | None = model.generate(
             **encode(loaded, prompt).tensors,
             max_new_tokens=max_new_tokens,
@@ -149,9 +151,8 @@ def _tokens(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int
 def _plain_greedy(
     model: Any, input_ids: torch.Tensor, generation_config: Any, **prepared: Any
 ) -> Iterator[tuple[int, bool]] | None:
-    """Return the decoding that `generate` prepared, not begun; None where it is not plain, or runs compiled."""
-    plain = generation_config.get_generation_mode() is GenerationMode.GREEDY_SEARCH
-    if not plain or model._valid_auto_compile_criteria(prepared, generation_config):
+    """Return the decoding that `generate` prepared, not begun; None where it runs compiled."""
+    if model._valid_auto_compile_criteria(prepared, generation_config):
         return None
     return _decoding(model, input_ids, generation_config, **prepared)
 

@@ -22,14 +22,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from vlm_analysis.evaluate import answer_logits
+from vlm_analysis.evaluate import MAX_STATE_BYTES, answer_logits
 from vlm_analysis.inputs import Encoded
 from vlm_analysis.layers import find_decoder_layers, first_beside_stream
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.prune import prune
 
-MAX_BYTES = 1 << 30
 MOST_MODULES = 60_000  # of the views that are kept, some kilobytes each
 _TRIED: WeakKeyDictionary[nn.Module, tuple[int, bool, bool]] = WeakKeyDictionary()  # what the trial of a model said
 _OF_THE_MODEL = (
@@ -60,7 +59,7 @@ class SharedRunner:
     """
 
     def __init__(self, loaded: LoadedModel, max_bytes: int | None = None) -> None:
-        self.loaded, self.max_bytes = loaded, MAX_BYTES if max_bytes is None else max_bytes
+        self.loaded, self.max_bytes = loaded, MAX_STATE_BYTES if max_bytes is None else max_bytes
         self.layers_run = self.layers_counted = 0
         self._plan: list[PruneMask] = []
         self._limit: int | None  # layers from here on are never shared; None before the trial

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import transformers
 
-from vlm_analysis.evaluate import Prepared, answer_scores, check_reference, evaluation_of, prepare
+from vlm_analysis.evaluate import Prepared, answer_scores, batch_for, check_reference, evaluation_of, prepare
 from vlm_analysis.evaluation import Evaluation
 from vlm_analysis.inputs import batches
 from vlm_analysis.masks import PruneMask
@@ -24,9 +24,8 @@ from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts import Prompt, PromptSet
 from vlm_analysis.score_store import ScoreStore
-from vlm_analysis.shared_runs import MAX_BYTES, SharedRunner, ordered
+from vlm_analysis.shared_runs import SharedRunner, ordered
 
-MOST_PROMPTS = 32
 OnPartial = Callable[[int, Evaluation], None]
 
 
@@ -36,7 +35,7 @@ def sweep(
     masks: Sequence[PruneMask],
     *,
     reference: Evaluation | None = None,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     max_bytes: int | None = None,
     folder: Path | None = None,
     on_partial: OnPartial | None = None,
@@ -49,7 +48,7 @@ def sweep(
         prompts: a PromptSet, or any sequence of prompts. One without an answer is scored on the dense model's own response.
         masks: equal ones are evaluated once.
         reference: the dense Evaluation on the same prompts; with its log-probabilities the dense model is not run again.
-        batch_size: prompts of like length run together.
+        batch_size: prompts of like length run together; `batch_for` the model by default.
         max_bytes: bound on the states kept for sharing, 1 GiB by default; with less, more is computed again.
         folder: where scores are kept as they come. Called again with the folder of a sweep that was cancelled or killed, or of one of
             other masks, only what is missing is run. None: nothing is kept.
@@ -63,6 +62,7 @@ def sweep(
     """
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
     check_reference(reference, loaded, prompt_set)
+    batch_size = batch_size or batch_for(loaded)
     work = prepare(loaded, prompt_set, reference, on_progress=on_progress)
     store = open_scores(work, batch_size, folder)
 
@@ -84,18 +84,6 @@ def sweep(
     )
     for mask in masks:
         yield evaluation_of(work, mask, store.of(mask.dropped))
-
-
-def batch_for(loaded: LoadedModel) -> int:
-    """Return how many prompts a batch of a sweep has best: at most 32, and so few that the states of all layers fit into `MAX_BYTES`.
-
-    Reckoned with the model's bound on vision tokens (1024 where there is none) and 128 more a prompt: it hangs on the model only, so that
-    sweeps of the same prompts share what they measured.
-    """
-    tokens = (loaded.max_vision_tokens or 1024) + 128
-    hidden = loaded.model.config.get_text_config(decoder=True).hidden_size
-    prompt = loaded.n_layers * tokens * hidden * loaded.model.dtype.itemsize
-    return max(1, min(MOST_PROMPTS, MAX_BYTES // prompt))
 
 
 def open_scores(work: Prepared, batch_size: int, folder: Path | None = None) -> ScoreStore:
@@ -138,7 +126,7 @@ def sweep_prepared(
     `on_batch` is called after each batch that ran.
     """
     report = on_progress or no_progress
-    whole = PruneMask(work.loaded.n_layers)
+    whole, ends = PruneMask(work.loaded.n_layers), work.loaded.end_tokens
     different = ordered(masks)
     runner = SharedRunner(work.loaded, max_bytes)
     parts = list(batches(work.encoded, batch_size))
@@ -156,7 +144,9 @@ def sweep_prepared(
             if mask in here:
                 found = zip(indices, scored, base, strict=True)
                 scores = [
-                    answer_scores(one, one if mask == whole and other is not None else other, work.answers[index].ids)
+                    answer_scores(
+                        one, one if mask == whole and other is not None else other, work.answers[index].ids, ends
+                    )
                     for index, one, other in found
                 ]
                 store.put(mask.dropped, indices, scores)

@@ -57,7 +57,8 @@ def find_damage(model: str | None, prompts: str | None) -> list[Evaluation]:
 
 def scores_folder(shelf: Workspace, loaded: LoadedModel, prompts: PromptSet) -> Path:
     """Return where scores of masks are kept for good: what was measured once on a model and prompts is not measured again."""
-    from vlm_analysis.sweep import batch_for, score_header
+    from vlm_analysis.evaluate import batch_for
+    from vlm_analysis.sweep import score_header
 
     told = json.dumps([VERSION, score_header(loaded, prompts, batch_for(loaded))], sort_keys=True)
     return shelf.root / "scores" / hashlib.sha256(told.encode()).hexdigest()[:16]
@@ -67,8 +68,8 @@ def measurer(
     slot: ModelSlot, shelf: Workspace, loaded: LoadedModel, prompts: Item, progress: Progress
 ) -> Callable[[Sequence[PruneMask]], list[Evaluation]]:
     """Return what evaluates masks on the prompts: inputs are prepared once, and scores are kept for good as they come."""
-    from vlm_analysis.evaluate import evaluation_of, prepare
-    from vlm_analysis.sweep import batch_for, open_scores, sweep_prepared
+    from vlm_analysis.evaluate import batch_for, evaluation_of, prepare
+    from vlm_analysis.sweep import open_scores, sweep_prepared
 
     prompt_set = open_item(prompts)
     dense = dense_evaluation(slot, shelf, prompt_set, prompts.name, progress)
