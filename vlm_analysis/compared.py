@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis.comparison import Comparison
-from vlm_analysis.evaluation import drawn_ratios
+from vlm_analysis.evaluation import drawn_ratios, retention_bands
 from vlm_analysis.masks.many import PLAIN, RANDOM, SPACED
 
 SENSITIVE, CONVERGING, STRUCTURE = "ranking-sensitive", "converging", "structure-dominated"
@@ -40,7 +40,7 @@ def retentions(comparison: Comparison, domain: str | None, metric: str = "exact_
 def drawn_retentions(
     comparison: Comparison, domain: str | None, metric: str = "exact_match", seed: int = 0
 ) -> np.ndarray:
-    """Return the (n_masks, n_draws) retentions under a paired bootstrap over the prompts, the draws of `retention_interval`.
+    """Return the (n_masks, n_draws) retentions under a paired bootstrap over the prompts, the draws of `retention_bands`.
 
     Draws in which the dense score is 0 are left out.
     """
@@ -53,15 +53,15 @@ def drawn_retentions(
 def retention_curves(comparison: Comparison, metric: str = "exact_match") -> pd.DataFrame:
     """Return columns `CURVE`: retention of every method on every domain over the budget.
 
-    `low` and `high` are the 90 % interval of the paired bootstrap; of random masks `value` is the mean, `low` and `high` the range of
-    the draws.
+    `low` and `high` are the 90 % interval of `retention_bands`; of random masks `value` is the mean, `low` and `high` the range of the
+    draws.
     """
     parts = []
     for domain in comparison.domains:
         value = retentions(comparison, domain, metric)
-        drawn = drawn_retentions(comparison, domain, metric)
-        ends = [(1 - SHARE) / 2, (1 + SHARE) / 2]
-        low, high = np.quantile(drawn, ends, axis=1) if drawn.shape[1] else np.full((2, len(value)), np.nan)
+        rows = comparison.rows(domain, metric)
+        kept, base = comparison.scores[metric][:, rows], comparison.base(metric)[rows]
+        low, high = retention_bands(kept, base, metric, share=SHARE)
         frame = comparison.ways[["method", "budget"]].copy()
         place = comparison.ways["place"].to_numpy()
         is_random = (frame["method"] == RANDOM).to_numpy()

@@ -102,7 +102,8 @@ def _curves(comparison: Comparison, item_id: str, metric: str) -> list[str]:
     st.plotly_chart(figure, key="compare-curves", config=PICTURE)
     st.caption(
         "Pruned over dense score; the grey band is the range of the random draws, the dashed line the parameters left (right axis). Bands "
-        "are a paired bootstrap over these prompts. Above 1 the pruned model answers more prompts than the dense one."
+        "are a paired bootstrap over these prompts, of right or wrong answers widened to what so few can tell. Above 1 the pruned model "
+        "answers more prompts than the dense one."
     )
     return [method for method in methods if method in picked]
 
