@@ -211,6 +211,12 @@ class TestManyMasks:
         other = packs[1:5]
         found = compare_masks(loaded, other, self.ways(recording)[:2], recording=recording)
         assert (found.n_shared, found.chosen_on) == (2, few.fingerprint)
+        renamed = PromptSet(replace(prompt, id=None) for prompt in other)
+        found = compare_masks(loaded, renamed, self.ways(recording)[:2], recording=recording)
+        assert found.n_shared == 2
+        old = replace(recording, rows=recording.rows.copy())
+        old.rows["key"] = b""  # as a recording of version 1 has them
+        assert compare_masks(loaded, few, self.ways(recording)[:2], recording=old).n_shared == len(few)
 
     def test_choices_are_compared_too(self, loaded, few, recording) -> None:
         asked = PromptSet(
