@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from vlm_analysis.compared import (
     CONVERGING,
+    REGIMES,
     SENSITIVE,
     STRUCTURE,
     _pairs,
@@ -226,13 +227,40 @@ class TestRegimes:
         found = self.regime([self.right(30)] * 3, [self.right(30)] * 3)
         assert (found["spread"], found["noise"], found["regime"]) == (0, 0, CONVERGING)
 
-    def test_rankings_that_choose_one_mask_have_no_regime(self) -> None:
-        comparison = made(
-            {("c0", "first-k", 2): self.right(30), ("c0", "minimum-gap", 3): self.right(40)}, self.domains
-        )
+    @pytest.mark.parametrize(("spaced", "regime"), [(55, STRUCTURE), (30, CONVERGING), (None, CONVERGING)])
+    def test_the_gain_decides_where_rankings_choose_one_mask(self, spaced: int | None, regime: str) -> None:
+        scores = {("c0", "first-k", 2): self.right(30)}
+        if spaced is not None:
+            scores["c0", "minimum-gap", 3] = self.right(spaced)
+        comparison = made(scores, self.domains)
         again = comparison.ways.assign(method="again", criterion="c1")
         ways = pd.concat([comparison.ways, again], ignore_index=True).assign(budget=2)
-        assert regimes(replace(comparison, ways=ways)).iloc[0]["regime"] == ""
+        found = regimes(replace(comparison, ways=ways)).iloc[0]
+        assert (found["spread"], found["noise"], found["regime"]) == (0, 0, regime)
+
+    def test_rankings_decide_alone_where_no_spaced_mask_is_left(self) -> None:
+        found = self.regime([self.right(58, 1), self.right(12, 2)], [])
+        assert np.isnan(found["gain"])
+        assert found["regime"] == SENSITIVE
+
+    @pytest.mark.parametrize(("answered", "regime"), [(1, ""), (4, ""), (5, SENSITIVE)])
+    def test_too_few_prompts_that_the_dense_model_answers_have_no_regime(self, answered: int, regime: str) -> None:
+        base = np.r_[np.zeros(3), np.ones(answered)]
+        comparison = made({("c0", "first-k", 2): base, ("c1", "first-k", 2): 0 * base}, ["bars"] * len(base), base)
+        frame = regimes(comparison)
+        found = frame.iloc[0]
+        assert (found["n_prompts"], found["n_answered"], found["noise"]) == (answered + 3, answered, 0)
+        assert found["regime"] == regime
+        verdict = f"too few prompts that the dense model answers ({answered}); no regime"
+        assert regime_words(frame) == [
+            f"bars (n = {answered + 3}): {'2 layers ranking-sensitive' if regime else verdict}."
+        ]
+
+    def test_rounding_is_no_spread(self) -> None:
+        same = [self.right(57)] * 3
+        found = self.regime(same, same)
+        assert 0 < found["spread"] < 1e-15
+        assert found["regime"] == CONVERGING
 
     def test_noise_is_the_95th_percentile_of_the_spread_of_centred_draws(self) -> None:
         plain = [self.right(40, 1), self.right(45, 2)]
@@ -242,9 +270,11 @@ class TestRegimes:
         assert self.regime(plain, plain)["noise"] == pytest.approx(wanted, abs=1e-12)
 
     def test_one_ranking_has_no_regime(self) -> None:
-        assert self.regime([self.right(30)], [self.right(30)])["regime"] == ""
+        found = self.regime([self.right(30)], [self.right(55)])
+        assert found["regime"] == ""
+        assert regime_words(found.to_frame().T) == []
 
     def test_words_name_each_stretch_of_budgets(self) -> None:
-        rows = [("math", b, 0, 0, 0, 0, 0, r) for b, r in enumerate([SENSITIVE, SENSITIVE, CONVERGING, ""], 1)]
-        frame = pd.DataFrame(rows, columns=["domain", "budget", *"sngab", "regime"])
-        assert regime_words(frame) == ["math: 1 to 2 layers ranking-sensitive, 3 layers converging."]
+        rows = [("math", 45, 40, b, 0, 0, 0, 0, 0, r) for b, r in enumerate([SENSITIVE, SENSITIVE, CONVERGING, ""], 1)]
+        frame = pd.DataFrame(rows, columns=list(REGIMES))
+        assert regime_words(frame) == ["math (n = 45): 1 to 2 layers ranking-sensitive, 3 layers converging."]

@@ -14,7 +14,7 @@ from vlm_analysis import prompt_sources
 from vlm_analysis import prompts as prompts_module
 from vlm_analysis.errors import PromptError
 from vlm_analysis.images import image_hash
-from vlm_analysis.prompts import Problem, Prompt, PromptSet, bundled_packs, open_prompts, write_prompts
+from vlm_analysis.prompts import KEY_DIGITS, Problem, Prompt, PromptSet, bundled_packs, open_prompts, write_prompts
 
 # Prompt
 
@@ -148,6 +148,24 @@ def test_the_fingerprint_tells_apart(change: str) -> None:
     given = {"images": (RED,), "question": "what?", "domain": "d", "id": "x", "answer": "yes"}
     assert PromptSet([Prompt(**given)]).fingerprint == PromptSet([Prompt(**given)]).fingerprint
     assert PromptSet([Prompt(**{**given, **CHANGES[change]})]).fingerprint != PromptSet([Prompt(**given)]).fingerprint
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_key_tells_apart_what_is_asked_and_not_its_name(change: str) -> None:
+    given = {"images": (RED,), "question": "what?", "domain": "d", "id": "1", "answer": "yes"}
+    same = Prompt(**{**given, **CHANGES[change]}).key == Prompt(**given).key
+    assert same == (change in ("domain", "id"))
+    assert Prompt(**given, choices=("yes", "no")).key != Prompt(**given, choices=("no", "yes")).key
+
+
+def test_equal_prompts_have_rows_of_their_own_that_neither_ids_nor_order_change() -> None:
+    one, moved = Prompt((RED,), "what?", "d"), Prompt((RED,), "what?", "e")
+    keys = PromptSet([one, one, moved]).row_keys
+    assert len(set(keys)) == 3
+    assert {key[:KEY_DIGITS] for key in keys} == {one.key}
+    assert {len(key) for key in keys} == {32}
+    named = PromptSet([moved, Prompt((RED,), "what?", "d", "seven"), one])
+    assert named.row_keys == (keys[2], *keys[:2])
 
 
 def test_the_fingerprint_depends_on_the_order_and_not_on_problems() -> None:

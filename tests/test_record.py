@@ -203,7 +203,7 @@ class TestOddities:
         assert recording.domains == tuple(prompt.domain for prompt in few)
         assert recording.settings["max_vision_tokens"] == 256
         assert recording.settings["batch_size"] == 1
-        assert recording.keys == tuple(prompt.key for prompt in few)
+        assert recording.keys == few.row_keys
 
     def test_no_prompts_and_a_batch_of_none_are_refused(self, loaded: LoadedModel, few: PromptSet) -> None:
         with pytest.raises(PromptError, match="no prompts"):

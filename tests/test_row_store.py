@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,23 @@ class TestRecordingInParts:
         assert [again.token_map(place).cosine.shape[1] for place in range(6)] == again.rows["token_counts"][
             :, 2:5:2
         ].sum(axis=1).tolist()
+
+    def test_equal_prompts_keep_two_rows_when_taken_up_or_extended(
+        self, loaded: LoadedModel, few: PromptSet, tmp_path: Path
+    ) -> None:
+        def stop(done: int, total: int, message: str) -> None:
+            if done == 2:
+                raise Cancelled
+
+        twice = PromptSet(replace(prompt, id=None) for prompt in (few[0], few[1], few[0]))
+        with pytest.raises(Cancelled):
+            record(loaded, twice, folder=tmp_path, on_progress=stop)
+        taken_up, whole = record(loaded, twice, folder=tmp_path), record(loaded, twice)
+        extended = record(loaded, twice, known=record(loaded, few[:2]))
+        for found in (taken_up, extended):
+            assert_same_numbers(found, whole)
+            assert found.activations["math"].n_prompts == 3
+        np.testing.assert_array_equal(whole.rows["cosine"][0], whole.rows["cosine"][2])
 
     def test_what_cannot_be_extended_is_refused_with_the_reason(self, loaded: LoadedModel, few: PromptSet) -> None:
         known = record(loaded, few[:2])

@@ -10,7 +10,9 @@ The regimes are those that arXiv:2603.20275 reads off its curves. How they are c
 
 A budget is *structure-dominated* where the gain's interval lies above 0, *ranking-sensitive* where the spread is above the noise, the
 larger of gain and spread deciding where both hold, and *converging* where neither does: there these prompts cannot tell rankings apart.
-Where no mask without neighbours is left, only spread and noise decide.
+Where no mask without neighbours is left, only spread and noise decide; where all rankings choose one mask, both are 0 and the gain decides.
+There is no regime with fewer than two plain rankings, nor in a domain where the dense model answers fewer than `LEAST` prompts: that
+four prompts all favour the same one of two equal masks is chance in one case of 16, that five do in one of 32, which is below 5 %.
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis.comparison import Comparison
-from vlm_analysis.evaluation import drawn_ratios
+from vlm_analysis.evaluation import drawn_ratios, retention_bands
 from vlm_analysis.masks.many import PLAIN, RANDOM, SPACED
 
 SENSITIVE, CONVERGING, STRUCTURE = "ranking-sensitive", "converging", "structure-dominated"
 CURVE = ("method", "domain", "budget", "value", "low", "high")
-REGIMES = ("domain", "budget", "spread", "noise", "gain", "gain_low", "gain_high", "regime")
+REGIMES = ("domain", "n_prompts", "n_answered", "budget", "spread", "noise", "gain", "gain_low", "gain_high", "regime")
 SHARE = 0.9
+LEAST = 5
+ROUNDING = 1e-12
 
 
 def retentions(comparison: Comparison, domain: str | None, metric: str = "exact_match") -> np.ndarray:
@@ -40,7 +44,7 @@ def retentions(comparison: Comparison, domain: str | None, metric: str = "exact_
 def drawn_retentions(
     comparison: Comparison, domain: str | None, metric: str = "exact_match", seed: int = 0
 ) -> np.ndarray:
-    """Return the (n_masks, n_draws) retentions under a paired bootstrap over the prompts, the draws of `retention_interval`.
+    """Return the (n_masks, n_draws) retentions under a paired bootstrap over the prompts, the draws of `retention_bands`.
 
     Draws in which the dense score is 0 are left out.
     """
@@ -53,15 +57,15 @@ def drawn_retentions(
 def retention_curves(comparison: Comparison, metric: str = "exact_match") -> pd.DataFrame:
     """Return columns `CURVE`: retention of every method on every domain over the budget.
 
-    `low` and `high` are the 90 % interval of the paired bootstrap; of random masks `value` is the mean, `low` and `high` the range of
-    the draws.
+    `low` and `high` are the 90 % interval of `retention_bands`; of random masks `value` is the mean, `low` and `high` the range of the
+    draws.
     """
     parts = []
     for domain in comparison.domains:
         value = retentions(comparison, domain, metric)
-        drawn = drawn_retentions(comparison, domain, metric)
-        ends = [(1 - SHARE) / 2, (1 + SHARE) / 2]
-        low, high = np.quantile(drawn, ends, axis=1) if drawn.shape[1] else np.full((2, len(value)), np.nan)
+        rows = comparison.rows(domain, metric)
+        kept, base = comparison.scores[metric][:, rows], comparison.base(metric)[rows]
+        low, high = retention_bands(kept, base, metric, share=SHARE)
         frame = comparison.ways[["method", "budget"]].copy()
         place = comparison.ways["place"].to_numpy()
         is_random = (frame["method"] == RANDOM).to_numpy()
@@ -127,17 +131,23 @@ def mask_table(comparison: Comparison, metric: str = "exact_match") -> pd.DataFr
 
 
 def regimes(comparison: Comparison, metric: str = "exact_match", seed: int = 0) -> pd.DataFrame:
-    """Return columns `REGIMES`, one row a domain and budget; NaN and "" where rankings choose fewer than two masks, or no gain."""
+    """Return columns `REGIMES`, one row a domain and budget; NaN where something cannot be computed, "" where there is no regime.
+
+    `n_prompts` are those of the domain that the metric was asked of, `n_answered` those of them with a dense score above 0.
+    """
     rows = []
     plain = comparison.ways[comparison.ways["strategy"] == PLAIN]
     for domain in comparison.domains:
         value = retentions(comparison, domain, metric)
         drawn = drawn_retentions(comparison, domain, metric, seed)
+        base = comparison.base(metric)[comparison.rows(domain, metric)]
+        counts = len(base), int((base > 0).sum())
         for budget in sorted(comparison.ways["budget"].unique()):
             places = plain[plain["budget"] == budget]["place"].to_numpy()
             spread, noise = _spread(value, drawn, places)
             gain = _gain(value, drawn, *_pairs(comparison.ways, int(budget)))
-            rows.append((domain, int(budget), spread, noise, *gain, _regime(spread, noise, gain)))
+            regime = _regime(spread, noise, gain) if counts[1] >= LEAST else ""
+            rows.append((domain, *counts, int(budget), spread, noise, *gain, regime))
     return pd.DataFrame(rows, columns=list(REGIMES))
 
 
@@ -155,7 +165,7 @@ def _pairs(ways: pd.DataFrame, budget: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _spread(value: np.ndarray, drawn: np.ndarray, places: np.ndarray) -> tuple[float, float]:
-    if len(set(places.tolist())) < 2 or not drawn.shape[1]:
+    if len(places) < 2 or not drawn.shape[1]:
         return np.nan, np.nan
     by_chance = (drawn[places] - value[places, None]).std(axis=0)
     return float(value[places].std()), float(np.quantile(by_chance, 0.95))
@@ -171,24 +181,33 @@ def _gain(value: np.ndarray, drawn: np.ndarray, plain: np.ndarray, spaced: np.nd
 def _regime(spread: float, noise: float, gain: tuple[float, float, float]) -> str:
     if not np.isfinite([spread, noise]).all():
         return ""
-    sensitive, structured = spread > noise, gain[1] > 0
+    sensitive, structured = spread > noise + ROUNDING, gain[1] > ROUNDING
     if sensitive and structured:
         return STRUCTURE if gain[0] > spread else SENSITIVE
     return STRUCTURE if structured else SENSITIVE if sensitive else CONVERGING
 
 
 def regime_words(frame: pd.DataFrame) -> list[str]:
-    """Return one sentence a domain: the regime of each stretch of budgets."""
+    """Return one sentence a domain: the regime of each stretch of budgets, or that too few prompts are answered for one."""
     said = []
-    for domain, rows in frame[frame["regime"] != ""].groupby("domain", sort=False):
-        stretches: list[tuple[str, list[int]]] = []
-        for budget, regime in zip(rows["budget"], rows["regime"], strict=True):
-            if stretches and stretches[-1][0] == regime:
-                stretches[-1][1].append(int(budget))
-            else:
-                stretches.append((regime, [int(budget)]))
-        said.append(f"{domain}: " + ", ".join(f"{_stretch(budgets)} {regime}" for regime, budgets in stretches) + ".")
+    for domain, rows in frame.groupby("domain", sort=False):
+        n_prompts, n_answered = int(rows["n_prompts"].iloc[0]), int(rows["n_answered"].iloc[0])
+        told = _stretches(rows[rows["regime"] != ""])
+        if n_answered < LEAST:
+            told = f"too few prompts that the dense model answers ({n_answered}); no regime"
+        if told:
+            said.append(f"{domain} (n = {n_prompts}): {told}.")
     return said
+
+
+def _stretches(rows: pd.DataFrame) -> str:
+    found: list[tuple[str, list[int]]] = []
+    for budget, regime in zip(rows["budget"], rows["regime"], strict=True):
+        if found and found[-1][0] == regime:
+            found[-1][1].append(int(budget))
+        else:
+            found.append((regime, [int(budget)]))
+    return ", ".join(f"{_stretch(budgets)} {regime}" for regime, budgets in found)
 
 
 def _stretch(budgets: Sequence[int]) -> str:

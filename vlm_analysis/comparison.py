@@ -14,7 +14,14 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis.errors import EvaluationError, StrataError
-from vlm_analysis.evaluation import COLUMNS, METRICS, Evaluation, evaluation_from_json, evaluation_to_json
+from vlm_analysis.evaluation import (
+    COLUMNS,
+    METRICS,
+    RIGHT_OR_WRONG,
+    Evaluation,
+    evaluation_from_json,
+    evaluation_to_json,
+)
 from vlm_analysis.files import write_atomically
 from vlm_analysis.masks import PruneMask, mask_from_json, mask_to_json
 from vlm_analysis.masks.many import Way
@@ -27,7 +34,6 @@ MOST_DRAWS = 10_000
 CHOICE_METRICS = ("choice_match", "choice_match_norm")
 KNOWN = METRICS + CHOICE_METRICS
 WAYS = ("method", "criterion", "strategy", "target", "budget", "draw", "place")
-RIGHT_OR_WRONG = ("exact_match", *CHOICE_METRICS)
 HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,

@@ -148,7 +148,8 @@ def compare_masks(
         work, PruneMask(loaded.n_layers), None, batch_size=batch_size, on_progress=on_progress
     )
     masks = tuple(dict.fromkeys(way.mask for way in ways))
-    frame, shared = ways_frame(ways, masks), n_shared(prompts, recording.keys)
+    frame = ways_frame(ways, masks)
+    shared = len(prompts) if recording.prompts == prompts.fingerprint else n_shared(prompts, recording.keys)
     store = open_scores(work, batch_size, folder)
 
     def partial(scores: ScoreStore) -> None:

@@ -39,6 +39,7 @@ from vlm_analysis.prompt_sources import (
 )
 
 DEFAULT_DOMAIN = "default"
+KEY_DIGITS = 24
 PACKS = Path(__file__).resolve().parents[1] / "assets" / "packs"
 
 
@@ -100,8 +101,9 @@ class Prompt:
 
     @property
     def key(self) -> str:
-        """The first 32 hex digits of the sha256 over the content: what tells this prompt from any other."""
-        return hashlib.sha256(self.content).hexdigest()[:32]
+        """24 hex digits of the sha256 over images, question, answer and choices: the same prompt under any id and in any domain."""
+        asked = [self.image_hashes, self.question, self.answer, self.choices]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:KEY_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,22 @@ class PromptSet(Sequence[Prompt]):
         for prompt in self._prompts:
             digest.update(prompt.content)
         return digest.hexdigest()
+
+    @cached_property
+    def row_keys(self) -> tuple[str, ...]:
+        """32 hex digits a prompt, each different: its `key`, and 8 that tell its domain and how many like it stand before.
+
+        Raises:
+            PromptError: an image cannot be read any more.
+        """
+        seen: Counter[tuple[str, str]] = Counter()
+        keys = []
+        for prompt in self._prompts:
+            one = prompt.key, prompt.domain
+            rest = hashlib.sha256(json.dumps([prompt.domain, seen[one]]).encode()).hexdigest()
+            keys.append(prompt.key + rest[: 32 - KEY_DIGITS])
+            seen[one] += 1
+        return tuple(keys)
 
     def for_domain(self, domain: str) -> PromptSet:
         """Return the prompts of one domain, in order.

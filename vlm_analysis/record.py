@@ -81,7 +81,7 @@ def record(
         RecordingError: the model ran no layer, `known` or `folder` belong to something else, or the folder cannot be written.
     """
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
-    keys = [prompt.key for prompt in prompt_set]
+    keys = list(prompt_set.row_keys)
     settings = _settings(loaded, batch_size, full=full, attention=attention, token_maps=token_maps)
     known = _checked_known(known, loaded, settings, keys)
     own = tempfile.TemporaryDirectory(prefix="strata-") if folder is None else None
@@ -151,7 +151,7 @@ def extendable(
 ) -> Recording | None:
     """Return the recording that spares most work when handed to `record` as `known` with the same options, or None."""
     settings = _settings(loaded, batch_size, full=full, attention=attention, token_maps=token_maps)
-    keys = [prompt.key for prompt in prompts]
+    keys = list(prompts.row_keys)
     best: Recording | None = None
     for recording in earlier:
         try:

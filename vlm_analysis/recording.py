@@ -91,7 +91,7 @@ class Recording:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Return what tells each prompt from every other, as `prompt_key` makes it; "" in files of version 1."""
+        """Return what tells each prompt from every other, as `PromptSet.row_keys` makes it; "" in files of version 1."""
         return tuple(key.decode() for key in self.rows["key"])
 
     def has(self, measure: str) -> bool:

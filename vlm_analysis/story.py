@@ -35,8 +35,8 @@ class Story:
     Attributes:
         recording: the layer similarities.
         masks: each method's mask at the shown budget, by the method's name on screen.
-        curve: columns `CURVE_COLUMNS`; value is retention (pruned exact match over dense), low and high its interval:
-            5th to 95th percentile of a paired bootstrap over prompts, for "random" the range over its draws.
+        curve: columns `CURVE_COLUMNS`; value is retention (pruned exact match over dense), low and high its 90 %
+            interval (`evaluation.retention_bands`), for "random" the range over its draws.
         dense, pruned: the evaluations of the dense model and of the first of `masks`.
         examples: columns `EXAMPLE_COLUMNS`: prompts the dense model answers and the pruned one does not.
     """

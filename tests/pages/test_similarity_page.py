@@ -172,4 +172,4 @@ class TestGoingOn:
         made = record_work(more, "more", options)(lambda done, total, message: calls.append(done))
         assert calls[0] == 6
         assert open_item(made).n_prompts == 8
-        assert dataclasses.replace(open_item(made)).keys[:6] == tuple(prompt.key for prompt in few)
+        assert dataclasses.replace(open_item(made)).keys[:6] == few.row_keys

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from vlm_analysis.compared import cost_curve, mask_table, on_front, regime_words, regimes, retention_curves
+from vlm_analysis.compared import LEAST, cost_curve, mask_table, on_front, regime_words, regimes, retention_curves
 from vlm_analysis.comparison import CHOICE_METRICS, Comparison
 from vlm_analysis.masks.many import RANDOM
 from vlm_analysis.ui.compareform import column_config
@@ -24,8 +24,9 @@ RULE = (
     "again would make by itself, **gain** the mean advantage of the same rankings with no two neighbours dropped. A budget is "
     "*structure-dominated* (S) where the gain's 90 % interval lies above 0, *ranking-sensitive* (R) where the spread is above the "
     "noise, the larger of the two deciding where both hold, and *converging* (C) otherwise: these prompts cannot tell the rankings "
-    "apart there. Where no mask without neighbours is left, spread and noise decide. The three regimes are those of arXiv:2603.20275; "
-    "this rule is our choice."
+    "apart there. Where no mask without neighbours is left, spread and noise decide; where all rankings choose one mask, the gain does. "
+    f"There is no regime for fewer than two rankings, or fewer than {LEAST} prompts that the dense model answers. The three regimes are "
+    "those of arXiv:2603.20275; this rule, its numbers too, is our choice."
 )
 
 
@@ -102,7 +103,8 @@ def _curves(comparison: Comparison, item_id: str, metric: str) -> list[str]:
     st.plotly_chart(figure, key="compare-curves", config=PICTURE)
     st.caption(
         "Pruned over dense score; the grey band is the range of the random draws, the dashed line the parameters left (right axis). Bands "
-        "are a paired bootstrap over these prompts. Above 1 the pruned model answers more prompts than the dense one."
+        "are a paired bootstrap over these prompts, of right or wrong answers widened to what so few can tell. Above 1 the pruned model "
+        "answers more prompts than the dense one."
     )
     return [method for method in methods if method in picked]
 
@@ -121,12 +123,13 @@ def _regimes(comparison: Comparison, item_id: str, metric: str) -> None:
 
     frame = _frames(item_id, metric, comparison)[1]
     st.subheader("Where the ranking matters")
-    said = regime_words(frame)
-    if not said:
-        st.caption("Regimes need two rankings at least, each plain and with no two neighbours dropped.")
-        return
-    for sentence in said:
+    for sentence in regime_words(frame):
         st.markdown(escaped(sentence))
+    if not (frame["regime"] != "").any():
+        st.caption(
+            f"Regimes need two plain rankings (“first k”) at least, and {LEAST} prompts that the dense model answers."
+        )
+        return
     st.plotly_chart(regime_chart(frame), key="compare-regimes", config=PICTURE)
     st.caption(RULE)
     with st.expander("Numbers"):

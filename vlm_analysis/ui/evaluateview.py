@@ -184,8 +184,7 @@ def _retention_cards(evaluation: Evaluation, dense: Evaluation) -> None:
             delta_arrow="off",
             border=True,
             help=METRIC_HELP["retention"]
-            + " The interval is a paired bootstrap over these prompts. Without any width it "
-            "means that they all agree, not that others would.",
+            + " The interval is a paired bootstrap over these prompts, widened to what so few can tell where they agree.",
         )
 
 

@@ -13,7 +13,8 @@ METRIC_HELP = {
     "numeric_match": "As the normalised match, but numbers within 5 % of the answer's count as equal (relaxed accuracy, after ChartQA).",
     "choice_match": "Share of prompts with choices whose answer is the choice of the highest likelihood.",
     "choice_match_norm": "The same by the mean log-likelihood per token, which does not favour short choices.",
-    "retention": "Pruned exact match over dense exact match. 100 % means nothing was lost.",
+    "retention": "Pruned exact match over dense exact match. 100 % means as many right answers as the dense model, not always the same: "
+    "answers won make up for answers lost.",
 }
 METRIC_TITLES = {
     "exact_match": "Exact match",
