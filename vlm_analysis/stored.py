@@ -8,6 +8,7 @@ from typing import Any
 
 from vlm_analysis.comparison import Comparison, open_comparison, save_comparison
 from vlm_analysis.costs import Cost, open_cost, save_cost
+from vlm_analysis.details import domain_details
 from vlm_analysis.errors import EvaluationError, PromptError, StrataError
 from vlm_analysis.evaluation import Evaluation, open_evaluation, save_evaluation
 from vlm_analysis.masks import PruneMask, open_mask, save_mask
@@ -21,7 +22,7 @@ def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str) -> Item:
     for item in workspace.items("prompts"):
         if item.prompts == prompts.fingerprint and item.name == name and is_whole(item):
             return item
-    details = {"n": len(prompts), "domains": list(prompts.domains)}
+    details = {"n": len(prompts), **domain_details(prompts.domains)}
 
     def write(path: Path) -> None:
         write_prompts(prompts, path)
@@ -31,7 +32,7 @@ def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str) -> Item:
 
 def keep_recording(workspace: Workspace, recording: Recording, name: str) -> Item:
     """Save a recording under the fingerprints of its model and prompts."""
-    details = {"n_layers": recording.n_layers, "n": recording.n_prompts, "domains": list(recording.domain_names)}
+    details = {"n_layers": recording.n_layers, "n": recording.n_prompts, **domain_details(recording.domain_names)}
 
     def write(path: Path) -> None:
         save_recording(recording, path)

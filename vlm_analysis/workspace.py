@@ -27,6 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vlm_analysis.details import check_details
 from vlm_analysis.errors import DISK_FULL, WorkspaceError
 
 KINDS = dict.fromkeys(("prompts", "sweeps"), "") | dict.fromkeys(("masks", "evaluations", "stories", "costs"), ".json")
@@ -376,6 +377,7 @@ def _parse(value: Any, folder: Path, kind: str, item_id: str) -> Item:
         if key not in value or not isinstance(value[key], allowed):
             raise ValueError(f"'{key}' is missing or of the wrong type")
     datetime.fromisoformat(value["created"])
+    check_details(value["details"])
     known = {key: value[key] for key in _STORED} | {"name": clean_name(value["name"])}
     return Item(kind=kind, id=item_id, path=folder / (item_id + KINDS[kind]), **known)
 
