@@ -184,8 +184,10 @@ def test_progress_ends_where_it_said(loaded: LoadedModel, few: PromptSet) -> Non
     assert told == [(done, 8) for done in range(8)]
 
 
-@pytest.mark.parametrize(("asked", "count"), [({"rounds": 0}, 1), ({"new_tokens": 1}, 1), ({}, 0)])
-def test_too_little_to_measure_is_refused(
+@pytest.mark.parametrize(
+    ("asked", "count"), [({"rounds": 0}, 1), ({"rounds": 1001}, 1), ({"new_tokens": 1}, 1), ({}, 0)]
+)
+def test_too_little_or_too_much_to_measure_is_refused(
     loaded: LoadedModel, few: PromptSet, asked: dict[str, int], count: int
 ) -> None:
     with pytest.raises(EvaluationError, match="at least"):

@@ -16,8 +16,10 @@ from vlm_analysis.costs import (
     cost_to_json,
     open_cost,
     quartiles,
+    ratio_of_medians,
     save_cost,
     speedup,
+    was_disturbed,
     weights_without,
 )
 from vlm_analysis.errors import EvaluationError
@@ -62,6 +64,24 @@ def test_speedup_is_the_median_of_the_rounds_own_ratios_and_lies_in_its_interval
 def test_interval_of_equal_rounds_is_a_point_and_pairs_stay_pairs() -> None:
     drifting = np.array([[10.0, 20, 40], [5.0, 10, 20]])
     assert speedup(made(prefill_ms=drifting, tokens_per_s=1000 / drifting), "prefill") == pytest.approx((2, 2, 2))
+
+
+def test_more_rounds_than_anyone_measures_are_refused() -> None:
+    rounds = np.ones((2, 200_000))
+    with pytest.raises(EvaluationError, match="1000 rounds at most"):
+        made(prefill_ms=rounds, tokens_per_s=rounds)
+
+
+def test_medians_that_part_from_the_rounds_own_ratios_tell_of_a_disturbed_machine() -> None:
+    assert not was_disturbed(made(), "prefill")
+    slowed = np.array([[14.0, 14, 14, 28, 42, 42, 42], [10.0, 10, 10, 26, 30, 30, 30]])
+    cost = made(prefill_ms=slowed, tokens_per_s=1000 / slowed)
+    for phase in ("prefill", "decode"):
+        assert speedup(cost, phase)[0] == pytest.approx(1.4)
+        assert ratio_of_medians(cost, phase) == pytest.approx(28 / 26)
+        assert was_disturbed(cost, phase)
+    apart = np.array([[10.0, 10, 10], [5.0, 5.2, 4.8]])
+    assert not was_disturbed(made(prefill_ms=apart, tokens_per_s=1000 / apart), "prefill")
 
 
 def test_expected_times_take_the_dropped_layers_shares_away() -> None:
@@ -135,6 +155,15 @@ def test_a_file_cut_short_is_refused(length: int) -> None:
         ("mask", {}),
         ("model", None),
         ("threads", "many"),
+        *(
+            (name, value)
+            for name in ("threads", "n_prompts", "new_tokens", "prompt_tokens")
+            for value in (-1, 0, 1e300)
+        ),
+        ("prompt_tokens", float("nan")),
+        ("n_parameters", [10**300, 10]),
+        ("prefill_ms", [[1e308] * 5] * 2),
+        ("tokens_per_s", [[1e-300] * 5] * 2),
     ],
 )
 def test_damaged_text_is_refused(name: str, value: object) -> None:

@@ -304,7 +304,9 @@ class TestFailure:
         assert (view.status, view.traceback) == ("failed", "")
         assert view.error == "Recording failed: expected 2 prompts, got 0. Add some."
 
-    @pytest.mark.parametrize(("number", "says_full"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)])
+    @pytest.mark.parametrize(
+        ("number", "says_full"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EFBIG, True), (errno.EIO, False)]
+    )
     def test_a_full_disk_is_called_so(self, runner: JobRunner, number: int, says_full: bool) -> None:
         def work(on_progress: Progress) -> None:
             raise OSError(number, "text of the system")

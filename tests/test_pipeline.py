@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from outside import save_outside_model
 from test_outside_models import prompts as outside_prompts
 
 from vlm_analysis.compared import retentions
 from vlm_analysis.comparison import Comparison
-from vlm_analysis.errors import EvaluationError
+from vlm_analysis.errors import EvaluationError, RecordingError
 from vlm_analysis.evaluate import evaluate
 from vlm_analysis.evaluation import Evaluation, retention, retention_interval
+from vlm_analysis.layers import find_decoder_layers
 from vlm_analysis.masks import PruneMask, Way, many_masks
 from vlm_analysis.models import LoadedModel, load_model
 from vlm_analysis.pipeline import compare, compare_masks
@@ -92,6 +95,14 @@ def test_cancelled_comparison_leaves_the_model_as_it_was(loaded, few):
 def test_one_domain_alone_has_a_story_too(loaded, few):
     story = compare(loaded, few.for_domain("math"))
     assert len(story_sections(story)) == 5  # no difference of two domains
+
+
+def test_a_layer_without_finite_numbers_is_named(loaded: LoadedModel, few: PromptSet) -> None:
+    broken = LoadedModel(copy.deepcopy(loaded.model), loaded.processor, "broken", "made here")
+    with torch.no_grad():
+        next(find_decoder_layers(broken.model)[8].parameters()).fill_(math.nan)
+    with pytest.raises(RecordingError, match=r"got none of layers 8, 9, .*Check the weights of layer 8, or load"):
+        compare(broken, few[:2])
 
 
 def test_sentences_name_the_layers_that_change_least(story):

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "vlm_analysis"
 RANKS = tuple(
     frozenset(line.split())
     for line in (
-        "errors progress files",
+        "errors progress files details",
         "images archives prompt_checks prompt_sources prompts measures wording matching choices model_info token_maps recording "
         "row_store score_store jobs workspace figures report",
         "halves rank masks dialects tables evaluation costs comparison compared card story stored",

@@ -144,6 +144,7 @@ class TestDamage:
             changed(model=["a"]),
             changed(created="yesterday"),
             changed(details="none"),
+            changed(details={"dropped": None}),
         ],
     )
     def test_a_damaged_sidecar_is_reported_and_the_rest_is_listed(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from vlm_analysis.costs import Cost
+from vlm_analysis.costs import MOST_ROUNDS, Cost
 from vlm_analysis.decoding import plain_greedy
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.inputs import pad_token
@@ -69,14 +69,14 @@ def measure_costs(
             and before every layer while warming up and where a prefill then took `SLOW_S` or more.
 
     Raises:
-        EvaluationError: no prompt, no round or fewer than two tokens, or a model that stops writing earlier.
+        EvaluationError: no prompt, no or more than 1000 rounds or fewer than two tokens, or a model that stops writing earlier.
         MaskError: a mask that does not fit the model or drops a locked layer.
         PromptError: a prompt that this model cannot be asked.
     """
-    if not prompts or rounds < 1 or new_tokens < 2:
+    if not prompts or not 1 <= rounds <= MOST_ROUNDS or new_tokens < 2:
         got = f"{len(prompts)}, {rounds} and {new_tokens}"
         raise EvaluationError(
-            f"Measuring cost failed: expected a prompt, a round and two new tokens at least, got {got}. Ask for more."
+            f"Measuring cost failed: expected a prompt, 1 to {MOST_ROUNDS} rounds and two new tokens at least, got {got}. Ask for so many."
         )
     models = [loaded.model, *(prune(loaded.model, mask) for mask in masks)]
     batches = timed_batches(loaded, prompts)

@@ -18,10 +18,22 @@ from vlm_analysis.model_info import ModelInfo
 SCHEMA_VERSION = 1
 PHASES = ("prefill", "decode")
 N_RESAMPLES = 500
+MOST_ROUNDS = 1000
 COLUMNS = ("budget", "phase", "value", "low", "high", "expected")
 _WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _PLAIN = ("device", "threads", "n_prompts", "prompt_tokens", "new_tokens", "n_parameters", "n_bytes")
 _ARRAYS = ("prefill_ms", "tokens_per_s", "layer_shares")
+_LIMITS = {  # no measured number lies beyond them
+    "threads": (1, 1e5),
+    "n_prompts": (1, 1e5),
+    "prompt_tokens": (1, 1e8),
+    "new_tokens": (2, 1e8),
+    "n_parameters": (1, 1e15),
+    "n_bytes": (1, 1e16),
+    "prefill_ms": (1e-6, 1e9),
+    "tokens_per_s": (1e-6, 1e9),
+    "layer_shares": (0, 1),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +52,7 @@ class Cost:
         layer_shares: (2, n_layers) float64, which share of a dense prefill and of a dense decoded token each layer takes.
 
     Raises:
-        EvaluationError: numbers of another shape, not finite or not positive.
+        EvaluationError: numbers of another shape, not finite or beyond what can be measured, or more than 1000 rounds.
     """
 
     mask: PruneMask
@@ -61,19 +73,16 @@ class Cost:
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
         for name in ("n_parameters", "n_bytes"):
             object.__setattr__(self, name, tuple(int(number) for number in getattr(self, name)))
-        for name, wanted in {
-            "prefill_ms": (2, self.rounds),
-            "tokens_per_s": (2, self.rounds),
-            "layer_shares": (2, self.mask.n_layers),
-            "n_parameters": (2,),
-            "n_bytes": (2,),
-        }.items():
-            numbers = np.asarray(getattr(self, name), dtype=np.float64)
+        shapes = {"n_parameters": (2,), "n_bytes": (2,), "layer_shares": (2, self.mask.n_layers)}
+        shapes |= dict.fromkeys(("prefill_ms", "tokens_per_s"), (2, self.rounds))
+        for name, (least, most) in _LIMITS.items():
+            numbers, wanted = np.asarray(getattr(self, name), dtype=np.float64), shapes.get(name, ())
             _refuse_unless(numbers.shape == wanted and numbers.size > 0, f"{name} of shape {wanted}", numbers.shape)
-            least = 0 if name == "layer_shares" else np.finfo(np.float64).tiny
-            _refuse_unless(bool(np.isfinite(numbers).all() and (numbers >= least).all()), f"{name} above 0", "others")
-        most = float(self.layer_shares.sum(axis=1).max())
-        _refuse_unless(most < 1, "layer_shares that sum to less than 1", most)
+            within = bool(((numbers >= least) & (numbers <= most)).all())
+            _refuse_unless(within, f"{name} from {least:g} to {most:g}", "others")
+        _refuse_unless(self.rounds <= MOST_ROUNDS, f"{MOST_ROUNDS} rounds at most", self.rounds)
+        taken = float(self.layer_shares.sum(axis=1).max())
+        _refuse_unless(taken < 1, "layer_shares that sum to less than 1", taken)
 
     @property
     def rounds(self) -> int:
@@ -115,6 +124,18 @@ def speedup(cost: Cost, phase: str, *, share: float = 0.9, seed: int = 0) -> tup
     drawn = np.random.default_rng(seed).integers(len(ratios), size=(N_RESAMPLES, len(ratios)))
     low, high = np.quantile(np.median(ratios[drawn], axis=1), [(1 - share) / 2, (1 + share) / 2])
     return float(np.median(ratios)), float(low), float(high)
+
+
+def ratio_of_medians(cost: Cost, phase: str) -> float:
+    """Return how many times as fast the pruned model is by the medians of all rounds, which other work on the machine moves apart."""
+    dense, pruned = np.median(cost.ms(phase), axis=1)
+    return float(dense / pruned)
+
+
+def was_disturbed(cost: Cost, phase: str) -> bool:
+    """Return whether the ratio of the medians is outside of the speedup's interval and more than 5 % from the speedup."""
+    value, low, high = speedup(cost, phase)
+    return not min(low, 0.95 * value) <= ratio_of_medians(cost, phase) <= max(high, 1.05 * value)
 
 
 def cost_frame(costs: Sequence[Cost]) -> pd.DataFrame:

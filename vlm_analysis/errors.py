@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import traceback
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FRAMES = 20  # of a traceback, the innermost ones
 
 

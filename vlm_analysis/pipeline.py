@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis.comparison import CHOICE_METRICS, Comparison, ways_frame
-from vlm_analysis.errors import EvaluationError, MaskError
+from vlm_analysis.errors import EvaluationError, MaskError, RecordingError
 from vlm_analysis.evaluate import (
     Prepared,
     batch_for,
@@ -24,6 +24,7 @@ from vlm_analysis.evaluate import (
 from vlm_analysis.evaluation import METRICS, Evaluation, retention, retention_interval
 from vlm_analysis.halves import n_shared
 from vlm_analysis.masks import PruneMask, Way, make_mask
+from vlm_analysis.masks.make import free_layers
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts import PromptSet
@@ -61,18 +62,20 @@ def compare(
         on_progress: counts prompts and evaluations; raising `Cancelled` in it stops the work.
 
     Raises:
-        StrataError: a prompt cannot be asked, or no layer may be dropped.
+        StrataError: a prompt cannot be asked, no layer may be dropped, or too many layers give no finite numbers.
     """
     report, n_prompts = on_progress or no_progress, len(prompts)
     budgets = range(1, _most(loaded) + 1)
     total = 2 * n_prompts + (len(prompts.domains) + 1 + RANDOM_DRAWS) * len(budgets)
     recording = record(loaded, prompts, folder=rows, on_progress=_part(report, 0, n_prompts, total, "recording prompt"))
+    rankings = _rankings(recording)
+    _check_scored(rankings, budgets[-1], loaded)
     before = _part(report, n_prompts, 0, total, "running the dense model")
     work, batch = prepare(loaded, prompts, on_progress=before), batch_for(loaded)
     dense = evaluate_prepared(work, PruneMask(loaded.n_layers), None, batch_size=batch, on_progress=before)
     masks = {
         (method, budget, draw): _mask(ranking, budget, loaded)
-        for method, draws in _rankings(recording).items()
+        for method, draws in rankings.items()
         for draw, ranking in enumerate(draws)
         for budget in budgets
     }
@@ -218,6 +221,23 @@ def _rankings(recording: Recording) -> dict[str, list[LayerScores]]:
     rankings["block influence"] = [score_layers(recording, "block-influence")]
     rankings[RANDOM] = [score_layers(recording, "random", seed=seed) for seed in range(RANDOM_DRAWS)]
     return rankings
+
+
+def _check_scored(rankings: Mapping[str, Sequence[LayerScores]], most: int, loaded: LoadedModel) -> None:
+    """Refuse rankings that have no score for so many layers that `most` cannot be dropped.
+
+    Raises:
+        RecordingError: naming those layers.
+    """
+    free = free_layers(loaded.n_layers, loaded.protected_layers, loaded.locked_layers)
+    scored = [set(free) & set(ranking.order) for draws in rankings.values() for ranking in draws]
+    if min(map(len, scored)) >= most:
+        return
+    broken = [layer for layer in free if not all(layer in one for one in scored)]
+    raise RecordingError(
+        f"The rankings of {loaded.name} cannot be compared: expected finite numbers of every layer, got none of layers "
+        f"{', '.join(map(str, broken))}. Check the weights of layer {broken[0]}, or load the model in another precision."
+    )
 
 
 def _mask(scores: LayerScores, budget: int, loaded: LoadedModel) -> PruneMask:

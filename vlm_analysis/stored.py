@@ -8,7 +8,8 @@ from typing import Any
 
 from vlm_analysis.comparison import Comparison, open_comparison, save_comparison
 from vlm_analysis.costs import Cost, open_cost, save_cost
-from vlm_analysis.errors import EvaluationError, PromptError, StrataError
+from vlm_analysis.details import domain_details
+from vlm_analysis.errors import EvaluationError, PromptError, StrataError, WorkspaceError
 from vlm_analysis.evaluation import Evaluation, open_evaluation, save_evaluation
 from vlm_analysis.masks import PruneMask, open_mask, save_mask
 from vlm_analysis.prompts import PromptSet, open_prompts, write_prompts
@@ -21,7 +22,7 @@ def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str) -> Item:
     for item in workspace.items("prompts"):
         if item.prompts == prompts.fingerprint and item.name == name and is_whole(item):
             return item
-    details = {"n": len(prompts), "domains": list(prompts.domains)}
+    details = {"n": len(prompts), **domain_details(prompts.domains)}
 
     def write(path: Path) -> None:
         write_prompts(prompts, path)
@@ -31,7 +32,7 @@ def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str) -> Item:
 
 def keep_recording(workspace: Workspace, recording: Recording, name: str) -> Item:
     """Save a recording under the fingerprints of its model and prompts."""
-    details = {"n_layers": recording.n_layers, "n": recording.n_prompts, "domains": list(recording.domain_names)}
+    details = {"n_layers": recording.n_layers, "n": recording.n_prompts, **domain_details(recording.domain_names)}
 
     def write(path: Path) -> None:
         save_recording(recording, path)
@@ -153,6 +154,28 @@ def open_item(item: Item) -> Any:
     """Return the PromptSet, Recording, PruneMask, Evaluation or Cost behind a saved item.
 
     Raises:
-        StrataError: the file behind it is missing or damaged.
+        StrataError: the file behind it is missing, damaged or another item's.
     """
-    return _open_saved_prompts(item) if item.kind == "prompts" else _OPENERS[item.kind](item.path)
+    if item.kind == "prompts":
+        return _open_saved_prompts(item)
+    made: Any = _OPENERS[item.kind](item.path)
+    for part in made if item.kind == "sweeps" else [made]:
+        _check_belongs(item, part)
+    return made
+
+
+def _check_belongs(item: Item, made: Any) -> None:
+    """Refuse a file that was put in the place of another's, as far as it and the sidecar tell."""
+    about = made.dense if item.kind == "comparisons" else made
+    mask = made if item.kind == "masks" else getattr(about, "mask", None)
+    told = {
+        "model": (item.model, getattr(about.model, "fingerprint", None)),
+        "prompts": (item.prompts, getattr(about, "prompts", None)),
+        "dropped layers": (item.details.get("dropped"), None if mask is None else list(mask.dropped)),
+    }
+    for what, (expected, got) in told.items():
+        if expected is not None and got is not None and expected != got:
+            raise WorkspaceError(
+                f"The file of {item.name!r} is damaged: expected the {what} it was saved with, got other {what}. "
+                "Put its own file back, or make it again."
+            )

@@ -27,7 +27,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vlm_analysis.errors import WorkspaceError
+from vlm_analysis.details import check_details
+from vlm_analysis.errors import DISK_FULL, WorkspaceError
 
 KINDS = dict.fromkeys(("prompts", "sweeps"), "") | dict.fromkeys(("masks", "evaluations", "stories", "costs"), ".json")
 KINDS |= dict.fromkeys(("recordings", "comparisons"), ".npz")
@@ -52,9 +53,7 @@ _REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # would let one name p
 _FULL = ("a full disk", "Free some space; nothing saved before is lost.")
 _DENIED = ("a folder without write permission", "Change its permissions, or set STRATA_HOME to another folder.")
 _REASONS: dict[int | None, tuple[str, str]] = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EFBIG: _FULL,
+    **dict.fromkeys(DISK_FULL, _FULL),
     errno.EACCES: _DENIED,
     errno.EPERM: _DENIED,
     errno.EROFS: ("a read-only file system", "Set STRATA_HOME to a folder on a disk that can be written."),
@@ -378,6 +377,7 @@ def _parse(value: Any, folder: Path, kind: str, item_id: str) -> Item:
         if key not in value or not isinstance(value[key], allowed):
             raise ValueError(f"'{key}' is missing or of the wrong type")
     datetime.fromisoformat(value["created"])
+    check_details(value["details"])
     known = {key: value[key] for key in _STORED} | {"name": clean_name(value["name"])}
     return Item(kind=kind, id=item_id, path=folder / (item_id + KINDS[kind]), **known)
 

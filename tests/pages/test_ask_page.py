@@ -6,6 +6,7 @@ import io
 import re
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from vlm_analysis.evaluate import respond
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.prompts import PromptSet
-from vlm_analysis.respond import Divergence
+from vlm_analysis.respond import Divergence, Step, Written
 from vlm_analysis.stored import keep_mask
 from vlm_analysis.ui import askstream
 from vlm_analysis.ui.askresult import in_steps, marked, parting
@@ -127,11 +128,38 @@ class TestPage:
         own = replace(few[0], images=(image,))
         assert respond(loaded, own) in plain(words(at))
         assert "Reference answer" not in words(at)
+        assert "Your image, in place of the prompt's." in plain(words(at))
+        next(box for box in at.selectbox if box.label == "Prompt").set_value(2)
+        assert "Your image, in place of the prompt's." in plain(words(ran(at)))
+        assert "Your image" not in plain(words(ran(asking.file_uploader(key="ask_image").clear() and at)))
 
     def test_a_broken_image_is_named(self, asking: AppTest) -> None:
         asking.file_uploader(key="ask_image").upload("torn <b>.png", b"no image", "image/png")
         at = ran(asking)
         assert plain(at.error[0].value).startswith("torn <b>.png: the image could not be opened: expected an image")
+
+    def test_what_was_written_stays_where_a_models_own_code_breaks_off(
+        self, asking: AppTest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object) -> Iterator[Step]:
+            yield Step(Written("red, so far", ()), Written("blue, so far", ()))
+            raise ValueError("no such **shape**")
+
+        monkeypatch.setattr("vlm_analysis.respond.stream_both", broken)
+        said = plain(words(press(asking, "Ask both")))
+        assert "The model broke off: expected an answer, got ValueError: no such **shape**. Try another prompt" in said
+        assert "red, so far" in said
+        assert "blue, so far" in said
+        assert "Both models are answering" not in said
+        assert "Stop" not in [button.label for button in asking.button]
+
+    def test_what_the_model_is_given_may_break_off_too(self, asking: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*_: object) -> str:
+            raise KeyError("image_token")
+
+        monkeypatch.setattr("vlm_analysis.inputs.render_prompt", broken)
+        at = press(asking, "Show what the model is given")
+        assert "The model broke off: expected an answer, got KeyError" in plain(at.error[0].value)
 
     def test_a_long_question_is_shown(self, stocked: OpenPage, few: PromptSet) -> None:
         from vlm_analysis.stored import keep_prompts

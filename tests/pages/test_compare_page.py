@@ -11,14 +11,16 @@ from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis.compared import mask_table
+from vlm_analysis.details import MOST_TOLD
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluate import evaluate
 from vlm_analysis.models import LoadedModel
 from vlm_analysis.progress import Cancelled, no_progress
 from vlm_analysis.prompts import PromptSet
-from vlm_analysis.stored import open_item
+from vlm_analysis.stored import keep_prompts, open_item
 from vlm_analysis.ui.comparing import Question, compare_work, unfinished
-from vlm_analysis.ui.session import live, workspace
+from vlm_analysis.ui.promptview import contents
+from vlm_analysis.ui.session import choose, live, workspace
 
 PAGE = "pages/5_evaluate.py"
 
@@ -259,3 +261,16 @@ def test_nothing_to_compare_cannot_be_started(stocked: OpenPage) -> None:
     next(box for box in at.multiselect if box.label == "Strategies").set_value([])
     ran(at)
     assert button(at, "Compare masks").disabled
+
+
+def test_domains_count_where_the_description_does_not_name_them_all(stocked: OpenPage, few: PromptSet) -> None:
+    load_bundled(stocked)
+    names = [f"domain {number}" for number in range(MOST_TOLD + 20)]
+    item = keep_prompts(workspace(), PromptSet(replace(few[0], id=name, domain=name) for name in names), "many domains")
+    choose("prompts", item)
+    at = many(stocked)
+    at.session_state[f"compare_criteria:{False}"] = ["target-aware"]
+    at.session_state["compare_strategies"] = ["first-k"]
+    at.session_state["compare_most:16"] = 1
+    assert f"Up to {len(names)} masks on {len(names)} prompts" in words(ran(at))
+    assert contents(item) == (len(names), f"{', '.join(names[:MOST_TOLD])} and 20 more")

@@ -76,6 +76,18 @@ def test_without_a_model_a_saved_cost_opens_and_nothing_can_be_measured(
     assert f"{value:.2f} × as fast (90 % interval {low:.2f} to {high:.2f})" in said(at)
 
 
+def test_times_of_a_disturbed_machine_are_warned_of(stocked: OpenPage, quick: Cost, few: PromptSet) -> None:
+    slowed = np.array([[14.0, 14, 14, 28, 42, 42, 42], [10.0, 10, 10, 26, 30, 30, 30]])
+    calm = np.array([[100.0] * 7, [120.0] * 7])
+    keep_cost(workspace(), replace(quick, prefill_ms=slowed, tokens_per_s=calm), "two layers", few.fingerprint)
+    at = cost_tab(stocked(PAGE))
+    assert [warning.value.replace("\\", "") for warning in at.warning] == [
+        "A prompt's pass (prefill): by the medians of all rounds the pruned model is 1.08 × as fast, by the rounds' own ratios 1.40 ×. "
+        "Other work disturbed the machine: measure again when it is idle."
+    ]
+    assert "not the ratio of the two medians beside it" in said(at)
+
+
 def test_measuring_keeps_the_cost_which_a_refresh_finds_again(stocked: OpenPage, few: PromptSet) -> None:
     load_bundled(stocked)
     choose("prompts", keep_prompts(workspace(), few[:1], "one"))

@@ -20,7 +20,7 @@ from vlm_analysis.stored import keep_prompts, open_item
 from vlm_analysis.ui.searching import search_work
 from vlm_analysis.ui.session import live, model_slot, workspace
 from vlm_analysis.ui.sweeps import damage_work, find_damage
-from vlm_analysis.ui.work import evaluate_work, latency_work
+from vlm_analysis.ui.work import evaluate_work, find_dense, latency_work
 
 
 def test_damage_of_each_layer_is_measured_kept_and_ranks_layers(
@@ -141,3 +141,21 @@ def test_scores_are_on_the_board_before_the_responses_are_written(stocked: OpenP
     assert "response" not in pruned.by_prompt
     assert kept["response"].notna().all()
     assert not live()
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_dense_evaluation_that_is_gone_or_anothers_is_saved_again_by_the_next_evaluation(
+    stocked: OpenPage, few: PromptSet, swapped: bool
+) -> None:
+    load_bundled(stocked)
+    (prompts,) = workspace().items("prompts")
+    evaluate_work(PruneMask(16, (4,)), prompts)(no_progress)
+    pruned = workspace().items("evaluations")[0]
+    while (dense := find_dense(workspace(), model_slot().fingerprint, few.fingerprint)) is not None and not swapped:
+        workspace().delete(dense)
+    if dense is not None:
+        dense.path.write_bytes(pruned.path.read_bytes())
+    evaluate_work(PruneMask(16, (5,)), prompts)(no_progress)
+    again = find_dense(workspace(), model_slot().fingerprint, few.fingerprint)
+    assert again is not None
+    assert open_item(again).is_dense

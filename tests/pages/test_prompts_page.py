@@ -105,7 +105,7 @@ def test_bundled_packs_are_used_with_one_click(at: AppTest) -> None:
     press(at, "use-packs")
     (item,) = saved()
     assert item.name == "Bundled packs: general, math"
-    assert item.details == {"n": 90, "domains": ["general", "math"]}
+    assert item.details == {"n": 90, "domains": ["general", "math"], "n_domains": 2}
     assert at.dataframe[0].value.values.tolist() == [["general", 45, 45], ["math", 45, 45]]
     assert len(at.get("image")) == 12
 

@@ -102,6 +102,28 @@ def test_prompts_without_answers_say_what_they_are_scored_on(
     assert "2 prompts have no answer of their own" in words(stocked(PAGE))
 
 
+def test_lost_prompts_with_an_answer_of_their_own_are_counted_apart(
+    stocked: OpenPage, loaded: LoadedModel, few: PromptSet
+) -> None:
+    mask = PruneMask(16, (2, 3, 4, 9))
+    mixed = PromptSet(replace(prompt, answer=prompt.answer if place % 2 else None) for place, prompt in enumerate(few))
+    dense = evaluate(loaded, mixed)
+    pruned = evaluate(loaded, mixed, mask, reference=dense)
+    keep_evaluation(workspace(), dense, "dense")
+    keep_evaluation(workspace(), pruned, "mixed")
+    lost = dense.by_prompt["exact_match"] & ~pruned.by_prompt["exact_match"]
+    given = dense.by_prompt["answer_source"] == "given"
+    assert 0 < (lost & given).sum() < lost.sum()
+    at = stocked(PAGE)
+    own = f"With an answer of their own: {(lost & given).sum()} of {(dense.by_prompt['exact_match'] & given).sum()} are lost"
+    assert own in words(at)
+    table = at.dataframe[1].value
+    assert sorted(table["answer_source"]) == sorted(dense.by_prompt["answer_source"][lost])
+    keep_evaluation(workspace(), evaluate(loaded, few), "dense")
+    keep_evaluation(workspace(), evaluate(loaded, few, mask, reference=evaluate(loaded, few)), "given")
+    assert "answer of their own" not in words(stocked(PAGE))
+
+
 def test_the_help_on_prompt_tables_names_the_choices(open_page: OpenPage) -> None:
     at = open_page("pages/2_prompts.py")
     at.session_state["way-in"] = "Open a file or folder"

@@ -44,6 +44,8 @@ def side_by_side(asked: Asked) -> None:
             own = None
         prompt = chosen if own is None else replace(chosen, images=(own,), answer=None)
         _draw_images(prompt)
+        if own is not None:
+            st.caption("Your image, in place of the prompt's.")
     with right:
         question, pressed, seen = _question_form(chosen, f"ask_question:{asked.prompts.id}:{chosen.id}")
         try:
@@ -134,7 +136,7 @@ def _show_given(prompt: Prompt) -> None:
     try:
         with st.spinner("Preparing the prompt"):
             text, counts = see_prompt(prompt)
-    except (StrataError, TimeoutError, Cancelled, RuntimeError) as error:
+    except Exception as error:  # a model's own code raises what it likes
         _say_why(error)
         return
     st.code(text, language=None, wrap_lines=True)
@@ -148,23 +150,34 @@ def _say_why(error: Exception) -> None:
     """Draw why a short question to the model got no answer."""
     if isinstance(error, StrataError):
         st.error(escaped(error))
-    else:
+    elif isinstance(error, (TimeoutError, Cancelled)):
         st.error(f"No answer came: {escaped(error)}. Try again when the running job is done.")
+    else:
+        st.error(
+            f"The model broke off: expected an answer, got {escaped(type(error).__name__)}: {escaped(error)}. "
+            "Try another prompt or mask."
+        )
 
 
 def _draw_answers(prompt: Prompt, mask: PruneMask, belongs: tuple[Any, ...], pressed: bool) -> None:
-    """Ask both models if that was pressed, and draw what they last answered if it belongs to what is chosen."""
+    """Ask both models if that was pressed, and draw what they last answered if it belongs to what is chosen.
+
+    Where a model breaks off, what both had written until then stays.
+    """
     area = st.empty()
     titles = ("Dense model", f"Without layers {layer_list(mask.dropped)}")
     if pressed:
         st.session_state.pop(_KEPT, None)
+        with area.container():
+            draw = _Growing(titles)
         try:
-            with area.container():
-                draw = _Growing(titles)
-                st.session_state[_KEPT] = (belongs, ask_both(prompt, mask, draw))
-        except (StrataError, TimeoutError, Cancelled, RuntimeError) as error:
-            with area.container():
-                _say_why(error)
+            st.session_state[_KEPT] = (belongs, ask_both(prompt, mask, draw))
+        except Exception as error:  # a model's own code raises what it likes
+            if draw.begun:
+                draw.end()
+            else:
+                area.empty()
+            _say_why(error)
     owner, responses = st.session_state.get(_KEPT, (None, None))
     if responses is not None and owner == belongs:
         with area.container():
@@ -175,21 +188,29 @@ class _Growing:
     """Two columns in which the responses grow, and the button that ends it: any click does, as it runs the script anew."""
 
     def __init__(self, titles: tuple[str, str]) -> None:
+        self.begun = False
         self._said = st.empty()
         self._places: list[DeltaGenerator] = []
         for column, title in zip(st.columns(2), titles, strict=True):
             column.caption(title)
             self._places.append(column.empty())
-        st.button("Stop", icon=":material/stop_circle:", key="ask_stop")
+        self._stop = st.empty()
+        self._stop.button("Stop", icon=":material/stop_circle:", key="ask_stop")
 
     def __call__(self, step: Step | None) -> None:
         if step is None:
             busy = runner().busy
             self._said.caption("Waiting for the running job's next report" if busy else "Asking both models")
             return
+        self.begun = True
         self._said.caption("Both models are answering")
         for place, written in zip(self._places, (step.dense, step.pruned), strict=True):
             place.markdown(marked([Piece(written.text, changed=False)], "gray") if written.text else "…")
+
+    def end(self) -> None:
+        """Leave what was written, without the button and the caption of the answering."""
+        self._said.empty()
+        self._stop.empty()
 
 
 def see_prompt(prompt: Prompt) -> tuple[str, dict[str, int]]:

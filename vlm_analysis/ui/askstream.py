@@ -82,17 +82,19 @@ def _decoding(prompt: Prompt, mask: PruneMask, steps: SimpleQueue[Step | None], 
 
 
 def _follow(future: Future[Responses], steps: SimpleQueue[Step | None], draw: Callable[[Step | None], None]) -> None:
-    """Draw the newest step until the worker is done."""
+    """Draw the newest step until the worker is done, the last one too: where the worker broke off, it is all there is."""
     newest: Step | None = None
     until = time.monotonic() + TO_BEGIN_S
     draw(newest)
     while True:
         try:
-            newest = steps.get(timeout=LOOK_S)
-            while newest is not None and not steps.empty():
-                newest = steps.get()
-            if newest is None:
+            step = steps.get(timeout=LOOK_S)
+            while step is not None and not steps.empty():
+                newest, step = step, steps.get()
+            if step is None:
+                draw(newest)
                 return
+            newest = step
         except Empty:
             if time.monotonic() > until and future.cancel():
                 raise TimeoutError(

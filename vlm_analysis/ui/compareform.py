@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from vlm_analysis.compared import mask_table
+from vlm_analysis.details import count_domains
 from vlm_analysis.errors import StrataError
 from vlm_analysis.halves import split_in_halves
 from vlm_analysis.masks import STRATEGIES
@@ -52,7 +53,7 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
     if choose.prompts == report.prompts:
         _warn_same(choose)
     question = _question(info, choose, report)
-    masks = _count(info, question, choose.details.get("domains", []))
+    masks = _count(info, question, count_domains(choose.details))
     steps = "record the prompts, " + ("measure each layer's damage, " if "damage" in question.needs else "")
     st.caption(
         f"Up to {masks} masks on {report.details.get('n', '?')} prompts; equal masks run once, and what was measured before is not run "
@@ -119,7 +120,7 @@ def split(item: Item) -> None:
 
 def _question(info: ModelInfo, choose: Item, report: Item) -> Question:
     with st.expander("What is compared"):
-        criteria = _ask_criteria(len(choose.details.get("domains", [])) < 2)
+        criteria = _ask_criteria(count_domains(choose.details) < 2)
         strategies = st.multiselect(
             "Strategies",
             [name for name, row in STRATEGIES.items() if row.needs != "model"],
@@ -192,10 +193,11 @@ def _costly(criterion: str) -> bool:
     return CRITERIA[criterion].needs in ("attention", "damage")
 
 
-def _count(info: ModelInfo, question: Question, domains: Sequence[str]) -> int:
+def _count(info: ModelInfo, question: Question, n_domains: int) -> int:
     """Return how many ways to a mask a question has at most."""
     free = len(free_layers(info.n_layers, () if question.unprotect else info.protected, info.locked))
     budgets = min(question.most, free)
+    domains = [str(number) for number in range(n_domains)]
     rankings = sum(len(targets_of(name, domains)) for name in question.criteria)
     number = 0
     for strategy in question.strategies:

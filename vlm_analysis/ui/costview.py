@@ -5,7 +5,16 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from vlm_analysis.costs import PHASES, Cost, cost_frame, quartiles, speedup, weights_without
+from vlm_analysis.costs import (
+    PHASES,
+    Cost,
+    cost_frame,
+    quartiles,
+    ratio_of_medians,
+    speedup,
+    was_disturbed,
+    weights_without,
+)
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.model_info import ModelInfo
@@ -131,7 +140,14 @@ def _times(cost: Cost) -> None:
     )
     for phase in PHASES:
         st.markdown(_sentence(cost, phase))
+    for phase in filter(lambda phase: was_disturbed(cost, phase), PHASES):
+        st.warning(
+            f"{_WORDS[phase]}: by the medians of all rounds the pruned model is {ratio_of_medians(cost, phase):.2f} × as fast, by the "
+            f"rounds' own ratios {speedup(cost, phase)[0]:.2f} ×. Other work disturbed the machine: measure again when it is idle."
+        )
     st.caption(
+        "Dense and pruned run in turn within a round: “times as fast” is the median of the rounds' own ratios, not the ratio of the "
+        "two medians beside it. "
         f"Medians with quartiles of {cost.rounds} rounds over {cost.n_prompts} prompt{'s' * (cost.n_prompts != 1)} of "
         f"{cost.prompt_tokens:.0f} tokens on average, one at a time, {cost.new_tokens} tokens written for each, on "
         f"{escaped(cost.device)} with {cost.threads} CPU thread{'s' * (cost.threads != 1)}. A pass includes the vision tower. "

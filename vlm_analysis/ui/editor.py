@@ -18,9 +18,21 @@ MOST_UNDO = 100
 def begin_editing(model: ModelInfo) -> None:
     """Start with the mask last edited for this model, also after a refresh; an empty one where there is none."""
     if st.session_state.get("mask_model") != model:
-        kept = list(last_choices().get(f"mask:{model.fingerprint}", []))
-        st.session_state.update(mask=kept, mask_undo=[], mask_redo=[], mask_name="", mask_notes="")
-        st.session_state.update({"mask_model": model, "mask_origin": {}, CANDIDATES: {}})
+        kept = last_choices().get(f"mask:{model.fingerprint}")
+        if not isinstance(kept, PruneMask) or kept.n_layers != model.n_layers:
+            kept = PruneMask(model.n_layers)
+        st.session_state.update(
+            mask=list(kept.dropped), mask_undo=[], mask_redo=[], mask_name=kept.name, mask_notes=kept.notes
+        )
+        st.session_state.update({"mask_model": model, "mask_origin": kept.provenance, CANDIDATES: {}})
+
+
+def remember() -> None:
+    """Keep the mask as it stands for sessions to come, with its name, notes and origin: a refresh is a new session."""
+    state = st.session_state
+    told = {"name": state.get("mask_name", ""), "notes": state.get("mask_notes", "")}
+    kept = PruneMask(state.mask_model.n_layers, tuple(state.mask), **told, provenance=state.mask_origin)
+    last_choices()[f"mask:{state.mask_model.fingerprint}"] = kept
 
 
 def edit(mask: PruneMask, model: ModelInfo) -> None:
@@ -33,7 +45,8 @@ def take_mask(mask: PruneMask) -> None:
     """Take a candidate or saved mask into the editor under its own name, remembering where it came from."""
     set_mask(mask.dropped)
     st.session_state.mask_name = mask.name[:120]
-    st.session_state.mask_origin = {"name": mask.name, "dropped": list(mask.dropped), **mask.provenance}
+    st.session_state.mask_origin = {**mask.provenance, "name": mask.name, "dropped": list(mask.dropped)}
+    remember()
 
 
 def set_mask(layers: list[int] | tuple[int, ...]) -> None:
@@ -54,7 +67,7 @@ def _put(layers: list[int]) -> None:
     origin = st.session_state.get("mask_origin", {})
     if st.session_state.get("mask_name") == str(origin.get("name", ""))[:120] and layers != origin.get("dropped"):
         st.session_state.mask_name = ""  # the name is of other layers
-    last_choices()[f"mask:{st.session_state.mask_model.fingerprint}"] = layers
+    remember()
 
 
 def undo() -> None:

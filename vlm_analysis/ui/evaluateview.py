@@ -26,6 +26,7 @@ from vlm_analysis.workspace import Item
 
 RELATIVE = ("token_agreement", "kl_to_dense")  # metrics that compare with the dense model already
 RESPONSE_HELP = "What the pruned model writes, decoded greedily: 16 tokens more than the answer at most."
+SOURCE_HELP = "“given” is the prompt's own answer; others have the dense model's own response, or the choice it finds most likely."
 MAX_WRITTEN = 200  # prompts; above that, responses are written when asked for
 
 
@@ -215,10 +216,11 @@ def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet
     st.subheader("What broke")
     st.text(
         f"{len(lost)} of {int(both['dense_match'].sum())} prompts the dense model answers exactly are lost; "
-        f"{len(won)} it misses are now answered."
+        f"{len(won)} it misses are now answered.{_of_given(both, lost)}"
     )
     if len(lost):
-        told = [column for column in ("response", "choice") if column in lost and lost[column].notna().any()]
+        source = ["answer_source"] * bool((lost["answer_source"] != "given").any())
+        told = source + [column for column in ("response", "choice") if column in lost and lost[column].notna().any()]
         shown = lost[["id", "domain", "answer", *told, "extra_nll", "token_agreement", "kl_to_dense"]].copy()
         if prompts is not None and prompts.fingerprint == evaluation.prompts:
             questions = {prompt.id: prompt.question for prompt in prompts}
@@ -226,6 +228,7 @@ def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet
         config = {metric: _metric_column(metric) for metric in RELATIVE}
         config["extra_nll"] = _metric_column("answer_nll", "NLL above dense")
         config["response"] = st.column_config.TextColumn("Pruned response", help=RESPONSE_HELP)
+        config["answer_source"] = st.column_config.TextColumn("Answer from", help=SOURCE_HELP)
         config["choice"] = st.column_config.TextColumn("Pruned choice", help=METRIC_HELP["choice_match"])
         st.dataframe(shown, hide_index=True, width="stretch", column_config=config)
     st.download_button(
@@ -235,4 +238,15 @@ def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet
         "text/csv",
         icon=":material/download:",
         on_click="ignore",
+    )
+
+
+def _of_given(both: pd.DataFrame, lost: pd.DataFrame) -> str:
+    """Return how many prompts with an answer of their own are lost, where others are scored on what the dense model said itself."""
+    given = both["answer_source"] == "given"
+    if given.all():
+        return ""
+    return (
+        f" With an answer of their own: {int(given[lost.index].sum())} of {int((given & both['dense_match']).sum())} are lost; the "
+        "others are scored on what the dense model says itself."
     )

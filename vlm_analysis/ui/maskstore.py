@@ -11,7 +11,7 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.masks import PruneMask
 from vlm_analysis.recording import Recording
 from vlm_analysis.stored import keep_mask
-from vlm_analysis.ui.editor import CANDIDATES, take_mask
+from vlm_analysis.ui.editor import CANDIDATES, remember, take_mask
 from vlm_analysis.ui.pickers import agree_on_model, described, edited_mask, open_or_stop
 from vlm_analysis.ui.session import choose, workspace
 from vlm_analysis.ui.text import escaped, layer_list
@@ -41,6 +41,7 @@ def save_form() -> None:
     left, right = st.columns(2)
     left.text_input("Name", key="mask_name", persist_state="session", max_chars=120, placeholder="mask to try first")
     right.text_input("Notes", key="mask_notes", persist_state="session", max_chars=2000, placeholder="why these layers")
+    remember()
     mask = edited_mask()
     left, right, _ = st.columns([1, 1, 3])
     clicked = left.button(

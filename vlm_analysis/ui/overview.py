@@ -9,7 +9,7 @@ from streamlit.errors import StreamlitPageNotFoundError
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.ui.jobs import current, job_panel, start
-from vlm_analysis.ui.pickers import pick_item
+from vlm_analysis.ui.pickers import edited_mask, pick_item
 from vlm_analysis.ui.session import choose, chosen, model_slot, take_result, workspace
 from vlm_analysis.ui.shell import go_on
 from vlm_analysis.ui.stories import demo_work, open_saved_story, story_html, story_work
@@ -46,8 +46,10 @@ def _name(item: Item | None, empty: str) -> str:
 
 
 def _mask_state() -> str:
-    item = chosen("masks")
-    return "no mask yet" if item is None else f"{item.name}: drops {layer_list(item.details.get('dropped', []))}"
+    edited, item = edited_mask(), chosen("masks")
+    if edited is not None and edited.budget:
+        return f"in the editor{f', {edited.name}' if edited.name else ''}: drops {layer_list(edited.dropped)}"
+    return "no mask yet" if item is None else f"saved, {item.name}: drops {layer_list(item.details.get('dropped', []))}"
 
 
 def demo_card() -> None:

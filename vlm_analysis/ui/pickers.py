@@ -110,7 +110,7 @@ def pick_mask(n_layers: int | None = None) -> PruneMask | None:
 
     def words(option: str) -> str:
         if option == EDITED and edited is not None:
-            return f"{EDITED} · drops {layer_list(edited.dropped)}"
+            return f"{EDITED}{f', {edited.name}' if edited.name else ''} · drops {layer_list(edited.dropped)}"
         return f"{described(items[option])} · drops {layer_list(items[option].details.get('dropped', []))}"
 
     picked = st.selectbox(

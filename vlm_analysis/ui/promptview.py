@@ -7,6 +7,7 @@ from collections import Counter
 import pandas as pd
 import streamlit as st
 
+from vlm_analysis.details import count_domains
 from vlm_analysis.errors import PromptError, StrataError
 from vlm_analysis.prompts import Prompt, PromptSet
 from vlm_analysis.ui import drafts
@@ -55,8 +56,9 @@ def saved_tab() -> None:
 
 def contents(item: Item) -> tuple[int | None, str]:
     """Return the number of prompts of a saved set and its domains, as its description has them."""
-    n, domains = item.details.get("n"), item.details.get("domains")
-    return n if isinstance(n, int) else None, ", ".join(map(str, domains)) if isinstance(domains, list) else ""
+    named = item.details.get("domains", [])
+    more = count_domains(item.details) - len(named)
+    return item.details.get("n"), ", ".join(named) + f" and {more} more" * (more > 0)
 
 
 def created(item: Item) -> str:

@@ -120,7 +120,7 @@ def evaluate_work(mask: PruneMask, prompts: Item, responses: bool = False) -> Wo
 def dense_evaluation(
     slot: ModelSlot, shelf: Workspace, prompts: PromptSet, name: str, progress: Progress, responses: bool = False
 ) -> Evaluation:
-    """Return the dense evaluation on these prompts: made once per loaded model, and kept in the workspace.
+    """Return the dense evaluation on these prompts: made once per loaded model, and kept in the workspace unless a whole one is there.
 
     Where responses are asked for and it has none, they are written and kept too.
     """
@@ -130,7 +130,7 @@ def dense_evaluation(
     if known is None:
         known = evaluate(slot.loaded, prompts, on_progress=progress)
         slot.dense[prompts.fingerprint] = known
-        keep_dense(shelf, known, name)
+    keep_dense(shelf, known, name)
     if responses and "response" not in known.by_prompt:
         known = write_responses(slot.loaded, prompts, known, on_progress=progress)
         slot.dense[prompts.fingerprint] = known
@@ -154,7 +154,7 @@ def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item
     found = (
         item
         for item in shelf.items("evaluations")
-        if item.model == model and item.prompts == prompts and not item.details.get("dropped")
+        if item.model == model and item.prompts == prompts and item.details.get("dropped") == []
     )
     return next(found, None)
 

@@ -1,0 +1,88 @@
+"""The mask in the editor: what a refresh keeps of it, and which mask the pages call the current one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from acting import OpenPage, load_bundled, ran, wait_for, words
+from streamlit.testing.v1 import AppTest
+
+from vlm_analysis.masks import PruneMask
+from vlm_analysis.models import LoadedModel
+from vlm_analysis.prompts import PromptSet
+from vlm_analysis.stored import keep_mask, open_item
+from vlm_analysis.ui.pickers import EDITED
+from vlm_analysis.ui.session import last_choices, workspace
+
+MASKS, EVALUATE = "pages/4_masks.py", "pages/5_evaluate.py"
+
+
+def press(at: AppTest, label: str) -> AppTest:
+    next(button for button in at.button if button.label == label).click()
+    return ran(at)
+
+
+def edit(stocked: OpenPage, mask: PruneMask, notes: str = "") -> AppTest:
+    """Load a saved mask into the editor of a new session."""
+    item = keep_mask(workspace(), mask)
+    at = stocked(MASKS)
+    at.selectbox(key="start_from").set_value(item.id)
+    press(ran(at), "Load into the editor")
+    at.text_input(key="mask_notes").set_value(notes)
+    return ran(at)
+
+
+def test_a_refresh_keeps_name_notes_and_origin_of_the_edited_mask(
+    stocked: OpenPage, loaded: LoadedModel, few: PromptSet
+) -> None:
+    searched = PruneMask(16, (6, 7), name="searched", model=loaded.info, provenance={"prompts": few.fingerprint})
+    edit(stocked, searched, "why not")
+    again = stocked(MASKS)  # a refresh is a new session
+    press(again, "Save mask")
+    kept = open_item(workspace().items("masks")[0])
+    assert (kept.dropped, kept.name, kept.notes) == ((6, 7), "searched", "why not")
+    assert kept.chosen_on == {few.fingerprint}
+
+
+def test_an_evaluation_after_a_refresh_still_tells_that_the_mask_was_chosen_on_its_prompts(
+    stocked: OpenPage, loaded: LoadedModel, few: PromptSet
+) -> None:
+    load_bundled(stocked)
+    edit(stocked, PruneMask(16, (6,), name="searched", model=loaded.info, provenance={"prompts": few.fingerprint}))
+    at = stocked(EVALUATE)
+    box = next(box for box in at.selectbox if box.label == "Mask")
+    assert (box.value, box.options[0]) == (EDITED, f"{EDITED}, searched · drops 6")
+    press(at, "Prune and evaluate")
+    wait_for(at, "chosen on 6 of these 6 prompts")
+
+
+@pytest.mark.parametrize("kept", [None, [5], "5", {"dropped": [5]}, PruneMask(4, (1,), name="of another size")])
+def test_what_is_not_a_mask_of_this_model_starts_an_empty_one(
+    stocked: OpenPage, loaded: LoadedModel, kept: object
+) -> None:
+    last_choices()[f"mask:{loaded.fingerprint}"] = kept
+    at = stocked(MASKS)
+    assert at.session_state["mask"] == []
+    assert at.session_state["mask_name"] == ""
+
+
+def test_an_origin_that_claims_another_name_and_layers_changes_neither(stocked: OpenPage, loaded: LoadedModel) -> None:
+    odd = {"name": ["x"], "dropped": 5, "prompts": {"prompts": 7}}
+    at = edit(stocked, PruneMask(16, (6,), name="mine", model=loaded.info, provenance=odd))
+    assert at.session_state["mask_name"] == "mine"
+    at.pills(key="mask_pills").select(8)
+    assert ran(at).session_state["mask_name"] == ""
+    assert stocked(MASKS).session_state["mask"] == [6, 8]
+
+
+def test_the_overview_tells_the_mask_in_the_editor_from_a_saved_one(stocked: OpenPage, loaded: LoadedModel) -> None:
+    at = stocked("app.py")
+    assert "saved, five and nine: drops 5, 9" in words(at)
+    model = replace(loaded.info)
+    at.session_state["mask"], at.session_state["mask_model"] = [6], model
+    assert "in the editor: drops 6" in words(ran(at))
+    at.session_state["mask_name"] = "mine"
+    assert "in the editor, mine: drops 6" in words(ran(at))
+    at.session_state["mask"] = []
+    assert "saved, five and nine: drops 5, 9" in words(ran(at))
