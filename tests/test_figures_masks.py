@@ -308,6 +308,7 @@ class TestFront:
         frame.loc[frame["method"] == "method 2", "y"] = 1.4
         entries = [trace for trace in figures.front_chart(frame).data if trace.showlegend is not False]
         names = [trace.name for trace in entries]
+        assert [name for name in names if name[:6] == "method"][:3] == ["method 0", "method 2", "method 3"]
         assert sorted(names) == sorted(
             ["random", "4 other methods", "dense", "front", *(f"method {i}" for i in (0, 2, 3, 4, 5, 6, 7))]
         )

@@ -52,7 +52,8 @@ def front_chart(frame: pd.DataFrame, first: Sequence[str] = ()) -> go.Figure:
     methods = list(dict.fromkeys([*first, *front["method"], *drawn["method"]]))
     named = [method for method in methods if method != _RANDOM]
     looks = {method: _look(method, index, len(named)) for index, method in enumerate(named)} | {_RANDOM: _RANDOM_LOOK}
-    entries = _entries([looks[method] for method in dict.fromkeys([*front["method"], *drawn["method"]])])
+    there = set(drawn["method"])
+    entries = _entries([looks[method] for method in methods if method in there])
     small, large = _clouds(others, looks, 6, 0.4, 0.8), _clouds(front, looks, 11, 1.0, 1.0)
     return figure.add_traces([*small, _dense_line(ends), _steps(front), *large, *entries])
 

@@ -251,7 +251,7 @@ def column_config(domains: Sequence[str], metric: str = "exact_match") -> dict[s
     }
     return config | {
         "chosen_by": st.column_config.TextColumn(
-            "Chosen by", help="The first method that chooses this mask; the last column has them all.", width="medium"
+            "Chosen by", help="The first method that chooses this mask; the last column has them all."
         ),
         "methods": st.column_config.TextColumn(
             "Chosen by, all", help="Every method that chooses this mask.", width="large"
