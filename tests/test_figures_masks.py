@@ -88,10 +88,28 @@ class TestBands:
         frame = pd.concat([curves().replace({name: f"{name} {i}" for name in METHODS[1:]}) for i in "ab"])
         figure = figures.retention_curve(frame, bands=())
         lines = named(figure, "18 other methods")
-        assert len(lines) == 4 * 18
+        assert [line.xaxis for line in lines] == ["x", "x2", "x3", "x4"]
         assert sum(line.showlegend for line in lines) == 1
         assert {line.line.color for line in lines} == {"rgba(128,128,128,.55)"}
         assert figure.layout.height == figures.retention_curve(curves(), bands=()).layout.height
+
+    def test_the_other_methods_of_a_facet_are_one_trace_with_a_gap_between_two_of_them(self):
+        figure = figures.retention_curve(curves(), bands=OUT)
+        line = named(figure, "7 other methods")[0]
+        rows = list(zip(line.x, line.y, line.hovertext, strict=True))
+        drawn = [(place, x, y, text) for place, (x, y, text) in enumerate(rows) if np.isfinite(y)]
+        others = [i for i in range(9) if f"method {i}" not in OUT]
+        assert [place for place, *_ in drawn] == [4 * n + budget for n in range(7) for budget in range(3)]
+        wanted = [(b, 1 - 0.02 * b * (i + 2), f"method {i}<br>general<br>{b} ") for i in others for b in (0, 2, 4)]
+        for (_, x, y, text), (budget, value, start) in zip(drawn, wanted, strict=True):
+            assert (x, text[: len(start)]) == (budget, start)
+            assert y == pytest.approx(value, rel=1e-6)
+
+    def test_hundreds_of_methods_take_no_more_traces_than_some(self):
+        many = pd.concat([curves().replace({name: f"{name} {i}" for name in METHODS[1:]}) for i in range(30)])
+        assert len(figures.retention_curve(many).data) > 4 * 270
+        some = len(figures.retention_curve(curves(), bands=()).data)
+        assert len(figures.retention_curve(many, bands=()).data) == some < 4 * 5
 
     def test_a_number_between_gaps_is_a_dot_where_a_thin_line_would_show_nothing(self):
         frame = curves((0, 1, 2, 3, 4), ("general",))
@@ -99,7 +117,7 @@ class TestBands:
         figure = figures.retention_curve(frame, bands=OUT)
         line = named(figure, "7 other methods")[0]
         assert np.isnan(line.y[[1, 3]]).all()
-        assert [size > 0 for size in line.marker.size] == [True, False, True, False, True]
+        assert [size > 0 for size in line.marker.size][:5] == [True, False, True, False, True]
         assert "not measured" in line.hovertext[1]
 
     def test_a_comparison_at_one_budget_shows_its_bands_and_lines(self):
@@ -284,11 +302,27 @@ class TestFront:
         assert "1.3000" in beyond.hovertext[0]
         assert max(named(figure, "front")[0].y) == 1.15
 
-    def test_a_method_whose_point_of_the_front_is_beyond_the_axis_is_still_in_the_legend(self):
-        frame = masks().assign(on_front=lambda f: f.index == 0)
+    def test_every_method_stands_in_the_legend_once_and_opaque_wherever_its_masks_lie(self):
+        frame = masks(12).replace({"method 1": "random"}).assign(on_front=lambda f: f.index == 0)
         frame.loc[0, "y"] = 1.3
-        shown = [trace for trace in named(figures.front_chart(frame), "method 0") if trace.showlegend]
-        assert [len(trace.x) for trace in shown] == [2]
+        frame.loc[frame["method"] == "method 2", "y"] = 1.4
+        entries = [trace for trace in figures.front_chart(frame).data if trace.showlegend is not False]
+        names = [trace.name for trace in entries]
+        assert [name for name in names if name[:6] == "method"][:3] == ["method 0", "method 2", "method 3"]
+        assert sorted(names) == sorted(
+            ["random", "4 other methods", "dense", "front", *(f"method {i}" for i in (0, 2, 3, 4, 5, 6, 7))]
+        )
+        assert {trace.marker.opacity for trace in entries} == {None}
+
+    def test_grey_masks_lie_behind_coloured_ones(self):
+        frame = masks(12).replace({"method 1": "random"})
+        figure = figures.front_chart(frame.assign(on_front=frame["method"].isin(["random", "method 11", "method 4"])))
+        for size in (6, 11):
+            clouds = [trace for trace in figure.data if trace.marker.size == size and trace.showlegend is False]
+            grey = [trace.marker.color == style.GREY for trace in clouds]
+            assert grey == sorted(grey, reverse=True)
+            assert True in grey
+            assert False in grey
 
     def test_seven_methods_differ_by_symbol_and_further_ones_share_a_grey_circle(self):
         figure = figures.front_chart(masks(10))
@@ -296,14 +330,14 @@ class TestFront:
         assert len({look.symbol for look in looks}) == 7
         grey = named(figure, "3 other methods")
         assert {(trace.marker.color, trace.marker.symbol) for trace in grey} == {(style.GREY, "circle")}
-        assert [trace.showlegend for trace in grey] == [True, False, False]
-        assert sum(len(trace.x) for trace in grey) == 9
+        assert [(len(trace.x), trace.showlegend) for trace in grey] == [(9, False), (1, None)]
 
     def test_random_masks_are_grey_and_take_no_colour(self):
         figure = figures.front_chart(masks(9).replace({"method 0": "random"}))
-        (random,) = named(figure, "random")
-        assert random.marker.color == style.GREY
-        assert random.marker.symbol not in {trace.marker.symbol for trace in figure.data if trace is not random}
+        looks = {trace.legendgroup: trace.marker for trace in figure.data if trace.mode == "markers"}
+        random = looks.pop("random")
+        assert random.color == style.GREY
+        assert random.symbol not in {look.symbol for look in looks.values()}
         assert named(figure, "method 8")[0].marker.color == style.GREY
         assert named(figure, "method 7")[0].marker.color != style.GREY
 
@@ -316,12 +350,17 @@ class TestFront:
         bands = [method for method in dict.fromkeys(frame["method"]) if method != "random"][1:3]
         lines = {trace.name: trace.line.color for trace in figures.retention_curve(frame, bands=bands).data}
         drawn = masks(4).replace({"method 3": bands[1]})  # the first of them chooses no mask that is drawn
-        (found,) = named(figures.front_chart(drawn, first=bands), bands[1])
-        assert found.marker.color == lines[bands[1]] == style.CATEGORIES[1]
+        (found, entry) = named(figures.front_chart(drawn, first=bands), bands[1])
+        assert found.marker.color == entry.marker.color == lines[bands[1]] == style.CATEGORIES[1]
 
     def test_no_mask_and_one_mask_draw(self):
         assert [trace.name for trace in figures.front_chart(masks().iloc[:0]).data] == ["dense", "front"]
-        assert [trace.name for trace in figures.front_chart(masks().iloc[:1]).data] == ["dense", "front", "method 0"]
+        assert [trace.name for trace in figures.front_chart(masks().iloc[:1]).data] == [
+            "dense",
+            "front",
+            "method 0",
+            "method 0",
+        ]
 
 
 def every_figure() -> dict:

@@ -6,6 +6,7 @@ import pytest
 
 from vlm_analysis.masks import PruneMask, make_mask, many_masks, random_masks
 from vlm_analysis.models import LoadedModel
+from vlm_analysis.progress import Cancelled, stoppable
 from vlm_analysis.prompts import PromptSet
 from vlm_analysis.rank import CRITERIA, read_damage, score_layers
 from vlm_analysis.record import record
@@ -69,3 +70,20 @@ def test_budgets_beyond_the_layers_that_may_go_are_left_out(recording, loaded) -
     assert {way.budget for way in ways if way.strategy == "first-k"} == set(range(1, 13))
     assert max(way.budget for way in ways if way.strategy == "minimum-gap") == 6
     assert "Lower the budget" in refused["Block influence, no two adjacent"]
+
+
+def test_it_stops_before_the_next_ranking_or_mask_when_asked(recording) -> None:
+    asked = []
+
+    def check() -> None:
+        asked.append(None)
+        if len(asked) == 5:
+            raise Cancelled
+
+    with stoppable(check), pytest.raises(Cancelled):
+        many_masks(recording, range(1, 9), criteria=("block-influence", "mixed"))
+    assert len(asked) == 5
+    asked[:] = [None] * 5
+    with stoppable(check):
+        ways, _ = many_masks(recording, range(1, 4), criteria=("block-influence", "mixed"))
+    assert len(asked) - 5 >= len(ways) + 3  # each mask, and each ranking before it is made

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,15 @@ class Comparison:
         """Return which prompts of a domain (None: of all) the metric was asked of, (n_prompts,) bool."""
         names, asked = self.dense.by_prompt["domain"].to_numpy(), ~np.isnan(self.base(metric))
         return asked if domain is None else asked & (names == domain)
+
+    def only(self, domains: Collection[str]) -> Comparison:
+        """Return the same masks on the prompts of these domains; `n_shared` is bounded, as nobody knows which prompts are shared."""
+        if set(self.domains) <= set(domains):
+            return self
+        asked = self.dense.by_prompt["domain"].isin(domains).to_numpy()
+        dense = replace(self.dense, by_prompt=self.dense.by_prompt[asked].reset_index(drop=True))
+        scores = {name: values[:, asked] for name, values in self.scores.items()}
+        return replace(self, dense=dense, scores=scores, n_shared=min(self.n_shared, int(asked.sum())))
 
     def evaluation(self, place: int) -> Evaluation:
         """Return the Evaluation of one mask, as evaluating it alone gives it, but for responses and choices."""

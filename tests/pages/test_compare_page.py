@@ -20,7 +20,7 @@ from vlm_analysis.prompts import PromptSet
 from vlm_analysis.stored import keep_prompts, open_item
 from vlm_analysis.ui.comparing import Question, compare_work, unfinished
 from vlm_analysis.ui.promptview import contents
-from vlm_analysis.ui.session import choose, live, workspace
+from vlm_analysis.ui.session import choose, last_choices, live, workspace
 
 PAGE = "pages/5_evaluate.py"
 
@@ -274,3 +274,73 @@ def test_domains_count_where_the_description_does_not_name_them_all(stocked: Ope
     at.session_state["compare_most:16"] = 1
     assert f"Up to {len(names)} masks on {len(names)} prompts" in words(ran(at))
     assert contents(item) == (len(names), f"{', '.join(names[:MOST_TOLD])} and 20 more")
+
+
+def picked(at: AppTest) -> tuple[str, ...]:
+    return tuple(at.session_state[key] for key in ("compare_choose", "compare_report"))
+
+
+def test_the_form_follows_the_prompts_in_use_and_else_keeps_what_was_chosen(stocked: OpenPage, few: PromptSet) -> None:
+    load_bundled(stocked)
+    (one,) = workspace().items("prompts")
+    other = keep_prompts(workspace(), PromptSet(list(few)[:4]), "fewer")
+    choose_in_use(one)
+    at = many(stocked)
+    assert picked(at) == (one.id, one.id)
+    box = next(box for box in at.selectbox if box.label == "Choose masks on")
+    box.set_value(other.id)
+    assert picked(ran(at)) == picked(ran(at)) == (other.id, one.id)
+    third = keep_prompts(workspace(), PromptSet(list(few)[2:]), "third")
+    assert picked(ran(at)) == (other.id, one.id)  # saved, but not taken into use
+    at.session_state["chosen:prompts"] = third.id
+    assert picked(ran(at)) == (third.id, third.id)
+
+
+def test_the_halves_are_still_chosen_after_a_refresh_until_other_prompts_are_in_use(
+    stocked: OpenPage, few: PromptSet
+) -> None:
+    load_bundled(stocked)
+    (whole,) = workspace().items("prompts")
+    at = many(stocked)
+    button(at, "Split in halves").click()
+    halves = picked(ran(at))
+    assert whole.id not in halves
+    fresh = many(stocked)
+    assert picked(fresh) == halves
+    assert "the report flatters them" not in words(fresh)
+    other = keep_prompts(workspace(), PromptSet(list(few)[:4]), "fewer")
+    choose_in_use(other)
+    assert picked(many(stocked)) == (other.id, other.id)
+    assert picked(ran(fresh)) == halves
+
+
+def choose_in_use(item) -> None:
+    """Take prompts into use as another session would."""
+    last_choices()["prompts"] = item.id
+
+
+def test_halves_of_which_one_was_deleted_are_not_chosen_after_a_refresh(stocked: OpenPage) -> None:
+    load_bundled(stocked)
+    (whole,) = workspace().items("prompts")
+    choose_in_use(whole)
+    at = many(stocked)
+    button(at, "Split in halves").click()
+    halves = picked(ran(at))
+    workspace().delete(workspace().find("prompts", halves[0]))
+    assert picked(many(stocked)) == (whole.id, whole.id)
+    assert picked(ran(at)) == (whole.id, halves[1])
+
+
+def test_it_is_said_that_the_masks_are_being_made(stocked: OpenPage) -> None:
+    load_bundled(stocked)
+    (prompts,) = workspace().items("prompts")
+    said: list[str] = []
+
+    def listen(done: int, total: int, message: str) -> None:
+        said.append(message)
+        if message == "making the masks":
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        compare_work(prompts, prompts, question(prompts.id))(listen)
+    assert said == ["making the masks"]  # the recording is there already

@@ -149,14 +149,27 @@ def _facet(
         for method, look, curve in drawn
         if look.kind == "band"
     ]
-    others = _others(looks)
+    ends_y = (-math.inf, y_max)
+    if thin := [curve for _, look, curve in drawn if look.kind == "thin"]:
+        curve, marker = _strung(thin), {"color": _THIN, "size": 6}
+        traces.append(_thin(_others(looks), curve))
+        traces += beyond(curve.budget, curve.value, ends_y, curve.hover, marker, legendgroup="others")
     for method, look, curve in drawn:
-        thin = look.kind == "thin"
-        traces.append(_thin(others, curve) if thin else _curve(method, look, curve))
-        marker = {"color": _THIN if thin else look.colour, "size": 6 if thin else 9}
-        group = "others" if thin else f"method {method}"
-        traces += beyond(curve.budget, curve.value, (-math.inf, y_max), curve.hover, marker, legendgroup=group)
+        if look.kind == "thin":
+            continue
+        traces.append(_curve(method, look, curve))
+        marker, group = {"color": look.colour, "size": 9}, f"method {method}"
+        traces += beyond(curve.budget, curve.value, ends_y, curve.hover, marker, legendgroup=group)
     return traces
+
+
+def _strung(curves: Sequence[_Rows]) -> _Rows:
+    """The points of several curves, one curve after the other, with a gap after each: hundreds of them drawn as one trace."""
+    columns = {
+        name: np.concatenate([np.append(getattr(curve, name), np.nan) for curve in curves])
+        for name in ("budget", "value", "low", "high")
+    }
+    return _Rows(**columns, hover=[text for curve in curves for text in (*curve.hover, "")])
 
 
 def _random_traces(rows: _Rows) -> list[dict[str, Any]]:
@@ -173,7 +186,7 @@ def _dense_line(ends: tuple[float, float]) -> dict[str, Any]:
 
 
 def _thin(name: str, rows: _Rows) -> dict[str, Any]:
-    """The curve of one of many methods; it has a dot only where a line would not show."""
+    """The curves of all methods that are not brought out; they have a dot only where a line would not show."""
     trace = points(rows.budget, rows.value.astype(np.float32), rows.hover, line={"color": _THIN, "width": 1})
     return trace | {"name": name, "legendgroup": "others", "legendrank": 1050} | _dots(rows.value, _THIN)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,18 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from vlm_analysis.figures import style
-from vlm_analysis.figures.traces import beyond, named_once, points
+from vlm_analysis.figures.traces import beyond, points
 
 _Y_MAX, _LEFT = 1.15, 0.4
 _AIR = 0.015  # beside the ends of the x axis, so that points there are whole
 _COLOURED = 7
 _RANDOM = "random"
-_RANDOM_LOOK = {"color": style.GREY, "symbol": "x", "name": _RANDOM, "legendgroup": _RANDOM, "legendrank": 1001}
+_RANDOM_LOOK = {
+    "marker": {"color": style.GREY, "symbol": "x"},
+    "name": _RANDOM,
+    "legendgroup": _RANDOM,
+    "legendrank": 1001,
+}
 
 
 def front_chart(frame: pd.DataFrame, first: Sequence[str] = ()) -> go.Figure:
@@ -47,10 +52,10 @@ def front_chart(frame: pd.DataFrame, first: Sequence[str] = ()) -> go.Figure:
     methods = list(dict.fromkeys([*first, *front["method"], *drawn["method"]]))
     named = [method for method in methods if method != _RANDOM]
     looks = {method: _look(method, index, len(named)) for index, method in enumerate(named)} | {_RANDOM: _RANDOM_LOOK}
-    large_ones = set(front["method"][front["y"].between(0, _Y_MAX)])  # a triangle alone does not enter the legend
-    small = _clouds(others, looks, {"size": 6, "opacity": 0.55}, named=set(methods) - large_ones)
-    large = _clouds(front, looks, {"size": 11, "opacity": 1.0}, named=large_ones)
-    return figure.add_traces(named_once([*small, _dense_line(ends), _steps(front), *large]))
+    there = set(drawn["method"])
+    entries = _entries([looks[method] for method in methods if method in there])
+    small, large = _clouds(others, looks, 6, 0.4, 0.8), _clouds(front, looks, 11, 1.0, 1.0)
+    return figure.add_traces([*small, _dense_line(ends), _steps(front), *large, *entries])
 
 
 def _x_ends(x: np.ndarray) -> list[float]:
@@ -59,31 +64,44 @@ def _x_ends(x: np.ndarray) -> list[float]:
 
 
 def _look(method: object, index: int, number: int) -> dict[str, Any]:
-    """Colour, symbol and place in the legend: from the eighth method on they share one."""
+    """Marker and place in the legend: from the eighth method on they share one."""
     if index >= _COLOURED:
         rest = number - _COLOURED
         name = style.label(method, 32) if rest == 1 else f"{rest} other methods"
-        return {"color": style.GREY, "symbol": "circle", "name": name, "legendgroup": "others", "legendrank": 1001}
+        marker = {"color": style.GREY, "symbol": "circle"}
+        return {"marker": marker, "name": name, "legendgroup": "others", "legendrank": 1001}
     colour, _, symbol = style.category(index).values()
-    return {"color": colour, "symbol": symbol, "name": style.label(method, 32), "legendgroup": f"method {method}"}
+    entry = {"name": style.label(method, 32), "legendgroup": f"method {method}", "legendrank": 1000}
+    return {"marker": {"color": colour, "symbol": symbol}, **entry}
+
+
+def _entries(looks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each look once in the legend, opaque as the small points are not."""
+    different = {look["legendgroup"]: look for look in looks}
+    return [points([None], [None], [], mode="markers", **look) for look in different.values()]
 
 
 def _clouds(
-    rows: pd.DataFrame, looks: Mapping[Any, dict[str, Any]], marker: dict[str, Any], named: Collection[Any]
+    rows: pd.DataFrame, looks: Mapping[Any, dict[str, Any]], size: int, faint: float, strong: float
 ) -> list[dict[str, Any]]:
-    """The points of each method, all of one size, and a triangle for each above the axis; only `named` methods enter the legend."""
+    """The points of each look, all of one size, and a triangle for each beyond the axis; grey ones lie behind."""
     traces: list[dict[str, Any]] = []
-    for method, here in rows.groupby("method", sort=False, observed=True):
-        look = looks[method]
-        group = {"legendgroup": look["legendgroup"], "selected": {"marker": {"opacity": 1.0}}}
-        group |= {"unselected": {"marker": {"opacity": marker["opacity"]}}}
+    different = {look["legendgroup"]: look for look in looks.values()}
+    groups = rows["method"].map({method: look["legendgroup"] for method, look in looks.items()})
+    for group, look in sorted(different.items(), key=lambda pair: pair[1]["marker"]["color"] != style.GREY):
+        here = rows[groups == group]
+        if here.empty:
+            continue
+        grey = look["marker"]["color"] == style.GREY
+        marker = look["marker"] | {"size": size, "opacity": faint if grey else strong}
         inside = here["y"].between(0, _Y_MAX)
-        paint = marker | {"color": look["color"], "symbol": look["symbol"]}
+        quiet = {"legendgroup": group, "showlegend": False}
         x, y, hover, places = _columns(here[inside])
-        traces.append(points(x, y, hover, mode="markers", marker=paint, customdata=places, cliponaxis=False, **group))
-        traces[-1] |= {"name": look["name"], "showlegend": method in named, "legendrank": look.get("legendrank", 1000)}
+        look = quiet | {"name": look["name"], "mode": "markers", "marker": marker, "cliponaxis": False}
+        traces.append(points(x, y, hover, customdata=places, **look))
         x, y, hover, places = _columns(here[~inside])
-        traces += beyond(x, y, (0, _Y_MAX), hover, marker | {"color": look["color"]}, customdata=places, **group)
+        marker = {name: value for name, value in marker.items() if name != "symbol"}
+        traces += beyond(x, y, (0, _Y_MAX), hover, marker, customdata=places, **quiet)
     return traces
 
 

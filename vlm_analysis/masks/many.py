@@ -10,6 +10,7 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.masks.make import free_layers, make_mask
 from vlm_analysis.masks.mask import PruneMask
 from vlm_analysis.masks.strategies import STRATEGIES
+from vlm_analysis.progress import stop_if_asked
 from vlm_analysis.rank.criteria import CRITERIA
 from vlm_analysis.rank.damage import Damage
 from vlm_analysis.rank.scores import LayerScores
@@ -64,6 +65,9 @@ def many_masks(
         damage: for criteria that need it; without it they are among the refused.
         protected, locked: as in `make_mask`.
         n_draws: of `random-draw`, at each budget, from `seed` on.
+
+    Raises:
+        Cancelled: before a ranking or a mask, where `stop_if_asked` does.
     """
     kinds: dict[str, Any] = {"protected": protected, "locked": locked}
     most = len(free_layers(recording.n_layers, protected, locked))
@@ -108,6 +112,7 @@ def _scored(
     for criterion in chosen:
         title = CRITERIA[criterion].title
         for target in targets_of(criterion, recording.domain_names):
+            stop_if_asked()
             method = title if target is None else f"{title} ({target})"
             asked = {"target": target, "damage": damage, "token_group": token_group, "seed": seed}
             try:
@@ -125,6 +130,7 @@ def _add(
     asked: dict[str, Any],
 ) -> None:
     """Add the mask of one way; a budget beyond the layers that may go is nobody's fault and is left out."""
+    stop_if_asked()
     method, _, strategy, _, budget, draw = way
     if not 0 < budget <= most:
         return

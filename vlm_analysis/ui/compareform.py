@@ -22,12 +22,13 @@ from vlm_analysis.ui.candidates import NEEDS
 from vlm_analysis.ui.comparing import Question, Unfinished, compare_work, forget, unfinished
 from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.pickers import described
-from vlm_analysis.ui.session import chosen, live, model_slot, workspace
+from vlm_analysis.ui.session import chosen, last_choices, live, model_slot, workspace
 from vlm_analysis.ui.shell import next_step
 from vlm_analysis.ui.text import METRIC_TITLES, escaped
 from vlm_analysis.workspace import Item
 
 CHOOSE, REPORT = "compare_choose", "compare_report"
+FOLLOWED = "compare_followed"  # the session's prompts that the form was last set to
 LEFT_BEHIND = "What was measured is kept: go on with it below."
 SHOWN = 8
 
@@ -46,10 +47,12 @@ def compare_form() -> None:
 
 
 def _form(info: ModelInfo, items: dict[str, Item]) -> None:
+    _follow(items)
     left, right = st.columns(2)
     words = "The rankings come from these prompts; they are recorded where that was not done yet."
     choose = items[_pick(left, "Choose masks on", CHOOSE, items, words)]
     report = items[_pick(right, "Report on", REPORT, items, "Every mask answers these prompts.")]
+    _remember(choose, report)
     if choose.prompts == report.prompts:
         _warn_same(choose)
     question = _question(info, choose, report)
@@ -70,11 +73,29 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
     )
 
 
+def _follow(items: dict[str, Item]) -> None:
+    """Choose the prompts in use when they change; a new session starts with the choice that was made here since they did."""
+    state, last, now = st.session_state, last_choices(), chosen("prompts")
+    in_use = now.id if now is not None and now.id in items else next(iter(items))
+    if state.get(FOLLOWED) != in_use:
+        used, *kept = last.get(CHOOSE, [None]) if FOLLOWED not in state else [None]
+        holds = kept and used == last.get("prompts") and set(kept) <= set(items)
+        state[CHOOSE], state[REPORT] = kept if holds else (in_use, in_use)
+        state[FOLLOWED] = in_use
+    for key in (CHOOSE, REPORT):
+        if state.get(key) not in items:
+            state[key] = in_use
+
+
+def _remember(choose: Item, report: Item) -> None:
+    """Keep a choice for sessions to come, unless it is that of the prompts in use."""
+    last_choices().pop(CHOOSE, None)
+    if {choose.id, report.id} != {st.session_state[FOLLOWED]}:
+        last_choices()[CHOOSE] = [last_choices().get("prompts"), choose.id, report.id]
+
+
 def _pick(place: st.delta_generator.DeltaGenerator, label: str, key: str, items: dict[str, Item], words: str) -> str:
-    """Draw the choice of a saved prompt set; the session's own first."""
-    if st.session_state.get(key) not in items:
-        now = chosen("prompts")
-        st.session_state[key] = now.id if now is not None and now.id in items else next(iter(items))
+    """Draw the choice of a saved prompt set."""
     picked: str = place.selectbox(
         label,
         list(items),
@@ -231,7 +252,12 @@ def column_config(domains: Sequence[str], metric: str = "exact_match") -> dict[s
         for domain in domains
     }
     return config | {
-        "methods": st.column_config.TextColumn("Chosen by", help="Every method that chooses this mask.", width="large"),
+        "chosen_by": st.column_config.TextColumn(
+            "Chosen by", help="The first method that chooses this mask; the last column has them all."
+        ),
+        "methods": st.column_config.TextColumn(
+            "Chosen by, all", help="Every method that chooses this mask.", width="large"
+        ),
         "budget": st.column_config.NumberColumn("Layers dropped"),
         "worst": st.column_config.NumberColumn(
             "Worst domain", help="The least retention of any domain.", format="percent"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
@@ -12,12 +13,21 @@ from vlm_analysis.comparison import CHOICE_METRICS, Comparison
 from vlm_analysis.masks.many import RANDOM
 from vlm_analysis.ui.compareform import column_config
 from vlm_analysis.ui.downloads import PICTURE, offer_files
+from vlm_analysis.ui.drafts import counted
 from vlm_analysis.ui.editor import edit
+from vlm_analysis.ui.evaluateview import say_answer_source
 from vlm_analysis.ui.pickers import agree_on_model, open_or_stop, pick_item
 from vlm_analysis.ui.session import model_slot
 from vlm_analysis.ui.shell import go_on
 from vlm_analysis.ui.text import METRIC_HELP, METRIC_TITLES, escaped
 
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+Y_MAX = 1.15  # of both charts of retention
+MOST_DOMAINS = 6
+# How the cache tells parts of a comparison apart.
+BY_DOMAINS: dict[str | type, Any] = {Comparison: lambda comparison: comparison.domains}
 METRICS = ("exact_match", "token_agreement", *CHOICE_METRICS)
 RULE = (
     "**Spread** is the standard deviation between plain rankings, **noise** the 95th percentile of the spread that drawing the prompts "
@@ -50,10 +60,11 @@ def compare_view() -> None:
             f"**{METRIC_TITLES[name]}**: {METRIC_HELP[name]}" for name in METRICS if name in comparison.scores
         ),
     )
-    picked = _curves(comparison, item.id, metric)
-    _regimes(comparison, item.id, metric)
     table = _table(item.id, metric, comparison)
-    _front(comparison, table, metric, picked)
+    drawn = comparison.only(_pick_domains(comparison, item.id))
+    picked = _curves(drawn, item.id, metric, _best_methods(comparison, table))
+    _regimes(drawn, item.id, metric)
+    _front(comparison, item.id, metric, picked, drawn.domains)
     _masks(comparison, table, metric)
 
 
@@ -66,16 +77,63 @@ def _say_how_chosen(comparison: Comparison) -> None:
         )
     else:
         st.caption(f"{n} prompts, none of which the masks were chosen on.")
-    if comparison.left_out:
-        with st.expander(f"{len(comparison.left_out)} methods lack masks, and why"):
-            for reason in dict.fromkeys(comparison.left_out.values()):
-                methods = [method for method, why in comparison.left_out.items() if why == reason]
+    say_answer_source(comparison.dense)
+    _say_what_is_missing(comparison)
+
+
+def _say_what_is_missing(comparison: Comparison) -> None:
+    """Name the methods without a mask at some budgets, and apart from them those without any, with the reason."""
+    groups = comparison.ways.groupby("method")["budget"].agg(set)
+    every = set().union(*groups)
+    few: dict[str, list[str]] = {}
+    none: dict[str, list[str]] = {}
+    for method, reason in comparison.left_out.items():
+        if lacking := sorted(every - groups.get(method, every)):
+            few.setdefault(", ".join(map(str, lacking)), []).append(method)
+        else:
+            none.setdefault(reason, []).append(method)
+    for budgets, methods in few.items():
+        with st.expander(f"{counted(len(methods), 'method')} without a mask of {budgets} layers"):
+            st.markdown(escaped("; ".join(methods)))
+    if none:
+        with st.expander(f"Why masks of {counted(sum(map(len, none.values())), 'method')} are missing"):
+            for reason, methods in none.items():
                 st.markdown(f"{escaped(reason)} — {escaped('; '.join(methods))}")
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
-def _frames(item_id: str, metric: str, _comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return retention_curves(_comparison, metric), regimes(_comparison, metric)
+def _pick_domains(comparison: Comparison, item_id: str) -> Sequence[str]:
+    """Return the domains to draw; where there are too many for one look, draw the choice of them."""
+    known = comparison.domains
+    if len(known) <= MOST_DOMAINS:
+        return known
+    first = known[:MOST_DOMAINS]
+    picked = st.multiselect(
+        "Domains drawn",
+        known,
+        default=first,
+        key=f"compare_domains:{item_id}",
+        max_selections=MOST_DOMAINS,
+        persist_state="session",
+        help=f"Curves and regimes are drawn of up to {MOST_DOMAINS} domains at a time; without a choice, of the first.",
+    )
+    shown = picked or first
+    st.caption(
+        f"{len(known) - len(shown)} of {len(known)} domains are not drawn. The worst domain and the table of all masks count every one."
+    )
+    return shown
+
+
+@st.cache_resource(show_spinner=False, max_entries=8, hash_funcs=BY_DOMAINS)
+def _frames(item_id: str, metric: str, drawn: Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return retention_curves(drawn, metric), regimes(drawn, metric)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4, hash_funcs=BY_DOMAINS)
+def _curve_chart(item_id: str, metric: str, picked: tuple[str, ...], drawn: Comparison) -> Figure:
+    from vlm_analysis.figures import retention_curve
+
+    frame = _frames(item_id, metric, drawn)[0]
+    return retention_curve(frame, y_max=Y_MAX, bands=picked, cost=cost_curve(drawn))
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
@@ -83,35 +141,38 @@ def _table(item_id: str, metric: str, _comparison: Comparison) -> pd.DataFrame:
     return mask_table(_comparison, metric)
 
 
-def _curves(comparison: Comparison, item_id: str, metric: str) -> list[str]:
+def _curves(drawn: Comparison, item_id: str, metric: str, best: list[str]) -> tuple[str, ...]:
     """Draw retention over budgets; return the methods brought out, in the order of their colours."""
-    from vlm_analysis.figures import retention_curve
-
-    frame = _frames(item_id, metric, comparison)[0]
+    frame = _frames(item_id, metric, drawn)[0]
     methods = [method for method in dict.fromkeys(frame["method"]) if method != RANDOM]
-    picked = st.multiselect(
+    wanted = st.multiselect(
         "Methods with bands",
         methods,
-        default=_best_methods(frame)[:3],
+        default=best[:3],
         key=f"compare_methods:{item_id}",
         max_selections=6,
         help="These are drawn with their 90 % interval over prompts, the others as thin grey lines with their names under the mouse. "
         "Given are the three that keep most of their worst domain on these prompts, mean over the budgets; methods that fall together "
         "with one of them are passed over.",
     )
-    figure = retention_curve(frame, y_max=1.15, bands=picked, cost=cost_curve(comparison))
-    st.plotly_chart(figure, key="compare-curves", config=PICTURE)
+    picked = tuple(method for method in methods if method in wanted)
+    st.plotly_chart(_curve_chart(item_id, metric, picked, drawn), key="compare-curves", config=PICTURE)
+    beyond = ""
+    if (frame[["value", "high"]] > Y_MAX).any(axis=None):
+        beyond = f" A triangle at the top is a value above {Y_MAX}, told under the mouse; bands end there."
     st.caption(
         "Pruned over dense score; the grey band is the range of the random draws, the dashed line the parameters left (right axis). Bands "
         "are a paired bootstrap over these prompts, of right or wrong answers widened to what so few can tell. Above 1 the pruned model "
-        "answers more prompts than the dense one."
+        f"answers more prompts than the dense one.{beyond}"
     )
-    return [method for method in methods if method in picked]
+    return picked
 
 
-def _best_methods(frame: pd.DataFrame) -> list[str]:
+def _best_methods(comparison: Comparison, table: pd.DataFrame) -> list[str]:
     """Return the methods in the order of their worst domain's retention, mean over budgets."""
-    means = frame[frame["method"] != RANDOM].pivot_table(index=["method", "budget"], columns="domain", values="value")
+    ways = comparison.ways[comparison.ways["method"] != RANDOM]
+    kept = table.loc[ways["place"], [f"retention, {domain}" for domain in comparison.domains]]
+    means = kept.set_axis(pd.MultiIndex.from_frame(ways[["method", "budget"]])).groupby(level=[0, 1]).mean()
     worst = means.min(axis=1).groupby("method").agg(["mean", "count"])
     full = worst[worst["count"] == worst["count"].max()]["mean"]  # a method that ends early is spared the steep part
     best = {means.loc[name].round(12).to_numpy().tobytes(): str(name) for name in full.sort_values(kind="stable").index}
@@ -136,12 +197,10 @@ def _regimes(comparison: Comparison, item_id: str, metric: str) -> None:
         st.dataframe(frame, hide_index=True, width="stretch")
 
 
-def _front(comparison: Comparison, table: pd.DataFrame, metric: str, picked: list[str]) -> None:
-    from vlm_analysis.figures import front_chart
-
+def _front(comparison: Comparison, item_id: str, metric: str, picked: tuple[str, ...], domains: Sequence[str]) -> None:
     of = METRIC_TITLES[metric].lower()
     st.subheader(f"Parameters against {of}")
-    columns = ["worst", *(f"retention, {domain}" for domain in comparison.domains)]
+    columns = ["worst", *(f"retention, {domain}" for domain in domains)]
     by = st.segmented_control(
         f"Retention of {of} on",
         columns,
@@ -150,7 +209,23 @@ def _front(comparison: Comparison, table: pd.DataFrame, metric: str, picked: lis
         format_func=lambda name: "the worst domain" if name == "worst" else escaped(name.removeprefix("retention, ")),
         key="compare_front",
     )
-    y, methods = table[by].to_numpy(), comparison.ways.groupby("place")["method"].unique()
+    table = _table(item_id, metric, comparison)
+    beyond = f" A triangle at the top is a mask above {Y_MAX}." if (table[by] > Y_MAX).any() else ""
+    chart = _front_chart(item_id, metric, by, picked, comparison)
+    st.plotly_chart(chart, key="compare-front", config=PICTURE)
+    st.caption(
+        f"Each point is one of {len(table)} masks; methods with bands above have the same colours here. No other mask beats the "
+        "joined ones: none keeps as much with as few parameters. They are picked by the answers to these very prompts, and the best of "
+        f"many looks better than it is: evaluate the one you take on others.{beyond}"
+    )
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _front_chart(item_id: str, metric: str, by: str, picked: tuple[str, ...], _comparison: Comparison) -> Figure:
+    from vlm_analysis.figures import front_chart
+
+    table = _table(item_id, metric, _comparison)
+    y, methods = table[by].to_numpy(), _comparison.ways.groupby("place")["method"].agg(list)
     frame = pd.DataFrame(
         {
             "x": table["parameters_left"],
@@ -160,17 +235,19 @@ def _front(comparison: Comparison, table: pd.DataFrame, metric: str, picked: lis
             "on_front": on_front(pd.DataFrame({"kept": -y, "left": table["parameters_left"]}).to_numpy()),
         }
     )
-    st.plotly_chart(front_chart(frame, first=picked), key="compare-front", config=PICTURE)
-    st.caption(
-        f"Each point is one of {len(table)} masks; methods with bands above have the same colours here. No other mask beats the "
-        "joined ones: none keeps as much with as few parameters. They are picked by the answers to these very prompts, and the best of "
-        "many looks better than it is: evaluate the one you take on others."
-    )
+    return front_chart(frame, first=picked)
 
 
 def _named_by(methods: Sequence[str], picked: Sequence[str]) -> str:
     """Return the method that a mask is drawn under: one that is brought out, else the first that chooses it."""
     return next((method for method in picked if method in methods), methods[0])
+
+
+def _chosen_by(comparison: Comparison) -> pd.Series:
+    """Return by a mask's place the first method that chooses it, and how many more do."""
+    methods = comparison.ways.groupby("place")["method"].agg(["first", "nunique"])
+    more = methods["nunique"].map(lambda number: f" and {number - 1} more" if number > 1 else "")
+    return methods["first"] + more
 
 
 def _masks(comparison: Comparison, table: pd.DataFrame, metric: str) -> None:
@@ -187,11 +264,11 @@ def _masks(comparison: Comparison, table: pd.DataFrame, metric: str) -> None:
     kept = [f"retention, {domain}" for domain in comparison.domains]
     others = ("kl_to_dense", "nll_above_dense", "token_agreement", "parameters_left", "on_front", "methods")
     event = st.dataframe(
-        shown,
+        shown.assign(chosen_by=_chosen_by(comparison)),
         hide_index=True,
         width="stretch",
         column_config=column_config(comparison.domains, metric),
-        column_order=["budget", "dropped", "worst", *kept, *others],
+        column_order=["budget", "dropped", "chosen_by", "worst", *kept, *others],
         on_select="rerun",
         selection_mode="single-row",
         key="compare-table",

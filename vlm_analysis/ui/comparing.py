@@ -112,6 +112,7 @@ def compare_work(choose: Item, report: Item, question: Question) -> Work:
             if damage is None:
                 measuring(_saying(progress, f"each layer left out on {choose.name}"))
                 damage = _damage(loaded, choose)
+        progress(0, 1, "making the masks")
         ways, left_out = ways_of(recording, question, damage)
         prompts = open_item(report)
         made = compare_masks(

@@ -119,7 +119,6 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
     """Draw the scores per domain beside the dense model's; returns the dense evaluation where it is saved."""
     item = find_dense(workspace(), evaluation.model.fingerprint, evaluation.prompts)
     dense = None if item is None else _open_dense(item)
-    responses = int((evaluation.by_prompt["answer_source"] != "given").sum())
     layers = (
         f"without layers {layer_list(evaluation.mask.dropped)}: {evaluation.mask.budget} of {evaluation.mask.n_layers}"
     )
@@ -131,11 +130,7 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
             f"This mask was chosen on {known} of these {len(evaluation.by_prompt)} prompts: its numbers flatter it. Under “Many masks” "
             "prompts are split in halves, one to choose on and one to report on."
         )
-    if responses:
-        st.info(
-            f"{responses} prompts have no answer of their own: they are scored on the dense model's response (at most 64 tokens), "
-            "or on the choice it finds most likely."
-        )
+    say_answer_source(evaluation)
     if dense is not None and not evaluation.is_dense:
         _retention_cards(evaluation, dense)
         from vlm_analysis.figures import damage_bars
@@ -145,6 +140,16 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
         )
     _score_table(evaluation, dense)
     return dense
+
+
+def say_answer_source(evaluation: Evaluation) -> None:
+    """Say how many prompts are scored on what the dense model makes of them."""
+    responses = int((evaluation.by_prompt["answer_source"] != "given").sum())
+    if responses:
+        st.info(
+            f"{responses} prompts have no answer of their own: they are scored on the dense model's response (at most 64 tokens), "
+            "or on the choice it finds most likely."
+        )
 
 
 def _n_chosen_on(evaluation: Evaluation) -> int:

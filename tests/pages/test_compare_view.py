@@ -1,0 +1,200 @@
+"""A saved comparison on the Evaluate page: what is drawn of many domains, what is said, and what is kept between script runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from acting import OpenPage, ran, words
+from streamlit.testing.v1 import AppTest
+
+from vlm_analysis import figures
+from vlm_analysis.compared import mask_table, regimes, retention_curves
+from vlm_analysis.comparison import Comparison, ways_frame
+from vlm_analysis.evaluation import Evaluation
+from vlm_analysis.masks import PruneMask, Way
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.stored import keep_comparison
+from vlm_analysis.ui.compareview import _best_methods
+from vlm_analysis.ui.session import workspace
+
+MODEL = ModelInfo("toy", "f" * 64, 8, layer_parameters=(10,) * 8, n_parameters=100)
+BUDGETS = (1, 2, 3)
+
+
+def made(n_domains: int = 2, n_criteria: int = 4, above: float = 0.0, **more) -> Comparison:
+    """Return a comparison on four prompts a domain; `above` is the share of wrong dense answers."""
+    rng = np.random.default_rng(0)
+    names = [f"domain {i}" for i in range(n_domains) for _ in range(4)]
+    right = np.arange(len(names)) % 4 >= 4 * above
+    frame = pd.DataFrame({"id": map(str, range(len(names))), "domain": names, "exact_match": right, "answer_nll": 0.1})
+    frame = frame.assign(token_agreement=1.0, kl_to_dense=0.0, answer="a", answer_source="given")
+    frame["answer_ids"] = [[1]] * len(frame)
+    ways, masks = [], {}
+    for number in range(n_criteria):
+        for strategy, after in (("first-k", ""), ("minimum-gap", ", spaced")):
+            for budget in BUDGETS:
+                mask = PruneMask(8, rng.choice(8, budget, replace=False), name=f"{number}{after} {budget}")
+                mask = masks.setdefault(mask, mask)
+                ways.append(Way(f"criterion {number}{after}", f"c{number}", strategy, None, budget, 0, mask))
+    values = (rng.random((len(masks), len(names))) < 0.7).astype(float)
+    scores = dict.fromkeys(("answer_nll", "token_agreement", "kl_to_dense"), values) | {"exact_match": values}
+    dense = Evaluation(PruneMask(8), MODEL, "p" * 64, frame)
+    return replace(Comparison(dense, tuple(masks), scores, ways_frame(ways, tuple(masks))), **more)
+
+
+def shown(open_page: OpenPage, comparison: Comparison) -> AppTest:
+    open_page("app.py")
+    keep_comparison(workspace(), comparison, "many")
+    at = open_page("pages/5_evaluate.py")
+    at.session_state["evaluate_tab"] = "Many masks"
+    return ran(at)
+
+
+def charts(at: AppTest) -> list[dict]:
+    return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
+
+
+def domains_of(chart: dict) -> list[str]:
+    return [title["text"] for title in chart["layout"]["annotations"]]
+
+
+def box(at: AppTest, label: str):
+    return next(one for one in at.multiselect if one.label == label)
+
+
+def test_of_many_domains_six_are_drawn_and_the_page_says_how_many_are_not(open_page: OpenPage) -> None:
+    at = shown(open_page, made(9))
+    first = [f"domain {i}" for i in range(6)]
+    for chart in charts(at)[:2]:
+        assert domains_of(chart) == first
+    assert "3 of 9 domains are not drawn" in words(at)
+    front = next(one for one in at.button_group if one.key == "compare_front")
+    front.set_value("retention, domain 1")
+    box(ran(at), "Domains drawn").set_value(["domain 8", "domain 6"])
+    for chart in charts(ran(at))[:2]:
+        assert domains_of(chart) == ["domain 6", "domain 8"]
+    assert "7 of 9 domains are not drawn" in words(at)
+    table = next(frame.value for frame in at.dataframe if "methods" in frame.value.columns)
+    assert {f"retention, domain {i}" for i in range(9)} <= set(table.columns)
+    box(at, "Domains drawn").set_value([])
+    assert domains_of(charts(ran(at))[0]) == first
+
+
+def test_few_domains_are_all_drawn_without_a_choice(open_page: OpenPage) -> None:
+    at = shown(open_page, made(6))
+    assert not [one for one in at.multiselect if one.label == "Domains drawn"]
+    assert "not drawn" not in words(at)
+    assert len(domains_of(charts(at)[0])) == 6
+
+
+def test_a_figure_is_built_again_only_when_what_it_shows_changes(
+    open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+
+    def watched(name: str, real: Callable) -> Callable:
+        return lambda *args, **more: (built.append(name), real(*args, **more))[1]
+
+    for name in ("retention_curve", "front_chart"):
+        monkeypatch.setattr(figures, name, watched(name, getattr(figures, name)))
+    at = ran(shown(open_page, made(9)))
+    assert built == ["retention_curve", "front_chart"]
+    box(at, "Methods with bands").set_value(["criterion 0"])
+    ran(at)
+    assert built == ["retention_curve", "front_chart"] * 2
+    box(at, "Domains drawn").set_value(["domain 8"])
+    ran(at)
+    assert built == [*["retention_curve", "front_chart"] * 2, "retention_curve"]
+
+
+def test_a_part_of_a_comparison_has_the_numbers_of_the_whole() -> None:
+    whole = made(5, n_shared=20)
+    part = whole.only(("domain 3", "domain 1"))
+    assert part.domains == ("domain 1", "domain 3")
+    assert part.n_shared == 8
+    for told in (retention_curves, regimes):
+        frame = told(whole)
+        wanted = frame[frame["domain"].isin(part.domains)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(
+            told(part).sort_values(["domain", "budget"], kind="stable", ignore_index=True),
+            wanted.sort_values(["domain", "budget"], kind="stable", ignore_index=True),
+        )
+    assert whole.only(whole.domains) is whole
+
+
+def test_methods_with_bands_are_the_best_over_all_domains_and_none_that_fall_together() -> None:
+    comparison = made(3)
+    twin = comparison.ways[comparison.ways["method"] == "criterion 2"].assign(method="twin")
+    comparison = replace(comparison, ways=pd.concat([twin, comparison.ways], ignore_index=True))
+    best = _best_methods(comparison, mask_table(comparison))
+    frame = retention_curves(comparison)
+    worst = {
+        method: rows.groupby("budget")["value"].min().mean() for method, rows in frame.groupby("method", sort=False)
+    }
+    assert [worst[method] for method in best] == sorted((worst[method] for method in best), reverse=True)
+    assert set(worst) - set(best) in ({"twin"}, {"criterion 2"})
+
+
+def test_prompts_without_an_answer_are_said_to_be_scored_on_the_dense_response(open_page: OpenPage) -> None:
+    comparison = made()
+    comparison.dense.by_prompt.loc[:2, "answer_source"] = "dense"
+    at = shown(open_page, comparison)
+    assert "3 prompts have no answer of their own: they are scored on the dense model's response" in words(at)
+
+
+def test_methods_that_lack_a_budget_are_told_from_those_without_any_mask(open_page: OpenPage) -> None:
+    comparison = made()
+    ways = comparison.ways
+    lacking = ways["method"].str.endswith("spaced") & (ways["budget"] == 3)
+    left_out = {
+        **dict.fromkeys(ways["method"][lacking], "3 layers: too few. Lower the budget or the gap."),
+        "Damage": "Damage needs measuring.",
+        "random": "1 layers: it cannot run.",
+    }
+    at = shown(open_page, replace(comparison, ways=ways[~lacking].reset_index(drop=True), left_out=left_out))
+    assert {one.label for one in at.expander} >= {
+        "4 methods without a mask of 3 layers",
+        "Why masks of 2 methods are missing",
+    }
+    said = words(at)
+    assert "Damage needs measuring" in said
+    assert "criterion 3, spaced" in said
+    assert "Lower the budget" not in said
+
+
+def test_the_table_tells_near_its_left_who_chose_a_mask(open_page: OpenPage) -> None:
+    comparison = made()
+    extra = comparison.ways.iloc[:1]
+    more = [extra.assign(method=name) for name in ("other", "third", "other")]
+    at = shown(open_page, replace(comparison, ways=pd.concat([comparison.ways, *more], ignore_index=True)))
+    table = next(frame for frame in at.dataframe if "methods" in frame.value.columns)
+    assert list(table.proto.column_order)[:3] == ["budget", "dropped", "chosen_by"]
+    row = table.value.loc[0]
+    first, *others = row["methods"].split("; ")
+    assert {"other", "third"} <= set(others)
+    assert row["chosen_by"] == f"{first} and {len(others)} more"
+    alone = table.value[~table.value["methods"].str.contains("; ")]
+    assert len(alone)
+    assert alone["chosen_by"].tolist() == alone["methods"].tolist()
+
+
+def test_a_table_is_written_as_csv_only_when_it_is_asked_for(
+    open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    monkeypatch.setattr(pd.DataFrame, "to_csv", lambda frame, **_: written.append(len(frame)) or "")
+    at = shown(open_page, made())
+    assert next(one for one in at.get("download_button") if one.proto.label == "CSV")
+    assert not written
+
+
+@pytest.mark.parametrize("above", [0.0, 0.5])
+def test_values_beyond_the_axis_are_spoken_of_where_there_are_some(open_page: OpenPage, above: float) -> None:
+    said = words(shown(open_page, made(above=above)))
+    for sentence in ("A triangle at the top is a value above 1.15", "A triangle at the top is a mask above 1.15"):
+        assert (sentence in said) == (above > 0)
