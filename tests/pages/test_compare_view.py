@@ -27,9 +27,9 @@ BUDGETS = (1, 2, 3)
 
 
 def made(n_domains: int = 2, n_criteria: int = 4, above: float = 0.0, **more) -> Comparison:
-    """Return a comparison on four prompts a domain; `above` is the share of wrong dense answers."""
+    """Return a comparison on 40 prompts a domain; `above` is the share of wrong dense answers."""
     rng = np.random.default_rng(0)
-    names = [f"domain {i}" for i in range(n_domains) for _ in range(4)]
+    names = [f"domain {i}" for i in range(n_domains) for _ in range(40)]
     right = np.arange(len(names)) % 4 >= 4 * above
     frame = pd.DataFrame({"id": map(str, range(len(names))), "domain": names, "exact_match": right, "answer_nll": 0.1})
     frame = frame.assign(token_agreement=1.0, kl_to_dense=0.0, answer="a", answer_source="given")
@@ -113,10 +113,10 @@ def test_a_figure_is_built_again_only_when_what_it_shows_changes(
 
 
 def test_a_part_of_a_comparison_has_the_numbers_of_the_whole() -> None:
-    whole = made(5, n_shared=20)
+    whole = made(5, n_shared=200)
     part = whole.only(("domain 3", "domain 1"))
     assert part.domains == ("domain 1", "domain 3")
-    assert part.n_shared == 8
+    assert part.n_shared == 80
     for told in (retention_curves, regimes):
         frame = told(whole)
         wanted = frame[frame["domain"].isin(part.domains)].reset_index(drop=True)
