@@ -48,6 +48,7 @@ def test_result_downloads_as_one_file_that_opens_offline(demo_done, chromium, tm
     started.value.save_as(path)
     context = chromium.new_context(offline=True)
     page = context.new_page()
+    page.set_default_timeout(120_000)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(path.as_uri())
