@@ -274,17 +274,23 @@ def answer_scores(
         return {"answer_nll": nll}
     choice, dense_choice = scored.argmax(axis=1), dense.argmax(axis=1)
     same, dense_wide = scored is dense, dense.astype(np.float64)
-    share = np.exp(dense_wide)
     broken = bool(np.isnan(wide).any())  # an argmax over NaN is no choice
     incomparable = broken or bool(np.isnan(dense_wide).any())
-    with np.errstate(invalid="ignore"):  # a token the dense model rules out (−inf) adds nothing
-        kl = 0.0 if same else float(np.where(share == 0, 0.0, share * (dense_wide - wide)).sum(axis=1).mean())
+    kl = 0.0 if same else float(kl_of_tokens(dense_wide, wide).mean())
     return {
         "exact_match": not broken and bool((choice[:-1] == ids[:-1]).all() and _same_end(choice[-1], ids[-1], ends)),
         "answer_nll": nll,
         "token_agreement": np.nan if incomparable else float((choice == dense_choice).mean()),
         "kl_to_dense": np.nan if incomparable else max(kl, 0.0),
     }
+
+
+def kl_of_tokens(dense: np.ndarray, pruned: np.ndarray) -> np.ndarray:
+    """Return the (n_tokens,) KL(dense ‖ pruned) in nats of (n_tokens, vocabulary) float64 log-probabilities."""
+    share = np.exp(dense)
+    with np.errstate(invalid="ignore"):  # a token the dense model rules out (−inf) adds nothing
+        kl: np.ndarray = np.where(share == 0, 0.0, share * (dense - pruned)).sum(axis=1)
+    return kl
 
 
 def _same_end(choice: int, expected: int, ends: Collection[int]) -> bool:

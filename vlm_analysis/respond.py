@@ -16,7 +16,7 @@ import torch
 from transformers import GenerationMixin
 
 from vlm_analysis.decoding import MAX_NEW_TOKENS, before_placeholder, decode, greedy_ids, plain_greedy
-from vlm_analysis.evaluate import answer_logits
+from vlm_analysis.evaluate import answer_logits, kl_of_tokens
 from vlm_analysis.inputs import encode, pad_token
 from vlm_analysis.interrupt import interruptible
 from vlm_analysis.masks import PruneMask
@@ -108,9 +108,7 @@ def compare_responses(loaded: LoadedModel, prompt: Prompt, mask: PruneMask, dens
             answer_logits(loaded, model, [encoded])[0].float().log_softmax(dim=-1).cpu().numpy().astype(np.float64)
             for model in (loaded.model, prune(loaded.model, mask))
         )
-    share = np.exp(dense)
-    with np.errstate(invalid="ignore"):  # a token the dense model rules out (−inf) adds nothing
-        kl = np.where(share == 0, 0.0, share * (dense - pruned)).sum(axis=1)
+    kl = kl_of_tokens(dense, pruned)
     broken = np.isnan(dense).any(axis=1) | np.isnan(pruned).any(axis=1)  # an argmax over NaN is no choice
     differs = (dense.argmax(axis=1) != pruned.argmax(axis=1)) | broken
     tokens = tuple(loaded.processor.tokenizer.decode([token]) for token in dense_ids)

@@ -34,3 +34,13 @@ def go(page: Page, label: str) -> None:
     page.get_by_test_id("stSidebar").get_by_role("link", name=label, exact=True).click()
     page.get_by_role("heading", name=label, exact=True).first.wait_for()
     idle(page)
+
+
+def load_bundled(page: Page) -> None:
+    """Load the bundled model, unless it is loaded."""
+    go(page, "Model")
+    done = page.get_by_text("Decoder layers that should stay").first
+    if not done.is_visible():
+        press(page, "Load", exact=True)
+        done.wait_for()
+    idle(page)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browser import go, idle, press
+from browser import go, idle, load_bundled, press
 from playwright.sync_api import Page, expect
 
 from vlm_analysis.masks import PruneMask
@@ -34,12 +34,7 @@ def asking(new_page, server_home: Path):
 
     def open_tab() -> Page:
         page = new_page("/")
-        go(page, "Model")
-        done = page.get_by_text("Decoder layers that should stay")
-        if not done.first.is_visible():
-            press(page, "Load", exact=True)
-            done.first.wait_for()
-        idle(page)
+        load_bundled(page)
         go(page, "Prompts")
         press(page, "Use these packs")
         page.get_by_text(re.compile("In use now")).first.wait_for()

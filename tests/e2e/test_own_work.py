@@ -8,7 +8,7 @@ import re
 import zipfile
 
 import pytest
-from browser import go, idle, press
+from browser import go, idle, load_bundled, press
 from PIL import Image
 
 from vlm_analysis.pocket.tasks import make_example
@@ -60,15 +60,6 @@ def save_zip_as_prompts(page, name: str, data: bytes) -> None:
     upload(page, name, data)
     press(page, "Save as prompt set")
     page.get_by_text(re.compile("In use now")).first.wait_for()
-    idle(page)
-
-
-def load_bundled(page) -> None:
-    go(page, "Model")
-    done = page.get_by_text("Decoder layers that should stay")
-    if not done.first.is_visible():
-        press(page, "Load", exact=True)
-        done.first.wait_for()
     idle(page)
 
 
