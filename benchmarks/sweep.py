@@ -27,7 +27,7 @@ ROUNDS = 3
 
 
 def leave_one_out(n_layers: int) -> list[Any]:
-    from vlm_analysis.masks import PruneMask
+    from vlm_analysis.edits.edit import PruneMask
 
     return [PruneMask(n_layers, (layer,)) for layer in range(n_layers)]
 
@@ -36,7 +36,7 @@ def criteria_and_budgets(n_layers: int) -> list[Any]:
     """Return ten random drop orders cut at ten budgets: rankings of ten criteria that agree in nothing."""
     import numpy as np
 
-    from vlm_analysis.masks import PruneMask
+    from vlm_analysis.edits.edit import PruneMask
 
     orders = [np.random.default_rng(seed).permutation(range(1, n_layers - 1)) for seed in range(CRITERIA)]
     budgets = sorted(set(np.linspace(1, max(BUDGETS, n_layers // 2), BUDGETS).round().astype(int).tolist()))
@@ -47,10 +47,10 @@ def criteria_and_budgets(n_layers: int) -> list[Any]:
 
 def compare(name: str, what: str, loaded: Any, masks: Sequence[Any], n_prompts: int) -> None:
     """Time both ways on the same prepared prompts, and check that they agree."""
-    from vlm_analysis.evaluate import evaluate_prepared, evaluation_of, prepare
-    from vlm_analysis.masks import PruneMask
-    from vlm_analysis.shared_runs import SharedRunner, ordered
-    from vlm_analysis.sweep import open_scores, sweep_prepared
+    from vlm_analysis.edits.edit import PruneMask
+    from vlm_analysis.evaluation.run.evaluate import evaluate_prepared, evaluation_of, prepare
+    from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
+    from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
 
     work = prepare(loaded, prompts_for(name, n_prompts))
     batch = 32 if name == "pocket-vl" else 1
@@ -84,9 +84,9 @@ def parts(work: Any, batch: int) -> tuple[float, float]:
 
     import torch
 
-    from vlm_analysis.evaluate import answer_logits
-    from vlm_analysis.inputs import batches
-    from vlm_analysis.layers import find_decoder_layers
+    from vlm_analysis.evaluation.run.evaluate import answer_logits
+    from vlm_analysis.models.inputs import batches
+    from vlm_analysis.models.layers import find_decoder_layers
 
     model, spent = work.loaded.model, {"layers": 0.0, "vision": 0.0}
     begun: list[float] = []

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from oracles import made_recording
 from rankings import evaluation, full_recording, left_out
 
-from vlm_analysis.rank import cosine_against_damage, misleading_words, score_layers
-from vlm_analysis.rank.against import CRUCIAL, SPARE
+from vlm_analysis.selection.certainty.against import CRUCIAL, SPARE, cosine_against_damage, misleading_words
+from vlm_analysis.selection.criteria.scoring import score_layers
 
 
 def compared(influence: list[float], damage: list[float | None], **asked: Any) -> pd.DataFrame:

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rankings import DOMAINS, full_recording, left_out
 
-from vlm_analysis.rank import (
-    CRITERIA,
-    LayerScores,
+from vlm_analysis.selection.certainty.agreement import (
     agreement,
     criteria_items,
     domain_items,
     group_items,
     kendall_tau,
-    score_layers,
 )
+from vlm_analysis.selection.criteria.criteria import CRITERIA
+from vlm_analysis.selection.criteria.scores import LayerScores
+from vlm_analysis.selection.criteria.scoring import score_layers
 
 numbers = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12)
 

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from rankings import full_recording
 
 from vlm_analysis.errors import MaskError, RecordingError
-from vlm_analysis.measures import DELTAS, TOKEN_GROUPS
-from vlm_analysis.rank import score_layers, skip_bands
-from vlm_analysis.recording import Recording
+from vlm_analysis.recording.measures import DELTAS
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.criteria.bands import skip_bands
+from vlm_analysis.selection.criteria.scoring import score_layers
+from vlm_analysis.words import TOKEN_GROUPS
 
 VISION = TOKEN_GROUPS.index("vision")
 

@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlm_analysis.compared import (
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.evaluation.evaluation import Evaluation, retention, retention_interval
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.selection.compared.comparison import Comparison, ways_frame
+from vlm_analysis.selection.compared.findings import (
     CONVERGING,
     REGIMES,
     SENSITIVE,
@@ -24,10 +28,7 @@ from vlm_analysis.compared import (
     retention_curves,
     retentions,
 )
-from vlm_analysis.comparison import Comparison, ways_frame
-from vlm_analysis.evaluation import Evaluation, retention, retention_interval
-from vlm_analysis.masks import PruneMask, Way
-from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.selection.strategies.many import Way
 
 MODEL = ModelInfo("toy", "f" * 64, 8, layer_parameters=(10, 20, 30, 40, 40, 30, 20, 10), n_parameters=400)
 

@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vlm_analysis.compared import mask_table
-from vlm_analysis.comparison import Comparison, open_comparison, save_comparison, ways_frame
+from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.evaluation import Evaluation
-from vlm_analysis.masks import PruneMask, Way
+from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.selection.compared.comparison import Comparison, open_comparison, save_comparison, ways_frame
+from vlm_analysis.selection.compared.findings import mask_table
+from vlm_analysis.selection.strategies.many import Way
 
 MODEL = ModelInfo("toy", "f" * 64, 8, layer_parameters=(10, 20, 30, 40, 40, 30, 20, 10), n_parameters=400)
 
@@ -193,7 +194,7 @@ def test_a_file_that_unpacks_to_too_much_or_holds_more_is_refused(
     path = save_comparison(small, tmp_path / "c.npz")
     for bound in ("MAX_BYTES", "MAX_META_BYTES"):
         with monkeypatch.context() as patched:
-            patched.setattr(f"vlm_analysis.comparison.{bound}", 1000)
+            patched.setattr(f"vlm_analysis.selection.compared.comparison.{bound}", 1000)
             with pytest.raises(EvaluationError, match="too large: expected at most"):
                 open_comparison(path)
 

@@ -15,16 +15,16 @@ import pytest
 from oracles import ask
 from safetensors import safe_open
 
-from vlm_analysis.cost import LAYER_ROUNDS, budget_masks, count_weights, measure_cost, measure_costs
-from vlm_analysis.costs import speedup
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import EvaluationError, MaskError
-from vlm_analysis.export import export_checkpoint
-from vlm_analysis.layers import find_decoder_layers
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.models import LoadedModel
+from vlm_analysis.evaluation.cost import speedup
+from vlm_analysis.evaluation.run.timing import LAYER_ROUNDS, budget_masks, count_weights, measure_cost, measure_costs
+from vlm_analysis.export.checkpoint import export_checkpoint
+from vlm_analysis.models.layers import find_decoder_layers
+from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.progress import Cancelled, stoppable
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.prune import prune
+from vlm_analysis.prompts.prompts import PromptSet
 
 MASK = PruneMask(16, (5, 9))
 QUICK = {"rounds": 2, "new_tokens": 3}
@@ -151,7 +151,7 @@ def test_cancel_works_between_passes_and_between_tokens(loaded: LoadedModel, few
 def test_a_cancel_in_a_prefill_waits_for_the_next_token_or_in_a_long_one_for_the_next_layer(
     loaded: LoadedModel, few: PromptSet, monkeypatch: pytest.MonkeyPatch, slow_s: float, more: int
 ) -> None:
-    monkeypatch.setattr("vlm_analysis.cost.SLOW_S", slow_s)
+    monkeypatch.setattr("vlm_analysis.evaluation.run.timing.SLOW_S", slow_s)
     before, begun = n_hooks(loaded), []
 
     def note(done: int, total: int, message: str) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlm_analysis.costs import (
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.errors import EvaluationError
+from vlm_analysis.evaluation.cost import (
     Cost,
     cost_frame,
     cost_from_json,
@@ -22,8 +24,6 @@ from vlm_analysis.costs import (
     was_disturbed,
     weights_without,
 )
-from vlm_analysis.errors import EvaluationError
-from vlm_analysis.masks import PruneMask
 from vlm_analysis.model_info import ModelInfo
 
 MODEL = ModelInfo("a model", "f" * 64, 4, layer_parameters=(10, 20, 30, 40), n_parameters=200)

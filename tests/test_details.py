@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vlm_analysis.details import MOST_TOLD, check_details, count_domains, domain_details
+from vlm_analysis.workbench.details import MOST_TOLD, check_details, count_domains, domain_details
 
 
 @pytest.mark.parametrize(

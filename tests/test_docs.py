@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from vlm_analysis.compared import mask_table
+from vlm_analysis.selection.compared.findings import mask_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-DOCTESTED = ("masks.mask", "dialects", "memory", "fit", "ui.text")
+DOCTESTED = ("assets", "edits.edit", "export.dialects", "models.memory", "models.fit", "ui.text")
 
 
 @pytest.mark.parametrize("name", [f"vlm_analysis.{name}" for name in DOCTESTED])

@@ -308,7 +308,9 @@ def test_label_is_one_short_line_without_direction_tricks():
 
 
 def test_figures_need_neither_torch_nor_streamlit():
-    code = "import sys, vlm_analysis.figures, vlm_analysis.report; print({'torch', 'streamlit'} & set(sys.modules))"
+    code = (
+        "import sys, vlm_analysis.figures, vlm_analysis.export.report; print({'torch', 'streamlit'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -9,7 +9,10 @@ from rankings import full_recording, left_out
 
 from vlm_analysis import figures
 from vlm_analysis.errors import MaskError
-from vlm_analysis.rank import agreement, cosine_against_damage, criteria_items, rank_stability, skip_bands
+from vlm_analysis.selection.certainty.against import cosine_against_damage
+from vlm_analysis.selection.certainty.agreement import agreement, criteria_items
+from vlm_analysis.selection.certainty.ranks import rank_stability
+from vlm_analysis.selection.criteria.bands import skip_bands
 
 HOSTILE = '<a href="http://evil.example">x</a></script><script>alert(1)</script> $x$'
 LIMITS = {"epsilon": 0.5, "eta": 0.5, "tau": 0.5}

@@ -16,12 +16,13 @@ from families import gemma
 
 from tests.conformance.build import tiny_model
 from tests.conformance.rows import CHANGES
-from vlm_analysis import memory, models
 from vlm_analysis.errors import ModelError
-from vlm_analysis.fit import PARTS, FitEstimate, build_empty, count_parts, estimate_fit
-from vlm_analysis.layers import find_decoder_layers
-from vlm_analysis.models import BUNDLED_FOLDER, LoadedModel, load_model
-from vlm_analysis.sources import Source
+from vlm_analysis.models import load as models
+from vlm_analysis.models import memory
+from vlm_analysis.models.fit import PARTS, FitEstimate, build_empty, count_parts, estimate_fit
+from vlm_analysis.models.layers import find_decoder_layers
+from vlm_analysis.models.load import LoadedModel, load_model
+from vlm_analysis.models.source import BUNDLED_FOLDER, Source
 
 ROOT = Path(__file__).resolve().parents[1]
 GIB = 2**30
@@ -107,8 +108,8 @@ class TestNumbers:
         assert fit.saving("bfloat16") == (2, 2 * fit.layers[0], 4 * fit.layers[0])
 
     def test_saving_is_what_a_pruned_model_has_fewer(self, loaded: LoadedModel) -> None:
-        from vlm_analysis.masks import PruneMask
-        from vlm_analysis.prune import prune
+        from vlm_analysis.edits.edit import PruneMask
+        from vlm_analysis.edits.view import prune
 
         count, parameters, _ = estimate_fit("pocket-vl").saving("float32")
         assert parameters == loaded.n_parameters - numel(prune(loaded.model, PruneMask(16, range(5, 5 + count))))
@@ -155,7 +156,7 @@ class TestAutoPrecision:
     def test_loading_takes_what_free_memory_allows(
         self, monkeypatch: pytest.MonkeyPatch, free: int, dtype: str
     ) -> None:
-        monkeypatch.setattr("vlm_analysis.fit.free_bytes", lambda device: free * 2**20)
+        monkeypatch.setattr("vlm_analysis.models.fit.free_bytes", lambda device: free * 2**20)
         mine = load_model(device="cpu")
         assert mine.dtype == dtype
         assert "fits" in mine.dtype_reason or "float32 would need" in mine.dtype_reason
@@ -164,7 +165,7 @@ class TestAutoPrecision:
     def test_what_does_not_fit_is_refused_before_weights_are_read(
         self, monkeypatch: pytest.MonkeyPatch, dtype: str
     ) -> None:
-        monkeypatch.setattr("vlm_analysis.fit.free_bytes", lambda device: 3 * 2**20)
+        monkeypatch.setattr("vlm_analysis.models.fit.free_bytes", lambda device: 3 * 2**20)
         monkeypatch.setattr(models, "_load_weights", lambda *args: pytest.fail("weights were read"))
         with pytest.raises(ModelError, match=r"'pocket-vl' does not fit into memory: expected .* got 3 MiB\. Free"):
             load_model(device="cpu", dtype=dtype)
@@ -224,7 +225,7 @@ class TestAbsurdConfigurations:
             estimate_fit(folder)
 
     def test_a_model_that_takes_too_many_modules_is_stopped(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vlm_analysis.fit._MOST_MODULES", 100)
+        monkeypatch.setattr("vlm_analysis.models.fit._MOST_MODULES", 100)
         with pytest.raises(ModelError, match="at most 100 modules or 30 seconds"):
             estimate_fit("pocket-vl")
 

@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rankings import evaluation
 
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.files import mask_from_json, mask_to_json
 from vlm_analysis.errors import MaskError
-from vlm_analysis.evaluation import Evaluation
-from vlm_analysis.masks import Objective, PruneMask, greedy, greedy_steps, mask_from_json, mask_to_json
+from vlm_analysis.evaluation.evaluation import Evaluation
+from vlm_analysis.selection.search.greedy import greedy, greedy_steps
+from vlm_analysis.selection.search.objective import Objective
 
 NAMES = ("math", "general")
 

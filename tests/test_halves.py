@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tables import BLUE
 
 from vlm_analysis.errors import PromptError
-from vlm_analysis.halves import n_shared, split_in_halves
-from vlm_analysis.prompts import Prompt, PromptSet
+from vlm_analysis.prompts.halves import n_shared, split_in_halves
+from vlm_analysis.prompts.prompts import Prompt, PromptSet
 
 
 def test_halves_hold_every_prompt_once_and_half_of_each_domain(packs: PromptSet) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlm_analysis.errors import PromptError
-from vlm_analysis.images import FORMATS, MAX_FILE_BYTES, image_hash, open_image, read_file
+from vlm_analysis.prompts.images import FORMATS, MAX_FILE_BYTES, image_hash, open_image, read_file
 
 
 def noise(width: int = 24, height: int = 16, mode: str = "RGB") -> Image.Image:

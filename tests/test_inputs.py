@@ -11,9 +11,9 @@ from oracles import ask, ids_of
 from PIL import Image
 
 from vlm_analysis.errors import PromptError
-from vlm_analysis.inputs import Encoded, answer_tokens, batches, collate, encode, pad_token, render_prompt
-from vlm_analysis.models import LoadedModel
-from vlm_analysis.prompts import Prompt, PromptSet
+from vlm_analysis.models.inputs import Encoded, answer_tokens, batches, collate, encode, pad_token, render_prompt
+from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.prompts.prompts import Prompt, PromptSet
 
 VISION, TEXT, ANSWER, LAST, ALL = range(5)
 

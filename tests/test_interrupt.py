@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from oracles import qwen_layers, same_weights, weights_of
 
-from vlm_analysis.evaluate import evaluate, respond
-from vlm_analysis.jobs import JobRunner
-from vlm_analysis.models import LoadedModel
+from vlm_analysis.evaluation.run.evaluate import evaluate, respond
+from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.progress import Cancelled, stop_if_asked, stoppable
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.record import record
+from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.recording.record import record
+from vlm_analysis.workbench.jobs import JobRunner
 
 LIMIT_S = 60.0
 WORK: dict[str, Callable[[LoadedModel, PromptSet], Any]] = {

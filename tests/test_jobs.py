@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from vlm_analysis.errors import RecordingError
-from vlm_analysis.jobs import JobRunner, JobView
 from vlm_analysis.progress import Cancelled, Progress
+from vlm_analysis.workbench.jobs import JobRunner, JobView
 
 LIMIT_S = 20.0  # never reached unless something hangs
 PAUSE = threading.Event()  # never set: `PAUSE.wait(0.001)` lets other threads go on
@@ -379,5 +379,5 @@ class TestTime:
 
 
 def test_jobs_need_neither_torch_nor_streamlit() -> None:
-    code = "import sys, vlm_analysis.jobs; sys.exit(bool({'torch', 'streamlit', 'numpy'} & set(sys.modules)))"
+    code = "import sys, vlm_analysis.workbench.jobs; sys.exit(bool({'torch', 'streamlit', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from vlm_analysis.jobs import JobRunner, JobView
 from vlm_analysis.progress import Cancelled, Progress
+from vlm_analysis.workbench.jobs import JobRunner, JobView
 
 LIMIT_S = 20.0  # never reached unless something hangs
 PAUSE = threading.Event()  # never set: `PAUSE.wait(0.001)` lets other threads go on

@@ -16,9 +16,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from vlm_analysis.layer_config import changed_by_saving, cut_config, cut_targets, vision_targets
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.prune import prune
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.view import prune
+from vlm_analysis.models.config import changed_by_saving, cut_config, cut_targets, vision_targets
 
 KEPT = (0, 2, 3, 5)
 

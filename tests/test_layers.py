@@ -11,10 +11,12 @@ from families import gemma, gemma_layers, llama, t5
 from oracles import qwen_layers
 from torch import nn
 
-from vlm_analysis.cost import count_weights
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import ModelError
-from vlm_analysis.layer_config import config_hash
-from vlm_analysis.layers import (
+from vlm_analysis.evaluation.run.timing import count_weights
+from vlm_analysis.models.config import config_hash
+from vlm_analysis.models.layers import (
     find_decoder_layers,
     find_decoder_path,
     layer_parameters,
@@ -22,9 +24,7 @@ from vlm_analysis.layers import (
     protected_layers,
     text_config,
 )
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.models import LoadedModel
-from vlm_analysis.prune import prune
+from vlm_analysis.models.load import LoadedModel
 
 
 def test_the_bundled_model_has_sixteen_decoder_layers(loaded: LoadedModel) -> None:

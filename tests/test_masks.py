@@ -15,10 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rankings import full_recording
 
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.files import mask_from_json, mask_to_json, open_mask, save_mask
 from vlm_analysis.errors import MaskError
-from vlm_analysis.masks import STRATEGIES, PruneMask, make_mask, mask_from_json, mask_to_json, open_mask, save_mask
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.rank import LayerScores
+from vlm_analysis.selection.criteria.scores import LayerScores
+from vlm_analysis.selection.strategies.make import make_mask
+from vlm_analysis.selection.strategies.strategies import STRATEGIES
 
 CHOOSING = [key for key, row in STRATEGIES.items() if row.choose]
 

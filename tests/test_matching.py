@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm_analysis.matching import normalised, normalised_match, numeric_match
+from vlm_analysis.evaluation.matching import normalised, normalised_match, numeric_match
 
 PAIRS = [
     ("The Red Circle.", "red circle"),

@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import ask, cosine, group_members, ids_of, qwen_layers, walk
 
-from vlm_analysis.layers import find_decoder_layers
-from vlm_analysis.measures import DELTAS, MEASURES, TOKEN_GROUPS, axis_lengths, empty_rows, from_triangle, triangle
-from vlm_analysis.models import LoadedModel
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.record import record
-from vlm_analysis.similarity import PromptStreams, _hsic, activations, fill_row
-from vlm_analysis.streams import LayerWatch
+from vlm_analysis.models.layers import find_decoder_layers
+from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.recording.measures import DELTAS, MEASURES, axis_lengths, empty_rows, from_triangle, triangle
+from vlm_analysis.recording.record import record
+from vlm_analysis.recording.similarity import PromptStreams, _hsic, activations, fill_row
+from vlm_analysis.recording.streams import LayerWatch
+from vlm_analysis.words import TOKEN_GROUPS
 
 FLOAT32 = {"rtol": 2e-5, "atol": 2e-6}
 

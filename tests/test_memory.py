@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from vlm_analysis.models import BUNDLED_FOLDER
+from vlm_analysis.models.source import BUNDLED_FOLDER
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURE = """

@@ -14,22 +14,23 @@ import torch
 from outside import save_outside_model
 from test_outside_models import prompts as outside_prompts
 
-from vlm_analysis.compared import retentions
-from vlm_analysis.comparison import Comparison
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.view import why_not
 from vlm_analysis.errors import EvaluationError, RecordingError
-from vlm_analysis.evaluate import evaluate
-from vlm_analysis.evaluation import Evaluation, retention, retention_interval
-from vlm_analysis.layers import find_decoder_layers
-from vlm_analysis.masks import PruneMask, Way, many_masks
-from vlm_analysis.models import LoadedModel, load_model
-from vlm_analysis.pipeline import compare, compare_masks
+from vlm_analysis.evaluation.evaluation import Evaluation, retention, retention_interval
+from vlm_analysis.evaluation.run.evaluate import evaluate
+from vlm_analysis.export.story import CURVE_COLUMNS, Story, open_story, save_story, story_sections
+from vlm_analysis.models.layers import find_decoder_layers
+from vlm_analysis.models.load import LoadedModel, load_model
 from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.prune import why_not
-from vlm_analysis.rank import score_layers
-from vlm_analysis.record import record
-from vlm_analysis.recording import Recording
-from vlm_analysis.story import CURVE_COLUMNS, Story, open_story, save_story, story_sections
+from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.recording.record import record
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.compared.comparison import Comparison
+from vlm_analysis.selection.compared.findings import retentions
+from vlm_analysis.selection.criteria.scoring import score_layers
+from vlm_analysis.selection.strategies.many import Way, many_masks
+from vlm_analysis.workbench.pipeline import compare, compare_masks
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_curve_is_what_evaluating_the_mask_alone_gives(story, loaded, few):
 
 def test_dense_outputs_too_large_to_keep_are_made_again_and_never_left_out(story, loaded, few, monkeypatch):
     """Without them a pruned model would be compared with itself: agreement 1 and KL 0, silently."""
-    monkeypatch.setattr("vlm_analysis.evaluate.MAX_REFERENCE_BYTES", 0)
+    monkeypatch.setattr("vlm_analysis.evaluation.run.evaluate.MAX_REFERENCE_BYTES", 0)
     again = compare(loaded, few)
     assert again.dense.dense_log_probs is None
     assert story.pruned.by_prompt["kl_to_dense"].max() > 0

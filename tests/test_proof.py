@@ -19,17 +19,18 @@ from oracles import changed_copy
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGeneration
 
-from vlm_analysis import proof as proof_module
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import ExportError
-from vlm_analysis.evaluate import respond
-from vlm_analysis.export import Manifest, export_checkpoint
-from vlm_analysis.inputs import encode
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.models import BUNDLED_FOLDER, LoadedModel
+from vlm_analysis.evaluation.run.evaluate import respond
+from vlm_analysis.export import proof as proof_module
+from vlm_analysis.export.checkpoint import Manifest, export_checkpoint
+from vlm_analysis.export.proof import MAX_NEW_TOKENS, probe_prompt
+from vlm_analysis.export.reload import outputs
+from vlm_analysis.models.inputs import encode
+from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.source import BUNDLED_FOLDER
 from vlm_analysis.progress import Cancelled
-from vlm_analysis.proof import MAX_NEW_TOKENS, probe_prompt
-from vlm_analysis.prune import prune
-from vlm_analysis.reload import outputs
 
 ROOT = Path(__file__).resolve().parents[1]
 MASK = PruneMask(16, (5, 9), name="mine")
@@ -38,7 +39,7 @@ MASK = PruneMask(16, (5, 9), name="mine")
 def is_running(part: str) -> bool:
     """Return whether a process has `part` in its command line."""
     lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    return any(part.encode() in line and b"vlm_analysis.reload" in line for line in lines)
+    return any(part.encode() in line and b"vlm_analysis.export.reload" in line for line in lines)
 
 
 def none_runs(part: str, seconds: float = 20) -> bool:

@@ -14,12 +14,12 @@ from oracles import ask, qwen_layers, same_weights, skipping, weights_of
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
-from vlm_analysis import prune as prune_module
+from vlm_analysis.edits import view as prune_module
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import MaskError
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.models import LoadedModel
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.prune import prune
+from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.prompts.prompts import PromptSet
 
 MASKS = [(), (5,), (2, 3, 4), (15,), (2, 7, 8, 12, 14), tuple(range(2, 15))]
 

@@ -13,15 +13,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import ExportError, ModelError
-from vlm_analysis.evaluate import evaluate
-from vlm_analysis.export import export_checkpoint
-from vlm_analysis.fit import estimate_fit
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.models import BUNDLED_FOLDER, LoadedModel, load_model, plain_tensors
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.prune import prune
-from vlm_analysis.record import record
+from vlm_analysis.evaluation.run.evaluate import evaluate
+from vlm_analysis.export.checkpoint import export_checkpoint
+from vlm_analysis.models.fit import estimate_fit
+from vlm_analysis.models.load import LoadedModel, load_model, plain_tensors
+from vlm_analysis.models.source import BUNDLED_FOLDER
+from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.recording.record import record
 
 WEIGHTS = "model.safetensors"
 MASK = PruneMask(16, [5, 9])
@@ -111,7 +112,7 @@ def test_where_torchao_is_missing_the_refusal_says_what_to_install(
 
 
 def test_the_version_it_names_is_the_one_tested() -> None:
-    from vlm_analysis.sources import QUANTISERS
+    from vlm_analysis.models.source import QUANTISERS
 
     pins = (Path(__file__).resolve().parents[1] / "requirements-dev.txt").read_text().splitlines()
     assert set(QUANTISERS.values()) <= set(pins)

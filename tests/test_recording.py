@@ -16,9 +16,10 @@ import pytest
 from oracles import made_recording
 
 from vlm_analysis.errors import RecordingError, StrataError
-from vlm_analysis.measures import MEASURES, TOKEN_GROUPS, empty_rows, triangle
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.recording import MAX_BYTES, Activations, Recording, open_recording, save_recording
+from vlm_analysis.recording.measures import MEASURES, empty_rows, triangle
+from vlm_analysis.recording.recording import MAX_BYTES, Activations, Recording, open_recording, save_recording
+from vlm_analysis.words import TOKEN_GROUPS
 
 # numpy lets go of the open file without closing it when the zip inside cannot be read.
 numpy_leaves_the_file_open = pytest.mark.filterwarnings("ignore:.*unclosed file:ResourceWarning")
@@ -231,7 +232,7 @@ class TestFiles:
         code = (
             "import sys\n"
             "for name in ('torch', 'streamlit', 'transformers'): sys.modules[name] = None\n"
-            "from vlm_analysis.recording import open_recording\n"
+            "from vlm_analysis.recording.recording import open_recording\n"
             "from vlm_analysis.rank import score_layers\n"
             "from vlm_analysis.masks import make_mask\n"
             f"recording = open_recording({str(path)!r})\n"

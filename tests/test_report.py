@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 from tools import serving
 from vlm_analysis import figures
 from vlm_analysis.errors import ExportError
-from vlm_analysis.report import Section, report_html, write_report
+from vlm_analysis.export.report import Section, report_html, write_report
 
 HOSTILE = "</script><script>alert(1)</script>"
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from vlm_analysis.evaluation import drawn_ratios, retention_bands
+from vlm_analysis.evaluation.evaluation import drawn_ratios, retention_bands
 
 
 def bands_by_lost(n: int) -> tuple[np.ndarray, np.ndarray]:

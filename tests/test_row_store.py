@@ -14,13 +14,13 @@ import pytest
 from oracles import made_recording
 
 from vlm_analysis.errors import RecordingError
-from vlm_analysis.measures import MEASURES, empty_rows
-from vlm_analysis.models import LoadedModel, load_model
+from vlm_analysis.models.load import LoadedModel, load_model
 from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.record import record
-from vlm_analysis.recording import Activations, Recording, open_recording, save_recording
-from vlm_analysis.row_store import ROWS, SUMS, RowStore
+from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.recording.measures import MEASURES, empty_rows
+from vlm_analysis.recording.record import record
+from vlm_analysis.recording.recording import Activations, Recording, open_recording, save_recording
+from vlm_analysis.recording.rows import ROWS, SUMS, RowStore
 
 
 def rows_of(first: int, count: int) -> np.ndarray:
@@ -94,7 +94,7 @@ class TestStore:
             "from pathlib import Path\n"
             "from test_row_store import rows_of\n"
             "from vlm_analysis.errors import RecordingError\n"
-            "from vlm_analysis.row_store import RowStore\n"
+            "from vlm_analysis.recording.rows import RowStore\n"
             f"store = RowStore(Path({str(tmp_path)!r}), {{}}, 3)\n"
             f"limit = Path({str(tmp_path / ROWS)!r}).stat().st_size + 50\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))\n"
@@ -137,12 +137,12 @@ class TestRecordingInParts:
         code = (
             "import os, sys\n"
             "from pathlib import Path\n"
-            "from vlm_analysis.models import load_model\n"
-            "from vlm_analysis.prompts import open_prompts\n"
-            "from vlm_analysis.record import record\n"
+            "from vlm_analysis.models.load import load_model\n"
+            "from vlm_analysis.prompts.prompts import open_prompts\n"
+            "from vlm_analysis.recording.record import record\n"
             "packs = (open_prompts('math') + open_prompts('general'))[40:60]\n"
-            "import vlm_analysis.record\n"
-            "vlm_analysis.record.FLUSH_S = 0\n"
+            "import vlm_analysis.recording.record\n"
+            "vlm_analysis.recording.record.FLUSH_S = 0\n"
             "def die(done, total, message):\n"
             "    if done == 9: os.kill(os.getpid(), 9)\n"
             f"record(load_model(), packs, folder=Path({str(tmp_path)!r}), on_progress=die)\n"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.score_store import HEADER, RECORDS, TORN, ScoreStore
+from vlm_analysis.evaluation.scores import HEADER, RECORDS, TORN, ScoreStore
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 scores = st.fixed_dictionaries(

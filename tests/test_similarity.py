@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from vlm_analysis.similarity import group_means, token_cosine, units_and_norms
+from vlm_analysis.recording.similarity import group_means, token_cosine, units_and_norms
 
 EPSILON = 1e-6
 numbers = st.floats(-1e3, 1e3, width=32).filter(lambda x: x == 0 or abs(x) > 1e-3)

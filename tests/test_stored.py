@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from tables import RED
 
-from vlm_analysis.costs import Cost
+from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.errors import WorkspaceError
-from vlm_analysis.evaluate import evaluate
-from vlm_analysis.evaluation import Evaluation
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.models import LoadedModel
-from vlm_analysis.prompts import Prompt, PromptSet
-from vlm_analysis.record import record
-from vlm_analysis.stored import (
+from vlm_analysis.evaluation.cost import Cost
+from vlm_analysis.evaluation.evaluation import Evaluation
+from vlm_analysis.evaluation.run.evaluate import evaluate
+from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.prompts.prompts import Prompt, PromptSet
+from vlm_analysis.recording.record import record
+from vlm_analysis.workbench.shelf import (
     keep_cost,
     keep_evaluation,
     keep_mask,
@@ -28,7 +28,7 @@ from vlm_analysis.stored import (
     open_item,
     open_whole,
 )
-from vlm_analysis.workspace import Item, Workspace
+from vlm_analysis.workbench.workspace import Item, Workspace
 
 MASK = PruneMask(16, (5, 9))
 

@@ -12,12 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rankings import full_recording, left_out
 
+from vlm_analysis.edits.files import mask_from_json, mask_to_json
 from vlm_analysis.errors import MaskError, RecordingError
-from vlm_analysis.masks import STRATEGIES, Share, make_mask, mask_from_json, mask_to_json, random_masks, valid_pairs
-from vlm_analysis.measures import TOKEN_GROUPS, triangle
-from vlm_analysis.rank import CRITERIA, LayerScores, score_layers
-from vlm_analysis.rank.spans import Spans
-from vlm_analysis.recording import Recording
+from vlm_analysis.recording.measures import triangle
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.criteria.criteria import CRITERIA
+from vlm_analysis.selection.criteria.scores import LayerScores
+from vlm_analysis.selection.criteria.scoring import score_layers
+from vlm_analysis.selection.criteria.spans import Spans
+from vlm_analysis.selection.strategies.budgets import Share
+from vlm_analysis.selection.strategies.make import make_mask, random_masks
+from vlm_analysis.selection.strategies.pairs import valid_pairs
+from vlm_analysis.selection.strategies.strategies import STRATEGIES
+from vlm_analysis.words import TOKEN_GROUPS
 
 CHOOSING = [key for key, row in STRATEGIES.items() if row.choose]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm_analysis.wording import Piece, by_step, first_divergent_step, split_steps, word_diff
+from vlm_analysis.evaluation.diff import Piece, by_step, first_divergent_step, split_steps, word_diff
 
 PARTS = [
     "step 1: ",

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from vlm_analysis.errors import WorkspaceError
 from vlm_analysis.progress import Cancelled
-from vlm_analysis.workspace import KINDS, NAME_LIMIT, Item, Workspace
+from vlm_analysis.workbench.workspace import KINDS, NAME_LIMIT, Item, Workspace
 
 ID = "20250101-120000-0123abcd"
 
@@ -333,5 +333,5 @@ class TestIdsAndNames:
 
 
 def test_the_workspace_needs_neither_torch_nor_streamlit() -> None:
-    code = "import sys, vlm_analysis.workspace; sys.exit(bool({'torch', 'streamlit', 'numpy'} & set(sys.modules)))"
+    code = "import sys, vlm_analysis.workbench.workspace; sys.exit(bool({'torch', 'streamlit', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

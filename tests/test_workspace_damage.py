@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from vlm_analysis.errors import WorkspaceError
-from vlm_analysis.workspace import PART_AGE_S, Item, Workspace
+from vlm_analysis.workbench.workspace import PART_AGE_S, Item, Workspace
 
 ID = "20250101-120000-0123abcd"
 
@@ -220,8 +220,8 @@ class TestTwoProcesses:
                 return datetime(2025, 1, 1, 12, tzinfo=tz)
 
         chances = iter([5, 5, 5, 6])
-        monkeypatch.setattr("vlm_analysis.workspace.datetime", Now)
-        monkeypatch.setattr("vlm_analysis.workspace.secrets.randbelow", lambda limit: next(chances))
+        monkeypatch.setattr("vlm_analysis.workbench.workspace.datetime", Now)
+        monkeypatch.setattr("vlm_analysis.workbench.workspace.secrets.randbelow", lambda limit: next(chances))
         ids = [workspace.save("masks", "m", text()).id for _ in range(2)]
         assert ids == ["20250101-120000-00000005", "20250101-120000-00000006"]
 

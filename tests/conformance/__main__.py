@@ -10,8 +10,8 @@ from pathlib import Path
 
 import transformers
 
-from vlm_analysis.layers import locked_layers
-from vlm_analysis.masks import PruneMask
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.models.layers import locked_layers
 
 from .build import N_LAYERS
 from .checks import masks, text_inputs

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
-from vlm_analysis.processors import without_video
+from vlm_analysis.models.processors import without_video
 
 from .build import tiny_model
 from .image_rows import CLASSES, IMAGES, NAMELESS, NUMBERS, SPECIAL, TOKENS, WORDS

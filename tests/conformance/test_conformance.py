@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import torch
 
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import MaskError, ModelError
-from vlm_analysis.export import export_checkpoint
-from vlm_analysis.layers import (
+from vlm_analysis.export.checkpoint import export_checkpoint
+from vlm_analysis.models.layers import (
     attention_layers,
     cross_attention_layers,
     find_decoder_layers,
     locked_layers,
     protected_layers,
 )
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.prune import prune
 
 from .build import N_LAYERS, tiny_model
 from .checks import Inputs, cached, loaded_as, logits, masks, reloaded, skipped, text_inputs, uncached

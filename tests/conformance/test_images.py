@@ -13,7 +13,7 @@ import transformers
 from transformers import ProcessorMixin, SmolVLMProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
-from vlm_analysis.processors import without_video
+from vlm_analysis.models.processors import without_video
 
 from .checks import Inputs, logits
 from .image_rows import CLASSES, IMAGES

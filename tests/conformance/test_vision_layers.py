@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import torch
 
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import MaskError
-from vlm_analysis.layers import (
+from vlm_analysis.models.layers import (
     cross_attention_layers,
     find_decoder_layers,
     locked_layers,
     protected_layers,
     text_config,
 )
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.prune import prune
 
 from .build import N_LAYERS
 from .checks import Inputs, cached, logits, skipped, text_inputs, uncached
@@ -129,7 +129,7 @@ class TestCrossAttention:
             prune(made("mllama")[0], PruneMask(N_LAYERS, dropped))
 
     def test_left_first_it_would_break_decoding_with_a_picture(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vlm_analysis.prune._check", lambda *_: None)
+        monkeypatch.setattr("vlm_analysis.edits.view._check", lambda *_: None)
         model, inputs = made("mllama")
         view = prune(model, PruneMask(N_LAYERS, (0,)))
         uncached(view, inputs)
@@ -155,7 +155,7 @@ class TestKindsOfLayers:
             check_reload(model, inputs, tmp_path / one, kind, [mask])
 
     def test_without_attention_layers_a_hybrid_stack_could_not_decode(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vlm_analysis.prune._check", lambda *_: None)
+        monkeypatch.setattr("vlm_analysis.edits.view._check", lambda *_: None)
         model, inputs = made("qwen3_5")
         with pytest.raises(ValueError, match="get_seq_length"):
             cached(prune(model, PruneMask(N_LAYERS, (1, 3, 5))), inputs)

@@ -9,9 +9,9 @@ import pytest
 from browser import go, idle, load_bundled, press
 from playwright.sync_api import Page, expect
 
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.stored import keep_mask
-from vlm_analysis.workspace import Workspace
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.workbench.shelf import keep_mask
+from vlm_analysis.workbench.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 

@@ -13,10 +13,10 @@ from browser import go, idle, press
 from playwright.sync_api import Browser, Page
 
 from tools import serving
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.score_store import RECORDS
-from vlm_analysis.stored import keep_prompts
-from vlm_analysis.workspace import Workspace
+from vlm_analysis.evaluation.scores import RECORDS
+from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.workbench.shelf import keep_prompts
+from vlm_analysis.workbench.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 PATIENCE_MS = 120_000

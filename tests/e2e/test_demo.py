@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from browser import go, idle, press
 
-from vlm_analysis.dialects import open_dialect
-from vlm_analysis.masks import PruneMask
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.export.dialects import open_dialect
 
 pytestmark = pytest.mark.e2e
 

@@ -17,18 +17,18 @@ from hypothesis import strategies as some
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis.evaluate import respond
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.models import LoadedModel
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.respond import Divergence, Step, Written
-from vlm_analysis.stored import keep_mask
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.evaluation.diff import Piece, word_diff
+from vlm_analysis.evaluation.run.evaluate import respond
+from vlm_analysis.evaluation.run.respond import Divergence, Step, Written
+from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.ui import askstream
 from vlm_analysis.ui.askresult import in_steps, marked, parting
 from vlm_analysis.ui.askstream import Responses, ask_both
 from vlm_analysis.ui.session import model_slot, runner, workspace
 from vlm_analysis.ui.text import escaped
-from vlm_analysis.wording import Piece, word_diff
+from vlm_analysis.workbench.shelf import keep_mask
 
 HARD = PruneMask(16, (2, 3, 4, 9, 14), name="hard")
 HOSTILE = "**bold** <b>x</b> [a](http://host.example) :red[r] $x$ `c`"
@@ -145,7 +145,7 @@ class TestPage:
             yield Step(Written("red, so far", ()), Written("blue, so far", ()))
             raise ValueError("no such **shape**")
 
-        monkeypatch.setattr("vlm_analysis.respond.stream_both", broken)
+        monkeypatch.setattr("vlm_analysis.evaluation.run.respond.stream_both", broken)
         said = plain(words(press(asking, "Ask both")))
         assert "The model broke off: expected an answer, got ValueError: no such **shape**. Try another prompt" in said
         assert "red, so far" in said
@@ -157,13 +157,13 @@ class TestPage:
         def broken(*_: object) -> str:
             raise KeyError("image_token")
 
-        monkeypatch.setattr("vlm_analysis.inputs.render_prompt", broken)
+        monkeypatch.setattr("vlm_analysis.models.inputs.render_prompt", broken)
         at = press(asking, "Show what the model is given")
         assert "The model broke off: expected an answer, got KeyError" in plain(at.error[0].value)
 
     def test_a_long_question_is_shown(self, stocked: OpenPage, few: PromptSet) -> None:
-        from vlm_analysis.stored import keep_prompts
         from vlm_analysis.ui.session import last_choices
+        from vlm_analysis.workbench.shelf import keep_prompts
 
         load_bundled(stocked)
         item = keep_prompts(workspace(), PromptSet([replace(few[0], question="red? " * 1900)]), "long")

@@ -13,14 +13,15 @@ from acting import OpenPage, ran, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import figures
-from vlm_analysis.compared import mask_table, regimes, retention_curves
-from vlm_analysis.comparison import Comparison, ways_frame
-from vlm_analysis.evaluation import Evaluation
-from vlm_analysis.masks import PruneMask, Way
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.stored import keep_comparison
+from vlm_analysis.selection.compared.comparison import Comparison, ways_frame
+from vlm_analysis.selection.compared.findings import mask_table, regimes, retention_curves
+from vlm_analysis.selection.strategies.many import Way
 from vlm_analysis.ui.compareview import _best_methods
 from vlm_analysis.ui.session import workspace
+from vlm_analysis.workbench.shelf import keep_comparison
 
 MODEL = ModelInfo("toy", "f" * 64, 8, layer_parameters=(10,) * 8, n_parameters=100)
 BUDGETS = (1, 2, 3)

@@ -63,9 +63,9 @@ def test_answer_for_other_options_is_not_shown(open_page):
 
 
 def test_model_that_does_not_fit_is_refused_with_the_next_step(open_page, monkeypatch):
-    import vlm_analysis.fit
+    import vlm_analysis.models.fit
 
-    monkeypatch.setattr(vlm_analysis.fit, "free_bytes", lambda device: 3 * 2**20)
+    monkeypatch.setattr(vlm_analysis.models.fit, "free_bytes", lambda device: 3 * 2**20)
     at = ask(open_page("pages/1_model.py"))
     assert (
         "'pocket-vl' does not fit into memory: expected 9 MiB free for bfloat16 weights and a margin, got 3 MiB"

@@ -13,15 +13,15 @@ import pytest
 from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
+from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.errors import ModelError
-from vlm_analysis.masks import PruneMask
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.progress import no_progress
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.record import record
-from vlm_analysis.stored import keep_evaluation, keep_mask, keep_prompts, keep_recording
+from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.recording.record import record
 from vlm_analysis.ui.session import last_choices, model_slot, opened, runner, workspace
 from vlm_analysis.ui.work import record_work
+from vlm_analysis.workbench.shelf import keep_evaluation, keep_mask, keep_prompts, keep_recording
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
@@ -250,16 +250,16 @@ def test_job_started_for_one_model_does_not_run_on_the_next(stocked, tmp_path):
 
 
 def test_model_that_does_not_fit_in_the_present_ones_place_leaves_it_loaded(stocked, tmp_path, monkeypatch):
-    import vlm_analysis.fit
+    import vlm_analysis.models.fit
 
     load_bundled(stocked)
     slot, mib = model_slot(), 2**20
     monkeypatch.setattr(
-        vlm_analysis.fit, "free_bytes", lambda device: 11 * mib
+        vlm_analysis.models.fit, "free_bytes", lambda device: 11 * mib
     )  # 8 MiB and a margin is 17: 11 and the present 8
     slot.load("pocket-vl", {"dtype": "float32"}, no_progress)
     kept = slot.loaded
-    monkeypatch.setattr(vlm_analysis.fit, "free_bytes", lambda device: -7 * mib)
+    monkeypatch.setattr(vlm_analysis.models.fit, "free_bytes", lambda device: -7 * mib)
     with pytest.raises(ModelError, match="does not fit into memory"):
         slot.load("pocket-vl", {}, no_progress)
     assert slot.loaded is kept

@@ -14,19 +14,20 @@ from outside import save_outside_model
 from streamlit.testing.v1 import AppTest
 from test_outside_models import prompts as outside_prompts
 
-from vlm_analysis.evaluate import evaluate
-from vlm_analysis.evaluation import Evaluation
-from vlm_analysis.masks import STRATEGIES, PruneMask
-from vlm_analysis.models import LoadedModel, load_model
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.prune import prune
-from vlm_analysis.rank import CRITERIA
-from vlm_analysis.record import record
-from vlm_analysis.recording import Recording
-from vlm_analysis.stored import keep_prompts, keep_recording, keep_sweep
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.view import prune
+from vlm_analysis.evaluation.evaluation import Evaluation
+from vlm_analysis.evaluation.run.evaluate import evaluate
+from vlm_analysis.models.load import LoadedModel, load_model
+from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.recording.record import record
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.criteria.criteria import CRITERIA
+from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.asking import CHOSEN, DEFAULTS
 from vlm_analysis.ui.session import model_slot, runner, workspace
 from vlm_analysis.ui.sweeps import LEAVE_ONE_OUT
+from vlm_analysis.workbench.shelf import keep_prompts, keep_recording, keep_sweep
 
 PAGE = "pages/4_masks.py"
 TABS = ("Candidates", "Scores", "Agreement", "Against damage", "Skip-It", "Compare two", "Open a file")

@@ -11,12 +11,12 @@ import pytest
 from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis.models import LoadedModel
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.record import record
-from vlm_analysis.recording import save_recording
-from vlm_analysis.stored import keep_recording, open_item
+from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.recording.record import record
+from vlm_analysis.recording.recording import save_recording
 from vlm_analysis.ui.session import runner, workspace
+from vlm_analysis.workbench.shelf import keep_recording, open_item
 
 PAGE = "pages/3_similarity.py"
 
@@ -76,9 +76,9 @@ class TestTabs:
     def test_two_recordings_stand_side_by_side_also_of_models_of_other_depth(
         self, rich: OpenPage, loaded: LoadedModel, few: PromptSet
     ) -> None:
-        from vlm_analysis.masks import PruneMask
-        from vlm_analysis.models import LoadedModel as Loaded
-        from vlm_analysis.prune import prune
+        from vlm_analysis.edits.edit import PruneMask
+        from vlm_analysis.edits.view import prune
+        from vlm_analysis.models.load import LoadedModel as Loaded
 
         short = Loaded(prune(loaded.model, PruneMask(16, [5, 9])), loaded.processor, "short", "made here")
         keep_recording(workspace(), record(short, few), "fourteen layers")
@@ -124,8 +124,8 @@ class TestGoingOn:
     def test_a_cancelled_recording_is_kept_and_taken_up_again(
         self, stocked: OpenPage, packs: PromptSet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from vlm_analysis.stored import keep_prompts
         from vlm_analysis.ui.session import choose
+        from vlm_analysis.workbench.shelf import keep_prompts
 
         load_bundled(stocked)
         at = stocked(PAGE)
@@ -161,8 +161,8 @@ class TestGoingOn:
     def test_prompts_recorded_before_are_not_run_again(
         self, stocked: OpenPage, few: PromptSet, packs: PromptSet
     ) -> None:
-        from vlm_analysis.stored import keep_prompts
         from vlm_analysis.ui.work import record_work
+        from vlm_analysis.workbench.shelf import keep_prompts
 
         load_bundled(stocked)
         home = workspace()

@@ -37,7 +37,7 @@ from vlm_analysis.pocket.tasks import (
     make_examples,
     reserved_keys,
 )
-from vlm_analysis.prompts import open_prompts
+from vlm_analysis.prompts.prompts import open_prompts
 
 SOME = [
     make_example(task, seed, split=split) for task in TASKS for seed in range(12) for split in ("held-out", "train")

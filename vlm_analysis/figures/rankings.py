@@ -15,7 +15,7 @@ from vlm_analysis.figures.heatmaps import _hatching
 from vlm_analysis.figures.scales import DIVERGING
 
 if TYPE_CHECKING:
-    from vlm_analysis.rank import SkipBands
+    from vlm_analysis.selection.criteria.bands import SkipBands
 
 TAU = "Kendall tau-b"
 _WIDE = 20  # largest over smallest from which an axis of positive numbers is logarithmic

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "pocket-vl"
+from vlm_analysis.assets import asset
+
+ASSETS = asset("pocket-vl")
 
 
 def main() -> None:

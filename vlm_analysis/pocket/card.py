@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 import transformers
 
-from vlm_analysis.evaluate import evaluate
-from vlm_analysis.models import load_model
+from vlm_analysis.evaluation.run.evaluate import evaluate
+from vlm_analysis.models.load import load_model
 from vlm_analysis.pocket.pictures import is_reserved_pair
 from vlm_analysis.pocket.tasks import (
     GENERAL,
@@ -25,7 +25,7 @@ from vlm_analysis.pocket.tasks import (
     make_examples,
 )
 from vlm_analysis.progress import Progress
-from vlm_analysis.prompts import Prompt, PromptSet, write_prompts
+from vlm_analysis.prompts.prompts import Prompt, PromptSet, write_prompts
 
 RUN_FILE = "training.json"
 CURVE_FILE = "curve.jsonl"

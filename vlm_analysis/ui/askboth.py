@@ -9,11 +9,12 @@ import streamlit as st
 from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
+from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.errors import PromptError, StrataError
-from vlm_analysis.images import open_image
-from vlm_analysis.masks import PruneMask
+from vlm_analysis.evaluation.diff import Piece
 from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts import MAX_TEXT, Prompt, PromptSet
+from vlm_analysis.prompts.images import open_image
+from vlm_analysis.prompts.prompts import MAX_TEXT, Prompt, PromptSet
 from vlm_analysis.ui.askresult import draw_responses, marked
 from vlm_analysis.ui.askstream import ask_both
 from vlm_analysis.ui.drafts import IMAGE_TYPES, preview
@@ -21,11 +22,10 @@ from vlm_analysis.ui.evaluateview import Asked
 from vlm_analysis.ui.pickers import open_or_stop
 from vlm_analysis.ui.session import model_slot, runner
 from vlm_analysis.ui.text import escaped, layer_list
-from vlm_analysis.wording import Piece
-from vlm_analysis.workspace import clean_name
+from vlm_analysis.workbench.workspace import clean_name
 
 if TYPE_CHECKING:
-    from vlm_analysis.respond import Step
+    from vlm_analysis.evaluation.run.respond import Step
 
 _KEPT, _LAST = "ask:kept", "ask:last"
 
@@ -218,7 +218,7 @@ def see_prompt(prompt: Prompt) -> tuple[str, dict[str, int]]:
     slot, model = model_slot(), model_slot().fingerprint
 
     def call() -> tuple[str, dict[str, int]]:
-        from vlm_analysis.inputs import answer_tokens, encode, render_prompt
+        from vlm_analysis.models.inputs import answer_tokens, encode, render_prompt
 
         loaded = slot.expected(model)
         encoded = encode(loaded, prompt, answer_tokens(loaded, prompt.answer))

@@ -10,16 +10,18 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from vlm_analysis.errors import StrataError
-from vlm_analysis.masks.make import free_layers
-from vlm_analysis.measures import DELTAS, SHARES
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.rank import CRITERIA, Damage, read_damage, usable_criteria
-from vlm_analysis.recording import Recording
+from vlm_analysis.recording.measures import DELTAS, SHARES
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.criteria.criteria import CRITERIA
+from vlm_analysis.selection.criteria.damage import Damage, read_damage
+from vlm_analysis.selection.criteria.scoring import usable_criteria
+from vlm_analysis.selection.strategies.make import free_layers
 from vlm_analysis.ui.session import model_slot, workspace
 from vlm_analysis.ui.shell import go_on
 from vlm_analysis.ui.sweeps import find_damage
 from vlm_analysis.ui.text import escaped
-from vlm_analysis.workspace import Item
+from vlm_analysis.workbench.workspace import Item
 
 DEFAULTS = (
     "block-influence",

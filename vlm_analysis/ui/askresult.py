@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from vlm_analysis.evaluation.diff import Piece, by_step, first_divergent_step, split_steps, word_diff
 from vlm_analysis.ui.askstream import Responses
 from vlm_analysis.ui.text import escaped
-from vlm_analysis.wording import Piece, by_step, first_divergent_step, split_steps, word_diff
 
 NOTHING = "(nothing)"
 MARKS = ("orange", "blue")  # of words that only the dense, only the pruned response has; they are bold too
@@ -25,7 +25,7 @@ def draw_responses(responses: Responses, titles: Sequence[str]) -> None:
         column.markdown(in_steps(pieces, colour, step))
     st.caption(escaped(parting(responses)))
     if responses.divergence.tokens:
-        from vlm_analysis.figures import token_strip
+        from vlm_analysis.figures.tokens import token_strip
 
         found = responses.divergence
         st.plotly_chart(

@@ -12,15 +12,15 @@ from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING
 
-from vlm_analysis.masks import PruneMask
+from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.progress import Cancelled, stoppable
-from vlm_analysis.prompts import Prompt
+from vlm_analysis.prompts.prompts import Prompt
 from vlm_analysis.ui.session import model_slot, runner
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from vlm_analysis.respond import Divergence, Step
+    from vlm_analysis.evaluation.run.respond import Divergence, Step
 
 TO_BEGIN_S = 60.0
 LOOK_S = 0.1
@@ -68,7 +68,7 @@ def _decoding(prompt: Prompt, mask: PruneMask, steps: SimpleQueue[Step | None], 
             raise Cancelled("Nobody waits for the responses any more.")
 
     def call() -> Responses:
-        from vlm_analysis.respond import Written, compare_responses, stream_both
+        from vlm_analysis.evaluation.run.respond import Written, compare_responses, stream_both
 
         loaded = slot.expected(model)
         dense = pruned = Written()

@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from vlm_analysis.masks import Share
+from vlm_analysis.selection.strategies.budgets import Share
 from vlm_analysis.ui.asking import Ranked, missing_to_measure, model_is_here, prompts_of, say_missing
 from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.session import model_slot

@@ -7,11 +7,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.errors import StrataError
-from vlm_analysis.masks import STRATEGIES, PruneMask, make_mask, mask_stability, mask_words, random_masks
-from vlm_analysis.masks.stability import SPAN_GROUPS
-from vlm_analysis.rank import CRITERIA, score_layers
-from vlm_analysis.recording import Recording
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.certainty.masks import SPAN_GROUPS, mask_stability, mask_words
+from vlm_analysis.selection.criteria.criteria import CRITERIA
+from vlm_analysis.selection.criteria.scoring import score_layers
+from vlm_analysis.selection.strategies.make import make_mask, random_masks
+from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.asking import Ranked, ask_options, choose_criteria, taken
 from vlm_analysis.ui.budget import Budget, ask_budget
 from vlm_analysis.ui.downloads import PICTURE, offer_table
@@ -134,7 +137,7 @@ def _make(
 
 def _strips(made: dict[str, PruneMask], recording: Recording, staying: dict[str, Any]) -> None:
     """Draw the candidate masks and the edited one as strips."""
-    from vlm_analysis.figures import mask_strips
+    from vlm_analysis.figures.heatmaps import mask_strips
 
     rows = [("in the editor", tuple(st.session_state.mask)), *((name, mask.dropped) for name, mask in made.items())]
     st.plotly_chart(mask_strips(rows, recording.n_layers, **staying), key="candidate-strips", config=PICTURE)

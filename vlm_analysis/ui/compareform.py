@@ -8,16 +8,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from vlm_analysis.compared import mask_table
-from vlm_analysis.details import count_domains
 from vlm_analysis.errors import StrataError
-from vlm_analysis.halves import split_in_halves
-from vlm_analysis.masks import STRATEGIES
-from vlm_analysis.masks.make import free_layers
-from vlm_analysis.masks.many import COMPARED, RANDOM, targets_of
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.rank import CRITERIA
-from vlm_analysis.stored import keep_prompts, open_item
+from vlm_analysis.prompts.halves import split_in_halves
+from vlm_analysis.selection.compared.findings import mask_table
+from vlm_analysis.selection.criteria.criteria import CRITERIA
+from vlm_analysis.selection.strategies.make import free_layers
+from vlm_analysis.selection.strategies.many import COMPARED, RANDOM, targets_of
+from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.candidates import NEEDS
 from vlm_analysis.ui.comparing import Question, Unfinished, compare_work, forget, unfinished
 from vlm_analysis.ui.jobs import current, job_panel, start
@@ -25,7 +23,9 @@ from vlm_analysis.ui.pickers import described
 from vlm_analysis.ui.session import chosen, last_choices, live, model_slot, workspace
 from vlm_analysis.ui.shell import next_step
 from vlm_analysis.ui.text import METRIC_TITLES, escaped
-from vlm_analysis.workspace import Item
+from vlm_analysis.workbench.details import count_domains
+from vlm_analysis.workbench.shelf import keep_prompts, open_item
+from vlm_analysis.workbench.workspace import Item
 
 CHOOSE, REPORT = "compare_choose", "compare_report"
 FOLLOWED = "compare_followed"  # the session's prompts that the form was last set to

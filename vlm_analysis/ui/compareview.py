@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from vlm_analysis.compared import LEAST, cost_curve, mask_table, on_front, regime_words, regimes, retention_curves
-from vlm_analysis.comparison import CHOICE_METRICS, Comparison
-from vlm_analysis.masks.many import RANDOM
+from vlm_analysis.selection.compared.comparison import CHOICE_METRICS, Comparison
+from vlm_analysis.selection.compared.findings import (
+    LEAST,
+    cost_curve,
+    mask_table,
+    on_front,
+    regime_words,
+    regimes,
+    retention_curves,
+)
+from vlm_analysis.selection.strategies.many import RANDOM
 from vlm_analysis.ui.compareform import column_config
 from vlm_analysis.ui.downloads import PICTURE, offer_files
 from vlm_analysis.ui.drafts import counted
@@ -130,7 +138,7 @@ def _frames(item_id: str, metric: str, drawn: Comparison) -> tuple[pd.DataFrame,
 
 @st.cache_resource(show_spinner=False, max_entries=4, hash_funcs=BY_DOMAINS)
 def _curve_chart(item_id: str, metric: str, picked: tuple[str, ...], drawn: Comparison) -> Figure:
-    from vlm_analysis.figures import retention_curve
+    from vlm_analysis.figures.curves import retention_curve
 
     frame = _frames(item_id, metric, drawn)[0]
     return retention_curve(frame, y_max=Y_MAX, bands=picked, cost=cost_curve(drawn))
@@ -180,7 +188,7 @@ def _best_methods(comparison: Comparison, table: pd.DataFrame) -> list[str]:
 
 
 def _regimes(comparison: Comparison, item_id: str, metric: str) -> None:
-    from vlm_analysis.figures import regime_chart
+    from vlm_analysis.figures.regimes import regime_chart
 
     frame = _frames(item_id, metric, comparison)[1]
     st.subheader("Where the ranking matters")
@@ -222,7 +230,7 @@ def _front(comparison: Comparison, item_id: str, metric: str, picked: tuple[str,
 
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _front_chart(item_id: str, metric: str, by: str, picked: tuple[str, ...], _comparison: Comparison) -> Figure:
-    from vlm_analysis.figures import front_chart
+    from vlm_analysis.figures.front import front_chart
 
     table = _table(item_id, metric, _comparison)
     y, methods = table[by].to_numpy(), _comparison.ways.groupby("place")["method"].agg(list)

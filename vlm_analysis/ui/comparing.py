@@ -12,20 +12,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlm_analysis.edits.edit import MOST_LAYERS
 from vlm_analysis.errors import EvaluationError, WorkspaceError
 from vlm_analysis.files import write_atomically
-from vlm_analysis.masks import MOST_LAYERS, STRATEGIES, many_masks
 from vlm_analysis.progress import Progress
-from vlm_analysis.rank import CRITERIA, Damage, read_damage
-from vlm_analysis.recording import Recording
-from vlm_analysis.stored import keep_comparison, open_item, open_whole
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.criteria.criteria import CRITERIA
+from vlm_analysis.selection.criteria.damage import Damage, read_damage
+from vlm_analysis.selection.strategies.many import many_masks
+from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.session import live, model_slot, workspace
 from vlm_analysis.ui.sweeps import damage_work, find_damage, scores_folder
 from vlm_analysis.ui.work import Work, dense_evaluation, record_work, unfinished_folder
-from vlm_analysis.workspace import Item, Workspace
+from vlm_analysis.workbench.shelf import keep_comparison, open_item, open_whole
+from vlm_analysis.workbench.workspace import Item, Workspace
 
 if TYPE_CHECKING:
-    from vlm_analysis.models import LoadedModel
+    from vlm_analysis.models.load import LoadedModel
 
 ASKED = "asked.json"
 MOST = {"most": MOST_LAYERS, "n_draws": 100, "max_mib": 1 << 20}
@@ -98,7 +101,7 @@ def compare_work(choose: Item, report: Item, question: Question) -> Work:
     measuring = damage_work(choose)
 
     def work(progress: Progress) -> Item:
-        from vlm_analysis.pipeline import compare_masks
+        from vlm_analysis.workbench.pipeline import compare_masks
 
         board.pop("compare", None)
         loaded = slot.expected(model)

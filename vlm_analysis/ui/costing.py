@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlm_analysis.costs import Cost
+from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.errors import StrataError
-from vlm_analysis.masks import PruneMask
+from vlm_analysis.evaluation.cost import Cost
 from vlm_analysis.progress import Progress
-from vlm_analysis.stored import keep_cost, open_item
 from vlm_analysis.ui.session import model_slot, opened, workspace
 from vlm_analysis.ui.work import Work
-from vlm_analysis.workspace import Item
+from vlm_analysis.workbench.shelf import keep_cost, open_item
+from vlm_analysis.workbench.workspace import Item
 
 
 def cost_work(mask: PruneMask, prompts: Item, line: bool) -> Work:
@@ -19,7 +19,7 @@ def cost_work(mask: PruneMask, prompts: Item, line: bool) -> Work:
     slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
 
     def work(progress: Progress) -> Cost:
-        from vlm_analysis.cost import budget_masks, measure_costs
+        from vlm_analysis.evaluation.run.timing import budget_masks, measure_costs
 
         loaded, prompt_set = slot.expected(model), open_item(prompts)
         masks = budget_masks(loaded, mask) if line else [mask]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from vlm_analysis.costs import (
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.errors import EvaluationError
+from vlm_analysis.evaluation.cost import (
     PHASES,
     Cost,
     cost_frame,
@@ -15,8 +17,6 @@ from vlm_analysis.costs import (
     was_disturbed,
     weights_without,
 )
-from vlm_analysis.errors import EvaluationError
-from vlm_analysis.masks import PruneMask
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.costing import alike, cost_work, find_costs
 from vlm_analysis.ui.downloads import PICTURE, offer_files
@@ -183,7 +183,7 @@ def _sentence(cost: Cost, phase: str) -> str:
 
 
 def _picture(cost: Cost, costs: list[Cost]) -> None:
-    from vlm_analysis.figures import cost_chart
+    from vlm_analysis.figures.costs import cost_chart
 
     frame = cost_frame(costs)
     st.plotly_chart(cost_chart(frame, cost.mask.n_layers), key="cost-chart", config=PICTURE)

@@ -7,7 +7,8 @@ from typing import Literal
 import streamlit as st
 
 from vlm_analysis.errors import StrataError
-from vlm_analysis.rank import Damage, cosine_against_damage, misleading_words
+from vlm_analysis.selection.certainty.against import cosine_against_damage, misleading_words
+from vlm_analysis.selection.criteria.damage import Damage
 from vlm_analysis.ui.asking import Ranked, missing_to_measure, pick_domain, prompts_of, say_missing
 from vlm_analysis.ui.downloads import PICTURE, offer_table
 from vlm_analysis.ui.jobs import current, job_panel, start
@@ -37,7 +38,7 @@ def damage_view(ranked: Ranked) -> None:
 
 
 def _scatter(ranked: Ranked, damage: Damage) -> None:
-    from vlm_analysis.figures import damage_scatter
+    from vlm_analysis.figures.rankings import damage_scatter
 
     left, right = st.columns(2)
     by: By = left.segmented_control(

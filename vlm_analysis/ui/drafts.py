@@ -20,10 +20,10 @@ import streamlit as st
 from PIL import Image
 
 from vlm_analysis.errors import PromptError
-from vlm_analysis.images import open_image
-from vlm_analysis.prompts import DEFAULT_DOMAIN, Problem, Prompt
+from vlm_analysis.prompts.images import open_image
+from vlm_analysis.prompts.prompts import DEFAULT_DOMAIN, Problem, Prompt
 from vlm_analysis.ui.text import escaped
-from vlm_analysis.workspace import clean_name
+from vlm_analysis.workbench.workspace import clean_name
 
 MAX_DRAFTS = 200
 MAX_DRAFT_BYTES = 1_000_000_000  # of decoded pixels, which stay in memory until the rows are removed

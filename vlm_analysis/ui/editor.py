@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from vlm_analysis.masks import PruneMask
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.export.story import domain_rows
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.recording import Recording
-from vlm_analysis.story import domain_rows
+from vlm_analysis.recording.recording import Recording
 from vlm_analysis.ui.session import last_choices
 from vlm_analysis.ui.text import layer_list
 
@@ -106,7 +106,7 @@ def _heatmap_clicked() -> None:
 
 def editor(recording: Recording, group: str) -> None:
     """Draw heatmap, pills and buttons."""
-    from vlm_analysis.figures import similarity_heatmap
+    from vlm_analysis.figures.heatmaps import similarity_heatmap
 
     model, dropped = recording.model, list(st.session_state.mask)
     figure = similarity_heatmap(

@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.errors import StrataError
-from vlm_analysis.evaluation import Evaluation, retention, retention_interval
-from vlm_analysis.halves import n_shared
-from vlm_analysis.masks import PruneMask
+from vlm_analysis.evaluation.evaluation import Evaluation, retention, retention_interval
+from vlm_analysis.export.story import outcome_frame
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.story import outcome_frame
+from vlm_analysis.prompts.halves import n_shared
+from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.ui.editor import begin_editing
 from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.pickers import agree_on_model, open_or_stop, pick_item, pick_mask
@@ -22,7 +22,7 @@ from vlm_analysis.ui.session import chosen, live, model_slot, opened, workspace
 from vlm_analysis.ui.shell import next_step
 from vlm_analysis.ui.text import METRIC_HELP, METRIC_TITLES, escaped, layer_list
 from vlm_analysis.ui.work import evaluate_work, find_dense
-from vlm_analysis.workspace import Item
+from vlm_analysis.workbench.workspace import Item
 
 RELATIVE = ("token_agreement", "kl_to_dense")  # metrics that compare with the dense model already
 RESPONSE_HELP = "What the pruned model writes, decoded greedily: 16 tokens more than the answer at most."
@@ -133,7 +133,7 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
     say_answer_source(evaluation)
     if dense is not None and not evaluation.is_dense:
         _retention_cards(evaluation, dense)
-        from vlm_analysis.figures import damage_bars
+        from vlm_analysis.figures.outcomes import damage_bars
 
         st.plotly_chart(
             damage_bars(outcome_frame(evaluation, dense)), key="damage-bars", config={"displayModeBar": False}

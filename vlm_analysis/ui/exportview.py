@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from vlm_analysis.dialects import mask_to_csv, mask_to_mergekit
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.files import mask_to_json
 from vlm_analysis.errors import StrataError
-from vlm_analysis.masks import PruneMask, mask_to_json
+from vlm_analysis.export.dialects import mask_to_csv, mask_to_mergekit
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.session import workspace
 from vlm_analysis.ui.text import escaped, layer_list
 
 if TYPE_CHECKING:
-    from vlm_analysis.export import Manifest
+    from vlm_analysis.export.checkpoint import Manifest
 
 _DIALECTS: tuple[tuple[str, str, str, Callable[[PruneMask], str], str], ...] = (
     (

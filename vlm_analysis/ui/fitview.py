@@ -11,7 +11,7 @@ from vlm_analysis.ui.text import escaped
 from vlm_analysis.ui.work import fit_work
 
 if TYPE_CHECKING:
-    from vlm_analysis.fit import FitEstimate
+    from vlm_analysis.models.fit import FitEstimate
 
 _ASKED = "fit_asked"
 
@@ -47,7 +47,7 @@ def _ask(source: str, options: dict[str, Any]) -> None:
 
 
 def _draw(fit: FitEstimate, wanted: str) -> None:
-    from vlm_analysis.figures import memory_bar
+    from vlm_analysis.figures.memory import memory_bar
 
     dtype = fit.dtype_for(wanted)
     if fit.fits(dtype):

@@ -7,10 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from vlm_analysis.jobs import JobView
 from vlm_analysis.progress import Progress
 from vlm_analysis.ui.session import runner
 from vlm_analysis.ui.text import duration, escaped
+from vlm_analysis.workbench.jobs import JobView
 
 POLL_S = 1.0
 

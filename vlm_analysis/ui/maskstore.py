@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import streamlit as st
 
-from vlm_analysis.dialects import SUFFIXES, open_dialect
+from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.errors import StrataError
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.recording import Recording
-from vlm_analysis.stored import keep_mask
+from vlm_analysis.export.dialects import SUFFIXES, open_dialect
+from vlm_analysis.recording.recording import Recording
 from vlm_analysis.ui.editor import CANDIDATES, remember, take_mask
 from vlm_analysis.ui.pickers import agree_on_model, described, edited_mask, open_or_stop
 from vlm_analysis.ui.session import choose, workspace
 from vlm_analysis.ui.text import escaped, layer_list
-from vlm_analysis.workspace import Item
+from vlm_analysis.workbench.shelf import keep_mask
+from vlm_analysis.workbench.workspace import Item
 
 
 def start_from(made: dict[str, PruneMask], recording: Recording) -> None:
@@ -58,7 +58,7 @@ def save_form() -> None:
 
 def compare_two(n_layers: int) -> None:
     """Draw the difference of two masks: the edited one, the candidates as last drawn, the saved ones."""
-    from vlm_analysis.figures import mask_strips
+    from vlm_analysis.figures.heatmaps import mask_strips
 
     edited, saved = edited_mask(), {item.id: item for item in _fitting(n_layers)}
     options: dict[str, PruneMask] = {} if edited is None else {"in the editor": edited}

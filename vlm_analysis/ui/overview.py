@@ -14,10 +14,10 @@ from vlm_analysis.ui.session import choose, chosen, model_slot, take_result, wor
 from vlm_analysis.ui.shell import go_on
 from vlm_analysis.ui.stories import demo_work, open_saved_story, story_html, story_work
 from vlm_analysis.ui.text import escaped, layer_list
-from vlm_analysis.workspace import Item
+from vlm_analysis.workbench.workspace import Item
 
 if TYPE_CHECKING:
-    from vlm_analysis.story import Story
+    from vlm_analysis.export.story import Story
 
 DEMO, OWN = "demo", "story"
 
@@ -105,7 +105,7 @@ def own_story_card() -> None:
 
 def story_view() -> None:
     """Draw the story chosen, or say that there is none yet."""
-    from vlm_analysis.story import story_sections
+    from vlm_analysis.export.story import story_sections
 
     for job in (DEMO, OWN):
         if (made := take_result(job)) is not None:

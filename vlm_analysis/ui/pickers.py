@@ -6,12 +6,12 @@ from typing import Any
 
 import streamlit as st
 
+from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.errors import StrataError
-from vlm_analysis.masks import PruneMask
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.session import choose, chosen, model_slot, opened, workspace
 from vlm_analysis.ui.text import escaped, layer_list
-from vlm_analysis.workspace import Item
+from vlm_analysis.workbench.workspace import Item
 
 EDITED = "The mask in the editor"
 

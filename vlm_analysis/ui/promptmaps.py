@@ -7,9 +7,9 @@ import streamlit as st
 from PIL import Image
 
 from vlm_analysis.errors import StrataError
-from vlm_analysis.prompts import Prompt
-from vlm_analysis.recording import Recording
-from vlm_analysis.token_maps import TokenMap
+from vlm_analysis.prompts.prompts import Prompt
+from vlm_analysis.recording.maps import TokenMap
+from vlm_analysis.recording.recording import Recording
 from vlm_analysis.ui.downloads import PICTURE
 from vlm_analysis.ui.session import opened, workspace
 from vlm_analysis.ui.text import escaped
@@ -19,7 +19,7 @@ PAGE = 30  # prompts drawn at once
 
 def prompts_view(recording: Recording, group: str) -> None:
     """Draw prompts as rows of layers, one domain at a time, and the chosen prompt closer."""
-    from vlm_analysis.figures import similarity_heatmap
+    from vlm_analysis.figures.heatmaps import similarity_heatmap
 
     domain = st.selectbox("Domain", recording.domain_names, key="drill_domain")
     places = [place for place, name in enumerate(recording.domains) if name == domain]
@@ -65,7 +65,7 @@ def _prompt_of(recording: Recording, place: int) -> Prompt | None:
 
 
 def _token_picture(token_map: TokenMap) -> None:
-    from vlm_analysis.figures import token_heatmap
+    from vlm_analysis.figures.recorded import token_heatmap
 
     st.plotly_chart(
         token_heatmap(token_map.cosine, token_map.kinds, token_map.texts), key="token-heatmap", config=PICTURE
@@ -76,7 +76,7 @@ def _token_picture(token_map: TokenMap) -> None:
 
 
 def _over_images(token_map: TokenMap, prompt: Prompt | None, n_layers: int) -> None:
-    from vlm_analysis.figures import image_overlay
+    from vlm_analysis.figures.recorded import image_overlay
 
     images = _images(prompt, draw=False)
     if not token_map.grids or len(images) != len(token_map.grids):

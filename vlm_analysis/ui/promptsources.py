@@ -9,13 +9,13 @@ from pathlib import Path, PurePath
 import streamlit as st
 
 from vlm_analysis.errors import StrataError
-from vlm_analysis.prompts import PromptSet, bundled_packs, open_prompts
-from vlm_analysis.stored import keep_prompts
+from vlm_analysis.prompts.prompts import PromptSet, bundled_packs, open_prompts
 from vlm_analysis.ui import drafts
 from vlm_analysis.ui.drafts import counted
 from vlm_analysis.ui.session import choose, workspace
 from vlm_analysis.ui.text import escaped
-from vlm_analysis.workspace import Item, clean_name
+from vlm_analysis.workbench.shelf import keep_prompts
+from vlm_analysis.workbench.workspace import Item, clean_name
 
 TABLE_HELP = """\
 | column | what it holds |

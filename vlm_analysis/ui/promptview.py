@@ -7,15 +7,15 @@ from collections import Counter
 import pandas as pd
 import streamlit as st
 
-from vlm_analysis.details import count_domains
 from vlm_analysis.errors import PromptError, StrataError
-from vlm_analysis.prompts import Prompt, PromptSet
+from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.ui import drafts
 from vlm_analysis.ui.pickers import delete, rename, say_problem
 from vlm_analysis.ui.session import choose, chosen, opened, workspace
 from vlm_analysis.ui.shell import go_on
 from vlm_analysis.ui.text import escaped
-from vlm_analysis.workspace import Item
+from vlm_analysis.workbench.details import count_domains
+from vlm_analysis.workbench.workspace import Item
 
 PAGE_SIZE = 12
 MAX_SHOWN_TEXT = 400  # characters of a question or an answer in the gallery

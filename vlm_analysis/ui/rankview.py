@@ -9,17 +9,11 @@ import pandas as pd
 import streamlit as st
 
 from vlm_analysis.errors import StrataError
-from vlm_analysis.rank import (
-    CRITERIA,
-    LayerScores,
-    RankStability,
-    agreement,
-    domain_items,
-    group_items,
-    rank_stability,
-    score_layers,
-    stability_words,
-)
+from vlm_analysis.selection.certainty.agreement import agreement, domain_items, group_items
+from vlm_analysis.selection.certainty.ranks import RankStability, rank_stability, stability_words
+from vlm_analysis.selection.criteria.criteria import CRITERIA
+from vlm_analysis.selection.criteria.scores import LayerScores
+from vlm_analysis.selection.criteria.scoring import score_layers
 from vlm_analysis.ui.asking import Ranked, ask_options, choose_criteria, taken
 from vlm_analysis.ui.budget import layers_slider
 from vlm_analysis.ui.downloads import PICTURE, offer_files, offer_table
@@ -34,7 +28,7 @@ BETWEEN = {
 
 def score_picture(ranked: Ranked) -> None:
     """Draw one criterion's score of every layer with its spread, its rank intervals and what the prompts settle."""
-    from vlm_analysis.figures import score_bars
+    from vlm_analysis.figures.profiles import score_bars
 
     reasons = ranked.reasons()
     criterion = _pick_criterion(list(CRITERIA), "score_criterion")
@@ -96,7 +90,7 @@ def _reach(scores: LayerScores, free: list[int]) -> tuple[float, float] | None:
 
 def _stability(ranked: Ranked, criterion: str, scores: LayerScores, asked: dict[str, Any]) -> None:
     """Draw the interval of each layer's place and say in words what the prompts do not settle."""
-    from vlm_analysis.figures import rank_intervals
+    from vlm_analysis.figures.rankings import rank_intervals
 
     st.markdown("**How sure the order is**")
     budget = layers_slider(ranked)
@@ -136,7 +130,7 @@ def _score_frame(scores: LayerScores, sure: RankStability | None, budget: int) -
 
 def agreement_view(ranked: Ranked) -> None:
     """Draw Kendall's tau-b between criteria, domains or token groups as a matrix, with its downloads."""
-    from vlm_analysis.figures import agreement_heatmap
+    from vlm_analysis.figures.rankings import agreement_heatmap
 
     between = st.segmented_control(
         "Agreement between",

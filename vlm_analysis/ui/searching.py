@@ -6,18 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from vlm_analysis.evaluation import Evaluation
-from vlm_analysis.masks import Objective, PruneMask, beam, evolve, greedy
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.progress import Progress
-from vlm_analysis.stored import keep_mask
+from vlm_analysis.selection.search.beam import beam
+from vlm_analysis.selection.search.evolve import evolve
+from vlm_analysis.selection.search.greedy import greedy
+from vlm_analysis.selection.search.objective import Objective
 from vlm_analysis.ui.session import model_slot, workspace
 from vlm_analysis.ui.sweeps import measurer
 from vlm_analysis.ui.text import METRIC_TITLES
 from vlm_analysis.ui.work import Work
-from vlm_analysis.workspace import Item
+from vlm_analysis.workbench.shelf import keep_mask
+from vlm_analysis.workbench.workspace import Item
 
 if TYPE_CHECKING:
-    from vlm_analysis.models import LoadedModel
+    from vlm_analysis.models.load import LoadedModel
 
 SEARCHES: dict[str, Callable[..., PruneMask]] = {"greedy": greedy, "beam": beam, "evolutionary": evolve}
 PARTS = 1000  # of a step, in what is reported
@@ -65,7 +69,7 @@ def _runnable(
     loaded: LoadedModel, measured: Callable[[Sequence[PruneMask]], list[Evaluation]]
 ) -> Callable[[list[PruneMask]], list[Evaluation | None]]:
     """Return what measures the masks that the model can run; the others come back as None."""
-    from vlm_analysis.prune import why_not
+    from vlm_analysis.edits.view import why_not
 
     def measure(masks: list[PruneMask]) -> list[Evaluation | None]:
         can_run = [mask for mask in masks if not why_not(loaded.model, mask)]

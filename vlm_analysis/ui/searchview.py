@@ -7,16 +7,19 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.errors import StrataError
-from vlm_analysis.masks import SCORES, Objective, PruneMask, make_mask, most_tried
-from vlm_analysis.rank import score_layers
-from vlm_analysis.recording import Recording
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.criteria.scoring import score_layers
+from vlm_analysis.selection.search.objective import SCORES, Objective
+from vlm_analysis.selection.search.search import most_tried
+from vlm_analysis.selection.strategies.make import make_mask
 from vlm_analysis.ui.asking import Ranked, forget_unknown, missing_to_measure, prompts_of, say_missing, unprotected
 from vlm_analysis.ui.budget import layers_slider
 from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.searching import search_work
 from vlm_analysis.ui.text import METRIC_HELP, METRIC_TITLES, escaped, layer_list
-from vlm_analysis.workspace import Item
+from vlm_analysis.workbench.workspace import Item
 
 TITLES = {"greedy": "Greedy", "beam": "Beam", "evolutionary": "Evolutionary"}
 WORDS = {

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from vlm_analysis.errors import ModelError
-from vlm_analysis.jobs import JobRunner
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.progress import Progress
-from vlm_analysis.stored import open_item
-from vlm_analysis.workspace import Item, Workspace
+from vlm_analysis.workbench.jobs import JobRunner
+from vlm_analysis.workbench.shelf import open_item
+from vlm_analysis.workbench.workspace import Item, Workspace
 
 if TYPE_CHECKING:
-    from vlm_analysis.evaluation import Evaluation
-    from vlm_analysis.latency import Latency
-    from vlm_analysis.models import LoadedModel
+    from vlm_analysis.evaluation.evaluation import Evaluation
+    from vlm_analysis.evaluation.run.latency import Latency
+    from vlm_analysis.models.load import LoadedModel
 
 
 class ModelSlot:
@@ -64,7 +64,7 @@ class ModelSlot:
 
         A source that is refused leaves the present model loaded. The garbage collector is told to leave the new one's objects alone.
         """
-        from vlm_analysis.models import check_source, load_model
+        from vlm_analysis.models.load import check_source, load_model
 
         asked = {name: value for name, value in options.items() if name != "max_vision_tokens"}
         check_source(source, **asked, given_back=0 if self._loaded is None else self._loaded.n_bytes)

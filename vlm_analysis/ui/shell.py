@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import streamlit as st
 from streamlit.errors import StreamlitPageNotFoundError
 
+from vlm_analysis.assets import asset
 from vlm_analysis.ui.jobs import sidebar_job
 from vlm_analysis.ui.session import model_slot, workspace
 from vlm_analysis.ui.text import escaped
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 MENU = {
     "": [("app.py", "Overview", ":material/home:")],
     "Prepare": [
@@ -31,7 +29,7 @@ MENU = {
 
 def begin(title: str, icon: str, about: str) -> None:
     """Draw what is common to all pages; the first line of each. `about` says in a sentence what the page is for."""
-    st.set_page_config(page_title=f"{title} · Strata", page_icon=str(ASSETS / "icon.png"), layout="wide")
+    st.set_page_config(page_title=f"{title} · Strata", page_icon=str(asset("icon.png")), layout="wide")
     with st.sidebar:
         st.markdown("**Strata**  \nwhich layers can go?")
         for section, entries in MENU.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from vlm_analysis.errors import StrataError
-from vlm_analysis.recording import Recording
+from vlm_analysis.recording.recording import Recording
 from vlm_analysis.ui.downloads import PICTURE
 from vlm_analysis.ui.pickers import described
 from vlm_analysis.ui.session import opened, workspace
@@ -17,7 +17,7 @@ ALL = "all domains"
 
 def side_by_side(current_id: str, group: str) -> None:
     """Draw one line a recording for a measure and a domain."""
-    from vlm_analysis.figures import depth_profile
+    from vlm_analysis.figures.recorded import depth_profile
 
     items = {item.id: item for item in workspace().items("recordings")}
     if len(items) < 2:

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from vlm_analysis.measures import DELTAS, MEASURES, SHARES, TOKEN_GROUPS
-from vlm_analysis.recording import Recording
-from vlm_analysis.story import domain_rows
-from vlm_analysis.tables import measure_table, prompt_table, span_table
+from vlm_analysis.export.story import domain_rows
+from vlm_analysis.recording.measures import DELTAS, MEASURES, SHARES
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.recording.tables import measure_table, prompt_table, span_table
 from vlm_analysis.ui.downloads import PICTURE, offer_table
 from vlm_analysis.ui.text import GROUP_HELP, escaped
+from vlm_analysis.words import TOKEN_GROUPS
 
 CKA = "linear_cka"
 MEASURE_TITLES = {
@@ -36,7 +37,7 @@ def token_group(key: str) -> str:
 
 def heatmap(recording: Recording, group: str) -> None:
     """Draw layers × domains."""
-    from vlm_analysis.figures import similarity_heatmap
+    from vlm_analysis.figures.heatmaps import similarity_heatmap
 
     figure = similarity_heatmap(
         domain_rows(recording, group),
@@ -75,7 +76,7 @@ def missing_tokens(recording: Recording, group: str) -> None:
 
 def contrast(recording: Recording, group: str) -> None:
     """Draw the difference of two domains, chosen on the spot."""
-    from vlm_analysis.figures import difference_heatmap
+    from vlm_analysis.figures.heatmaps import difference_heatmap
 
     names = list(recording.domain_names)
     st.markdown("**Where two domains part**")
@@ -92,7 +93,7 @@ def contrast(recording: Recording, group: str) -> None:
 
 def measures(recording: Recording, group: str) -> None:
     """Draw any recorded measure by domain, with its formula and source."""
-    from vlm_analysis.figures import measure_heatmap
+    from vlm_analysis.figures.recorded import measure_heatmap
 
     there = [name for name in MEASURE_TITLES if recording.has("hsic" if name == CKA else name)]
     first = min(there.index("update") if "update" in there else 0, len(there) - 1)
@@ -144,7 +145,7 @@ def _measure(recording: Recording, name: str, domain: str | None, group: str, wh
 
 def spans(recording: Recording, group: str) -> None:
     """Draw the cosine of every pair of streams, and the span of a chosen length that changes least."""
-    from vlm_analysis.figures import span_heatmap
+    from vlm_analysis.figures.recorded import span_heatmap
 
     left, right = st.columns(2)
     choices = [None, *recording.domain_names]

@@ -7,9 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from vlm_analysis.errors import StrataError
-from vlm_analysis.measures import DELTAS
-from vlm_analysis.rank import SkipBands, skip_bands
-from vlm_analysis.rank.bands import RULES
+from vlm_analysis.recording.measures import DELTAS
+from vlm_analysis.selection.criteria.bands import RULES, SkipBands, skip_bands
 from vlm_analysis.ui.asking import Ranked, pick_domain
 from vlm_analysis.ui.downloads import PICTURE, offer_table
 from vlm_analysis.ui.text import escaped, layer_list
@@ -24,7 +23,7 @@ RULE_WORDS = {
 
 def skip_view(ranked: Ranked) -> None:
     """Draw the thresholds, the curves with the layers they select, and both bands in words."""
-    from vlm_analysis.figures import skip_curves
+    from vlm_analysis.figures.rankings import skip_curves
 
     st.caption(
         "Skip-It?, arXiv:2509.25584: where vision tokens are redundant and little looked at, they could skip a layer. "

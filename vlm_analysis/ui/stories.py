@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm_analysis.progress import Progress
-from vlm_analysis.prompts import PromptSet, open_prompts
-from vlm_analysis.stored import keep_evaluation, keep_mask, keep_prompts, keep_recording, open_item
+from vlm_analysis.prompts.prompts import PromptSet, open_prompts
 from vlm_analysis.ui.session import ModelSlot, model_slot, workspace
 from vlm_analysis.ui.sweeps import scores_folder
 from vlm_analysis.ui.work import Work, keep_dense, unfinished_folder
-from vlm_analysis.workspace import Item, Workspace
+from vlm_analysis.workbench.shelf import keep_evaluation, keep_mask, keep_prompts, keep_recording, open_item
+from vlm_analysis.workbench.workspace import Item, Workspace
 
 if TYPE_CHECKING:
-    from vlm_analysis.story import Story
+    from vlm_analysis.export.story import Story
 
 DEMO_PROMPTS = "Bundled packs: general, math"
 
@@ -28,7 +28,7 @@ def demo_work() -> Work:
 
     def work(progress: Progress) -> Item:
         progress(0, 1, "loading Pocket-VL (the first time, PyTorch takes some seconds)")
-        from vlm_analysis.models import BUNDLED_FOLDER
+        from vlm_analysis.models.source import BUNDLED_FOLDER
 
         if slot.info is None or slot.loaded.source != str(BUNDLED_FOLDER):
             slot.load("pocket-vl", {}, lambda done, total, message: progress(0, 1, message))
@@ -52,7 +52,7 @@ def story_work(prompts: Item) -> Work:
 
 def _tell(slot: ModelSlot, shelf: Workspace, prompts: PromptSet, kept: Item, progress: Progress) -> Item:
     """Compare the rankings on the loaded model and keep the story, its dense evaluation ready for later masks."""
-    from vlm_analysis.pipeline import compare
+    from vlm_analysis.workbench.pipeline import compare
 
     loaded = slot.loaded
     rows = unfinished_folder(shelf, loaded.fingerprint, kept, {"story": True})
@@ -65,7 +65,7 @@ def _tell(slot: ModelSlot, shelf: Workspace, prompts: PromptSet, kept: Item, pro
 
 def keep_story(shelf: Workspace, story: Story, prompts: Item) -> Item:
     """Save a story and what other pages can go on with: its recording, its mask and its two evaluations."""
-    from vlm_analysis.story import save_story
+    from vlm_analysis.export.story import save_story
 
     about = f"{story.recording.model.name} on {prompts.name}"
     recording = keep_recording(shelf, story.recording, about)
@@ -89,7 +89,7 @@ def keep_story(shelf: Workspace, story: Story, prompts: Item) -> Item:
 def open_saved_story(shelf: Workspace, item: Item) -> Story:
     """Return the story behind a saved item; raises StrataError where it or its recording is gone."""
     from vlm_analysis.errors import WorkspaceError
-    from vlm_analysis.story import open_story
+    from vlm_analysis.export.story import open_story
 
     recording = shelf.find("recordings", str(item.details.get("recordings")))
     if recording is None:
@@ -99,8 +99,8 @@ def open_saved_story(shelf: Workspace, item: Item) -> Story:
 
 def story_html(story: Story) -> bytes:
     """Return the story as one HTML file that opens offline."""
-    from vlm_analysis.report import report_html
-    from vlm_analysis.story import story_sections
+    from vlm_analysis.export.report import report_html
+    from vlm_analysis.export.story import story_sections
 
     info = story.recording.model
     made = datetime.now(UTC).date().isoformat()

@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlm_analysis.evaluation import Evaluation
-from vlm_analysis.masks import PruneMask
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.evaluation.evaluation import Evaluation
+from vlm_analysis.evaluation.scores import VERSION
 from vlm_analysis.progress import Progress
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.score_store import VERSION
-from vlm_analysis.stored import keep_sweep, open_item, open_whole
+from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.ui.session import ModelSlot, model_slot, workspace
 from vlm_analysis.ui.work import Work, dense_evaluation
-from vlm_analysis.workspace import Item, Workspace
+from vlm_analysis.workbench.shelf import keep_sweep, open_item, open_whole
+from vlm_analysis.workbench.workspace import Item, Workspace
 
 if TYPE_CHECKING:
-    from vlm_analysis.models import LoadedModel
+    from vlm_analysis.models.load import LoadedModel
 
 LEAVE_ONE_OUT = "leave-one-out"
 
@@ -32,7 +32,7 @@ def damage_work(prompts: Item) -> Work:
     slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
 
     def work(progress: Progress) -> int:
-        from vlm_analysis.prune import why_not
+        from vlm_analysis.edits.view import why_not
 
         loaded = slot.expected(model)
         measured = measurer(slot, shelf, loaded, prompts, progress)
@@ -57,8 +57,8 @@ def find_damage(model: str | None, prompts: str | None) -> list[Evaluation]:
 
 def scores_folder(shelf: Workspace, loaded: LoadedModel, prompts: PromptSet) -> Path:
     """Return where scores of masks are kept for good: what was measured once on a model and prompts is not measured again."""
-    from vlm_analysis.evaluate import batch_for
-    from vlm_analysis.sweep import score_header
+    from vlm_analysis.evaluation.run.evaluate import batch_for
+    from vlm_analysis.evaluation.run.sweep import score_header
 
     told = json.dumps([VERSION, score_header(loaded, prompts, batch_for(loaded))], sort_keys=True)
     return shelf.root / "scores" / hashlib.sha256(told.encode()).hexdigest()[:16]
@@ -68,8 +68,8 @@ def measurer(
     slot: ModelSlot, shelf: Workspace, loaded: LoadedModel, prompts: Item, progress: Progress
 ) -> Callable[[Sequence[PruneMask]], list[Evaluation]]:
     """Return what evaluates masks on the prompts: inputs are prepared once, and scores are kept for good as they come."""
-    from vlm_analysis.evaluate import batch_for, evaluation_of, prepare
-    from vlm_analysis.sweep import open_scores, sweep_prepared
+    from vlm_analysis.evaluation.run.evaluate import batch_for, evaluation_of, prepare
+    from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
 
     prompt_set = open_item(prompts)
     dense = dense_evaluation(slot, shelf, prompt_set, prompts.name, progress)

@@ -14,22 +14,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vlm_analysis.evaluation import Evaluation
-from vlm_analysis.masks import PruneMask
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.progress import Progress
-from vlm_analysis.prompts import PromptSet
-from vlm_analysis.stored import (
-    keep_evaluation,
-    keep_recording,
-    open_item,
-    open_whole,
-)
+from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.ui.session import ModelSlot, live, model_slot, workspace
-from vlm_analysis.workspace import Item, Workspace
+from vlm_analysis.workbench.shelf import keep_evaluation, keep_recording, open_item, open_whole
+from vlm_analysis.workbench.workspace import Item, Workspace
 
 if TYPE_CHECKING:
-    from vlm_analysis.fit import FitEstimate
-    from vlm_analysis.latency import Latency
+    from vlm_analysis.evaluation.run.latency import Latency
+    from vlm_analysis.models.fit import FitEstimate
 
 Work = Callable[[Progress], Any]
 
@@ -46,7 +41,7 @@ def fit_work(source: str, options: dict[str, Any]) -> Work:
 
     def work(progress: Progress) -> tuple[Any, FitEstimate]:
         progress(0, 1, "reading the configuration (the first time, PyTorch takes some seconds)")
-        from vlm_analysis.fit import estimate_fit
+        from vlm_analysis.models.fit import estimate_fit
 
         here = slot.loaded if slot.info is not None else None
         fit = estimate_fit(
@@ -73,7 +68,7 @@ def record_work(prompts: Item, name: str, options: Mapping[str, Any] = MappingPr
     folder = unfinished_folder(shelf, model, prompts, options)
 
     def work(progress: Progress) -> Item:
-        from vlm_analysis.record import extendable, record
+        from vlm_analysis.recording.record import extendable, record
 
         loaded, prompt_set = slot.expected(model), open_item(prompts)
         opened = (open_whole(item) for item in shelf.items("recordings") if item.model == model)
@@ -101,7 +96,7 @@ def evaluate_work(mask: PruneMask, prompts: Item, responses: bool = False) -> Wo
     slot, shelf, model, board = model_slot(), workspace(), model_slot().fingerprint, live()
 
     def work(progress: Progress) -> Item:
-        from vlm_analysis.evaluate import evaluate, write_responses
+        from vlm_analysis.evaluation.run.evaluate import evaluate, write_responses
 
         board.pop("evaluate", None)
         loaded, prompt_set = slot.expected(model), open_item(prompts)
@@ -124,7 +119,7 @@ def dense_evaluation(
 
     Where responses are asked for and it has none, they are written and kept too.
     """
-    from vlm_analysis.evaluate import evaluate, write_responses
+    from vlm_analysis.evaluation.run.evaluate import evaluate, write_responses
 
     known = slot.dense.get(prompts.fingerprint)
     if known is None:
@@ -164,7 +159,7 @@ def latency_work(prompts: Item) -> Work:
     slot, model = model_slot(), model_slot().fingerprint
 
     def work(progress: Progress) -> Latency:
-        from vlm_analysis.latency import measure_latency
+        from vlm_analysis.evaluation.run.latency import measure_latency
 
         slot.latency = measure_latency(slot.expected(model), open_item(prompts), on_progress=progress)
         return slot.latency
@@ -177,7 +172,7 @@ def export_work(mask: PruneMask, folder: Path) -> Work:
     slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
 
     def work(progress: Progress) -> Any:
-        from vlm_analysis.export import export_checkpoint
+        from vlm_analysis.export.checkpoint import export_checkpoint
 
         evidence, reference = find_evidence(shelf, mask, model)
         manifest = export_checkpoint(

@@ -1,0 +1,25 @@
+"""Where the files that come with Strata lie: in a checkout beside the package, in an installed one inside of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+IMPORT_ROOT = PACKAGE.parent
+"""The folder that `vlm_analysis` is imported from; a fresh process needs it on its path."""
+
+
+def asset(*parts: str) -> Path:
+    """Return the path of a bundled file or folder: the model, the prompt packs, the icon.
+
+    >>> asset("packs", "math", "prompts.jsonl").exists()
+    True
+    """
+    installed = PACKAGE / "_assets"
+    return (installed if installed.is_dir() else IMPORT_ROOT / "assets").joinpath(*parts)
+
+
+def dashboard() -> Path:
+    """Return the folder of `app.py`, `pages/` and `.streamlit/`, from which the dashboard is run."""
+    installed = PACKAGE / "dashboard"
+    return installed if installed.is_dir() else IMPORT_ROOT

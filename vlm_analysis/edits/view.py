@@ -1,0 +1,251 @@
+"""Pruning as a pure function: a view of the model without some layers, sharing every weight with the dense one.
+
+How: the module tree is copied shallowly, so that parameters and buffers are shared and everything else is the view's own;
+the configuration is copied deeply and once. What then changes together: the layer list, every `layer_idx`, whatever the
+configuration says of layers (`layer_config`) and the modules' copies of that, and the configuration object all modules see.
+Nothing of the dense model is touched, so there is nothing to undo and no lock to forget.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.errors import MaskError, ModelError
+from vlm_analysis.models.config import changed_by_saving, cut_config, cut_targets
+from vlm_analysis.models.layers import (
+    PACKED,
+    attention_layers,
+    cross_attention_layers,
+    find_decoder_path,
+    locked_layers,
+    text_config,
+)
+
+M = TypeVar("M", bound=nn.Module)
+
+# Attributes that a module works out from the configuration when it is built: a layer's by its number, the decoder's by count.
+_OF_LAYER: dict[str, Callable[[int, Any], Any]] = {
+    "is_block_boundary": lambda position, text: position % text.n_layers_per_attn_res_block == 0,
+}
+_OF_DECODER: dict[str, Callable[[Any], Any]] = {
+    "first_kv_shared_layer_idx": lambda text: text.num_hidden_layers - text.num_kv_shared_layers,
+    "rope_types": lambda text: [
+        "scaled" if layer in text.rope_scaling_layers else "unscaled" for layer in range(text.num_hidden_layers)
+    ],
+}
+
+
+def prune(model: M, mask: PruneMask) -> M:
+    """Return a pruned model that shares the dense weights; `model` is untouched.
+
+    Args:
+        model: a transformers model; it may itself be pruned, or spread over devices by accelerate.
+        mask: which of its decoder layers to drop.
+
+    Raises:
+        MaskError: the mask is of another number of layers, drops a locked layer, or leaves a stack that cannot be built again.
+        ModelError: the decoder layers cannot be found, or a module's forward was replaced by something unknown.
+    """
+    path, layers = find_decoder_path(model)
+    _check(model, mask, len(layers))
+    copier = _Copier(model, mask)
+    view = copier.module(model)
+    holder = view.get_submodule(path.rpartition(".")[0])
+    dense_list = holder._modules[path.rpartition(".")[2]]
+    assert isinstance(dense_list, nn.ModuleList)
+    kept = [dense_list[index] for index in mask.kept]
+    dense_list._modules = {str(position): layer for position, layer in enumerate(kept)}
+    for position, layer in enumerate(kept):
+        _renumber(layer, position, text_config(view))
+    _refit(holder, text_config(view), len(layers), mask.kept)
+    state = vars(view)
+    if state.get("generation_config") is not None:
+        state["generation_config"] = copy.deepcopy(state["generation_config"])
+    if state.get("hf_device_map"):
+        state["hf_device_map"] = _renamed(state["hf_device_map"], f"{path}.", mask.kept)
+    return view
+
+
+def why_not(model: nn.Module, mask: PruneMask) -> str:
+    """Return why a mask cannot be applied to a model, "" where it can."""
+    try:
+        _check(model, mask, len(find_decoder_path(model)[1]))
+        _Copier(model, mask)  # cuts the configuration, and refuses one that cannot be cut; no module is copied
+    except MaskError as error:
+        return str(error)
+    return ""
+
+
+def _check(model: nn.Module, mask: PruneMask, n_layers: int) -> None:
+    if not isinstance(mask, PruneMask):
+        raise MaskError(
+            f"There is no mask: expected a PruneMask, got a {type(mask).__name__}. Write PruneMask({n_layers}, layers)."
+        )
+    if mask.n_layers != n_layers:
+        raise MaskError(
+            f"The mask does not fit the model: expected one for {n_layers} layers, got one for {mask.n_layers}."
+        )
+    for layer, reason in locked_layers(model).items():
+        if layer in mask.dropped:
+            raise MaskError(f"Layer {layer} cannot be dropped: {reason}. Take it out of the mask.")
+    attention = attention_layers(model)
+    if attention and not set(attention) & set(mask.kept):
+        raise MaskError(
+            f"The mask drops every attention layer ({', '.join(map(str, attention))}) of a hybrid stack: expected one to stay, "
+            "as the cache counts its tokens there. Take one out of the mask."
+        )
+    if mask.budget and mask.kept[0] in cross_attention_layers(model):
+        raise MaskError(
+            f"The mask leaves layer {mask.kept[0]} first, a cross-attention layer: expected a self-attention layer first, as the "
+            "cache counts its tokens there and would count the image's instead. Take an earlier layer out of the mask."
+        )
+
+
+def _renumber(layer: nn.Module, position: int, text: Any) -> None:
+    """Tell every module of a layer which layer it is now."""
+    for module in layer.modules():
+        if isinstance(getattr(module, "layer_idx", None), int):
+            vars(module)["layer_idx"] = position
+        for name, attribute in _OF_LAYER.items():
+            if name in vars(module):
+                vars(module)[name] = attribute(position, text)
+
+
+def _refit(decoder: nn.Module, text: Any, n_layers: int, kept: Sequence[int]) -> None:
+    """Let what the decoder itself holds for its layers speak of the kept ones."""
+    for name, attribute in _OF_DECODER.items():
+        if name in vars(decoder):
+            vars(decoder)[name] = attribute(text)
+    for name, dim in PACKED.items():
+        module = getattr(decoder, name, None)
+        if isinstance(module, nn.Module):
+            _select(module, dim, n_layers, kept)
+
+
+def _select(module: nn.Module, dim: int, n_layers: int, kept: Sequence[int]) -> None:
+    """Make a module with one stretch of output a layer give the kept layers' only, and save those of its weight.
+
+    The weight itself stays shared: in Gemma 3n it is a third of the model.
+    """
+
+    def choose(tensor: torch.Tensor, along: int) -> torch.Tensor:
+        parts = tensor.unflatten(along, (n_layers, -1))
+        index = torch.tensor(kept, device=tensor.device)
+        return parts.index_select(along % tensor.dim(), index).flatten(along % tensor.dim(), along % tensor.dim() + 1)
+
+    def save(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
+        state[f"{prefix}weight"] = choose(state[f"{prefix}weight"], dim)
+
+    module.register_forward_hook(lambda _, __, output: choose(output, -1))
+    module.register_state_dict_post_hook(save)
+
+
+def _renamed(places: dict[str, Any], prefix: str, kept: Sequence[int]) -> dict[str, Any]:
+    """Return a device map whose layer names carry the new numbers."""
+    position = {str(layer): str(index) for index, layer in enumerate(kept)}
+    renamed = {}
+    for name, place in places.items():
+        number, dot, rest = name.removeprefix(prefix).partition(".")
+        if not name.startswith(prefix):
+            renamed[name] = place
+        elif number in position:
+            renamed[f"{prefix}{position[number]}{dot}{rest}"] = place
+    return renamed
+
+
+class _Copier:
+    """Copies a module tree so that only tensors are shared, and each configuration once, cut to the kept layers."""
+
+    def __init__(self, model: Any, mask: PruneMask) -> None:
+        self._kept = mask.kept
+        self._modules: dict[int, nn.Module] = {}
+        self._config_memo: dict[int, Any] = {}
+        self._cut: set[int] = set()
+        self._lists: dict[int, Any] = {}  # by the identity of a dense configuration's list, what it is cut to
+        decoder_config = text_config(model)
+        self._decoder_type, self._n_layers = decoder_config.model_type, decoder_config.num_hidden_layers
+        if mask.budget:
+            _check_saving(decoder_config, self._config(decoder_config))
+        cut_targets(self._config(model.config), self._kept)
+
+    def module(self, module: M) -> M:
+        """Return the copy of a module and all below it; a module that stands in two places gets one copy."""
+        if id(module) in self._modules:
+            return self._modules[id(module)]  # type: ignore[return-value]
+        copied = copy.copy(module)
+        self._modules[id(module)] = copied
+        state = vars(copied)
+        if "forward" in state:
+            _rebind(module, copied)
+        for name, value in state.items():
+            if name.startswith("_") and isinstance(value, (dict, set)):
+                state[name] = value.copy()  # own registries and hooks; the tensors in them are shared
+            elif id(value) in self._lists:
+                state[name] = self._lists[id(value)]
+        if hasattr(state.get("config"), "get_text_config"):
+            state["config"] = self._config(state["config"])
+        state["_modules"] = {
+            name: child if child is None else self.module(child) for name, child in module._modules.items()
+        }
+        return copied
+
+    def _config(self, config: Any) -> Any:
+        """Return the copy of a configuration; the decoder's own, and the copies some classes make of it, are cut."""
+        if id(config) in self._config_memo:
+            return self._config_memo[id(config)]
+        copied = copy.deepcopy(config, self._config_memo)
+        for inner in _with_parts(config):
+            is_decoder = inner.model_type == self._decoder_type and inner.num_hidden_layers == self._n_layers
+            if is_decoder and id(inner) not in self._cut:
+                self._cut.add(id(inner))
+                names = cut_config(self._config_memo[id(inner)], self._kept)
+                self._lists |= {id(vars(inner)[name]): value for name, value in names.items()}
+        return copied
+
+
+def _with_parts(config: Any) -> list[Any]:
+    """Return a configuration and those nested in it."""
+    parts = [value for value in vars(config).values() if hasattr(value, "get_text_config")]
+    return [config, *(inner for part in parts for inner in _with_parts(part))]
+
+
+def _check_saving(dense: Any, cut: Any) -> None:
+    """Refuse a mask whose configuration transformers would refuse or repair when the pruned model is loaded again."""
+    try:
+        lost = changed_by_saving(cut) - changed_by_saving(dense)
+    except Exception as error:  # each model's own checks raise their own kinds
+        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
+        raise MaskError(
+            f"The mask leaves layers that transformers does not build again: {reason}. Choose other layers."
+        ) from error
+    if lost:
+        raise MaskError(
+            f"The mask leaves layers that transformers does not build again: it would change {', '.join(sorted(lost))} when the "
+            "pruned model is loaded. Choose other layers: often the last one has to stay."
+        )
+
+
+def _rebind(module: nn.Module, copied: nn.Module) -> None:
+    """Make a copy's replaced forward run the copy: accelerate replaces it to move tensors between devices.
+
+    Raises:
+        ModelError: the forward was replaced by anything else; the copy would run the dense layers.
+    """
+    state = vars(copied)
+    old, new = state.get("_old_forward"), state["forward"]
+    runs_dense = isinstance(new, functools.partial) and new.args == (module,) and "_hf_hook" in state
+    if not runs_dense or not isinstance(old, types.MethodType) or old.__self__ is not module:
+        raise ModelError(
+            f"{type(module).__name__} cannot be pruned: its forward was replaced by something other than accelerate, and the "
+            "copy would run the dense layers. Load the model anew."
+        )
+    state["_old_forward"] = types.MethodType(old.__func__, copied)
+    state["forward"] = functools.update_wrapper(functools.partial(new.func, copied), state["_old_forward"])

@@ -1,0 +1,227 @@
+"""The Cost: what dropping layers saves in weights and in time, as a value. Opens without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.files import mask_from_json, mask_to_json
+from vlm_analysis.errors import EvaluationError, StrataError
+from vlm_analysis.files import read_saved, write_atomically
+from vlm_analysis.model_info import ModelInfo
+
+SCHEMA_VERSION = 1
+PHASES = ("prefill", "decode")
+N_RESAMPLES = 500
+MOST_ROUNDS = 1000
+COLUMNS = ("budget", "phase", "value", "low", "high", "expected")
+_WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+_PLAIN = ("device", "threads", "n_prompts", "prompt_tokens", "new_tokens", "n_parameters", "n_bytes")
+_ARRAYS = ("prefill_ms", "tokens_per_s", "layer_shares")
+_LIMITS = {  # no measured number lies beyond them
+    "threads": (1, 1e5),
+    "n_prompts": (1, 1e5),
+    "prompt_tokens": (1, 1e8),
+    "new_tokens": (2, 1e8),
+    "n_parameters": (1, 1e15),
+    "n_bytes": (1, 1e16),
+    "prefill_ms": (1e-6, 1e9),
+    "tokens_per_s": (1e-6, 1e9),
+    "layer_shares": (0, 1),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """What a mask saves, batch 1; of two, the first is the dense model and the second the pruned one.
+
+    Attributes:
+        mask, model: whom the numbers belong to.
+        device, threads: where it was measured.
+        n_prompts, prompt_tokens: how many prompts, and how many tokens they have on average, image tokens included.
+        new_tokens: tokens written for each.
+        n_parameters: (2,) what a checkpoint would hold, shared weights counted once.
+        n_bytes: (2,) bytes of its tensors.
+        prefill_ms: (2, rounds) float64, mean over prompts of one forward pass with its cache, vision tower included.
+        tokens_per_s: (2, rounds) float64, tokens written a second, greedily and with the cache, after the first one.
+        layer_shares: (2, n_layers) float64, which share of a dense prefill and of a dense decoded token each layer takes.
+
+    Raises:
+        EvaluationError: numbers of another shape, not finite or beyond what can be measured, or more than 1000 rounds.
+    """
+
+    mask: PruneMask
+    model: ModelInfo
+    device: str
+    threads: int
+    n_prompts: int
+    prompt_tokens: float
+    new_tokens: int
+    n_parameters: tuple[int, int]
+    n_bytes: tuple[int, int]
+    prefill_ms: np.ndarray
+    tokens_per_s: np.ndarray
+    layer_shares: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in _ARRAYS:
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
+        for name in ("n_parameters", "n_bytes"):
+            object.__setattr__(self, name, tuple(int(number) for number in getattr(self, name)))
+        shapes = {"n_parameters": (2,), "n_bytes": (2,), "layer_shares": (2, self.mask.n_layers)}
+        shapes |= dict.fromkeys(("prefill_ms", "tokens_per_s"), (2, self.rounds))
+        for name, (least, most) in _LIMITS.items():
+            numbers, wanted = np.asarray(getattr(self, name), dtype=np.float64), shapes.get(name, ())
+            _refuse_unless(numbers.shape == wanted and numbers.size > 0, f"{name} of shape {wanted}", numbers.shape)
+            within = bool(((numbers >= least) & (numbers <= most)).all())
+            _refuse_unless(within, f"{name} from {least:g} to {most:g}", "others")
+        _refuse_unless(self.rounds <= MOST_ROUNDS, f"{MOST_ROUNDS} rounds at most", self.rounds)
+        taken = float(self.layer_shares.sum(axis=1).max())
+        _refuse_unless(taken < 1, "layer_shares that sum to less than 1", taken)
+
+    @property
+    def rounds(self) -> int:
+        """Return how often the prompts were run."""
+        return self.prefill_ms.shape[-1] if self.prefill_ms.ndim else 0
+
+    def ms(self, phase: str) -> np.ndarray:
+        """Return (2, rounds) milliseconds: of a prefill, or of a decoded token."""
+        return self.prefill_ms if phase == "prefill" else 1e3 / self.tokens_per_s
+
+    def expected_share(self, phase: str) -> float:
+        """Return the linear line: the share of the dense time that stays if the dropped layers save just what they take."""
+        return float(1 - self.layer_shares[PHASES.index(phase), list(self.mask.dropped)].sum())
+
+    @property
+    def expected_prefill_ms(self) -> float:
+        """Return the dense median without the dropped layers' shares."""
+        return float(np.median(self.prefill_ms[0])) * self.expected_share("prefill")
+
+    @property
+    def expected_tokens_per_s(self) -> float:
+        """Return the dense median, as it would be without the dropped layers' shares of a token's time."""
+        return float(np.median(self.tokens_per_s[0])) / self.expected_share("decode")
+
+
+def quartiles(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the lower quartile, the median and the upper quartile."""
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return float(low), float(middle), float(high)
+
+
+def speedup(cost: Cost, phase: str, *, share: float = 0.9, seed: int = 0) -> tuple[float, float, float]:
+    """Return how many times as fast the pruned model is, and the interval that holds `share` of 500 bootstrap draws over rounds.
+
+    The median of the rounds' own ratios: dense and pruned take turns within a round, so what slows a round slows both.
+    """
+    dense, pruned = cost.ms(phase)
+    ratios = dense / pruned
+    drawn = np.random.default_rng(seed).integers(len(ratios), size=(N_RESAMPLES, len(ratios)))
+    low, high = np.quantile(np.median(ratios[drawn], axis=1), [(1 - share) / 2, (1 + share) / 2])
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def ratio_of_medians(cost: Cost, phase: str) -> float:
+    """Return how many times as fast the pruned model is by the medians of all rounds, which other work on the machine moves apart."""
+    dense, pruned = np.median(cost.ms(phase), axis=1)
+    return float(dense / pruned)
+
+
+def was_disturbed(cost: Cost, phase: str) -> bool:
+    """Return whether the ratio of the medians is outside of the speedup's interval and more than 5 % from the speedup."""
+    value, low, high = speedup(cost, phase)
+    return not min(low, 0.95 * value) <= ratio_of_medians(cost, phase) <= max(high, 1.05 * value)
+
+
+def cost_frame(costs: Sequence[Cost]) -> pd.DataFrame:
+    """Return time relative to the dense model, one row a Cost and phase, in the columns `COLUMNS`.
+
+    `value` is the median of the rounds' ratios, `low` and `high` are their quartiles, `expected` is the linear line.
+    """
+    rows = []
+    for cost in costs:
+        for phase in PHASES:
+            dense, pruned = cost.ms(phase)
+            low, value, high = quartiles(pruned / dense)
+            rows.append((cost.mask.budget, phase, value, low, high, cost.expected_share(phase)))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(["phase", "budget"], ignore_index=True)
+
+
+def weights_without(model: ModelInfo, mask: PruneMask) -> tuple[tuple[int, int], tuple[int, int] | None]:
+    """Return parameters and bytes of the dense and the pruned model, as counted when it was loaded.
+
+    Bytes are None where the precision's width is not known.
+
+    Raises:
+        EvaluationError: the parameters were not counted.
+    """
+    if len(model.layer_parameters) != mask.n_layers or not model.n_parameters:
+        raise EvaluationError(f"The parameters of {model.name}'s layers are not known. Load the model.")
+    gone = sum(model.layer_parameters[layer] for layer in mask.dropped)
+    dense, pruned = model.n_parameters, model.n_parameters - gone
+    width = _WIDTHS.get(model.dtype)
+    return (dense, pruned), None if width is None else (dense * width, pruned * width)
+
+
+def save_cost(cost: Cost, path: Path) -> Path:
+    """Write the Cost as JSON; the file appears whole or not at all. Returns the path."""
+    return write_atomically(Path(path), lambda part: part.write_text(cost_to_json(cost), "utf-8"))
+
+
+def cost_to_json(cost: Cost) -> str:
+    """Return the cost file's text."""
+    plain = {name: getattr(cost, name) for name in _PLAIN}
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "strata-cost",
+        "mask": json.loads(mask_to_json(cost.mask)),
+        "model": asdict(cost.model),
+        **plain,
+        **{name: getattr(cost, name).tolist() for name in _ARRAYS},
+    }
+    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def open_cost(path: Path) -> Cost:
+    """Open a Cost written by `save_cost`; needs neither torch nor the model.
+
+    Raises:
+        EvaluationError: the file is missing, cut short, of another kind or version.
+    """
+    path = Path(path)
+    return cost_from_json(read_saved(path, "cost", "Measure again."), path.name)
+
+
+def cost_from_json(text: str, name: str = "The text") -> Cost:
+    """Return the Cost of a cost file's text (see `open_cost`)."""
+    try:
+        content = json.loads(text)
+        if content["kind"] != "strata-cost" or content["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"expected a cost of version {SCHEMA_VERSION}")
+        return Cost(
+            mask=mask_from_json(json.dumps(content["mask"]), name),
+            model=ModelInfo.from_json(content["model"]),
+            device=str(content["device"]),
+            prompt_tokens=float(content["prompt_tokens"]),
+            n_parameters=tuple(content["n_parameters"]),
+            n_bytes=tuple(content["n_bytes"]),
+            threads=int(content["threads"]),
+            n_prompts=int(content["n_prompts"]),
+            new_tokens=int(content["new_tokens"]),
+            prefill_ms=content["prefill_ms"],
+            tokens_per_s=content["tokens_per_s"],
+            layer_shares=content["layer_shares"],
+        )
+    except (StrataError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise EvaluationError(f"{name} is not a whole cost: {error} Measure again.") from error
+
+
+def _refuse_unless(holds: bool, expected: str, got: object) -> None:
+    if not holds:
+        raise EvaluationError(f"A cost cannot be made: expected {expected}, got {got}. Measure again.")

@@ -1,0 +1,1 @@
+"""Running models: scores of one edit or of many, responses, latency and cost."""

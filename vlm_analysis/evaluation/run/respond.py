@@ -1,0 +1,183 @@
+"""Both models answering one prompt: token by token next to each other, and how far apart they are at each token.
+
+`generate` prepares the decoding (end tokens, cache) and hands it over as a generator of tokens, so that two of them can take turns. A
+`generate` of the model's own cannot take turns: it writes its whole response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GenerationMixin
+
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.view import prune
+from vlm_analysis.evaluation.run.evaluate import answer_logits, kl_of_tokens
+from vlm_analysis.models.decoding import MAX_NEW_TOKENS, before_placeholder, decode, greedy_ids, plain_greedy
+from vlm_analysis.models.inputs import encode, pad_token
+from vlm_analysis.models.interrupt import interruptible
+from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.prompts.prompts import Prompt
+
+HALF_CHARACTER = "\ufffd"
+_OWN_LOOP = ("generate", "_sample")  # methods of a model class that make its decoding another one than the loop below
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one model has written so far; `ids` hold its end token once that is written."""
+
+    text: str = ""
+    ids: tuple[int, ...] = ()
+    ended: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """What both models have written after one more token each; one that has ended stays as it is."""
+
+    dense: Written
+    pruned: Written
+
+
+@dataclass(frozen=True, eq=False)
+class Divergence:
+    """How the pruned model departs from the dense response, at each of its tokens, the dense response being fed in.
+
+    Attributes:
+        tokens: the text of each token.
+        kl: (n_tokens,) KL(dense ‖ pruned) of the next-token distributions in nats; NaN where a model gives no number.
+        differs: (n_tokens,) bool, where the first choices of the two models are different tokens.
+    """
+
+    tokens: tuple[str, ...]
+    kl: np.ndarray
+    differs: np.ndarray
+
+    @property
+    def first(self) -> int | None:
+        """Return the first position (from 0) at which the first choices differ; None where they never do."""
+        places = np.flatnonzero(self.differs)
+        return int(places[0]) if len(places) else None
+
+
+def stream_both(
+    loaded: LoadedModel, prompt: Prompt, mask: PruneMask, *, max_new_tokens: int = MAX_NEW_TOKENS
+) -> Iterator[Step]:
+    """Yield what the dense and the pruned model write, after each token; the last texts are those of `respond`.
+
+    Before its end a text leaves out a last character of which not all bytes are written. Between two steps both models are in their
+    ordinary state: no hook is in place, and inference mode is left.
+
+    Raises:
+        Cancelled: before a layer, where `stop_if_asked` does.
+        MaskError: the mask does not fit the model or drops a locked layer.
+        PromptError: a prompt that this model cannot be asked.
+    """
+    pruned_model = prune(loaded.model, mask)
+    dense, pruned = Written(), Written()
+    turns = (_written(loaded, model, prompt, max_new_tokens) for model in (loaded.model, pruned_model))
+    for new_dense, new_pruned in zip_longest(*turns):
+        dense, pruned = new_dense or dense, new_pruned or pruned
+        yield Step(dense, pruned)
+
+
+def compare_responses(loaded: LoadedModel, prompt: Prompt, mask: PruneMask, dense_ids: Sequence[int]) -> Divergence:
+    """Return how the pruned model departs from the dense response, from one pass of each over it.
+
+    Up to the first difference both would write the same, so that is where their responses part.
+
+    Args:
+        dense_ids: the tokens of the dense response, its end token included if it was written (`Written.ids`). They are compared up
+            to the first placeholder of an image, which the models cannot be given.
+
+    Raises:
+        Cancelled, MaskError, PromptError: as `stream_both`.
+    """
+    dense_ids = before_placeholder(loaded, dense_ids)
+    if not dense_ids:
+        return Divergence((), np.zeros(0), np.zeros(0, dtype=bool))
+    encoded = encode(loaded, prompt, dense_ids)
+    with torch.inference_mode():
+        dense, pruned = (
+            answer_logits(loaded, model, [encoded])[0].float().log_softmax(dim=-1).cpu().numpy().astype(np.float64)
+            for model in (loaded.model, prune(loaded.model, mask))
+        )
+    kl = kl_of_tokens(dense, pruned)
+    broken = np.isnan(dense).any(axis=1) | np.isnan(pruned).any(axis=1)  # an argmax over NaN is no choice
+    differs = (dense.argmax(axis=1) != pruned.argmax(axis=1)) | broken
+    tokens = tuple(loaded.processor.tokenizer.decode([token]) for token in dense_ids)
+    return Divergence(tokens, np.where(broken, np.nan, np.maximum(kl, 0.0)), differs)
+
+
+def _written(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int) -> Iterator[Written]:
+    """Yield what a model has written after each token; once, at the end, where its decoding cannot be taken apart."""
+    tokens = _tokens(loaded, model, prompt, max_new_tokens)
+    if tokens is None:
+        ids = greedy_ids(loaded, model, prompt, max_new_tokens)
+        yield Written(decode(loaded, ids), tuple(ids), ended=True)
+        return
+    written: list[int] = []
+    for token, ended in tokens:
+        written.append(token)
+        text = decode(loaded, written)
+        yield Written(text if ended else text.rstrip(HALF_CHARACTER).rstrip(), tuple(written), ended)
+
+
+@torch.inference_mode()
+def _tokens(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int) -> Iterator[tuple[int, bool]] | None:
+    """Return the tokens that `generate` would write, each with whether it is the last; None where only `generate` can write them."""
+    own_loop = any(getattr(type(model), name) is not getattr(GenerationMixin, name) for name in _OWN_LOOP)
+    if own_loop or model.config.is_encoder_decoder:
+        return None
+    with interruptible(model), plain_greedy(model):
+        tokens: Iterator[tuple[int, bool]] | None = model.generate(
+            **encode(loaded, prompt).tensors,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=pad_token(loaded),
+            custom_generate=_plain_greedy,
+        )
+    return tokens
+
+
+def _plain_greedy(
+    model: Any, input_ids: torch.Tensor, generation_config: Any, **prepared: Any
+) -> Iterator[tuple[int, bool]] | None:
+    """Return the decoding that `generate` prepared, not begun; None where it runs compiled."""
+    if model._valid_auto_compile_criteria(prepared, generation_config):
+        return None
+    return _decoding(model, input_ids, generation_config, **prepared)
+
+
+@torch.inference_mode()
+def _decoding(
+    model: Any,
+    input_ids: torch.Tensor,
+    generation_config: Any,
+    logits_processor: Any,
+    stopping_criteria: Any,
+    **model_kwargs: Any,
+) -> Iterator[tuple[int, bool]]:
+    """Yield the token of each step and whether it is the last: the loop of `GenerationMixin._sample` for one prompt."""
+    with interruptible(model):
+        outputs = model._prefill(input_ids, generation_config, model_kwargs)
+    while True:
+        model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder=False)
+        logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
+        chosen = logits_processor(input_ids, logits).argmax(dim=-1)
+        del outputs, logits  # of the prompt's pass they may be large
+        input_ids = torch.cat([input_ids, chosen[:, None]], dim=-1)
+        ended = bool(stopping_criteria(input_ids, None).all())
+        yield int(chosen), ended
+        if ended:
+            return
+        length = 1 if model_kwargs["use_cache"] else None
+        inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=length, **model_kwargs)
+        with interruptible(model), model._optimize_model_for_decode():
+            outputs = model(**inputs, return_dict=True)

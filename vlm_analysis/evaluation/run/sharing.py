@@ -1,0 +1,286 @@
+"""Running many masks on one batch with what they have in common computed once: the vision tower and the first layers they keep alike.
+
+Masks are walked in the order of their kept layers, so that each shares the longest start with the one before; at every place where a
+later mask branches off, the raw output of the last common layer is kept. A mask then runs the model's own forward, in which the layers
+before that place hand their input on and the last of them hands back what was kept. Whatever the model adds between layers (DeepStack)
+it adds again, at the same places.
+
+Sharing is sound where a layer depends on nothing but its input and what the model computes before its first layer. What models say of
+shared keys and values is known (`first_beside_stream`); beyond that every layer is tried alone, once a model, on the shortest prompt of the
+first batch: run without those before it, after a pass over another stream, it must give the same output to the last bit. Where one does
+not, nothing is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import nn
+
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.view import prune
+from vlm_analysis.evaluation.run.evaluate import MAX_STATE_BYTES, answer_logits
+from vlm_analysis.models.inputs import Encoded
+from vlm_analysis.models.layers import find_decoder_layers, first_beside_stream
+from vlm_analysis.models.load import LoadedModel
+
+MOST_MODULES = 60_000  # of the views that are kept, some kilobytes each
+_TRIED: WeakKeyDictionary[nn.Module, tuple[int, bool, bool]] = WeakKeyDictionary()  # what the trial of a model said
+_OF_THE_MODEL = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+)  # what a forward of somebody else's may raise
+
+
+def ordered(masks: Iterable[PruneMask]) -> list[PruneMask]:
+    """Return the different masks by their kept layers: each shares the longest start with the one before, the dense one is first."""
+    return sorted(
+        dict.fromkeys(masks), key=lambda mask: (*mask.kept, mask.n_layers)
+    )  # the end sorts behind every layer
+
+
+class SharedRunner:
+    """Runs many masks over one batch after another, sharing what they have in common.
+
+    Args:
+        max_bytes: bound on the states kept for sharing, 1 GiB by default; with less, more is computed again.
+
+    Attributes:
+        layers_run: decoder layers executed so far, those of the trial not counted.
+        layers_counted: what running each mask alone would have executed.
+    """
+
+    def __init__(self, loaded: LoadedModel, max_bytes: int | None = None) -> None:
+        self.loaded, self.max_bytes = loaded, MAX_STATE_BYTES if max_bytes is None else max_bytes
+        self.layers_run = self.layers_counted = 0
+        self._plan: list[PruneMask] = []
+        self._limit: int | None  # layers from here on are never shared; None before the trial
+        self._limit, self._shares_vision, self._tuples = _TRIED.get(loaded.model, (None, True, False))
+        self._views: dict[PruneMask, nn.Module] = {}
+        self._kept: dict[int, torch.Tensor] = {}  # raw output of the layer before each branching place, by that place
+        self._vision: dict[str, Any] = {}
+
+    @torch.inference_mode()
+    def run(self, items: list[Encoded], plan: Sequence[PruneMask]) -> Iterator[tuple[PruneMask, list[np.ndarray]]]:
+        """Yield each mask of the plan with the (answer_tokens, vocabulary) float32 log-probabilities of each item.
+
+        Args:
+            items: a batch.
+            plan: masks in the order of `ordered`.
+        """
+        if self._limit is None and len(plan) > 1:
+            self._try(min(items, key=lambda item: item.n_tokens))
+        self._plan, self._kept, self._vision = list(plan), {}, {}
+        before: tuple[int, ...] = ()
+        for place, mask in enumerate(self._plan):
+            shared = _common(before, mask.kept)
+            start = max((known for known in self._kept if known <= shared), default=0)
+            self._kept = {known: state for known, state in self._kept.items() if known <= shared}
+            logits = self._forward(items, mask, start, self._branches(place, start))
+            yield mask, [one.float().log_softmax(dim=-1).cpu().numpy() for one in logits]
+            before = mask.kept
+        self._kept, self._vision = {}, {}
+
+    def _branches(self, place: int, start: int) -> list[int]:
+        """Return the places after `start` at which a later mask branches off this one before any other does."""
+        found, least = [], len(self._plan[place].kept)
+        for later in self._plan[place + 1 :]:
+            least = min(least, _common(self._plan[place].kept, later.kept))
+            if least <= start:
+                break
+            found.append(least)
+        kept = self._plan[place].kept
+        return sorted({branch for branch in found if kept[branch - 1] < (self._limit or 0)})
+
+    def _forward(
+        self, items: list[Encoded], mask: PruneMask, start: int, branches: Sequence[int]
+    ) -> list[torch.Tensor]:
+        view = self._view(mask)
+        layers = list(find_decoder_layers(view))
+        self.layers_run += len(layers) - start
+        self.layers_counted += len(layers)
+        states = dict.fromkeys(range(start)) | ({start - 1: self._kept[start]} if start else {})
+        with _replaced(layers, states, self._tuples), self._watched(layers, branches), self._seen_once(view):
+            return answer_logits(self.loaded, view, items)
+
+    def _view(self, mask: PruneMask) -> nn.Module:
+        """Return the pruned model, kept for the next batch while there is room: making one takes as long as a small model's pass."""
+        if mask not in self._views:
+            view = prune(self.loaded.model, mask)
+            if (len(self._views) + 1) * sum(1 for _ in view.modules()) > MOST_MODULES:
+                return view
+            self._views[mask] = view
+        return self._views[mask]
+
+    @contextmanager
+    def _watched(self, layers: Sequence[nn.Module], branches: Sequence[int]) -> Iterator[None]:
+        """Keep the raw output of the layer before each branching place, as far as memory allows."""
+
+        def keep(place: int) -> Callable[..., None]:
+            def hook(module: Any, args: Any, output: Any) -> None:
+                state = output[0] if isinstance(output, tuple) else output
+                if sum(map(_n_bytes, self._kept.values())) + _n_bytes(state) <= self.max_bytes:
+                    self._kept[place] = state.clone()
+
+            return hook
+
+        with _hooked({layers[place - 1]: keep(place) for place in self._evenly(branches)}):
+            yield
+
+    def _evenly(self, branches: Sequence[int]) -> list[int]:
+        """Return as many branching places as states fit, spread over all of them; the size is known from the first state."""
+        if not self._kept or not branches:
+            return list(branches)
+        size = max(1, _n_bytes(next(iter(self._kept.values()))))
+        room = max(1, self.max_bytes // size - len(self._kept))
+        step = -(-len(branches) // room)
+        return list(branches)[::-1][::step]
+
+    @contextmanager
+    def _seen_once(self, view: nn.Module) -> Iterator[None]:
+        """Let every module of the view that turns images into features do so once a batch."""
+        seers = [(name, module) for name, module in view.named_modules() if hasattr(module, "get_image_features")]
+        seers = [(n, module) for n, module in seers if self._shares_vision and "get_image_features" not in vars(module)]
+
+        def seen(name: str, look: Callable[..., Any]) -> Callable[..., Any]:
+            def once(*args: Any, **kwargs: Any) -> Any:
+                if name not in self._vision:
+                    self._vision[name] = look(*args, **kwargs)
+                return self._vision[name]
+
+            return once
+
+        for name, module in seers:
+            vars(module)["get_image_features"] = seen(name, module.get_image_features)  # the view is our own
+        yield
+
+    def _try(self, item: Encoded) -> None:
+        """Find out what may be shared: each layer is run alone on its stored input, with the image features of the run before."""
+        limit, fits = first_beside_stream(self.loaded.model), True
+        view = prune(self.loaded.model, PruneMask(self.loaded.n_layers))  # its own: what is put into it may prove wrong
+        self._vision = {}
+        try:
+            states, logits = self._all_states(view, item)
+            fits = sum(_n_bytes(state) for state in states if state is not None) <= self.max_bytes
+            limit = limit if fits else 0
+            strange = [None if state is None else 2 * state + 1 for state in states]
+            self._replay(
+                view, item, strange, min(1, limit)
+            )  # whatever a layer keeps for others is of another stream now
+            alone = all(self._stands_alone(view, item, states, layer) for layer in reversed(range(limit)))
+            again = self._replay(view, item, states, limit)
+            borne = alone and all(torch.equal(one, other) for one, other in zip(again, logits, strict=True))
+        except _OF_THE_MODEL:
+            borne = False
+        self._limit, self._shares_vision = (limit if borne else 0), borne
+        if fits:
+            _TRIED[self.loaded.model] = self._limit, self._shares_vision, self._tuples
+
+    def _all_states(self, view: nn.Module, item: Encoded) -> tuple[list[torch.Tensor | None], list[torch.Tensor]]:
+        """Return the raw output of every layer, None for one that did not run, and the logits at answer positions."""
+        layers = list(find_decoder_layers(view))
+        states: list[torch.Tensor | None] = [None] * len(layers)
+
+        def keep(place: int) -> Callable[..., None]:
+            def hook(module: Any, args: Any, output: Any) -> None:
+                self._tuples = isinstance(output, tuple)
+                states[place] = (output[0] if self._tuples else output).clone()
+
+            return hook
+
+        with _hooked({layer: keep(place) for place, layer in enumerate(layers)}), self._seen_once(view):
+            return states, answer_logits(self.loaded, view, [item])
+
+    def _stands_alone(self, view: nn.Module, item: Encoded, states: Sequence[torch.Tensor | None], layer: int) -> bool:
+        """Return whether a layer gives its output again when those before it do not run; one that does not run stands alone."""
+        layers, expected, found = list(find_decoder_layers(view)), states[layer], list[torch.Tensor]()
+        if expected is None:
+            return True
+
+        def stop(module: Any, args: Any, output: Any) -> None:
+            found.append(output[0] if isinstance(output, tuple) else output)
+            raise _EnoughSeen
+
+        with ExitStack() as stack:
+            stack.enter_context(_replaced(layers, _given(states, layer), self._tuples))
+            stack.enter_context(_hooked({layers[layer]: stop}))
+            stack.enter_context(self._seen_once(view))
+            try:
+                answer_logits(self.loaded, view, [item])
+            except _EnoughSeen:
+                return torch.equal(found[0], expected)
+        return False
+
+    def _replay(
+        self, view: nn.Module, item: Encoded, states: Sequence[torch.Tensor | None], start: int
+    ) -> list[torch.Tensor]:
+        """Return the logits of a pass in which the layers from `start` on run."""
+        with _replaced(list(find_decoder_layers(view)), _given(states, start), self._tuples), self._seen_once(view):
+            return answer_logits(self.loaded, view, [item])
+
+
+class _EnoughSeen(Exception):  # noqa: N818 - ends a pass whose rest nobody needs
+    pass
+
+
+def _given(states: Sequence[torch.Tensor | None], start: int) -> dict[int, torch.Tensor | None]:
+    """Return what each layer before `start` hands on: its input (None), but for the last that ran, which gives what is known."""
+    ran = [layer for layer in range(start) if states[layer] is not None]
+    given: dict[int, torch.Tensor | None] = dict.fromkeys(range(start))
+    return given | ({ran[-1]: states[ran[-1]]} if ran else {})
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many layers two masks keep alike from the start."""
+    alike = 0
+    for first, second in zip(one, other, strict=False):
+        if first != second:
+            break
+        alike += 1
+    return alike
+
+
+def _n_bytes(state: torch.Tensor) -> int:
+    return state.numel() * state.element_size()
+
+
+@contextmanager
+def _hooked(hooks: Mapping[nn.Module, Callable[..., None]]) -> Iterator[None]:
+    """Call each hook with its module's output."""
+    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _replaced(layers: Sequence[nn.Module], states: Mapping[int, torch.Tensor | None], tuples: bool) -> Iterator[None]:
+    """Let layers of a view hand on their input (None) or a state, by their place; their own forwards come back afterwards."""
+    kept = {place: vars(layers[place]).get("forward") for place in states}
+
+    def forward(state: torch.Tensor | None) -> Callable[..., Any]:
+        def hand_on(*args: Any, **kwargs: Any) -> Any:
+            given = state.clone() if state is not None else args[0] if args else kwargs["hidden_states"]
+            return (given,) if tuples else given
+
+        return hand_on
+
+    try:
+        for place, state in states.items():
+            vars(layers[place])["forward"] = forward(state)
+        yield
+    finally:
+        for place, own in kept.items():
+            del vars(layers[place])["forward"]
+            if own is not None:
+                vars(layers[place])["forward"] = own

@@ -1,0 +1,105 @@
+"""The model card of an exported checkpoint: what it is, what the mask did to the answers, and how to make it again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.evaluation.evaluation import Evaluation, retention
+from vlm_analysis.model_info import ModelInfo
+
+MASK_FILE, MANIFEST_FILE = "strata-mask.json", "strata-manifest.json"
+_COLUMNS = {
+    "exact_match": ("exact match", "{:.1%}"),
+    "retention": ("retention", "{:.1%}"),
+    "answer_nll": ("answer NLL (nats a token)", "{:.4f}"),
+    "token_agreement": ("token agreement", "{:.1%}"),
+    "kl_to_dense": ("KL to dense (nats)", "{:.4f}"),
+}
+_MEANING = (
+    "Each score is the equal-weight mean over a domain's n prompts. Exact match: the whole answer is reproduced by greedy decoding; "
+    "retention: that over the unpruned model's; answer NLL: negative log-likelihood of the answer's tokens; token agreement and KL: "
+    "against the unpruned model at the answer's positions."
+)
+
+
+def reproduction_command(source: str, info: ModelInfo) -> str:
+    """Return a shell command that makes the checkpoint again in the folder `pruned-again`.
+
+    Run where the mask file lies, with Strata on `PYTHONPATH`; a source that is a folder is expected there too.
+
+    Args:
+        source: what `load_model` takes: "pocket-vl", a hub id, or a folder as `./name`.
+        info: the unpruned model: its revision and precision.
+    """
+    revision = f", revision={_quoted(info.revision)}" if info.revision else ""
+    code = (
+        "from pathlib import Path; from vlm_analysis.export.checkpoint import export_checkpoint; from vlm_analysis.masks import open_mask; "
+        f"from vlm_analysis.models.load import load_model; loaded = load_model({_quoted(source)}{revision}, dtype={_quoted(info.dtype)}); "
+        f"export_checkpoint(loaded, open_mask(Path({_quoted(MASK_FILE)})), Path({_quoted('pruned-again')}))"
+    )
+    return f"python -c {shlex.quote(code)}"
+
+
+def _quoted(text: str) -> str:
+    """Return text as a Python string in double quotes, so that a shell can take the command in single ones."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def model_card(
+    mask: PruneMask,
+    info: ModelInfo,
+    command: str,
+    evidence: Evaluation | None = None,
+    reference: Evaluation | None = None,
+) -> str:
+    """Return the card's Markdown.
+
+    Args:
+        mask: the layers left out.
+        info: the unpruned model.
+        command: how to make the checkpoint again (see `reproduction_command`).
+        evidence: what the mask did to the answers.
+        reference: the unpruned model's evaluation on the same prompts; retention needs it.
+    """
+    name = _inline(mask.name)
+    notes = "".join(f"    {line}\n" for line in mask.notes.splitlines())  # indented: shown as text, never as markdown
+    revision = f", revision `{_inline(info.revision)}`" if info.revision else ""
+    return (
+        f"# {len(mask.kept)} of {mask.n_layers} decoder layers of a vision-language model\n\n"
+        f"Made by Strata. Dropped layers, counted from 0: {', '.join(map(str, mask.dropped)) or 'none'}. "
+        f"The weights of the kept layers are unchanged; nothing was trained afterwards.\n\n"
+        f"- Source: `{_inline(info.name)}`{revision}, fingerprint `{info.fingerprint[:16]}`\n"
+        f"- Mask: `{MASK_FILE}`{f', `{name}`' if name else ''}\n"
+        f"- How it was checked: `{MANIFEST_FILE}`\n"
+        + (f"\nNotes:\n\n{notes}" if notes else "")
+        + f"\n## Evidence\n\n{_evidence(evidence, reference)}"
+        + f"\n## Make it again\n\nWith `{MASK_FILE}` in the working folder and Strata on `PYTHONPATH`:\n\n```\n{command}\n```\n"
+    )
+
+
+def _evidence(evidence: Evaluation | None, reference: Evaluation | None) -> str:
+    if evidence is None:
+        return "None: this mask was exported without an evaluation.\n"
+    table = evidence.by_domain
+    if reference is not None:
+        table["retention"] = retention(evidence, reference)
+    shown = [column for column in _COLUMNS if column in table]
+    head = ["domain", "n", *(_COLUMNS[column][0] for column in shown)]
+    rows = [
+        [
+            f"`{_inline(str(domain))}`",
+            str(int(row["n"])),
+            *(_COLUMNS[column][1].format(row[column]) for column in shown),
+        ]
+        for domain, row in table.iterrows()
+    ]
+    lines = [head, ["---"] * len(head), *rows]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{text}\n\n{_MEANING} Prompts: fingerprint `{_inline(evidence.prompts)[:16]}`.\n"
+
+
+def _inline(text: str) -> str:
+    """Return user text on one line that can end neither its backticks nor its cell."""
+    return " ".join(text.replace("`", "'").replace("|", "¦").split())

@@ -1,0 +1,301 @@
+"""Exporting a pruned model as an ordinary transformers checkpoint, proved equal to what was evaluated.
+
+The folder is written under a temporary name, loaded in a fresh process by plain transformers, compared bit for bit (`proof`), and
+only then renamed; a kill or a full disk leaves no half checkpoint under the final name.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.files import mask_to_json
+from vlm_analysis.edits.view import prune
+from vlm_analysis.errors import ExportError
+from vlm_analysis.evaluation.evaluation import Evaluation, check_same_work
+from vlm_analysis.export.card import MANIFEST_FILE, MASK_FILE, model_card, reproduction_command
+from vlm_analysis.export.proof import Proof, prove
+from vlm_analysis.export.reload import versions
+from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.source import BUNDLED, BUNDLED_FOLDER
+from vlm_analysis.progress import Progress, no_progress
+
+_PROCESSOR_FILES = (
+    "*processor_config.json",
+    "preprocessor_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "chat_template*",
+    "*.tiktoken",
+    "spiece.model",
+    "*tokenizer/*.json",  # a second tokenizer in a folder of its own (InstructBLIP)
+    "*tokenizer/vocab*",
+    "*tokenizer/*.model",
+)
+_IGNORED: tuple[tuple[tuple[str, ...], Callable[[Any], bool]], ...] = (
+    (("temperature", "top_p", "top_k", "min_p", "typical_p"), lambda settings: not settings.do_sample),
+    (("early_stopping", "length_penalty"), lambda settings: settings.num_beams in (None, 1)),
+)
+PART = ".part"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was exported and how it was checked; written to the folder as `strata-manifest.json`.
+
+    Attributes:
+        source, source_revision, source_fingerprint, source_config_hash: the dense model (see `ModelInfo`).
+        verified: whether logits over `probe_tokens` tokens of a fixed prompt, and the greedy answer to it, were equal to the
+            evaluated model's, bit for bit, when plain transformers loaded the folder.
+        fresh_process: whether that was a process of its own.
+        generated_answer, reloaded_answer: that answer, of the evaluated model and of the fresh process; `generated_tokens` long.
+        reproduce: a shell command that makes the checkpoint again from the source and the mask file.
+        files: sha256 of every file by name.
+    """
+
+    source: str
+    source_revision: str | None
+    source_fingerprint: str
+    source_config_hash: str | None
+    dropped: tuple[int, ...]
+    n_layers_before: int
+    n_layers_after: int
+    parameters_before: int
+    parameters_after: int
+    verified: bool
+    fresh_process: bool
+    probe_tokens: int
+    vocabulary: int
+    generated_answer: str
+    reloaded_answer: str
+    generated_tokens: int
+    python_version: str
+    torch_version: str
+    transformers_version: str
+    reproduce: str
+    written: str
+    files: dict[str, str]
+
+
+def export_checkpoint(
+    loaded: LoadedModel,
+    mask: PruneMask,
+    folder: Path,
+    *,
+    verify: bool = True,
+    on_progress: Progress | None = None,
+    evidence: Evaluation | None = None,
+    reference: Evaluation | None = None,
+) -> Manifest:
+    """Write the pruned model to `folder` so that plain transformers loads it, and prove that it is the evaluated one.
+
+    Args:
+        loaded: the dense model.
+        mask: the layers to leave out.
+        folder: a new or empty folder.
+        verify: load the written checkpoint in a fresh process and compare its logits and a greedy answer with the pruned view's,
+            bit for bit. It holds the pruned model while this process holds the dense one: memory is needed for both.
+        on_progress: told of the stages; raising `Cancelled` in it stops the work and leaves nothing behind.
+        evidence: the evaluation of this mask on this model, for the model card.
+        reference: the dense evaluation on the same prompts; with it the card tells retention.
+
+    Raises:
+        ExportError: the folder is not empty or cannot be written, the evidence is of another mask or model, the fresh process failed
+            or the reloaded model differs.
+        EvaluationError: evidence and reference are not of the same prompts.
+        MaskError: the mask does not fit the model.
+    """
+    report = on_progress or no_progress
+    if loaded.quantiser is not None:
+        raise ExportError(
+            f"{loaded.name!r} cannot be exported: its weights are quantised with {loaded.quantiser}, and transformers does not "
+            "write such weights again. Export the mask, and apply it to the checkpoint this one was made from."
+        )
+    folder = _checked_target(Path(folder))
+    _check_evidence(loaded, mask, evidence, reference)
+    report(0, 4, "pruning")
+    view = prune(loaded.model, mask)
+    with _staged(folder) as part:
+        report(1, 4, "writing weights")
+        _make_savable(view.generation_config, loaded.name)
+        view.save_pretrained(part, safe_serialization=True)
+        _copy_processor(loaded, part)
+        report(2, 4, "loading it in a fresh process to compare" if verify else "not comparing it")
+        proof = prove(loaded, view, part, report) if verify else None
+        report(3, 4, "writing the manifest")
+        mask = _as_applied(loaded, mask)
+        command = reproduction_command(_source(loaded), loaded.info)
+        (part / MASK_FILE).write_text(mask_to_json(mask), "utf-8")
+        (part / "README.md").write_text(model_card(mask, loaded.info, command, evidence, reference), "utf-8")
+        manifest = _write_manifest(loaded, view, mask, part, proof, command)
+    report(4, 4, "exported")
+    return manifest
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `folder` to fill, which takes its place at the end; a failure leaves nothing behind."""
+    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{PART}")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise ExportError(_disk_message(folder, error)) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_evidence(
+    loaded: LoadedModel, mask: PruneMask, evidence: Evaluation | None, reference: Evaluation | None
+) -> None:
+    if evidence is None:
+        return
+    if evidence.mask != mask or evidence.model.fingerprint != loaded.fingerprint:
+        raise ExportError(
+            f"The evidence is not this export's: expected an evaluation of {loaded.name} without layers {list(mask.dropped)}, got one "
+            f"of {evidence.model.name} without {list(evidence.mask.dropped)}. Evaluate this mask."
+        )
+    if reference is not None:
+        check_same_work(evidence, reference)
+        if not reference.is_dense:
+            raise ExportError(
+                f"Retention is against the dense model: expected its evaluation, got one that drops {reference.mask.budget} layers."
+            )
+
+
+def _as_applied(loaded: LoadedModel, mask: PruneMask) -> PruneMask:
+    """Return the mask as one of this model; one made for another remembers that."""
+    provenance = dict(mask.provenance)
+    if mask.model is not None and mask.model.fingerprint != loaded.fingerprint:
+        provenance["made_for"] = {"name": mask.model.name, "fingerprint": mask.model.fingerprint}
+    return replace(mask, model=loaded.info, provenance=provenance)
+
+
+def _source(loaded: LoadedModel) -> str:
+    """Return what `load_model` takes to load the source again: a hub id, or a folder by its name, wherever it lies."""
+    if loaded.source == str(BUNDLED_FOLDER):
+        return BUNDLED
+    return f"./{loaded.name}" if Path(loaded.source).is_dir() else loaded.source
+
+
+def _checked_target(folder: Path) -> Path:
+    """Return the folder to write, and tidy what a killed export to it left beside it."""
+    try:
+        folder = folder.expanduser().absolute()
+        os.fsencode(folder).decode()  # half a character or a zero byte is no name
+        if "\0" in str(folder):
+            raise ValueError("the name holds a zero byte")
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        for left_over in folder.parent.glob(f".{glob.escape(folder.name)}.*{PART}"):
+            shutil.rmtree(left_over, ignore_errors=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ExportError(f"{str(folder)!r} cannot be exported to: {error}. Choose another folder.") from error
+    if taken:
+        raise ExportError(
+            f"{folder} cannot be exported to: expected a new or empty folder, got one that holds something. Choose another."
+        )
+    return folder
+
+
+def _make_savable(settings: Any, name: str) -> None:
+    """Unset in a generation configuration what generation ignores: transformers loads such a one and refuses to save it."""
+    if settings is None:
+        return
+    for flags, ignored in _IGNORED:
+        if ignored(settings):
+            for flag in flags:
+                setattr(settings, flag, None)
+    try:
+        settings.validate(strict=True)
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(
+            f"The generation configuration of {name} cannot be saved: expected one that transformers accepts, got: {reason} "
+            "Mend generation_config.json of the source and load it again."
+        ) from error
+
+
+def _copy_processor(loaded: LoadedModel, target: Path) -> None:
+    """Copy the source's processor files unchanged: saved anew they could name a class that plain transformers does not know."""
+    source = Path(loaded.source)
+    if not source.is_dir():
+        from huggingface_hub import snapshot_download
+
+        source = Path(snapshot_download(loaded.source, revision=loaded.revision, allow_patterns=list(_PROCESSOR_FILES)))
+    for pattern in _PROCESSOR_FILES:
+        for path in source.glob(pattern):
+            if path.is_file():
+                copy = target / path.relative_to(source)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, copy)
+
+
+def _write_manifest(
+    loaded: LoadedModel, view: Any, mask: PruneMask, folder: Path, proof: Proof | None, command: str
+) -> Manifest:
+    info, told = loaded.info, proof.versions if proof else versions()
+    manifest = Manifest(
+        source=info.name,
+        source_revision=info.revision,
+        source_fingerprint=info.fingerprint,
+        source_config_hash=info.config_hash,
+        dropped=mask.dropped,
+        n_layers_before=mask.n_layers,
+        n_layers_after=len(mask.kept),
+        parameters_before=loaded.n_parameters,
+        parameters_after=_n_saved_parameters(view),
+        verified=proof is not None,
+        fresh_process=proof is not None,
+        probe_tokens=proof.probe_tokens if proof else 0,
+        vocabulary=proof.vocabulary if proof else 0,
+        generated_answer=proof.generated_answer if proof else "",
+        reloaded_answer=proof.reloaded_answer if proof else "",
+        generated_tokens=proof.generated_tokens if proof else 0,
+        python_version=told["python"],
+        torch_version=told["torch"],
+        transformers_version=told["transformers"],
+        reproduce=command,
+        written=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=dict(_hashes(folder)),
+    )
+    (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", "utf-8")
+    return manifest
+
+
+def _n_saved_parameters(view: Any) -> int:
+    """Return how many parameters are saved: a view may share a weight of which it saves a part."""
+    state = view.state_dict()
+    return sum(state[name].numel() for name, _ in view.named_parameters())
+
+
+def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            yield path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _disk_message(folder: Path, error: OSError | SafetensorError) -> str:
+    full = getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error)
+    reason = "the disk is full" if full else getattr(error, "strerror", None) or str(error)
+    advice = "Free some space or choose another folder" if full else "Choose another folder"
+    return f"{folder} cannot be written: {reason}. {advice}; nothing half-written is left."

@@ -1,0 +1,105 @@
+"""The fresh process of an export: loads the written folder by plain transformers alone and writes down what the model says.
+
+    python -m vlm_analysis.export.reload FOLDER TASK ANSWER
+
+TASK is a safetensors file with the model's inputs, and in its metadata how to run (see `run`); ANSWER is written: `logits`
+(1, n_tokens, vocabulary) and `tokens` (n_new,), with the versions as metadata. Ends by itself when the process that started it is gone.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import platform
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import AutoModelForImageTextToText
+
+from vlm_analysis.models.load import aligned
+
+OUT_OF_MEMORY = 77  # exit status
+_GREEDY = {
+    "do_sample": False,
+    "temperature": None,
+    "top_p": None,
+    "top_k": None,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "stop_strings": None,
+    "max_length": None,
+}
+
+
+@torch.inference_mode()
+def outputs(
+    model: Any, inputs: dict[str, torch.Tensor], *, max_new_tokens: int, pad_token: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits (1, n_tokens, vocabulary) of one pass and the tokens (n_new,) of the greedy answer.
+
+    Greedy whatever the model's generation configuration says of sampling and beams; its other settings count.
+    """
+    inputs = {name: value.clone() for name, value in inputs.items()}  # at an even place in memory, like the weights
+    logits = model(**inputs, use_cache=False).logits
+    settings = copy.deepcopy(model.generation_config)
+    settings.update(**_GREEDY, max_new_tokens=max_new_tokens, pad_token_id=pad_token)
+    tokens = model.generate(**inputs, generation_config=settings)
+    return logits, tokens[0, inputs["input_ids"].shape[1] :]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide the last bits."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
+
+
+def run(folder: Path, task: Path, answer: Path) -> None:
+    """Load the folder and write its logits and answer for the inputs of a task file.
+
+    The task's metadata holds, as JSON under `how`: device, dtype, attention, threads (the number of threads decides the last bits
+    of sums on a CPU), matmul (float32 precision), max_new_tokens and pad_token.
+    """
+    with safe_open(task, framework="pt") as file:
+        how = json.loads(file.metadata()["how"])
+        inputs = {name: file.get_tensor(name).to(how["device"]) for name in file.keys()}  # noqa: SIM118 - no mapping
+    torch.set_num_threads(how["threads"])
+    torch.set_float32_matmul_precision(how["matmul"])
+    model = AutoModelForImageTextToText.from_pretrained(
+        folder,
+        dtype=getattr(torch, how["dtype"]),
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        attn_implementation=how["attention"],
+    )
+    model = aligned(model.to(how["device"]).eval())
+    logits, tokens = outputs(model, inputs, max_new_tokens=how["max_new_tokens"], pad_token=how["pad_token"])
+    found = {"logits": logits.cpu().contiguous(), "tokens": tokens.cpu().contiguous()}
+    save_file(found, answer, metadata=versions())
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of standard input, which comes when the starting process is gone, and end too."""
+    os.read(sys.stdin.fileno(), 1)  # not sys.stdin.read: its lock would be held at the end of a good run
+    os._exit(1)
+
+
+def main(folder: str, task: str, answer: str) -> None:
+    """Run as a process of its own."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        run(Path(folder), Path(task), Path(answer))
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(OUT_OF_MEMORY)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

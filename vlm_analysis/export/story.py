@@ -1,0 +1,260 @@
+"""The story of one comparison: which layers look redundant, what each method would drop, and what that breaks.
+
+A Story is a value that the Overview page draws and that downloads as one HTML file. Every sentence is computed from the
+numbers it stands beside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.files import mask_from_json, mask_to_json
+from vlm_analysis.errors import EvaluationError, StrataError
+from vlm_analysis.evaluation.evaluation import METRICS, Evaluation, evaluation_from_json, evaluation_to_json
+from vlm_analysis.export.report import Section
+from vlm_analysis.files import write_atomically
+from vlm_analysis.recording.recording import Recording
+
+SCHEMA_VERSION = 1
+CURVE_COLUMNS = ("method", "domain", "budget", "value", "low", "high")
+EXAMPLE_COLUMNS = ("domain", "question", "dense", "pruned")
+RANDOM = "random"
+
+
+@dataclass(frozen=True, eq=False)
+class Story:
+    """Everything the pictures need.
+
+    Attributes:
+        recording: the layer similarities.
+        masks: each method's mask at the shown budget, by the method's name on screen.
+        curve: columns `CURVE_COLUMNS`; value is retention (pruned exact match over dense), low and high its 90 %
+            interval (`evaluation.retention_bands`), for "random" the range over its draws.
+        dense, pruned: the evaluations of the dense model and of the first of `masks`.
+        examples: columns `EXAMPLE_COLUMNS`: prompts the dense model answers and the pruned one does not.
+    """
+
+    recording: Recording
+    masks: Mapping[str, PruneMask]
+    curve: pd.DataFrame
+    dense: Evaluation
+    pruned: Evaluation
+    examples: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        return f"Which layers can {self.recording.model.name} do without?"
+
+    @property
+    def shown(self) -> tuple[str, PruneMask]:
+        """Return the method whose mask the story prunes with, and that mask."""
+        return next(iter(self.masks.items()))
+
+
+def story_sections(story: Story) -> list[Section]:
+    """Return the story as sections: a heading, one sentence, and the picture it is about."""
+    sections = [_similarity(story)]
+    if len(story.recording.domain_names) == 2:
+        sections.append(_difference(story))
+    return [*sections, _strips(story), _retention(story), _damage(story), _broken(story)]
+
+
+def domain_rows(recording: Recording, token_group: str = "all") -> np.ndarray:
+    """Return the (n_domains, n_layers) layer similarities, one row a domain in the recording's order."""
+    return np.stack([recording.layer_similarity(domain, token_group) for domain in recording.domain_names])
+
+
+def outcome_frame(pruned: Evaluation, dense: Evaluation) -> pd.DataFrame:
+    """Return columns domain, metric, dense, pruned for every domain and metric."""
+    one, other = dense.by_domain, pruned.by_domain
+    rows = [
+        {"domain": domain, "metric": metric, "dense": one.loc[domain, metric], "pruned": other.loc[domain, metric]}
+        for domain in one.index
+        for metric in METRICS
+    ]
+    return pd.DataFrame(rows)
+
+
+def _similarity(story: Story) -> Section:
+    from vlm_analysis.figures.heatmaps import similarity_heatmap
+
+    recording = story.recording
+    rows = domain_rows(recording)
+    mean = rows.mean(axis=0)
+    order = np.argsort(-mean, kind="stable")
+    text = (
+        f"The brighter a cell, the less its layer changes what it is given (cosine of layer input and output, mean over "
+        f"{recording.n_prompts} prompts): layers {_listed(order[:3])} change it least, "
+        f"layers {_listed(order[::-1][:2])} change it most. P marks layers that should stay: the first, the last, and those "
+        f"after which the model adds vision features."
+    )
+    figure = similarity_heatmap(rows, recording.domain_names, protected=recording.model.protected)
+    return Section("How much each decoder layer changes its input", text, figure)
+
+
+def _difference(story: Story) -> Section:
+    from vlm_analysis.figures.heatmaps import difference_heatmap
+
+    one, other = story.recording.domain_names
+    gap = story.recording.layer_similarity(one) - story.recording.layer_similarity(other)
+    needs_one, needs_other = int(np.nanargmin(gap)), int(np.nanargmax(gap))
+    text = (
+        f"Where the two domains part: layer {needs_one} works harder on {one} prompts (cosine lower by {-gap[needs_one]:.3f}), "
+        f"layer {needs_other} on {other} prompts (lower by {gap[needs_other]:.3f})."
+    )
+    return Section(
+        f"Similarity on {one} minus similarity on {other}", text, difference_heatmap(gap[None], [f"{one} − {other}"])
+    )
+
+
+def _strips(story: Story) -> Section:
+    from vlm_analysis.figures.heatmaps import mask_strips
+
+    masks = [(name, mask.dropped) for name, mask in story.masks.items()]
+    common = set.intersection(*(set(dropped) for name, dropped in masks if name != RANDOM))
+    agreed = f"all agree on {_layers(sorted(common))}" if common else "no layer is chosen by all of them"
+    budget = story.shown[1].budget
+    text = (
+        f"What each ranking would drop at a budget of {budget} layers; random aside, {agreed}. A domain's ranking drops first "
+        f"what changes that domain's prompts least; block influence, what changes all prompts least."
+    )
+    figure = mask_strips(masks, story.recording.n_layers, protected=story.recording.model.protected)
+    return Section("Candidate masks", text, figure)
+
+
+def _retention(story: Story) -> Section:
+    from vlm_analysis.figures.curves import retention_curve
+
+    method, mask = story.shown
+    here = story.curve[story.curve["budget"] == mask.budget].set_index(["method", "domain"])["value"]
+    kept = " and ".join(
+        f"{_share(here[method, domain])} of its {domain} answers (random: {_share(here[RANDOM, domain])})"
+        for domain in story.recording.domain_names
+    )
+    best = "; ".join(f"{domain}: {_best(here, domain)}" for domain in story.recording.domain_names)
+    text = (
+        f"Without {mask.budget} of {mask.n_layers} layers, chosen by “{method}”, the model keeps {kept}. Best ranking at this "
+        f"budget: {best}. Bars are 90 % intervals over prompts, the grey band is the range of the random draws; above 1 the "
+        f"pruned model answers more prompts than the dense one. Layers were chosen and answers counted on the same prompts, which "
+        f"flatters the rankings."
+    )
+    return Section("Retention over the number of dropped layers", text, retention_curve(story.curve, y_max=1.15))
+
+
+def _best(here: pd.Series, domain: str) -> str:
+    """Return the method, or methods, that keep most of a domain."""
+    values = here.xs(domain, level="domain").drop(RANDOM)
+    if values.isna().all():
+        return "not defined"
+    return _joined([str(name) for name in values.index[values == values.max()]])
+
+
+def _damage(story: Story) -> Section:
+    from vlm_analysis.figures.outcomes import damage_bars
+
+    frame = outcome_frame(story.pruned, story.dense)
+    exact = frame[frame["metric"] == "exact_match"]
+    worst = exact.assign(lost=exact["dense"] - exact["pruned"]).sort_values("lost").iloc[-1]
+    text = (
+        f"Without {_layers(story.pruned.mask.dropped)}, {worst['domain']} suffers most: exact match goes from "
+        f"{worst['dense']:.0%} to {worst['pruned']:.0%}."
+    )
+    return Section("What it costs each domain", text, damage_bars(frame))
+
+
+def _broken(story: Story) -> Section:
+    dense_right = int(story.dense.by_prompt["exact_match"].sum())
+    both = story.dense.by_prompt["exact_match"] & ~story.pruned.by_prompt["exact_match"]
+    text = f"Of the {dense_right} prompts the dense model answers exactly, {int(both.sum())} are no longer answered exactly."
+    if story.examples.empty:
+        return Section("What broke", text)
+    names = {"dense": "dense model (the reference answer)", "pruned": "pruned model"}
+    part = "They are:" if len(story.examples) == int(both.sum()) else f"{len(story.examples)} of them:"
+    return Section("What broke", f"{text} {part}", table=story.examples.rename(columns=names))
+
+
+def _share(value: float) -> str:
+    return "an unknown share (the dense model gives none exactly)" if np.isnan(value) else f"{value:.0%}"
+
+
+def _layers(layers: Any) -> str:
+    return f"layer{'' if len(layers) == 1 else 's'} {_listed(layers)}"
+
+
+def _listed(layers: Any) -> str:
+    return _joined([str(int(layer)) for layer in layers]) or "none"
+
+
+def _joined(words: list[str]) -> str:
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def save_story(story: Story, path: Path, *, recording_id: str) -> Path:
+    """Write the story as JSON; its recording stays in its own file and is named by `recording_id`."""
+
+    def write(part: Path) -> None:
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "strata-story",
+            "recording": recording_id,
+            "masks": {name: json.loads(mask_to_json(mask)) for name, mask in story.masks.items()},
+            "curve": json.loads(story.curve.to_json(orient="split", double_precision=15)),
+            "examples": json.loads(story.examples.to_json(orient="split")),
+            "dense": evaluation_to_json(story.dense),
+            "pruned": evaluation_to_json(story.pruned),
+        }
+        part.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), "utf-8")
+
+    return write_atomically(Path(path), write)
+
+
+def open_story(path: Path, recording: Recording) -> Story:
+    """Open a story written by `save_story`.
+
+    Raises:
+        EvaluationError: the file is missing, cut short, or of another kind or version.
+    """
+    content = _read(path)
+    try:
+        return Story(
+            recording=recording,
+            masks={name: mask_from_json(json.dumps(mask)) for name, mask in content["masks"].items()},
+            curve=_table(content["curve"], CURVE_COLUMNS).astype({"value": float, "low": float, "high": float}),
+            examples=_table(content["examples"], EXAMPLE_COLUMNS),
+            dense=evaluation_from_json(content["dense"], "the dense evaluation"),
+            pruned=evaluation_from_json(content["pruned"], "the pruned evaluation"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise EvaluationError(f"{Path(path).name} is not a whole demo result: {error}. Run the demo again.") from error
+
+
+def _table(content: dict[str, Any], columns: tuple[str, ...]) -> pd.DataFrame:
+    """Return a saved table with its texts as they were: pandas' own reader would make "007" a number."""
+    return pd.DataFrame(content["data"], columns=list(columns))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(path).read_text("utf-8"))
+        if content["kind"] != "strata-story" or content["schema_version"] != SCHEMA_VERSION:
+            raise EvaluationError(
+                f"{Path(path).name} is not a demo result of version {SCHEMA_VERSION}. Run the demo again."
+            )
+        if not content["masks"]:
+            raise EvaluationError(f"{Path(path).name} is not a whole demo result: it has no mask. Run the demo again.")
+        return dict(content)
+    except StrataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise EvaluationError(f"{Path(path).name} is not a whole demo result: {error}. Run the demo again.") from error

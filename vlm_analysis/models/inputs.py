@@ -1,0 +1,310 @@
+"""From a Prompt to the tensors of one forward pass, with every token's group.
+
+The chat template of the model's own processor renders the prompt (images first, then the question); a reference answer is
+appended token by token as generation would append it, so that one pass scores it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+import torch
+
+from vlm_analysis.errors import ModelError, PromptError
+from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.progress import Progress, no_progress
+from vlm_analysis.prompts.prompts import Prompt
+from vlm_analysis.words import TOKEN_GROUPS
+
+VISION, TEXT, ANSWER = 0, 1, 2
+_ZERO_OVER_ANSWER = (
+    "mm_token_type_ids",
+)  # generation extends these with zeros, other per-token inputs with their last
+_SUFFIX_TYPES = (
+    "paligemma",
+)  # their token type 0 is a prompt whose tokens see each other, 1 an answer written token by token
+_PER_TOKEN = (
+    "cross_attention_mask",
+)  # (1, n_tokens, …), where every other input of three dimensions or more is an image's
+_ALONE = ("target_sizes",)  # inputs of processors that pack the patches of all images into one row: no batches
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One prompt as a batch of one.
+
+    Attributes:
+        tensors: the model's inputs; per-token ones are (1, n_tokens) and cover the answer.
+        kinds: (n_tokens,) VISION, TEXT or ANSWER.
+        answer_ids: the answer's tokens and one end token; empty without an answer.
+        n_images: images of the prompt.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    kinds: np.ndarray
+    answer_ids: tuple[int, ...]
+    n_images: int = 1
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.kinds)
+
+    @property
+    def n_prompt_tokens(self) -> int:
+        return self.n_tokens - len(self.answer_ids)
+
+    def group_mask(self) -> np.ndarray:
+        """Return the (5, n_tokens) membership of each token in the groups of `TOKEN_GROUPS`."""
+        vision, text, answer = (self.kinds == kind for kind in (VISION, TEXT, ANSWER))
+        last = np.arange(self.n_tokens) == self.n_prompt_tokens - 1
+        members = {"vision": vision, "text": text, "answer": answer, "last": last, "all": vision | text}
+        return np.stack([members[group] for group in TOKEN_GROUPS])
+
+    def token_counts(self) -> dict[str, int]:
+        """Return the number of tokens in each of `TOKEN_GROUPS`."""
+        return dict(zip(TOKEN_GROUPS, self.group_mask().sum(axis=1).tolist(), strict=True))
+
+
+def render_prompt(loaded: LoadedModel, prompt: Prompt) -> str:
+    """Return the prompt's text as the model's chat template writes it, ready for the answer.
+
+    Without a template (base models, PaliGemma, BLIP-2) it is one image token an image, where the processor has such a token, and then
+    the question as it stands: our choice.
+
+    Raises:
+        ModelError: the chat template fails.
+        PromptError: the question holds one of the model's special tokens.
+    """
+    for token in loaded.processor.tokenizer.all_special_tokens:
+        if token.strip() and token in prompt.question:
+            raise PromptError(
+                f"Prompt {prompt.id!r} cannot be asked: its question holds the special token {token!r}. Reword it."
+            )
+    if not loaded.has_chat_template:
+        mark = getattr(loaded.processor, "image_token", None)
+        return f"{mark if isinstance(mark, str) else ''}" * len(prompt.images) + prompt.question
+    content = [{"type": "image"} for _ in prompt.images] + [{"type": "text", "text": prompt.question}]
+    messages = [{"role": "user", "content": content}]
+    try:
+        text: str = loaded.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except Exception as error:  # a template is a program of the checkpoint's author
+        raise ModelError(f"The chat template of {loaded.name} failed: {error}. Use another checkpoint.") from error
+    return text
+
+
+def _refuse_special_tokens(loaded: LoadedModel, text: str, what: str) -> None:
+    for token in loaded.processor.tokenizer.all_special_tokens:
+        if token.strip() and token in text:
+            raise PromptError(f"{what} holds the model's special token {token!r}. Reword it.")
+
+
+def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) -> Encoded:
+    """Return the model inputs of one prompt, with the tokens of an answer appended (see `answer_tokens`).
+
+    Raises:
+        PromptError: an image cannot be read, or the question holds a special token.
+    """
+    text = render_prompt(loaded, prompt)
+    images = list(prompt.load_images())
+    try:
+        made = loaded.processor(text=[text], images=images, return_tensors="pt")
+    except (ValueError, TypeError, ZeroDivisionError, IndexError) as error:
+        raise PromptError(
+            f"Prompt {prompt.id!r} cannot be prepared for {loaded.name}: {error} Images: {[image.size for image in images]} "
+            "(width, height). Take it out, or change its images."
+        ) from error
+    tensors = {name: _placed(value, loaded) for name, value in made.items() if torch.is_tensor(value)}
+    tensors.pop("labels", None)  # of PaliGemma's processor; with them a forward reckons a loss over logits nobody kept
+    n_prompt = tensors["input_ids"].shape[1]
+    answer_ids = tuple(answer_ids)
+    kinds = np.full(n_prompt + len(answer_ids), TEXT, dtype=np.int8)
+    is_vision = _is_vision(loaded, tensors)
+    if images and not is_vision.any():
+        raise ModelError(
+            f"The processor of {loaded.name} put no image tokens into prompt {prompt.id!r}, so the model would not see its images: "
+            "expected the token that its configuration names. Use the processor that belongs to the checkpoint."
+        )
+    kinds[:n_prompt][is_vision] = VISION
+    kinds[n_prompt:] = ANSWER
+    if answer_ids:
+        tensors = {name: _extended(name, value, n_prompt, answer_ids) for name, value in tensors.items()}
+        if loaded.model.config.model_type in _SUFFIX_TYPES and "token_type_ids" in tensors:
+            tensors["token_type_ids"][:, n_prompt:] = 1
+    return Encoded(tensors, kinds, answer_ids, len(images))
+
+
+def answer_tokens(loaded: LoadedModel, answer: str | None) -> tuple[int, ...]:
+    """Return the tokens of a reference answer and one end token; nothing for None."""
+    if answer is None:
+        return ()
+    _refuse_special_tokens(loaded, answer, "An answer cannot be scored: it")
+    ids = loaded.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return (*ids, loaded.end_tokens[0])
+
+
+def collate(items: Sequence[Encoded], pad_token: int) -> dict[str, torch.Tensor]:
+    """Return one batch, padded on the right: under causal attention no real token then sees a pad."""
+    longest = max(item.n_tokens for item in items)
+    batch = {}
+    for name in items[0].tensors:
+        values = [item.tensors[name] for item in items]
+        if all(_is_per_token(name, value, item.n_tokens) for value, item in zip(values, items, strict=True)):
+            fill = pad_token if name == "input_ids" else 0
+            after = [0] * (2 * (values[0].ndim - 2))
+            values = [
+                torch.nn.functional.pad(value, (*after, 0, longest - value.shape[1]), value=fill) for value in values
+            ]
+        batch[name] = torch.cat(values)
+    return batch
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a batch is put together by: the length of a prompt with its answer, and what must be equal to join it with others."""
+
+    n_tokens: int
+    joins: tuple[tuple[Any, ...], ...]
+    alone: bool
+
+
+def shape_of(item: Encoded) -> Shape:
+    """Return the shape of an encoded prompt."""
+    joins = tuple(
+        (name, *value.shape[2 if name in _PER_TOKEN else 1 :])
+        for name, value in item.tensors.items()
+        if value.ndim > 2 or not _is_per_token(name, value, item.n_tokens)
+    )
+    return Shape(item.n_tokens, joins, any(name in _ALONE for name in item.tensors))
+
+
+class EncodedPrompts(Sequence[Encoded]):
+    """Prompts with their answers, each encoded once; those beyond `max_bytes` are encoded again whenever they are asked for.
+
+    Attributes:
+        shapes: of all of them, so that batches are made up without encoding again.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        asked: Sequence[tuple[Prompt, tuple[int, ...]]],
+        *,
+        max_bytes: int,
+        on_progress: Progress = no_progress,
+    ) -> None:
+        self._loaded, self._asked = loaded, tuple(asked)
+        self._kept: dict[int, Encoded] = {}
+        shapes, room = [], max_bytes
+        for index, (prompt, answer_ids) in enumerate(self._asked):
+            on_progress(index, len(self._asked), "preparing the prompts")
+            item = encode(loaded, prompt, answer_ids)
+            shapes.append(shape_of(item))
+            size = item.kinds.nbytes + sum(value.nbytes for value in item.tensors.values())
+            if size <= room:
+                self._kept[index] = item
+                room -= size
+        self.shapes = tuple(shapes)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Encoded, ...]: ...
+    def __getitem__(self, index: int | slice) -> Encoded | tuple[Encoded, ...]:
+        if isinstance(index, slice):
+            return tuple(self[place] for place in range(*index.indices(len(self))))
+        place = range(len(self))[index]
+        return self._kept[place] if place in self._kept else encode(self._loaded, *self._asked[place])
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+
+def batches(items: Sequence[Encoded], batch_size: int) -> Iterator[list[int]]:
+    """Yield the indices of each batch: prompts of like length together, and only those whose image tensors can be joined."""
+    if batch_size < 1:
+        raise PromptError(f"A batch needs at least one prompt, got batch_size={batch_size}.")
+
+    shapes = items.shapes if isinstance(items, EncodedPrompts) else [shape_of(item) for item in items]
+    joinable = [((index,) if shape.alone else ()) + shape.joins for index, shape in enumerate(shapes)]
+    order = sorted(range(len(items)), key=lambda index: (str(joinable[index]), shapes[index].n_tokens, index))
+    batch: list[int] = []
+    for index in order:
+        if batch and (len(batch) == batch_size or joinable[index] != joinable[batch[0]]):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def image_grids(item: Encoded, loaded: LoadedModel) -> tuple[tuple[int, int, int], ...]:
+    """Return (first token, rows, columns) of the vision tokens of each image, where they lie on a known grid.
+
+    From the processor's own grid where it gives one. Else from the runs of vision tokens: a run of a square number is a square; of an
+    image cut into tiles the last run is taken, which shows the whole image. Empty where neither tells.
+    """
+    starts = np.flatnonzero(np.diff(np.concatenate([[0], item.kinds == VISION]).astype(np.int8)) == 1)
+    ends = np.flatnonzero(np.diff(np.concatenate([item.kinds == VISION, [0]]).astype(np.int8)) == -1) + 1
+    merge = getattr(getattr(loaded.processor, "image_processor", None), "merge_size", None)
+    if "image_grid_thw" in item.tensors and merge:
+        sides = [
+            (int(rows) // merge, int(columns) // merge) for _, rows, columns in item.tensors["image_grid_thw"].tolist()
+        ]
+    else:
+        runs = ends - starts
+        if item.n_images == 1:
+            starts, runs = starts[-1:], runs[-1:]
+        sides = [(math.isqrt(run), math.isqrt(run)) for run in runs.tolist()]
+        ends = starts + runs
+    if len(sides) != len(starts) or [rows * columns for rows, columns in sides] != (ends - starts).tolist():
+        return ()
+    return tuple((int(first), rows, columns) for first, (rows, columns) in zip(starts, sides, strict=True))
+
+
+def takes_logits_to_keep(model: Any) -> bool:
+    """Return whether the model's forward can leave out the logits nobody asks for."""
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
+
+
+def pad_token(loaded: LoadedModel) -> int:
+    """Return a token to pad with; it is masked out, so any will do where the tokenizer names none."""
+    token = loaded.processor.tokenizer.pad_token_id
+    return 0 if token is None else int(token)
+
+
+def _placed(value: torch.Tensor, loaded: LoadedModel) -> torch.Tensor:
+    return value.to(loaded.device, loaded.model.dtype) if value.is_floating_point() else value.to(loaded.device)
+
+
+def _is_per_token(name: str, value: torch.Tensor, n_tokens: int) -> bool:
+    return (value.ndim == 2 or name in _PER_TOKEN) and tuple(value.shape[:2]) == (1, n_tokens)
+
+
+def _is_vision(loaded: LoadedModel, tensors: dict[str, torch.Tensor]) -> np.ndarray:
+    """Return which prompt tokens receive image features (bool)."""
+    if "mm_token_type_ids" in tensors:
+        return (tensors["mm_token_type_ids"][0] == 1).cpu().numpy()
+    config = loaded.model.config
+    image_token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+    if image_token is None:
+        raise ModelError(
+            f"{loaded.name}: no image token in its configuration, so vision tokens cannot be told from text."
+        )
+    return (tensors["input_ids"][0] == image_token).cpu().numpy()
+
+
+def _extended(name: str, value: torch.Tensor, n_prompt: int, answer_ids: tuple[int, ...]) -> torch.Tensor:
+    if not _is_per_token(name, value, n_prompt):
+        return value
+    if name == "input_ids":
+        tail = value.new_tensor([answer_ids])
+    elif name in _ZERO_OVER_ANSWER:
+        tail = value.new_zeros(1, len(answer_ids))
+    else:
+        tail = value[:, -1:].expand(1, len(answer_ids), *value.shape[2:])
+    return torch.cat([value, tail], dim=1)

@@ -1,0 +1,181 @@
+"""Where a model hides its decoder layers, and which of them should or must stay.
+
+Everything Strata knows about the inside of transformers' models stands here; how their configurations speak of layers stands in
+`layer_config`. Two levels: a protected layer is risky to drop and may be unlocked; a locked layer cannot be dropped, because other
+layers need what it makes, or because the pruned model could not be saved and built again. Reasons are computed from model and
+configuration; the tables name the few classes in which neither tells.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from vlm_analysis.errors import ModelError
+from vlm_analysis.models.config import vision_targets
+
+RECURRENT = ("linear_attention", "conv", "moe", "mlp")  # kinds of layers that keep no keys and values
+# Modules of a decoder whose output holds some numbers for each layer (`hidden_size_per_layer_input`): the weight's dimension with them.
+PACKED = {"embed_tokens_per_layer": 1, "per_layer_model_projection": 0}
+_REFUSED = {
+    "idefics": "its cross-attention blocks stand between the layers and belong to them by position",
+    "diffusion_gemma": "it writes by diffusion, running its layers as encoder and as decoder",
+    "pi0": "it answers with robot actions, not with text",
+}
+
+
+def text_config(model: nn.Module) -> Any:
+    """Return the configuration of the model's text decoder.
+
+    Raises:
+        ModelError: the model has no transformers configuration.
+    """
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(config, "get_text_config"):
+        raise ModelError(
+            f"{type(model).__name__} has no transformers configuration: expected a model loaded by transformers."
+        )
+    return config.get_text_config(decoder=True)
+
+
+def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """Return the list of decoder layers, in running order.
+
+    The decoder is `model.get_decoder()`; its list is `.layers`, or else the only `ModuleList` in it whose length is the
+    configuration's `num_hidden_layers`.
+
+    Raises:
+        ModelError: encoder-decoder models, and models in which no such list, or more than one, is found.
+    """
+    return find_decoder_path(model)[1]
+
+
+def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Return the dotted name of the decoder's layer list inside `model`, and the list (see `find_decoder_layers`)."""
+    name = type(model).__name__
+    count = getattr(text_config(model), "num_hidden_layers", None)
+    config: Any = model.config
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{name} is an encoder-decoder model: expected one causal stack of decoder layers. Choose another model."
+        )
+    if config.model_type in _REFUSED:
+        raise ModelError(f"{name} cannot be pruned: {_REFUSED[config.model_type]}. Choose another model.")
+    get_decoder: Any = getattr(model, "get_decoder", None)
+    decoder = get_decoder() if get_decoder is not None else None
+    if decoder is None:
+        raise ModelError(f"{name} has no decoder: expected get_decoder() to return one. Is it a vision-language model?")
+    lists = {id(m): m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count}
+    direct = getattr(decoder, "layers", None)
+    found = [direct] if isinstance(direct, nn.ModuleList) and id(direct) in lists else list(lists.values())
+    if len(found) != 1:
+        raise ModelError(
+            f"The decoder layers of {name} were not found: looked in {type(decoder).__name__} for one list of "
+            f"{count} modules (num_hidden_layers), found {len(found)}."
+        )
+    path = next(path for path, module in model.named_modules() if module is found[0])
+    return path, found[0]
+
+
+def layer_parameters(model: nn.Module) -> tuple[int, ...]:
+    """Return how many parameters go with each decoder layer: its own, and its part of the tables that hold one for every layer."""
+    path, layers = find_decoder_path(model)
+    decoder = model.get_submodule(path.rpartition(".")[0])
+    tables = [decoder.get_submodule(name) for name in PACKED if isinstance(getattr(decoder, name, None), nn.Module)]
+    shared = sum(_n_parameters(table) for table in tables) // len(layers)
+    return tuple(shared + _n_parameters(layer) for layer in layers)
+
+
+def _n_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def protected_layers(model: nn.Module) -> dict[int, str]:
+    """Return the layers that are risky to drop, with the reason: first, last, and those through which the image comes in."""
+    n_layers = len(find_decoder_layers(model))
+    reasons = {0: "first layer: it turns embeddings into the stream every other layer expects"}
+    reasons[n_layers - 1] = "last layer: it prepares the stream for the output head"
+    for layer in range(min(_n_deepstack(model), n_layers)):
+        reason = (
+            "DeepStack: vision features are added after this list position; dropping it moves them to the next layer"
+        )
+        reasons[layer] = f"{reasons[layer]}; {reason}" if layer in reasons else reason
+    for layer in cross_attention_layers(model):
+        reason = "cross-attention layer: it brings the image in, and does nothing on a prompt without one"
+        reasons[layer] = f"{reasons[layer]}; {reason}" if layer in reasons else reason
+    return dict(sorted(reasons.items()))
+
+
+def locked_layers(model: nn.Module) -> dict[int, str]:
+    """Return the layers that cannot be dropped, each with the reason."""
+    layers, text = find_decoder_layers(model), text_config(model)
+    reasons: dict[int, str] = {}
+    for find in (_kv_stores, _indexers, _numbered_tables, _built_first, _last_attention):
+        for layer, reason in find(text, layers).items():
+            reasons.setdefault(layer, reason)
+    for layer in vision_targets(model.config):
+        reasons.setdefault(layer, "vision features are added right before it, as the configuration says by its number")
+    return dict(sorted(reasons.items()))
+
+
+def attention_layers(model: nn.Module) -> list[int]:
+    """Return the layers that keep keys and values, in a stack where others do not; empty where all do or the kinds are unknown."""
+    kinds = getattr(text_config(model), "layer_types", None) or ()
+    found = [layer for layer, kind in enumerate(kinds) if kind not in RECURRENT]
+    return found if len(found) < len(kinds) else []
+
+
+def cross_attention_layers(model: nn.Module) -> list[int]:
+    """Return the layers whose keys and values are the image's."""
+    return sorted(getattr(text_config(model), "cross_attention_layers", None) or ())
+
+
+def first_beside_stream(model: nn.Module) -> int:
+    """Return the first layer that hands later ones something beside the stream (keys and values, chosen tokens); all layers where
+    none does."""
+    layers, text = find_decoder_layers(model), text_config(model)
+    return min([*_kv_stores(text, layers), *_indexers(text, layers), len(layers)])
+
+
+def _kv_stores(text: Any, layers: nn.ModuleList) -> dict[int, str]:
+    reason = "KV store: later layers have no keys and values of their own and reuse this one's"
+    modes = getattr(text, "kv_sharing_modes", None) or ()
+    return {layer: reason for layer, mode in enumerate(modes) if mode == "store"}
+
+
+def _indexers(text: Any, layers: nn.ModuleList) -> dict[int, str]:
+    """Return the layers that choose tokens for sparse attention on behalf of the next ones."""
+    reason = "indexer: the next layers attend to the tokens this one chooses"
+    kinds = getattr(text, "indexer_types", None) or ()
+    owner, found = None, {}
+    for layer, kind in enumerate(kinds):
+        if kind != "shared":
+            owner = layer
+        elif owner is not None:
+            found[owner] = reason
+    return found
+
+
+def _numbered_tables(text: Any, layers: nn.ModuleList) -> dict[int, str]:
+    """Return the layers with n-gram tables but the last: the tables of later ones are built by how many came before."""
+    numbers = getattr(text, "ple_layer_ids", None) or ()
+    reason = "n-gram table: those of later layers are built by how many come before"
+    return {number - 1: reason for number in sorted(numbers)[:-1]}
+
+
+def _built_first(text: Any, layers: nn.ModuleList) -> dict[int, str]:
+    reason = "first layer: it is built without the mixing of earlier blocks that every other layer has"
+    return {0: reason} if getattr(layers[0], "attention_input", layers) is None else {}
+
+
+def _last_attention(text: Any, layers: nn.ModuleList) -> dict[int, str]:
+    kinds = getattr(text, "layer_types", None) or ()
+    keeps = [layer for layer, kind in enumerate(kinds) if kind not in RECURRENT]
+    reason = "only attention layer of a hybrid stack: without it the cache does not know how many tokens it holds"
+    return {keeps[0]: reason} if len(keeps) == 1 < len(kinds) else {}
+
+
+def _n_deepstack(model: nn.Module) -> int:
+    vision = getattr(model.config, "vision_config", None)
+    return len(getattr(vision, "deepstack_visual_indexes", None) or ())

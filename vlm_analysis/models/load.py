@@ -1,0 +1,345 @@
+"""Loading a vision-language model and its processor, from the bundled folder, a local one or a hub id.
+
+Weights come from safetensors only and no remote code runs unless asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText
+
+from vlm_analysis.errors import ModelError
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.models.config import config_hash
+from vlm_analysis.models.fit import BYTES, FitEstimate, fit_of
+from vlm_analysis.models.layers import find_decoder_layers, layer_parameters, locked_layers, protected_layers
+from vlm_analysis.models.memory import free_bytes, gib, give_back, is_out_of_memory
+from vlm_analysis.models.processors import bound_vision_tokens, check_vocabulary, load_processor
+from vlm_analysis.models.source import BUNDLED, guarded, open_source, quantiser_of
+from vlm_analysis.progress import Progress, no_progress
+
+CPU_VISION_TOKENS = 256
+_FINGERPRINT_SAMPLES = 4096
+_ANSWER = "forty-two"
+_ALIGNMENT = 64  # bytes; what torch gives tensors of its own
+
+
+@dataclass(eq=False)
+class LoadedModel:
+    """A loaded model with its processor; `close()` gives the memory back.
+
+    Attributes:
+        model: the transformers model, in eval mode. Never changed by Strata: pruning makes views.
+        processor: the model's own processor (without its video part where torchvision is missing).
+        name: what to call it on screen.
+        source: the folder it was loaded from or its hub id.
+        max_vision_tokens: bound on the vision tokens of one image, None where the processor alone decides.
+        dtype_reason: why it has the precision it has, in words.
+        quantiser: the method its weights are quantised with, None where they are not.
+    """
+
+    model: Any
+    processor: Any
+    name: str
+    source: str
+    max_vision_tokens: int | None = None
+    revision: str | None = None
+    dtype_reason: str = ""
+    locked_layers: dict[int, str] = field(init=False)
+    protected_layers: dict[int, str] = field(init=False)
+    n_layers: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.n_layers = len(find_decoder_layers(self.model))
+        self.locked_layers = locked_layers(self.model)
+        self.protected_layers = protected_layers(self.model)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a sha256 of all that decides the numbers: architecture, precision, image bound, a fixed sample of every
+        weight tensor, and how prompts become tensors (vocabulary, chat template, image processor, end token)."""
+        return model_fingerprint(self.model, self.processor, self.max_vision_tokens)
+
+    @property
+    def info(self) -> ModelInfo:
+        """Return what a stored item needs to know of this model."""
+        return ModelInfo(
+            self.name,
+            self.fingerprint,
+            self.n_layers,
+            self.dtype,
+            self.protected_layers,
+            self.locked_layers,
+            getattr(self.model.config, "_commit_hash", None) or self.revision,
+            config_hash(self.model.config),
+            self.layer_parameters,
+            self.n_parameters,
+        )
+
+    @property
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Return whether the checkpoint says how to ask it; where not, a prompt is its images and then the question."""
+        return bool(getattr(self.processor, "chat_template", None))
+
+    @cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Return the tokens that end an answer: first the one that the chat template writes there, or else the first of them.
+
+        Raises:
+            ModelError: the checkpoint names none.
+        """
+        named = self.model.generation_config.eos_token_id
+        named = self.processor.tokenizer.eos_token_id if named is None else named
+        if named is None:
+            raise ModelError(f"{self.name} has no end token: expected eos_token_id in its generation configuration.")
+        ends = tuple(dict.fromkeys(map(int, named if isinstance(named, (list, tuple)) else [named])))
+        first = (
+            next((token for token in self._after_an_answer() if token in ends), ends[0]) if len(ends) > 1 else ends[0]
+        )
+        return first, *(token for token in ends if token != first)
+
+    def _after_an_answer(self) -> list[int]:
+        """Return the tokens that the chat template writes after an answer."""
+        said = [("user", "?"), ("assistant", _ANSWER)]
+        messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said]
+        try:
+            text = self.processor.apply_chat_template(messages, tokenize=False)
+        except Exception:  # a template is a program of the checkpoint's author, and may want other messages
+            return []
+        after = text.rpartition(_ANSWER)[2]
+        return list(self.processor.tokenizer(after, add_special_tokens=False)["input_ids"])
+
+    @property
+    def quantiser(self) -> str | None:
+        return quantiser_of(self.model.config)
+
+    @property
+    def n_bytes(self) -> int:
+        """Return the bytes of the weights in memory."""
+        tensors = (inner for tensor in self.model.state_dict().values() for inner in plain_tensors(tensor))
+        return sum({inner.data_ptr(): inner.numel() * inner.element_size() for inner in tensors}.values())
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def layer_parameters(self) -> tuple[int, ...]:
+        """Return how many parameters go with each decoder layer (see `layers.layer_parameters`)."""
+        return layer_parameters(self.model)
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        self.model = self.processor = None
+        give_back()
+
+
+def load_model(
+    source: str | Path = BUNDLED,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    max_vision_tokens: int | None = None,
+    on_progress: Progress | None = None,
+) -> LoadedModel:
+    """Load a vision-language model and its processor.
+
+    Args:
+        source: "pocket-vl" (bundled), a folder saved by transformers, or a hub id.
+        device: "auto" (a GPU where there is one), "cpu", "cuda", …
+        dtype: "auto" (the checkpoint's on a GPU; on a CPU float32 where it fits, else bfloat16), "float32", "bfloat16" or "float16".
+        revision: branch, tag or commit of a hub id.
+        trust_remote_code: run Python code that comes with the checkpoint. Leave it off unless you have read that code.
+        max_vision_tokens: bound on the vision tokens of one image; None means 256 on a CPU and the model's own on a GPU.
+        on_progress: told of the stages.
+
+    Raises:
+        ModelError: the source is missing, incomplete, no vision-language model, or does not fit into memory.
+    """
+    report = on_progress or no_progress
+    target = _device(device)
+    _check_dtype(dtype)
+    if max_vision_tokens is not None and max_vision_tokens < 1:
+        raise ModelError(
+            f"Images need vision tokens: expected max_vision_tokens of at least 1, got {max_vision_tokens}."
+        )
+    report(0, 4, "reading the configuration")
+    opened = open_source(source, revision, trust_remote_code)
+    name = opened.name
+    fit = fit_of(opened, target)
+    precision, reason = _choose(fit, dtype, target)
+    report(1, 4, "building the processor")
+    processor = guarded("processor", name, lambda: load_processor(opened.where, opened.config, opened.options))
+
+    def weights() -> Any:
+        report(2, 4, "reading the weights")
+        model = guarded("weights", name, lambda: _load_weights(opened.where, precision, opened.options))
+        check_vocabulary(model, processor, name)
+        report(3, 4, f"moving to {target}")
+        return guarded("weights", name, lambda: aligned(model.to(target).eval()))
+
+    model = _within_memory(weights, fit, precision, target)
+    bound = max_vision_tokens or (CPU_VISION_TOKENS if target.type == "cpu" else None)
+    bounded = bound_vision_tokens(processor, bound)
+    report(4, 4, "loaded")
+    return LoadedModel(model, processor, name, opened.where, bound if bounded else None, revision, reason)
+
+
+def check_source(
+    source: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    given_back: int = 0,
+) -> None:
+    """Raise ModelError unless `source` is a vision-language model that would fit; no weights are read.
+
+    Args:
+        source, device, dtype, revision, trust_remote_code: as `load_model` takes them.
+        given_back: bytes that will be free besides, as the present model is unloaded first.
+    """
+    _check_dtype(dtype)
+    target = _device(device)
+    _choose(fit_of(open_source(source, revision, trust_remote_code), target, given_back), dtype, target)
+
+
+def model_fingerprint(model: Any, processor: Any, max_vision_tokens: int | None = None) -> str:
+    """Return the fingerprint (see `LoadedModel.fingerprint`): fast on large models, and the same however files are sharded."""
+    digest = hashlib.sha256(f"{type(model).__name__} {model.dtype} {max_vision_tokens}".encode())
+    image_processor, tokenizer = getattr(processor, "image_processor", None), processor.tokenizer
+    inputs = {
+        "images": image_processor.to_dict() if image_processor is not None else None,
+        "vocabulary": sorted(tokenizer.get_vocab().items()),
+        "template": getattr(processor, "chat_template", None),
+        "end": model.generation_config.eos_token_id,
+    }
+    digest.update(json.dumps(inputs, sort_keys=True, default=str).encode("utf-8", "backslashreplace"))
+    config = {
+        key: value
+        for key, value in model.config.to_dict().items()
+        if not key.startswith("_") and key != "transformers_version"
+    }
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        for plain in plain_tensors(tensor):
+            digest.update(f"{name} {tuple(plain.shape)} {plain.dtype}".encode())
+            flat = plain.detach().reshape(-1)
+            step = max(1, flat.numel() // _FINGERPRINT_SAMPLES)
+            digest.update(flat[::step].to("cpu", torch.float32).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def plain_tensors(tensor: Any) -> list[torch.Tensor]:
+    """Return what a tensor is made of: itself, or of a quantised one its numbers, scales and zero points."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    return [plain for name in tensor.__tensor_flatten__()[0] for plain in plain_tensors(getattr(tensor, name))]
+
+
+def aligned(model: Any) -> Any:
+    """Return the model with every weight at an even place in memory; weights read from a file lie as the file has them.
+
+    On a CPU the place decides which instructions multiply matrices, and with them the last bits of the logits: of two models with
+    equal weights, both aligned, the logits are equal.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % _ALIGNMENT:
+            tensor.data = tensor.data.clone()
+    return model
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(f"Unknown device {device!r}: expected 'auto', 'cpu' or 'cuda'.") from error
+    if chosen.type not in ("cpu", "cuda", "mps", "xpu"):
+        raise ModelError(f"Unknown device {device!r}: expected 'auto', 'cpu' or 'cuda'.")
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError("No GPU can be used here: expected a CUDA device. Choose device 'cpu'.")
+    return chosen
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype != "auto" and dtype not in BYTES:
+        raise ModelError(f"Unknown precision {dtype!r}: expected 'auto', 'float32', 'bfloat16' or 'float16'.")
+
+
+def _choose(fit: FitEstimate, dtype: str, device: torch.device) -> tuple[str, str]:
+    """Return the precision to load in, and why; refuse what does not fit before a weight is read.
+
+    "auto" keeps a margin for activations. Whoever names a precision is let in without one, but not without room for the weights:
+    a system that runs out of memory ends the process, and with it everybody's work.
+    """
+    chosen = fit.chosen if dtype == "auto" else dtype
+    if chosen is None or fit.weight_bytes(chosen) > fit.free:
+        raise ModelError(fit.refusal(fit.dtype_for(dtype)))
+    if device.type != "cpu":  # weights pass through the machine's own memory
+        passing = replace(fit, device="cpu", free=free_bytes())
+        if passing.weight_bytes(chosen) > passing.free:
+            raise ModelError(passing.refusal(chosen))
+    return chosen, fit.reason if dtype == "auto" else "as you chose"
+
+
+def _within_memory(load: Callable[[], Any], fit: FitEstimate, dtype: str, device: torch.device) -> Any:
+    """Run `load`; where memory runs out in spite of the estimate, give back what was read and say what would help."""
+    try:
+        return load()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    give_back()  # out here, as inside of the clause the error still holds what was read
+    fit = replace(fit, free=free_bytes(device))
+    if fit.fits(dtype):  # something else than the machine's memory bounds this process
+        raise ModelError(
+            f"Memory ran out while {fit.name!r} was loading: expected {gib(fit.needed_bytes(dtype))} for {dtype} weights and a "
+            f"margin, got less than this process may take, though {gib(fit.free)} are free. Choose precision 'bfloat16' or a smaller "
+            "model, or raise the limit of this process."
+        )
+    raise ModelError(fit.refusal(dtype))
+
+
+def _load_weights(where: str, dtype: str, options: dict[str, Any]) -> Any:
+    model, info = AutoModelForImageTextToText.from_pretrained(
+        where, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
+    )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"The checkpoint is incomplete: {len(missing)} weights are missing, first {missing[0]!r}. "
+            "They would be random. Download or save it again."
+        )
+    surplus = sorted(key for key in info["unexpected_keys"] if re.search(r"\.layers\.\d+\.", key))
+    if surplus:
+        raise ModelError(
+            f"The weights do not fit the configuration: it leaves out {len(surplus)} weights of layers, first {surplus[0]!r}. "
+            "The layer count in config.json is too small; mend it or download the checkpoint again."
+        )
+    if info["mismatched_keys"]:
+        raise ModelError(
+            f"The weights do not fit the configuration: {sorted(info['mismatched_keys'])[0]}. Download it again."
+        )
+    return model

@@ -1,0 +1,221 @@
+"""Opening a source of a model: where it lies, and its configuration, known to be of a vision-language model that can be built.
+
+No weight is read here. Sizes in a configuration are checked before any code counts with them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+)
+
+from vlm_analysis.assets import asset
+from vlm_analysis.errors import ModelError
+from vlm_analysis.models.files import weight_files
+from vlm_analysis.models.memory import is_out_of_memory
+
+T = TypeVar("T")
+BUNDLED = "pocket-vl"
+BUNDLED_FOLDER = asset(BUNDLED)
+QUANTISERS = {"torchao": "torchao==0.18.0"}  # those that load here, and what to install
+_LARGEST = (  # by a setting's name, the first that matches: the largest number that a model of today could mean
+    (re.compile(r"(^|_)(num|n)_(\w+_)?(layers?|blocks|stages)$|^(layers|depths?)$"), 1_000),
+    (re.compile(r"(^|_)(num|n)_(\w+_)?(experts|heads?)$"), 4_096),
+    (re.compile(r"(^|_)(image|patch|window|crop|tile)_size$"), 65_536),
+    (re.compile(r"(_size|_dim|^d_model|_channels)$"), 2**24),
+)
+_LARGEST_NUMBER = 2**53
+_NUMBERS_ONLY = re.compile(r"(^|_)(num|n)_(\w+_)?(layers|heads|experts)$|^(hidden|intermediate|vocab)_size$")
+_VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken", "tekken.json")
+_TEXT_ONLY = (
+    (AutoModelForCausalLM, "a language model without a vision tower"),
+    (AutoModelForSeq2SeqLM, "an encoder-decoder language model without a vision tower"),
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened source.
+
+    Attributes:
+        where: the folder or hub id, as transformers takes it.
+        name: what to call it on screen.
+        options: what every `from_pretrained` of it is given.
+        config: the whole model's configuration.
+        files: its safetensors files where it is a folder, None for a hub id.
+    """
+
+    where: str
+    name: str
+    options: dict[str, Any]
+    config: Any
+    files: tuple[Path, ...] | None
+
+    @property
+    def quantiser(self) -> str | None:
+        """Return the name of the method that the weights are quantised with, None where they are not."""
+        return quantiser_of(self.config)
+
+
+def open_source(source: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> Source:
+    """Open a folder, the bundled model or a hub id without reading weights.
+
+    Raises:
+        ModelError: it is not there, is no vision-language model, has absurd sizes, is quantised by something that does not load
+            here, or its files are incomplete or damaged.
+    """
+    folder = folder_of(source)
+    where, name = (str(folder), folder.name) if folder else (str(source), str(source))
+    options = {
+        "trust_remote_code": trust_remote_code,
+        "revision": revision or "main",
+        "local_files_only": folder is not None,
+    }
+    settings, _ = guarded("configuration", name, lambda: PreTrainedConfig.get_config_dict(where, **options))
+    _check_sizes(settings, name)
+    _check_quantiser(settings, name)
+    config = guarded("configuration", name, lambda: AutoConfig.from_pretrained(where, **options))
+    _check_is_vlm(config, name)
+    files = None if folder is None else tuple(weight_files(folder))
+    if folder is not None and not trust_remote_code:  # code of its own may have a vocabulary of its own
+        _check_has_tokenizer(folder)
+    return Source(where, name, options, config, files)
+
+
+def folder_of(source: str | Path) -> Path | None:
+    """Return the local folder `source` names, None for a hub id."""
+    if source == BUNDLED:
+        return BUNDLED_FOLDER
+    text = str(source).strip()
+    if not text:
+        raise ModelError(
+            "No model was named: expected 'pocket-vl', a folder saved by transformers, or a hub id like 'owner/name'."
+        )
+    try:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"No model can be read at {text!r}: {error}. Check the path and its permissions.") from error
+    looks_like_path = (
+        isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") != 1 or "\\" in text
+    )
+    if looks_like_path or path.exists():
+        raise ModelError(
+            f"No model at {text!r}: expected a folder saved by transformers, 'pocket-vl', or a hub id like 'owner/name'."
+        )
+    return None
+
+
+def quantiser_of(config: Any) -> str | None:
+    """Return the quantisation method that a configuration, or its settings, names."""
+    settings = config if isinstance(config, dict) else config.to_dict()
+    for place in (settings, settings.get("text_config")):
+        found = place.get("quantization_config") or place.get("compression_config") if isinstance(place, dict) else None
+        if found:
+            given = found if isinstance(found, dict) else vars(found)
+            bits = given.get("load_in_8bit") or given.get("load_in_4bit")
+            method = given.get("quant_method") or ("bitsandbytes" if bits else "an unnamed method")
+            return str(getattr(method, "value", method))[:40]
+    return None
+
+
+def guarded(part: str, name: str, load: Callable[[], T]) -> T:
+    """Run `load`, turning what transformers raises into one ModelError that says what failed; memory errors go through."""
+    try:
+        return load()
+    except ModelError:
+        raise
+    except ImportError as error:
+        raise ModelError(
+            f"The {part} of {name!r} needs a package that is not installed: {first_line(error)}"
+        ) from error
+    except Exception as error:  # transformers raises many kinds; each means the checkpoint cannot be used
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"The {part} of {name!r} could not be loaded: {first_line(error)} Check that the source is a complete "
+            "vision-language checkpoint saved by transformers, and for a hub id that this machine is online."
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    line = text.splitlines()[0].strip()
+    return line if line.endswith(".") else line + "."
+
+
+def _check_sizes(settings: dict[str, Any], name: str) -> None:
+    """Refuse a configuration with numbers that no model has, before anything is built or counted with them."""
+    for key, value in _walk(settings):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if _NUMBERS_ONLY.search(key) and not number and value is not None:
+            raise ModelError(_absurd(name, key, "a number", value))
+        most = next((most for pattern, most in _LARGEST if pattern.search(key)), None)
+        least = 1 if key == "hidden_size" else 0
+        if number and most is not None and not least <= value <= most:
+            raise ModelError(_absurd(name, key, f"a number from {least} to {most:,}", value))
+        if number and not abs(value) <= _LARGEST_NUMBER and isinstance(value, int):
+            raise ModelError(_absurd(name, key, f"a number up to {_LARGEST_NUMBER:,}", value))
+
+
+def _walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every (name, value) that is no container; entries of a list have the list's name."""
+    if isinstance(value, dict):
+        for inner, item in value.items():
+            yield from _walk(item, str(inner))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _walk(item, key)
+    else:
+        yield key, value
+
+
+def _absurd(name: str, key: str, expected: str, value: Any) -> str:
+    return (
+        f"The configuration of {name!r} cannot be true: expected {expected} for {key[:60]!r}, got {str(value)[:40]!r}. "
+        "Mend config.json or download the checkpoint again."
+    )
+
+
+def _check_has_tokenizer(folder: Path) -> None:
+    if not any(path for pattern in _VOCABULARIES for path in folder.glob(pattern)):
+        raise ModelError(
+            f"{folder.name!r} has no tokenizer: expected tokenizer.json beside the weights. Download it again."
+        )
+
+
+def _check_quantiser(settings: dict[str, Any], name: str) -> None:
+    method = quantiser_of(settings)
+    if method is None:
+        return
+    if method not in QUANTISERS:
+        raise ModelError(
+            f"{name!r} is quantised with {method}, which is not loaded here: expected unquantised weights or "
+            f"{' or '.join(QUANTISERS)}. Choose the checkpoint it was made from."
+        )
+    if importlib.util.find_spec(method) is None:
+        raise ModelError(
+            f"{name!r} is quantised with {method}, which is not installed. Run: pip install {QUANTISERS[method]}"
+        )
+
+
+def _check_is_vlm(config: Any, name: str) -> None:
+    if type(config) in AutoModelForImageTextToText._model_mapping:
+        return
+    kind = getattr(config, "model_type", "?")
+    words = next((words for auto, words in _TEXT_ONLY if type(config) in auto._model_mapping), None)
+    known = f"{kind!r} is {words}" if words else f"transformers {transformers.__version__} builds none of type {kind!r}"
+    raise ModelError(f"{name!r} is not a vision-language model: {known}. Choose a checkpoint for image-text-to-text.")

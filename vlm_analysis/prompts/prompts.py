@@ -1,0 +1,387 @@
+"""Prompts: images with a question, grouped into named domains, and where they come from.
+
+A bad row never spoils a set: it becomes a `Problem` with its row and id, and the rest go on. Every image is decoded
+once when a set is opened, so that what is broken is known then and not in the middle of a recording.
+Does not know models or tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path, PurePosixPath
+from typing import overload
+
+from PIL import Image
+
+from vlm_analysis.assets import asset
+from vlm_analysis.errors import PromptError
+from vlm_analysis.files import write_atomically
+from vlm_analysis.prompts.archives import MAX_ARCHIVE_BYTES, Archive, Files, Folder, NoFiles, safe_name
+from vlm_analysis.prompts.checks import MAX_IMAGES, MAX_NAME, MAX_TEXT, checked_choices, checked_images, checked_text
+from vlm_analysis.prompts.images import image_hash, open_image, read_file
+from vlm_analysis.prompts.reading import (
+    EXPECTED,
+    MAX_ROWS,
+    MAX_SHOWN,
+    MAX_TABLE_BYTES,
+    TABLE_SUFFIXES,
+    Row,
+    cell_text,
+    choice_texts,
+    find_table,
+    folder_rows,
+    image_names,
+    read_table,
+)
+
+DEFAULT_DOMAIN = "default"
+KEY_DIGITS = 24
+PACKS = asset("packs")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Images with a question; texts lose surrounding blanks, a blank domain becomes "default", a blank answer None.
+
+    `choices` are the answers to choose from, by likelihood; the model does not see them unless the question names them.
+
+    Raises:
+        PromptError: there is no image or more than 64, the question is blank, a text is too long (10,000
+            characters; 200 for a domain or id) or holds a zero byte or half a character, or the choices are not 2 to 26
+            different texts with the answer, where there is one, among them.
+    """
+
+    images: tuple[Path | Image.Image, ...]
+    question: str
+    domain: str = DEFAULT_DOMAIN
+    id: str | None = None
+    answer: str | None = None
+    choices: tuple[str, ...] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        cleaned = {
+            "images": checked_images(self.images),
+            "question": checked_text(self.question, "question", MAX_TEXT),
+            "domain": checked_text(self.domain, "domain", MAX_NAME) or DEFAULT_DOMAIN,
+            "id": checked_text(self.id, "id", MAX_NAME) or None,
+            "answer": checked_text(self.answer, "answer", MAX_TEXT) or None,
+        }
+        if not cleaned["question"]:
+            raise PromptError("the question is blank: expected text, got none. Write what to ask.")
+        object.__setattr__(self, "choices", checked_choices(self.choices, cleaned["answer"]))
+        for name, value in cleaned.items():
+            object.__setattr__(self, name, value)
+
+    def load_images(self) -> tuple[Image.Image, ...]:
+        """Return the images as RGB, upright, at most 2048x2048.
+
+        Raises:
+            PromptError: an image is gone, damaged or too large.
+        """
+        return tuple(open_image(image) for image in self.images)
+
+    @cached_property
+    def image_hashes(self) -> tuple[str, ...]:
+        """The content hash of each image, as of the first time they were asked for.
+
+        Raises:
+            PromptError: an image is gone, damaged or too large.
+        """
+        return tuple(image_hash(open_image(image)) for image in self.images)
+
+    @cached_property
+    def content(self) -> bytes:
+        """Image contents, question, domain, id, answer and choices, if any, in one line (raises as `image_hashes`)."""
+        told = [self.image_hashes, self.question, self.domain, self.id, self.answer]
+        return json.dumps(told if self.choices is None else [*told, self.choices]).encode() + b"\n"
+
+    @property
+    def key(self) -> str:
+        """24 hex digits of the sha256 over images, question, answer and choices: the same prompt under any id and in any domain."""
+        asked = [self.image_hashes, self.question, self.answer, self.choices]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:KEY_DIGITS]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something left out while reading: the row (from 1; 0 where it is about the whole source), its id, and why."""
+
+    row: int
+    id: str
+    message: str
+
+    def __post_init__(self) -> None:
+        # Names on disk may hold half characters, which no screen can show.
+        for name in ("id", "message"):
+            text = getattr(self, name).encode("utf-8", "replace").decode()
+            object.__setattr__(self, name, text)
+
+
+class PromptSet(Sequence[Prompt]):
+    """Prompts with distinct ids, in order; immutable. A prompt without an id gets its position, counted from 1.
+
+    A slice and `for_domain` give a PromptSet without problems: these belong to the source as it was read.
+
+    Raises:
+        PromptError: the set is empty, two prompts share an id, or there are more than 10,000.
+    """
+
+    def __init__(self, prompts: Iterable[Prompt], problems: Iterable[Problem] = ()) -> None:
+        given = tuple(prompts)
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        if not given:
+            raise _no_prompts(self.problems)
+        for prompt in given:
+            if not isinstance(prompt, Prompt):
+                got = type(prompt).__name__
+                raise PromptError(f"the prompt set could not be made: expected prompts, got a {got}. Use Prompt(...).")
+        if len(given) > MAX_ROWS:
+            raise PromptError(
+                f"the prompt set could not be made: expected {MAX_ROWS:,} prompts at most, got {len(given):,}."
+            )
+        self._prompts = tuple(p if p.id else replace(p, id=str(number)) for number, p in enumerate(given, 1))
+        _refuse_duplicates(self._prompts)
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, index: slice) -> PromptSet: ...
+    def __getitem__(self, index: int | slice) -> Prompt | PromptSet:
+        if isinstance(index, slice):
+            return PromptSet(self._prompts[index])
+        return self._prompts[index]
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def __repr__(self) -> str:
+        return f"PromptSet({len(self)} prompts, domains={self.domains!r}, {len(self.problems)} problems)"
+
+    def __add__(self, other: PromptSet) -> PromptSet:
+        return self.extended(other) if isinstance(other, PromptSet) else NotImplemented
+
+    @cached_property
+    def domains(self) -> tuple[str, ...]:
+        """The domains in the order of their first prompt."""
+        return tuple(dict.fromkeys(prompt.domain for prompt in self._prompts))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The sha256 (hex) over every prompt's image contents, question, domain, id, answer and choices, in order.
+
+        Raises:
+            PromptError: an image cannot be read any more.
+        """
+        digest = hashlib.sha256()
+        for prompt in self._prompts:
+            digest.update(prompt.content)
+        return digest.hexdigest()
+
+    @cached_property
+    def row_keys(self) -> tuple[str, ...]:
+        """32 hex digits a prompt, each different: its `key`, and 8 that tell its domain and how many like it stand before.
+
+        Raises:
+            PromptError: an image cannot be read any more.
+        """
+        seen: Counter[tuple[str, str]] = Counter()
+        keys = []
+        for prompt in self._prompts:
+            one = prompt.key, prompt.domain
+            rest = hashlib.sha256(json.dumps([prompt.domain, seen[one]]).encode()).hexdigest()
+            keys.append(prompt.key + rest[: 32 - KEY_DIGITS])
+            seen[one] += 1
+        return tuple(keys)
+
+    def for_domain(self, domain: str) -> PromptSet:
+        """Return the prompts of one domain, in order.
+
+        Raises:
+            PromptError: no prompt is of this domain.
+        """
+        if domain not in self.domains:
+            raise PromptError(f"no prompt of domain '{domain}': expected one of {', '.join(map(repr, self.domains))}.")
+        return PromptSet(prompt for prompt in self._prompts if prompt.domain == domain)
+
+    def extended(self, other: PromptSet) -> PromptSet:
+        """Return these prompts followed by the others, with the problems of both.
+
+        Raises:
+            PromptError: an id occurs in both; the message names it.
+        """
+        return PromptSet((*self._prompts, *other), (*self.problems, *other.problems))
+
+
+def bundled_packs() -> tuple[str, ...]:
+    """Return the names of the prompt packs that come with the project, sorted."""
+    return tuple(sorted(table.parent.name for table in PACKS.glob("*/prompts.jsonl")))
+
+
+def open_prompts(source: PromptSet | Path | str | tuple[str, bytes]) -> PromptSet:
+    """Return the prompts of a source; what had to be left out is in `.problems`.
+
+    Args:
+        source: a PromptSet (returned as it is), a folder, a `.csv`, `.jsonl`, `.parquet` or `.zip` file, an upload
+            `(name, data)` of such a file, or the name of a bundled pack (`bundled_packs()`; a folder of the same name
+            is opened as "./name"). Images of tables on disk stay paths, those of zips are held decoded.
+
+    Raises:
+        PromptError: the source cannot be read as a whole, or no prompt is left.
+    """
+    if isinstance(source, PromptSet):
+        return source
+    if isinstance(source, str) and source in bundled_packs():
+        return _open_path(PACKS / source / "prompts.jsonl")
+    if isinstance(source, Path) or (isinstance(source, str) and source.strip()):
+        return _open_path(Path(source))
+    if isinstance(source, tuple) and [type(part) for part in source] == [str, bytes]:
+        return _open_upload(*source)
+    raise PromptError(
+        f"prompts could not be opened: expected a path, a pack's name, (name, data) or a PromptSet, got "
+        f"{'blank text' if isinstance(source, str) else type(source).__name__}. Pass one of these."
+    )
+
+
+def write_prompts(prompts: PromptSet, folder: Path) -> Path:
+    """Write `prompts.jsonl` and `images/<hash>.png` into a folder and return the path of the table.
+
+    `open_prompts(folder)` gives a set of the same fingerprint. Equal images are written once. An earlier
+    `prompts.jsonl` is replaced, at the end and in one step.
+
+    Raises:
+        PromptError: an image cannot be read, the folder holds another prompt table, or it cannot be written.
+    """
+    try:
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        table = find_table(Folder(folder), any_depth=False)
+        if table not in (None, "prompts.jsonl"):
+            raise PromptError(
+                f"the prompts could not be written: expected a folder without a table, got '{folder / str(table)}'. "
+                "Choose another folder."
+            )
+        lines = [_write_images(prompt, folder) for prompt in prompts]
+        data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+        if len(data) > MAX_TABLE_BYTES:
+            raise PromptError(
+                f"the prompts are too long: expected {MAX_TABLE_BYTES:,} bytes, got {len(data):,}. Split them."
+            )
+        write_atomically(folder / "prompts.jsonl", partial(_write_bytes, data))
+    except OSError as error:
+        raise PromptError(f"the prompts could not be written to '{folder}': {error}. Choose another folder.") from error
+    return folder / "prompts.jsonl"
+
+
+def _no_prompts(problems: tuple[Problem, ...]) -> PromptError:
+    message = "no prompts: expected at least one prompt with an image and a question, got 0"
+    if not problems:
+        return PromptError(f"{message}. Add one, or open another source.")
+    first = "; ".join(f"row {p.row} ('{p.id}'): {p.message}" if p.row else p.message for p in problems[:3])
+    return PromptError(f"{message} and {len(problems)} problems. Mend these first: {first}")
+
+
+def _refuse_duplicates(prompts: tuple[Prompt, ...]) -> None:
+    twice = [name for name, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
+    if twice:
+        names = ", ".join(map(repr, twice[:MAX_SHOWN]))
+        raise PromptError(
+            f"the prompt set could not be made: expected distinct ids, got {names} more than once. Rename one of each."
+        )
+
+
+def _open_path(path: Path) -> PromptSet:
+    try:
+        path = path.expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError, ValueError):  # a name too long, an unknown home
+        is_folder = is_file = False
+    if is_folder:
+        return _from_files(Folder(path), str(path), any_depth=False)
+    if is_file and path.suffix.lower() == ".zip":
+        return _from_files(Archive(read_file(path, MAX_ARCHIVE_BYTES), path.name), path.name, any_depth=True)
+    if is_file and path.suffix.lower() in TABLE_SUFFIXES:
+        return _from_table(path.name, read_file(path, MAX_TABLE_BYTES), Folder(path.parent))
+    packs = ", ".join(map(repr, bundled_packs())) or "none here"
+    raise PromptError(
+        f"prompts could not be opened: expected a folder, a {', '.join(TABLE_SUFFIXES)} or .zip file, or a pack "
+        f"({packs}), got '{path}'{'' if is_file else ', which is not there'}. Check the path."
+    )
+
+
+def _open_upload(name: str, data: bytes) -> PromptSet:
+    if PurePosixPath(name).suffix.lower() == ".zip":
+        return _from_files(Archive(data, name), name, any_depth=True)
+    return _from_table(name, data, NoFiles(name))
+
+
+def _from_files(files: Files, label: str, *, any_depth: bool) -> PromptSet:
+    table = find_table(files, any_depth=any_depth)
+    if table is None:
+        return _collect(folder_rows(files, label), files, ())
+    folder = str(PurePosixPath(table).parent)
+    return _from_table(table, files.read(table, MAX_TABLE_BYTES), files, folder)
+
+
+def _from_table(name: str, data: bytes, files: Files, folder: str = ".") -> PromptSet:
+    table = read_table(name, data)
+    problems = []
+    if table.unknown_columns:
+        found = ", ".join(map(repr, table.unknown_columns[:MAX_SHOWN]))
+        problems.append(
+            Problem(0, "", f"columns were left out: expected {EXPECTED}, got {found}. Remove or rename them.")
+        )
+    return _collect(table.rows, files, problems, folder)
+
+
+def _collect(rows: Iterable[Row], files: Files, problems: Iterable[Problem], folder: str = ".") -> PromptSet:
+    prompts: dict[str, Prompt] = {}
+    found = [*problems, *(Problem(0, name, reason) for name, reason in files.skipped)]
+    for row in rows:
+        row_id = str(row.number)
+        try:
+            row_id = cell_text(row.cells.get("id"), "id") or row_id
+            prompt = _prompt(row, row_id, files, folder, taken=row_id in prompts)
+        except PromptError as error:
+            found.append(Problem(row.number, row_id[:MAX_NAME], str(error)))
+        else:
+            prompts[row_id] = prompt
+    return PromptSet(prompts.values(), found)
+
+
+def _prompt(row: Row, row_id: str, files: Files, folder: str, *, taken: bool) -> Prompt:
+    if row.error:
+        raise PromptError(row.error)
+    if taken:
+        raise PromptError(f"the id '{row_id}' is taken: expected distinct ids, got it again. Rename this row.")
+    texts = {column: cell_text(row.cells.get(column), column) for column in ("question", "domain", "answer")}
+    names = image_names(row.cells)[: MAX_IMAGES + 1]
+    images = tuple(files.image(f"{folder}/{safe_name(name)}") for name in names)
+    choices = choice_texts(row.cells.get("choices"))
+    prompt = Prompt(images, texts["question"], texts["domain"], row_id, texts["answer"], choices=choices)
+    _ = prompt.image_hashes  # decodes every image: a broken one is found here, by its row
+    return prompt
+
+
+def _write_images(prompt: Prompt, folder: Path) -> dict[str, object]:
+    names = []
+    for image, name in zip(prompt.images, prompt.image_hashes, strict=True):
+        names.append(f"images/{name}.png")
+        if not (folder / names[-1]).exists():
+            opened = open_image(image)
+            if image_hash(opened) != name:
+                raise PromptError(
+                    f"prompt '{prompt.id}' could not be written: expected the image as it was opened, got other pixels "
+                    f"in '{image}'. Open the prompts again."
+                )
+            write_atomically(folder / names[-1], partial(opened.save, format="PNG"))
+    cells: dict[str, object] = {"id": prompt.id, "images": names, "question": prompt.question, "domain": prompt.domain}
+    optional = {"answer": prompt.answer, "choices": prompt.choices}
+    return cells | {name: value for name, value in optional.items() if value is not None}
+
+
+def _write_bytes(data: bytes, path: Path) -> None:
+    path.write_bytes(data)

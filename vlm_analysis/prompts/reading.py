@@ -1,0 +1,396 @@
+"""Rows of a prompt table (CSV, JSONL, Parquet), or of a folder of images with text files, before anything is checked.
+
+A row that cannot be read keeps its number and says why; only what spoils the whole table is raised. Turning rows into
+prompts, and looking at the images, is `prompts.py`'s work.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from io import BytesIO, StringIO
+from pathlib import PurePosixPath
+from typing import Any
+
+from vlm_analysis.errors import PromptError
+from vlm_analysis.prompts.archives import Files
+
+TABLE_NAMES = ("prompts.csv", "prompts.jsonl", "prompts.parquet")
+TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+COLUMNS = ("image", "images", "question", "domain", "id", "answer", "choices")
+EXPECTED = "'image' (or 'images') and 'question', optionally 'domain', 'id', 'answer' and 'choices'"
+MAX_ROWS = 10_000
+MAX_TABLE_BYTES = 200_000_000
+PARQUET_BATCH = 64
+MAX_SHOWN = 12
+MAX_PARQUET_BYTES = 1_000_000_000
+
+Cells = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its number from 1 in the table, its cells by column, or the reason it could not be read."""
+
+    number: int
+    cells: Cells = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns found and the rows, to be walked once."""
+
+    columns: tuple[str, ...]
+    rows: Iterable[Row]
+
+    @property
+    def unknown_columns(self) -> tuple[str, ...]:
+        """Columns that mean nothing here."""
+        return tuple(column for column in self.columns if column and column not in COLUMNS)
+
+
+def read_table(name: str, data: bytes) -> Table:
+    """Return the rows of a table; the ending of `name` says its format.
+
+    Column names are compared without case or surrounding blanks; blank lines count for nothing.
+
+    Raises:
+        PromptError: the ending is unknown, the text is not UTF-8, the table is damaged, empty, above 10,000 rows, or
+            lacks a required column.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise PromptError(
+            f"'{name}' could not be read: expected {', '.join(TABLE_SUFFIXES)}, got '{suffix}'. Convert it."
+        )
+    if not data:
+        raise PromptError(f"'{name}' could not be read: expected a table, got an empty file. Save it again.")
+    table = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[suffix](name, data)
+    columns = table.columns
+    if columns and ("question" not in columns or not {"image", "images"} & set(columns)):
+        found = ", ".join(map(repr, columns[:MAX_SHOWN]))
+        raise PromptError(
+            f"'{name}' could not be read: expected the columns {EXPECTED}, got {found}. "
+            "Rename the columns in its first line; a CSV separates them by commas."
+        )
+    return table
+
+
+def find_table(files: Files, *, any_depth: bool) -> str | None:
+    """Return the name of the one prompt table among the files, or None.
+
+    Raises:
+        PromptError: there are two.
+    """
+    names = [name for name in files.names() if PurePosixPath(name).name.lower() in TABLE_NAMES]
+    tables = [name for name in names if any_depth or "/" not in name]
+    if len(tables) > 1:
+        raise PromptError(
+            f"the prompts could not be read: expected one table, got {' and '.join(map(repr, tables))}. "
+            "Remove all but one."
+        )
+    return tables[0] if tables else None
+
+
+def folder_rows(files: Files, label: str) -> list[Row]:
+    """Return a row for each image of `domain/name.png` + `name.txt` (question) + `name.answer.txt` (optional).
+
+    The domain is the name of the image's folder, "default" at the top; the id is the name without its ending, such as
+    "charts/bars-1". Rows are numbered in the order of their names.
+
+    Raises:
+        PromptError: there is no image, or there are more than 10,000.
+    """
+    names = files.names()
+    images = [name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        found = f"{len(names)} other files, such as {names[0]!r}" if names else "no file"
+        raise PromptError(
+            f"'{label}' holds no prompts: expected one of {', '.join(TABLE_NAMES)}, or images named domain/name.png "
+            f"with their question in name.txt; got {found}. Add one of these."
+        )
+    if len(images) > MAX_ROWS:
+        raise _too_many_rows(label, f"{len(images):,}")
+    known = set(names)
+    return [_folder_row(number, image, files, known) for number, image in enumerate(images, 1)]
+
+
+def cell_text(value: object, column: str) -> str:
+    """Return the text of a cell without surrounding blanks; "" where it is missing (None, NaN).
+
+    Whole numbers lose their ".0": tables made with pandas write 7 as 7.0 where the column has gaps.
+
+    Raises:
+        PromptError: the cell is neither text, a finite number nor a truth value.
+    """
+    if _is_missing(value):
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float | Decimal) and math.isfinite(value):
+        whole = value == int(value) and abs(float(value)) < 1e15
+        return str(int(value)) if whole else f"{value:f}" if isinstance(value, Decimal) else repr(value)
+    shown = repr(value) if isinstance(value, float) else f"a {type(value).__name__}"
+    raise PromptError(
+        f"the cell '{column}' could not be read: expected text or a number, got {shown}. Write it as text."
+    )
+
+
+def image_names(cells: Cells) -> tuple[str, ...]:
+    """Return the image paths of a row, from `image` or `images`.
+
+    Raises:
+        PromptError: both are given, none is, or one is no path.
+    """
+    one, several = _paths(cells.get("image"), "image"), _paths(cells.get("images"), "images")
+    if one and several:
+        raise PromptError("the row has both: expected 'image' or 'images', got two cells filled. Empty one of them.")
+    if not one and not several:
+        raise PromptError("the row has no image: expected a path in 'image' (or 'images'), got none. Add the path.")
+    return one or several
+
+
+def choice_texts(value: object) -> tuple[str, ...] | None:
+    """Return the choices of a row, from a list or its JSON text; None where the cell is blank or the list empty.
+
+    Raises:
+        PromptError: the cell is no list, or an entry is neither text nor a number.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            value = json.loads(text or "null")
+        except (ValueError, RecursionError) as error:
+            raise _no_choices(repr(text[:60])) from error
+    if _is_missing(value) or value == []:
+        return None
+    if not isinstance(value, list):
+        raise _no_choices(f"a {type(value).__name__}")
+    return tuple(cell_text(choice, "choices") for choice in value)
+
+
+def decode_text(name: str, data: bytes) -> str:
+    """Return UTF-8 text, without a byte order mark.
+
+    Raises:
+        PromptError: the bytes are not UTF-8.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PromptError(
+            f"'{name}' could not be read: expected UTF-8 text, got byte 0x{data[error.start]:02x} at {error.start}. "
+            "Save it as UTF-8 (in Excel: 'CSV UTF-8')."
+        ) from error
+
+
+def _folder_row(number: int, image: str, files: Files, known: set[str]) -> Row:
+    path = PurePosixPath(image)
+    stem = str(path.with_suffix(""))
+    cells: Cells = {"image": image, "id": stem, "domain": path.parent.name}
+    question, answer = f"{stem}.txt", f"{stem}.answer.txt"
+    try:
+        if question not in known:
+            raise PromptError(
+                f"'{image}' has no question: expected it in '{question}', got no such file. Write the question there."
+            )
+        cells["question"] = decode_text(question, files.read(question))
+        if answer in known:
+            cells["answer"] = decode_text(answer, files.read(answer))
+    except PromptError as error:
+        return Row(number, cells, str(error))
+    return Row(number, cells)
+
+
+def _no_choices(got: str) -> PromptError:
+    return PromptError(
+        f'the cell \'choices\' could not be read: expected a JSON list of texts, got {got}. Write ["red", "blue"].'
+    )
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, (float, Decimal)) and math.isnan(value))
+
+
+def _paths(value: object, column: str) -> tuple[str, ...]:
+    if _is_missing(value):
+        return ()
+    if isinstance(value, str):
+        text = value.strip()
+        if column == "image" or not text.startswith("["):
+            return (text,) if text else ()
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise PromptError(
+                f"the cell 'images' could not be read: expected a JSON list of paths, got {text[:60]!r} ({error}). "
+                'Write ["a.png", "b.png"].'
+            ) from error
+    if not isinstance(value, list):
+        raise PromptError(
+            f"the cell '{column}' could not be read: expected a path or a list of paths, got a {type(value).__name__}. "
+            "Write the path of an image file."
+        )
+    for path in value:
+        if not isinstance(path, str) or not path.strip():
+            raise PromptError(f"the cell '{column}' could not be read: expected paths, got {path!r}. Mend the list.")
+    return tuple(path.strip() for path in value)
+
+
+def _too_many_rows(name: str, got: str) -> PromptError:
+    return PromptError(f"'{name}' could not be read: expected at most {MAX_ROWS:,} rows, got {got}. Split it.")
+
+
+def _check_count(name: str, rows: list[Row]) -> None:
+    if not rows:
+        raise PromptError(f"'{name}' could not be read: expected at least one row, got 0 rows. Add a row per prompt.")
+    if len(rows) > MAX_ROWS:
+        raise _too_many_rows(name, "more")
+
+
+def _column(name: object) -> str:
+    return str(name).strip().casefold()
+
+
+def _check_unique(name: str, columns: tuple[str, ...]) -> None:
+    twice = sorted(column for column, count in Counter(columns).items() if column and count > 1)
+    if twice:
+        raise PromptError(
+            f"'{name}' could not be read: expected each column once, got {', '.join(map(repr, twice))} again. "
+            "Rename one."
+        )
+
+
+def _read_csv(name: str, data: bytes) -> Table:
+    # The limit is one for the process and 128 kB by default; a longer cell is refused later, with its row number.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_TABLE_BYTES))
+    # Strict: otherwise a quote that is never closed swallows the rest of the table without a word.
+    reader = csv.reader(StringIO(decode_text(name, data), newline=""), strict=True)
+    try:
+        header = next((cells for cells in reader if cells), [])
+    except csv.Error as error:
+        raise PromptError(
+            f"'{name}' could not be read: expected a header line, got {error}. Mend its quotes."
+        ) from error
+    columns = tuple(map(_column, header))
+    _check_unique(name, columns)
+    rows: list[Row] = []
+    for row in _csv_rows(reader, columns):
+        rows.append(row)
+        if len(rows) > MAX_ROWS:
+            break
+    _check_count(name, rows)
+    return Table(columns, rows)
+
+
+def _known(cells: Iterable[tuple[str, Any]]) -> Cells:
+    """Keep the cells that mean something here; a table may carry thousands of other columns."""
+    return {column: value for column, value in cells if column in COLUMNS}
+
+
+def _csv_rows(reader: Any, columns: tuple[str, ...]) -> Iterator[Row]:
+    number = 0
+    while True:
+        start = reader.line_num + 1
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            number += 1
+            yield Row(
+                number,
+                error=f"the row from line {start} could not be read: expected matching quotes, got {error}. "
+                "Double each quote inside a quoted cell.",
+            )
+            continue
+        if not values:
+            continue
+        number += 1
+        if len(values) > len(columns):
+            error_text = (
+                f"line {start} could not be read: expected {len(columns)} cells, got {len(values)}. "
+                "Put cells that hold a comma in quotes."
+            )
+            yield Row(number, _known(zip(columns, values, strict=False)), error_text)
+        else:
+            yield Row(number, _known(zip(columns, values, strict=False)))
+
+
+def _read_jsonl(name: str, data: bytes) -> Table:
+    rows: list[Row] = []
+    columns: dict[str, None] = {}
+    # Not splitlines: JSON text may hold characters that it takes for line ends.
+    for line in decode_text(name, data).split("\n"):
+        if not line.strip():
+            continue
+        row = _jsonl_row(len(rows) + 1, line)
+        rows.append(Row(row.number, _known(row.cells.items()), row.error))
+        columns.update(dict.fromkeys(row.cells))
+        if len(rows) > MAX_ROWS:
+            break
+    _check_count(name, rows)
+    return Table(tuple(columns), rows)
+
+
+def _jsonl_row(number: int, line: str) -> Row:
+    advice = "Write one object a line."
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Row(number, error=f"the line could not be read: expected a JSON object, got {error}. {advice}")
+    if not isinstance(value, dict):
+        return Row(number, error=f"the line could not be read: expected a JSON object, got {line[:40]!r}. {advice}")
+    return Row(number, {_column(key): cell for key, cell in value.items()})
+
+
+def _read_parquet(name: str, data: bytes) -> Table:
+    from pyarrow import parquet  # slow to import, and seldom needed
+
+    try:
+        file = parquet.ParquetFile(BytesIO(data))
+        metadata, schema = file.metadata, file.schema_arrow
+        size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    except Exception as error:
+        raise _damaged_parquet(name, error) from error
+    columns = tuple(map(_column, schema.names))
+    _check_unique(name, columns)
+    if metadata.num_rows == 0:
+        _check_count(name, [])
+    if metadata.num_rows > MAX_ROWS:
+        raise _too_many_rows(name, f"{metadata.num_rows:,}")
+    if size > MAX_PARQUET_BYTES:
+        raise PromptError(
+            f"'{name}' was refused: expected at most {MAX_PARQUET_BYTES:,} bytes, got {size:,}. Split it."
+        )
+    wanted = [column for column in schema.names if _column(column) in COLUMNS]
+    return Table(columns, _parquet_rows(name, file, wanted))
+
+
+def _parquet_rows(name: str, file: Any, wanted: list[str]) -> Iterator[Row]:
+    """Walk in small batches: a dictionary column can repeat one long text ten thousand times from a small file."""
+    number = 0
+    try:
+        for batch in file.iter_batches(batch_size=PARQUET_BATCH, columns=wanted, use_threads=False):
+            for cells in batch.to_pylist():
+                number += 1
+                yield Row(number, {_column(key): cell for key, cell in cells.items()})
+    except Exception as error:
+        raise _damaged_parquet(name, error) from error
+
+
+def _damaged_parquet(name: str, error: Exception) -> PromptError:
+    return PromptError(
+        f"'{name}' could not be read: expected a Parquet table, got damaged or cut-short data ({error}). Save it again."
+    )

@@ -1,0 +1,1 @@
+"""Recordings: what each decoder layer does to its input, prompt by prompt."""

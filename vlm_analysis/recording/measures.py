@@ -1,0 +1,140 @@
+"""What is recorded of every decoder layer, as one table: names, shapes and formulas of a recording's row.
+
+Notation: x is the true input of a layer, y its raw output, m the stream between its attention and its MLP, all at one token, in
+float32. "mean" is over a prompt's tokens of one group, in float64. Pages and readers take their words from this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vlm_analysis.words import TOKEN_GROUPS
+
+DELTAS = (0.01, 0.02, 0.05, 0.1, 0.2)  # thresholds of "the token changed", in 1 − cosine; our choice
+SHARES = (0.25, 0.5, 0.75)  # shares of tokens taken as important; our choice, the paper gives none
+SINK_FACTOR = 20.0  # a token whose norm is so many times its layer's median counts as a sink; our choice
+HSIC_PARTS = ("input·input", "input·output", "output·output")
+KEY_LENGTH = 32
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One field of a recording's row.
+
+    Attributes:
+        title: what a page calls it.
+        formula: what is computed, in the notation of this module.
+        source: where it comes from; "" for plain bookkeeping.
+        axes: its shape, out of layer, group, delta, share, hsic and span (the upper triangle of all pairs of streams).
+        kind: numpy's type.
+    """
+
+    title: str
+    formula: str
+    source: str
+    axes: tuple[str, ...]
+    kind: str = "<f8"
+
+
+_LAYER, _GROUPED = ("layer",), ("layer", "group")
+MEASURES: dict[str, Measure] = {
+    "cosine": Measure("Layer similarity", "mean cos(x, y)", "ShortGPT, arXiv:2403.03853", _GROUPED),
+    "cosine_std": Measure("Spread over tokens", "standard deviation of cos(x, y)", "", _GROUPED),
+    "changed": Measure(
+        "Share of tokens changed",
+        "share of tokens with 1 − cos(x, y) ≥ δ",
+        "proximal redundancy, arXiv:2509.25584",
+        (*_GROUPED, "delta"),
+    ),
+    "update": Measure("Relative update", "mean ‖y − x‖ / ‖x‖", "", _GROUPED),
+    "norm_ratio": Measure("Norm ratio", "mean ‖y‖ / ‖x‖", "", _GROUPED),
+    "output_rms": Measure("Output norm", "root of mean ‖y‖²", "sensitivity in arXiv:2605.25842", _GROUPED),
+    "attention_cosine": Measure("Attention similarity", "mean cos(x, m)", "LLM-Drop, arXiv:2406.15786", _GROUPED),
+    "mlp_cosine": Measure("MLP similarity", "mean cos(m, y)", "LLM-Drop, arXiv:2406.15786", _GROUPED),
+    "hsic": Measure(
+        "Linear HSIC, unbiased",
+        "of x with x, x with y, y with y over the tokens of the group",
+        "arXiv:1905.00414; the unbiased minibatch form of arXiv:2010.15327; one prompt is one batch",
+        (*_GROUPED, "hsic"),
+    ),
+    "span": Measure(
+        "Span similarity", "mean cos of the streams entering layer i and layer j", "arXiv:2403.17887", ("group", "span")
+    ),
+    "cross_modal": Measure(
+        "Cross-modal distance",
+        "‖mean y over vision − mean y over text‖ / mean ‖y‖ over both",
+        "µCRASP, arXiv:2605.25842; per prompt is our choice",
+        _LAYER,
+    ),
+    "visual_attention": Measure(
+        "Visual attention ratio",
+        "share of the attention of text queries that goes to vision keys",
+        "Skip-It?, arXiv:2509.25584",
+        _LAYER,
+    ),
+    "important_cosine": Measure(
+        "Similarity of important tokens",
+        "mean cos(x, y) over the tokens with the largest attention weights",
+        "Short-LVLM, arXiv:2507.23362; each layer's own map and the shares are our choices",
+        ("layer", "share"),
+    ),
+    "sinks": Measure("Sink tokens", f"tokens with ‖y‖ over {SINK_FACTOR:g} × the median", "", _LAYER, "<i8"),
+    "nonfinite": Measure("Not finite", "tokens whose cosine is no number", "", _LAYER, "<i8"),
+    "token_counts": Measure("Tokens", "tokens of the prompt in the group", "", ("group",), "<i8"),
+}
+
+
+def axis_lengths(n_layers: int) -> dict[str, int]:
+    """Return how long each axis of `MEASURES` is for a model of `n_layers`."""
+    return {
+        "layer": n_layers,
+        "group": len(TOKEN_GROUPS),
+        "delta": len(DELTAS),
+        "share": len(SHARES),
+        "hsic": len(HSIC_PARTS),
+        "span": n_layers * (n_layers + 1) // 2,
+    }
+
+
+def row_type(n_layers: int) -> np.dtype[Any]:
+    """Return the structured type of one prompt's row: its key, then every measure."""
+    lengths = axis_lengths(n_layers)
+    shapes = {name: tuple(lengths[axis] for axis in measure.axes) for name, measure in MEASURES.items()}
+    return np.dtype(
+        [("key", f"S{KEY_LENGTH}")] + [(name, measure.kind, shapes[name]) for name, measure in MEASURES.items()]
+    )
+
+
+def empty_rows(n_prompts: int, n_layers: int) -> np.ndarray:
+    """Return (n_prompts,) rows in which nothing is measured: NaN, and zero where something is counted."""
+    rows = np.zeros(n_prompts, row_type(n_layers))
+    for name, measure in MEASURES.items():
+        if measure.kind == "<f8":
+            rows[name] = np.nan
+    return rows
+
+
+def triangle(matrices: np.ndarray) -> np.ndarray:
+    """Return the entries above the diagonal of (..., n, n) as (..., n(n-1)/2), row by row."""
+    above = np.triu_indices(matrices.shape[-1], 1)
+    return matrices[..., above[0], above[1]]
+
+
+def from_triangle(values: np.ndarray, n: int) -> np.ndarray:
+    """Return the symmetric (..., n, n) matrices with `values` (..., n(n-1)/2) above the diagonal and ones on it.
+
+    A stream is equal to itself; where nothing was measured the diagonal is NaN too.
+    """
+    above = np.triu_indices(n, 1)
+    matrices = np.empty((*values.shape[:-1], n, n))
+    matrices[..., above[0], above[1]] = values
+    matrices[..., above[1], above[0]] = values
+    index = np.arange(n)
+    missing = (
+        np.isnan(values).all(axis=-1, keepdims=True) if values.shape[-1] else np.zeros((*values.shape[:-1], 1), bool)
+    )
+    matrices[..., index, index] = np.where(missing, np.nan, 1.0)
+    return matrices

@@ -1,0 +1,367 @@
+"""The Recording: what one forward pass per prompt told about every decoder layer. Opens without torch and without the model.
+
+Every measure (see `measures`) is kept per prompt, so that any mean, spread or bootstrap can be taken later; hidden states never are.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlm_analysis.errors import RecordingError
+from vlm_analysis.files import write_atomically
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.recording.maps import FOLDER, TokenMap, append_maps, read_map
+from vlm_analysis.recording.measures import HSIC_PARTS, MEASURES, empty_rows, from_triangle, row_type, triangle
+from vlm_analysis.words import TOKEN_GROUPS
+
+SCHEMA_VERSION = 2
+MAX_BYTES = 8 << 30  # of an unpacked recording: ten thousand prompts of a large model are about 1 GB
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Mean layer outputs of one domain by modality, summed over prompts: what a pooled cross-modal distance needs.
+
+    Attributes:
+        sums: (2, n_layers, hidden) float64, over prompts, of a prompt's mean raw layer output; vision tokens, then text tokens.
+        norms: (n_layers,) float64, over prompts, of a prompt's mean norm of the layer output.
+        n_prompts: prompts that had tokens of both modalities.
+    """
+
+    sums: np.ndarray
+    norms: np.ndarray
+    n_prompts: int
+
+    def __add__(self, other: Activations) -> Activations:
+        return Activations(self.sums + other.sums, self.norms + other.norms, self.n_prompts + other.n_prompts)
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What one forward pass a prompt told about every decoder layer of one model.
+
+    Attributes:
+        model: the recorded model.
+        prompts: fingerprint of the prompt set.
+        prompt_ids, domains: one entry a prompt, in prompt order.
+        rows: (n_prompts,) structured array of `measures.row_type`: every measure of every prompt; may lie on disk (memory map).
+        settings: what else decides the numbers (image bound, batch size, whether attention maps were read).
+        activations: by domain, the sums behind the pooled cross-modal distance; empty where none were recorded.
+        maps: the file or folder that holds the prompts' token maps; None where none were kept.
+    """
+
+    model: ModelInfo
+    prompts: str
+    prompt_ids: tuple[str, ...]
+    domains: tuple[str, ...]
+    rows: np.ndarray
+    settings: dict[str, Any] = field(default_factory=dict)
+    activations: dict[str, Activations] = field(default_factory=dict)
+    maps: Path | None = None
+
+    def __post_init__(self) -> None:
+        n_prompts = len(self.prompt_ids)
+        expected = row_type(self.model.n_layers)
+        if self.rows.dtype != expected or self.rows.shape != (n_prompts,):
+            raise RecordingError(
+                f"The recording does not fit together: expected {n_prompts} rows for {self.model.n_layers} layers, got "
+                f"{len(self.rows)} rows of another kind or number. Record again."
+            )
+        if len(self.domains) != n_prompts or n_prompts == 0:
+            raise RecordingError(
+                f"A recording needs a domain for each prompt: got {len(self.domains)} for {n_prompts}."
+            )
+
+    @property
+    def n_layers(self) -> int:
+        return self.model.n_layers
+
+    @property
+    def n_prompts(self) -> int:
+        return len(self.prompt_ids)
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """Return the domains in order of first appearance."""
+        return tuple(dict.fromkeys(self.domains))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return what tells each prompt from every other, as `PromptSet.row_keys` makes it; "" in files of version 1."""
+        return tuple(key.decode() for key in self.rows["key"])
+
+    def has(self, measure: str) -> bool:
+        """Return whether the measure was recorded for at least one prompt (attention maps are an option)."""
+        return bool(np.isfinite(self.rows[measure]).any())
+
+    def prompt_values(
+        self, measure: str, domain: str | None = None, token_group: str = "all", *, which: int | None = None
+    ) -> np.ndarray:
+        """Return the (n_prompts of the domain, n_layers) values of a measure, one row a prompt; NaN where not measured.
+
+        Args:
+            measure: a key of `MEASURES` that has a layer axis.
+            domain: None for all prompts.
+            token_group: ignored by measures without groups.
+            which: the place on the last axis, for measures that have a third one or shares (`DELTAS`, `SHARES`, `HSIC_PARTS`).
+
+        Raises:
+            RecordingError: an unknown measure, domain or token group, or a measure that needs `which`.
+        """
+        axes = MEASURES[measure].axes if measure in MEASURES else ()
+        if "layer" not in axes:
+            known = [name for name, row in MEASURES.items() if "layer" in row.axes]
+            raise RecordingError(f"Unknown measure of layers: expected one of {known}, got {measure!r}.")
+        group = _group(token_group)
+        values = self.rows[measure][self._rows(domain)]
+        if "group" in axes:
+            values = values[:, :, group]
+        if values.ndim == 3:
+            if which is None or not 0 <= which < values.shape[2]:
+                raise RecordingError(f"{measure!r} has {values.shape[2]} values a layer: expected `which` below that.")
+            values = values[:, :, which]
+        return values
+
+    def layer_values(
+        self, measure: str, domain: str | None = None, token_group: str = "all", *, which: int | None = None
+    ) -> np.ndarray:
+        """Return the (n_layers,) float64 mean of a measure over prompts with equal weight (see `prompt_values`).
+
+        A prompt without the token group, or on which the layer did not run, is left out; none left gives NaN. A number that
+        is not finite although the layer ran stays in, and makes the mean NaN.
+        """
+        values = self.prompt_values(measure, domain, token_group, which=which).astype(np.float64)
+        return mean_of_prompts(values, self.counts_in(measure, domain, token_group, which=which))
+
+    def counts_in(
+        self, measure: str, domain: str | None = None, token_group: str = "all", *, which: int | None = None
+    ) -> np.ndarray:
+        """Return the (n_prompts of the domain, n_layers) bool: whether a prompt counts in a layer's mean of the measure."""
+        values = self.prompt_values(measure, domain, token_group, which=which)
+        broken = self.rows["nonfinite"][self._rows(domain)] > 0
+        grouped = "group" in MEASURES[measure].axes
+        has = self.has_group(domain, token_group)[:, None] if grouped else np.ones((len(values), 1), bool)
+        return has & (broken | ~np.isnan(values.astype(np.float64)))
+
+    def prompt_similarity(self, domain: str | None = None, token_group: str = "all") -> np.ndarray:
+        """Return the (n_prompts of the domain, n_layers) mean cosines, one row a prompt; NaN rows lack the group.
+
+        Raises:
+            RecordingError: an unknown domain or token group.
+        """
+        return self.prompt_values("cosine", domain, token_group)
+
+    def layer_similarity(self, domain: str | None = None, token_group: str = "all") -> np.ndarray:
+        """Return the (n_layers,) float64 mean cosine of each layer's true input and raw output, in [-1, 1].
+
+        The mean is over a prompt's tokens, then over prompts with equal weight, also for `domain=None`. Prompts without the
+        token group, or on which the layer did not run, are left out; none left gives NaN.
+
+        Raises:
+            RecordingError: an unknown domain or token group.
+        """
+        return self.layer_values("cosine", domain, token_group)
+
+    def prompt_spans(self, domain: str | None = None, token_group: str = "all") -> np.ndarray:
+        """Return the (n_prompts of the domain, n_layers (n_layers + 1) / 2) span cosines: the triangle above the diagonal.
+
+        `measures.from_triangle(values, n_layers + 1)` makes matrices of them.
+        """
+        return self.rows["span"][self._rows(domain), _group(token_group)]
+
+    def span_similarity(self, domain: str | None = None, token_group: str = "all") -> np.ndarray:
+        """Return the (n_layers + 1, n_layers + 1) mean cosines between the streams entering layer i and layer j.
+
+        Index n_layers is the raw output of the last layer. Where DeepStack adds vision features after layer l, `[l, l + 1]`
+        and `layer_similarity()[l]` differ: the addition is not the layer's doing.
+
+        Raises:
+            RecordingError: an unknown domain or token group.
+        """
+        values = self.prompt_spans(domain, token_group)
+        has = self.has_group(domain, token_group)[:, None]
+        broken = (self.rows["nonfinite"][self._rows(domain)] > 0).any(axis=1, keepdims=True)
+        return from_triangle(mean_of_prompts(values, has & (broken | ~np.isnan(values))), self.n_layers + 1)
+
+    def linear_cka(self, domain: str | None = None, token_group: str = "all") -> np.ndarray:
+        """Return the (n_layers,) float64 linear CKA of layer input and output, by the unbiased minibatch estimator.
+
+        The three HSIC values are summed over prompts (one prompt is one batch, our choice), then divided; a prompt with fewer
+        than four tokens of the group has none and is left out. Near 1: the layer keeps what tells tokens apart.
+        """
+        own, cross, other = (
+            self.layer_values("hsic", domain, token_group, which=part) for part in range(len(HSIC_PARTS))
+        )
+        return cka(own, cross, other)
+
+    def cross_modal_distance(self, domain: str | None = None) -> np.ndarray:
+        """Return the (n_layers,) distance of the mean vision and text outputs over all prompts, relative to the mean norm.
+
+        The pooled form of arXiv:2605.25842; `layer_values("cross_modal")` is the mean of each prompt's own distance.
+        """
+        domains = self.domain_names if domain is None else (domain,)
+        self._rows(domain)
+        parts = [self.activations[name] for name in domains if name in self.activations]
+        count = sum(part.n_prompts for part in parts)
+        if not count:
+            return np.full(self.n_layers, np.nan)
+        gap = sum(part.sums[0] - part.sums[1] for part in parts) / count
+        return np.linalg.norm(gap, axis=-1) / (sum(part.norms for part in parts) / count)
+
+    def token_map(self, prompt: int) -> TokenMap:
+        """Return every token's cosines of one prompt, by its place; raises RecordingError where none were kept."""
+        if self.maps is None:
+            raise RecordingError("This recording has no token maps. Record again with token maps.")
+        return read_map(self.maps, self.keys[prompt])
+
+    def prompts_with(self, domain: str | None = None, token_group: str = "all") -> int:
+        """Return how many prompts of the domain have at least one token of the group."""
+        return int(self.has_group(domain, token_group).sum())
+
+    def has_group(self, domain: str | None = None, token_group: str = "all") -> np.ndarray:
+        """Return for each prompt of the domain whether it has a token of the group (bool)."""
+        return self.rows["token_counts"][self._rows(domain), _group(token_group)] > 0
+
+    def _rows(self, domain: str | None) -> np.ndarray:
+        if domain is None:
+            return np.arange(self.n_prompts)
+        if domain not in self.domains:
+            raise RecordingError(
+                f"No such domain in the recording: expected one of {list(self.domain_names)}, got {domain!r}."
+            )
+        return np.flatnonzero(np.array(self.domains) == domain)
+
+
+def _group(token_group: str) -> int:
+    if token_group not in TOKEN_GROUPS:
+        raise RecordingError(f"Unknown token group: expected one of {list(TOKEN_GROUPS)}, got {token_group!r}.")
+    return TOKEN_GROUPS.index(token_group)
+
+
+def cka(own: np.ndarray, cross: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return linear CKA of summed or averaged HSIC values; NaN where one of them is not positive, and so tells nothing."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where((own > 0) & (other > 0), cross / np.sqrt(own * other), np.nan)
+
+
+def mean_of_prompts(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the mean of `values` (n_prompts, ...) over the prompts that count (bool, broadcast); none gives NaN.
+
+    Values are sorted first, so that no order of prompts changes a bit.
+    """
+    counts = np.broadcast_to(counts, values.shape)
+    kept = np.sort(np.where(counts, values, 0.0), axis=0)
+    number = counts.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.where(number > 0, kept.sum(axis=0) / np.maximum(number, 1), np.nan)
+
+
+def save_recording(recording: Recording, path: Path) -> Path:
+    """Write the recording as one `.npz` without pickle; the file appears whole or not at all. Returns the path."""
+    names = list(recording.activations)
+    meta = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "strata-recording",
+        "model": asdict(recording.model),
+        "prompts": recording.prompts,
+        "prompt_ids": recording.prompt_ids,
+        "domains": recording.domains,
+        "settings": recording.settings,
+        "activations": [[name, recording.activations[name].n_prompts] for name in names],
+    }
+    arrays: dict[str, Any] = {"rows": recording.rows, "meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}
+    for number, name in enumerate(names):
+        arrays[f"sums_{number}"], arrays[f"norms_{number}"] = (
+            recording.activations[name].sums,
+            recording.activations[name].norms,
+        )
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        append_maps(recording.maps, part, recording.keys)
+
+    return write_atomically(Path(path), write)
+
+
+def open_recording(path: Path) -> Recording:
+    """Open a recording written by `save_recording`; needs neither torch nor the model.
+
+    A file of version 1 opens too; what it does not hold is NaN.
+
+    Raises:
+        RecordingError: the file is missing, cut short, too large, of another kind or of a newer version.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            _refuse_too_large(stored.zip)
+            names = [name for name in stored.files if not name.startswith(f"{FOLDER}/")]
+            arrays = {name: stored[name] for name in names}
+            has_maps = len(names) < len(stored.files)
+        meta = json.loads(arrays.pop("meta").tobytes())
+    except FileNotFoundError:
+        raise RecordingError(f"No recording at {path}. Check the path.") from None
+    except Exception as error:  # damaged bytes make numpy and zlib raise a dozen kinds
+        raise RecordingError(
+            f"{path.name} is not a whole recording: expected a Strata .npz file ({error}). Record again."
+        ) from error
+    return replace(_from_parts(meta, arrays, path.name), maps=path if has_maps else None)
+
+
+def _refuse_too_large(archive: Any) -> None:
+    size = sum(member.file_size for member in archive.infolist())
+    if size > MAX_BYTES:
+        raise ValueError(f"it unpacks to {size / 1e9:.1f} GB, more than {MAX_BYTES / 1e9:.0f} GB")
+
+
+def _from_parts(meta: Any, arrays: dict[str, np.ndarray], name: str) -> Recording:
+    try:
+        if meta["kind"] != "strata-recording" or not 1 <= meta["schema_version"] <= SCHEMA_VERSION:
+            raise RecordingError(
+                f"{name} cannot be opened: expected a recording of version {SCHEMA_VERSION} or older, "
+                f"got {meta['kind']!r} version {meta['schema_version']}. Update Strata."
+            )
+        model = ModelInfo.from_json(meta["model"])
+        rows = arrays["rows"] if meta["schema_version"] > 1 else _rows_of_version_1(arrays, model.n_layers)
+        return Recording(
+            model=model,
+            prompts=meta["prompts"],
+            prompt_ids=tuple(meta["prompt_ids"]),
+            domains=tuple(meta["domains"]),
+            rows=rows,
+            settings=meta["settings"],
+            activations=_activations(meta.get("activations", []), arrays, model.n_layers),
+        )
+    except RecordingError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise RecordingError(
+            f"{name} is not a whole recording: {error!r} is wrong in its header. Record again."
+        ) from error
+
+
+def _activations(names: list[Any], arrays: dict[str, np.ndarray], n_layers: int) -> dict[str, Activations]:
+    found = {}
+    for number, (name, n_prompts) in enumerate(names):
+        sums = arrays[f"sums_{number}"].astype(np.float64, casting="same_kind")
+        norms = arrays[f"norms_{number}"].astype(np.float64, casting="same_kind")
+        if sums.ndim != 3 or sums.shape[:2] != (2, n_layers) or norms.shape != (n_layers,):
+            raise ValueError(f"activations of shapes {sums.shape} and {norms.shape}")
+        found[str(name)] = Activations(sums, norms, int(n_prompts))
+    return found
+
+
+def _rows_of_version_1(arrays: dict[str, np.ndarray], n_layers: int) -> np.ndarray:
+    """Return rows with what version 1 recorded: four arrays, spans as whole matrices."""
+    rows = empty_rows(len(arrays["layer_cosine"]), n_layers)
+    rows["cosine"] = arrays["layer_cosine"].astype(np.float64, casting="same_kind")
+    rows["span"] = triangle(arrays["span_cosine"].astype(np.float64, casting="same_kind"))
+    for name in ("token_counts", "nonfinite"):
+        rows[name] = arrays[name].astype(np.int64, casting="same_kind")
+    return rows

@@ -1,0 +1,1 @@
+"""Selection: which layers to drop. Values and pure functions."""

@@ -1,0 +1,1 @@
+"""Certainty: how far a ranking or a mask can be trusted."""

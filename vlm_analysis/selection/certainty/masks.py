@@ -1,0 +1,155 @@
+"""How sure a mask is: how often each layer is in it when the prompts are drawn again, for any strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.errors import MaskError
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.certainty.ranks import LEVEL, single_prompts
+from vlm_analysis.selection.criteria.draws import Sample
+from vlm_analysis.selection.criteria.scores import LayerScores
+from vlm_analysis.selection.criteria.scoring import ScoreDraws, draw_scores
+from vlm_analysis.selection.criteria.spans import ANGULAR_GROUP, SIMILARITY_GROUP, Spans
+from vlm_analysis.selection.strategies.budgets import Share
+from vlm_analysis.selection.strategies.make import choose, free_layers, make_mask
+from vlm_analysis.selection.strategies.strategies import STRATEGIES
+from vlm_analysis.selection.strategies.wanted import Wanted
+from vlm_analysis.words import joined, layers, sentence
+
+MOST_NAMED = 5  # rivals in a sentence
+SPAN_GROUPS = {"angular-block": ANGULAR_GROUP, "interlace": SIMILARITY_GROUP}
+
+
+@dataclass(frozen=True, eq=False)
+class MaskStability:
+    """How often each layer is dropped when the prompts are drawn again.
+
+    Attributes:
+        mask: of all prompts.
+        frequency: (n_layers,) share of the draws that made a mask, in [0, 1]; NaN where none did.
+        same: share of them that made this very mask.
+        refused: how many draws allowed no mask of this budget.
+        n_draws: how often the prompts were drawn.
+        prompts: prompts of each domain behind the mask.
+    """
+
+    mask: PruneMask
+    frequency: np.ndarray
+    same: float
+    refused: int
+    n_draws: int
+    prompts: dict[str, int]
+
+
+def mask_stability(
+    recording: Recording,
+    criterion: str | None,
+    strategy: str,
+    budget: int | float | Share,
+    *,
+    n_draws: int = 200,
+    seed: int = 0,
+    protected: Collection[int] | None = None,
+    locked: Collection[int] = (),
+    gap: int = 1,
+    costs: Sequence[float] | np.ndarray | None = None,
+    **asked: Any,
+) -> MaskStability:
+    """Return how often each layer is dropped over draws of the prompts with replacement within each domain.
+
+    Args:
+        recording: what was measured.
+        criterion: for strategies that need scores; None for those that read spans.
+        strategy, budget, protected, locked, gap, costs: as in `make_mask`.
+        n_draws, seed: how often the prompts are drawn again, and from where.
+        asked: arguments of `score_layers`; for strategies that read spans only `domain` and `token_group`.
+
+    Raises:
+        MaskError: as `score_layers` and `make_mask`; and for strategies that read no prompts.
+    """
+    needs = STRATEGIES[strategy].needs if strategy in STRATEGIES else ""
+    if needs not in ("scores", "recording"):
+        usable = [key for key, row in STRATEGIES.items() if row.needs in ("scores", "recording")]
+        raise MaskError(f"Only what hangs on prompts can be drawn again: expected one of {usable}, got {strategy!r}.")
+    if needs == "scores" and criterion is None:
+        raise MaskError(f"Strategy {strategy!r} needs layer scores: expected a criterion, got none. Name one.")
+    options: dict[str, Any] = {"protected": protected, "locked": locked, "gap": gap, "costs": costs}
+    wanted = Wanted(recording.n_layers, free_layers(recording.n_layers, protected, locked), 0, gap=gap)
+    if needs == "scores" and criterion is not None:
+        drawn = draw_scores(recording, criterion, n_draws, seed=seed, **asked)
+        mask = make_mask(drawn.scores, strategy, budget, **options)
+        return _count(mask, strategy, budget, costs, _with_scores(wanted, drawn), n_draws, drawn.prompts)
+    mask = make_mask(None, strategy, budget, recording=recording, **options, **asked)
+    spans = Spans(recording, asked.get("domain"), asked.get("token_group"), Sample(n_draws, seed))
+    every = (replace(wanted, spans=one) for one in spans.draws())
+    return _count(mask, strategy, budget, costs, every, n_draws, _prompts_of(spans, SPAN_GROUPS[strategy]))
+
+
+def mask_words(stability: MaskStability, level: float = LEVEL) -> list[str]:
+    """Return which layers of the mask are sure and which are not, in plain sentences; at least one."""
+    mask, frequency = stability.mask, stability.frequency
+    if np.isnan(frequency).all():
+        return ["No draw of the prompts allowed a mask of this budget: nothing can be said of how sure it is."]
+    number = f"your {sum(stability.prompts.values())} prompts"
+    said = single_prompts(stability.prompts)
+    sure = [layer for layer in mask.dropped if frequency[layer] >= level]
+    unsure = [layer for layer in mask.dropped if frequency[layer] < level]
+    if sure:
+        said.append(
+            f"{sentence(layers(sure))} go{'es' * (len(sure) == 1)} in at least {level:.0%} of the draws of {number}."
+        )
+    if unsure:
+        rivals = [int(layer) for layer in np.argsort(-frequency, kind="stable") if frequency[layer] > 1 - level]
+        rivals = [layer for layer in rivals if layer not in mask.dropped]
+        more = f", and {len(rivals) - MOST_NAMED} more" if len(rivals) > MOST_NAMED else ""
+        instead = f" Instead go {_shares(frequency, rivals[:MOST_NAMED])}{more}." if rivals else ""
+        said.append(
+            f"Unsure with {number}, by share of the draws in which they go: {_shares(frequency, unsure)}.{instead}"
+        )
+    if stability.refused:
+        said.append(f"{stability.refused} of {stability.n_draws} draws allowed no such mask and are left out.")
+    return said or ["The mask drops nothing."]
+
+
+def _shares(frequency: np.ndarray, numbers: list[int]) -> str:
+    return joined(f"layer {layer} ({frequency[layer]:.0%})" for layer in numbers)
+
+
+def _with_scores(wanted: Wanted, drawn: ScoreDraws) -> Iterator[Wanted]:
+    known = drawn.scores
+    for values in drawn.draws:
+        yield replace(wanted, scores=LayerScores(known.criterion, values, known.spread, known.drop, known.options))
+
+
+def _count(
+    mask: PruneMask,
+    strategy: str,
+    budget: int | float | Share,
+    costs: Sequence[float] | np.ndarray | None,
+    every: Iterator[Wanted],
+    n_draws: int,
+    prompts: dict[str, int],
+) -> MaskStability:
+    counts, made, same = np.zeros(mask.n_layers), 0, 0
+    for wanted in every:
+        try:
+            chosen = choose(strategy, wanted, budget, costs).layers
+        except MaskError:
+            continue
+        counts[chosen] += 1
+        made += 1
+        same += set(chosen) == set(mask.dropped)
+    frequency = counts / made if made else np.full(mask.n_layers, np.nan)
+    return MaskStability(mask, frequency, same / made if made else np.nan, n_draws - made, n_draws, prompts)
+
+
+def _prompts_of(spans: Spans, token_group: str) -> dict[str, int]:
+    names = spans.recording.domain_names if spans.domain is None else (spans.domain,)
+    group = spans.token_group or token_group
+    return {name: spans.recording.prompts_with(name, group) for name in names}

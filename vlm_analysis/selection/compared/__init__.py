@@ -1,0 +1,1 @@
+"""Comparisons: many masks on the same prompts, and what they tell."""

@@ -1,0 +1,275 @@
+"""The Comparison: many masks on the same prompts, each by the ways that lead to it. Opens without torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vlm_analysis.edits.edit import PruneMask, is_whole
+from vlm_analysis.edits.files import mask_from_json, mask_to_json
+from vlm_analysis.errors import EvaluationError, StrataError
+from vlm_analysis.evaluation.evaluation import (
+    COLUMNS,
+    METRICS,
+    RIGHT_OR_WRONG,
+    Evaluation,
+    evaluation_from_json,
+    evaluation_to_json,
+)
+from vlm_analysis.files import write_atomically
+from vlm_analysis.selection.strategies.many import Way
+
+SCHEMA_VERSION = 1
+MAX_BYTES = 4 << 30  # of an unpacked file
+MAX_META_BYTES = 256 << 20  # of it, beside the scores
+MOST_DRAWS = 10_000
+CHOICE_METRICS = ("choice_match", "choice_match_norm")
+KNOWN = METRICS + CHOICE_METRICS
+WAYS = ("method", "criterion", "strategy", "target", "budget", "draw", "place")
+HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+Misfit = tuple[str, str] | None  # what was expected and what is there
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Scores of many masks on one prompt set.
+
+    Attributes:
+        dense: the dense evaluation, with the prompts' domains and answers.
+        masks: the different masks.
+        scores: by metric, (n_masks, n_prompts) float64, in the order of the masks and of the dense evaluation's prompts: `METRICS`, and
+            where prompts have choices `CHOICE_METRICS` (NaN for prompts without).
+        ways: columns `WAYS`, one row for each way to a mask; `place` is the mask's.
+        chosen_on: fingerprint of the prompts that the rankings were made on.
+        n_shared: how many of the evaluated prompts are among those.
+        left_out: by method, why masks of it are missing.
+    """
+
+    dense: Evaluation
+    masks: tuple[PruneMask, ...]
+    scores: Mapping[str, np.ndarray]
+    ways: pd.DataFrame
+    chosen_on: str = ""
+    n_shared: int = 0
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for check in (_misfit_masks, _misfit_scores, _misfit_ways, _misfit_rest):
+            misfit = check(self)
+            if misfit is not None:
+                raise EvaluationError(
+                    f"The comparison does not fit together: expected {misfit[0]}, got {misfit[1]}. Compare again."
+                )
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Return the domains in order of first appearance."""
+        return tuple(dict.fromkeys(self.dense.by_prompt["domain"]))
+
+    def base(self, metric: str) -> np.ndarray:
+        """Return the (n_prompts,) float64 scores of the dense model; NaN for a prompt that was not asked."""
+        return self.dense.by_prompt[metric].to_numpy(np.float64)
+
+    def rows(self, domain: str | None, metric: str = "exact_match") -> np.ndarray:
+        """Return which prompts of a domain (None: of all) the metric was asked of, (n_prompts,) bool."""
+        names, asked = self.dense.by_prompt["domain"].to_numpy(), ~np.isnan(self.base(metric))
+        return asked if domain is None else asked & (names == domain)
+
+    def only(self, domains: Collection[str]) -> Comparison:
+        """Return the same masks on the prompts of these domains; `n_shared` is bounded, as nobody knows which prompts are shared."""
+        if set(self.domains) <= set(domains):
+            return self
+        asked = self.dense.by_prompt["domain"].isin(domains).to_numpy()
+        dense = replace(self.dense, by_prompt=self.dense.by_prompt[asked].reset_index(drop=True))
+        scores = {name: values[:, asked] for name, values in self.scores.items()}
+        return replace(self, dense=dense, scores=scores, n_shared=min(self.n_shared, int(asked.sum())))
+
+    def evaluation(self, place: int) -> Evaluation:
+        """Return the Evaluation of one mask, as evaluating it alone gives it, but for responses and choices."""
+        frame = self.dense.by_prompt[list(COLUMNS)].copy()
+        for name in METRICS:
+            values = self.scores[name][place]
+            frame[name] = values.astype(bool) if name == "exact_match" else values
+        return Evaluation(self.masks[place], self.dense.model, self.dense.prompts, frame)
+
+    def parameters_left(self) -> np.ndarray:
+        """Return the (n_masks,) share of the model's parameters that each mask leaves; of its layers where they were not counted."""
+        model = self.dense.model
+        layers, total = np.asarray(model.layer_parameters, np.float64), float(model.n_parameters)
+        if len(layers) != model.n_layers or total <= 0:
+            layers, total = np.ones(model.n_layers), float(model.n_layers)
+        return np.array([1 - layers[list(mask.dropped)].sum() / total for mask in self.masks])
+
+
+def _misfit_masks(comparison: Comparison) -> Misfit:
+    dense, masks = comparison.dense, comparison.masks
+    if not dense.is_dense:
+        return "a dense evaluation to compare with", f"one of {dense.mask.budget} dropped layers"
+    if not masks:
+        return "masks", "none"
+    wrong = {mask.n_layers for mask in (dense.mask, *masks)} - {dense.model.n_layers}
+    if wrong:
+        return f"masks of {dense.model.n_layers!r} layers", f"one of {min(wrong)}"
+    if len(set(masks)) != len(masks):
+        return "different masks", f"{len(masks) - len(set(masks))} more than once"
+    return None
+
+
+def _misfit_scores(comparison: Comparison) -> Misfit:
+    shape = (len(comparison.masks), len(comparison.dense.by_prompt))
+    lacking = [name for name in METRICS if name not in comparison.scores]
+    if lacking:
+        return f"scores by {', '.join(METRICS)}", f"none by {', '.join(lacking)}"
+    for name, values in comparison.scores.items():
+        if name not in KNOWN or (name in CHOICE_METRICS and name not in comparison.dense.by_prompt):
+            return "scores that the dense evaluation has too", f"some by {name!r}"
+        if values.dtype != np.float64 or values.shape != shape:
+            return f"float64 scores of shape {shape} by {name}", f"{values.dtype} of shape {values.shape}"
+        if (
+            name in RIGHT_OR_WRONG
+            and not (np.isin(values, (0, 1)) | (np.isnan(values) & (name != "exact_match"))).all()
+        ):
+            return f"0 or 1 for each {name}", "other numbers"
+    return None
+
+
+def _misfit_ways(comparison: Comparison) -> Misfit:
+    ways, n_layers = comparison.ways, comparison.dense.model.n_layers
+    if list(ways.columns) != list(WAYS) or ways.empty:
+        return f"ways with the columns {', '.join(WAYS)}", f"{len(ways)} with {', '.join(map(str, ways.columns))}"
+    most = {"budget": n_layers, "draw": MOST_DRAWS, "place": len(comparison.masks) - 1}
+    for name, bound in most.items():
+        if not (pd.api.types.is_integer_dtype(ways[name]) and ways[name].between(0, bound).all()):
+            return f"ways with a {name} in 0..{bound}", "others"
+    for name in ("method", "criterion", "strategy", "target"):
+        optional = name in ("criterion", "target")
+        if not all(isinstance(value, str) or (optional and _is_none(value)) for value in ways[name]):
+            return f"ways with text as their {name}", "others"
+    return None
+
+
+def _misfit_rest(comparison: Comparison) -> Misfit:
+    n_prompts = len(comparison.dense.by_prompt)
+    if not is_whole(comparison.n_shared) or not 0 <= comparison.n_shared <= n_prompts:
+        return f"a number of shared prompts in 0..{n_prompts}", repr(comparison.n_shared)
+    if not isinstance(comparison.chosen_on, str):
+        return "the fingerprint of the prompts that masks were chosen on", repr(comparison.chosen_on)[:200]
+    left_out = comparison.left_out
+    if not (isinstance(left_out, Mapping) and all(isinstance(text, str) for pair in left_out.items() for text in pair)):
+        return "the methods left out with a reason each", repr(left_out)[:200]
+    return None
+
+
+def _is_none(value: object) -> bool:
+    return value is None or value != value  # pandas makes NaN of None in a column of text
+
+
+def ways_frame(ways: Sequence[Way], masks: Sequence[PruneMask]) -> pd.DataFrame:
+    """Return the `ways` of a Comparison of these masks."""
+    place = {mask: number for number, mask in enumerate(masks)}
+    rows = [(w.method, w.criterion, w.strategy, w.target, w.budget, w.draw, place[w.mask]) for w in ways]
+    return pd.DataFrame(rows, columns=list(WAYS)).astype({"criterion": object, "target": object})
+
+
+def save_comparison(comparison: Comparison, path: Path) -> Path:
+    """Write one npz file without pickle; it appears whole or not at all. Returns the path."""
+    meta = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "strata-comparison",
+        "dense": evaluation_to_json(comparison.dense),
+        "masks": [json.loads(mask_to_json(mask)) for mask in comparison.masks],
+        "ways": comparison.ways.astype(object).where(comparison.ways.notna(), None).to_numpy().tolist(),
+        "chosen_on": comparison.chosen_on,
+        "n_shared": comparison.n_shared,
+        "left_out": dict(comparison.left_out),
+    }
+    arrays: dict[str, Any] = {name: np.asarray(values, np.float64) for name, values in comparison.scores.items()}
+    arrays["meta"] = np.frombuffer(json.dumps(meta, ensure_ascii=False).encode(), np.uint8)
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    return write_atomically(Path(path), write)
+
+
+def open_comparison(path: Path) -> Comparison:
+    """Open a comparison written by `save_comparison`; needs neither torch nor the model.
+
+    Raises:
+        EvaluationError: the file is missing, cut short, too large, of another kind or version, or does not fit together.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as stored:
+            sizes = _sizes(stored, path.name)
+            meta = json.loads(_array(stored, "meta", np.uint8, (sizes["meta"] - _header(stored, "meta")[0],)).tobytes())
+            if meta["kind"] != "strata-comparison" or meta["schema_version"] != SCHEMA_VERSION:
+                raise EvaluationError(f"{path.name} is not a comparison of version {SCHEMA_VERSION}. Compare again.")
+            dense = evaluation_from_json(meta["dense"], "the dense evaluation")
+            masks = tuple(mask_from_json(json.dumps(mask)) for mask in meta["masks"])
+            shape = (len(masks), len(dense.by_prompt))
+            scores = {name: _array(stored, name, np.float64, shape) for name in sizes if name != "meta"}
+        ways = pd.DataFrame(meta["ways"], columns=list(WAYS)).astype({"criterion": object, "target": object})
+        return Comparison(dense, masks, scores, ways, meta["chosen_on"], meta["n_shared"], meta["left_out"])
+    except StrataError:
+        raise
+    except Exception as error:  # damaged bytes make numpy, zlib and json raise a dozen kinds
+        raise EvaluationError(f"{path.name} is not a whole comparison: {error}. Compare again.") from error
+
+
+def _sizes(stored: zipfile.ZipFile, name: str) -> dict[str, int]:
+    """Return the unpacked bytes of each array of the file, headers included.
+
+    Raises:
+        EvaluationError: it is too large, or holds something else.
+    """
+    infos = stored.infolist()
+    sizes = {info.filename.removesuffix(".npy"): info.file_size for info in infos}
+    if sum(info.file_size for info in infos) > MAX_BYTES or sizes.get("meta", 0) > MAX_META_BYTES:
+        raise EvaluationError(
+            f"{name} is too large: expected at most {MAX_BYTES >> 30} GiB, and {MAX_META_BYTES >> 20} MiB beside the scores, got more. "
+            "Compare fewer."
+        )
+    if len(sizes) != len(infos) or "meta" not in sizes or not set(sizes) <= {*KNOWN, "meta"}:
+        raise EvaluationError(
+            f"{name} is not a comparison: expected arrays among meta, {', '.join(KNOWN)}, got {', '.join(list(sizes)[:9])}. Compare again."
+        )
+    return sizes
+
+
+def _header(stored: zipfile.ZipFile, name: str) -> tuple[int, tuple[int, ...], np.dtype]:
+    """Return the length of an array's header in bytes, its shape and dtype; none of its numbers is unpacked."""
+    with stored.open(f"{name}.npy") as file:
+        read = HEADERS[np.lib.format.read_magic(file)]
+        shape, _, dtype = read(file)
+        return file.tell(), shape, dtype
+
+
+def _array(stored: zipfile.ZipFile, name: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array of the file, once its header told that it is the one expected.
+
+    Raises:
+        EvaluationError: it is not.
+    """
+    length, found, kind = _header(stored, name)
+    size, wanted = stored.getinfo(f"{name}.npy").file_size - length, math.prod(shape) * np.dtype(dtype).itemsize
+    if kind != np.dtype(dtype) or found != shape or size != wanted:
+        raise EvaluationError(
+            f"The comparison does not fit together: expected {np.dtype(dtype)} of shape {shape} ({wanted} bytes) in {name}, got {kind} of "
+            f"shape {found} ({size} bytes). Compare again."
+        )
+    with stored.open(f"{name}.npy") as file:
+        array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        return array

@@ -1,0 +1,215 @@
+"""What a Comparison tells: retention over budgets, a table of all masks, which of them nothing beats, and the regimes of budgets.
+
+The regimes are those that arXiv:2603.20275 reads off its curves. How they are computed is our choice:
+
+    spread   standard deviation over plain rankings (the strategy "first k") of their retention at a budget
+    noise    95th percentile of the spread that prompts alone would make: prompts are drawn with replacement, the same for all
+             rankings, and each ranking's retention is taken as its distance from the one on all prompts
+    gain     mean over criteria of the retention with no two neighbours dropped minus that of the plain ranking, with the interval
+             from the 5th to the 95th percentile of the same draws
+
+A budget is *structure-dominated* where the gain's interval lies above 0, *ranking-sensitive* where the spread is above the noise, the
+larger of gain and spread deciding where both hold, and *converging* where neither does: there these prompts cannot tell rankings apart.
+Where no mask without neighbours is left, only spread and noise decide; where all rankings choose one mask, both are 0 and the gain decides.
+There is no regime with fewer than two plain rankings, nor in a domain where the dense model answers fewer than `LEAST` prompts: that
+four prompts all favour the same one of two equal masks is chance in one case of 16, that five do in one of 32, which is below 5 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from vlm_analysis.evaluation.evaluation import drawn_ratios, retention_bands
+from vlm_analysis.selection.compared.comparison import Comparison
+from vlm_analysis.selection.strategies.many import PLAIN, RANDOM, SPACED
+
+SENSITIVE, CONVERGING, STRUCTURE = "ranking-sensitive", "converging", "structure-dominated"
+CURVE = ("method", "domain", "budget", "value", "low", "high")
+REGIMES = ("domain", "n_prompts", "n_answered", "budget", "spread", "noise", "gain", "gain_low", "gain_high", "regime")
+SHARE = 0.9
+LEAST = 5
+ROUNDING = 1e-12
+
+
+def retentions(comparison: Comparison, domain: str | None, metric: str = "exact_match") -> np.ndarray:
+    """Return the (n_masks,) retention of each mask: mean score over the dense model's; NaN where that is 0."""
+    rows = comparison.rows(domain, metric)
+    base, kept = comparison.base(metric)[rows].sum(), comparison.scores[metric][:, rows].sum(axis=1)
+    return kept / base if base > 0 else np.full(len(kept), np.nan)
+
+
+def drawn_retentions(
+    comparison: Comparison, domain: str | None, metric: str = "exact_match", seed: int = 0
+) -> np.ndarray:
+    """Return the (n_masks, n_draws) retentions under a paired bootstrap over the prompts, the draws of `retention_bands`.
+
+    Draws in which the dense score is 0 are left out.
+    """
+    rows = comparison.rows(domain, metric)
+    if not rows.any():
+        return np.empty((len(comparison.masks), 0))
+    return drawn_ratios(comparison.scores[metric][:, rows], comparison.base(metric)[rows], seed)
+
+
+def retention_curves(comparison: Comparison, metric: str = "exact_match") -> pd.DataFrame:
+    """Return columns `CURVE`: retention of every method on every domain over the budget.
+
+    `low` and `high` are the 90 % interval of `retention_bands`; of random masks `value` is the mean, `low` and `high` the range of the
+    draws.
+    """
+    parts = []
+    for domain in comparison.domains:
+        value = retentions(comparison, domain, metric)
+        rows = comparison.rows(domain, metric)
+        kept, base = comparison.scores[metric][:, rows], comparison.base(metric)[rows]
+        low, high = retention_bands(kept, base, metric, share=SHARE)
+        frame = comparison.ways[["method", "budget"]].copy()
+        place = comparison.ways["place"].to_numpy()
+        is_random = (frame["method"] == RANDOM).to_numpy()
+        frame["value"] = value[place]
+        frame["low"] = np.where(is_random, value[place], low[place])
+        frame["high"] = np.where(is_random, value[place], high[place])
+        parts.append(frame.assign(domain=domain))
+    groups = pd.concat(parts).groupby(["method", "domain", "budget"], sort=False)
+    found = groups.agg(value=("value", "mean"), low=("low", "min"), high=("high", "max"))
+    broken = groups["value"].count() < groups["value"].size()  # one draw without a number leaves none for the whole
+    found = found.mask(broken).reset_index()
+    return found[list(CURVE)]
+
+
+def cost_curve(comparison: Comparison) -> pd.DataFrame:
+    """Return columns budget, value, title: the mean share of parameters left by the masks of each budget."""
+    budgets = [mask.budget for mask in comparison.masks]
+    frame = pd.DataFrame({"budget": budgets, "value": comparison.parameters_left()})
+    return frame.groupby("budget", as_index=False)["value"].mean().assign(title="parameters left")
+
+
+def on_front(values: np.ndarray) -> np.ndarray:
+    """Return which rows of (n, k) values nothing beats: no other row is as low everywhere and lower somewhere (n,) bool.
+
+    Equal rows stand or fall together; a row with NaN is never on the front.
+    """
+    values = np.asarray(values, np.float64)
+    known = np.isfinite(values).all(axis=1)
+    front = np.zeros(len(values), bool)
+    different, back = np.unique(values[known], axis=0, return_inverse=True)
+    beaten = [bool(((different <= row).all(axis=1) & (different < row).any(axis=1)).any()) for row in different]
+    front[known] = ~np.array(beaten, bool)[back.reshape(-1)] if len(different) else False
+    return front
+
+
+def mask_table(comparison: Comparison, metric: str = "exact_match") -> pd.DataFrame:
+    """Return one row a mask, in the order of `comparison.masks`.
+
+    Columns: methods (all that lead to it), budget, one `retention, <domain>` a domain (of `metric`), worst (the least of them that is
+    defined), nll_above_dense, kl_to_dense, token_agreement (means over prompts), parameters_left, on_front, dropped. `on_front` is the
+    Pareto front over the retention of every domain and the parameters left, the dense model not among the rivals.
+    """
+    kept = {domain: retentions(comparison, domain, metric) for domain in comparison.domains}
+    left = comparison.parameters_left()
+    names = comparison.ways.groupby("place")["method"].agg(lambda methods: "; ".join(dict.fromkeys(methods)))
+    table = pd.DataFrame({"methods": [names.get(place, "") for place in range(len(comparison.masks))]})
+    table["budget"] = [mask.budget for mask in comparison.masks]
+    for domain, values in kept.items():
+        table[f"retention, {domain}"] = values
+    measured = np.stack(list(kept.values()))
+    lowest = np.where(np.isnan(measured), np.inf, measured).min(axis=0)
+    table["worst"] = np.where(np.isinf(lowest), np.nan, lowest)
+    table["nll_above_dense"] = (comparison.scores["answer_nll"] - comparison.base("answer_nll")).mean(
+        axis=1
+    ) + 0.0  # no −0
+    for metric in ("kl_to_dense", "token_agreement"):
+        table[metric] = comparison.scores[metric].mean(axis=1)
+    table["parameters_left"] = left
+    defined = measured[np.isfinite(measured).all(axis=1)]
+    table["on_front"] = on_front(np.column_stack([*(-values for values in defined), left]))
+    table["dropped"] = [", ".join(map(str, mask.dropped)) for mask in comparison.masks]
+    return table
+
+
+def regimes(comparison: Comparison, metric: str = "exact_match", seed: int = 0) -> pd.DataFrame:
+    """Return columns `REGIMES`, one row a domain and budget; NaN where something cannot be computed, "" where there is no regime.
+
+    `n_prompts` are those of the domain that the metric was asked of, `n_answered` those of them with a dense score above 0.
+    """
+    rows = []
+    plain = comparison.ways[comparison.ways["strategy"] == PLAIN]
+    for domain in comparison.domains:
+        value = retentions(comparison, domain, metric)
+        drawn = drawn_retentions(comparison, domain, metric, seed)
+        base = comparison.base(metric)[comparison.rows(domain, metric)]
+        counts = len(base), int((base > 0).sum())
+        for budget in sorted(comparison.ways["budget"].unique()):
+            places = plain[plain["budget"] == budget]["place"].to_numpy()
+            spread, noise = _spread(value, drawn, places)
+            gain = _gain(value, drawn, *_pairs(comparison.ways, int(budget)))
+            regime = _regime(spread, noise, gain) if counts[1] >= LEAST else ""
+            rows.append((domain, *counts, int(budget), spread, noise, *gain, regime))
+    return pd.DataFrame(rows, columns=list(REGIMES))
+
+
+def _pairs(ways: pd.DataFrame, budget: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of the masks of each criterion and target, plain and with no two neighbours, where both are there."""
+    here = ways[(ways["budget"] == budget) & ways["strategy"].isin((PLAIN, SPACED))]
+    table: dict[tuple[str, str | None], dict[str, int]] = {}
+    for criterion, target, strategy, place in here[["criterion", "target", "strategy", "place"]].itertuples(
+        index=False
+    ):
+        whose = target if isinstance(target, str) else None  # pandas makes None a NaN
+        table.setdefault((str(criterion), whose), {})[strategy] = int(place)
+    both = [pair for pair in table.values() if len(pair) == 2]
+    return np.array([pair[PLAIN] for pair in both], int), np.array([pair[SPACED] for pair in both], int)
+
+
+def _spread(value: np.ndarray, drawn: np.ndarray, places: np.ndarray) -> tuple[float, float]:
+    if len(places) < 2 or not drawn.shape[1]:
+        return np.nan, np.nan
+    by_chance = (drawn[places] - value[places, None]).std(axis=0)
+    return float(value[places].std()), float(np.quantile(by_chance, 0.95))
+
+
+def _gain(value: np.ndarray, drawn: np.ndarray, plain: np.ndarray, spaced: np.ndarray) -> tuple[float, float, float]:
+    if not len(plain) or not drawn.shape[1]:
+        return np.nan, np.nan, np.nan
+    low, high = np.quantile((drawn[spaced] - drawn[plain]).mean(axis=0), [(1 - SHARE) / 2, (1 + SHARE) / 2])
+    return float((value[spaced] - value[plain]).mean()), float(low), float(high)
+
+
+def _regime(spread: float, noise: float, gain: tuple[float, float, float]) -> str:
+    if not np.isfinite([spread, noise]).all():
+        return ""
+    sensitive, structured = spread > noise + ROUNDING, gain[1] > ROUNDING
+    if sensitive and structured:
+        return STRUCTURE if gain[0] > spread else SENSITIVE
+    return STRUCTURE if structured else SENSITIVE if sensitive else CONVERGING
+
+
+def regime_words(frame: pd.DataFrame) -> list[str]:
+    """Return one sentence a domain: the regime of each stretch of budgets, or that too few prompts are answered for one."""
+    said = []
+    for domain, rows in frame.groupby("domain", sort=False):
+        n_prompts, n_answered = int(rows["n_prompts"].iloc[0]), int(rows["n_answered"].iloc[0])
+        told = _stretches(rows[rows["regime"] != ""])
+        if n_answered < LEAST:
+            told = f"too few prompts that the dense model answers ({n_answered}); no regime"
+        if told:
+            said.append(f"{domain} (n = {n_prompts}): {told}.")
+    return said
+
+
+def _stretches(rows: pd.DataFrame) -> str:
+    found: list[tuple[str, list[int]]] = []
+    for budget, regime in zip(rows["budget"], rows["regime"], strict=True):
+        if found and found[-1][0] == regime:
+            found[-1][1].append(int(budget))
+        else:
+            found.append((regime, [int(budget)]))
+    return ", ".join(f"{_stretch(budgets)} {regime}" for regime, budgets in found)
+
+
+def _stretch(budgets: Sequence[int]) -> str:
+    word = "layer" if list(budgets) == [1] else "layers"
+    return f"{budgets[0]} {word}" if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]} layers"

@@ -1,0 +1,126 @@
+"""Measured damage: what leaving out one layer at a time did to the answers, read from Evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vlm_analysis.errors import MaskError
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.selection.criteria.draws import Sample
+
+if TYPE_CHECKING:
+    from vlm_analysis.evaluation.evaluation import Evaluation
+
+ADVICE = "Measure the damage of each layer alone, on one model and one prompt set."
+
+
+@dataclass(frozen=True, eq=False)
+class Damage:
+    """The damage of each layer alone, prompt by prompt.
+
+    Attributes:
+        prompts: fingerprint of the prompt set the damage was measured on.
+        ids, domains: one entry a prompt.
+        values: by metric (`kl_to_dense`, `answer_nll`), (n_prompts, n_layers) float64 in nats; NaN where the layer was not left
+            out or its number was not finite. `answer_nll` is the increase over the dense model where `over_dense`.
+        measured: (n_layers,) bool, layers that were left out.
+        over_dense: whether a dense evaluation was among them; without one `answer_nll` is as it stands, which ranks the same.
+    """
+
+    prompts: str
+    ids: tuple[str, ...]
+    domains: tuple[str, ...]
+    values: dict[str, np.ndarray]
+    measured: np.ndarray
+    over_dense: bool
+
+    def mean(self, metric: str, target: str | None = None, sample: Sample | None = None) -> np.ndarray:
+        """Return the (n_layers,), or (n_draws, n_layers), mean over the target's prompts with equal weight (None: all).
+
+        NaN for layers that were not left out, and for those with a number that is not finite: it may be the largest damage.
+
+        Raises:
+            MaskError: no such domain among the measured prompts.
+        """
+        if target is not None and target not in self.domains:
+            known = list(dict.fromkeys(self.domains))
+            raise MaskError(
+                f"The damage was not measured on domain {target!r}: expected one of {known}. Measure it there."
+            )
+        rows = [row for row, domain in enumerate(self.domains) if target in (None, domain)]
+        sample = sample or Sample()
+        return sample.mean(
+            self.values[metric][rows],
+            self.measured,
+            [self.domains[row] for row in rows],
+            [(self.ids[row], self.values[metric][row].tobytes()) for row in rows],
+        )
+
+    def n_prompts(self, target: str | None = None) -> int:
+        """Return how many prompts of the target the damage was measured on (None: all)."""
+        return sum(target in (None, domain) for domain in self.domains)
+
+
+def read_damage(evaluations: Sequence[Evaluation], model: ModelInfo) -> Damage:
+    """Return the damage that leave-one-out evaluations tell; a dense one may be among them, and layers may be missing.
+
+    Raises:
+        MaskError: none is given, or one is of another model, another prompt set, of a layer that came before, or drops several.
+    """
+    left_out = [evaluation for evaluation in evaluations if evaluation.mask.budget]
+    if not left_out:
+        raise MaskError(
+            f"There is no measured damage: expected evaluations that leave out one layer, got none. {ADVICE}"
+        )
+    _refuse_foreign(evaluations, model)
+    first = left_out[0].by_prompt
+    ids = tuple(str(name) for name in first["id"])
+    dense = next((evaluation for evaluation in evaluations if not evaluation.mask.budget), None)
+    values = {metric: np.full((len(ids), model.n_layers), np.nan) for metric in ("kl_to_dense", "answer_nll")}
+    measured = np.zeros(model.n_layers, bool)
+    for evaluation in left_out:
+        layer = evaluation.mask.dropped[0]
+        if measured[layer]:
+            raise MaskError(
+                f"The damage of layer {layer} is given twice: expected one evaluation a layer. Give one of them."
+            )
+        measured[layer] = True
+        for metric, table in values.items():
+            table[:, layer] = _column(evaluation, metric, ids)
+    if dense is not None:
+        values["answer_nll"] -= _column(dense, "answer_nll", ids)[:, None]
+    return Damage(left_out[0].prompts, ids, tuple(map(str, first["domain"])), values, measured, dense is not None)
+
+
+def _refuse_foreign(evaluations: Sequence[Evaluation], model: ModelInfo) -> None:
+    for evaluation in evaluations:
+        mask, of = evaluation.mask, evaluation.model
+        if mask.n_layers != model.n_layers or of.fingerprint != model.fingerprint:
+            raise MaskError(
+                f"The damage is of another model: expected {model.name} with {model.n_layers} layers, got {of.name} with "
+                f"{mask.n_layers} layers. {ADVICE}"
+            )
+        if mask.budget > 1:
+            raise MaskError(
+                f"The damage of one layer is needed: expected masks of one layer, got one of layers {list(mask.dropped)}. {ADVICE}"
+            )
+        if evaluation.prompts != evaluations[0].prompts:
+            raise MaskError(
+                f"The damage is of different prompt sets: expected one set for all layers, got several. {ADVICE}"
+            )
+
+
+def _column(evaluation: Evaluation, metric: str, ids: tuple[str, ...]) -> np.ndarray:
+    """Return a metric of each prompt in the order of `ids`, float64; what is not finite is NaN."""
+    frame = evaluation.by_prompt
+    place = {str(name): row for row, name in enumerate(frame["id"])}
+    if len(place) != len(frame) or place.keys() != set(ids):
+        raise MaskError(
+            f"The damage is of different prompts: expected the same ids in every evaluation, got others. {ADVICE}"
+        )
+    values = frame[metric].to_numpy(dtype=np.float64)[[place[name] for name in ids]]
+    return np.where(np.isfinite(values), values, np.nan)

@@ -1,0 +1,212 @@
+"""From a Recording and a criterion to LayerScores, with their spread under resampling of the prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vlm_analysis.errors import MaskError, StrataError
+from vlm_analysis.recording.measures import DELTAS, SHARES
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.criteria import similarity as by
+from vlm_analysis.selection.criteria.asked import Asked
+from vlm_analysis.selection.criteria.criteria import CRITERIA, Criterion
+from vlm_analysis.selection.criteria.damage import Damage, read_damage
+from vlm_analysis.selection.criteria.draws import N_RESAMPLES, spread_over
+from vlm_analysis.selection.criteria.scores import LayerScores
+
+if TYPE_CHECKING:
+    from vlm_analysis.evaluation.evaluation import Evaluation
+
+
+def score_layers(
+    recording: Recording,
+    criterion: str,
+    *,
+    target: str | None = None,
+    weight: float = 0.7,
+    token_group: str = "all",
+    damage: Sequence[Evaluation] | Damage | None = None,
+    seed: int = 0,
+    domain: str | None = None,
+    other: str | None = None,
+    share: float = 0.5,
+    delta: float = 0.05,
+) -> LayerScores:
+    """Return the scores of every decoder layer under `criterion`; `CRITERIA[criterion].takes` names the arguments that matter.
+
+    Args:
+        recording: what was measured.
+        criterion: a key of `CRITERIA`.
+        target: the domain whose answers should survive. Criteria that compare domains take the recording's first by default;
+            measured damage takes all prompts by default.
+        weight: of the target in `mixed`, of the others in `mixed-others`, in [0, 1].
+        token_group: which tokens the similarities are averaged over; those of Skip-It? are always over vision.
+        damage: for criteria that need it, leave-one-out Evaluations of the recording's model, or what `read_damage` made of
+            them. Layers without one score NaN: they are never dropped by score, and `options["not_measured"]` names them.
+        seed: for `random` and for the resampling behind `spread`.
+        domain: whose prompts count, for criteria that compare no domains; None for all.
+        other: for `contrast`, the second domain; None for all but the target.
+        share: for `important-tokens`, the share of tokens, one of `SHARES`.
+        delta: for `skip-proximal`, the threshold, one of `DELTAS`.
+
+    Raises:
+        MaskError: an unknown criterion or target, a weight outside [0, 1], one domain where two are needed, or a recording
+            without what the criterion needs.
+        RecordingError: an unknown token group or domain.
+    """
+    row = _row(criterion, seed)
+    if row.values is None:
+        values = np.random.default_rng(seed).random(recording.n_layers)
+        told = {"token_group": token_group, "recording_prompts": recording.prompts, "seed": seed}
+        return LayerScores(criterion, values, np.zeros_like(values), row.drop, told)
+    asked = Asked(recording, target, other, domain, weight, token_group, share, delta, _read(damage, recording))
+    asked = _checked(criterion, row, asked)
+    values = _finite(row.values(asked))
+    spread = spread_over(_finite(row.values(asked.drawn(N_RESAMPLES, seed))))
+    return LayerScores(criterion, values, spread, row.drop, _options(row, asked))
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreDraws:
+    """The scores of one criterion, and those of prompts drawn again.
+
+    Attributes:
+        scores: of all prompts.
+        draws: (n_draws, n_layers) float64, each the criterion's values on prompts drawn with replacement within their domain.
+        prompts: how many prompts of each domain stand behind the scores.
+    """
+
+    scores: LayerScores
+    draws: np.ndarray
+    prompts: dict[str, int]
+
+
+def draw_scores(
+    recording: Recording, criterion: str, n_draws: int = 1000, *, seed: int = 0, **asked: Any
+) -> ScoreDraws:
+    """Return the scores and those of `n_draws` draws of the prompts; `asked` are arguments of `score_layers`.
+
+    Raises:
+        MaskError: as `score_layers`; and for a criterion that is not a mean over prompts, so that nothing can be drawn.
+    """
+    row = _row(criterion, seed)
+    if row.values is None or row.values is by.cross_modal_pooled:
+        raise MaskError(f"Criterion {criterion!r} cannot be drawn again: expected one that is a mean over prompts.")
+    question = Asked(recording, **{**asked, "damage": _read(asked.get("damage"), recording)})
+    question = _checked(criterion, row, question)
+    draws = _finite(row.values(question.drawn(n_draws, seed)))
+    scores = LayerScores(
+        criterion, _finite(row.values(question)), spread_over(draws), row.drop, _options(row, question)
+    )
+    return ScoreDraws(scores, draws, _prompts_behind(criterion, row, question))
+
+
+def _prompts_behind(criterion: str, row: Criterion, asked: Asked) -> dict[str, int]:
+    """Return by domain how many prompts count for at least one layer."""
+    if row.needs == "damage" and asked.damage is not None:
+        names = dict.fromkeys(asked.damage.domains)
+        return {name: asked.damage.n_prompts(name) for name in names if asked.target in (None, name)}
+    only = asked.target if criterion == "target-aware" else asked.domain if "domain" in row.takes else None
+    measure, which = row.measure or "cosine", 0 if row.measure in ("hsic", "changed", "important_cosine") else None
+    group = row.over or asked.token_group
+    return {
+        name: int(asked.recording.counts_in(measure, name, group, which=which).any(axis=1).sum())
+        for name in asked.recording.domain_names
+        if only in (None, name)
+    }
+
+
+def usable_criteria(recording: Recording, **asked: Any) -> dict[str, str]:
+    """Return every criterion with "" where it can score this recording's layers, else with the reason why not.
+
+    `asked` are arguments of `score_layers`; each criterion is tried.
+    """
+    return {criterion: _why_not(recording, criterion, asked) for criterion in CRITERIA}
+
+
+def _why_not(recording: Recording, criterion: str, asked: dict[str, Any]) -> str:
+    try:
+        scores = score_layers(recording, criterion, **asked)
+    except StrataError as error:
+        return str(error)
+    if not scores.order:
+        return (
+            f"Criterion {criterion!r} has no number for any layer: no prompt has what it needs. Record other prompts."
+        )
+    return ""
+
+
+def _row(criterion: str, seed: int) -> Criterion:
+    if criterion not in CRITERIA:
+        raise MaskError(f"Unknown criterion: expected one of {list(CRITERIA)}, got {criterion!r}.")
+    if seed < 0:
+        raise MaskError(f"The seed must be a whole number of at least 0, got {seed!r}.")
+    return CRITERIA[criterion]
+
+
+def _read(damage: Sequence[Evaluation] | Damage | None, recording: Recording) -> Damage | None:
+    return damage if damage is None or isinstance(damage, Damage) else read_damage(damage, recording.model)
+
+
+def _checked(criterion: str, row: Criterion, asked: Asked) -> Asked:
+    """Return the question with its target filled in; refuse one that the criterion cannot answer."""
+    _check_options(asked)
+    if row.measure and not asked.recording.has(row.measure):
+        maps = " with attention maps" if row.needs == "attention" else ""
+        raise MaskError(
+            f"Criterion {criterion!r} needs the measure {row.measure!r}, which this recording does not hold. Record again{maps}."
+        )
+    if row.needs == "damage" and asked.damage is None:
+        raise MaskError(
+            f"Criterion {criterion!r} needs measured damage: expected evaluations of left-out layers, got none."
+        )
+    return _checked_domains(criterion, asked, "target" in row.takes) if row.needs == "domains" else asked
+
+
+def _check_options(asked: Asked) -> None:
+    if not 0 <= asked.weight <= 1:
+        raise MaskError(f"The weight of the target must lie in [0, 1], got {asked.weight!r}.")
+    for name, value, known in (("share", asked.share, SHARES), ("delta", asked.delta, DELTAS)):
+        if value not in known:
+            raise MaskError(f"No such {name} was recorded: expected one of {list(known)}, got {value!r}.")
+
+
+def _checked_domains(criterion: str, asked: Asked, has_target: bool) -> Asked:
+    names = asked.recording.domain_names
+    target = names[0] if asked.target is None else asked.target
+    if has_target and target not in names:
+        raise MaskError(f"No such target domain: expected one of {list(names)}, got {target!r}.")
+    if criterion != "target-aware" and len(names) < 2:
+        raise MaskError(
+            f"Criterion {criterion!r} compares domains: expected at least two, got only {names[0]!r}. Add prompts of another."
+        )
+    other = asked.other if criterion == "contrast" else None
+    if other is not None and (other == target or other not in names):
+        left = [name for name in names if name != target]
+        raise MaskError(f"No such domain to compare {target!r} with: expected one of {left}, got {other!r}.")
+    return replace(asked, target=target if has_target else None, other=other)
+
+
+def _options(row: Criterion, asked: Asked) -> dict[str, Any]:
+    """Return what the numbers hang on, in values that JSON can hold."""
+    told: dict[str, Any] = {"token_group": asked.token_group, "recording_prompts": asked.recording.prompts}
+    chosen = {name: getattr(asked, name) for name in row.takes if name != "token_group"}
+    told |= {name: value for name, value in chosen.items() if value is not None}
+    if "token_group" not in row.takes:
+        del told["token_group"]
+    if row.needs == "damage" and asked.damage is not None:
+        missing = [int(layer) for layer in np.flatnonzero(~asked.damage.measured)]
+        told |= {
+            "damage_prompts": asked.damage.prompts,
+            "not_measured": missing,
+            "over_dense": asked.damage.over_dense,
+        }
+    return told
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, np.nan)

@@ -1,0 +1,1 @@
+"""Searches over masks, on what was measured."""

@@ -1,0 +1,84 @@
+"""Greedy pruning on measured damage: drop the layer that harms least, measure all that are left again, and so on.
+
+SLEB (arXiv:2402.09025) does so with the likelihood of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.errors import MaskError
+from vlm_analysis.progress import Progress, no_progress
+from vlm_analysis.selection.search.objective import BY_KL, Objective
+from vlm_analysis.selection.search.search import Judge, Measure, layers_to_go, made_mask, told
+from vlm_analysis.selection.strategies.make import free_layers
+
+
+@dataclass(frozen=True)
+class GreedyStep:
+    """One step: the layer that went, and the harm of each candidate on top of those gone before; None where not finite."""
+
+    layer: int
+    harm: dict[int, float | None]
+
+
+def greedy(
+    measure: Measure,
+    budget: int | float,
+    *,
+    n_layers: int,
+    protected: Collection[int] | None = None,
+    locked: Collection[int] = (),
+    objective: Objective = BY_KL,
+    on_progress: Progress | None = None,
+) -> PruneMask:
+    """Return the mask that drops, one at a time, the layer whose loss on top of those before harms least.
+
+    Args:
+        measure: evaluates masks on one prompt set (see `Measure`); called for the dense model, then once a step.
+        budget: layers to drop (int), or the ratio of all layers (float in [0, 1); the floor counts).
+        n_layers: of the model.
+        protected, locked: as in `make_mask`.
+        objective: what harm is; KL to the dense model over all prompts by default. A layer without a finite harm stays.
+        on_progress: counts steps; raising `Cancelled` in it, or in `measure`, stops the work.
+
+    Raises:
+        MaskError: a budget that cannot be met, an unknown target, or evaluations of other masks than asked.
+    """
+    report = on_progress or no_progress
+    wanted = layers_to_go(budget, n_layers, free_layers(n_layers, protected, locked))
+    steps: list[GreedyStep] = []
+    going = greedy_steps(measure, n_layers=n_layers, protected=protected, locked=locked, objective=objective)
+    while len(steps) < wanted:
+        report(*told(len(steps), wanted, "step", steps[-1].harm[steps[-1].layer] if steps else None))
+        steps.append(next(going))
+    dropped = tuple(step.layer for step in steps)
+    found = [{"layer": step.layer, "harm": step.harm[step.layer], "tried": len(step.harm)} for step in steps]
+    return made_mask("greedy", n_layers, dropped, objective, budget, found, drop_order=list(dropped))
+
+
+def greedy_steps(
+    measure: Measure,
+    *,
+    n_layers: int,
+    protected: Collection[int] | None = None,
+    locked: Collection[int] = (),
+    objective: Objective = BY_KL,
+) -> Iterator[GreedyStep]:
+    """Yield the steps of `greedy` one by one, until no layer is left that may go; measures only when the next one is asked."""
+    judge = Judge(measure, objective, n_layers)
+    gone: tuple[int, ...] = ()
+    left = free_layers(n_layers, protected, locked)
+    while left and len(gone) < n_layers - 1:
+        found = dict(zip(left, judge.ranks([(*gone, layer) for layer in left]).values(), strict=True))
+        finite = {layer: rank for layer, rank in found.items() if rank is not None}
+        if not finite:
+            raise MaskError(
+                f"No layer can go after {list(gone)}: expected a finite {objective.score}, got none. Measure on other prompts."
+            )
+        best = min(finite, key=finite.__getitem__)
+        yield GreedyStep(best, {layer: None if rank is None else rank[0] for layer, rank in found.items()})
+        gone = (*gone, best)
+        left.remove(best)

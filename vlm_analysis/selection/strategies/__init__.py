@@ -1,0 +1,1 @@
+"""Strategies: from scores, spans or nothing to a mask."""

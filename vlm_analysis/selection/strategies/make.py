@@ -1,0 +1,159 @@
+"""From scores, a recording or nothing to a PruneMask: one call for every strategy and every kind of budget."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from vlm_analysis.edits.edit import PruneMask, is_whole
+from vlm_analysis.errors import MaskError
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.criteria.scores import LayerScores
+from vlm_analysis.selection.criteria.spans import Spans
+from vlm_analysis.selection.strategies.budgets import Share, as_layers, checked_costs, reach
+from vlm_analysis.selection.strategies.strategies import STRATEGIES, provenance_of
+from vlm_analysis.selection.strategies.wanted import Chosen, Wanted
+
+
+def make_mask(
+    scores: LayerScores | None,
+    strategy: str,
+    budget: int | float | Share,
+    *,
+    n_layers: int | None = None,
+    recording: Recording | None = None,
+    protected: Collection[int] | None = None,
+    locked: Collection[int] = (),
+    seed: int = 0,
+    gap: int = 1,
+    domain: str | None = None,
+    token_group: str | None = None,
+    costs: Sequence[float] | np.ndarray | None = None,
+) -> PruneMask:
+    """Return the mask that `strategy` makes of `scores`; it drops exactly the budget.
+
+    Args:
+        scores: layer scores; None for a strategy that needs none. A layer whose score is NaN is never dropped by score.
+        strategy: a key of `STRATEGIES`.
+        budget: layers to drop (int); the ratio of all layers (float in [0, 1); the floor counts); or a `Share` of the costs.
+        n_layers: needed only where neither scores nor a recording tells it.
+        recording: for strategies that read its spans.
+        protected: layers that stay; None means the first and the last.
+        locked: layers that can never go.
+        seed: for strategies that draw.
+        gap: for `minimum-gap`, how many layers are kept between any two dropped ones, at least 0.
+        domain, token_group: for strategies that read spans: whose prompts (None: all) and which tokens (None: the strategy's
+            own choice).
+        costs: (n_layers,) parameters or measured time of each layer, for a budget that is a `Share`.
+
+    Raises:
+        MaskError: an unknown strategy, a budget that cannot be met, or inputs that do not fit together.
+        RecordingError: an unknown token group or domain.
+    """
+    row = _checked_row(strategy, scores, recording)
+    count = count_layers(scores, recording, n_layers)
+    if not is_whole(gap) or gap < 0 or not is_whole(seed) or seed < 0:
+        raise MaskError(f"Gap and seed are whole numbers of at least 0, got {gap!r} and {seed!r}.")
+    spans = None if row.needs != "recording" or recording is None else Spans(recording, domain, token_group)
+    wanted = Wanted(count, free_layers(count, protected, locked), 0, scores, spans, gap, seed)
+    chosen = choose(strategy, wanted, budget, costs)
+    told: dict[str, Any] = asdict(budget) if isinstance(budget, Share) else budget  # type: ignore[assignment]
+    provenance = {"strategy": strategy, "budget": told, "seed": seed, **provenance_of(strategy, wanted, chosen)}
+    first = [scores.criterion] if row.needs == "scores" and scores is not None else []
+    name = ", ".join([*first, strategy, str(len(chosen.layers))])
+    return PruneMask(count, tuple(chosen.layers), name=name, provenance=provenance)
+
+
+def choose(
+    strategy: str, wanted: Wanted, budget: int | float | Share, costs: Sequence[float] | np.ndarray | None
+) -> Chosen:
+    """Return the strategy's choice for any kind of budget; arguments as in `make_mask`."""
+    if isinstance(budget, Share):
+        checked = checked_costs(budget, costs, wanted.n_layers)
+        return reach(budget, checked, len(wanted.candidates), lambda layers: _choose(strategy, wanted, layers))
+    return _choose(strategy, wanted, as_layers(budget, wanted.n_layers))
+
+
+def _choose(strategy: str, wanted: Wanted, budget: int) -> Chosen:
+    """Return the strategy's choice of exactly `budget` layers.
+
+    Raises:
+        MaskError: so many cannot be dropped.
+    """
+    number = len(wanted.candidates)
+    if budget > number:
+        raise MaskError(
+            f"Cannot drop {budget} layers: {number} of {wanted.n_layers} may go, the others are protected or locked. "
+            "Lower the budget or unprotect layers."
+        )
+    function = STRATEGIES[strategy].choose
+    assert function is not None  # refused by `_checked_row`
+    chosen = function(replace(wanted, budget=budget)) if budget else Chosen([])
+    if len(chosen.layers) < budget:
+        what = "a score" if STRATEGIES[strategy].needs == "scores" else "a measured span"
+        raise MaskError(
+            f"Cannot drop {budget} layers: only {len(chosen.layers)} that may go have {what}. Lower the budget."
+        )
+    return chosen
+
+
+def free_layers(n_layers: int, protected: Collection[int] | None = None, locked: Collection[int] = ()) -> list[int]:
+    """Return the layers that may go, ascending; `protected=None` keeps the first and the last."""
+    staying = ({0, n_layers - 1} if protected is None else set(protected)) | set(locked)
+    return [layer for layer in range(n_layers) if layer not in staying]
+
+
+def random_masks(
+    n_draws: int,
+    budget: int | float | Share,
+    *,
+    n_layers: int,
+    protected: Collection[int] | None = None,
+    locked: Collection[int] = (),
+    seed: int = 0,
+    costs: Sequence[float] | np.ndarray | None = None,
+) -> list[PruneMask]:
+    """Return `n_draws` masks of the strategy `random-draw`, of the seeds from `seed` on; some may be equal."""
+    return [
+        make_mask(
+            None,
+            "random-draw",
+            budget,
+            n_layers=n_layers,
+            protected=protected,
+            locked=locked,
+            seed=seed + draw,
+            costs=costs,
+        )
+        for draw in range(n_draws)
+    ]
+
+
+def count_layers(scores: LayerScores | None, recording: Recording | None, n_layers: int | None) -> int:
+    """Return the number of layers that all who tell it agree on."""
+    told = {len(scores.values) if scores else None, recording.n_layers if recording else None, n_layers} - {None}
+    if len(told) != 1:
+        raise MaskError(
+            f"Scores, recording and n_layers must agree on the number of layers, got {sorted(map(str, told))}."
+        )
+    count = told.pop()
+    assert count is not None
+    return count
+
+
+def _checked_row(strategy: str, scores: LayerScores | None, recording: Recording | None) -> Any:
+    if strategy not in STRATEGIES:
+        raise MaskError(f"Unknown strategy: expected one of {list(STRATEGIES)}, got {strategy!r}.")
+    row = STRATEGIES[strategy]
+    missing = {
+        "scores": "layer scores. Call score_layers first." if scores is None else "",
+        "recording": "a recording, whose spans it reads. Hand one in." if recording is None else "",
+        "model": "the model again after each step. Call greedy, beam or evolve with a way to measure.",
+        "nothing": "",
+    }[row.needs]
+    if missing:
+        raise MaskError(f"Strategy {strategy!r} needs {missing}")
+    return row

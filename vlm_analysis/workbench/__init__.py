@@ -1,0 +1,1 @@
+"""Workbench: jobs, and the work that is kept between sessions."""

@@ -1,0 +1,272 @@
+"""The whole flow as one call: record, rank, mask, prune, evaluate, and the story of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.view import why_not
+from vlm_analysis.errors import EvaluationError, MaskError, RecordingError
+from vlm_analysis.evaluation.evaluation import METRICS, Evaluation, retention, retention_interval
+from vlm_analysis.evaluation.run.evaluate import (
+    Prepared,
+    batch_for,
+    check_reference,
+    evaluate_prepared,
+    evaluation_of,
+    prepare,
+    respond,
+)
+from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
+from vlm_analysis.evaluation.scores import ScoreStore
+from vlm_analysis.export.story import CURVE_COLUMNS, EXAMPLE_COLUMNS, RANDOM, Story
+from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.progress import Progress, no_progress
+from vlm_analysis.prompts.halves import n_shared
+from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.recording.record import record
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.compared.comparison import CHOICE_METRICS, Comparison, ways_frame
+from vlm_analysis.selection.criteria.scores import LayerScores
+from vlm_analysis.selection.criteria.scoring import score_layers
+from vlm_analysis.selection.strategies.make import free_layers, make_mask
+from vlm_analysis.selection.strategies.many import Way
+
+RANDOM_DRAWS = 3
+SHOWN_RATIO = 0.2
+N_EXAMPLES = 6
+
+
+def compare(
+    loaded: LoadedModel,
+    prompts: PromptSet,
+    *,
+    rows: Path | None = None,
+    scores: Path | None = None,
+    on_progress: Progress | None = None,
+) -> Story:
+    """Record, rank, mask, prune and evaluate over budgets 1 to half of the layers, and return the story.
+
+    Every domain gets its target-aware ranking; block influence and random draws stand beside them. First and last layer
+    and those the model protects stay.
+
+    Args:
+        loaded: the dense model.
+        prompts: prompts of one or more domains.
+        rows, scores: folders where the recording's rows and the masks' scores are kept as they come (see `record` and `sweep`), so that
+            a comparison that broke off goes on.
+        on_progress: counts prompts and evaluations; raising `Cancelled` in it stops the work.
+
+    Raises:
+        StrataError: a prompt cannot be asked, no layer may be dropped, or too many layers give no finite numbers.
+    """
+    report, n_prompts = on_progress or no_progress, len(prompts)
+    budgets = range(1, _most(loaded) + 1)
+    total = 2 * n_prompts + (len(prompts.domains) + 1 + RANDOM_DRAWS) * len(budgets)
+    recording = record(loaded, prompts, folder=rows, on_progress=_part(report, 0, n_prompts, total, "recording prompt"))
+    rankings = _rankings(recording)
+    _check_scored(rankings, budgets[-1], loaded)
+    before = _part(report, n_prompts, 0, total, "running the dense model")
+    work, batch = prepare(loaded, prompts, on_progress=before), batch_for(loaded)
+    dense = evaluate_prepared(work, PruneMask(loaded.n_layers), None, batch_size=batch, on_progress=before)
+    masks = {
+        (method, budget, draw): _mask(ranking, budget, loaded)
+        for method, draws in rankings.items()
+        for draw, ranking in enumerate(draws)
+        for budget in budgets
+    }
+    different, store = list(dict.fromkeys(masks.values())), open_scores(work, batch, scores)
+    while_pruned = _part(report, 2 * n_prompts, len(masks), total, "pruned model")
+    sweep_prepared(work, different, dense.dense_log_probs, store=store, batch_size=batch, on_progress=while_pruned)
+    evaluations = {mask: evaluation_of(work, mask, store.of(mask.dropped)) for mask in different}
+    shown = min(max(1, int(SHOWN_RATIO * loaded.n_layers)), budgets[-1])
+    at_shown = {method: mask for (method, budget, draw), mask in masks.items() if (budget, draw) == (shown, 0)}
+    pruned = evaluations[next(iter(at_shown.values()))]
+    report(total, total, "asking the pruned model")
+    return Story(recording, at_shown, _curve(dense, masks, evaluations), dense, pruned, _examples(work, dense, pruned))
+
+
+def _most(loaded: LoadedModel) -> int:
+    """Return the largest budget of a story: half of the layers, or as many as may go.
+
+    Raises:
+        MaskError: none may go.
+    """
+    most = min(loaded.n_layers // 2, loaded.n_layers - len(loaded.protected_layers | loaded.locked_layers))
+    if most < 1:
+        raise MaskError(f"No layer of {loaded.name} may be dropped: all {loaded.n_layers} are protected or locked.")
+    return most
+
+
+def _part(report: Progress, first: int, size: int, total: int, words: str) -> Progress:
+    """Return a progress that counts as `size` steps of `total`, from `first` on."""
+
+    def told(done: int, of: int, message: str) -> None:
+        step = size * done // of if of else 0
+        report(first + step, total, f"{words} {min(step + 1, size)} of {size}" if size else words)
+
+    return told
+
+
+def compare_masks(
+    loaded: LoadedModel,
+    prompts: PromptSet,
+    ways: Sequence[Way],
+    *,
+    recording: Recording,
+    left_out: Mapping[str, str] = MappingProxyType({}),
+    reference: Evaluation | None = None,
+    batch_size: int | None = None,
+    max_bytes: int | None = None,
+    folder: Path | None = None,
+    on_partial: Callable[[Comparison], None] | None = None,
+    on_progress: Progress | None = None,
+) -> Comparison:
+    """Evaluate every mask of `many_masks` in one sweep, and return the Comparison.
+
+    Args:
+        loaded: the dense model.
+        prompts: those to report on.
+        ways: what to compare. Those whose mask the model cannot run are left out.
+        recording: what the rankings were made of; its prompts are told apart from those reported on.
+        left_out: by method, why masks of it are missing (see `many_masks`).
+        reference: the dense evaluation on these prompts.
+        batch_size: prompts of like length run together; `batch_for` the model by default.
+        folder: where scores are kept as they come (see `sweep`).
+        on_partial: called after each batch with the comparison on the prompts that all masks have been scored on so far.
+
+    Raises:
+        EvaluationError: no way is given, the reference belongs to others, or the folder does.
+        MaskError, PromptError: as `sweep`.
+    """
+    ways, missing = _runnable(loaded, ways, left_out)
+    check_reference(reference, loaded, prompts)
+    batch_size = batch_size or batch_for(loaded)
+    work = prepare(loaded, prompts, reference, on_progress=on_progress)
+    dense = reference or evaluate_prepared(
+        work, PruneMask(loaded.n_layers), None, batch_size=batch_size, on_progress=on_progress
+    )
+    masks = tuple(dict.fromkeys(way.mask for way in ways))
+    frame = ways_frame(ways, masks)
+    shared = len(prompts) if recording.prompts == prompts.fingerprint else n_shared(prompts, recording.keys)
+    store = open_scores(work, batch_size, folder)
+
+    def partial(scores: ScoreStore) -> None:
+        found = _scored(dense, masks, scores)
+        if found is not None and on_partial is not None:
+            at_most = min(shared, len(found[0].by_prompt))  # of the prompts so far
+            on_partial(Comparison(found[0], masks, found[1], frame, recording.prompts, at_most, missing))
+
+    how: dict[str, Any] = {"batch_size": batch_size, "max_bytes": max_bytes, "on_progress": on_progress}
+    sweep_prepared(work, masks, dense.dense_log_probs, store=store, on_batch=partial, **how)
+    found = _scored(dense, masks, store)
+    assert found is not None  # every mask was scored on every prompt
+    columns = found[1] | (_choices(work, masks, store) if CHOICE_METRICS[0] in dense.by_prompt else {})
+    return Comparison(dense, masks, columns, frame, recording.prompts, shared, missing)
+
+
+def _runnable(
+    loaded: LoadedModel, ways: Sequence[Way], left_out: Mapping[str, str]
+) -> tuple[list[Way], dict[str, str]]:
+    """Return the ways whose mask the model can run, and by method why others are missing.
+
+    Raises:
+        EvaluationError: none is left.
+    """
+    reasons = {mask: why_not(loaded.model, mask) for mask in dict.fromkeys(way.mask for way in ways)}
+    missing = dict(left_out)
+    for way in ways:
+        if reasons[way.mask]:
+            missing.setdefault(way.method, f"{way.budget} layers: {reasons[way.mask]}")
+    can_run = [way for way in ways if not reasons[way.mask]]
+    if not can_run:
+        told = "; ".join(dict.fromkeys(missing.values()))
+        raise EvaluationError(
+            f"There is nothing to compare: expected at least one mask, got none. Choose other criteria and budgets. {told}".strip()
+        )
+    return can_run, missing
+
+
+def _scored(
+    dense: Evaluation, masks: Sequence[PruneMask], scores: ScoreStore
+) -> tuple[Evaluation, dict[str, np.ndarray]] | None:
+    """Return the dense evaluation and the masks' scores on the prompts that all masks were scored on; None where there are none."""
+    dropped, count = [mask.dropped for mask in masks], len(dense.by_prompt)
+    known = np.flatnonzero(scores.known(dropped, count).all(axis=0))
+    if not len(known):
+        return None
+    rows = dense.by_prompt.iloc[known].reset_index(drop=True)
+    columns = {metric: scores.column(metric, dropped, count)[:, known] for metric in METRICS}
+    return Evaluation(dense.mask, dense.model, dense.prompts, rows), columns
+
+
+def _choices(work: Prepared, masks: Sequence[PruneMask], scores: ScoreStore) -> dict[str, np.ndarray]:
+    """Return the masks' scores by choice, where prompts have choices."""
+    if not any(work.alternatives):
+        return {}
+    tables = [evaluation_of(work, mask, scores.of(mask.dropped)).by_prompt for mask in masks]
+    return {metric: np.stack([table[metric].to_numpy(np.float64) for table in tables]) for metric in CHOICE_METRICS}
+
+
+def _rankings(recording: Recording) -> dict[str, list[LayerScores]]:
+    """Return the rankings of each method on screen; the random method has several."""
+    rankings = {
+        f"{domain}-aware": [score_layers(recording, "target-aware", target=domain)]
+        for domain in reversed(recording.domain_names)
+    }
+    rankings["block influence"] = [score_layers(recording, "block-influence")]
+    rankings[RANDOM] = [score_layers(recording, "random", seed=seed) for seed in range(RANDOM_DRAWS)]
+    return rankings
+
+
+def _check_scored(rankings: Mapping[str, Sequence[LayerScores]], most: int, loaded: LoadedModel) -> None:
+    """Refuse rankings that have no score for so many layers that `most` cannot be dropped.
+
+    Raises:
+        RecordingError: naming those layers.
+    """
+    free = free_layers(loaded.n_layers, loaded.protected_layers, loaded.locked_layers)
+    scored = [set(free) & set(ranking.order) for draws in rankings.values() for ranking in draws]
+    if min(map(len, scored)) >= most:
+        return
+    broken = [layer for layer in free if not all(layer in one for one in scored)]
+    raise RecordingError(
+        f"The rankings of {loaded.name} cannot be compared: expected finite numbers of every layer, got none of layers "
+        f"{', '.join(map(str, broken))}. Check the weights of layer {broken[0]}, or load the model in another precision."
+    )
+
+
+def _mask(scores: LayerScores, budget: int, loaded: LoadedModel) -> PruneMask:
+    mask = make_mask(scores, "first-k", budget, protected=loaded.protected_layers, locked=loaded.locked_layers)
+    return PruneMask(mask.n_layers, mask.dropped, name=mask.name, model=loaded.info, provenance=mask.provenance)
+
+
+def _curve(
+    dense: Evaluation, masks: dict[tuple[str, int, int], PruneMask], evaluations: dict[PruneMask, Evaluation]
+) -> pd.DataFrame:
+    rows = []
+    for (method, budget, _), mask in masks.items():
+        pruned = evaluations[mask]
+        for domain, value in retention(pruned, dense).items():
+            low, high = (value, value) if method == RANDOM else retention_interval(pruned, dense, str(domain))
+            rows.append((method, domain, budget, value, low, high))
+    frame = pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+    groups = frame.groupby(["method", "domain", "budget"], sort=False)
+    return groups.agg(value=("value", "mean"), low=("low", "min"), high=("high", "max")).reset_index()
+
+
+def _examples(work: Prepared, dense: Evaluation, pruned: Evaluation) -> pd.DataFrame:
+    """Return some prompts that the dense model answers exactly and the pruned one does not, with both responses."""
+    broken = (dense.by_prompt["exact_match"] & ~pruned.by_prompt["exact_match"]).to_numpy().nonzero()[0]
+    rows = []
+    for index in broken[:: max(1, len(broken) // N_EXAMPLES)][:N_EXAMPLES]:
+        prompt = work.prompts[int(index)]
+        answer = dense.by_prompt["answer"][index]  # the dense model gives it exactly
+        rows.append((prompt.domain, prompt.question, answer, respond(work.loaded, prompt, pruned.mask)))
+    return pd.DataFrame(rows, columns=list(EXAMPLE_COLUMNS))

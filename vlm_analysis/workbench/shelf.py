@@ -1,0 +1,182 @@
+"""What the workspace keeps, as values: each kind is written and opened by the module that owns it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.files import open_mask, save_mask
+from vlm_analysis.errors import EvaluationError, PromptError, StrataError, WorkspaceError
+from vlm_analysis.evaluation.cost import Cost, open_cost, save_cost
+from vlm_analysis.evaluation.evaluation import Evaluation, open_evaluation, save_evaluation
+from vlm_analysis.prompts.prompts import PromptSet, open_prompts, write_prompts
+from vlm_analysis.recording.recording import Recording, open_recording, save_recording
+from vlm_analysis.selection.compared.comparison import Comparison, open_comparison, save_comparison
+from vlm_analysis.workbench.details import domain_details
+from vlm_analysis.workbench.workspace import Item, Workspace
+
+
+def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str) -> Item:
+    """Save a prompt set; the same prompts saved before under this name come back as that item."""
+    for item in workspace.items("prompts"):
+        if item.prompts == prompts.fingerprint and item.name == name and is_whole(item):
+            return item
+    details = {"n": len(prompts), **domain_details(prompts.domains)}
+
+    def write(path: Path) -> None:
+        write_prompts(prompts, path)
+
+    return workspace.save("prompts", name, write, prompts=prompts.fingerprint, details=details)
+
+
+def keep_recording(workspace: Workspace, recording: Recording, name: str) -> Item:
+    """Save a recording under the fingerprints of its model and prompts."""
+    details = {"n_layers": recording.n_layers, "n": recording.n_prompts, **domain_details(recording.domain_names)}
+
+    def write(path: Path) -> None:
+        save_recording(recording, path)
+
+    belongs = {"model": recording.model.fingerprint, "model_name": recording.model.name, "prompts": recording.prompts}
+    return workspace.save("recordings", name, write, details=details, **belongs)
+
+
+def keep_mask(workspace: Workspace, mask: PruneMask) -> Item:
+    """Save a mask under its own name and the fingerprint of the model it was made for."""
+    details = {"n_layers": mask.n_layers, "dropped": list(mask.dropped), "notes": mask.notes[:500]}
+
+    def write(path: Path) -> None:
+        save_mask(mask, path)
+
+    model = mask.model
+    belongs = {} if model is None else {"model": model.fingerprint, "model_name": model.name}
+    return workspace.save("masks", mask.name or "unnamed mask", write, details=details, **belongs)
+
+
+def keep_evaluation(workspace: Workspace, evaluation: Evaluation, name: str) -> Item:
+    """Save an evaluation under the fingerprints of its model and prompts."""
+    details = {"dropped": list(evaluation.mask.dropped), "n_layers": evaluation.mask.n_layers}
+
+    def write(path: Path) -> None:
+        save_evaluation(evaluation, path)
+
+    belongs = {
+        "model": evaluation.model.fingerprint,
+        "model_name": evaluation.model.name,
+        "prompts": evaluation.prompts,
+    }
+    return workspace.save("evaluations", name, write, details=details, **belongs)
+
+
+def keep_sweep(workspace: Workspace, evaluations: Sequence[Evaluation], name: str, **details: Any) -> Item:
+    """Save evaluations of many masks on one model and prompt set, in their order, as one item."""
+    first = evaluations[0]
+
+    def write(folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        for number, evaluation in enumerate(evaluations):
+            save_evaluation(evaluation, folder / f"{number:05d}.json")
+
+    belongs = {"model": first.model.fingerprint, "model_name": first.model.name, "prompts": first.prompts}
+    return workspace.save("sweeps", name, write, details={"n": len(evaluations), **details}, **belongs)
+
+
+def keep_comparison(workspace: Workspace, comparison: Comparison, name: str) -> Item:
+    """Save a comparison under the fingerprints of its model and of the prompts it reports on."""
+    model = comparison.dense.model
+    details = {"n_masks": len(comparison.masks), "n": len(comparison.dense.by_prompt), "n_layers": model.n_layers}
+
+    def write(path: Path) -> None:
+        save_comparison(comparison, path)
+
+    belongs = {"model": model.fingerprint, "model_name": model.name, "prompts": comparison.dense.prompts}
+    return workspace.save("comparisons", name, write, details=details, **belongs)
+
+
+def open_sweep(folder: Path) -> list[Evaluation]:
+    """Return the evaluations of a saved sweep, in their order.
+
+    Raises:
+        EvaluationError: there is none, or one is damaged.
+    """
+    found = [open_evaluation(path) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        raise EvaluationError(f"No evaluations lie in {folder.name}. Measure again.")
+    return found
+
+
+def keep_cost(workspace: Workspace, cost: Cost, name: str, prompts: str | None = None) -> Item:
+    """Save a Cost under the fingerprint of its model, and that of the prompts where given."""
+    details = {"dropped": list(cost.mask.dropped), "n_layers": cost.mask.n_layers}
+
+    def write(path: Path) -> None:
+        save_cost(cost, path)
+
+    belongs = {"model": cost.model.fingerprint, "model_name": cost.model.name}
+    return workspace.save("costs", name, write, prompts=prompts, details=details, **belongs)
+
+
+def is_whole(item: Item) -> bool:
+    """Return whether the file behind a saved item can be opened."""
+    return open_whole(item) is not None
+
+
+def open_whole(item: Item) -> Any:
+    """Return what `open_item` does; None where the file behind the item is missing or damaged."""
+    try:
+        return open_item(item)
+    except StrataError:
+        return None
+
+
+def _open_saved_prompts(item: Item) -> PromptSet:
+    prompts = open_prompts(item.path)
+    if prompts.fingerprint != item.prompts:
+        lost = "; ".join(f"row {problem.row}: {problem.message}" for problem in prompts.problems[:3])
+        raise PromptError(
+            f"The saved prompt set {item.name!r} is damaged: expected {item.details.get('n', '?')} prompts as they were saved, "
+            f"got {len(prompts)} that differ. {lost} Save it again from its source."
+        )
+    return prompts
+
+
+_OPENERS = {
+    "recordings": open_recording,
+    "masks": open_mask,
+    "evaluations": open_evaluation,
+    "sweeps": open_sweep,
+    "comparisons": open_comparison,
+    "costs": open_cost,
+}
+
+
+def open_item(item: Item) -> Any:
+    """Return the PromptSet, Recording, PruneMask, Evaluation or Cost behind a saved item.
+
+    Raises:
+        StrataError: the file behind it is missing, damaged or another item's.
+    """
+    if item.kind == "prompts":
+        return _open_saved_prompts(item)
+    made: Any = _OPENERS[item.kind](item.path)
+    for part in made if item.kind == "sweeps" else [made]:
+        _check_belongs(item, part)
+    return made
+
+
+def _check_belongs(item: Item, made: Any) -> None:
+    """Refuse a file that was put in the place of another's, as far as it and the sidecar tell."""
+    about = made.dense if item.kind == "comparisons" else made
+    mask = made if item.kind == "masks" else getattr(about, "mask", None)
+    told = {
+        "model": (item.model, getattr(about.model, "fingerprint", None)),
+        "prompts": (item.prompts, getattr(about, "prompts", None)),
+        "dropped layers": (item.details.get("dropped"), None if mask is None else list(mask.dropped)),
+    }
+    for what, (expected, got) in told.items():
+        if expected is not None and got is not None and expected != got:
+            raise WorkspaceError(
+                f"The file of {item.name!r} is damaged: expected the {what} it was saved with, got other {what}. "
+                "Put its own file back, or make it again."
+            )
