@@ -27,7 +27,7 @@ def spread_masks(n_layers: int) -> list[Any]:
     """Return masks of an eighth, a quarter and half of the layers, spread evenly over those between the first and the last."""
     import numpy as np
 
-    from vlm_analysis.edits.edit import PruneMask
+    from vlm_analysis import PruneMask
 
     budgets = [max(1, round(share * n_layers)) for share in SHARES]
     return [
@@ -40,8 +40,7 @@ def compare(name: str, folder: Path) -> None:
     """Print one row for the dense model and one for each mask."""
     import numpy as np
 
-    from vlm_analysis.evaluation.cost import speedup
-    from vlm_analysis.evaluation.run.timing import measure_costs
+    from vlm_analysis import measure_costs, speedup
 
     loaded, prompts, (rounds, new_tokens) = load(name, folder), prompts_for(name, PROMPTS[name]), WORK[name]
     costs = measure_costs(loaded, prompts, spread_masks(loaded.n_layers), rounds=rounds, new_tokens=new_tokens)

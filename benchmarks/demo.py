@@ -58,10 +58,7 @@ def toggle(page: Page, layer: int, count: int) -> float:
 
 def dense_and_pruned() -> tuple[float, float]:
     """Return seconds for the dense evaluation of the bundled packs, and for one mask with the dense one as reference."""
-    from vlm_analysis.edits.edit import PruneMask
-    from vlm_analysis.evaluation.run.evaluate import evaluate
-    from vlm_analysis.models.load import load_model
-    from vlm_analysis.prompts.prompts import open_prompts
+    from vlm_analysis import PruneMask, evaluate, load_model, open_prompts
 
     loaded, prompts = load_model(), open_prompts("math") + open_prompts("general")
     evaluate(loaded, prompts)

@@ -66,7 +66,7 @@ def large_shape(folder: Path) -> Path:
 
 
 def load(name: str, folder: Path) -> Any:
-    from vlm_analysis.models.load import load_model
+    from vlm_analysis import load_model
 
     return load_model() if name == "pocket-vl" else load_model(folder, dtype="float32")
 
@@ -75,7 +75,7 @@ def prompts_for(name: str, count: int) -> Any:
     """Return bundled prompts, numbered anew; for the large shape their images are scaled up to 256 vision tokens."""
     from PIL import Image
 
-    from vlm_analysis.prompts.prompts import Prompt, PromptSet, open_prompts
+    from vlm_analysis import Prompt, PromptSet, open_prompts
 
     packs = [*open_prompts("general"), *open_prompts("math")]
     made = []
@@ -92,8 +92,8 @@ def ways(loaded: Any, prompts: Any) -> dict[str, Callable[[], object]]:
     """Return what is compared: each call prepares the inputs and runs every prompt once."""
     import torch
 
+    from vlm_analysis import record
     from vlm_analysis.models.inputs import answer_tokens, collate, encode, pad_token
-    from vlm_analysis.recording.record import record
 
     def passes(use: Callable[[Any], object], **options: Any) -> None:
         with torch.inference_mode():
@@ -139,7 +139,7 @@ def time_model(name: str, folder: Path) -> None:
 
 def peak_memory(name: str, count: int, folder: Path) -> None:
     """Print what recording adds to the memory of a process in which the model is loaded and one prompt was recorded."""
-    from vlm_analysis.recording.record import record
+    from vlm_analysis import record
 
     loaded = load(name, folder)
     prompts = prompts_for(name, count)  # their images and hashes are the caller's, so they are there before

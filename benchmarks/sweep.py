@@ -27,7 +27,7 @@ ROUNDS = 3
 
 
 def leave_one_out(n_layers: int) -> list[Any]:
-    from vlm_analysis.edits.edit import PruneMask
+    from vlm_analysis import PruneMask
 
     return [PruneMask(n_layers, (layer,)) for layer in range(n_layers)]
 
@@ -36,7 +36,7 @@ def criteria_and_budgets(n_layers: int) -> list[Any]:
     """Return ten random drop orders cut at ten budgets: rankings of ten criteria that agree in nothing."""
     import numpy as np
 
-    from vlm_analysis.edits.edit import PruneMask
+    from vlm_analysis import PruneMask
 
     orders = [np.random.default_rng(seed).permutation(range(1, n_layers - 1)) for seed in range(CRITERIA)]
     budgets = sorted(set(np.linspace(1, max(BUDGETS, n_layers // 2), BUDGETS).round().astype(int).tolist()))
@@ -47,7 +47,7 @@ def criteria_and_budgets(n_layers: int) -> list[Any]:
 
 def compare(name: str, what: str, loaded: Any, masks: Sequence[Any], n_prompts: int) -> None:
     """Time both ways on the same prepared prompts, and check that they agree."""
-    from vlm_analysis.edits.edit import PruneMask
+    from vlm_analysis import PruneMask
     from vlm_analysis.evaluation.run.evaluate import evaluate_prepared, evaluation_of, prepare
     from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
     from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import settings
 from tables import BLUE, RED
 
-from vlm_analysis.prompts.prompts import PromptSet, open_prompts
+from vlm_analysis import PromptSet, open_prompts
 
 if TYPE_CHECKING:
-    from vlm_analysis.models.load import LoadedModel
+    from vlm_analysis import LoadedModel
 
 # The same examples on every run, so that a red run is the change's doing; `pytest --hypothesis-profile explore` looks for new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -29,7 +29,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def loaded() -> LoadedModel:
     """The bundled model; tests that change weights take a deep copy."""
-    from vlm_analysis.models.load import load_model
+    from vlm_analysis import load_model
 
     return load_model()
 

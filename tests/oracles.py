@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from vlm_analysis import LoadedModel, Recording
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.recording.measures import empty_rows
-from vlm_analysis.recording.recording import Recording
 from vlm_analysis.words import TOKEN_GROUPS
 
 END_TEXT = "<|im_end|>"

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.evaluation.evaluation import Evaluation
+from vlm_analysis import MEASURES, Evaluation, PruneMask, Recording
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.recording.measures import DELTAS, MEASURES, SHARES, empty_rows, triangle
-from vlm_analysis.recording.recording import Activations, Recording
+from vlm_analysis.recording.measures import DELTAS, SHARES, empty_rows, triangle
+from vlm_analysis.recording.recording import Activations
 from vlm_analysis.words import TOKEN_GROUPS
 
 DOMAINS = ("math", "general", "maps")

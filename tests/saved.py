@@ -10,13 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.evaluation.cost import Cost
-from vlm_analysis.evaluation.evaluation import Evaluation
-from vlm_analysis.export.story import Story, story_sections
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.recording.recording import Recording
-from vlm_analysis.selection.compared.comparison import Comparison
+from vlm_analysis import Comparison, Cost, Evaluation, PromptSet, PruneMask, Recording, Story
+from vlm_analysis.export.story import story_sections
 from vlm_analysis.ui.comparing import Question
 
 SAVED = Path(__file__).parent / "saved_0_1"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vlm_analysis.prompts.prompts import PromptSet, open_prompts
+from vlm_analysis import PromptSet, open_prompts
 
 RED, BLUE = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
 

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from oracles import made_recording
 from rankings import evaluation, full_recording, left_out
 
+from vlm_analysis import score_layers
 from vlm_analysis.selection.certainty.against import CRUCIAL, SPARE, cosine_against_damage, misleading_words
-from vlm_analysis.selection.criteria.scoring import score_layers
 
 
 def compared(influence: list[float], damage: list[float | None], **asked: Any) -> pd.DataFrame:

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from rankings import DOMAINS, full_recording, left_out
 
+from vlm_analysis import CRITERIA, LayerScores, score_layers
 from vlm_analysis.selection.certainty.agreement import (
     agreement,
     criteria_items,
@@ -17,9 +17,6 @@ from vlm_analysis.selection.certainty.agreement import (
     group_items,
     kendall_tau,
 )
-from vlm_analysis.selection.criteria.criteria import CRITERIA
-from vlm_analysis.selection.criteria.scores import LayerScores
-from vlm_analysis.selection.criteria.scoring import score_layers
 
 numbers = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12)
 

@@ -8,14 +8,13 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from PIL import Image
 
+from vlm_analysis import PromptSet, open_prompts
 from vlm_analysis.errors import PromptError
 from vlm_analysis.prompts import archives
 from vlm_analysis.prompts.archives import Archive, Folder, safe_name
-from vlm_analysis.prompts.prompts import PromptSet, open_prompts
 
 
 def png(colour: str = "red") -> bytes:

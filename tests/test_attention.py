@@ -9,11 +9,9 @@ import pytest
 import torch
 from oracles import ask, cosine, group_members, qwen_layers, same_weights, walk, weights_of
 
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import Prompt, PromptSet
+from vlm_analysis import LoadedModel, Prompt, PromptSet, record
 from vlm_analysis.recording.attention import important_tokens, token_weights, visual_attention
 from vlm_analysis.recording.measures import SHARES
-from vlm_analysis.recording.record import record
 
 MAP = torch.tensor(
     [

@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from rankings import full_recording
 
+from vlm_analysis import Recording, score_layers
 from vlm_analysis.errors import MaskError, RecordingError
 from vlm_analysis.recording.measures import DELTAS
-from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.criteria.bands import skip_bands
-from vlm_analysis.selection.criteria.scoring import score_layers
 from vlm_analysis.words import TOKEN_GROUPS
 
 VISION = TOKEN_GROUPS.index("vision")

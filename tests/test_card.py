@@ -8,15 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import Evaluation, LoadedModel, PromptSet, PruneMask, evaluate, export_checkpoint, retention
 from vlm_analysis.errors import EvaluationError, ExportError
-from vlm_analysis.evaluation.evaluation import Evaluation, retention
-from vlm_analysis.evaluation.run.evaluate import evaluate
 from vlm_analysis.export.card import model_card, reproduction_command
-from vlm_analysis.export.checkpoint import export_checkpoint
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import PromptSet
 
 MASK = PruneMask(16, (5, 9))
 INFO = ModelInfo("owner/model", "f" * 64, 16, revision="abc")

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from vlm_analysis import LoadedModel, load_model
 from vlm_analysis.errors import ModelError
 from vlm_analysis.models.files import stored_bytes, weight_files
-from vlm_analysis.models.load import LoadedModel, load_model
 from vlm_analysis.models.source import BUNDLED_FOLDER
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -7,13 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.evaluation.evaluation import Evaluation, retention, retention_interval
+from vlm_analysis import Comparison, Evaluation, PruneMask, mask_table, regimes, retention, retention_interval
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.selection.compared.comparison import Comparison, ways_frame
+from vlm_analysis.selection.compared.comparison import ways_frame
 from vlm_analysis.selection.compared.findings import (
     CONVERGING,
     REGIMES,
@@ -21,10 +19,8 @@ from vlm_analysis.selection.compared.findings import (
     STRUCTURE,
     _pairs,
     cost_curve,
-    mask_table,
     on_front,
     regime_words,
-    regimes,
     retention_curves,
     retentions,
 )

@@ -14,12 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import Comparison, Evaluation, PruneMask, mask_table, open_comparison, save_comparison
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.selection.compared.comparison import Comparison, open_comparison, save_comparison, ways_frame
-from vlm_analysis.selection.compared.findings import mask_table
+from vlm_analysis.selection.compared.comparison import ways_frame
 from vlm_analysis.selection.strategies.many import Way
 
 MODEL = ModelInfo("toy", "f" * 64, 8, layer_parameters=(10, 20, 30, 40, 40, 30, 20, 10), n_parameters=400)

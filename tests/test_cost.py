@@ -15,16 +15,21 @@ import pytest
 from oracles import ask
 from safetensors import safe_open
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import (
+    Cancelled,
+    LoadedModel,
+    PromptSet,
+    PruneMask,
+    export_checkpoint,
+    measure_cost,
+    measure_costs,
+    speedup,
+)
 from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import EvaluationError, MaskError
-from vlm_analysis.evaluation.cost import speedup
-from vlm_analysis.evaluation.run.timing import LAYER_ROUNDS, budget_masks, count_weights, measure_cost, measure_costs
-from vlm_analysis.export.checkpoint import export_checkpoint
+from vlm_analysis.evaluation.run.timing import LAYER_ROUNDS, budget_masks, count_weights
 from vlm_analysis.models.layers import find_decoder_layers
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.progress import Cancelled, stoppable
-from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.progress import stoppable
 
 MASK = PruneMask(16, (5, 9))
 QUICK = {"rounds": 2, "new_tokens": 3}

@@ -9,18 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import Cost, PruneMask, open_cost, save_cost, speedup
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.cost import (
-    Cost,
     cost_frame,
     cost_from_json,
     cost_to_json,
-    open_cost,
     quartiles,
     ratio_of_medians,
-    save_cost,
-    speedup,
     was_disturbed,
     weights_without,
 )

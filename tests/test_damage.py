@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 from rankings import evaluation, full_recording, left_out
 
+from vlm_analysis import Evaluation, read_damage, score_layers
 from vlm_analysis.errors import MaskError
-from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.selection.criteria.damage import read_damage
-from vlm_analysis.selection.criteria.scoring import score_layers
 
 NAMES = ("math", "math", "general")
 

@@ -12,15 +12,13 @@ import pytest
 import torch
 from oracles import SWERVING, ask, changed_copy, ids_of
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import Cancelled, LoadedModel, PromptSet, PruneMask, evaluate, load_model
 from vlm_analysis.edits.view import prune
-from vlm_analysis.evaluation.run.evaluate import answer_scores, evaluate, write_responses
+from vlm_analysis.evaluation.run.evaluate import answer_scores, write_responses
 from vlm_analysis.evaluation.run.respond import compare_responses
 from vlm_analysis.models.decoding import greedy_ids
-from vlm_analysis.models.load import LoadedModel, load_model
 from vlm_analysis.models.source import BUNDLED_FOLDER
-from vlm_analysis.progress import Cancelled, stoppable
-from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.progress import stoppable
 
 MASK = PruneMask(16, (2, 7, 8))
 END, OTHER_END, IMAGE = 2, 0, 5

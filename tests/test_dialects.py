@@ -7,23 +7,13 @@ import math
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import LayerScores, PruneMask, make_mask, mask_to_csv, mask_to_mergekit, open_dialect
 from vlm_analysis.edits.files import mask_from_json, mask_to_json
 from vlm_analysis.errors import MaskError
-from vlm_analysis.export.dialects import (
-    kept_ranges,
-    mask_from_csv,
-    mask_from_mergekit,
-    mask_to_csv,
-    mask_to_mergekit,
-    open_dialect,
-)
+from vlm_analysis.export.dialects import kept_ranges, mask_from_csv, mask_from_mergekit
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.selection.criteria.scores import LayerScores
-from vlm_analysis.selection.strategies.make import make_mask
 
 MODEL = ModelInfo("owner/model", "f" * 64, 8, revision="abc123")
 MASK = PruneMask(8, (3, 4, 7), model=MODEL)

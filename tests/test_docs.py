@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vlm_analysis.selection.compared.findings import mask_table
+from vlm_analysis import mask_table
 
 ROOT = Path(__file__).resolve().parents[1]
 

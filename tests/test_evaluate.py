@@ -15,20 +15,21 @@ import pytest
 import torch
 from oracles import ask, changed_copy, ids_of, qwen_layers, same_weights, skipping, weights_of
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.errors import EvaluationError, MaskError
-from vlm_analysis.evaluation.evaluation import (
-    COLUMNS,
-    METRICS,
+from vlm_analysis import (
+    Cancelled,
     Evaluation,
+    LoadedModel,
+    Prompt,
+    PromptSet,
+    PruneMask,
+    evaluate,
     open_evaluation,
     retention,
     save_evaluation,
 )
-from vlm_analysis.evaluation.run.evaluate import answer_scores, evaluate, respond
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts.prompts import Prompt, PromptSet
+from vlm_analysis.errors import EvaluationError, MaskError
+from vlm_analysis.evaluation.evaluation import COLUMNS, METRICS
+from vlm_analysis.evaluation.run.evaluate import answer_scores, respond
 
 MASK = PruneMask(16, (5, 11))
 CLOSE = {"rtol": 0, "atol": 1e-5}

@@ -16,17 +16,21 @@ import torch
 from oracles import ask
 from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGeneration
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.files import open_mask
+from vlm_analysis import (
+    Cancelled,
+    LoadedModel,
+    PromptSet,
+    PruneMask,
+    evaluate,
+    export_checkpoint,
+    load_model,
+    open_mask,
+)
 from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import ExportError, MaskError
-from vlm_analysis.evaluation.run.evaluate import evaluate
-from vlm_analysis.export.checkpoint import Manifest, export_checkpoint
+from vlm_analysis.export.checkpoint import Manifest
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.models.load import LoadedModel, load_model
 from vlm_analysis.models.source import BUNDLED_FOLDER
-from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts.prompts import PromptSet
 
 MASK = PruneMask(16, (0, 5, 6, 12), name="mine", notes="why", provenance={"seed": 1})
 PROCESSOR_FILES = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja")

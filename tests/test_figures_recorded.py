@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_analysis import figures
+from vlm_analysis import MEASURES, figures
 from vlm_analysis.errors import MaskError
 from vlm_analysis.figures.scales import SCALES
-from vlm_analysis.recording.measures import MEASURES
 
 HOSTILE = '<a href="http://evil.example">x</a></script><script>alert(1)</script> $x$'
 UNSHOWN = {"hsic", "nonfinite", "token_counts"}

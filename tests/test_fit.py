@@ -16,12 +16,11 @@ from families import gemma
 
 from tests.conformance.build import tiny_model
 from tests.conformance.rows import CHANGES
+from vlm_analysis import LoadedModel, load_model
 from vlm_analysis.errors import ModelError
-from vlm_analysis.models import load as models
-from vlm_analysis.models import memory
+from vlm_analysis.models import load as models, memory
 from vlm_analysis.models.fit import PARTS, FitEstimate, build_empty, count_parts, estimate_fit
 from vlm_analysis.models.layers import find_decoder_layers
-from vlm_analysis.models.load import LoadedModel, load_model
 from vlm_analysis.models.source import BUNDLED_FOLDER, Source
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,7 +107,7 @@ class TestNumbers:
         assert fit.saving("bfloat16") == (2, 2 * fit.layers[0], 4 * fit.layers[0])
 
     def test_saving_is_what_a_pruned_model_has_fewer(self, loaded: LoadedModel) -> None:
-        from vlm_analysis.edits.edit import PruneMask
+        from vlm_analysis import PruneMask
         from vlm_analysis.edits.view import prune
 
         count, parameters, _ = estimate_fit("pocket-vl").saving("float32")

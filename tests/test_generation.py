@@ -15,12 +15,10 @@ from conformance.images import TOKENS, processor_of
 from oracles import ask, ids_of
 from PIL import Image
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import LoadedModel, Prompt, PromptSet, PruneMask, evaluate, load_model
 from vlm_analysis.edits.view import prune
-from vlm_analysis.evaluation.run.evaluate import evaluate, respond
-from vlm_analysis.models.load import LoadedModel, load_model
+from vlm_analysis.evaluation.run.evaluate import respond
 from vlm_analysis.pocket.tasks import GENERAL, MATH, make_examples
-from vlm_analysis.prompts.prompts import Prompt, PromptSet
 
 N_EACH = 270
 BATCH = 24

@@ -8,16 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from rankings import evaluation
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import Evaluation, Objective, PruneMask, greedy
 from vlm_analysis.edits.files import mask_from_json, mask_to_json
 from vlm_analysis.errors import MaskError
-from vlm_analysis.evaluation.evaluation import Evaluation
-from vlm_analysis.selection.search.greedy import greedy, greedy_steps
-from vlm_analysis.selection.search.objective import Objective
+from vlm_analysis.selection.search.greedy import greedy_steps
 
 NAMES = ("math", "general")
 

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from tables import BLUE
 
+from vlm_analysis import Prompt, PromptSet, split_in_halves
 from vlm_analysis.errors import PromptError
-from vlm_analysis.prompts.halves import n_shared, split_in_halves
-from vlm_analysis.prompts.prompts import Prompt, PromptSet
+from vlm_analysis.prompts.halves import n_shared
 
 
 def test_halves_hold_every_prompt_once_and_half_of_each_domain(packs: PromptSet) -> None:

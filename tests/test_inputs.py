@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from oracles import ask, ids_of
 from PIL import Image
 
+from vlm_analysis import LoadedModel, Prompt, PromptSet
 from vlm_analysis.errors import PromptError
 from vlm_analysis.models.inputs import Encoded, answer_tokens, batches, collate, encode, pad_token, render_prompt
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import Prompt, PromptSet
 
 VISION, TEXT, ANSWER, LAST, ALL = range(5)
 

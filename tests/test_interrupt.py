@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 from oracles import qwen_layers, same_weights, weights_of
 
-from vlm_analysis.evaluation.run.evaluate import evaluate, respond
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.progress import Cancelled, stop_if_asked, stoppable
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.recording.record import record
+from vlm_analysis import Cancelled, LoadedModel, PromptSet, evaluate, record
+from vlm_analysis.evaluation.run.evaluate import respond
+from vlm_analysis.progress import stop_if_asked, stoppable
 from vlm_analysis.workbench.jobs import JobRunner
 
 LIMIT_S = 60.0

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from vlm_analysis import Cancelled
 from vlm_analysis.errors import RecordingError
-from vlm_analysis.progress import Cancelled, Progress
+from vlm_analysis.progress import Progress
 from vlm_analysis.workbench.jobs import JobRunner, JobView
 
 LIMIT_S = 20.0  # never reached unless something hangs

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vlm_analysis import Cancelled, LoadedModel, PromptSet
 from vlm_analysis.evaluation.run.latency import MOST_PROMPTS, measure_latency
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts.prompts import PromptSet
 
 
 def n_hooks(loaded: LoadedModel) -> int:

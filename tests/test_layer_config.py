@@ -16,7 +16,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import PruneMask
 from vlm_analysis.edits.view import prune
 from vlm_analysis.models.config import changed_by_saving, cut_config, cut_targets, vision_targets
 

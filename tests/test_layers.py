@@ -11,7 +11,7 @@ from families import gemma, gemma_layers, llama, t5
 from oracles import qwen_layers
 from torch import nn
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import LoadedModel, PruneMask
 from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import ModelError
 from vlm_analysis.evaluation.run.timing import count_weights
@@ -24,7 +24,6 @@ from vlm_analysis.models.layers import (
     protected_layers,
     text_config,
 )
-from vlm_analysis.models.load import LoadedModel
 
 
 def test_the_bundled_model_has_sixteen_decoder_layers(loaded: LoadedModel) -> None:

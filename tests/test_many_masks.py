@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.evaluation.run.sweep import sweep
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.progress import Cancelled, stoppable
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.recording.record import record
-from vlm_analysis.recording.recording import Recording
-from vlm_analysis.selection.criteria.criteria import CRITERIA
-from vlm_analysis.selection.criteria.damage import read_damage
-from vlm_analysis.selection.criteria.scoring import score_layers
-from vlm_analysis.selection.strategies.make import make_mask, random_masks
-from vlm_analysis.selection.strategies.many import many_masks
+from vlm_analysis import (
+    CRITERIA,
+    Cancelled,
+    LoadedModel,
+    PromptSet,
+    PruneMask,
+    Recording,
+    make_mask,
+    many_masks,
+    random_masks,
+    read_damage,
+    record,
+    score_layers,
+    sweep,
+)
+from vlm_analysis.progress import stoppable
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from rankings import full_recording
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.files import mask_from_json, mask_to_json, open_mask, save_mask
+from vlm_analysis import STRATEGIES, LayerScores, PruneMask, make_mask, open_mask, save_mask
+from vlm_analysis.edits.files import mask_from_json, mask_to_json
 from vlm_analysis.errors import MaskError
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.selection.criteria.scores import LayerScores
-from vlm_analysis.selection.strategies.make import make_mask
-from vlm_analysis.selection.strategies.strategies import STRATEGIES
 
 CHOOSING = [key for key, row in STRATEGIES.items() if row.choose]
 

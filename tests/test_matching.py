@@ -7,8 +7,7 @@ import time
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vlm_analysis.evaluation.matching import normalised, normalised_match, numeric_match
 

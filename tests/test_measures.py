@@ -10,15 +10,12 @@ import pytest
 import torch
 from conformance.image_rows import IMAGE
 from conformance.images import image_inputs, image_model
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from oracles import ask, cosine, group_members, ids_of, qwen_layers, walk
 
+from vlm_analysis import MEASURES, LoadedModel, PromptSet, record
 from vlm_analysis.models.layers import find_decoder_layers
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.recording.measures import DELTAS, MEASURES, axis_lengths, empty_rows, from_triangle, triangle
-from vlm_analysis.recording.record import record
+from vlm_analysis.recording.measures import DELTAS, axis_lengths, empty_rows, from_triangle, triangle
 from vlm_analysis.recording.similarity import PromptStreams, _hsic, activations, fill_row
 from vlm_analysis.recording.streams import LayerWatch
 from vlm_analysis.words import TOKEN_GROUPS

@@ -11,18 +11,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import (
+    LoadedModel,
+    Prompt,
+    PromptSet,
+    PruneMask,
+    StrataError,
+    compare,
+    evaluate,
+    export_checkpoint,
+    load_model,
+    open_prompts,
+    record,
+)
 from vlm_analysis.edits.files import mask_from_json, mask_to_json
-from vlm_analysis.errors import MaskError, ModelError, PromptError, StrataError
-from vlm_analysis.evaluation.run.evaluate import answer_scores, evaluate
-from vlm_analysis.export.checkpoint import PART, export_checkpoint
+from vlm_analysis.errors import MaskError, ModelError, PromptError
+from vlm_analysis.evaluation.run.evaluate import answer_scores
+from vlm_analysis.export.checkpoint import PART
 from vlm_analysis.export.story import open_story, save_story
-from vlm_analysis.models.load import LoadedModel, load_model
 from vlm_analysis.models.source import BUNDLED_FOLDER
-from vlm_analysis.prompts.prompts import Prompt, PromptSet, open_prompts
-from vlm_analysis.recording.record import record
 from vlm_analysis.ui.text import escaped
-from vlm_analysis.workbench.pipeline import compare
 from vlm_analysis.workbench.shelf import keep_prompts, open_item
 from vlm_analysis.workbench.workspace import Workspace
 

@@ -18,11 +18,10 @@ from oracles import ask, changed_copy
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from vlm_analysis import Cancelled, LoadedModel, Prompt, load_model
 from vlm_analysis.errors import ModelError
-from vlm_analysis.models.load import LoadedModel, load_model, model_fingerprint
+from vlm_analysis.models.load import model_fingerprint
 from vlm_analysis.models.source import BUNDLED_FOLDER
-from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts.prompts import Prompt
 
 WEIGHTS = "model.safetensors"
 

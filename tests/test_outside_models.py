@@ -9,14 +9,10 @@ import pytest
 from outside import save_outside_model
 from PIL import Image
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import Prompt, PromptSet, PruneMask, evaluate, export_checkpoint, load_model, record
 from vlm_analysis.errors import ModelError
-from vlm_analysis.evaluation.run.evaluate import evaluate, respond
-from vlm_analysis.export.checkpoint import export_checkpoint
+from vlm_analysis.evaluation.run.evaluate import respond
 from vlm_analysis.models.inputs import encode, render_prompt
-from vlm_analysis.models.load import load_model
-from vlm_analysis.prompts.prompts import Prompt, PromptSet
-from vlm_analysis.recording.record import record
 
 PROVED = ["mllama", "pp_chart2table", "smolvlm", "gemma3"]  # in a fresh process, which takes some seconds
 OTHERS = [

@@ -14,23 +14,31 @@ import torch
 from outside import save_outside_model
 from test_outside_models import prompts as outside_prompts
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import (
+    Cancelled,
+    Comparison,
+    Evaluation,
+    LoadedModel,
+    PromptSet,
+    PruneMask,
+    Recording,
+    Story,
+    compare,
+    compare_masks,
+    evaluate,
+    load_model,
+    many_masks,
+    record,
+    retention,
+    retention_interval,
+    score_layers,
+)
 from vlm_analysis.edits.view import why_not
 from vlm_analysis.errors import EvaluationError, RecordingError
-from vlm_analysis.evaluation.evaluation import Evaluation, retention, retention_interval
-from vlm_analysis.evaluation.run.evaluate import evaluate
-from vlm_analysis.export.story import CURVE_COLUMNS, Story, open_story, save_story, story_sections
+from vlm_analysis.export.story import CURVE_COLUMNS, open_story, save_story, story_sections
 from vlm_analysis.models.layers import find_decoder_layers
-from vlm_analysis.models.load import LoadedModel, load_model
-from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.recording.record import record
-from vlm_analysis.recording.recording import Recording
-from vlm_analysis.selection.compared.comparison import Comparison
 from vlm_analysis.selection.compared.findings import retentions
-from vlm_analysis.selection.criteria.scoring import score_layers
-from vlm_analysis.selection.strategies.many import Way, many_masks
-from vlm_analysis.workbench.pipeline import compare, compare_masks
+from vlm_analysis.selection.strategies.many import Way
 
 
 @pytest.fixture(scope="module")

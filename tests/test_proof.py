@@ -19,18 +19,16 @@ from oracles import changed_copy
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGeneration
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import Cancelled, LoadedModel, PruneMask, export_checkpoint
 from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import ExportError
 from vlm_analysis.evaluation.run.evaluate import respond
 from vlm_analysis.export import proof as proof_module
-from vlm_analysis.export.checkpoint import Manifest, export_checkpoint
+from vlm_analysis.export.checkpoint import Manifest
 from vlm_analysis.export.proof import MAX_NEW_TOKENS, probe_prompt
 from vlm_analysis.export.reload import outputs
 from vlm_analysis.models.inputs import encode
-from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.source import BUNDLED_FOLDER
-from vlm_analysis.progress import Cancelled
 
 ROOT = Path(__file__).resolve().parents[1]
 MASK = PruneMask(16, (5, 9), name="mine")

@@ -8,18 +8,15 @@ from typing import Any
 import pytest
 import torch
 from families import gemma, gemma_inputs, gemma_layers
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from oracles import ask, qwen_layers, same_weights, skipping, weights_of
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
+from vlm_analysis import LoadedModel, PromptSet, PruneMask
 from vlm_analysis.edits import view as prune_module
-from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import MaskError
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import PromptSet
 
 MASKS = [(), (5,), (2, 3, 4), (15,), (2, 7, 8, 12, 14), tuple(range(2, 15))]
 

@@ -11,7 +11,7 @@ from accelerate.hooks import ModelHook, add_hook_to_module
 from families import gemma, gemma_inputs, gemma_layers, llama
 from oracles import skipping
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import PruneMask
 from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import ModelError
 

@@ -13,16 +13,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import LoadedModel, PromptSet, PruneMask, evaluate, export_checkpoint, load_model, record
 from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import ExportError, ModelError
-from vlm_analysis.evaluation.run.evaluate import evaluate
-from vlm_analysis.export.checkpoint import export_checkpoint
 from vlm_analysis.models.fit import estimate_fit
-from vlm_analysis.models.load import LoadedModel, load_model, plain_tensors
+from vlm_analysis.models.load import plain_tensors
 from vlm_analysis.models.source import BUNDLED_FOLDER
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.recording.record import record
 
 WEIGHTS = "model.safetensors"
 MASK = PruneMask(16, [5, 9])

@@ -8,16 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from oracles import made_recording
 from rankings import DOMAINS, full_recording, joined, left_out, plain
 
+from vlm_analysis import CRITERIA, LayerScores, Recording, score_layers
 from vlm_analysis.errors import MaskError, RecordingError
-from vlm_analysis.recording.recording import Recording
-from vlm_analysis.selection.criteria.criteria import CRITERIA
-from vlm_analysis.selection.criteria.scores import LayerScores
-from vlm_analysis.selection.criteria.scoring import score_layers, usable_criteria
+from vlm_analysis.selection.criteria.scoring import usable_criteria
 from vlm_analysis.selection.criteria.similarity import z_scores
 
 TWO = [("math", [0.9, 0.5, 0.7]), ("math", [0.7, 0.3, 0.9]), ("general", [0.2, 0.8, 0.5])]

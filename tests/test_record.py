@@ -8,13 +8,9 @@ import torch
 from oracles import ask, changed_copy, cosine, group_members, ids_of, qwen_layers, same_weights, walk, weights_of
 from PIL import Image
 
+from vlm_analysis import MEASURES, Cancelled, LoadedModel, Prompt, PromptSet, Recording, record
 from vlm_analysis.errors import PromptError
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts.prompts import Prompt, PromptSet
-from vlm_analysis.recording.measures import MEASURES, triangle
-from vlm_analysis.recording.record import record
-from vlm_analysis.recording.recording import Recording
+from vlm_analysis.recording.measures import triangle
 from vlm_analysis.words import TOKEN_GROUPS
 
 VISION, TEXT, ANSWER, LAST, ALL = range(5)

@@ -21,23 +21,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance.readme import TARGET
-from conformance.readme import table as conformance_table
+from conformance.readme import TARGET, table as conformance_table
 from saved import by_domain, check, table
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.evaluation.evaluation import Evaluation
-from vlm_analysis.evaluation.run.sweep import sweep
-from vlm_analysis.export.story import Story
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import PromptSet, open_prompts
-from vlm_analysis.recording.record import record
-from vlm_analysis.recording.recording import Recording
-from vlm_analysis.selection.criteria.criteria import CRITERIA
-from vlm_analysis.selection.criteria.damage import Damage, read_damage
-from vlm_analysis.selection.criteria.scoring import score_layers
-from vlm_analysis.selection.strategies.many import many_masks
-from vlm_analysis.workbench.pipeline import compare
+from vlm_analysis import (
+    CRITERIA,
+    Damage,
+    Evaluation,
+    LoadedModel,
+    PromptSet,
+    PruneMask,
+    Recording,
+    Story,
+    compare,
+    many_masks,
+    open_prompts,
+    read_damage,
+    record,
+    score_layers,
+    sweep,
+)
 
 RECORDED = Path(__file__).parent / "recorded_0_1"
 CLOSE = 1e-5

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from oracles import made_recording
 
-from vlm_analysis.errors import RecordingError, StrataError
+from vlm_analysis import MEASURES, Recording, StrataError, open_recording, save_recording
+from vlm_analysis.errors import RecordingError
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.recording.measures import MEASURES, empty_rows, triangle
-from vlm_analysis.recording.recording import MAX_BYTES, Activations, Recording, open_recording, save_recording
+from vlm_analysis.recording.measures import empty_rows, triangle
+from vlm_analysis.recording.recording import MAX_BYTES, Activations
 from vlm_analysis.words import TOKEN_GROUPS
 
 # numpy lets go of the open file without closing it when the zip inside cannot be read.

@@ -15,13 +15,11 @@ from outside import save_outside_model
 from PIL import Image
 from tokenizers import Tokenizer
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import Cancelled, LoadedModel, Prompt, PromptSet, PruneMask, load_model, stream_both
 from vlm_analysis.errors import MaskError, PromptError
 from vlm_analysis.evaluation.run.evaluate import respond
-from vlm_analysis.evaluation.run.respond import Step, compare_responses, stream_both
-from vlm_analysis.models.load import LoadedModel, load_model
-from vlm_analysis.progress import Cancelled, stoppable
-from vlm_analysis.prompts.prompts import Prompt, PromptSet
+from vlm_analysis.evaluation.run.respond import Step, compare_responses
+from vlm_analysis.progress import stoppable
 
 MASK = PruneMask(16, (5, 11))
 BROKEN = PruneMask(16, (2, 3, 4, 9, 14))  # writes much that the dense model does not

@@ -17,7 +17,20 @@ import pytest
 import torch
 from oracles import ask, changed_copy, ids_of, qwen_layers, same_weights, skipping, weights_of
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import (
+    Cancelled,
+    Evaluation,
+    LoadedModel,
+    Prompt,
+    PromptSet,
+    PruneMask,
+    evaluate,
+    open_evaluation,
+    retention,
+    retention_interval,
+    save_evaluation,
+    sweep,
+)
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.choices import choice_scores
 from vlm_analysis.evaluation.evaluation import (
@@ -26,21 +39,13 @@ from vlm_analysis.evaluation.evaluation import (
     EXTRA_METRICS,
     METRICS,
     RESPONSE_COLUMNS,
-    Evaluation,
-    open_evaluation,
-    retention,
     retention_bands,
-    retention_interval,
-    save_evaluation,
 )
 from vlm_analysis.evaluation.run import evaluate as evaluate_module
-from vlm_analysis.evaluation.run.evaluate import evaluate, evaluate_prepared, evaluation_of, prepare, write_responses
-from vlm_analysis.evaluation.run.sweep import open_scores, sweep, sweep_prepared
+from vlm_analysis.evaluation.run.evaluate import evaluate_prepared, evaluation_of, prepare, write_responses
+from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
 from vlm_analysis.models import inputs as inputs_module
 from vlm_analysis.models.inputs import Encoded, encode
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts.prompts import Prompt, PromptSet
 
 MASK = PruneMask(16, (2, 5, 11))
 

@@ -13,13 +13,20 @@ import numpy as np
 import pytest
 from oracles import made_recording
 
+from vlm_analysis import (
+    MEASURES,
+    Cancelled,
+    LoadedModel,
+    PromptSet,
+    Recording,
+    load_model,
+    open_recording,
+    record,
+    save_recording,
+)
 from vlm_analysis.errors import RecordingError
-from vlm_analysis.models.load import LoadedModel, load_model
-from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.recording.measures import MEASURES, empty_rows
-from vlm_analysis.recording.record import record
-from vlm_analysis.recording.recording import Activations, Recording, open_recording, save_recording
+from vlm_analysis.recording.measures import empty_rows
+from vlm_analysis.recording.recording import Activations
 from vlm_analysis.recording.rows import ROWS, SUMS, RowStore
 
 

@@ -24,23 +24,28 @@ import torch
 import transformers
 from saved import EXPECTED, SAVED, TOLD, check, of_comparison, of_question, of_recording
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.files import mask_to_json, open_mask
-from vlm_analysis.evaluation.cost import open_cost
-from vlm_analysis.evaluation.evaluation import open_evaluation
-from vlm_analysis.evaluation.run.sweep import sweep
+from vlm_analysis import (
+    LoadedModel,
+    PruneMask,
+    many_masks,
+    mask_to_csv,
+    mask_to_mergekit,
+    open_comparison,
+    open_cost,
+    open_dialect,
+    open_evaluation,
+    open_mask,
+    open_prompts,
+    open_recording,
+    read_damage,
+    sweep,
+)
+from vlm_analysis.edits.files import mask_to_json
 from vlm_analysis.evaluation.scores import ScoreStore
 from vlm_analysis.export.checkpoint import Manifest
-from vlm_analysis.export.dialects import mask_to_csv, mask_to_mergekit, open_dialect
 from vlm_analysis.export.story import open_story
-from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.progress import no_progress
-from vlm_analysis.prompts.prompts import open_prompts
-from vlm_analysis.recording.recording import open_recording
 from vlm_analysis.recording.rows import RowStore
-from vlm_analysis.selection.compared.comparison import open_comparison
-from vlm_analysis.selection.criteria.damage import read_damage
-from vlm_analysis.selection.strategies.many import many_masks
 from vlm_analysis.ui.comparing import compare_work, unfinished
 from vlm_analysis.ui.costing import find_costs
 from vlm_analysis.ui.session import ModelSlot, model_slot

@@ -9,22 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from rankings import evaluation
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import (
+    Cancelled,
+    Evaluation,
+    LoadedModel,
+    Objective,
+    PromptSet,
+    PruneMask,
+    beam,
+    evolve,
+    greedy,
+    sweep,
+)
 from vlm_analysis.edits.files import mask_from_json, mask_to_json
 from vlm_analysis.errors import MaskError
-from vlm_analysis.evaluation.evaluation import Evaluation
-from vlm_analysis.evaluation.run.sweep import sweep
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.selection.search.beam import beam
-from vlm_analysis.selection.search.evolve import evolve
-from vlm_analysis.selection.search.greedy import greedy
-from vlm_analysis.selection.search.objective import SCORES, Objective
+from vlm_analysis.selection.search.objective import SCORES
 from vlm_analysis.selection.search.search import most_tried
 
 NAMES = ("math", "math", "general", "general", "general", "maps")

@@ -8,20 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from oracles import made_recording
 from rankings import full_recording, joined, left_out
 
+from vlm_analysis import CRITERIA, Recording, Share, make_mask, score_layers
 from vlm_analysis.errors import MaskError
-from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.certainty.masks import mask_stability, mask_words
 from vlm_analysis.selection.certainty.ranks import rank_stability, stability_words
-from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.draws import N_RESAMPLES, Sample, Sampled, spread_over
-from vlm_analysis.selection.criteria.scoring import draw_scores, score_layers
-from vlm_analysis.selection.strategies.budgets import Share
-from vlm_analysis.selection.strategies.make import make_mask
+from vlm_analysis.selection.criteria.scoring import draw_scores
 
 DRAWN = [name for name, row in CRITERIA.items() if row.values and name != "cross-modal-pooled"]
 

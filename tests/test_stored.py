@@ -10,14 +10,8 @@ from pathlib import Path
 import pytest
 from tables import RED
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import Cost, Evaluation, LoadedModel, Prompt, PromptSet, PruneMask, evaluate, record
 from vlm_analysis.errors import WorkspaceError
-from vlm_analysis.evaluation.cost import Cost
-from vlm_analysis.evaluation.evaluation import Evaluation
-from vlm_analysis.evaluation.run.evaluate import evaluate
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import Prompt, PromptSet
-from vlm_analysis.recording.record import record
 from vlm_analysis.workbench.shelf import (
     keep_cost,
     keep_evaluation,

@@ -8,22 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from rankings import full_recording, left_out
 
+from vlm_analysis import CRITERIA, STRATEGIES, LayerScores, Recording, Share, make_mask, random_masks, score_layers
 from vlm_analysis.edits.files import mask_from_json, mask_to_json
 from vlm_analysis.errors import MaskError, RecordingError
 from vlm_analysis.recording.measures import triangle
-from vlm_analysis.recording.recording import Recording
-from vlm_analysis.selection.criteria.criteria import CRITERIA
-from vlm_analysis.selection.criteria.scores import LayerScores
-from vlm_analysis.selection.criteria.scoring import score_layers
 from vlm_analysis.selection.criteria.spans import Spans
-from vlm_analysis.selection.strategies.budgets import Share
-from vlm_analysis.selection.strategies.make import make_mask, random_masks
 from vlm_analysis.selection.strategies.pairs import valid_pairs
-from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.words import TOKEN_GROUPS
 
 CHOOSING = [key for key, row in STRATEGIES.items() if row.choose]

@@ -12,24 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from oracles import changed_copy, qwen_layers, same_weights, weights_of
 from outside import save_outside_model
 from test_outside_models import prompts as outside_prompts
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import Cancelled, Evaluation, LoadedModel, Prompt, PromptSet, PruneMask, evaluate, load_model, sweep
 from vlm_analysis.edits.view import why_not
 from vlm_analysis.errors import EvaluationError, MaskError
-from vlm_analysis.evaluation.evaluation import Evaluation
-from vlm_analysis.evaluation.run.evaluate import batch_for, evaluate, prepare
+from vlm_analysis.evaluation.run.evaluate import batch_for, prepare
 from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
-from vlm_analysis.evaluation.run.sweep import score_header, sweep
+from vlm_analysis.evaluation.run.sweep import score_header
 from vlm_analysis.evaluation.scores import ScoreStore
 from vlm_analysis.models.inputs import batches
-from vlm_analysis.models.load import LoadedModel, load_model
-from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts.prompts import Prompt, PromptSet
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,10 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.recording.record import record
-from vlm_analysis.recording.recording import Recording
+from vlm_analysis import LoadedModel, PromptSet, Recording, record
 from vlm_analysis.recording.tables import measure_table, prompt_table, span_table
 from vlm_analysis.words import TOKEN_GROUPS
 

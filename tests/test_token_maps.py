@@ -10,12 +10,9 @@ import pytest
 from oracles import ask, cosine, ids_of, walk
 from PIL import Image
 
+from vlm_analysis import LoadedModel, Prompt, PromptSet, open_recording, record, save_recording
 from vlm_analysis.errors import RecordingError
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.recording.maps import FOLDER, TokenMap, read_map, write_map
-from vlm_analysis.recording.record import record
-from vlm_analysis.recording.recording import open_recording, save_recording
 
 KEY = "0" * 32
 

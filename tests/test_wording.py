@@ -5,8 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vlm_analysis.evaluation.diff import Piece, by_step, first_divergent_step, split_steps, word_diff
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
+from vlm_analysis import Cancelled
 from vlm_analysis.errors import WorkspaceError
-from vlm_analysis.progress import Cancelled
 from vlm_analysis.workbench.workspace import KINDS, NAME_LIMIT, Item, Workspace
 
 ID = "20250101-120000-0123abcd"

@@ -1,1 +1,183 @@
-"""Which decoder layers of a vision-language model can you do without? The library behind the Strata dashboard."""
+"""Strata: which decoder layers of a vision-language model you can do without, measured on your own prompts.
+
+    load -> prompts -> record -> select -> edit -> evaluate -> export
+
+Everything public is here: `from vlm_analysis import load_model, open_prompts, record`. A name is imported when it is asked for: `import
+vlm_analysis` is quick, and torch comes with the first function that needs it. Module paths are private and may change.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vlm_analysis import gone
+
+if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
+    from vlm_analysis.edits.edit import PruneMask as PruneMask
+    from vlm_analysis.edits.files import open_mask as open_mask, save_mask as save_mask
+    from vlm_analysis.errors import StrataError as StrataError
+    from vlm_analysis.evaluation.cost import (
+        Cost as Cost,
+        open_cost as open_cost,
+        save_cost as save_cost,
+        speedup as speedup,
+    )
+    from vlm_analysis.evaluation.evaluation import (
+        Evaluation as Evaluation,
+        open_evaluation as open_evaluation,
+        retention as retention,
+        retention_interval as retention_interval,
+        save_evaluation as save_evaluation,
+    )
+    from vlm_analysis.evaluation.run.evaluate import evaluate as evaluate
+    from vlm_analysis.evaluation.run.respond import stream_both as stream_both
+    from vlm_analysis.evaluation.run.sweep import sweep as sweep
+    from vlm_analysis.evaluation.run.timing import measure_cost as measure_cost, measure_costs as measure_costs
+    from vlm_analysis.export.checkpoint import export_checkpoint as export_checkpoint
+    from vlm_analysis.export.dialects import (
+        mask_to_csv as mask_to_csv,
+        mask_to_mergekit as mask_to_mergekit,
+        open_dialect as open_dialect,
+    )
+    from vlm_analysis.export.story import Story as Story
+    from vlm_analysis.models.load import LoadedModel as LoadedModel, load_model as load_model
+    from vlm_analysis.progress import Cancelled as Cancelled
+    from vlm_analysis.prompts.halves import split_in_halves as split_in_halves
+    from vlm_analysis.prompts.prompts import (
+        Prompt as Prompt,
+        PromptSet as PromptSet,
+        open_prompts as open_prompts,
+        write_prompts as write_prompts,
+    )
+    from vlm_analysis.recording.measures import MEASURES as MEASURES
+    from vlm_analysis.recording.record import record as record
+    from vlm_analysis.recording.recording import (
+        Recording as Recording,
+        open_recording as open_recording,
+        save_recording as save_recording,
+    )
+    from vlm_analysis.selection.compared.comparison import (
+        Comparison as Comparison,
+        open_comparison as open_comparison,
+        save_comparison as save_comparison,
+    )
+    from vlm_analysis.selection.compared.findings import mask_table as mask_table, regimes as regimes
+    from vlm_analysis.selection.criteria.criteria import CRITERIA as CRITERIA
+    from vlm_analysis.selection.criteria.damage import Damage as Damage, read_damage as read_damage
+    from vlm_analysis.selection.criteria.scores import LayerScores as LayerScores
+    from vlm_analysis.selection.criteria.scoring import score_layers as score_layers
+    from vlm_analysis.selection.search.beam import beam as beam
+    from vlm_analysis.selection.search.evolve import evolve as evolve
+    from vlm_analysis.selection.search.greedy import greedy as greedy
+    from vlm_analysis.selection.search.objective import Objective as Objective
+    from vlm_analysis.selection.strategies.budgets import Share as Share
+    from vlm_analysis.selection.strategies.make import make_mask as make_mask, random_masks as random_masks
+    from vlm_analysis.selection.strategies.many import many_masks as many_masks
+    from vlm_analysis.selection.strategies.strategies import STRATEGIES as STRATEGIES
+    from vlm_analysis.workbench.pipeline import compare as compare, compare_masks as compare_masks
+
+_HOMES = {
+    "edits.edit": ("PruneMask",),
+    "edits.files": (
+        "open_mask",
+        "save_mask",
+    ),
+    "errors": ("StrataError",),
+    "evaluation.cost": (
+        "Cost",
+        "open_cost",
+        "save_cost",
+        "speedup",
+    ),
+    "evaluation.evaluation": (
+        "Evaluation",
+        "open_evaluation",
+        "retention",
+        "retention_interval",
+        "save_evaluation",
+    ),
+    "evaluation.run.evaluate": ("evaluate",),
+    "evaluation.run.respond": ("stream_both",),
+    "evaluation.run.sweep": ("sweep",),
+    "evaluation.run.timing": (
+        "measure_cost",
+        "measure_costs",
+    ),
+    "export.checkpoint": ("export_checkpoint",),
+    "export.dialects": (
+        "mask_to_csv",
+        "mask_to_mergekit",
+        "open_dialect",
+    ),
+    "export.story": ("Story",),
+    "models.load": (
+        "LoadedModel",
+        "load_model",
+    ),
+    "progress": ("Cancelled",),
+    "prompts.halves": ("split_in_halves",),
+    "prompts.prompts": (
+        "Prompt",
+        "PromptSet",
+        "open_prompts",
+        "write_prompts",
+    ),
+    "recording.measures": ("MEASURES",),
+    "recording.record": ("record",),
+    "recording.recording": (
+        "Recording",
+        "open_recording",
+        "save_recording",
+    ),
+    "selection.compared.comparison": (
+        "Comparison",
+        "open_comparison",
+        "save_comparison",
+    ),
+    "selection.compared.findings": (
+        "mask_table",
+        "regimes",
+    ),
+    "selection.criteria.criteria": ("CRITERIA",),
+    "selection.criteria.damage": (
+        "Damage",
+        "read_damage",
+    ),
+    "selection.criteria.scores": ("LayerScores",),
+    "selection.criteria.scoring": ("score_layers",),
+    "selection.search.beam": ("beam",),
+    "selection.search.evolve": ("evolve",),
+    "selection.search.greedy": ("greedy",),
+    "selection.search.objective": ("Objective",),
+    "selection.strategies.budgets": ("Share",),
+    "selection.strategies.make": (
+        "make_mask",
+        "random_masks",
+    ),
+    "selection.strategies.many": ("many_masks",),
+    "selection.strategies.strategies": ("STRATEGIES",),
+    "workbench.pipeline": (
+        "compare",
+        "compare_masks",
+    ),
+}
+"""By module, the public names that it holds."""
+
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)
+__version__ = "0.2.0.dev0"
+
+gone.watch()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"vlm_analysis has no public name {name!r}. The public names are in vlm_analysis.__all__.")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

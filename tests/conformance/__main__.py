@@ -10,7 +10,7 @@ from pathlib import Path
 
 import transformers
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import PruneMask
 from vlm_analysis.models.layers import locked_layers
 
 from .build import N_LAYERS

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, ProcessorMixin
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import LoadedModel, PruneMask
 from vlm_analysis.models.layers import find_decoder_layers, locked_layers, protected_layers
-from vlm_analysis.models.load import LoadedModel, aligned
+from vlm_analysis.models.load import aligned
 
 N_TOKENS, N_NEW = 13, 8
 WORDS = range(3, 100)  # tokens beside them end a text or mean an image; a random model must not write them

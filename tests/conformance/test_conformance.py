@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import PruneMask, export_checkpoint
 from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import MaskError, ModelError
-from vlm_analysis.export.checkpoint import export_checkpoint
 from vlm_analysis.models.layers import (
     attention_layers,
     cross_attention_layers,

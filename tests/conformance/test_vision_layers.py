@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import PruneMask
 from vlm_analysis.edits.view import prune
 from vlm_analysis.errors import MaskError
 from vlm_analysis.models.layers import (

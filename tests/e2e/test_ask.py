@@ -9,7 +9,7 @@ import pytest
 from browser import go, idle, load_bundled, press
 from playwright.sync_api import Page, expect
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import PruneMask
 from vlm_analysis.workbench.shelf import keep_mask
 from vlm_analysis.workbench.workspace import Workspace
 

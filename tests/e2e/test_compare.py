@@ -13,8 +13,8 @@ from browser import go, idle, press
 from playwright.sync_api import Browser, Page
 
 from tools import serving
+from vlm_analysis import PromptSet
 from vlm_analysis.evaluation.scores import RECORDS
-from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.workbench.shelf import keep_prompts
 from vlm_analysis.workbench.workspace import Workspace
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from browser import go, idle, press
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.export.dialects import open_dialect
+from vlm_analysis import PruneMask, open_dialect
 
 pytestmark = pytest.mark.e2e
 

@@ -9,9 +9,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis import LoadedModel, PromptSet, PruneMask
 from vlm_analysis.ui.session import workspace
 from vlm_analysis.workbench.shelf import keep_evaluation, keep_mask, keep_prompts, keep_recording
 
@@ -45,8 +43,7 @@ def open_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
 @pytest.fixture
 def stocked(open_page: Callable[[str], AppTest], loaded: LoadedModel, few: PromptSet) -> Callable[[str], AppTest]:
     """Open pages in a workspace that holds prompts, a recording, a mask and its evaluation."""
-    from vlm_analysis.evaluation.run.evaluate import evaluate
-    from vlm_analysis.recording.record import record
+    from vlm_analysis import evaluate, record
 
     open_page("app.py")  # points STRATA_HOME at this test's home
     home = workspace()

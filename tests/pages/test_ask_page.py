@@ -12,17 +12,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from acting import OpenPage, load_bundled, ran, words
-from hypothesis import given
-from hypothesis import strategies as some
+from hypothesis import given, strategies as some
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import LoadedModel, PromptSet, PruneMask
 from vlm_analysis.evaluation.diff import Piece, word_diff
 from vlm_analysis.evaluation.run.evaluate import respond
 from vlm_analysis.evaluation.run.respond import Divergence, Step, Written
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.ui import askstream
 from vlm_analysis.ui.askresult import in_steps, marked, parting
 from vlm_analysis.ui.askstream import Responses, ask_both

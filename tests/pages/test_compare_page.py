@@ -10,12 +10,9 @@ import pytest
 from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
+from vlm_analysis import Cancelled, LoadedModel, PromptSet, evaluate, mask_table
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.evaluation.run.evaluate import evaluate
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.progress import Cancelled, no_progress
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.selection.compared.findings import mask_table
+from vlm_analysis.progress import no_progress
 from vlm_analysis.ui.comparing import Question, compare_work, unfinished
 from vlm_analysis.ui.promptview import contents
 from vlm_analysis.ui.session import choose, last_choices, live, workspace

@@ -12,12 +12,10 @@ import pytest
 from acting import OpenPage, ran, words
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis import figures
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.evaluation.evaluation import Evaluation
+from vlm_analysis import Comparison, Evaluation, PruneMask, figures, mask_table, regimes
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.selection.compared.comparison import Comparison, ways_frame
-from vlm_analysis.selection.compared.findings import mask_table, regimes, retention_curves
+from vlm_analysis.selection.compared.comparison import ways_frame
+from vlm_analysis.selection.compared.findings import retention_curves
 from vlm_analysis.selection.strategies.many import Way
 from vlm_analysis.ui.compareview import _best_methods
 from vlm_analysis.ui.session import workspace

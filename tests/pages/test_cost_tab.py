@@ -10,12 +10,7 @@ import streamlit as st
 from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.evaluation.cost import Cost, speedup
-from vlm_analysis.evaluation.run.timing import measure_cost
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.progress import Cancelled
-from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis import Cancelled, Cost, LoadedModel, PromptSet, PruneMask, measure_cost, speedup
 from vlm_analysis.ui.costing import alike, cost_work, find_costs
 from vlm_analysis.ui.session import choose, model_slot, runner, workspace
 from vlm_analysis.workbench.shelf import keep_cost, keep_prompts, open_item

@@ -8,9 +8,7 @@ import pytest
 from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis import LoadedModel, PromptSet, PruneMask
 from vlm_analysis.ui.pickers import EDITED
 from vlm_analysis.ui.session import last_choices, workspace
 from vlm_analysis.workbench.shelf import keep_mask, open_item

@@ -13,12 +13,10 @@ import pytest
 from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import PromptSet, PruneMask, record
 from vlm_analysis.errors import ModelError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.progress import no_progress
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.recording.record import record
 from vlm_analysis.ui.session import last_choices, model_slot, opened, runner, workspace
 from vlm_analysis.ui.work import record_work
 from vlm_analysis.workbench.shelf import keep_evaluation, keep_mask, keep_prompts, keep_recording

@@ -8,9 +8,8 @@ import pytest
 from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import PruneMask, mask_to_csv, mask_to_mergekit
 from vlm_analysis.edits.files import mask_to_json
-from vlm_analysis.export.dialects import mask_to_csv, mask_to_mergekit
 from vlm_analysis.ui.session import workspace
 from vlm_analysis.workbench.shelf import keep_mask
 

@@ -14,16 +14,19 @@ from outside import save_outside_model
 from streamlit.testing.v1 import AppTest
 from test_outside_models import prompts as outside_prompts
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import (
+    CRITERIA,
+    STRATEGIES,
+    Evaluation,
+    LoadedModel,
+    PromptSet,
+    PruneMask,
+    Recording,
+    evaluate,
+    load_model,
+    record,
+)
 from vlm_analysis.edits.view import prune
-from vlm_analysis.evaluation.evaluation import Evaluation
-from vlm_analysis.evaluation.run.evaluate import evaluate
-from vlm_analysis.models.load import LoadedModel, load_model
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.recording.record import record
-from vlm_analysis.recording.recording import Recording
-from vlm_analysis.selection.criteria.criteria import CRITERIA
-from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.asking import CHOSEN, DEFAULTS
 from vlm_analysis.ui.session import model_slot, runner, workspace
 from vlm_analysis.ui.sweeps import LEAVE_ONE_OUT

@@ -9,15 +9,9 @@ from acting import OpenPage, load_bundled
 from outside import save_outside_model
 from test_outside_models import prompts as outside_prompts
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis import Cancelled, LoadedModel, Objective, PromptSet, PruneMask, evaluate, read_damage, score_layers
 from vlm_analysis.edits.view import why_not
-from vlm_analysis.evaluation.run.evaluate import evaluate
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.progress import Cancelled, no_progress
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.selection.criteria.damage import read_damage
-from vlm_analysis.selection.criteria.scoring import score_layers
-from vlm_analysis.selection.search.objective import Objective
+from vlm_analysis.progress import no_progress
 from vlm_analysis.ui.searching import search_work
 from vlm_analysis.ui.session import live, model_slot, workspace
 from vlm_analysis.ui.sweeps import damage_work, find_damage

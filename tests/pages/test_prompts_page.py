@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis import PromptSet
 from vlm_analysis.ui.drafts import Draft
 from vlm_analysis.ui.session import opened, workspace
 from vlm_analysis.workbench.workspace import Item

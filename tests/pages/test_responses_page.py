@@ -11,10 +11,7 @@ from acting import load_bundled, ran, words
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Checkbox
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.evaluation.run.evaluate import evaluate
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis import LoadedModel, PromptSet, PruneMask, evaluate
 from vlm_analysis.ui.evaluateview import MAX_WRITTEN
 from vlm_analysis.ui.session import model_slot, workspace
 from vlm_analysis.workbench.shelf import keep_evaluation, keep_mask, keep_prompts, open_item

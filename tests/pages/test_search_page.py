@@ -9,9 +9,7 @@ from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 from test_masks_page import PAGE, finish, open_tab, press, put
 
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.recording.record import record
+from vlm_analysis import LoadedModel, PromptSet, record
 from vlm_analysis.ui.session import runner, workspace
 from vlm_analysis.workbench.shelf import keep_recording, open_item
 

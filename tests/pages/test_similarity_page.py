@@ -11,10 +11,7 @@ import pytest
 from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.recording.record import record
-from vlm_analysis.recording.recording import save_recording
+from vlm_analysis import LoadedModel, PromptSet, record, save_recording
 from vlm_analysis.ui.session import runner, workspace
 from vlm_analysis.workbench.shelf import keep_recording, open_item
 
@@ -76,9 +73,8 @@ class TestTabs:
     def test_two_recordings_stand_side_by_side_also_of_models_of_other_depth(
         self, rich: OpenPage, loaded: LoadedModel, few: PromptSet
     ) -> None:
-        from vlm_analysis.edits.edit import PruneMask
+        from vlm_analysis import LoadedModel as Loaded, PruneMask
         from vlm_analysis.edits.view import prune
-        from vlm_analysis.models.load import LoadedModel as Loaded
 
         short = Loaded(prune(loaded.model, PruneMask(16, [5, 9])), loaded.processor, "short", "made here")
         keep_recording(workspace(), record(short, few), "fourteen layers")

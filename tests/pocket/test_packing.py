@@ -7,11 +7,10 @@ import pytest
 import torch
 from oracles import ask, ids_of
 
-from vlm_analysis.models.load import LoadedModel
+from vlm_analysis import LoadedModel, Prompt
 from vlm_analysis.pocket.build import build_image_processor, build_tokenizer
 from vlm_analysis.pocket.packing import PackedBatch, Packer, answer_logits, answers_right, block_mask
 from vlm_analysis.pocket.tasks import make_example
-from vlm_analysis.prompts.prompts import Prompt
 
 Pictures = list[tuple[object, list[tuple[str, str]]]]
 SHAPES, BARS = make_example("count-steps", 4), make_example("bar-steps", 9)

@@ -10,6 +10,7 @@ from random import Random
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from vlm_analysis import open_prompts
 from vlm_analysis.pocket import tasks
 from vlm_analysis.pocket.build import build_tokenizer
 from vlm_analysis.pocket.pictures import (
@@ -37,7 +38,6 @@ from vlm_analysis.pocket.tasks import (
     make_examples,
     reserved_keys,
 )
-from vlm_analysis.prompts.prompts import open_prompts
 
 SOME = [
     make_example(task, seed, split=split) for task in TASKS for seed in range(12) for split in ("held-out", "train")
