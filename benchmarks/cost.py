@@ -46,7 +46,7 @@ def compare(name: str, folder: Path) -> None:
     costs = measure_costs(loaded, prompts, spread_masks(loaded.n_layers), rounds=rounds, new_tokens=new_tokens)
     for place, cost in enumerate([costs[0], *costs]):
         which = min(place, 1)
-        row = [name, str(cost.mask.budget if place else 0), f"{cost.n_parameters[which] / 1e6:,.2f}"]
+        row = [name, str(cost.edit.budget if place else 0), f"{cost.n_parameters[which] / 1e6:,.2f}"]
         row += [f"{cost.n_bytes[which] / 2**20:,.1f}", f"{np.median(cost.prefill_ms[which]):.4g}"]
         row.append(f"{np.median(cost.tokens_per_s[which]):.4g}")
         for phase in ("prefill", "decode"):

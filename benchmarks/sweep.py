@@ -62,7 +62,7 @@ def compare(name: str, what: str, loaded: Any, masks: Sequence[Any], n_prompts: 
     started = time.perf_counter()
     store = open_scores(work, batch)
     sweep_prepared(work, masks, None, store=store, batch_size=batch)
-    swept = [evaluation_of(work, mask, store.of(mask.dropped)) for mask in masks]
+    swept = [evaluation_of(work, mask, store.of(mask.key)) for mask in masks]
     swept_s = time.perf_counter() - started
     assert all(one.by_prompt.equals(other.by_prompt) for one, other in zip(swept, alone, strict=True))
     plan = ordered([PruneMask(loaded.n_layers), *masks])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlm_analysis import Comparison, Cost, Evaluation, PromptSet, PruneMask, Recording, Story
+from vlm_analysis import Comparison, Cost, Edit, Evaluation, PromptSet, Recording, Story
 from vlm_analysis.export.story import story_sections
 from vlm_analysis.ui.comparing import Question
 
@@ -86,7 +86,7 @@ def of_recording(recording: Recording) -> dict[str, Any]:
     return told
 
 
-def of_mask(mask: PruneMask) -> dict[str, Any]:
+def of_mask(mask: Edit) -> dict[str, Any]:
     told = {name: getattr(mask, name) for name in ("n_layers", "dropped", "name", "notes", "provenance")}
     model = None if mask.model is None else mask.model.fingerprint
     return {**told, "model": model, "chosen_on": sorted(mask.chosen_on)}
@@ -123,7 +123,7 @@ def of_comparison(comparison: Comparison) -> dict[str, Any]:
 def of_cost(cost: Cost) -> dict[str, Any]:
     names = ("n_parameters", "n_bytes", "prefill_ms", "tokens_per_s", "device", "new_tokens")
     expected = ("expected_prefill_ms", "expected_tokens_per_s")
-    return {"dropped": cost.mask.dropped, **{name: getattr(cost, name) for name in (*names, *expected)}}
+    return {"dropped": cost.edit.dropped, **{name: getattr(cost, name) for name in (*names, *expected)}}
 
 
 def of_story(story: Story) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from vlm_analysis import (
     measure_costs,
     speedup,
 )
-from vlm_analysis.edits.view import prune
+from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.errors import EvaluationError, MaskError
 from vlm_analysis.evaluation.run.timing import LAYER_ROUNDS, budget_masks, count_weights
 from vlm_analysis.models.layers import find_decoder_layers
@@ -60,7 +60,7 @@ def test_a_cost_says_what_was_measured_and_leaves_no_hook(loaded: LoadedModel, f
     before = n_hooks(loaded)
     cost = measure_cost(loaded, few[:2], MASK, **QUICK)
     assert n_hooks(loaded) == before
-    assert (cost.mask, cost.model.fingerprint, cost.device, cost.rounds) == (MASK, loaded.fingerprint, "cpu", 2)
+    assert (cost.edit, cost.model.fingerprint, cost.device, cost.rounds) == (MASK, loaded.fingerprint, "cpu", 2)
     assert (cost.n_prompts, cost.new_tokens) == (2, 3)
     assert cost.layer_shares.shape == (2, 16)
     assert (cost.layer_shares > 0).all()
@@ -109,7 +109,7 @@ def test_many_masks_share_the_dense_times(loaded: LoadedModel, few: PromptSet) -
     masks = [MASK, PruneMask(16, (3, 4, 5, 6))]
     with noted_calls(loaded, 4, 9) as calls:
         costs = measure_costs(loaded, few[:1], masks, rounds=1, new_tokens=2)
-    assert [cost.mask for cost in costs] == masks
+    assert [cost.edit for cost in costs] == masks
     np.testing.assert_array_equal(costs[0].prefill_ms[0], costs[1].prefill_ms[0])
     np.testing.assert_array_equal(costs[0].tokens_per_s[0], costs[1].tokens_per_s[0])
     passes = 1 + 2
@@ -211,7 +211,7 @@ def test_budgets_go_through_the_mask_up_to_half_the_layers(loaded: LoadedModel) 
     assert all(set(MASK.dropped) <= set(mask.dropped) for mask in masks)
     assert not {0, 1, 15} & set(masks[-1].dropped)
     for mask in masks:
-        prune(loaded.model, mask)
+        apply_edit(loaded.model, mask)
     large = PruneMask(16, tuple(range(2, 13)))
     assert budget_masks(loaded, large)[-1] == large
     assert {mask.budget for mask in budget_masks(loaded, large)} == {2, 3, 5, 6, 8, 11}

@@ -29,7 +29,7 @@ ROUNDS = np.array([[100.0, 200, 120, 110, 130], [80.0, 150, 90, 99, 65]])
 def made(**changes: object) -> Cost:
     return dataclasses.replace(
         Cost(
-            mask=PruneMask(4, (1, 2), name="mine"),
+            edit=PruneMask(4, (1, 2), name="mine"),
             model=MODEL,
             device="cpu",
             threads=2,
@@ -88,7 +88,7 @@ def test_expected_times_take_the_dropped_layers_shares_away() -> None:
 
 
 def test_frame_holds_relative_times_with_their_quartiles() -> None:
-    frame = cost_frame([made(mask=PruneMask(4, (0, 1, 2))), made()])
+    frame = cost_frame([made(edit=PruneMask(4, (0, 1, 2))), made()])
     assert list(frame["phase"]) == ["decode", "decode", "prefill", "prefill"]
     assert list(frame["budget"]) == [2, 3, 2, 3]
     ratios = np.sort(ROUNDS[1] / ROUNDS[0])
@@ -116,7 +116,7 @@ def test_a_file_gives_the_same_cost_back(tmp_path: Path) -> None:
     for field in dataclasses.fields(Cost):
         one, other = getattr(cost, field.name), getattr(back, field.name)
         assert np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other, field.name
-    assert back.mask.name == "mine"
+    assert back.edit.name == "mine"
     assert speedup(back, "decode") == speedup(cost, "decode")
 
 

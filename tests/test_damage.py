@@ -118,7 +118,7 @@ class TestRefused:
             self.read(*three_layers(model=ModelInfo("strange", "0" * 64, 4)))
 
     def test_a_mask_of_several_layers_is_named(self) -> None:
-        with pytest.raises(MaskError, match=r"masks of one layer, got one of layers \[1, 2\]"):
+        with pytest.raises(MaskError, match=r"masks of one layer, got an edit that drops layers 1 and 2"):
             self.read(*three_layers(), evaluation((1, 2), (0, 0, 0), (0, 0, 0), NAMES, n_layers=4))
 
     def test_prompt_sets_are_not_mixed(self) -> None:

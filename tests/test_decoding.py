@@ -13,7 +13,7 @@ import torch
 from oracles import SWERVING, ask, changed_copy, ids_of
 
 from vlm_analysis import Cancelled, LoadedModel, PromptSet, PruneMask, evaluate, load_model
-from vlm_analysis.edits.view import prune
+from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.evaluation.run.evaluate import answer_scores, write_responses
 from vlm_analysis.evaluation.run.respond import compare_responses
 from vlm_analysis.models.decoding import greedy_ids
@@ -63,7 +63,7 @@ def imagining(loaded: LoadedModel) -> LoadedModel:
 class TestPlainGreedy:
     def test_settings_of_the_checkpoint_change_no_token(self, loaded: LoadedModel, packs: PromptSet) -> None:
         changed = swerving(loaded)
-        for model in (changed.model, prune(changed.model, MASK)):
+        for model in (changed.model, apply_edit(changed.model, MASK)):
             for prompt in packs[::11]:
                 assert greedy_ids(changed, model, prompt, 20) == most_likely(loaded, model, prompt, 20)
 
@@ -71,7 +71,7 @@ class TestPlainGreedy:
         changed, some = swerving(loaded), packs[::9]
         found = evaluate(changed, some, MASK).by_prompt
         answers = [ids_of(loaded, str(prompt.answer)) for prompt in some]
-        model = prune(loaded.model, MASK)
+        model = apply_edit(loaded.model, MASK)
         right = [most_likely(loaded, model, prompt, len(ids)) == ids for prompt, ids in zip(some, answers, strict=True)]
         assert 0 < sum(right) < len(some)
         assert found["exact_match"].tolist() == right
@@ -139,7 +139,7 @@ class TestPlaceholders:
 def test_written_responses_are_those_of_greedy_decoding(loaded: LoadedModel, packs: PromptSet) -> None:
     changed, some = swerving(loaded), packs[::15]
     found = write_responses(changed, some, evaluate(changed, some, MASK)).by_prompt["response"]
-    model = prune(loaded.model, MASK)
+    model = apply_edit(loaded.model, MASK)
     for prompt, response in zip(some, found, strict=True):
         wrote = most_likely(loaded, model, prompt, 40)
         assert response == loaded.processor.tokenizer.decode(wrote, skip_special_tokens=True).strip()

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
 
-from vlm_analysis import LayerScores, PruneMask, make_mask, mask_to_csv, mask_to_mergekit, open_dialect
-from vlm_analysis.edits.files import mask_from_json, mask_to_json
+from vlm_analysis import Edit, LayerScores, PruneMask, make_mask, mask_to_csv, mask_to_mergekit, open_dialect
+from vlm_analysis.edits.files import edit_from_json, edit_to_json
 from vlm_analysis.errors import MaskError
 from vlm_analysis.export.dialects import kept_ranges, mask_from_csv, mask_from_mergekit
 from vlm_analysis.model_info import ModelInfo
@@ -25,7 +25,7 @@ def one_slice(start: object, end: object, model: str = "m", extra: str = "") -> 
 
 
 @st.composite
-def masks(draw: st.DrawFn) -> PruneMask:
+def masks(draw: st.DrawFn) -> Edit:
     n_layers = draw(st.integers(1, 60))
     dropped = draw(st.permutations(range(n_layers)))[: draw(st.integers(0, n_layers - 1))]
     told = {"drop_order": dropped} if dropped and draw(st.booleans()) else {}
@@ -35,12 +35,12 @@ def masks(draw: st.DrawFn) -> PruneMask:
 class TestRoundTrips:
     @given(masks())
     @settings(max_examples=60, deadline=None)
-    def test_any_mask_survives_mergekit(self, mask: PruneMask) -> None:
+    def test_any_mask_survives_mergekit(self, mask: Edit) -> None:
         assert mask_from_mergekit(mask_to_mergekit(mask), mask.n_layers) == mask
 
     @given(masks(), st.sampled_from(["\n", "\r\n"]), st.booleans())
     @settings(max_examples=60, deadline=None)
-    def test_any_mask_and_its_drop_order_survive_csv(self, mask: PruneMask, line_end: str, mark: bool) -> None:
+    def test_any_mask_and_its_drop_order_survive_csv(self, mask: Edit, line_end: str, mark: bool) -> None:
         data = mask_to_csv(mask).replace("\n", line_end).encode("utf-8-sig" if mark else "utf-8")
         opened = open_dialect(data, "mask.CSV")
         assert opened == mask
@@ -48,7 +48,7 @@ class TestRoundTrips:
 
     @given(masks())
     @settings(max_examples=30, deadline=None)
-    def test_csv_counted_from_one_is_converted_once_when_declared(self, mask: PruneMask) -> None:
+    def test_csv_counted_from_one_is_converted_once_when_declared(self, mask: Edit) -> None:
         header, *rows = mask_to_csv(mask).splitlines()
         shifted = [f"{int(row.split(',')[0]) + 1},{row.split(',', 1)[1]}" for row in rows]
         assert mask_from_csv("\n".join([header, *shifted]), from_one=True) == mask
@@ -63,7 +63,7 @@ class TestRoundTrips:
             open_dialect(data, f"mask{suffix}", n_layers=8)
 
     def test_json_is_opened_by_its_name_too(self) -> None:
-        assert open_dialect(b"\xef\xbb\xbf" + mask_to_json(MASK).encode(), "m.json") == MASK
+        assert open_dialect(b"\xef\xbb\xbf" + edit_to_json(MASK).encode(), "m.json") == MASK
 
 
 class TestMergekit:
@@ -230,7 +230,7 @@ class TestFiles:
             open_dialect(data, name, n_layers=8)
 
     def test_a_mask_file_that_declares_numbering_from_one_is_converted_once(self) -> None:
-        text = mask_to_json(MASK).replace('"numbering": 0', '"numbering": 1')
-        opened = mask_from_json(text)
+        text = edit_to_json(MASK).replace('"numbering": 0', '"numbering": 1')
+        opened = edit_from_json(text)
         assert opened.dropped == (2, 3, 6)
-        assert mask_from_json(mask_to_json(opened)) == opened
+        assert edit_from_json(edit_to_json(opened)) == opened

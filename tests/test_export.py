@@ -26,7 +26,7 @@ from vlm_analysis import (
     load_model,
     open_mask,
 )
-from vlm_analysis.edits.view import prune
+from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.errors import ExportError, MaskError
 from vlm_analysis.export.checkpoint import Manifest
 from vlm_analysis.model_info import ModelInfo
@@ -49,7 +49,7 @@ class TestTheFolder:
         fresh, told = AutoModelForImageTextToText.from_pretrained(exported[0], output_loading_info=True)
         assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
         fresh.eval()
-        view = prune(loaded.model, MASK)
+        view = apply_edit(loaded.model, MASK)
         for prompt in few:
             inputs = ask(loaded, prompt)
             with torch.no_grad():

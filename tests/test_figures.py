@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vlm_analysis import figures
+from vlm_analysis import Locks, PruneMask, figures
 from vlm_analysis.errors import MaskError
 from vlm_analysis.figures import style
 
@@ -80,7 +80,7 @@ def test_heatmap_without_gaps_has_no_grey_cells(values):
 
 
 def test_hover_tells_layer_row_value_and_reason(values):
-    figure = figures.similarity_heatmap(values, ROWS, dropped=[7], protected={0: "first layer"}, locked={7: "KV store"})
+    figure = figures.similarity_heatmap(values, ROWS, dropped=[7], locks=Locks(16, {0: "first layer"}, {7: "KV store"}))
     hover = figure.data[0].hovertext
     assert hover[0][0] == f"layer 0<br>general<br>cosine similarity {values[0, 0]:.4f}<br>protected: first layer"
     assert hover[0][7].endswith("<br>dropped<br>locked: KV store")
@@ -94,12 +94,14 @@ def test_dropped_layers_are_outlined_where_they_are(values):
 
 
 def test_marks_lie_outside_of_the_cells_and_inside_of_the_axis(values):
-    figure = figures.similarity_heatmap(values, ROWS, dropped=[2], protected={0: "first"}, locked={4: "store"})
+    figure = figures.similarity_heatmap(
+        values, ROWS, dropped=[2], locks=Locks(values.shape[1], {0: "first"}, {4: "store"})
+    )
     bottom, top = figure.layout.yaxis.range
     assert top < trace(figure, "dropped").y[0] < -0.5
-    guards = trace(figure, "guards")
-    assert (tuple(guards.x), tuple(guards.text)) == ((0, 4), ("P", "L"))
-    assert 2.5 < guards.y[0] < bottom
+    marks = trace(figure, "locks")
+    assert (tuple(marks.x), tuple(marks.text)) == ((0, 4), ("P", "L"))
+    assert 2.5 < marks.y[0] < bottom
 
 
 def test_clickable_heatmap_has_one_invisible_target_per_cell(values):
@@ -157,8 +159,10 @@ def test_difference_without_a_single_value_still_draws():
     assert (cells.zmin, cells.zmax) == (-0.01, 0.01)
 
 
-def test_mask_strips_mark_dropped_layers_without_colour_too():
-    figure = figures.mask_strips([("by hand", [1, 3]), ("empty", [])], 5, protected={0: "first"}, locked={})
+def test_edit_strips_mark_dropped_layers_without_colour_too():
+    figure = figures.edit_strips(
+        [("by hand", PruneMask(5, [1, 3])), ("empty", PruneMask(5))], 5, locks=Locks(5, {0: "first"})
+    )
     strips = figure.data[0]
     assert strips.z.tolist() == [[0, 1, 0, 1, 0], [0, 0, 0, 0, 0]]
     assert [list(line) for line in strips.text] == [["", "×", "", "×", ""], [""] * 5]
@@ -166,7 +170,7 @@ def test_mask_strips_mark_dropped_layers_without_colour_too():
 
 
 def test_long_mask_name_keeps_its_count():
-    figure = figures.mask_strips([("a name longer than any label has room for", [1])], 5)
+    figure = figures.edit_strips([("a name longer than any label has room for", PruneMask(5, [1]))], 5)
     assert figure.layout.yaxis.ticktext[0].endswith("… · 1 dropped")
 
 
@@ -250,7 +254,7 @@ def test_damage_bars_draw_the_chosen_metric_only():
 def test_score_bars_tell_dropped_layers_apart_by_hatching_too():
     scores = np.array([0.9, 0.2, np.nan, 0.4])
     order = [1, 3, 0, 2]
-    figure = figures.score_bars(scores, np.full(4, 0.05), order, [1], {0: "first layer"})
+    figure = figures.score_bars(scores, np.full(4, 0.05), order, [1], Locks(4, {0: "first layer"}))
     kept, dropped = trace(figure, "kept"), trace(figure, "dropped")
     assert (list(kept.x), list(dropped.x)) == ([0, 2, 3], [1])
     np.testing.assert_array_equal(kept.y, scores[[0, 2, 3]].astype(np.float32))
@@ -259,7 +263,7 @@ def test_score_bars_tell_dropped_layers_apart_by_hatching_too():
     assert (kept.marker.pattern.shape, dropped.marker.pattern.shape) == (None, "/")
     assert "number 1 of 4 in drop order" in dropped.hovertext[0]
     assert tuple(trace(figure, "no tokens").x) == (2,)
-    assert tuple(trace(figure, "guards").text) == ("P",)
+    assert tuple(trace(figure, "locks").text) == ("P",)
 
 
 def every_figure() -> dict:
@@ -267,13 +271,15 @@ def every_figure() -> dict:
     damage = pd.DataFrame([(HOSTILE, "exact_match", 1.0, 0.5)], columns=["domain", "metric", "dense", "pruned"])
     reasons = {0: HOSTILE}
     return {
-        "similarity": figures.similarity_heatmap(matrix, [HOSTILE], protected=reasons, clickable=True),
+        "similarity": figures.similarity_heatmap(
+            matrix, [HOSTILE], locks=Locks(matrix.shape[1], reasons), clickable=True
+        ),
         "difference": figures.difference_heatmap(matrix, [HOSTILE]),
-        "strips": figures.mask_strips([(HOSTILE, [1])], 4, locked=reasons),
+        "strips": figures.edit_strips([(HOSTILE, PruneMask(4, [1]))], 4, locks=Locks(4, locked=reasons)),
         "profile": figures.layer_profile({HOSTILE: matrix[0]}, y_title="cosine similarity"),
         "retention": figures.retention_curve(curves().assign(method=HOSTILE)),
         "damage": figures.damage_bars(damage),
-        "scores": figures.score_bars(matrix[0], None, [0, 1, 2, 3], [], reasons),
+        "scores": figures.score_bars(matrix[0], None, [0, 1, 2, 3], [], Locks(4, reasons)),
     }
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rankings import full_recording, left_out
 
-from vlm_analysis import figures
+from vlm_analysis import Locks, figures
 from vlm_analysis.errors import MaskError
 from vlm_analysis.selection.certainty.against import cosine_against_damage
 from vlm_analysis.selection.certainty.agreement import agreement, criteria_items
@@ -57,7 +57,9 @@ class TestIntervals:
         sure = rank_stability(full_recording(), "block-influence", protected={0, 8})
         low, high = sure.interval()
         unsure = {sure.order[1], sure.order[2]}
-        figure = figures.rank_intervals(low, high, sure.order, 2, unsure=unsure, protected={0: HOSTILE, 8: "last"})
+        figure = figures.rank_intervals(
+            low, high, sure.order, 2, unsure=unsure, locks=Locks(9, {0: HOSTILE, 8: "last"})
+        )
         settled, open_ones = figure.data[:2]
         assert sorted([*settled.x, *open_ones.x]) == sorted(sure.order)
         assert set(open_ones.x) == unsure
@@ -118,7 +120,7 @@ class TestScatter:
 class TestSkip:
     def test_each_curve_has_its_threshold_and_fills_what_lies_below(self) -> None:
         bands = skip_bands(full_recording(), delta=0.05, **LIMITS)
-        figure = figures.skip_curves(bands, **LIMITS, protected={0: HOSTILE})
+        figure = figures.skip_curves(bands, **LIMITS, locks=Locks(len(bands.geometric), {0: HOSTILE}))
         curves = [trace for trace in figure.data if not trace.name.startswith("threshold")]
         np.testing.assert_array_equal(curves[0].y, bands.geometric)
         assert [not symbol.endswith("open") for symbol in curves[1].marker.symbol] == bands.proximal_low.tolist()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_analysis import MEASURES, figures
+from vlm_analysis import MEASURES, Locks, figures
 from vlm_analysis.errors import MaskError
 from vlm_analysis.figures.scales import SCALES
 
@@ -33,13 +33,13 @@ def test_every_measure_of_layers_has_a_scale():
 
 
 def test_measure_heatmap_tells_the_number_and_marks_what_was_not_measured():
-    figure = figures.measure_heatmap(np.array([[2.5, np.nan]]), (HOSTILE,), "norm_ratio", protected={0: HOSTILE})
+    figure = figures.measure_heatmap(np.array([[2.5, np.nan]]), (HOSTILE,), "norm_ratio", locks=Locks(2, {0: HOSTILE}))
     assert "2.5" in figure.data[0].hovertext[0][0]
     assert "no tokens" in figure.data[0].hovertext[0][1]
     assert "<script" not in figure.to_json()
     assert "<a href" not in figure.to_json()
     with pytest.raises(MaskError):
-        figures.measure_heatmap(np.ones((1, 2)), ("a",), "update", locked={2: "beyond"})
+        figures.measure_heatmap(np.ones((1, 2)), ("a",), "update", locks=Locks(3, locked={2: "beyond"}))
 
 
 def test_span_heatmap_draws_the_upper_half_and_names_the_layers_between():

@@ -18,9 +18,9 @@ from tests.conformance.build import tiny_model
 from tests.conformance.rows import CHANGES
 from vlm_analysis import LoadedModel, load_model
 from vlm_analysis.errors import ModelError
-from vlm_analysis.models import load as models, memory
 from vlm_analysis.models.fit import PARTS, FitEstimate, build_empty, count_parts, estimate_fit
 from vlm_analysis.models.layers import find_decoder_layers
+from vlm_analysis.models.load import load as models, memory
 from vlm_analysis.models.source import BUNDLED_FOLDER, Source
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,10 +108,10 @@ class TestNumbers:
 
     def test_saving_is_what_a_pruned_model_has_fewer(self, loaded: LoadedModel) -> None:
         from vlm_analysis import PruneMask
-        from vlm_analysis.edits.view import prune
+        from vlm_analysis.edits.apply import apply_edit
 
         count, parameters, _ = estimate_fit("pocket-vl").saving("float32")
-        assert parameters == loaded.n_parameters - numel(prune(loaded.model, PruneMask(16, range(5, 5 + count))))
+        assert parameters == loaded.n_parameters - numel(apply_edit(loaded.model, PruneMask(16, range(5, 5 + count))))
 
     def test_quantised_weights_take_what_they_take_on_disk(self) -> None:
         fit = estimate(7, quantiser="torchao", stored=8 * GIB)

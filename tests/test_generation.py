@@ -15,8 +15,8 @@ from conformance.images import TOKENS, processor_of
 from oracles import ask, ids_of
 from PIL import Image
 
-from vlm_analysis import LoadedModel, Prompt, PromptSet, PruneMask, evaluate, load_model
-from vlm_analysis.edits.view import prune
+from vlm_analysis import Edit, LoadedModel, Prompt, PromptSet, PruneMask, evaluate, load_model
+from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.evaluation.run.evaluate import respond
 from vlm_analysis.pocket.tasks import GENERAL, MATH, make_examples
 
@@ -87,11 +87,11 @@ def written(model: Any, inputs: Sequence[dict[str, torch.Tensor]], n_tokens: Seq
 class TestPocket:
     @pytest.mark.parametrize("mask", [None, PruneMask(16, (5, 11))], ids=["dense", "pruned"])
     def test_exact_match_is_what_greedy_decoding_writes(
-        self, loaded: LoadedModel, drawn: PromptSet, mask: PruneMask | None
+        self, loaded: LoadedModel, drawn: PromptSet, mask: Edit | None
     ) -> None:
         assert len(drawn) >= 500
         answers = [ids_of(loaded, str(prompt.answer)) for prompt in drawn]
-        model = loaded.model if mask is None else prune(loaded.model, mask)
+        model = loaded.model if mask is None else apply_edit(loaded.model, mask)
         real = written(model, [ask(loaded, prompt) for prompt in drawn], [len(ids) for ids in answers])
         right = [tokens == ids for tokens, ids in zip(real, answers, strict=True)]
         assert 100 < sum(right) < len(drawn) - 100
@@ -121,7 +121,7 @@ class TestTokenTypes:
             )
             inputs.append({name: value for name, value in made.items() if name != "labels"})
             assert (made["token_type_ids"] == 0).all()
-        real = written(prune(pali.model, mask), inputs, [6] * len(noisy))
+        real = written(apply_edit(pali.model, mask), inputs, [6] * len(noisy))
         spoilt = [
             [token + (place % 2 and spot == place % 6) for spot, token in enumerate(tokens)]
             for place, tokens in enumerate(real)

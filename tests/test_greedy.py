@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, strategies as st
 from rankings import evaluation
 
-from vlm_analysis import Evaluation, Objective, PruneMask, greedy
-from vlm_analysis.edits.files import mask_from_json, mask_to_json
+from vlm_analysis import Edit, Evaluation, Locks, Objective, greedy
+from vlm_analysis.edits.files import edit_from_json, edit_to_json
 from vlm_analysis.errors import MaskError
 from vlm_analysis.selection.search.greedy import greedy_steps
 
@@ -22,7 +22,7 @@ NAMES = ("math", "general")
 def measured_by(damage: Callable[[tuple[int, ...]], tuple[float, float]]) -> Callable[..., list[Evaluation]]:
     """Return a measure that gives each mask a damage on one prompt of math and one of general."""
 
-    def measure(masks: list[PruneMask]) -> list[Evaluation]:
+    def measure(masks: list[Edit]) -> list[Evaluation]:
         return [evaluation(mask.dropped, damage(mask.dropped), (1, 1), NAMES, n_layers=mask.n_layers) for mask in masks]
 
     return measure
@@ -40,7 +40,7 @@ def test_the_damage_is_measured_on_top_of_what_is_gone() -> None:
     assert [step["layer"] for step in mask.provenance["steps"]] == [1, 3, 5]
     assert [step["tried"] for step in mask.provenance["steps"]] == [6, 5, 4]
     assert mask.provenance["steps"][1]["harm"] == pytest.approx(0.4)
-    assert mask_from_json(mask_to_json(mask)).provenance == mask.provenance
+    assert edit_from_json(edit_to_json(mask)).provenance == mask.provenance
 
 
 def test_the_target_decides_whose_damage_counts() -> None:
@@ -74,11 +74,11 @@ def test_a_layer_whose_damage_is_not_finite_stays() -> None:
 
 
 def test_a_layer_without_which_the_model_cannot_run_stays() -> None:
-    def measure(masks: list[PruneMask]) -> list[Evaluation | None]:
+    def measure(masks: list[Edit]) -> list[Evaluation | None]:
         found = measured_by(neighbours_hurt)(masks)
         return [None if {1, 2} <= set(one.mask.dropped) or 3 in one.mask.dropped else one for one in found]
 
-    going = greedy_steps(measure, n_layers=5, protected=(4,), objective=Objective(target="math"))
+    going = greedy_steps(measure, n_layers=5, locks=Locks(5, {4: "kept"}), objective=Objective(target="math"))
     steps = [next(going), next(going)]
     assert [step.layer for step in steps] == [0, 2]
     assert steps[0].harm == {0: 0, 1: pytest.approx(0.1), 2: pytest.approx(0.2), 3: None}
@@ -93,7 +93,7 @@ def test_one_layer_stays_whatever_is_protected() -> None:
 def test_nothing_is_measured_for_no_budget_and_once_a_step_otherwise() -> None:
     calls: list[int] = []
 
-    def measure(masks: list[PruneMask]) -> list[Evaluation]:
+    def measure(masks: list[Edit]) -> list[Evaluation]:
         calls.append(len(masks))
         return measured_by(neighbours_hurt)(masks)
 
@@ -106,7 +106,7 @@ def test_nothing_is_measured_for_no_budget_and_once_a_step_otherwise() -> None:
 def test_steps_go_on_to_the_last_layer_that_may_go() -> None:
     steps = list(greedy_steps(measured_by(neighbours_hurt), n_layers=5, objective=Objective(target="math")))
     assert [step.layer for step in steps] == [1, 3, 2]
-    assert len(list(greedy_steps(measured_by(neighbours_hurt), n_layers=3, protected=()))) == 2  # one layer must stay
+    assert len(list(greedy_steps(measured_by(neighbours_hurt), n_layers=3, locks=Locks(3)))) == 2  # one layer must stay
 
 
 def test_evaluations_of_other_masks_and_an_unknown_target_are_refused() -> None:

@@ -313,7 +313,7 @@ class TestClose:
     def test_a_forgotten_runner_does_not_keep_the_process_alive(self) -> None:
         code = """
 import threading
-from vlm_analysis.jobs import JobRunner
+from vlm_analysis.workbench.jobs import JobRunner
 begun = threading.Event()
 JobRunner().submit("k", "endless", lambda on_progress: (begun.set(), threading.Event().wait()))
 assert begun.wait(20)

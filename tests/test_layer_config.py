@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from vlm_analysis import PruneMask
-from vlm_analysis.edits.view import prune
+from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.models.config import changed_by_saving, cut_config, cut_targets, vision_targets
 
 KEPT = (0, 2, 3, 5)
@@ -150,7 +150,7 @@ class TestOtherConfigurations:
 
     def test_modules_that_share_a_configuration_share_its_one_cut_copy(self) -> None:
         model = gemma()
-        view = prune(model, PruneMask(6, (1, 4)))
+        view = apply_edit(model, PruneMask(6, (1, 4)))
         for one, kinds in ((model, 6), (view, 4)):
             decoder = one.model.language_model
             assert {id(module.config) for module in decoder.modules() if hasattr(module, "config")} == {

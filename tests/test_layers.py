@@ -12,7 +12,7 @@ from oracles import qwen_layers
 from torch import nn
 
 from vlm_analysis import LoadedModel, PruneMask
-from vlm_analysis.edits.view import prune
+from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.errors import ModelError
 from vlm_analysis.evaluation.run.timing import count_weights
 from vlm_analysis.models.config import config_hash
@@ -87,7 +87,7 @@ def test_parameters_of_layers_are_what_pruning_leaves_out(kind: str) -> None:
     sizes, dense = layer_parameters(model), count_weights(model)[0]
     free = [layer for layer in range(len(sizes)) if layer not in locked_layers(model)]
     for dropped in ((free[0],), (free[0], free[-2])):
-        pruned = count_weights(prune(model, PruneMask(len(sizes), dropped)))[0]
+        pruned = count_weights(apply_edit(model, PruneMask(len(sizes), dropped)))[0]
         assert dense - pruned == sum(sizes[layer] for layer in dropped)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings, strategies as st
 from rankings import full_recording
 
 from vlm_analysis import STRATEGIES, LayerScores, PruneMask, make_mask, open_mask, save_mask
-from vlm_analysis.edits.files import mask_from_json, mask_to_json
+from vlm_analysis.edits.files import edit_from_json, edit_to_json
 from vlm_analysis.errors import MaskError
 from vlm_analysis.model_info import ModelInfo
 
@@ -202,17 +202,17 @@ class TestFiles:
 
     def test_the_file_tells_the_model_by_name_revision_and_configuration(self) -> None:
         model = ModelInfo("owner/model", "f" * 64, 8, revision="abc", config_hash="c" * 64)
-        told = json.loads(mask_to_json(PruneMask(8, (3,), model=model)))["model"]
+        told = json.loads(edit_to_json(PruneMask(8, (3,), model=model)))["model"]
         assert told == {
             "name": "owner/model", "source": "owner/model", "revision": "abc", "config_hash": "c" * 64,
             "fingerprint": "f" * 64, "n_layers": 8,
         }  # fmt: skip
 
     def test_a_file_from_before_revision_and_configuration_were_told_still_opens(self) -> None:
-        content = json.loads(mask_to_json(PruneMask(8, (3,), model=ModelInfo("m", "f" * 64, 8))))
+        content = json.loads(edit_to_json(PruneMask(8, (3,), model=ModelInfo("m", "f" * 64, 8))))
         for key in ("source", "revision", "config_hash"):
             del content["model"][key]
-        assert mask_from_json(json.dumps(content)).model == ModelInfo("m", "f" * 64, 8)
+        assert edit_from_json(json.dumps(content)).model == ModelInfo("m", "f" * 64, 8)
 
     @given(st.integers(1, 60), st.data())
     @settings(max_examples=50, deadline=None)
@@ -220,8 +220,8 @@ class TestFiles:
         dropped = data.draw(st.sets(st.integers(0, n_layers - 1), max_size=n_layers - 1))
         name = data.draw(st.text(max_size=20))
         mask = PruneMask(n_layers, tuple(dropped), name=name)
-        assert mask_from_json(mask_to_json(mask)) == mask
-        assert mask_from_json(mask_to_json(mask)).name == name
+        assert edit_from_json(edit_to_json(mask)) == mask
+        assert edit_from_json(edit_to_json(mask)).name == name
 
     def test_a_mask_made_with_a_numpy_budget_and_seed_can_be_saved(self, tmp_path: Path) -> None:
         ranked = replace(rising(8), options={"seed": np.int64(3)})
@@ -258,7 +258,7 @@ class TestFiles:
         ids=str,
     )
     def test_a_wrong_mask_file_is_refused_in_words(self, tmp_path: Path, change: dict[str, Any]) -> None:
-        content = json.loads(mask_to_json(PruneMask(8, (1,)))) | change
+        content = json.loads(edit_to_json(PruneMask(8, (1,)))) | change
         (tmp_path / "mask.json").write_text(json.dumps(content))
         with pytest.raises(MaskError):
             open_mask(tmp_path / "mask.json")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MEASURE = """
 import ctypes, resource, sys, threading, time
 from vlm_analysis.errors import ModelError
-from vlm_analysis.models import load_model
+from vlm_analysis import load_model
 
 def held():  # MiB of the process's own memory; files that are mapped do not count
     lines = open("/proc/self/status").read().splitlines()

@@ -24,7 +24,7 @@ from vlm_analysis import (
     open_prompts,
     record,
 )
-from vlm_analysis.edits.files import mask_from_json, mask_to_json
+from vlm_analysis.edits.files import edit_from_json, edit_to_json
 from vlm_analysis.errors import MaskError, ModelError, PromptError
 from vlm_analysis.evaluation.run.evaluate import answer_scores
 from vlm_analysis.export.checkpoint import PART
@@ -129,10 +129,10 @@ def test_same_prompts_saved_twice_under_a_name_are_one_set(few, tmp_path):
 
 @pytest.mark.parametrize("provenance", ['{"b": NaN}', '{"b": "\\ud800"}', '{"b": Infinity}'])
 def test_mask_file_that_could_not_be_written_again_is_refused(provenance):
-    text = mask_to_json(PruneMask(16, [5])).replace('"provenance": {}', f'"provenance": {provenance}')
+    text = edit_to_json(PruneMask(16, [5])).replace('"provenance": {}', f'"provenance": {provenance}')
     assert provenance in text
     with pytest.raises(MaskError, match="is not a mask"):
-        mask_from_json(text)
+        edit_from_json(text)
 
 
 def test_export_tidies_what_a_killed_export_left(loaded, tmp_path):

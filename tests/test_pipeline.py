@@ -33,7 +33,7 @@ from vlm_analysis import (
     retention_interval,
     score_layers,
 )
-from vlm_analysis.edits.view import why_not
+from vlm_analysis.edits.apply import why_not
 from vlm_analysis.errors import EvaluationError, RecordingError
 from vlm_analysis.export.story import CURVE_COLUMNS, open_story, save_story, story_sections
 from vlm_analysis.models.layers import find_decoder_layers
@@ -186,7 +186,7 @@ def test_a_comparison_that_broke_off_goes_on_with_what_was_recorded_and_scored(s
 
     with pytest.raises(Cancelled):
         compare(loaded, few, rows=tmp_path / "rows", scores=tmp_path / "scores", on_progress=stop)
-    kept = (tmp_path / "scores" / "scores.bin").stat().st_size
+    kept = (tmp_path / "scores" / "records.bin").stat().st_size
     assert kept > 0
     again = compare(
         loaded,
@@ -196,7 +196,7 @@ def test_a_comparison_that_broke_off_goes_on_with_what_was_recorded_and_scored(s
         on_progress=lambda done, total, message: seen.append(done),
     )
     pd.testing.assert_frame_equal(again.curve, story.curve)
-    assert (tmp_path / "scores" / "scores.bin").stat().st_size > kept
+    assert (tmp_path / "scores" / "records.bin").stat().st_size > kept
 
 
 @pytest.fixture(scope="module")

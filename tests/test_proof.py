@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGeneration
 
 from vlm_analysis import Cancelled, LoadedModel, PruneMask, export_checkpoint
-from vlm_analysis.edits.view import prune
+from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.errors import ExportError
 from vlm_analysis.evaluation.run.evaluate import respond
 from vlm_analysis.export import proof as proof_module
@@ -75,7 +75,7 @@ class TestEqual:
 
     def test_the_answer_is_greedy_whatever_the_generation_configuration_says(self, loaded: LoadedModel) -> None:
         inputs = encode(loaded, probe_prompt()).tensors
-        view = prune(loaded.model, MASK)
+        view = apply_edit(loaded.model, MASK)
         plain = outputs(view, inputs, max_new_tokens=8, pad_token=0)[1]
         view.generation_config.update(do_sample=True, temperature=50.0, top_k=3, num_beams=2)
         assert outputs(view, inputs, max_new_tokens=8, pad_token=0)[1].tolist() == plain.tolist()
@@ -148,7 +148,7 @@ class TestDifferent:
         self, loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         inputs = encode(loaded, probe_prompt()).tensors
-        first = outputs(prune(loaded.model, MASK), inputs, max_new_tokens=1, pad_token=0)[1].tolist()
+        first = outputs(apply_edit(loaded.model, MASK), inputs, max_new_tokens=1, pad_token=0)[1].tolist()
 
         def change(folder: Path) -> None:
             settings = json.loads((folder / "generation_config.json").read_text())
@@ -210,9 +210,9 @@ class TestEnds:
         code = f"""
 import os, signal
 from pathlib import Path
-from vlm_analysis.export import export_checkpoint
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.models import load_model
+from vlm_analysis import export_checkpoint
+from vlm_analysis import PruneMask
+from vlm_analysis import load_model
 calls = []
 def die(done, total, message):
     calls.append(done)
@@ -243,6 +243,6 @@ def test_no_model_skips_a_layer_because_per_layer_config_says_so(loaded: LoadedM
     inputs = encode(loaded, probe_prompt()).tensors
     with torch.inference_mode():
         found, dense = (model(**inputs).logits for model in (skipping.eval(), loaded.model))
-        pruned = prune(loaded.model, MASK)(**inputs).logits
+        pruned = apply_edit(loaded.model, MASK)(**inputs).logits
     assert torch.allclose(found, dense, atol=1e-5)
     assert not torch.allclose(pruned, dense, atol=1e-1)

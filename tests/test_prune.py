@@ -14,9 +14,8 @@ from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from vlm_analysis import LoadedModel, PromptSet, PruneMask
-from vlm_analysis.edits import view as prune_module
-from vlm_analysis.edits.view import prune
-from vlm_analysis.errors import MaskError
+from vlm_analysis.edits.apply import apply_edit
+from vlm_analysis.errors import EditError, MaskError
 
 MASKS = [(), (5,), (2, 3, 4), (15,), (2, 7, 8, 12, 14), tuple(range(2, 15))]
 
@@ -56,7 +55,7 @@ class TestNumbers:
     def test_the_view_equals_skipping_the_layers_to_the_last_bit(
         self, loaded: LoadedModel, few: PromptSet, dropped: tuple[int, ...]
     ) -> None:
-        view = prune(loaded.model, PruneMask(16, dropped))
+        view = apply_edit(loaded.model, PruneMask(16, dropped))
         skipped = skipping(loaded.model, qwen_layers, dropped)
         for prompt in (few[0], few[2], few[5]):
             inputs = ask(loaded, prompt)
@@ -68,14 +67,14 @@ class TestNumbers:
     ) -> None:
         inputs = ask(loaded, few[0])
         assert not torch.equal(
-            logits(prune(loaded.model, PruneMask(16, dropped)), inputs), logits(loaded.model, inputs)
+            logits(apply_edit(loaded.model, PruneMask(16, dropped)), inputs), logits(loaded.model, inputs)
         )
 
     @pytest.mark.parametrize("dropped", [(0,), (1,), (0, 1, 6)], ids=str)
     def test_without_deepstack_layers_the_view_equals_its_saved_and_reloaded_self(
         self, loaded: LoadedModel, few: PromptSet, tmp_path: Path, dropped: tuple[int, ...]
     ) -> None:
-        view = prune(loaded.model, PruneMask(16, dropped))
+        view = apply_edit(loaded.model, PruneMask(16, dropped))
         view.save_pretrained(tmp_path)
         fresh = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
         inputs = ask(loaded, few[3])
@@ -86,16 +85,16 @@ class TestNumbers:
     def test_the_view_decodes_the_same_with_and_without_cache(
         self, loaded: LoadedModel, few: PromptSet, dropped: tuple[int, ...]
     ) -> None:
-        view = prune(loaded.model, PruneMask(16, dropped))
+        view = apply_edit(loaded.model, PruneMask(16, dropped))
         inputs = ask(loaded, few[2])
         view.generation_config.eos_token_id = None
         assert cached(view, inputs, 8) == uncached(view, inputs, 8)
 
     def test_a_view_of_a_view_drops_both(self, loaded: LoadedModel, few: PromptSet) -> None:
-        once = prune(loaded.model, PruneMask(16, (3, 10)))
-        twice = prune(once, PruneMask(14, (4,)))  # 4 of the view is 5 of the dense model
+        once = apply_edit(loaded.model, PruneMask(16, (3, 10)))
+        twice = apply_edit(once, PruneMask(14, (4,)))  # 4 of the view is 5 of the dense model
         inputs = ask(loaded, few[1])
-        assert torch.equal(logits(twice, inputs), logits(prune(loaded.model, PruneMask(16, (3, 5, 10))), inputs))
+        assert torch.equal(logits(twice, inputs), logits(apply_edit(loaded.model, PruneMask(16, (3, 5, 10))), inputs))
         assert len(qwen_layers(once)) == 14
         assert once.config.text_config.num_hidden_layers == 14
 
@@ -105,7 +104,7 @@ class TestNumbers:
             loaded.model(
                 **inputs, output_hidden_states=True
             )  # transformers installs its hooks on the dense model first
-            view = prune(loaded.model, PruneMask(16, (5, 6)))
+            view = apply_edit(loaded.model, PruneMask(16, (5, 6)))
             assert len(view(**inputs, output_hidden_states=True).hidden_states) == 15
             assert len(loaded.model(**inputs, output_hidden_states=True).hidden_states) == 17
 
@@ -115,7 +114,7 @@ class TestTheDenseModelIsUntouched:
         model, inputs = loaded.model, ask(loaded, few[0])
         before, weights, config = logits(model, inputs), weights_of(model), model.config.to_dict()
         names = [name for name, _ in model.named_modules()]
-        view = prune(model, PruneMask(16, (1, 5, 15)))
+        view = apply_edit(model, PruneMask(16, (1, 5, 15)))
         logits(view, inputs)
         cached(view, inputs, 3)
         assert torch.equal(logits(model, inputs), before)
@@ -126,9 +125,9 @@ class TestTheDenseModelIsUntouched:
 
     def test_two_views_do_not_know_each_other(self, loaded: LoadedModel, few: PromptSet) -> None:
         inputs = ask(loaded, few[0])
-        one = prune(loaded.model, PruneMask(16, (5,)))
+        one = apply_edit(loaded.model, PruneMask(16, (5,)))
         alone = logits(one, inputs)
-        two = prune(loaded.model, PruneMask(16, (2, 8, 9)))
+        two = apply_edit(loaded.model, PruneMask(16, (2, 8, 9)))
         logits(two, inputs)
         assert torch.equal(logits(one, inputs), alone)
         assert (len(qwen_layers(one)), len(qwen_layers(two))) == (15, 13)
@@ -137,7 +136,7 @@ class TestTheDenseModelIsUntouched:
     def test_a_hook_on_the_view_does_not_reach_the_dense_model(self, loaded: LoadedModel, few: PromptSet) -> None:
         inputs, called = ask(loaded, few[0]), []
         before = logits(loaded.model, inputs)
-        view = prune(loaded.model, PruneMask(16, (5,)))
+        view = apply_edit(loaded.model, PruneMask(16, (5,)))
         for module in view.modules():
             module.register_forward_hook(lambda *_: called.append(1))
             module.register_forward_pre_hook(lambda *_: called.append(1))
@@ -149,7 +148,7 @@ class TestTheDenseModelIsUntouched:
     ) -> None:
         inputs = ask(loaded, few[0])
         before = logits(loaded.model, inputs)
-        view = prune(loaded.model, PruneMask(16, (5,)))
+        view = apply_edit(loaded.model, PruneMask(16, (5,)))
         for layer in qwen_layers(view):
             layer.mlp.down_proj = nn.Linear(288, 96)
             layer.self_attn.add_module("extra", nn.Linear(2, 2))
@@ -159,7 +158,7 @@ class TestTheDenseModelIsUntouched:
         assert not any(hasattr(layer.self_attn, "extra") for layer in qwen_layers(loaded.model))
 
     def test_training_mode_and_generation_settings_are_the_views_own(self, loaded: LoadedModel) -> None:
-        view = prune(loaded.model, PruneMask(16, (5,)))
+        view = apply_edit(loaded.model, PruneMask(16, (5,)))
         view.train()
         view.generation_config.max_length = 7
         assert not any(module.training for module in loaded.model.modules())
@@ -168,7 +167,7 @@ class TestTheDenseModelIsUntouched:
 
 class TestTheView:
     def test_every_weight_is_shared(self, loaded: LoadedModel) -> None:
-        view = prune(loaded.model, PruneMask(16, (2, 9)))
+        view = apply_edit(loaded.model, PruneMask(16, (2, 9)))
         dense = {value.data_ptr() for value in (*loaded.model.parameters(), *loaded.model.buffers())}
         assert {value.data_ptr() for value in (*view.parameters(), *view.buffers())} <= dense
         kept = [qwen_layers(loaded.model)[index] for index in view_kept((2, 9))]
@@ -178,18 +177,18 @@ class TestTheView:
                 assert one is other
 
     def test_no_module_is_shared(self, loaded: LoadedModel) -> None:
-        view = prune(loaded.model, PruneMask(16, (2, 9)))
+        view = apply_edit(loaded.model, PruneMask(16, (2, 9)))
         assert not {id(module) for module in view.modules()} & {id(module) for module in loaded.model.modules()}
 
     def test_layers_are_numbered_anew_and_counted(self, loaded: LoadedModel) -> None:
-        view = prune(loaded.model, PruneMask(16, (0, 2, 9)))
+        view = apply_edit(loaded.model, PruneMask(16, (0, 2, 9)))
         assert [layer.self_attn.layer_idx for layer in qwen_layers(view)] == list(range(13))
         assert view.config.get_text_config().num_hidden_layers == 13
         assert loaded.model.config.get_text_config().num_hidden_layers == 16
         assert view.config.vision_config.to_dict() == loaded.model.config.vision_config.to_dict()
 
     def test_one_configuration_is_seen_by_all_its_modules(self, loaded: LoadedModel) -> None:
-        view = prune(loaded.model, PruneMask(16, (2, 9)))
+        view = apply_edit(loaded.model, PruneMask(16, (2, 9)))
         configs = [module.config for module in view.modules() if getattr(module, "config", None) is not None]
         text = [config for config in configs if config.model_type == "qwen3_vl_text"]
         assert len(text) > 13
@@ -203,13 +202,13 @@ class TestRefusals:
     @pytest.mark.parametrize("n_layers", [15, 17])
     def test_a_mask_of_another_size_is_refused(self, loaded: LoadedModel, n_layers: int) -> None:
         with pytest.raises(MaskError, match=f"expected one for 16 layers, got one for {n_layers}"):
-            prune(loaded.model, PruneMask(n_layers, (3,)))
+            apply_edit(loaded.model, PruneMask(n_layers, (3,)))
 
     def test_only_a_locked_layer_is_refused(self, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(prune_module, "locked_layers", lambda model: {3: "it stores keys"})
+        monkeypatch.setattr("vlm_analysis.models.layers.locked_layers", lambda model: {3: "it stores keys"})
         with pytest.raises(MaskError, match="Layer 3 cannot be dropped: it stores keys"):
-            prune(loaded.model, PruneMask(16, (3, 4)))
-        assert len(qwen_layers(prune(loaded.model, PruneMask(16, (0, 1, 15))))) == 13  # protected is not locked
+            apply_edit(loaded.model, PruneMask(16, (3, 4)))
+        assert len(qwen_layers(apply_edit(loaded.model, PruneMask(16, (0, 1, 15))))) == 13  # protected is not locked
 
 
 class TestPerLayerSettings:
@@ -217,31 +216,31 @@ class TestPerLayerSettings:
 
     def test_the_kinds_are_cut_with_the_layers(self, model: Any) -> None:
         kinds = list(model.config.text_config.layer_types)
-        view = prune(model, PruneMask(6, (1, 4)))
+        view = apply_edit(model, PruneMask(6, (1, 4)))
         assert view.config.text_config.layer_types == [kinds[index] for index in (0, 2, 3, 5)]
         assert model.config.text_config.layer_types == kinds
 
     @given(st.sets(st.integers(0, 5), max_size=5))
     @settings(max_examples=20, deadline=None)
     def test_the_view_equals_skipping_the_layers_to_the_last_bit(self, model: Any, dropped: set[int]) -> None:
-        view = prune(model, PruneMask(6, tuple(dropped)))
+        view = apply_edit(model, PruneMask(6, tuple(dropped)))
         inputs = gemma_inputs()
         assert torch.equal(logits(view, inputs), logits(skipping(model, gemma_layers, dropped), inputs))
 
     def test_wrong_kinds_would_change_the_logits(self, model: Any) -> None:
-        view = prune(model, PruneMask(6, (2,)))
+        view = apply_edit(model, PruneMask(6, (2,)))
         right = logits(view, gemma_inputs())
         view.config.text_config.layer_types = model.config.text_config.layer_types[:5]
         assert not torch.equal(logits(view, gemma_inputs()), right)
 
     def test_the_view_decodes_the_same_with_and_without_cache(self, model: Any) -> None:
-        view = prune(model, PruneMask(6, (0, 2)))
+        view = apply_edit(model, PruneMask(6, (0, 2)))
         view.generation_config.eos_token_id = None
         assert cached(view, gemma_inputs(), 6) == uncached(view, gemma_inputs(), 6)
 
     def test_a_vision_encoder_of_equal_depth_is_not_cut(self, tmp_path: Path) -> None:
         model = gemma(vision_layers=6)
-        view = prune(model, PruneMask(6, (1, 2)))
+        view = apply_edit(model, PruneMask(6, (1, 2)))
         assert view.config.vision_config.num_hidden_layers == 6
         view.save_pretrained(tmp_path)
         fresh = AutoModelForImageTextToText.from_pretrained(tmp_path, attn_implementation="eager").eval()
@@ -253,5 +252,5 @@ def view_kept(dropped: tuple[int, ...]) -> list[int]:
 
 
 def test_layers_in_place_of_a_mask_are_refused_with_what_to_write(loaded):
-    with pytest.raises(MaskError, match=r"expected a PruneMask, got a tuple. Write PruneMask\(16, layers\)"):
-        prune(loaded.model, (1, 2))
+    with pytest.raises(EditError, match=r"expected an Edit, got a tuple. Write PruneMask\(16, layers\)"):
+        apply_edit(loaded.model, (1, 2))

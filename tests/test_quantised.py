@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vlm_analysis import LoadedModel, PromptSet, PruneMask, evaluate, export_checkpoint, load_model, record
-from vlm_analysis.edits.view import prune
+from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.errors import ExportError, ModelError
 from vlm_analysis.models.fit import estimate_fit
 from vlm_analysis.models.load import plain_tensors
@@ -68,7 +68,7 @@ def test_it_records_close_to_the_dense_model(int8: LoadedModel, loaded: LoadedMo
 def test_it_is_pruned_to_a_view_and_evaluated(int8: LoadedModel, few: PromptSet) -> None:
     dense = evaluate(int8, few)
     assert (dense.by_domain["exact_match"] >= 2 / 3).all()
-    view = prune(int8.model, MASK)
+    view = apply_edit(int8.model, MASK)
     shared, own = (model.model.language_model.layers for model in (view, int8.model))
     assert len(shared) == 14
     assert shared[5].mlp.up_proj.weight is own[6].mlp.up_proj.weight

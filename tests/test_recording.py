@@ -234,8 +234,8 @@ class TestFiles:
             "import sys\n"
             "for name in ('torch', 'streamlit', 'transformers'): sys.modules[name] = None\n"
             "from vlm_analysis.recording.recording import open_recording\n"
-            "from vlm_analysis.rank import score_layers\n"
-            "from vlm_analysis.masks import make_mask\n"
+            "from vlm_analysis import score_layers\n"
+            "from vlm_analysis import make_mask\n"
             f"recording = open_recording({str(path)!r})\n"
             "print(len(make_mask(score_layers(recording, 'mixed'), 'first-k', 2).dropped))\n"
         )

@@ -15,7 +15,7 @@ from outside import save_outside_model
 from PIL import Image
 from tokenizers import Tokenizer
 
-from vlm_analysis import Cancelled, LoadedModel, Prompt, PromptSet, PruneMask, load_model, stream_both
+from vlm_analysis import Cancelled, Edit, LoadedModel, Prompt, PromptSet, PruneMask, load_model, stream_both
 from vlm_analysis.errors import MaskError, PromptError
 from vlm_analysis.evaluation.run.evaluate import respond
 from vlm_analysis.evaluation.run.respond import Step, compare_responses
@@ -35,7 +35,7 @@ def texts(step: Step) -> tuple[str, str]:
     return step.dense.text, step.pruned.text
 
 
-def responses(loaded: LoadedModel, prompt: Prompt, mask: PruneMask, **options: Any) -> tuple[str, str]:
+def responses(loaded: LoadedModel, prompt: Prompt, mask: Edit, **options: Any) -> tuple[str, str]:
     return respond(loaded, prompt, **options), respond(loaded, prompt, mask, **options)
 
 
@@ -184,7 +184,7 @@ class TestDivergence:
         return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 
     @pytest.mark.parametrize("mask", [MASK, BROKEN], ids=["two", "five"])
-    def test_it_equals_a_plain_float64_reckoning(self, loaded: LoadedModel, few: PromptSet, mask: PruneMask) -> None:
+    def test_it_equals_a_plain_float64_reckoning(self, loaded: LoadedModel, few: PromptSet, mask: Edit) -> None:
         other = skipping(loaded.model, qwen_layers, mask.dropped)
         for prompt in few:
             *_, last = stream_both(loaded, prompt, mask)

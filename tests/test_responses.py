@@ -44,8 +44,8 @@ from vlm_analysis.evaluation.evaluation import (
 from vlm_analysis.evaluation.run import evaluate as evaluate_module
 from vlm_analysis.evaluation.run.evaluate import evaluate_prepared, evaluation_of, prepare, write_responses
 from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
-from vlm_analysis.models import inputs as inputs_module
 from vlm_analysis.models.inputs import Encoded, encode
+from vlm_analysis.models.load import inputs as inputs_module
 
 MASK = PruneMask(16, (2, 5, 11))
 
@@ -265,7 +265,7 @@ class TestMemory:
         work = prepare(loaded, mixed, max_bytes=0)
         store = open_scores(work, 3)
         sweep_prepared(work, [MASK], None, store=store, batch_size=3)
-        assert_same(evaluation_of(work, MASK, store.of(MASK.dropped)), found[2])
+        assert_same(evaluation_of(work, MASK, store.of(MASK.key)), found[2])
 
     def test_no_more_encodings_live_than_a_batch_holds(
         self, loaded: LoadedModel, packs: PromptSet, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ import transformers
 from saved import EXPECTED, SAVED, TOLD, check, of_comparison, of_question, of_recording
 
 from vlm_analysis import (
+    Edit,
     LoadedModel,
     PruneMask,
     many_masks,
@@ -40,7 +42,7 @@ from vlm_analysis import (
     read_damage,
     sweep,
 )
-from vlm_analysis.edits.files import mask_to_json
+from vlm_analysis.edits.files import edit_to_json
 from vlm_analysis.evaluation.scores import ScoreStore
 from vlm_analysis.export.checkpoint import Manifest
 from vlm_analysis.export.story import open_story
@@ -56,6 +58,7 @@ from vlm_analysis.workbench.shelf import open_item, open_sweep
 from vlm_analysis.workbench.workspace import KINDS, Item, Workspace
 
 ITEMS, MODEL, FINDS = EXPECTED["items"], EXPECTED["model"], EXPECTED["finds"]
+RECORD_BYTES = 50  # of a score on disk
 LIVE = 1e-5  # numbers computed again: processors differ in their last bits
 OPENERS: dict[str, Callable[[Path], Any]] = {
     "prompts": open_prompts,
@@ -161,7 +164,7 @@ class TestBelonging:
 
     def test_measured_costs_are_found(self, home: Workspace) -> None:
         costs, problems = find_costs(MODEL, None)
-        assert ([list(cost.mask.dropped) for cost in costs], problems) == (FINDS["costs"], [])
+        assert ([list(cost.edit.dropped) for cost in costs], problems) == (FINDS["costs"], [])
 
     def test_a_saved_recording_and_its_damage_give_the_masks_of_the_saved_comparison(self, home: Workspace) -> None:
         prompts = ITEMS[EXPECTED["three_of_each"]]["prompts"]
@@ -183,38 +186,46 @@ class TestBelonging:
 
 class TestFiles:
     @pytest.fixture
-    def greedy(self, home: Workspace) -> PruneMask:
+    def greedy(self, home: Workspace) -> Edit:
         return open_item(item_of(home, EXPECTED["greedy"]))
 
     @pytest.mark.parametrize("name", ["greedy.yaml", "greedy.csv", "greedy.json"])
-    def test_a_mask_opens_in_every_dialect(self, greedy: PruneMask, name: str) -> None:
+    def test_a_mask_opens_in_every_dialect(self, greedy: Edit, name: str) -> None:
         mask = open_dialect((SAVED / "masks" / name).read_bytes(), name, n_layers=16)
         assert mask == greedy
         if not name.endswith(".yaml"):  # which knows no order
             assert mask.provenance["drop_order"] == greedy.provenance["drop_order"]
 
-    def test_a_mask_is_written_as_it_was(self, greedy: PruneMask) -> None:
+    def test_a_mask_is_written_as_it_was(self, greedy: Edit) -> None:
         files = {path.suffix: path.read_text("utf-8") for path in (SAVED / "masks").iterdir()}
         assert mask_to_mergekit(greedy) == files[".yaml"]
         assert mask_to_csv(greedy) == files[".csv"]
-        now, then = (json.loads(text) for text in (mask_to_json(greedy), files[".json"]))
+        now, then = (json.loads(text) for text in (edit_to_json(greedy), files[".json"]))
         assert now | {"written": ""} == then | {"written": ""}
 
-    def test_a_manifest_tells_of_its_mask_and_files(self, greedy: PruneMask, loaded: LoadedModel) -> None:
+    def test_a_manifest_tells_of_its_mask_and_files(self, greedy: Edit, loaded: LoadedModel) -> None:
         told = json.loads((SAVED / "export" / "strata-manifest.json").read_text("utf-8"))
-        assert told.keys() >= {field.name for field in fields(Manifest)}
+        assert told.keys() >= {field.name for field in fields(Manifest)} - {"changes"}
         assert (tuple(told["dropped"]), told["source_fingerprint"]) == (greedy.dropped, loaded.fingerprint)
         assert open_mask(SAVED / "export" / "strata-mask.json") == greedy
         assert told["reproduce"] in (SAVED / "export" / "README.md").read_text("utf-8")
         for name in ("README.md", "strata-mask.json"):
             assert hashlib.sha256((SAVED / "export" / name).read_bytes()).hexdigest() == told["files"][name]
 
-    def test_its_command_makes_the_checkpoint_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_its_command_says_what_to_write_and_then_makes_the_checkpoint_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         told = json.loads((SAVED / "export" / "strata-manifest.json").read_text("utf-8"))
         shutil.copy(SAVED / "export" / "strata-mask.json", tmp_path)
         monkeypatch.chdir(tmp_path)
         python, _, code = shlex.split(told["reproduce"])
         assert python == "python"
+        imports = re.findall(r"from vlm_analysis\.\w+ import \w+", code)
+        for line in imports:
+            with pytest.raises(ImportError, match="Write: ") as told_instead:
+                exec(line)
+            code = code.replace(line, str(told_instead.value).partition("Write: ")[2])
+        assert len(imports) == 3
         exec(code, {})
         weights = tmp_path / "pruned-again" / "model.safetensors"
         assert hashlib.sha256(weights.read_bytes()).hexdigest() == told["files"]["model.safetensors"]
@@ -267,15 +278,17 @@ class TestGoingOn:
         told = EXPECTED["scores"][name]
         folder = home.root / "scores" / told["folder"]
         belongs = json.loads((folder / "header.json").read_text("utf-8"))
-        rows, layers = belongs.pop("rows"), belongs.pop("layers")
+        rows, layers, version = (belongs.pop(name) for name in ("rows", "layers", "version"))
+        assert version == 2
         store = ScoreStore(layers, rows, folder, belongs)
         for mask in told["masks"]:
-            dropped = tuple(mask["dropped"])
-            assert store.n_known(dropped) == rows
+            key = PruneMask(layers, mask["dropped"]).key
+            assert store.n_known(key) == rows
             for metric in ("answer_nll", "kl_to_dense"):
-                check(store.column(metric, [dropped], rows)[0], mask[metric])
-        whole = len(told["masks"]) * rows * told["record_bytes"]
-        assert (folder / "scores.bin").stat().st_size == whole  # the torn end is cut off
+                check(store.column(metric, [key], rows)[0], mask[metric])
+        whole = len(told["masks"]) * rows * store.type.itemsize
+        assert (folder / "records.bin").stat().st_size == whole  # the torn end is left out
+        assert not (folder / "scores.bin").exists()
 
     def test_an_unfinished_recording_goes_on_and_runs_only_what_is_missing(
         self, home: Workspace, slot: ModelSlot
@@ -300,21 +313,19 @@ class TestGoingOn:
         assert not folder.exists()
 
     def test_a_finished_sweep_is_not_run_again(self, home: Workspace, slot: ModelSlot) -> None:
-        path = home.root / "scores" / EXPECTED["scores"]["finished"]["folder"] / "scores.bin"
-        before, reports = path.read_bytes(), Reports()
+        scores, reports = EXPECTED["scores"]["finished"], Reports()
         assert damage_work(item_of(home, EXPECTED["three_of_each"]))(reports) == 16
-        assert (reports.missing, path.read_bytes()) == (0, before)
+        path = home.root / "scores" / scores["folder"] / "records.bin"
+        assert (reports.missing, path.stat().st_size) == (0, len(scores["masks"]) * scores["rows"] * RECORD_BYTES)
 
     def test_a_half_finished_sweep_goes_on_and_runs_only_what_is_missing(self, home, slot: ModelSlot) -> None:
         scores, told = EXPECTED["scores"]["half"], EXPECTED["half_sweep"]
-        path = home.root / "scores" / scores["folder"] / "scores.bin"
-        whole = len(scores["masks"]) * scores["rows"] * scores["record_bytes"]
-        before, reports = path.read_bytes()[:whole], Reports()
+        reports = Reports()
         prompts = item_of(home, EXPECTED["choices"])
         assert damage_work(prompts)(reports) == 16
         assert reports.missing == told["missing"] == 9
-        assert path.read_bytes()[:whole] == before
-        assert path.stat().st_size == whole + 9 * scores["rows"] * scores["record_bytes"]
+        path = home.root / "scores" / scores["folder"] / "records.bin"
+        assert path.stat().st_size == (len(scores["masks"]) + 9) * scores["rows"] * RECORD_BYTES
         found = [
             [e.mask.dropped, e.by_prompt["kl_to_dense"].mean(), e.by_prompt["answer_nll"].mean()]
             for e in find_damage(MODEL, prompts.prompts)

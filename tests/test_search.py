@@ -14,6 +14,7 @@ from rankings import evaluation
 
 from vlm_analysis import (
     Cancelled,
+    Edit,
     Evaluation,
     LoadedModel,
     Objective,
@@ -24,13 +25,13 @@ from vlm_analysis import (
     greedy,
     sweep,
 )
-from vlm_analysis.edits.files import mask_from_json, mask_to_json
+from vlm_analysis.edits.files import edit_from_json, edit_to_json
 from vlm_analysis.errors import MaskError
 from vlm_analysis.selection.search.objective import SCORES
 from vlm_analysis.selection.search.search import most_tried
 
 NAMES = ("math", "math", "general", "general", "general", "maps")
-SEARCHES: dict[str, Callable[..., PruneMask]] = {"greedy": greedy, "beam": beam, "evolutionary": evolve}
+SEARCHES: dict[str, Callable[..., Edit]] = {"greedy": greedy, "beam": beam, "evolutionary": evolve}
 Layers = tuple[int, ...]
 Damage = Callable[[Layers], float]
 
@@ -59,7 +60,7 @@ class Lab:
     def __init__(self, damage: Damage, n_layers: int = 8) -> None:
         self.damage, self.n_layers, self.calls = damage, n_layers, list[list[Layers]]()
 
-    def __call__(self, masks: Sequence[PruneMask]) -> list[Evaluation]:
+    def __call__(self, masks: Sequence[Edit]) -> list[Evaluation]:
         self.calls.append([mask.dropped for mask in masks])
         return [
             evaluation(one.dropped, [self.damage(one.dropped)], [1], ["math"], n_layers=one.n_layers) for one in masks
@@ -112,7 +113,7 @@ class TestObjective:
         assert Objective("exact_match").rank(pruned, dense) == (0, math.inf, (1,))
 
     def test_equal_harms_go_by_kl_and_then_by_the_layers(self) -> None:
-        def measure(masks: list[PruneMask]) -> list[Evaluation]:
+        def measure(masks: list[Edit]) -> list[Evaluation]:
             return [evaluation(one.dropped, [0.1 if 4 in one.dropped else 0.5], [1], ["math"]) for one in masks]
 
         assert greedy(measure, 2, n_layers=9, objective=Objective("exact_match")).provenance["drop_order"] == [4, 1]
@@ -234,7 +235,7 @@ class TestAllSearches:
     def test_the_mask_tells_how_it_was_found(self, strategy: str) -> None:
         lab, asked = Lab(drawn_damage(1)), Objective("answer_nll", "math")
         mask = SEARCHES[strategy](lab, 0.3, n_layers=8, objective=asked)
-        found = mask_from_json(mask_to_json(mask)).provenance
+        found = edit_from_json(edit_to_json(mask)).provenance
         assert found == mask.provenance
         assert (found["strategy"], found["budget"]) == (strategy, 0.3)
         assert found["objective"] == {"score": "answer_nll", "target": "math", "worst": False}
@@ -244,7 +245,7 @@ class TestAllSearches:
     def test_masks_that_cannot_be_told_are_skipped(self, strategy: str) -> None:
         lab = Lab(lambda dropped: math.nan if 2 in dropped else float(sum(dropped)))
 
-        def measure(masks: list[PruneMask]) -> list[Evaluation | None]:
+        def measure(masks: list[Edit]) -> list[Evaluation | None]:
             return [None if 1 in one.mask.dropped else one for one in lab(masks)]
 
         assert SEARCHES[strategy](measure, 2, n_layers=8).dropped == (3, 4)
@@ -254,7 +255,7 @@ class TestAllSearches:
     def test_a_dense_model_that_answers_nothing_is_said_before_masks_are_measured(self, strategy: str) -> None:
         calls = []
 
-        def measure(masks: list[PruneMask]) -> list[Evaluation]:
+        def measure(masks: list[Edit]) -> list[Evaluation]:
             calls.extend(masks)
             return [evaluation(one.dropped, [0], [1], ["math"], exact=False) for one in masks]
 
@@ -266,7 +267,7 @@ class TestAllSearches:
     def test_cancelling_stops_it_at_once(self, strategy: str, where: str) -> None:
         lab, said = Lab(drawn_damage(0)), list[str]()
 
-        def measure(masks: list[PruneMask]) -> list[Evaluation]:
+        def measure(masks: list[Edit]) -> list[Evaluation]:
             if where == "measuring" and len(lab.calls) == 2:
                 raise Cancelled
             return lab(masks)
@@ -289,9 +290,9 @@ def test_on_the_bundled_model_both_find_what_brute_force_finds(loaded: LoadedMod
     masks = [PruneMask(16, dropped) for number in range(3) for dropped in itertools.combinations(free, number)]
     known = dict(zip(masks, sweep(loaded, few, masks, batch_size=32), strict=True))
     harms = {mask.dropped: np.mean(one.by_prompt["kl_to_dense"]) for mask, one in known.items() if mask.budget == 2}
-    tried: list[PruneMask] = []
+    tried: list[Edit] = []
 
-    def measure(asked: list[PruneMask]) -> list[Evaluation]:
+    def measure(asked: list[Edit]) -> list[Evaluation]:
         tried.extend(asked)
         return [known[mask] for mask in asked]
 

@@ -66,22 +66,22 @@ KEEPS: dict[str, Keep] = {
     ("kind", "what"),
     [
         ("mask", "model"),
-        ("mask", "dropped layers"),
+        ("mask", "edit"),
         ("evaluation", "model"),
         ("evaluation", "prompts"),
-        ("evaluation", "dropped layers"),
+        ("evaluation", "edit"),
         ("sweep", "model"),
         ("sweep", "prompts"),
         ("cost", "model"),
-        ("cost", "dropped layers"),
+        ("cost", "edit"),
     ],
 )
 def test_a_file_in_the_place_of_anothers_is_damaged(shelf: Workspace, dense: Evaluation, kind: str, what: str) -> None:
-    pruned = replace(dense, mask=MASK)
+    pruned = replace(dense, edit=MASK)
     other = {
         "model": replace(pruned, model=replace(dense.model, fingerprint="0" * 64)),
         "prompts": replace(pruned, prompts="0" * 64),
-        "dropped layers": replace(pruned, mask=PruneMask(16, (3,))),
+        "edit": replace(pruned, edit=PruneMask(16, (3,))),
     }[what]
     mine, theirs = KEEPS[kind](shelf, pruned), KEEPS[kind](shelf, other)
     assert open_whole(mine) is not None

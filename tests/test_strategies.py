@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from rankings import full_recording, left_out
 
 from vlm_analysis import CRITERIA, STRATEGIES, LayerScores, Recording, Share, make_mask, random_masks, score_layers
-from vlm_analysis.edits.files import mask_from_json, mask_to_json
+from vlm_analysis.edits.files import edit_from_json, edit_to_json
 from vlm_analysis.errors import MaskError, RecordingError
 from vlm_analysis.recording.measures import triangle
 from vlm_analysis.selection.criteria.spans import Spans
@@ -59,7 +59,7 @@ def test_a_mask_has_exactly_the_budget_of_layers_that_may_go_or_says_why_not(
         return
     assert mask.budget == len(set(mask.dropped)) == budget
     assert not stay & set(mask.dropped)
-    assert mask_from_json(mask_to_json(mask)).provenance == mask.provenance
+    assert edit_from_json(edit_to_json(mask)).provenance == mask.provenance
 
 
 class TestMinimumGap:

@@ -17,8 +17,19 @@ from oracles import changed_copy, qwen_layers, same_weights, weights_of
 from outside import save_outside_model
 from test_outside_models import prompts as outside_prompts
 
-from vlm_analysis import Cancelled, Evaluation, LoadedModel, Prompt, PromptSet, PruneMask, evaluate, load_model, sweep
-from vlm_analysis.edits.view import why_not
+from vlm_analysis import (
+    Cancelled,
+    Edit,
+    Evaluation,
+    LoadedModel,
+    Prompt,
+    PromptSet,
+    PruneMask,
+    evaluate,
+    load_model,
+    sweep,
+)
+from vlm_analysis.edits.apply import why_not
 from vlm_analysis.errors import EvaluationError, MaskError
 from vlm_analysis.evaluation.run.evaluate import batch_for, prepare
 from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
@@ -47,7 +58,7 @@ KINDS = [
 ]
 
 
-def one_by_one(loaded: LoadedModel, prompts: Any, masks: list[PruneMask], **how: Any) -> list[Evaluation]:
+def one_by_one(loaded: LoadedModel, prompts: Any, masks: list[Edit], **how: Any) -> list[Evaluation]:
     dense = evaluate(loaded, prompts, **how)
     return [evaluate(loaded, prompts, mask, reference=dense, **how) for mask in masks]
 
@@ -58,11 +69,11 @@ def assert_equal(found: list[Evaluation], wanted: list[Evaluation]) -> None:
         pd.testing.assert_frame_equal(one.by_prompt, other.by_prompt, check_exact=True)
 
 
-def leave_one_out(loaded: LoadedModel) -> list[PruneMask]:
+def leave_one_out(loaded: LoadedModel) -> list[Edit]:
     return can_go(loaded, [PruneMask(loaded.n_layers, (layer,)) for layer in range(loaded.n_layers)])
 
 
-def can_go(loaded: LoadedModel, masks: list[PruneMask]) -> list[PruneMask]:
+def can_go(loaded: LoadedModel, masks: list[Edit]) -> list[Edit]:
     return [mask for mask in masks if not why_not(loaded.model, mask)]
 
 
@@ -114,9 +125,7 @@ class TestEqualToTheLastBit:
 
 
 class TestWhatIsShared:
-    def runner(
-        self, loaded: LoadedModel, few: PromptSet, masks: list[PruneMask], max_bytes: int = 1 << 30
-    ) -> SharedRunner:
+    def runner(self, loaded: LoadedModel, few: PromptSet, masks: list[Edit], max_bytes: int = 1 << 30) -> SharedRunner:
         runner = SharedRunner(loaded, max_bytes)
         list(runner.run([prepare(loaded, few[:1]).encoded[0]], ordered([PruneMask(16), *masks])))
         return runner
@@ -230,10 +239,10 @@ class TestWhatIsKept:
         code = f"""
 import os
 from pathlib import Path
-from vlm_analysis.masks import PruneMask
-from vlm_analysis.models import load_model
-from vlm_analysis.prompts import open_prompts
-from vlm_analysis.sweep import sweep
+from vlm_analysis import PruneMask
+from vlm_analysis import load_model
+from vlm_analysis import open_prompts
+from vlm_analysis import sweep
 packs = open_prompts("math") + open_prompts("general")
 def kill(done, total, message):
     if message.startswith("part") and done == 4:
@@ -245,7 +254,7 @@ list(sweep(load_model(), packs[:3] + packs[45:48], masks, batch_size=2, folder=P
         assert done.returncode == -9
         store = ScoreStore(16, 6, tmp_path, score_header(loaded, few, 2))
         first, second = list(batches(prepare(loaded, few).encoded, 2))[:2]
-        assert sum(store.n_known((layer,)) for layer in (3, 4, 5)) == 3 * len(first) + len(second)
+        assert sum(store.n_known(PruneMask(16, (layer,)).key) for layer in (3, 4, 5)) == 3 * len(first) + len(second)
         masks = [PruneMask(16, (layer,)) for layer in (3, 4, 5)]
         assert_equal(
             list(sweep(loaded, few, masks, batch_size=2, folder=tmp_path)),

@@ -55,7 +55,7 @@ def kill_while_saving(root: Path, write_then_die: str) -> None:
     """Save in another process that ends at once, without any clean-up, inside `write` or between the last renames."""
     code = f"""
 import os, pathlib
-from vlm_analysis.workspace import Workspace
+from vlm_analysis.workbench.workspace import Workspace
 {write_then_die}
 Workspace(pathlib.Path({str(root)!r})).save("masks", "killed", write)
 """

@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING, Any
 from vlm_analysis import gone
 
 if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
-    from vlm_analysis.edits.edit import PruneMask as PruneMask
-    from vlm_analysis.edits.files import open_mask as open_mask, save_mask as save_mask
+    from vlm_analysis.edits.apply import apply_edit as apply_edit
+    from vlm_analysis.edits.edit import Edit as Edit, PruneMask as PruneMask
+    from vlm_analysis.edits.files import (
+        open_edit as open_edit,
+        open_mask as open_mask,
+        save_edit as save_edit,
+        save_mask as save_mask,
+    )
+    from vlm_analysis.edits.kinds.drop import Drop as Drop
     from vlm_analysis.errors import StrataError as StrataError
     from vlm_analysis.evaluation.cost import (
         Cost as Cost,
@@ -41,6 +48,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         open_dialect as open_dialect,
     )
     from vlm_analysis.export.story import Story as Story
+    from vlm_analysis.model_info import Locks as Locks
     from vlm_analysis.models.load import LoadedModel as LoadedModel, load_model as load_model
     from vlm_analysis.progress import Cancelled as Cancelled
     from vlm_analysis.prompts.halves import split_in_halves as split_in_halves
@@ -78,11 +86,19 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.workbench.pipeline import compare as compare, compare_masks as compare_masks
 
 _HOMES = {
-    "edits.edit": ("PruneMask",),
+    "edits.apply": ("apply_edit",),
+    "edits.edit": (
+        "Edit",
+        "PruneMask",
+    ),
     "edits.files": (
+        "open_edit",
         "open_mask",
+        "save_edit",
         "save_mask",
     ),
+    "edits.kinds.drop": ("Drop",),
+    "model_info": ("Locks",),
     "errors": ("StrataError",),
     "evaluation.cost": (
         "Cost",

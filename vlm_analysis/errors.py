@@ -4,7 +4,8 @@
     ├── ModelError        a model cannot be found, loaded or used
     ├── PromptError       a prompt source or an image cannot be read
     ├── RecordingError    a recording cannot be made, opened or asked
-    ├── MaskError         a mask, criterion or strategy does not fit
+    ├── EditError         an edit cannot be made, opened or applied
+    │   └── MaskError         a mask, criterion or strategy does not fit
     ├── EvaluationError   an evaluation cannot be made or opened
     ├── ExportError       a checkpoint cannot be written or does not verify
     └── WorkspaceError    the workspace folder cannot be read or written
@@ -38,7 +39,11 @@ class RecordingError(StrataError):
     """A recording cannot be made, opened or asked."""
 
 
-class MaskError(StrataError):
+class EditError(StrataError):
+    """An edit cannot be made, opened or applied."""
+
+
+class MaskError(EditError):
     """A mask, criterion or strategy does not fit."""
 
 

@@ -78,6 +78,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "models": ("LoadedModel", "load_model"),
     "pipeline": ("compare", "compare_masks"),
     "prompts": ("Prompt", "PromptSet", "open_prompts", "write_prompts"),
+    "prune": ("prune",),
     "rank": ("CRITERIA", "Damage", "LayerScores", "read_damage", "score_layers"),
     "record": ("record",),
     "recording": ("Recording", "open_recording", "save_recording"),
@@ -88,7 +89,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
 """By module of version 0.1, the names of it that are public now; of `PRIVATE` ones there is none."""
 OLD = dict.fromkeys(PRIVATE, ()) | PUBLIC
 
-NEW_NAMES: dict[str, str] = {}
+NEW_NAMES = {"prune": "apply_edit"}
 """What is called differently now."""
 
 

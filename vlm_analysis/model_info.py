@@ -1,9 +1,99 @@
-"""ModelInfo: which model a stored item belongs to."""
+"""ModelInfo: which model a stored item belongs to. Locks: which of its layers stay, and why."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from vlm_analysis.errors import EditError
+
+FIRST_AND_LAST = "first and last layers stay unless you let them go"
+
+
+@dataclass(frozen=True)
+class Locks:
+    """Which layers stay, each with the reason.
+
+    Attributes:
+        n_layers: of the model.
+        protected: risky to drop; may be let go (`unprotected`).
+        locked: dropping one would crash the model or make no sense.
+        own: what the user wants to keep.
+
+    Raises:
+        EditError: a layer that the model does not have.
+    """
+
+    n_layers: int
+    protected: Mapping[int, str] = field(default_factory=dict)
+    locked: Mapping[int, str] = field(default_factory=dict)
+    own: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        beyond = sorted(layer for layer in self.reasons if not 0 <= layer < self.n_layers)
+        if beyond:
+            raise EditError(
+                f"No such layers to keep: expected numbers in 0..{self.n_layers - 1}, got {beyond[:10]}. Name layers of this model."
+            )
+
+    @classmethod
+    def given(
+        cls,
+        n_layers: int,
+        locks: Locks | None = None,
+        protected: Collection[int] | None = None,
+        locked: Collection[int] = (),
+    ) -> Locks:
+        """Return `locks`, or else those of two collections of layers; `protected=None` protects the first and the last.
+
+        Of collections, layers that the model does not have are left out.
+
+        Raises:
+            EditError: locks beside the two, or of another number of layers.
+        """
+        if locks is None:
+            ends = dict.fromkeys((0, n_layers - 1), FIRST_AND_LAST)
+            kinds = ends if protected is None else _with_reasons(protected), _with_reasons(locked)
+            return cls(
+                n_layers, *({layer: why for layer, why in kind.items() if 0 <= layer < n_layers} for kind in kinds)
+            )
+        if protected is not None or locked:
+            raise EditError(
+                "Which layers stay is said twice: expected locks, or protected and locked, got both. Leave out one."
+            )
+        if locks.n_layers != n_layers:
+            raise EditError(
+                f"The locks are of another model: expected {n_layers} layers, got {locks.n_layers}. Take this model's locks."
+            )
+        return locks
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """Return every layer that stays, with all its reasons, ascending."""
+        found: dict[int, list[str]] = {}
+        for kind in (self.locked, self.protected, self.own):
+            for layer, reason in kind.items():
+                found.setdefault(layer, []).append(reason)
+        return {layer: "; ".join(filter(None, found[layer])) for layer in sorted(found)}
+
+    @property
+    def free(self) -> list[int]:
+        """Return the layers that may go, ascending."""
+        staying = self.reasons
+        return [layer for layer in range(self.n_layers) if layer not in staying]
+
+    def unprotected(self) -> Locks:
+        """Return the locks without the protected layers."""
+        return replace(self, protected={})
+
+    def keeping(self, layers: Collection[int]) -> Locks:
+        """Return the locks with layers that the user wants to keep; reasons may be given, as `{layer: reason}`."""
+        return replace(self, own={**self.own, **_with_reasons(layers, "you keep it")})
+
+
+def _with_reasons(layers: Collection[int], reason: str = "") -> dict[int, str]:
+    return {int(layer): str(layers[layer]) if isinstance(layers, Mapping) else reason for layer in layers}
 
 
 @dataclass(frozen=True)
@@ -13,10 +103,13 @@ class ModelInfo:
     Attributes:
         name: the hub id, or the name of the folder it was loaded from.
         fingerprint: sha256 of all that decides the numbers.
+        protected, locked: layers that are risky to drop, and those that cannot be dropped, each with the reason.
         revision: the commit of a hub id, else what was asked for; None for a folder.
         config_hash: sha256 of the configuration, as far as it decides the architecture; None in items saved before there was one.
         layer_parameters: parameters of each decoder layer; empty in items saved before they were counted.
         n_parameters: of the whole model; 0 in such items.
+        attention_layers: those that keep keys and values, where others do not; empty where all do, and in items of version 0.1.
+        cross_attention_layers: those whose keys and values are the image's; empty in items of version 0.1.
     """
 
     name: str
@@ -29,6 +122,12 @@ class ModelInfo:
     config_hash: str | None = None
     layer_parameters: tuple[int, ...] = ()
     n_parameters: int = 0
+    attention_layers: tuple[int, ...] = ()
+    cross_attention_layers: tuple[int, ...] = ()
+
+    @property
+    def locks(self) -> Locks:
+        return Locks(self.n_layers, self.protected, self.locked)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> ModelInfo:
@@ -37,5 +136,8 @@ class ModelInfo:
             name: {int(layer): str(reason) for layer, reason in content[name].items()}
             for name in ("protected", "locked")
         }
-        counted = tuple(int(number) for number in content.get("layer_parameters", ()))
-        return cls(**{**content, **reasons, "layer_parameters": counted})
+        counted = {
+            name: tuple(int(number) for number in content.get(name, ()))
+            for name in ("layer_parameters", "attention_layers", "cross_attention_layers")
+        }
+        return cls(**{**content, **reasons, **counted})

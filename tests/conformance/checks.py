@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, ProcessorMixin
 
-from vlm_analysis import LoadedModel, PruneMask
+from vlm_analysis import Edit, LoadedModel, PruneMask
 from vlm_analysis.models.layers import find_decoder_layers, locked_layers, protected_layers
 from vlm_analysis.models.load import aligned
 
@@ -88,7 +88,7 @@ def _restore_blocks(layers: nn.ModuleList, starts: Sequence[bool | None]) -> Non
             layer.is_block_boundary = start
 
 
-def masks(model: Any) -> list[PruneMask]:
+def masks(model: Any) -> list[Edit]:
     """Return a mask without one, and one without two of the layers that nothing speaks for."""
     n_layers = len(find_decoder_layers(model))
     risky = locked_layers(model).keys() | protected_layers(model).keys()

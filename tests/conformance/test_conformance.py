@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from vlm_analysis import PruneMask, export_checkpoint
-from vlm_analysis.edits.view import prune
+from vlm_analysis import Edit, PruneMask, export_checkpoint
+from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.errors import MaskError, ModelError
 from vlm_analysis.models.layers import (
     attention_layers,
@@ -26,7 +26,7 @@ from .checks import Inputs, cached, loaded_as, logits, masks, reloaded, skipped,
 from .images import processor_of
 from .rows import ALONE, CHANGES, EXCEPTIONS, KINDS, LOCKS, NOT_BUILT, PRUNED, REFUSED
 
-Masks = Sequence[PruneMask]
+Masks = Sequence[Edit]
 
 
 @functools.lru_cache(maxsize=1)
@@ -54,7 +54,7 @@ def check_prune(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Mas
     for mask in chosen:
         with skipped(find_decoder_layers(model), mask.dropped):
             expected = logits(model, inputs)
-        assert torch.equal(logits(prune(model, mask), inputs), expected), mask.dropped
+        assert torch.equal(logits(apply_edit(model, mask), inputs), expected), mask.dropped
         assert not torch.equal(expected, dense), mask.dropped
 
 
@@ -62,7 +62,7 @@ def check_dense(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Mas
     """Making and running a view leaves the dense model's logits and configuration as they were."""
     config, dense = model.config.to_dict(), logits(model, inputs)
     for mask in chosen:
-        logits(prune(model, mask), inputs)
+        logits(apply_edit(model, mask), inputs)
     assert model.config.to_dict() == config
     assert torch.equal(logits(model, inputs), dense)
     assert len(find_decoder_layers(model)) == N_LAYERS
@@ -71,7 +71,7 @@ def check_dense(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Mas
 def check_decode(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Masks) -> None:
     """The view writes the same tokens with its cache and without."""
     for mask in chosen:
-        assert cached(prune(model, mask), inputs) == uncached(prune(model, mask), inputs), mask.dropped
+        assert cached(apply_edit(model, mask), inputs) == uncached(apply_edit(model, mask), inputs), mask.dropped
 
 
 def check_reload(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Masks) -> None:
@@ -81,7 +81,7 @@ def check_reload(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Ma
     for number, mask in enumerate(chosen):
         target = folder / f"pruned-{number}"
         export_checkpoint(loaded, mask, target, verify=False)
-        fresh, view = reloaded(target, model.config), prune(model, mask)
+        fresh, view = reloaded(target, model.config), apply_edit(model, mask)
         assert torch.equal(logits(fresh, inputs), logits(view, inputs)), mask.dropped
         assert len(find_decoder_layers(fresh)) == len(mask.kept)
         for file in source.rglob("*.*"):
@@ -96,11 +96,11 @@ def check_locks(model: Any, inputs: Inputs, folder: Path, kind: str, chosen: Mas
     assert locked_layers(model).keys() == expected.keys()
     for layer, reason in expected.items():
         with pytest.raises(MaskError, match=f"Layer {layer} cannot be dropped: .*{reason}"):
-            prune(model, PruneMask(N_LAYERS, (layer,)))
+            apply_edit(model, PruneMask(N_LAYERS, (layer,)))
     assert {0, N_LAYERS - 1} <= protected_layers(model).keys()
     if attention := attention_layers(model):
         with pytest.raises(MaskError, match=r"every attention layer|cannot be dropped"):
-            prune(model, PruneMask(N_LAYERS, tuple(attention)))
+            apply_edit(model, PruneMask(N_LAYERS, tuple(attention)))
 
 
 CHECKS = {

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from vlm_analysis import PruneMask
-from vlm_analysis.edits.view import prune
+from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.errors import MaskError
 from vlm_analysis.models.layers import (
     cross_attention_layers,
@@ -68,7 +68,7 @@ class TestDeepStack:
     @pytest.mark.parametrize("kind", DEEPSTACK)
     def test_the_features_move_to_the_next_kept_layer(self, kind: str, dropped: tuple[int, ...]) -> None:
         model, inputs = made(kind)
-        view = logits(prune(model, PruneMask(N_LAYERS, dropped)), inputs)
+        view = logits(apply_edit(model, PruneMask(N_LAYERS, dropped)), inputs)
         with moved_last(model, dropped):
             assert torch.equal(view, logits(model, inputs))
         assert not torch.equal(view, identity(model, inputs, dropped))
@@ -76,14 +76,14 @@ class TestDeepStack:
     @pytest.mark.parametrize("kind", DEEPSTACK)
     def test_without_a_picture_the_view_equals_skipping(self, kind: str) -> None:
         model, inputs = made(kind)[0], text_inputs(kind)
-        view = prune(model, PruneMask(N_LAYERS, (0, 1)))
+        view = apply_edit(model, PruneMask(N_LAYERS, (0, 1)))
         assert torch.equal(logits(view, inputs), identity(model, inputs, (0, 1)))
 
     @pytest.mark.parametrize("dropped", [(2,), (4,), (2, 3)], ids=str)
     @pytest.mark.parametrize("kind", DEEPSTACK)
     def test_a_later_layer_is_skipped_to_the_last_bit(self, kind: str, dropped: tuple[int, ...]) -> None:
         model, inputs = made(kind)
-        view = prune(model, PruneMask(N_LAYERS, dropped))
+        view = apply_edit(model, PruneMask(N_LAYERS, dropped))
         assert torch.equal(logits(view, inputs), identity(model, inputs, dropped))
 
     @pytest.mark.parametrize("kind", DEEPSTACK)
@@ -108,12 +108,12 @@ class TestCrossAttention:
         model, shown = made("mllama")
         inputs = shown if picture else text_inputs()
         mask = PruneMask(N_LAYERS, dropped)
-        assert torch.equal(logits(prune(model, mask), inputs), identity(model, inputs, dropped))
+        assert torch.equal(logits(apply_edit(model, mask), inputs), identity(model, inputs, dropped))
         check_decode(model, inputs, tmp_path, "mllama", [mask])
         check_reload(model, inputs, tmp_path, "mllama", [mask])
 
     def test_the_configuration_counts_the_kept_ones_anew(self) -> None:
-        view = prune(made("mllama")[0], PruneMask(N_LAYERS, (0, 1)))
+        view = apply_edit(made("mllama")[0], PruneMask(N_LAYERS, (0, 1)))
         assert cross_attention_layers(view) == [2]
 
     def test_they_are_protected_and_not_locked(self) -> None:
@@ -126,12 +126,12 @@ class TestCrossAttention:
         with pytest.raises(
             MaskError, match=r"leaves layer \d first, a cross-attention layer: .* Take an earlier layer"
         ):
-            prune(made("mllama")[0], PruneMask(N_LAYERS, dropped))
+            apply_edit(made("mllama")[0], PruneMask(N_LAYERS, dropped))
 
     def test_left_first_it_would_break_decoding_with_a_picture(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("vlm_analysis.edits.view._check", lambda *_: None)
         model, inputs = made("mllama")
-        view = prune(model, PruneMask(N_LAYERS, (0,)))
+        view = apply_edit(model, PruneMask(N_LAYERS, (0,)))
         uncached(view, inputs)
         with pytest.raises(RuntimeError, match="size of tensor"):
             cached(view, inputs)
@@ -148,9 +148,9 @@ class TestKindsOfLayers:
             mask = PruneMask(N_LAYERS, tuple(layer for layer, other in enumerate(kinds) if other == one))
             if (kind, one) == ("qwen3_5", "full_attention"):
                 with pytest.raises(MaskError, match="drops every attention layer"):
-                    prune(model, mask)
+                    apply_edit(model, mask)
                 continue
-            assert torch.equal(logits(prune(model, mask), inputs), identity(model, inputs, mask.dropped))
+            assert torch.equal(logits(apply_edit(model, mask), inputs), identity(model, inputs, mask.dropped))
             check_decode(model, inputs, tmp_path, kind, [mask])
             check_reload(model, inputs, tmp_path / one, kind, [mask])
 
@@ -158,4 +158,4 @@ class TestKindsOfLayers:
         monkeypatch.setattr("vlm_analysis.edits.view._check", lambda *_: None)
         model, inputs = made("qwen3_5")
         with pytest.raises(ValueError, match="get_seq_length"):
-            cached(prune(model, PruneMask(N_LAYERS, (1, 3, 5))), inputs)
+            cached(apply_edit(model, PruneMask(N_LAYERS, (1, 3, 5))), inputs)

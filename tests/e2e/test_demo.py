@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from browser import go, idle, press
 
-from vlm_analysis import PruneMask, open_dialect
+from vlm_analysis import Edit, open_dialect
 
 pytestmark = pytest.mark.e2e
 
@@ -94,7 +94,7 @@ def test_export_in_the_browser_is_verified(demo_done, server_home: Path):
     assert [folder for folder in folders if (folder / "strata-manifest.json").exists()]
 
 
-def downloaded_mask(page, label: str) -> PruneMask:
+def downloaded_mask(page, label: str) -> Edit:
     """Press a download button of the Export page and open what comes."""
     with page.expect_download() as started:
         press(page, label)

@@ -123,11 +123,11 @@ def test_the_newest_whole_cost_of_a_mask_wins_and_a_damaged_one_is_named(
     keep_cost(workspace(), quick, "older", few.fingerprint)
     newer = replace(quick, prefill_ms=quick.prefill_ms * 2)
     keep_cost(workspace(), newer, "newer", few.fingerprint)
-    other = replace(quick, mask=PruneMask(16, (3,)), threads=quick.threads + 1)
+    other = replace(quick, edit=PruneMask(16, (3,)), threads=quick.threads + 1)
     keep_cost(workspace(), other, "another mask", few.fingerprint)
     keep_cost(workspace(), quick, "other prompts", "0" * 64)
     costs, problems = find_costs(loaded.fingerprint, few.fingerprint)
-    assert [cost.mask.dropped for cost in costs] == [(3,), (5, 9)]
+    assert [cost.edit.dropped for cost in costs] == [(3,), (5, 9)]
     np.testing.assert_array_equal(costs[1].prefill_ms, newer.prefill_ms)
     assert not problems
     assert alike(costs, costs[1]) == [costs[1]]

@@ -8,7 +8,7 @@ import pytest
 from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis import LoadedModel, PromptSet, PruneMask
+from vlm_analysis import Edit, LoadedModel, PromptSet, PruneMask
 from vlm_analysis.ui.pickers import EDITED
 from vlm_analysis.ui.session import last_choices, workspace
 from vlm_analysis.workbench.shelf import keep_mask, open_item
@@ -21,7 +21,7 @@ def press(at: AppTest, label: str) -> AppTest:
     return ran(at)
 
 
-def edit(stocked: OpenPage, mask: PruneMask, notes: str = "") -> AppTest:
+def edit(stocked: OpenPage, mask: Edit, notes: str = "") -> AppTest:
     """Load a saved mask into the editor of a new session."""
     item = keep_mask(workspace(), mask)
     at = stocked(MASKS)

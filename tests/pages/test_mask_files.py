@@ -9,7 +9,7 @@ from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import PruneMask, mask_to_csv, mask_to_mergekit
-from vlm_analysis.edits.files import mask_to_json
+from vlm_analysis.edits.files import edit_to_json
 from vlm_analysis.ui.session import workspace
 from vlm_analysis.workbench.shelf import keep_mask
 
@@ -32,7 +32,7 @@ class TestMasksPage:
         return ran(at).session_state["mask"]
 
     def test_mask_file_of_another_size_is_refused(self, at):
-        at.file_uploader[0].upload("mask.json", mask_to_json(PruneMask(8, [2])).encode(), "application/json")
+        at.file_uploader[0].upload("mask.json", edit_to_json(PruneMask(8, [2])).encode(), "application/json")
         ran(at)
         assert "The mask is for 8 layers" in at.error[0].value
 
@@ -42,7 +42,7 @@ class TestMasksPage:
         assert "is not a mask" in at.error[0].value
 
     def test_mask_file_is_taken_on_a_click(self, at):
-        at.file_uploader[0].upload("mask.json", mask_to_json(PruneMask(16, [3, 7])).encode(), "application/json")
+        at.file_uploader[0].upload("mask.json", edit_to_json(PruneMask(16, [3, 7])).encode(), "application/json")
         ran(at)
         next(button for button in at.button if button.label.startswith("Take its 2")).click()
         ran(at)

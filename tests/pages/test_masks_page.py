@@ -26,7 +26,7 @@ from vlm_analysis import (
     load_model,
     record,
 )
-from vlm_analysis.edits.view import prune
+from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.ui.asking import CHOSEN, DEFAULTS
 from vlm_analysis.ui.session import model_slot, runner, workspace
 from vlm_analysis.ui.sweeps import LEAVE_ONE_OUT
@@ -303,7 +303,7 @@ def test_tiny_models_of_one_domain_are_drawn_or_refused_in_words(
     open_page: OpenPage, loaded: LoadedModel, few: PromptSet, n_layers: int
 ) -> None:
     left = PruneMask(16, range(n_layers - 1, 15)) if n_layers > 1 else PruneMask(16, range(1, 16))
-    small = LoadedModel(prune(loaded.model, left), loaded.processor, "small", "made here")
+    small = LoadedModel(apply_edit(loaded.model, left), loaded.processor, "small", "made here")
     open_page("app.py")
     keep_recording(workspace(), record(small, few[:1]), "small")
     at = open_page(PAGE)

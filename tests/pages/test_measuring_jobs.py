@@ -10,7 +10,7 @@ from outside import save_outside_model
 from test_outside_models import prompts as outside_prompts
 
 from vlm_analysis import Cancelled, LoadedModel, Objective, PromptSet, PruneMask, evaluate, read_damage, score_layers
-from vlm_analysis.edits.view import why_not
+from vlm_analysis.edits.apply import why_not
 from vlm_analysis.progress import no_progress
 from vlm_analysis.ui.searching import search_work
 from vlm_analysis.ui.session import live, model_slot, workspace

@@ -74,9 +74,9 @@ class TestTabs:
         self, rich: OpenPage, loaded: LoadedModel, few: PromptSet
     ) -> None:
         from vlm_analysis import LoadedModel as Loaded, PruneMask
-        from vlm_analysis.edits.view import prune
+        from vlm_analysis.edits.apply import apply_edit
 
-        short = Loaded(prune(loaded.model, PruneMask(16, [5, 9])), loaded.processor, "short", "made here")
+        short = Loaded(apply_edit(loaded.model, PruneMask(16, [5, 9])), loaded.processor, "short", "made here")
         keep_recording(workspace(), record(short, few), "fourteen layers")
         at = open_tab(rich(PAGE), "Side by side")
         assert "Layer 0 stands at depth 0" in words(at)

@@ -1,35 +1,59 @@
-"""The PruneMask: which decoder layers are dropped, as a value."""
+"""The Edit: what is done to a dense model, as a value. A prune mask is an Edit that drops layers and does nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
-from vlm_analysis.errors import MaskError
+from vlm_analysis.edits.change import Change, is_whole
+from vlm_analysis.edits.kinds.drop import Drop, check_layers
+from vlm_analysis.edits.kinds.table import KINDS, kind_of
+from vlm_analysis.errors import EditError, MaskError
 from vlm_analysis.model_info import ModelInfo
 
 MOST_LAYERS = 10_000
+KEY_DIGITS = 32  # of an edit's key, hexadecimal
 
 
 @dataclass(frozen=True)
-class PruneMask:
-    """Which of `n_layers` decoder layers are dropped, counted from 0.
+class Steps:
+    """What an edited model runs. A variant is a hash of all changes that touch a place, "" where it is as in the dense model.
 
-    Two masks are equal when they drop the same layers of the same number; name, notes and provenance do not count.
+    Attributes:
+        before: variant of what happens ahead of the first layer: vision tower, projector, embeddings.
+        layers: (layer, variant) in running order; a layer that goes has no step. Numbers are the dense model's.
+        after: variant of what happens behind the last layer: norm and head.
+    """
 
-    >>> mask = PruneMask(8, [5, 3])
-    >>> mask.dropped, mask.kept, mask.budget, mask.ratio
+    before: str
+    layers: tuple[tuple[int, str], ...]
+    after: str
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is done to a model of `n_layers` decoder layers, as changes in the order in which they are applied.
+
+    Two edits are equal when they do the same; name, notes, model and provenance do not count. An Edit without changes is the dense model.
+
+    >>> edit = Edit(8, (Drop((5, 3)),))
+    >>> edit.dropped, edit.kept, edit.budget, edit.ratio
     ((3, 5), (0, 1, 2, 4, 6, 7), 2, 0.25)
+    >>> edit == PruneMask(8, [3]) + PruneMask(8, [5])
+    True
 
     Raises:
-        MaskError: an index that is not a whole number in 0..n_layers-1 or comes twice, or no layer left.
+        EditError: the changes do not fit the number of layers or contradict each other, or a kind is not in the table of kinds.
+        MaskError: a drop of layers that are not there, or of all layers.
     """
 
     n_layers: int
-    dropped: tuple[int, ...] = ()
+    changes: tuple[Change, ...] = ()
     name: str = field(default="", kw_only=True, compare=False)
     notes: str = field(default="", kw_only=True, compare=False)
     model: ModelInfo | None = field(default=None, kw_only=True, compare=False)
@@ -40,22 +64,53 @@ class PruneMask:
             raise MaskError(
                 f"A mask needs the number of layers: expected a whole number in 1..{MOST_LAYERS}, got {self.n_layers!r}."
             )
-        dropped = tuple(self.dropped)
-        for layer in dropped:
-            if not is_whole(layer) or not 0 <= layer < self.n_layers:
-                raise MaskError(f"No such layer to drop: expected whole numbers 0..{self.n_layers - 1}, got {layer!r}.")
-        if len(set(dropped)) != len(dropped):
-            raise MaskError(f"A mask names each layer once, got {sorted(dropped)}.")
-        if len(dropped) == self.n_layers:
-            raise MaskError(f"A mask must keep at least one layer: all {self.n_layers} are dropped.")
         if any(0xD800 <= ord(character) <= 0xDFFF for character in self.name + self.notes):
-            raise MaskError("The name or notes of a mask hold half a character. Type them again.")
+            raise EditError("The name or notes of an edit hold half a character. Type them again.")
         object.__setattr__(self, "n_layers", int(self.n_layers))
-        object.__setattr__(self, "dropped", tuple(sorted(int(layer) for layer in dropped)))
+        object.__setattr__(self, "changes", _in_order(self.changes))
+        for change in self.changes:
+            change.check(self.n_layers)
+        _check_together(self.changes, self.n_layers)
+
+    @cached_property
+    def key(self) -> str:
+        """Return a hash of what is done: 32 hexadecimal digits under which scores and costs are kept."""
+        told = {"n_layers": self.n_layers, "changes": [[change.kind, change.to_json()] for change in self.changes]}
+        return _hash(told)
+
+    @cached_property
+    def steps(self) -> Steps:
+        """Return what the edited model runs."""
+        touched, gone = _touched(self.changes), set(self.gone)
+        layers = tuple(
+            (layer, _hash(touched[layer]) if layer in touched else "")
+            for layer in range(self.n_layers)
+            if layer not in gone
+        )
+        before = [(change.kind, change.before) for change in self.changes if change.before]
+        after = [(change.kind, change.after) for change in self.changes if change.after]
+        return Steps(_hash(before) if before else "", layers, _hash(after) if after else "")
+
+    @cached_property
+    def gone(self) -> tuple[int, ...]:
+        """Return the layers that the edited model does not have, whatever change left them out, ascending."""
+        touched = _touched(self.changes)
+        return tuple(sorted(layer for layer, told in touched.items() if any(text is None for _, text in told)))
+
+    @property
+    def is_dense(self) -> bool:
+        """Return whether nothing is done."""
+        return not self.changes
+
+    @cached_property
+    def dropped(self) -> tuple[int, ...]:
+        """Return the layers that are left out by a `Drop`, ascending."""
+        return next((change.dropped for change in self.changes if isinstance(change, Drop)), ())
 
     @property
     def kept(self) -> tuple[int, ...]:
-        return tuple(layer for layer in range(self.n_layers) if layer not in self.dropped)
+        gone = set(self.dropped)
+        return tuple(layer for layer in range(self.n_layers) if layer not in gone)
 
     @property
     def budget(self) -> int:
@@ -63,24 +118,155 @@ class PruneMask:
         return len(self.dropped)
 
     @property
-    def chosen_on(self) -> frozenset[str]:
-        """Return the fingerprints of the prompt sets that it was chosen on, as far as its provenance tells."""
-        return frozenset(_prompts_told(self.provenance))
-
-    @property
     def ratio(self) -> float:
         """Return dropped layers over all layers, in [0, 1)."""
         return self.budget / self.n_layers
 
+    @property
+    def is_mask(self) -> bool:
+        """Return whether it drops layers, or none, and does nothing else."""
+        return all(isinstance(change, Drop) for change in self.changes)
+
+    @property
+    def chosen_on(self) -> frozenset[str]:
+        """Return the fingerprints of the prompt sets that it was chosen on, as far as its provenance tells."""
+        return frozenset(_prompts_told(self.provenance))
+
+    def refuses(self, model: ModelInfo) -> str:
+        """Return why it cannot be done to this model, "" where it can as far as the info tells."""
+        if model.n_layers != self.n_layers:
+            return f"The mask does not fit the model: expected one for {model.n_layers} layers, got one for {self.n_layers}."
+        return next(filter(None, (change.refuses(model) for change in self.changes)), "")
+
+    def words(self) -> str:
+        """Return what is done, for a sentence: "drops layers 3 and 5"."""
+        return " and ".join(change.words() for change in self.changes) or "changes nothing"
+
+    def saved_parameters(self, model: ModelInfo) -> int:
+        """Return how many parameters fewer a checkpoint has, of a model whose parameters were counted."""
+        return sum(change.saved_parameters(model) for change in self.changes)
+
+    def __add__(self, other: Edit) -> Edit:
+        """Return an Edit that does both; name, notes, model and provenance are this one's.
+
+        Raises:
+            EditError: the two are of different numbers of layers, or contradict each other.
+        """
+        if not isinstance(other, Edit):
+            return NotImplemented
+        if other.n_layers != self.n_layers:
+            raise EditError(
+                f"The edits are of different models: expected two of {self.n_layers} layers, got one of {other.n_layers}. "
+                "Take edits of one model."
+            )
+        return replace(self, changes=(*self.changes, *other.changes))
+
+
+def PruneMask(  # noqa: N802 - the word for the everyday Edit
+    n_layers: int,
+    dropped: Collection[int] = (),
+    *,
+    name: str = "",
+    notes: str = "",
+    model: ModelInfo | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> Edit:
+    """Return the Edit that drops these of `n_layers` decoder layers, counted from 0; without any it is the dense model.
+
+    >>> PruneMask(8, [5, 3]) == Edit(8, (Drop((3, 5)),))
+    True
+
+    Raises:
+        MaskError: an index that is not a whole number in 0..n_layers-1 or comes twice, or no layer left.
+    """
+    if is_whole(n_layers):
+        check_layers(dropped, n_layers)
+    origin = {} if provenance is None else provenance
+    return Edit(n_layers, (Drop(tuple(dropped)),), name=name, notes=notes, model=model, provenance=origin)
+
+
+def changes_to_json(edit: Edit) -> list[dict[str, Any]]:
+    """Return the changes in values that JSON can hold."""
+    return [{"kind": change.kind, **change.to_json()} for change in edit.changes]
+
+
+def changes_from_json(content: Any) -> tuple[Change, ...]:
+    """Return the changes that `changes_to_json` wrote.
+
+    Raises:
+        EditError: the content is none.
+    """
+    if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
+        raise EditError(
+            f"An edit is damaged: expected a list of changes, got {str(content)[:200]}. Put its own file back."
+        )
+    found = []
+    for one in content:
+        kind = kind_of(one.get("kind"))
+        try:
+            found.append(kind.from_json({name: value for name, value in one.items() if name != "kind"}))
+        except EditError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise EditError(
+                f"An edit is damaged: expected a change of the kind {kind.kind!r}, got an error at {str(error)[:200]}. "
+                "Put its own file back."
+            ) from error
+    return tuple(found)
+
+
+def _in_order(changes: Collection[Change]) -> tuple[Change, ...]:
+    """Return the changes in the order of the table, then of their layers; those of one kind merged where they can be."""
+    order = list(KINDS.values())
+    by_kind: dict[type[Change], list[Change]] = {}
+    for change in changes:
+        if type(change) not in order:
+            raise EditError(
+                f"Unknown kind of change: expected one of {', '.join(KINDS)}, got a {type(change).__name__}. Add it to the table of kinds."
+            )
+        same = by_kind.setdefault(type(change), [])
+        both = same[-1].merged(change) if same else None
+        same[-1:] = [both] if both is not None else [*same[-1:], change]
+    kept = [change for same in by_kind.values() for change in same if not change.is_empty]
+    return tuple(sorted(kept, key=lambda change: (order.index(type(change)), sorted(change.layers))))
+
+
+def _touched(changes: Collection[Change]) -> dict[int, list[tuple[str, str | None]]]:
+    """Return what becomes of each layer that is touched: (kind, text) of each change, in order."""
+    found: dict[int, list[tuple[str, str | None]]] = {}
+    for change in changes:
+        for layer, text in change.layers.items():
+            found.setdefault(layer, []).append((change.kind, text))
+    return found
+
+
+def _check_together(changes: Collection[Change], n_layers: int) -> None:
+    """Refuse changes of layers that are not there, or that contradict each other."""
+    for layer, told in _touched(changes).items():
+        if not is_whole(layer) or not 0 <= layer < n_layers:
+            raise EditError(f"No such layer to change: expected whole numbers 0..{n_layers - 1}, got {layer!r}.")
+        kinds = [kind for kind, _ in told]
+        if len(set(kinds)) < len(kinds):
+            raise EditError(
+                f"Layer {layer} is changed twice: expected one {kinds[0]!r} for it, got {len(kinds)}. Take one of them."
+            )
+        if len(told) > 1 and any(text is None for _, text in told):
+            raise EditError(
+                f"The changes contradict each other: layer {layer} is left out and changed ({', '.join(kinds)}). Take one of them out."
+            )
+    for kind, other in pairwise(changes):
+        if type(kind) is type(other) and not kind.layers and not other.layers:
+            raise EditError(f"There are two changes of the kind {kind.kind!r}: expected one. Take one of them.")
+
+
+def _hash(told: Any) -> str:
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+
 
 def _prompts_told(provenance: Any) -> Iterator[str]:
-    if isinstance(provenance, dict):
+    if isinstance(provenance, Mapping):
         for name, value in provenance.items():
             if name in ("prompts", "recording_prompts", "damage_prompts") and isinstance(value, str):
                 yield value
             yield from _prompts_told(value)
-
-
-def is_whole(value: object) -> bool:
-    """Return whether the value is a whole number of Python's or numpy's, and no truth value."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

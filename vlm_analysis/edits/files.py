@@ -1,4 +1,4 @@
-"""Mask files: a prune mask as JSON, with its model and where it came from."""
+"""Edit files: an Edit as JSON, with its model and where it came from. A prune mask has a form of its own, that of version 0.1."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ from typing import Any
 
 import numpy as np
 
-from vlm_analysis.edits.edit import PruneMask, is_whole
-from vlm_analysis.errors import MaskError
+from vlm_analysis.edits.change import is_whole
+from vlm_analysis.edits.edit import Edit, PruneMask, changes_from_json, changes_to_json
+from vlm_analysis.errors import EditError, MaskError
 from vlm_analysis.files import write_atomically
 from vlm_analysis.model_info import ModelInfo
 
 SCHEMA_VERSION = 1
+MASK, EDIT = "strata-mask", "strata-edit"
 
 
-def mask_to_json(mask: PruneMask) -> str:
-    """Return the mask file's text: schema version, numbering from 0, layers, model and provenance.
+def edit_to_json(edit: Edit) -> str:
+    """Return the file's text: schema version, numbering from 0, what is done, model and provenance.
 
-    The model is told by `source` (hub id, or the folder's name without the way to it), `revision` (of a hub id), `config_hash`
-    (see `ModelInfo`), `fingerprint` and `n_layers`; whatever is not known is null.
+    An edit that is a prune mask has the kind `strata-mask` and its layers in `dropped`, as version 0.1 writes and opens it; any other
+    has the kind `strata-edit` and its `changes`. The model is told by `source` (hub id, or the folder's name without the way to it),
+    `revision` (of a hub id), `config_hash` (see `ModelInfo`), `fingerprint` and `n_layers`; whatever is not known is null.
     """
+    what = {"dropped": list(edit.dropped)} if edit.is_mask else {"changes": changes_to_json(edit)}
     content = {
         "schema_version": SCHEMA_VERSION,
-        "kind": "strata-mask",
+        "kind": MASK if edit.is_mask else EDIT,
         "numbering": 0,
-        "n_layers": mask.n_layers,
-        "dropped": list(mask.dropped),
-        "name": mask.name,
-        "notes": mask.notes,
-        "model": None if mask.model is None else _model_to_json(mask.model),
-        "provenance": mask.provenance,
+        "n_layers": edit.n_layers,
+        **what,
+        "name": edit.name,
+        "notes": edit.notes,
+        "model": None if edit.model is None else _model_to_json(edit.model),
+        "provenance": edit.provenance,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return json.dumps(content, indent=2, ensure_ascii=False, default=plain) + "\n"
@@ -56,50 +60,89 @@ def plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-def save_mask(mask: PruneMask, path: Path) -> Path:
-    """Write the mask as JSON; the file appears whole or not at all. Returns the path."""
-    return write_atomically(Path(path), lambda part: part.write_text(mask_to_json(mask), "utf-8") and None)
+def save_edit(edit: Edit, path: Path) -> Path:
+    """Write the edit as JSON; the file appears whole or not at all. Returns the path."""
+    text = edit_to_json(edit)
+    return write_atomically(Path(path), lambda part: part.write_text(text, "utf-8") and None)
 
 
-def open_mask(path: Path) -> PruneMask:
-    """Open a mask written by `save_mask`.
+def save_mask(mask: Edit, path: Path) -> Path:
+    """Write a prune mask as JSON; the file appears whole or not at all. Returns the path.
 
     Raises:
-        MaskError: the file is missing, not JSON, of another kind or version, or names layers that do not exist.
+        MaskError: the edit does more than drop layers.
+    """
+    return save_edit(only_mask(mask, "It cannot be saved as a mask"), path)
+
+
+def open_edit(path: Path) -> Edit:
+    """Open an edit written by `save_edit` or `save_mask`, masks of version 0.1 included.
+
+    Raises:
+        EditError: the file is missing, not JSON, of another kind or version, or names layers that do not exist.
     """
     path = Path(path)
     try:
-        return mask_from_json(path.read_text("utf-8"), path.name)
+        return edit_from_json(path.read_text("utf-8"), path.name)
     except (OSError, ValueError) as error:
+        if isinstance(error, EditError):
+            raise
         raise MaskError(f"No mask can be read at {path}: {error}.") from error
 
 
-def mask_from_json(text: str, name: str = "The text") -> PruneMask:
-    """Return the mask of a mask file's text (see `open_mask`); one that declares `numbering` 1 is converted, once."""
+def open_mask(path: Path) -> Edit:
+    """Open a prune mask written by `save_mask` or by version 0.1.
+
+    Raises:
+        MaskError: as `open_edit` raises, or the edit does more than drop layers.
+    """
+    return only_mask(open_edit(path), f"{Path(path).name} is no mask")
+
+
+def only_mask(edit: Edit, failed: str) -> Edit:
+    """Return the edit if it is a mask.
+
+    Raises:
+        MaskError: it does more than drop layers; the message begins with what `failed`.
+    """
+    if not edit.is_mask:
+        raise MaskError(
+            f"{failed}: expected an edit that only drops layers, got one that {edit.words()}. Use it as an edit."
+        )
+    return edit
+
+
+def edit_from_json(text: str, name: str = "The text") -> Edit:
+    """Return the edit of an edit file's text (see `open_edit`); a mask that declares `numbering` 1 is converted, once."""
     try:
         content = json.loads(text, parse_constant=_refuse_constant)
         json.dumps(content, ensure_ascii=False).encode()  # half a character could never be written again
     except (ValueError, RecursionError) as error:
         raise MaskError(f"{name} is not a mask: expected JSON, got an error at {error}.") from error
-    if not isinstance(content, dict) or content.get("kind") != "strata-mask":
-        raise MaskError(f"{name} is not a mask: expected JSON with kind 'strata-mask'.")
+    if not isinstance(content, dict) or content.get("kind") not in (MASK, EDIT):
+        raise MaskError(f"{name} is not a mask: expected JSON with kind '{MASK}' or '{EDIT}'.")
     first = content.get("numbering")
-    if content.get("schema_version") != SCHEMA_VERSION or not is_whole(first) or first not in (0, 1):
+    expected = (0, 1) if content["kind"] == MASK else (0,)
+    if content.get("schema_version") != SCHEMA_VERSION or not is_whole(first) or first not in expected:
         got = f"version {content.get('schema_version')!r}, numbering {first!r}"
         raise MaskError(
-            f"{name} cannot be read: expected schema version {SCHEMA_VERSION} and numbering 0 or 1, got {got}. Update Strata."
+            f"{name} cannot be read: expected schema version {SCHEMA_VERSION} and numbering {' or '.join(map(str, expected))}, got {got}. "
+            "Update Strata."
         )
-    dropped, model, provenance = content.get("dropped"), content.get("model"), content.get("provenance")
+    model, provenance = content.get("model"), content.get("provenance")
+    about: dict[str, Any] = {
+        "name": str(content.get("name") or ""),
+        "notes": str(content.get("notes") or ""),
+        "model": _model_from_json(model, name),
+        "provenance": provenance if isinstance(provenance, dict) else {},
+    }
+    if content["kind"] == EDIT:
+        return Edit(content.get("n_layers"), changes_from_json(content.get("changes")), **about)  # type: ignore[arg-type]
+    dropped = content.get("dropped")
     if not isinstance(dropped, list):
         raise MaskError(f"{name} is not a mask: expected a list of layers in 'dropped', got {dropped!r}.")
-    return PruneMask(
-        content.get("n_layers"),  # type: ignore[arg-type]  # checked by PruneMask
-        tuple(layer - first if is_whole(layer) else layer for layer in dropped),
-        name=str(content.get("name") or ""),
-        notes=str(content.get("notes") or ""),
-        model=_model_from_json(model, name),
-        provenance=provenance if isinstance(provenance, dict) else {},
-    )
+    layers = tuple(layer - first if is_whole(layer) else layer for layer in dropped)
+    return PruneMask(content.get("n_layers"), layers, **about)  # type: ignore[arg-type]  # checked by Edit
 
 
 def _refuse_constant(name: str) -> None:

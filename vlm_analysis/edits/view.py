@@ -1,9 +1,9 @@
-"""Pruning as a pure function: a view of the model without some layers, sharing every weight with the dense one.
+"""A view of a model: a copy of its module tree that shares every tensor, without the layers that go.
 
 How: the module tree is copied shallowly, so that parameters and buffers are shared and everything else is the view's own;
 the configuration is copied deeply and once. What then changes together: the layer list, every `layer_idx`, whatever the
-configuration says of layers (`layer_config`) and the modules' copies of that, and the configuration object all modules see.
-Nothing of the dense model is touched, so there is nothing to undo and no lock to forget.
+configuration says of layers (`models.config`) and the modules' copies of that, and the configuration object all modules see.
+Nothing of the dense model is touched. A change that gives a module other numbers gives it a tensor of its own first (`View.own`).
 """
 
 from __future__ import annotations
@@ -12,22 +12,14 @@ import copy
 import functools
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
 
-from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.errors import MaskError, ModelError
 from vlm_analysis.models.config import changed_by_saving, cut_config, cut_targets
-from vlm_analysis.models.layers import (
-    PACKED,
-    attention_layers,
-    cross_attention_layers,
-    find_decoder_path,
-    locked_layers,
-    text_config,
-)
+from vlm_analysis.models.layers import PACKED, find_decoder_path, text_config
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -43,70 +35,62 @@ _OF_DECODER: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def prune(model: M, mask: PruneMask) -> M:
-    """Return a pruned model that shares the dense weights; `model` is untouched.
+class View(Generic[M]):
+    """A model's view with some of its layers; `model` is what runs, and is the caller's own but for the tensors it shares.
 
     Args:
-        model: a transformers model; it may itself be pruned, or spread over devices by accelerate.
-        mask: which of its decoder layers to drop.
+        dense: a transformers model; it may itself be a view, or spread over devices by accelerate. It is untouched.
+        kept: the decoder layers to keep, ascending.
 
     Raises:
-        MaskError: the mask is of another number of layers, drops a locked layer, or leaves a stack that cannot be built again.
+        MaskError: the stack of these layers cannot be built again.
         ModelError: the decoder layers cannot be found, or a module's forward was replaced by something unknown.
     """
-    path, layers = find_decoder_path(model)
-    _check(model, mask, len(layers))
-    copier = _Copier(model, mask)
-    view = copier.module(model)
-    holder = view.get_submodule(path.rpartition(".")[0])
-    dense_list = holder._modules[path.rpartition(".")[2]]
-    assert isinstance(dense_list, nn.ModuleList)
-    kept = [dense_list[index] for index in mask.kept]
-    dense_list._modules = {str(position): layer for position, layer in enumerate(kept)}
-    for position, layer in enumerate(kept):
-        _renumber(layer, position, text_config(view))
-    _refit(holder, text_config(view), len(layers), mask.kept)
-    state = vars(view)
-    if state.get("generation_config") is not None:
-        state["generation_config"] = copy.deepcopy(state["generation_config"])
-    if state.get("hf_device_map"):
-        state["hf_device_map"] = _renamed(state["hf_device_map"], f"{path}.", mask.kept)
-    return view
+
+    def __init__(self, dense: M, kept: Sequence[int]) -> None:
+        path, layers = find_decoder_path(dense)
+        holder = path.rpartition(".")[0]
+        copier = _Copier(dense, layers, kept)
+        self.model: M = copier.module(dense)
+        self._layers = {layer: copier.module(layers[layer]) for layer in kept}
+        text = text_config(self.model)
+        for position, layer in enumerate(self._layers.values()):
+            _renumber(layer, position, text)
+        _refit(self.model.get_submodule(holder), text, len(layers), kept)
+        state = vars(self.model)
+        if state.get("generation_config") is not None:
+            state["generation_config"] = copy.deepcopy(state["generation_config"])
+        if state.get("hf_device_map"):
+            state["hf_device_map"] = _renamed(state["hf_device_map"], f"{path}.", kept)
+
+    def layer(self, number: int) -> nn.Module:
+        """Return the view's module of a layer, by its number in the dense model; what is set on it stays the view's own."""
+        return self._layers[number]
+
+    def own(self, module: nn.Module, name: str = "weight") -> torch.Tensor:
+        """Give a module of the view a parameter of its own, equal to the shared one, and return it to be changed in place.
+
+        Raises:
+            ModelError: its numbers are not at hand, as accelerate keeps them elsewhere.
+        """
+        shared = module._parameters[name]
+        if shared is None or shared.device.type == "meta":
+            raise ModelError(
+                f"{type(module).__name__}.{name} cannot be changed: expected numbers in memory, got none there (accelerate keeps them "
+                "elsewhere). Load the model whole, or leave this module as it is."
+            )
+        own = nn.Parameter(shared.detach().clone(), requires_grad=False)
+        module._parameters[name] = own
+        return own.data
 
 
-def why_not(model: nn.Module, mask: PruneMask) -> str:
-    """Return why a mask cannot be applied to a model, "" where it can."""
-    try:
-        _check(model, mask, len(find_decoder_path(model)[1]))
-        _Copier(model, mask)  # cuts the configuration, and refuses one that cannot be cut; no module is copied
-    except MaskError as error:
-        return str(error)
-    return ""
+def check_config(model: nn.Module, kept: Sequence[int]) -> None:
+    """Refuse layers to keep of which no configuration can be made; no module is copied.
 
-
-def _check(model: nn.Module, mask: PruneMask, n_layers: int) -> None:
-    if not isinstance(mask, PruneMask):
-        raise MaskError(
-            f"There is no mask: expected a PruneMask, got a {type(mask).__name__}. Write PruneMask({n_layers}, layers)."
-        )
-    if mask.n_layers != n_layers:
-        raise MaskError(
-            f"The mask does not fit the model: expected one for {n_layers} layers, got one for {mask.n_layers}."
-        )
-    for layer, reason in locked_layers(model).items():
-        if layer in mask.dropped:
-            raise MaskError(f"Layer {layer} cannot be dropped: {reason}. Take it out of the mask.")
-    attention = attention_layers(model)
-    if attention and not set(attention) & set(mask.kept):
-        raise MaskError(
-            f"The mask drops every attention layer ({', '.join(map(str, attention))}) of a hybrid stack: expected one to stay, "
-            "as the cache counts its tokens there. Take one out of the mask."
-        )
-    if mask.budget and mask.kept[0] in cross_attention_layers(model):
-        raise MaskError(
-            f"The mask leaves layer {mask.kept[0]} first, a cross-attention layer: expected a self-attention layer first, as the "
-            "cache counts its tokens there and would count the image's instead. Take an earlier layer out of the mask."
-        )
+    Raises:
+        MaskError: the stack of these layers cannot be built again.
+    """
+    _Copier(model, find_decoder_path(model)[1], kept)
 
 
 def _renumber(layer: nn.Module, position: int, text: Any) -> None:
@@ -164,15 +148,15 @@ def _renamed(places: dict[str, Any], prefix: str, kept: Sequence[int]) -> dict[s
 class _Copier:
     """Copies a module tree so that only tensors are shared, and each configuration once, cut to the kept layers."""
 
-    def __init__(self, model: Any, mask: PruneMask) -> None:
-        self._kept = mask.kept
+    def __init__(self, model: Any, layers: nn.ModuleList, kept: Sequence[int]) -> None:
+        self._layers, self._kept = layers, tuple(kept)
         self._modules: dict[int, nn.Module] = {}
         self._config_memo: dict[int, Any] = {}
         self._cut: set[int] = set()
         self._lists: dict[int, Any] = {}  # by the identity of a dense configuration's list, what it is cut to
         decoder_config = text_config(model)
         self._decoder_type, self._n_layers = decoder_config.model_type, decoder_config.num_hidden_layers
-        if mask.budget:
+        if len(self._kept) < self._n_layers:
             _check_saving(decoder_config, self._config(decoder_config))
         cut_targets(self._config(model.config), self._kept)
 
@@ -192,9 +176,10 @@ class _Copier:
                 state[name] = self._lists[id(value)]
         if hasattr(state.get("config"), "get_text_config"):
             state["config"] = self._config(state["config"])
-        state["_modules"] = {
-            name: child if child is None else self.module(child) for name, child in module._modules.items()
-        }
+        children = module._modules
+        if module is self._layers:
+            children = {str(place): module[layer] for place, layer in enumerate(self._kept)}
+        state["_modules"] = {name: child if child is None else self.module(child) for name, child in children.items()}
         return copied
 
     def _config(self, config: Any) -> Any:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.files import mask_from_json, mask_to_json
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.files import edit_from_json, edit_to_json
 from vlm_analysis.errors import EvaluationError, StrataError
 from vlm_analysis.files import read_saved, write_atomically
 from vlm_analysis.model_info import ModelInfo
@@ -39,10 +39,10 @@ _LIMITS = {  # no measured number lies beyond them
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """What a mask saves, batch 1; of two, the first is the dense model and the second the pruned one.
+    """What an edit saves, batch 1; of two, the first is the dense model and the second the edited one.
 
     Attributes:
-        mask, model: whom the numbers belong to.
+        edit, model: whom the numbers belong to.
         device, threads: where it was measured.
         n_prompts, prompt_tokens: how many prompts, and how many tokens they have on average, image tokens included.
         new_tokens: tokens written for each.
@@ -56,7 +56,7 @@ class Cost:
         EvaluationError: numbers of another shape, not finite or beyond what can be measured, or more than 1000 rounds.
     """
 
-    mask: PruneMask
+    edit: Edit
     model: ModelInfo
     device: str
     threads: int
@@ -74,7 +74,7 @@ class Cost:
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
         for name in ("n_parameters", "n_bytes"):
             object.__setattr__(self, name, tuple(int(number) for number in getattr(self, name)))
-        shapes = {"n_parameters": (2,), "n_bytes": (2,), "layer_shares": (2, self.mask.n_layers)}
+        shapes = {"n_parameters": (2,), "n_bytes": (2,), "layer_shares": (2, self.edit.n_layers)}
         shapes |= dict.fromkeys(("prefill_ms", "tokens_per_s"), (2, self.rounds))
         for name, (least, most) in _LIMITS.items():
             numbers, wanted = np.asarray(getattr(self, name), dtype=np.float64), shapes.get(name, ())
@@ -96,7 +96,7 @@ class Cost:
 
     def expected_share(self, phase: str) -> float:
         """Return the linear line: the share of the dense time that stays if the dropped layers save just what they take."""
-        return float(1 - self.layer_shares[PHASES.index(phase), list(self.mask.dropped)].sum())
+        return float(1 - self.layer_shares[PHASES.index(phase), list(self.edit.gone)].sum())
 
     @property
     def expected_prefill_ms(self) -> float:
@@ -149,11 +149,11 @@ def cost_frame(costs: Sequence[Cost]) -> pd.DataFrame:
         for phase in PHASES:
             dense, pruned = cost.ms(phase)
             low, value, high = quartiles(pruned / dense)
-            rows.append((cost.mask.budget, phase, value, low, high, cost.expected_share(phase)))
+            rows.append((cost.edit.budget, phase, value, low, high, cost.expected_share(phase)))
     return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(["phase", "budget"], ignore_index=True)
 
 
-def weights_without(model: ModelInfo, mask: PruneMask) -> tuple[tuple[int, int], tuple[int, int] | None]:
+def weights_without(model: ModelInfo, edit: Edit) -> tuple[tuple[int, int], tuple[int, int] | None]:
     """Return parameters and bytes of the dense and the pruned model, as counted when it was loaded.
 
     Bytes are None where the precision's width is not known.
@@ -161,10 +161,10 @@ def weights_without(model: ModelInfo, mask: PruneMask) -> tuple[tuple[int, int],
     Raises:
         EvaluationError: the parameters were not counted.
     """
-    if len(model.layer_parameters) != mask.n_layers or not model.n_parameters:
+    if len(model.layer_parameters) != edit.n_layers or not model.n_parameters:
         raise EvaluationError(f"The parameters of {model.name}'s layers are not known. Load the model.")
-    gone = sum(model.layer_parameters[layer] for layer in mask.dropped)
-    dense, pruned = model.n_parameters, model.n_parameters - gone
+    dense = model.n_parameters
+    pruned = dense - edit.saved_parameters(model)
     width = _WIDTHS.get(model.dtype)
     return (dense, pruned), None if width is None else (dense * width, pruned * width)
 
@@ -180,7 +180,7 @@ def cost_to_json(cost: Cost) -> str:
     content = {
         "schema_version": SCHEMA_VERSION,
         "kind": "strata-cost",
-        "mask": json.loads(mask_to_json(cost.mask)),
+        "mask": json.loads(edit_to_json(cost.edit)),
         "model": asdict(cost.model),
         **plain,
         **{name: getattr(cost, name).tolist() for name in _ARRAYS},
@@ -205,7 +205,7 @@ def cost_from_json(text: str, name: str = "The text") -> Cost:
         if content["kind"] != "strata-cost" or content["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"expected a cost of version {SCHEMA_VERSION}")
         return Cost(
-            mask=mask_from_json(json.dumps(content["mask"]), name),
+            edit=edit_from_json(json.dumps(content["mask"]), name),
             model=ModelInfo.from_json(content["model"]),
             device=str(content["device"]),
             prompt_tokens=float(content["prompt_tokens"]),

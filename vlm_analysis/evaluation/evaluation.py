@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.files import mask_from_json, mask_to_json, plain
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.files import edit_from_json, edit_to_json, plain
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.files import read_saved, write_atomically
 from vlm_analysis.model_info import ModelInfo
@@ -31,10 +31,10 @@ EXTRA_COLUMNS = (*RESPONSE_COLUMNS, *CHOICE_COLUMNS)
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scores of one mask on one prompt set, from one teacher-forced pass over the answer tokens and one end token.
+    """Scores of one edit on one prompt set, from one teacher-forced pass over the answer tokens and one end token.
 
     Attributes:
-        mask: the evaluated mask; one that drops nothing is the dense model.
+        edit: what was done to the model; one without changes is the dense model.
         model, prompts: whom the numbers belong to (`prompts` is a fingerprint).
         by_prompt: one row a prompt with the columns `COLUMNS`. `exact_match` (bool): every argmax is the answer's token;
             `answer_nll`: mean negative log-likelihood in nats; `token_agreement`: share of positions where the pruned argmax
@@ -48,7 +48,7 @@ class Evaluation:
             pruned models are compared without running the dense one again; never saved.
     """
 
-    mask: PruneMask
+    edit: Edit
     model: ModelInfo
     prompts: str
     by_prompt: pd.DataFrame
@@ -79,7 +79,12 @@ class Evaluation:
 
     @property
     def is_dense(self) -> bool:
-        return self.mask.budget == 0
+        return self.edit.is_dense
+
+    @property
+    def mask(self) -> Edit:
+        """Return the edit under its name in version 0.1."""
+        return self.edit
 
 
 def with_extras(frame: pd.DataFrame, extras: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
@@ -216,7 +221,7 @@ def evaluation_to_json(evaluation: Evaluation) -> str:
     content = {
         "schema_version": SCHEMA_VERSION,
         "kind": "strata-evaluation",
-        "mask": json.loads(mask_to_json(evaluation.mask)),
+        "mask": json.loads(edit_to_json(evaluation.edit)),
         "model": asdict(evaluation.model),
         "prompts": evaluation.prompts,
         "by_prompt": rows.where(rows.notna(), None).to_dict(orient="records"),
@@ -253,7 +258,7 @@ def evaluation_from_json(text: str, name: str = "The text") -> Evaluation:
             )
         numeric = {metric: np.float64 for metric in METRICS if metric != "exact_match"}
         return Evaluation(
-            mask=mask_from_json(json.dumps(content["mask"]), name),
+            edit=edit_from_json(json.dumps(content["mask"]), name),
             model=ModelInfo.from_json(content["model"]),
             prompts=content["prompts"],
             by_prompt=with_extras(frame.astype({**numeric, "exact_match": bool}), _extras(content["by_prompt"], name)),

@@ -1,8 +1,9 @@
-"""The scores of many masks on one prompt set, kept as they are measured: what is written stays when a sweep is cancelled or killed.
+"""The scores of many edits on one prompt set, kept as they are measured: what is written stays when a sweep is cancelled or killed.
 
-With a folder, `header.json` says what the scores belong to and `scores.bin` holds one record for each mask and row, appended as they
+With a folder, `header.json` says what the scores belong to and `records.bin` holds one record for each edit and row, appended as they
 come, with a checksum each. Only the end of such a file can be torn: from the first record that is not whole on, it is cut off. Without a
-folder everything stays in memory: 44 bytes a record.
+folder everything stays in memory: 50 bytes a record. A folder of version 0.1, whose `scores.bin` names masks by the layers they drop, is
+taken over when it is opened.
 """
 
 from __future__ import annotations
@@ -10,28 +11,31 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vlm_analysis.edits.edit import KEY_DIGITS, PruneMask
 from vlm_analysis.errors import DISK_FULL, EvaluationError
 from vlm_analysis.files import write_atomically
 
-HEADER, RECORDS = "header.json", "scores.bin"
-VERSION = 2
+HEADER, RECORDS = "header.json", "records.bin"
+VERSION = 3
+OLD_RECORDS, OLD_VERSION = "scores.bin", 2
+FOLDER_VERSION = 2  # in the names of folders: those of version 0.1 are found again
 NUMBERS = ("answer_nll", "token_agreement", "kl_to_dense")
 TORN = 32  # whole records after one that is not; more than one write holds are no torn end
 
 
 class ScoreStore:
-    """The scores of masks (by the layers they drop) on rows: prompts, and their further choices.
+    """The scores of edits (by their keys) on rows: prompts, and their further choices.
 
     Args:
-        n_layers: of the masks.
-        n_rows: rows a whole mask has.
+        n_layers: of the edits.
+        n_rows: rows a whole edit has.
         folder: where they are kept; None keeps them in memory.
         belongs: what decides the numbers, as plain JSON: model, prompts, batch size, versions.
 
@@ -43,30 +47,26 @@ class ScoreStore:
         self, n_layers: int, n_rows: int, folder: Path | None = None, belongs: Mapping[str, Any] | None = None
     ) -> None:
         self.n_layers, self.n_rows = n_layers, n_rows
-        self.type = np.dtype(
-            [("mask", "u1", (-(-n_layers // 8),)), ("row", "<u4"), ("known", "u1"), ("exact_match", "u1")]
-            + [(name, "<f8") for name in NUMBERS]
-            + [("crc32", "<u4")]
-        )
-        self._tables: dict[tuple[int, ...], np.ndarray] = {}
+        self.type = _record_type("edit", KEY_DIGITS // 2)
+        self._tables: dict[str, np.ndarray] = {}
         self._path = None if folder is None else Path(folder) / RECORDS
         if folder is not None:
             self._open(Path(folder), {"version": VERSION, "rows": n_rows, "layers": n_layers, **(belongs or {})})
 
-    def lacks(self, dropped: tuple[int, ...], rows: Sequence[int]) -> bool:
-        """Return whether a score of the mask on any of these rows is missing."""
-        table = self._tables.get(dropped)
+    def lacks(self, key: str, rows: Sequence[int]) -> bool:
+        """Return whether a score of the edit on any of these rows is missing."""
+        table = self._tables.get(key)
         return table is None or not table["known"][list(rows)].all()
 
-    def n_known(self, dropped: tuple[int, ...]) -> int:
-        """Return how many rows of the mask have scores."""
-        table = self._tables.get(dropped)
+    def n_known(self, key: str) -> int:
+        """Return how many rows of the edit have scores."""
+        table = self._tables.get(key)
         return 0 if table is None else int(table["known"].sum())
 
-    def put(self, dropped: tuple[int, ...], rows: Sequence[int], scores: Sequence[Mapping[str, Any]]) -> None:
-        """Add the scores of a mask on some rows (see `evaluate.answer_scores`); they are on disk once this returns."""
+    def put(self, key: str, rows: Sequence[int], scores: Sequence[Mapping[str, Any]]) -> None:
+        """Add the scores of an edit on some rows (see `evaluate.answer_scores`); they are on disk once this returns."""
         records = np.zeros(len(rows), self.type)
-        records["mask"], records["row"], records["known"] = self._bits(dropped), list(rows), 1
+        records["edit"], records["row"], records["known"] = _bytes_of(key), list(rows), 1
         for place, score in enumerate(scores):
             records["exact_match"][place] = bool(score.get("exact_match", False))
             for name in NUMBERS:
@@ -74,11 +74,11 @@ class ScoreStore:
         records["crc32"] = _sums(records)
         if self._path is not None:
             _append(self._path, records.tobytes())
-        self._table(dropped)[list(rows)] = records
+        self._table(key)[list(rows)] = records
 
-    def of(self, dropped: tuple[int, ...]) -> dict[int, dict[str, Any]]:
-        """Return the known scores of a mask by row."""
-        table = self._tables.get(dropped)
+    def of(self, key: str) -> dict[int, dict[str, Any]]:
+        """Return the known scores of an edit by row."""
+        table = self._tables.get(key)
         if table is None:
             return {}
         columns = {name: table[name].tolist() for name in NUMBERS}
@@ -88,45 +88,41 @@ class ScoreStore:
             for row in np.flatnonzero(table["known"]).tolist()
         }
 
-    def column(self, name: str, masks: Sequence[tuple[int, ...]], n_rows: int) -> np.ndarray:
-        """Return a (n_masks, n_rows) float64 column of the scores; NaN where there is none yet."""
-        found = np.full((len(masks), n_rows), np.nan)
-        for place, dropped in enumerate(masks):
-            table = self._tables.get(dropped)
+    def column(self, name: str, keys: Sequence[str], n_rows: int) -> np.ndarray:
+        """Return a (n_edits, n_rows) float64 column of the scores; NaN where there is none yet."""
+        found = np.full((len(keys), n_rows), np.nan)
+        for place, key in enumerate(keys):
+            table = self._tables.get(key)
             if table is not None:
                 known = table["known"][:n_rows].astype(bool)
                 found[place, known] = table[name][:n_rows][known]
         return found
 
-    def known(self, masks: Sequence[tuple[int, ...]], n_rows: int) -> np.ndarray:
-        """Return which scores are there, (n_masks, n_rows) bool."""
-        found = np.zeros((len(masks), n_rows), bool)
-        for place, dropped in enumerate(masks):
-            table = self._tables.get(dropped)
+    def known(self, keys: Sequence[str], n_rows: int) -> np.ndarray:
+        """Return which scores are there, (n_edits, n_rows) bool."""
+        found = np.zeros((len(keys), n_rows), bool)
+        for place, key in enumerate(keys):
+            table = self._tables.get(key)
             if table is not None:
                 found[place] = table["known"][:n_rows].astype(bool)
         return found
 
-    def _table(self, dropped: tuple[int, ...]) -> np.ndarray:
-        if dropped not in self._tables:
-            self._tables[dropped] = np.zeros(self.n_rows, self.type)
-        return self._tables[dropped]
-
-    def _bits(self, dropped: tuple[int, ...]) -> np.ndarray:
-        flags = np.zeros(self.n_layers, bool)
-        flags[list(dropped)] = True
-        return np.packbits(flags)
+    def _table(self, key: str) -> np.ndarray:
+        if key not in self._tables:
+            self._tables[key] = np.zeros(self.n_rows, self.type)
+        return self._tables[key]
 
     def _open(self, folder: Path, belongs: dict[str, Any]) -> None:
-        header = json.dumps(belongs, sort_keys=True)
+        header = _header_text(belongs)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / HEADER).exists():
+                self._take_over(folder, belongs)
                 _refuse_other(folder, header)
-            elif (folder / RECORDS).exists() and (folder / RECORDS).stat().st_size:
+            elif any((folder / name).exists() and (folder / name).stat().st_size for name in (RECORDS, OLD_RECORDS)):
                 raise _damaged(folder, f"records without {HEADER}")
             else:
-                write_atomically(folder / HEADER, lambda part: part.write_text(header, "utf-8"))
+                write_atomically(folder / HEADER, lambda part: part.write_bytes(header))
             if (folder / RECORDS).exists():
                 self._read(folder / RECORDS)
         except OSError as error:
@@ -134,29 +130,88 @@ class ScoreStore:
 
     def _read(self, path: Path) -> None:
         """Take up the whole records; a torn end is cut off, so that later ones start in their place."""
-        size = path.stat().st_size
-        records = np.fromfile(path, self.type, size // self.type.itemsize)
-        whole = self._whole(records)
-        n_whole = len(records) if whole.all() else int(whole.argmin())
-        if whole[n_whole:].sum() > TORN:
-            raise _damaged(path.parent, f"a broken record {n_whole} before whole ones")
-        if size != n_whole * self.type.itemsize:
-            os.truncate(path, n_whole * self.type.itemsize)
-        if not n_whole:
-            return
-        records = records[:n_whole]
-        masks, mine = np.unique(records["mask"], axis=0, return_inverse=True)
-        order = np.argsort(mine.reshape(-1), kind="stable")  # of equal rows the last written stays last
-        for bits, places in zip(masks, np.split(order, np.bincount(mine.reshape(-1)).cumsum()[:-1]), strict=True):
-            dropped = tuple(np.flatnonzero(np.unpackbits(bits)).tolist())
-            self._table(dropped)[records["row"][places]] = records[places]
+        records = _whole_records(path, self.type, self._fits)
+        if path.stat().st_size != records.nbytes:
+            os.truncate(path, records.nbytes)
+        for key, places in _by_value(records["edit"]):
+            self._table(key.tobytes().hex())[records["row"][places]] = records[places]
 
-    def _whole(self, records: np.ndarray) -> np.ndarray:
-        """Return which records are as they were written, (n_records,) bool."""
+    def _fits(self, records: np.ndarray) -> np.ndarray:
+        """Return which records could be of this store, (n_records,) bool."""
+        return (records["row"] < self.n_rows) & (records["known"] == 1) & (records["exact_match"] <= 1)
+
+    def _take_over(self, folder: Path, belongs: dict[str, Any]) -> None:
+        """Write the records of a folder of version 0.1 anew, under the keys of their masks.
+
+        The new header comes after the new records: a kill in between leaves the old folder, and this is done again.
+        """
+        old = folder / OLD_RECORDS
+        if (folder / HEADER).is_file() and (folder / HEADER).read_bytes() == _header_text(
+            belongs | {"version": OLD_VERSION}
+        ):
+            records = np.zeros(0, self.type)
+            if old.exists():
+                records = self._from_masks(
+                    _whole_records(old, _record_type("mask", -(-self.n_layers // 8)), self._old_fits)
+                )
+            write_atomically(folder / RECORDS, lambda part: part.write_bytes(records.tobytes()))
+            write_atomically(folder / HEADER, lambda part: part.write_bytes(_header_text(belongs)))
+        if (folder / RECORDS).exists():
+            old.unlink(missing_ok=True)
+
+    def _old_fits(self, records: np.ndarray) -> np.ndarray:
         beyond = np.unpackbits(records["mask"], axis=1)[:, self.n_layers :].any(axis=1)
-        fits = (records["row"] < self.n_rows) & (records["known"] == 1) & (records["exact_match"] <= 1) & ~beyond
-        found: np.ndarray = fits & (records["crc32"] == _sums(records))
-        return found
+        return self._fits(records) & ~beyond
+
+    def _from_masks(self, old: np.ndarray) -> np.ndarray:
+        """Return records of version 0.1 as they are written now."""
+        records = np.zeros(len(old), self.type)
+        for name in ("row", "known", "exact_match", *NUMBERS):
+            records[name] = old[name]
+        for bits, places in _by_value(old["mask"]):
+            dropped = np.flatnonzero(np.unpackbits(bits)).tolist()
+            records["edit"][places] = _bytes_of(PruneMask(self.n_layers, dropped).key)
+        records["crc32"] = _sums(records)
+        return records
+
+
+def _record_type(name: str, width: int) -> np.dtype:
+    """Return numpy's type of a record whose edit is told by `width` bytes of that name."""
+    numbers = [(number, "<f8") for number in NUMBERS]
+    return np.dtype(
+        [(name, "u1", (width,)), ("row", "<u4"), ("known", "u1"), ("exact_match", "u1"), *numbers, ("crc32", "<u4")]
+    )
+
+
+def _bytes_of(key: str) -> np.ndarray:
+    return np.frombuffer(bytes.fromhex(key), np.uint8)
+
+
+def _header_text(belongs: Mapping[str, Any]) -> bytes:
+    return json.dumps(belongs, sort_keys=True).encode()
+
+
+def _by_value(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each different row of (n, width) values with the places where it stands, ascending: what was written last stays last."""
+    if not len(values):
+        return
+    different, mine = np.unique(values, axis=0, return_inverse=True)
+    order = np.argsort(mine.reshape(-1), kind="stable")
+    yield from zip(different, np.split(order, np.bincount(mine.reshape(-1)).cumsum()[:-1]), strict=True)
+
+
+def _whole_records(path: Path, kind: np.dtype, fits: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return the records of a file up to the first that is not as it was written.
+
+    Raises:
+        EvaluationError: too many whole ones come after that for a torn end.
+    """
+    records = np.fromfile(path, kind, path.stat().st_size // kind.itemsize)
+    whole = fits(records) & (records["crc32"] == _sums(records))
+    n_whole = len(records) if whole.all() else int(whole.argmin())
+    if whole[n_whole:].sum() > TORN:
+        raise _damaged(path.parent, f"a broken record {n_whole} before whole ones")
+    return records[:n_whole]
 
 
 def _sums(records: np.ndarray) -> np.ndarray:
@@ -180,11 +235,11 @@ def _append(path: Path, data: bytes) -> None:
         raise _cannot_write(path.parent, error) from error
 
 
-def _refuse_other(folder: Path, header: str) -> None:
+def _refuse_other(folder: Path, header: bytes) -> None:
     if (folder / HEADER).is_dir():
         raise _damaged(folder, f"a folder named {HEADER}")
     found = (folder / HEADER).read_bytes()
-    if found == header.encode():
+    if found == header:
         return
     try:
         told = json.loads(found)

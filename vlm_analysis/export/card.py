@@ -1,15 +1,15 @@
-"""The model card of an exported checkpoint: what it is, what the mask did to the answers, and how to make it again."""
+"""The model card of an exported checkpoint: what it is, what the edit did to the answers, and how to make it again."""
 
 from __future__ import annotations
 
 import json
 import shlex
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.evaluation.evaluation import Evaluation, retention
 from vlm_analysis.model_info import ModelInfo
 
-MASK_FILE, MANIFEST_FILE = "strata-mask.json", "strata-manifest.json"
+MASK_FILE, EDIT_FILE, MANIFEST_FILE = "strata-mask.json", "strata-edit.json", "strata-manifest.json"
 _COLUMNS = {
     "exact_match": ("exact match", "{:.1%}"),
     "retention": ("retention", "{:.1%}"),
@@ -19,25 +19,31 @@ _COLUMNS = {
 }
 _MEANING = (
     "Each score is the equal-weight mean over a domain's n prompts. Exact match: the whole answer is reproduced by greedy decoding; "
-    "retention: that over the unpruned model's; answer NLL: negative log-likelihood of the answer's tokens; token agreement and KL: "
-    "against the unpruned model at the answer's positions."
+    "retention: that over the dense model's; answer NLL: negative log-likelihood of the answer's tokens; token agreement and KL: "
+    "against the dense model at the answer's positions."
 )
 
 
-def reproduction_command(source: str, info: ModelInfo) -> str:
+def edit_file(edit: Edit) -> str:
+    """Return the name of the file in which a checkpoint tells what was done to it."""
+    return MASK_FILE if edit.is_mask else EDIT_FILE
+
+
+def reproduction_command(source: str, info: ModelInfo, file: str = MASK_FILE) -> str:
     """Return a shell command that makes the checkpoint again in the folder `pruned-again`.
 
-    Run where the mask file lies, with Strata on `PYTHONPATH`; a source that is a folder is expected there too.
+    Run where the edit's file lies, with Strata installed; a source that is a folder is expected there too.
 
     Args:
         source: what `load_model` takes: "pocket-vl", a hub id, or a folder as `./name`.
-        info: the unpruned model: its revision and precision.
+        info: the dense model: its revision and precision.
+        file: the edit's.
     """
     revision = f", revision={_quoted(info.revision)}" if info.revision else ""
     code = (
-        "from pathlib import Path; from vlm_analysis.export.checkpoint import export_checkpoint; from vlm_analysis.masks import open_mask; "
-        f"from vlm_analysis.models.load import load_model; loaded = load_model({_quoted(source)}{revision}, dtype={_quoted(info.dtype)}); "
-        f"export_checkpoint(loaded, open_mask(Path({_quoted(MASK_FILE)})), Path({_quoted('pruned-again')}))"
+        "from pathlib import Path; from vlm_analysis import export_checkpoint, load_model, open_edit; "
+        f"loaded = load_model({_quoted(source)}{revision}, dtype={_quoted(info.dtype)}); "
+        f"export_checkpoint(loaded, open_edit(Path({_quoted(file)})), Path({_quoted('pruned-again')}))"
     )
     return f"python -c {shlex.quote(code)}"
 
@@ -48,7 +54,7 @@ def _quoted(text: str) -> str:
 
 
 def model_card(
-    mask: PruneMask,
+    edit: Edit,
     info: ModelInfo,
     command: str,
     evidence: Evaluation | None = None,
@@ -57,31 +63,36 @@ def model_card(
     """Return the card's Markdown.
 
     Args:
-        mask: the layers left out.
-        info: the unpruned model.
+        edit: what was done to the model.
+        info: the dense model.
         command: how to make the checkpoint again (see `reproduction_command`).
-        evidence: what the mask did to the answers.
-        reference: the unpruned model's evaluation on the same prompts; retention needs it.
+        evidence: what the edit did to the answers.
+        reference: the dense model's evaluation on the same prompts; retention needs it.
     """
-    name = _inline(mask.name)
-    notes = "".join(f"    {line}\n" for line in mask.notes.splitlines())  # indented: shown as text, never as markdown
+    name = _inline(edit.name)
+    notes = "".join(f"    {line}\n" for line in edit.notes.splitlines())  # indented: shown as text, never as markdown
     revision = f", revision `{_inline(info.revision)}`" if info.revision else ""
     return (
-        f"# {len(mask.kept)} of {mask.n_layers} decoder layers of a vision-language model\n\n"
-        f"Made by Strata. Dropped layers, counted from 0: {', '.join(map(str, mask.dropped)) or 'none'}. "
-        f"The weights of the kept layers are unchanged; nothing was trained afterwards.\n\n"
+        f"# {len(edit.kept)} of {edit.n_layers} decoder layers of a vision-language model\n\n"
+        f"Made by Strata. Dropped layers, counted from 0: {', '.join(map(str, edit.dropped)) or 'none'}. {_what_else(edit)}\n\n"
         f"- Source: `{_inline(info.name)}`{revision}, fingerprint `{info.fingerprint[:16]}`\n"
-        f"- Mask: `{MASK_FILE}`{f', `{name}`' if name else ''}\n"
+        f"- What was done: `{edit_file(edit)}`{f', `{name}`' if name else ''}\n"
         f"- How it was checked: `{MANIFEST_FILE}`\n"
         + (f"\nNotes:\n\n{notes}" if notes else "")
         + f"\n## Evidence\n\n{_evidence(evidence, reference)}"
-        + f"\n## Make it again\n\nWith `{MASK_FILE}` in the working folder and Strata on `PYTHONPATH`:\n\n```\n{command}\n```\n"
+        + f"\n## Make it again\n\nWith `{edit_file(edit)}` in the working folder and Strata installed:\n\n```\n{command}\n```\n"
     )
+
+
+def _what_else(edit: Edit) -> str:
+    if edit.is_mask:
+        return "The weights of the kept layers are unchanged; nothing was trained afterwards."
+    return f"In all, the edit {_inline(edit.words())}."
 
 
 def _evidence(evidence: Evaluation | None, reference: Evaluation | None) -> str:
     if evidence is None:
-        return "None: this mask was exported without an evaluation.\n"
+        return "None: this edit was exported without an evaluation.\n"
     table = evidence.by_domain
     if reference is not None:
         table["retention"] = retention(evidence, reference)

@@ -1,4 +1,4 @@
-"""Exporting a pruned model as an ordinary transformers checkpoint, proved equal to what was evaluated.
+"""Exporting an edited model as an ordinary transformers checkpoint, proved equal to what was evaluated.
 
 The folder is written under a temporary name, loaded in a fresh process by plain transformers, compared bit for bit (`proof`), and
 only then renamed; a kill or a full disk leaves no half checkpoint under the final name.
@@ -15,19 +15,19 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.files import mask_to_json
-from vlm_analysis.edits.view import prune
+from vlm_analysis.edits.apply import apply_edit
+from vlm_analysis.edits.edit import Edit, changes_to_json
+from vlm_analysis.edits.files import edit_to_json
 from vlm_analysis.errors import ExportError
 from vlm_analysis.evaluation.evaluation import Evaluation, check_same_work
-from vlm_analysis.export.card import MANIFEST_FILE, MASK_FILE, model_card, reproduction_command
+from vlm_analysis.export.card import MANIFEST_FILE, edit_file, model_card, reproduction_command
 from vlm_analysis.export.proof import Proof, prove
 from vlm_analysis.export.reload import versions
 from vlm_analysis.models.load import LoadedModel
@@ -66,8 +66,9 @@ class Manifest:
             evaluated model's, bit for bit, when plain transformers loaded the folder.
         fresh_process: whether that was a process of its own.
         generated_answer, reloaded_answer: that answer, of the evaluated model and of the fresh process; `generated_tokens` long.
-        reproduce: a shell command that makes the checkpoint again from the source and the mask file.
+        reproduce: a shell command that makes the checkpoint again from the source and the edit file.
         files: sha256 of every file by name.
+        changes: all that was done to the model (see `Edit`); empty in manifests of version 0.1.
     """
 
     source: str
@@ -92,11 +93,12 @@ class Manifest:
     reproduce: str
     written: str
     files: dict[str, str]
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
 
 def export_checkpoint(
     loaded: LoadedModel,
-    mask: PruneMask,
+    edit: Edit,
     folder: Path,
     *,
     verify: bool = True,
@@ -104,23 +106,23 @@ def export_checkpoint(
     evidence: Evaluation | None = None,
     reference: Evaluation | None = None,
 ) -> Manifest:
-    """Write the pruned model to `folder` so that plain transformers loads it, and prove that it is the evaluated one.
+    """Write the edited model to `folder` so that plain transformers loads it, and prove that it is the evaluated one.
 
     Args:
         loaded: the dense model.
-        mask: the layers to leave out.
+        edit: what is done to the model, such as a prune mask.
         folder: a new or empty folder.
-        verify: load the written checkpoint in a fresh process and compare its logits and a greedy answer with the pruned view's,
-            bit for bit. It holds the pruned model while this process holds the dense one: memory is needed for both.
+        verify: load the written checkpoint in a fresh process and compare its logits and a greedy answer with the edited view's,
+            bit for bit. It holds the edited model while this process holds the dense one: memory is needed for both.
         on_progress: told of the stages; raising `Cancelled` in it stops the work and leaves nothing behind.
-        evidence: the evaluation of this mask on this model, for the model card.
+        evidence: the evaluation of this edit on this model, for the model card.
         reference: the dense evaluation on the same prompts; with it the card tells retention.
 
     Raises:
-        ExportError: the folder is not empty or cannot be written, the evidence is of another mask or model, the fresh process failed
+        ExportError: the folder is not empty or cannot be written, the evidence is of another edit or model, the fresh process failed
             or the reloaded model differs.
         EvaluationError: evidence and reference are not of the same prompts.
-        MaskError: the mask does not fit the model.
+        EditError: the edit does not fit the model.
     """
     report = on_progress or no_progress
     if loaded.quantiser is not None:
@@ -129,9 +131,10 @@ def export_checkpoint(
             "write such weights again. Export the mask, and apply it to the checkpoint this one was made from."
         )
     folder = _checked_target(Path(folder))
-    _check_evidence(loaded, mask, evidence, reference)
-    report(0, 4, "pruning")
-    view = prune(loaded.model, mask)
+    _check_evidence(loaded, edit, evidence, reference)
+    _check_served(edit)
+    report(0, 4, "applying the edit")
+    view = apply_edit(loaded.model, edit)
     with _staged(folder) as part:
         report(1, 4, "writing weights")
         _make_savable(view.generation_config, loaded.name)
@@ -140,11 +143,11 @@ def export_checkpoint(
         report(2, 4, "loading it in a fresh process to compare" if verify else "not comparing it")
         proof = prove(loaded, view, part, report) if verify else None
         report(3, 4, "writing the manifest")
-        mask = _as_applied(loaded, mask)
-        command = reproduction_command(_source(loaded), loaded.info)
-        (part / MASK_FILE).write_text(mask_to_json(mask), "utf-8")
-        (part / "README.md").write_text(model_card(mask, loaded.info, command, evidence, reference), "utf-8")
-        manifest = _write_manifest(loaded, view, mask, part, proof, command)
+        edit = _as_applied(loaded, edit)
+        command = reproduction_command(_source(loaded), loaded.info, edit_file(edit))
+        (part / edit_file(edit)).write_text(edit_to_json(edit), "utf-8")
+        (part / "README.md").write_text(model_card(edit, loaded.info, command, evidence, reference), "utf-8")
+        manifest = _write_manifest(loaded, view, edit, part, proof, command)
     report(4, 4, "exported")
     return manifest
 
@@ -165,30 +168,38 @@ def _staged(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _check_evidence(
-    loaded: LoadedModel, mask: PruneMask, evidence: Evaluation | None, reference: Evaluation | None
-) -> None:
+def _check_evidence(loaded: LoadedModel, edit: Edit, evidence: Evaluation | None, reference: Evaluation | None) -> None:
     if evidence is None:
         return
-    if evidence.mask != mask or evidence.model.fingerprint != loaded.fingerprint:
+    if evidence.edit != edit or evidence.model.fingerprint != loaded.fingerprint:
         raise ExportError(
-            f"The evidence is not this export's: expected an evaluation of {loaded.name} without layers {list(mask.dropped)}, got one "
-            f"of {evidence.model.name} without {list(evidence.mask.dropped)}. Evaluate this mask."
+            f"The evidence is not this export's: expected an evaluation of {loaded.name} that {edit.words()}, got one of "
+            f"{evidence.model.name} that {evidence.edit.words()}. Evaluate this edit."
         )
     if reference is not None:
         check_same_work(evidence, reference)
         if not reference.is_dense:
             raise ExportError(
-                f"Retention is against the dense model: expected its evaluation, got one that drops {reference.mask.budget} layers."
+                f"Retention is against the dense model: expected its evaluation, got one that {reference.edit.words()}."
             )
 
 
-def _as_applied(loaded: LoadedModel, mask: PruneMask) -> PruneMask:
-    """Return the mask as one of this model; one made for another remembers that."""
-    provenance = dict(mask.provenance)
-    if mask.model is not None and mask.model.fingerprint != loaded.fingerprint:
-        provenance["made_for"] = {"name": mask.model.name, "fingerprint": mask.model.fingerprint}
-    return replace(mask, model=loaded.info, provenance=provenance)
+def _check_served(edit: Edit) -> None:
+    """Refuse an edit whose checkpoint no stock class of transformers would load."""
+    for change in edit.changes:
+        if change.reason_not_served:
+            raise ExportError(
+                f"This edit cannot be exported: expected changes that plain transformers loads, got one that {change.words()}: "
+                f"{change.reason_not_served}. Save the edit itself, and apply it to the dense model."
+            )
+
+
+def _as_applied(loaded: LoadedModel, edit: Edit) -> Edit:
+    """Return the edit as one of this model; one made for another remembers that."""
+    provenance = dict(edit.provenance)
+    if edit.model is not None and edit.model.fingerprint != loaded.fingerprint:
+        provenance["made_for"] = {"name": edit.model.name, "fingerprint": edit.model.fingerprint}
+    return replace(edit, model=loaded.info, provenance=provenance)
 
 
 def _source(loaded: LoadedModel) -> str:
@@ -251,7 +262,7 @@ def _copy_processor(loaded: LoadedModel, target: Path) -> None:
 
 
 def _write_manifest(
-    loaded: LoadedModel, view: Any, mask: PruneMask, folder: Path, proof: Proof | None, command: str
+    loaded: LoadedModel, view: Any, edit: Edit, folder: Path, proof: Proof | None, command: str
 ) -> Manifest:
     info, told = loaded.info, proof.versions if proof else versions()
     manifest = Manifest(
@@ -259,9 +270,9 @@ def _write_manifest(
         source_revision=info.revision,
         source_fingerprint=info.fingerprint,
         source_config_hash=info.config_hash,
-        dropped=mask.dropped,
-        n_layers_before=mask.n_layers,
-        n_layers_after=len(mask.kept),
+        dropped=edit.dropped,
+        n_layers_before=edit.n_layers,
+        n_layers_after=len(edit.steps.layers),
         parameters_before=loaded.n_parameters,
         parameters_after=_n_saved_parameters(view),
         verified=proof is not None,
@@ -277,6 +288,7 @@ def _write_manifest(
         reproduce=command,
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         files=dict(_hashes(folder)),
+        changes=changes_to_json(edit),
     )
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", "utf-8")
     return manifest

@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-from vlm_analysis.edits.edit import MOST_LAYERS, PruneMask
-from vlm_analysis.edits.files import mask_from_json
+from vlm_analysis.edits.edit import MOST_LAYERS, Edit, PruneMask
+from vlm_analysis.edits.files import edit_from_json
 from vlm_analysis.errors import MaskError
 
 DECODER, OTHERS = "text_decoder", ("vision_tower", "multi_modal_projector")
@@ -44,7 +44,7 @@ _YAML_NOTE = """\
 
 
 def mask_to_mergekit(
-    mask: PruneMask, source: str | None = None, *, decoder: str = DECODER, others: Sequence[str] = OTHERS
+    mask: Edit, source: str | None = None, *, decoder: str = DECODER, others: Sequence[str] = OTHERS
 ) -> str:
     """Return the mask as a mergekit configuration.
 
@@ -68,13 +68,13 @@ def mask_to_mergekit(
     return note + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 
-def _reference(mask: PruneMask) -> str:
+def _reference(mask: Edit) -> str:
     assert mask.model is not None
     revision = mask.model.revision
     return f"{mask.model.name}@{revision}" if revision else mask.model.name
 
 
-def kept_ranges(mask: PruneMask) -> list[tuple[int, int]]:
+def kept_ranges(mask: Edit) -> list[tuple[int, int]]:
     """Return the kept layers as runs (first, last + 1).
 
     >>> kept_ranges(PruneMask(8, (3, 4)))
@@ -84,7 +84,7 @@ def kept_ranges(mask: PruneMask) -> list[tuple[int, int]]:
     return [(before + 1, after) for before, after in itertools.pairwise(edges) if before + 1 < after]
 
 
-def mask_to_csv(mask: PruneMask) -> str:
+def mask_to_csv(mask: Edit) -> str:
     """Return the mask as CSV with the columns `layer,kept,drop_order` (see the module's text)."""
     place = {layer: number for number, layer in enumerate(_drop_order(mask), start=1)}
     rows = [(layer, int(layer not in mask.dropped), place.get(layer, "")) for layer in range(mask.n_layers)]
@@ -94,7 +94,7 @@ def mask_to_csv(mask: PruneMask) -> str:
     return text.getvalue()
 
 
-def _drop_order(mask: PruneMask) -> list[int]:
+def _drop_order(mask: Edit) -> list[int]:
     """Return the dropped layers in the order they were chosen in; empty where the provenance does not tell it."""
     order = mask.provenance.get("drop_order")
     return order if isinstance(order, list) and sorted(map(repr, order)) == sorted(map(repr, mask.dropped)) else []
@@ -103,7 +103,7 @@ def _drop_order(mask: PruneMask) -> list[int]:
 # --- opening -------------------------------------------------------------------------------------------------------
 
 
-def open_dialect(data: bytes, name: str, *, n_layers: int | None = None, from_one: bool = False) -> PruneMask:
+def open_dialect(data: bytes, name: str, *, n_layers: int | None = None, from_one: bool = False) -> Edit:
     """Return the mask in a file of any dialect, known by the ending of its name.
 
     Args:
@@ -129,10 +129,10 @@ def open_dialect(data: bytes, name: str, *, n_layers: int | None = None, from_on
         ) from error
     if suffix == ".csv":
         return mask_from_csv(text, name, from_one=from_one)
-    return mask_from_json(text, name) if suffix == ".json" else mask_from_mergekit(text, n_layers, name)
+    return edit_from_json(text, name) if suffix == ".json" else mask_from_mergekit(text, n_layers, name)
 
 
-def mask_from_csv(text: str, name: str = "The text", *, from_one: bool = False) -> PruneMask:
+def mask_from_csv(text: str, name: str = "The text", *, from_one: bool = False) -> Edit:
     """Return the mask of an order CSV; with `from_one`, or where the first column is `layer_from_1`, layers count from 1.
 
     Raises:
@@ -170,7 +170,7 @@ def _cells(row: list[str], columns: list[str], where: str) -> dict[str, int | No
     return found
 
 
-def _mask_of_cells(cells: list[dict[str, int | None]], first: int, name: str) -> PruneMask:
+def _mask_of_cells(cells: list[dict[str, int | None]], first: int, name: str) -> Edit:
     layers = sorted(cell["layer"] or 0 for cell in cells)
     if layers != list(range(first, first + len(cells))):
         other = 1 - first
@@ -204,7 +204,7 @@ def _order_of(cells: list[dict[str, int | None]], dropped: dict[int, int | None]
     return order
 
 
-def mask_from_mergekit(text: str, n_layers: int | None, name: str = "The text") -> PruneMask:
+def mask_from_mergekit(text: str, n_layers: int | None, name: str = "The text") -> Edit:
     """Return the mask that a mergekit configuration expresses: passthrough slices of one model, in order, none twice.
 
     Args:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.files import mask_from_json, mask_to_json
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.files import edit_from_json, edit_to_json
 from vlm_analysis.errors import EvaluationError, StrataError
 from vlm_analysis.evaluation.evaluation import METRICS, Evaluation, evaluation_from_json, evaluation_to_json
 from vlm_analysis.export.report import Section
@@ -43,7 +43,7 @@ class Story:
     """
 
     recording: Recording
-    masks: Mapping[str, PruneMask]
+    masks: Mapping[str, Edit]
     curve: pd.DataFrame
     dense: Evaluation
     pruned: Evaluation
@@ -54,7 +54,7 @@ class Story:
         return f"Which layers can {self.recording.model.name} do without?"
 
     @property
-    def shown(self) -> tuple[str, PruneMask]:
+    def shown(self) -> tuple[str, Edit]:
         """Return the method whose mask the story prunes with, and that mask."""
         return next(iter(self.masks.items()))
 
@@ -96,7 +96,7 @@ def _similarity(story: Story) -> Section:
         f"layers {_listed(order[::-1][:2])} change it most. P marks layers that should stay: the first, the last, and those "
         f"after which the model adds vision features."
     )
-    figure = similarity_heatmap(rows, recording.domain_names, protected=recording.model.protected)
+    figure = similarity_heatmap(rows, recording.domain_names, locks=recording.model.locks)
     return Section("How much each decoder layer changes its input", text, figure)
 
 
@@ -116,17 +116,16 @@ def _difference(story: Story) -> Section:
 
 
 def _strips(story: Story) -> Section:
-    from vlm_analysis.figures.heatmaps import mask_strips
+    from vlm_analysis.figures.heatmaps import edit_strips
 
-    masks = [(name, mask.dropped) for name, mask in story.masks.items()]
-    common = set.intersection(*(set(dropped) for name, dropped in masks if name != RANDOM))
+    common = set.intersection(*(set(mask.dropped) for name, mask in story.masks.items() if name != RANDOM))
     agreed = f"all agree on {_layers(sorted(common))}" if common else "no layer is chosen by all of them"
     budget = story.shown[1].budget
     text = (
         f"What each ranking would drop at a budget of {budget} layers; random aside, {agreed}. A domain's ranking drops first "
         f"what changes that domain's prompts least; block influence, what changes all prompts least."
     )
-    figure = mask_strips(masks, story.recording.n_layers, protected=story.recording.model.protected)
+    figure = edit_strips(list(story.masks.items()), story.recording.n_layers, locks=story.recording.model.locks)
     return Section("Candidate masks", text, figure)
 
 
@@ -164,7 +163,7 @@ def _damage(story: Story) -> Section:
     exact = frame[frame["metric"] == "exact_match"]
     worst = exact.assign(lost=exact["dense"] - exact["pruned"]).sort_values("lost").iloc[-1]
     text = (
-        f"Without {_layers(story.pruned.mask.dropped)}, {worst['domain']} suffers most: exact match goes from "
+        f"Without {_layers(story.pruned.edit.dropped)}, {worst['domain']} suffers most: exact match goes from "
         f"{worst['dense']:.0%} to {worst['pruned']:.0%}."
     )
     return Section("What it costs each domain", text, damage_bars(frame))
@@ -208,7 +207,7 @@ def save_story(story: Story, path: Path, *, recording_id: str) -> Path:
             "schema_version": SCHEMA_VERSION,
             "kind": "strata-story",
             "recording": recording_id,
-            "masks": {name: json.loads(mask_to_json(mask)) for name, mask in story.masks.items()},
+            "masks": {name: json.loads(edit_to_json(mask)) for name, mask in story.masks.items()},
             "curve": json.loads(story.curve.to_json(orient="split", double_precision=15)),
             "examples": json.loads(story.examples.to_json(orient="split")),
             "dense": evaluation_to_json(story.dense),
@@ -229,7 +228,7 @@ def open_story(path: Path, recording: Recording) -> Story:
     try:
         return Story(
             recording=recording,
-            masks={name: mask_from_json(json.dumps(mask)) for name, mask in content["masks"].items()},
+            masks={name: edit_from_json(json.dumps(mask)) for name, mask in content["masks"].items()},
             curve=_table(content["curve"], CURVE_COLUMNS).astype({"value": float, "low": float, "high": float}),
             examples=_table(content["examples"], EXAMPLE_COLUMNS),
             dense=evaluation_from_json(content["dense"], "the dense evaluation"),

@@ -7,7 +7,7 @@ a title: pages and reports write captions.
 
 Plotly is imported here and nowhere else in the value half; import this package when a picture is due.
 
-    heatmaps   similarity_heatmap  difference_heatmap  mask_strips      layers across, rows down
+    heatmaps   similarity_heatmap  difference_heatmap  edit_strips      layers across, rows down
     profiles   layer_profile  score_bars                                one number per layer
     recorded   measure_heatmap  span_heatmap  token_heatmap  image_overlay  depth_profile     what a recording holds
     rankings   agreement_heatmap  rank_intervals  damage_scatter  skip_curves     how far a ranking can be trusted
@@ -27,7 +27,7 @@ Plotly is imported here and nowhere else in the value half; import this package 
 from vlm_analysis.figures.costs import cost_chart
 from vlm_analysis.figures.curves import retention_curve
 from vlm_analysis.figures.front import front_chart
-from vlm_analysis.figures.heatmaps import difference_heatmap, mask_strips, similarity_heatmap
+from vlm_analysis.figures.heatmaps import difference_heatmap, edit_strips, similarity_heatmap
 from vlm_analysis.figures.memory import memory_bar
 from vlm_analysis.figures.outcomes import damage_bars
 from vlm_analysis.figures.profiles import layer_profile, score_bars
@@ -43,10 +43,10 @@ __all__ = [
     "damage_scatter",
     "depth_profile",
     "difference_heatmap",
+    "edit_strips",
     "front_chart",
     "image_overlay",
     "layer_profile",
-    "mask_strips",
     "measure_heatmap",
     "memory_bar",
     "rank_intervals",

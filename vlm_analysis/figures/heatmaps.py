@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.errors import MaskError
 from vlm_analysis.figures import style
+from vlm_analysis.model_info import Locks
 
 _ROW_PX, _LEAST_PX, _STRIP_PX = 28, 84, 18
 _DIVERGING = ((0.0, "#0072B2"), (0.25, "#7FB5D8"), (0.5, "#E8E8E8"), (0.75, "#EEA56A"), (1.0, "#C24E00"))
+_STATES, _STATE_MARKS = ("kept", "dropped", "changed"), ("", "×", "~")
+_STATE_COLOURS = (style.KEPT, style.DROPPED, style.CHANGED)
 _NO_TOKENS = "no tokens"
 COSINE = "cosine similarity"
 COSINE_TICKS: Mapping[float, str] = {
@@ -28,8 +33,7 @@ def similarity_heatmap(
     rows: Sequence[str],
     *,
     dropped: Collection[int] = (),
-    protected: Mapping[int, str] = {},
-    locked: Mapping[int, str] = {},
+    locks: Locks | None = None,
     clickable: bool = False,
     revision: int = 0,
 ) -> go.Figure:
@@ -43,8 +47,7 @@ def similarity_heatmap(
         values: (n_rows, n_layers) cosines; NaN where a row has no token of the group.
         rows: (n_rows,) names, any text.
         dropped: layers the mask drops: outlined, a cross above them.
-        protected: {layer: reason}, marked P below the cells.
-        locked: {layer: reason}, marked L below the cells.
+        locks: layers that stay, marked below the cells: P protected, L locked, K kept by the user.
         clickable: add invisible markers on the cells, as Plotly sends no clicks from heatmaps.
         revision: stored in `layout.meta`; raise it on every click so that the figure always differs.
 
@@ -55,17 +58,17 @@ def similarity_heatmap(
     matrix = style.checked_matrix(values, rows, "similarity heatmap")
     n_layers = matrix.shape[1]
     out = style.checked_layers(dropped, n_layers, "similarity heatmap")
-    style.checked_layers({*protected, *locked}, n_layers, "similarity heatmap")
-    hover = _hover(matrix, rows, COSINE, ".4f", style.layer_notes(out, protected, locked))
+    locks = style.checked_locks(locks, n_layers, "similarity heatmap")
+    hover = _hover(matrix, rows, COSINE, ".4f", style.layer_notes(out, locks))
     # While layers are toggled the room for crosses and letters stays, or the picture would jump.
     above = clickable or bool(out)
-    figure = _grid_figure(rows, n_layers, above=above, below=bool(protected or locked))
+    figure = _grid_figure(rows, n_layers, above=above, below=bool(locks.reasons))
     shades = -np.log10(np.clip(1 - matrix, 1e-6, None))
     _add_cells(figure, shades, hover, (0, 3), "Cividis", COSINE, clickable=clickable, ticks=COSINE_TICKS)
     if out:
         figure.add_trace(_crosses(out, figure.layout.yaxis.range[1] / 2 - 0.25))
-    if protected or locked:
-        figure.add_trace(style.guard_marks(protected, locked, (len(rows) - 0.5 + figure.layout.yaxis.range[0]) / 2))
+    if locks.reasons:
+        figure.add_trace(style.lock_marks(locks, (len(rows) - 0.5 + figure.layout.yaxis.range[0]) / 2))
     if clickable:
         figure.add_trace(_click_targets(matrix.shape, hover))
     figure.update_layout(shapes=[_outline(layer, len(rows)) for layer in out], meta=revision, uirevision="keep")
@@ -96,51 +99,57 @@ def difference_heatmap(values: np.ndarray, rows: Sequence[str], *, limit: float 
     return figure
 
 
-def mask_strips(
-    masks: Sequence[tuple[str, Collection[int]]],
-    n_layers: int,
-    *,
-    protected: Mapping[int, str] = {},
-    locked: Mapping[int, str] = {},
-) -> go.Figure:
-    """One strip per candidate mask: kept layers blue, dropped ones orange with a cross.
+def edit_strips(edits: Sequence[tuple[str, Edit]], n_layers: int, *, locks: Locks | None = None) -> go.Figure:
+    """One strip per edit: kept layers blue, dropped ones orange with a cross, changed ones purple with a tilde.
 
     Args:
-        masks: (name, dropped layers) from top to bottom; the label adds how many are dropped.
+        edits: (name, edit) from top to bottom; the label adds how many layers are dropped and changed.
         n_layers: decoder layers of the model.
-        protected: {layer: reason}, marked P below the strips.
-        locked: {layer: reason}, marked L below the strips.
+        locks: layers that stay, marked below the strips.
 
     Raises:
-        MaskError: a layer is outside of the model.
+        MaskError: an edit is of another number of layers.
     """
-    style.checked_layers({*protected, *locked}, n_layers, "mask strips")
-    drops = np.zeros((len(masks), n_layers), dtype=np.int8)
-    for row, (_, dropped) in enumerate(masks):
-        drops[row, style.checked_layers(dropped, n_layers, "mask strips")] = 1
-    counts = drops.sum(axis=1)
-    rows = [f"{name} · {count}" for (name, _), count in zip(masks, counts, strict=True)]
-    figure = _grid_figure(rows, n_layers, above=False, below=bool(protected or locked))
+    states = np.zeros((len(edits), n_layers), dtype=np.int8)
+    for row, (_, edit) in enumerate(edits):
+        states[row] = _layer_states(edit, n_layers)
+    counts = [_state_counts(line) for line in states]
+    rows = [f"{name} · {count}" for (name, _), count in zip(edits, counts, strict=True)]
+    locks = style.checked_locks(locks, n_layers, "edit strips")
+    figure = _grid_figure(rows, n_layers, above=False, below=bool(locks.reasons))
     # Shortened before the number is added, or a long name would push the number out.
-    ticks = [f"{style.label(name, 20)} · {count} dropped" for (name, _), count in zip(masks, counts, strict=True)]
+    ticks = [f"{style.label(name, 20)} · {count}" for (name, _), count in zip(edits, counts, strict=True)]
     figure.update_yaxes(ticktext=ticks)
     figure.add_heatmap(
-        z=drops,
+        z=states,
         zmin=0,
-        zmax=1,
+        zmax=2,
         showscale=False,
-        colorscale=[[0, style.KEPT], [0.5, style.KEPT], [0.5, style.DROPPED], [1, style.DROPPED]],
+        colorscale=[[(place + end) / 3, colour] for place, colour in enumerate(_STATE_COLOURS) for end in (0, 1)],
         xgap=1,
         ygap=4,
-        text=np.where(drops == 1, "×", "").tolist(),
+        text=np.array(_STATE_MARKS)[states].tolist(),
         texttemplate="%{text}",
         textfont={"color": "white", "size": 15},
-        hovertext=_strip_hover(masks, drops, protected, locked),
+        hovertext=_strip_hover(edits, states, locks),
         hovertemplate="%{hovertext}<extra></extra>",
     )
-    if protected or locked:
-        figure.add_trace(style.guard_marks(protected, locked, (len(rows) - 0.5 + figure.layout.yaxis.range[0]) / 2))
+    if locks.reasons:
+        figure.add_trace(style.lock_marks(locks, (len(rows) - 0.5 + figure.layout.yaxis.range[0]) / 2))
     return figure
+
+
+def _layer_states(edit: Edit, n_layers: int) -> list[int]:
+    """Return what each layer is in the edited model: 0 as it was, 1 dropped, 2 changed."""
+    if edit.n_layers != n_layers:
+        raise MaskError(f"The strips cannot be drawn: expected edits of {n_layers} layers, got one of {edit.n_layers}.")
+    variants = dict(edit.steps.layers)
+    return [1 if layer not in variants else 2 if variants[layer] else 0 for layer in range(n_layers)]
+
+
+def _state_counts(states: np.ndarray) -> str:
+    dropped, changed = int((states == 1).sum()), int((states == 2).sum())
+    return f"{dropped} dropped" + (f", {changed} changed" if changed else "")
 
 
 def _grid_figure(rows: Sequence[str], n_layers: int, *, above: bool, below: bool) -> go.Figure:
@@ -255,20 +264,15 @@ def _click_targets(shape: tuple[int, ...], hover: list[list[str]]) -> go.Scatter
     )
 
 
-def _strip_hover(
-    masks: Sequence[tuple[str, Collection[int]]],
-    drops: np.ndarray,
-    protected: Mapping[int, str],
-    locked: Mapping[int, str],
-) -> list[list[str]]:
-    """The hover text of every strip's layer, (n_masks, n_layers)."""
-    notes = style.layer_notes((), protected, locked)
+def _strip_hover(edits: Sequence[tuple[str, Edit]], states: np.ndarray, locks: Locks) -> list[list[str]]:
+    """Return the hover text of every strip's layer, (n_edits, n_layers)."""
+    notes = style.layer_notes((), locks)
     return [
         [
-            f"{style.label(name, 80)}<br>layer {layer}: {'dropped' if out else 'kept'}{notes.get(layer, '')}"
-            for layer, out in enumerate(line)
+            f"{style.label(name, 80)}<br>layer {layer}: {_STATES[state]}{notes.get(layer, '')}"
+            for layer, state in enumerate(line)
         ]
-        for (name, _), line in zip(masks, drops.tolist(), strict=True)
+        for (name, _), line in zip(edits, states.tolist(), strict=True)
     ]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from vlm_analysis.figures import style
+from vlm_analysis.model_info import Locks
 
 
 def layer_profile(
@@ -60,9 +61,8 @@ def score_bars(
     spread: np.ndarray | None,
     order: Sequence[int],
     dropped: Collection[int] = (),
-    protected: Mapping[int, str] = {},
+    locks: Locks | None = None,
     *,
-    locked: Mapping[int, str] = {},
     y_title: str = "score",
     scale: tuple[float, float] | None = None,
 ) -> go.Figure:
@@ -73,8 +73,7 @@ def score_bars(
         spread: (n_layers,) half length of the error bars, or None.
         order: layers in drop order, told in the hover box.
         dropped: layers the mask drops.
-        protected: {layer: reason}, marked P above the bars.
-        locked: {layer: reason}, marked L above the bars.
+        locks: layers that stay, marked above the bars: P protected, L locked, K kept by the user.
         y_title: name of the criterion and its unit.
         scale: ends of the y axis; None fits the data, as criteria have different units.
 
@@ -84,9 +83,9 @@ def score_bars(
     scores = np.asarray(values, dtype=np.float64)
     n_layers = len(scores)
     out = style.checked_layers(dropped, n_layers, "score bars")
-    style.checked_layers({*protected, *locked, *order}, n_layers, "score bars")
-    notes = style.layer_notes(out, protected, locked)
-    marked = bool(protected or locked)
+    style.checked_layers(order, n_layers, "score bars")
+    locks = style.checked_locks(locks, n_layers, "score bars")
+    notes, marked = style.layer_notes(out, locks), bool(locks.reasons)
     legend = style.legend_above()
     figure = style.empty_figure(300, dragmode=False, barmode="overlay", legend=legend, margin={"t": 30})
     figure.update_xaxes(style.layer_axis(n_layers, anchor="y"))
@@ -95,7 +94,7 @@ def score_bars(
     _add_unknown(figure, np.flatnonzero(~np.isfinite(scores)))
     if marked:
         figure.update_layout(yaxis2={"domain": [0.92, 1], "range": [0, 1], "visible": False, "fixedrange": True})
-        figure.add_trace(style.guard_marks(protected, locked, 0.5, yaxis="y2"))
+        figure.add_trace(style.lock_marks(locks, 0.5, yaxis="y2"))
     return figure
 
 

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from vlm_analysis.figures import style
 from vlm_analysis.figures.heatmaps import _hatching
 from vlm_analysis.figures.scales import DIVERGING
+from vlm_analysis.model_info import Locks
 
 if TYPE_CHECKING:
     from vlm_analysis.selection.criteria.bands import SkipBands
@@ -104,8 +105,7 @@ def rank_intervals(
     budget: int,
     *,
     unsure: Collection[int] = (),
-    protected: Mapping[int, str] = {},
-    locked: Mapping[int, str] = {},
+    locks: Locks | None = None,
 ) -> go.Figure:
     """Each layer's place in the drop order, 1 on top, with the interval it takes over draws of the prompts.
 
@@ -114,13 +114,14 @@ def rank_intervals(
         order: the layers that compete, first to go first.
         budget: how many go: a line below them.
         unsure: layers that the prompts do not settle: another colour and an open square.
-        protected, locked: {layer: reason}, marked P and L on top.
+        locks: layers that stay, marked on top: P protected, L locked, K kept by the user.
 
     Raises:
         MaskError: a layer is outside of the model.
     """
     n_layers, number = len(low), len(order)
-    style.checked_layers({*order, *unsure, *protected, *locked}, n_layers, "rank intervals")
+    style.checked_layers({*order, *unsure}, n_layers, "rank intervals")
+    locks = style.checked_locks(locks, n_layers, "rank intervals")
     place = {layer: rank for rank, layer in enumerate(order)}
     figure = style.empty_figure(
         min(560, 130 + 14 * max(number, 8)), dragmode=False, legend=style.legend_above(), margin={"t": 30}
@@ -141,8 +142,8 @@ def rank_intervals(
     if 0 < budget < number:
         line = {"color": style.GREY, "width": 2, "dash": "dash"}
         figure.add_hline(y=budget + 0.5, line=line, annotation_text=f"budget: {budget} go", annotation_font_size=11)
-    if protected or locked:
-        figure.add_trace(style.guard_marks(protected, locked, 0.1))
+    if locks.reasons:
+        figure.add_trace(style.lock_marks(locks, 0.1))
     return figure
 
 
@@ -242,22 +243,21 @@ def skip_curves(
     epsilon: float,
     eta: float,
     tau: float,
-    protected: Mapping[int, str] = {},
-    locked: Mapping[int, str] = {},
+    locks: Locks | None = None,
 ) -> go.Figure:
     """Skip-It's curves over the layers, one above the other, each with its threshold; what they select is shaded.
 
     Args:
         bands: as `skip_bands` gives them.
         epsilon, eta, tau: the thresholds, a dashed line in each curve's own picture.
-        protected, locked: {layer: reason}, told on hover.
+        locks: layers that stay, told on hover.
     """
     limits = {"epsilon": epsilon, "eta": eta, "tau": tau}
     shown = [row for row in _CURVES if getattr(bands, row[1]) is not None]
     n_layers, n = len(bands.geometric), len(shown)
     figure = style.empty_figure(60 + 130 * n, dragmode=False, showlegend=False, margin={"t": 26, "r": 60})
     figure.update_xaxes(style.layer_axis(n_layers, anchor="y" if n == 1 else f"y{n}"))
-    notes = style.layer_notes((), protected, locked)
+    notes = style.layer_notes((), style.checked_locks(locks, n_layers, "skip curves"))
     for number, (title, field, limit, letter, most) in enumerate(shown, start=1):
         values = np.asarray(getattr(bands, field), dtype=np.float64)
         top = 1.0 if not np.isfinite(values).any() or np.nanmax(values) <= 1 else most

@@ -13,6 +13,7 @@ from PIL import Image
 from vlm_analysis.figures import style
 from vlm_analysis.figures.heatmaps import _add_cells, _grid_figure, _hover
 from vlm_analysis.figures.scales import SCALES, SEQUENTIAL, Scale
+from vlm_analysis.model_info import Locks
 
 _OVERLAY_PX = 420
 _KINDS = (("vision", style.CATEGORIES[0]), ("text", style.CATEGORIES[1]), ("answer", style.CATEGORIES[2]))
@@ -23,8 +24,7 @@ def measure_heatmap(
     rows: Sequence[str],
     measure: str,
     *,
-    protected: Mapping[int, str] = {},
-    locked: Mapping[int, str] = {},
+    locks: Locks | None = None,
 ) -> go.Figure:
     """Any measure of layers, one row per domain, on the measure's own fixed scale (see `scales`).
 
@@ -32,21 +32,21 @@ def measure_heatmap(
         values: (n_rows, n_layers); NaN where it was not measured.
         rows: (n_rows,) names, any text.
         measure: a key of `SCALES`.
-        protected, locked: {layer: reason}, marked P and L below the cells.
+        locks: layers that stay, marked below the cells: P protected, L locked, K kept by the user.
 
     Raises:
         ValueError: `values` has not one line per row.
         MaskError: a layer is outside of the model.
     """
     matrix, scale = style.checked_matrix(values, rows, "measure heatmap"), SCALES[measure]
-    style.checked_layers({*protected, *locked}, matrix.shape[1], "measure heatmap")
-    figure = _grid_figure(rows, matrix.shape[1], above=False, below=bool(protected or locked))
-    hover = _hover(matrix, rows, scale.unit, scale.form, style.layer_notes((), protected, locked))
+    locks = style.checked_locks(locks, matrix.shape[1], "measure heatmap")
+    figure = _grid_figure(rows, matrix.shape[1], above=False, below=bool(locks.reasons))
+    hover = _hover(matrix, rows, scale.unit, scale.form, style.layer_notes((), locks))
     _add_cells(
         figure, scale.shade(matrix), hover, scale.ends, scale.colours, scale.unit, clickable=False, ticks=scale.ticks
     )
-    if protected or locked:
-        figure.add_trace(style.guard_marks(protected, locked, (len(rows) - 0.5 + figure.layout.yaxis.range[0]) / 2))
+    if locks.reasons:
+        figure.add_trace(style.lock_marks(locks, (len(rows) - 0.5 + figure.layout.yaxis.range[0]) / 2))
     return figure
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import html
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from vlm_analysis.errors import MaskError
+from vlm_analysis.model_info import Locks
 
 GRID = "rgba(128,128,128,.3)"
 GREY = "rgba(128,128,128,.9)"
 MISSING = "rgba(128,128,128,.25)"
 HATCH = {"shape": "/", "fillmode": "overlay", "fgcolor": "white", "fgopacity": 0.9, "size": 7, "solidity": 0.25}
-KEPT, DROPPED = "#56B4E9", "#D55E00"
+KEPT, DROPPED, CHANGED = "#56B4E9", "#D55E00", "#8A5A9E"
 CATEGORIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 """Okabe and Ito's colours without black and yellow, which vanish on one of the two backgrounds."""
 
@@ -169,30 +170,43 @@ def checked_layers(layers: Collection[int], n_layers: int, figure: str) -> list[
     return sorted({int(layer) for layer in layers})
 
 
-def layer_notes(dropped: Collection[int], protected: Mapping[int, str], locked: Mapping[int, str]) -> dict[int, str]:
-    """What a hover box adds about a layer: dropped, protected or locked, with the reason."""
+def checked_locks(locks: Locks | None, n_layers: int, figure: str) -> Locks:
+    """Return the locks, or none of `n_layers` layers.
+
+    Raises:
+        MaskError: they are of a model of another depth.
+    """
+    if locks is not None and locks.n_layers != n_layers:
+        raise MaskError(
+            f"{figure} failed: expected locks of {n_layers} layers, got some of {locks.n_layers}. Use those of a model of this depth."
+        )
+    return locks or Locks(n_layers)
+
+
+def layer_notes(dropped: Collection[int], locks: Locks) -> dict[int, str]:
+    """What a hover box adds about a layer: dropped, locked, protected or kept by the user, with the reason."""
     notes: dict[int, str] = {}
-    for layer in sorted({*dropped, *protected, *locked}):
+    kinds = {"locked": locks.locked, "protected": locks.protected, "your lock": locks.own}
+    for layer in sorted({*dropped, *locks.reasons}):
         parts = ["dropped"] if layer in dropped else []
-        parts += [f"locked: {label(locked[layer], 80)}"] if layer in locked else []
-        parts += [f"protected: {label(protected[layer], 80)}"] if layer in protected else []
+        parts += [f"{kind}: {label(reasons[layer], 80)}" for kind, reasons in kinds.items() if layer in reasons]
         notes[layer] = "".join(f"<br>{part}" for part in parts)
     return notes
 
 
-def guard_marks(protected: Mapping[int, str], locked: Mapping[int, str], y: float, **more: Any) -> go.Scatter:
-    """One row of letters at height `y`: L for locked layers, P for protected ones, the reason on hover."""
-    layers = sorted({*protected, *locked})
-    notes = layer_notes((), protected, locked)
+def lock_marks(locks: Locks, y: float, **more: Any) -> go.Scatter:
+    """One row of letters at height `y`: L for locked layers, P for protected ones, K for those that the user keeps; reasons on hover."""
+    layers = list(locks.reasons)
+    notes = layer_notes((), locks)
     return go.Scatter(
         x=layers,
         y=[y] * len(layers),
         mode="text",
-        text=["L" if layer in locked else "P" for layer in layers],
+        text=["L" if layer in locks.locked else "P" if layer in locks.protected else "K" for layer in layers],
         textfont={"size": 11},
         hovertext=[f"layer {layer}{notes[layer]}" for layer in layers],
         hovertemplate="%{hovertext}<extra></extra>",
-        name="guards",
+        name="locks",
         showlegend=False,
         **more,
     )

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from vlm_analysis.errors import ModelError
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.models.config import vision_targets
 
 RECURRENT = ("linear_attention", "conv", "moe", "mlp")  # kinds of layers that keep no keys and values
@@ -76,6 +77,19 @@ def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
         )
     path = next(path for path, module in model.named_modules() if module is found[0])
     return path, found[0]
+
+
+def layer_info(model: nn.Module) -> ModelInfo:
+    """Return what is known of a model's layers without its source: their number, and which stay with the reasons."""
+    return ModelInfo(
+        type(model).__name__,
+        "",
+        len(find_decoder_layers(model)),
+        protected=protected_layers(model),
+        locked=locked_layers(model),
+        attention_layers=tuple(attention_layers(model)),
+        cross_attention_layers=tuple(cross_attention_layers(model)),
+    )
 
 
 def layer_parameters(model: nn.Module) -> tuple[int, ...]:

@@ -18,10 +18,16 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from vlm_analysis.errors import ModelError
-from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.model_info import Locks, ModelInfo
 from vlm_analysis.models.config import config_hash
 from vlm_analysis.models.fit import BYTES, FitEstimate, fit_of
-from vlm_analysis.models.layers import find_decoder_layers, layer_parameters, locked_layers, protected_layers
+from vlm_analysis.models.layers import (
+    find_decoder_layers,
+    layer_info,
+    layer_parameters,
+    locked_layers,
+    protected_layers,
+)
 from vlm_analysis.models.memory import free_bytes, gib, give_back, is_out_of_memory
 from vlm_analysis.models.processors import bound_vision_tokens, check_vocabulary, load_processor
 from vlm_analysis.models.source import BUNDLED, guarded, open_source, quantiser_of
@@ -72,18 +78,21 @@ class LoadedModel:
     @property
     def info(self) -> ModelInfo:
         """Return what a stored item needs to know of this model."""
-        return ModelInfo(
-            self.name,
-            self.fingerprint,
-            self.n_layers,
-            self.dtype,
-            self.protected_layers,
-            self.locked_layers,
-            getattr(self.model.config, "_commit_hash", None) or self.revision,
-            config_hash(self.model.config),
-            self.layer_parameters,
-            self.n_parameters,
+        return replace(
+            layer_info(self.model),
+            name=self.name,
+            fingerprint=self.fingerprint,
+            dtype=self.dtype,
+            revision=getattr(self.model.config, "_commit_hash", None) or self.revision,
+            config_hash=config_hash(self.model.config),
+            layer_parameters=self.layer_parameters,
+            n_parameters=self.n_parameters,
         )
+
+    @property
+    def locks(self) -> Locks:
+        """Return which layers stay, with the reasons."""
+        return Locks(self.n_layers, self.protected_layers, self.locked_layers)
 
     @property
     def dtype(self) -> str:

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.view import prune
+from vlm_analysis.edits.apply import apply_edit
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.models.layers import find_decoder_layers, text_config
 
 
 def eager_view(model: nn.Module) -> Any:
     """Return a view of the whole model, sharing its weights, whose decoder computes attention in the open."""
-    view = prune(model, PruneMask(len(find_decoder_layers(model))))
+    view = apply_edit(model, Edit(len(find_decoder_layers(model))))
     text_config(view)._attn_implementation = "eager"
     return view
 

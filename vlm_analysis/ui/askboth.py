@@ -9,7 +9,7 @@ import streamlit as st
 from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import PromptError, StrataError
 from vlm_analysis.evaluation.diff import Piece
 from vlm_analysis.progress import Cancelled
@@ -51,7 +51,7 @@ def side_by_side(asked: Asked) -> None:
         try:
             if question != chosen.question:
                 prompt = replace(prompt, question=question, answer=None)
-            belongs = (model_slot().fingerprint, asked.mask.dropped, prompt.image_hashes, prompt.question)
+            belongs = (model_slot().fingerprint, asked.mask.key, prompt.image_hashes, prompt.question)
         except PromptError as error:
             st.error(escaped(error))
             return
@@ -159,7 +159,7 @@ def _say_why(error: Exception) -> None:
         )
 
 
-def _draw_answers(prompt: Prompt, mask: PruneMask, belongs: tuple[Any, ...], pressed: bool) -> None:
+def _draw_answers(prompt: Prompt, mask: Edit, belongs: tuple[Any, ...], pressed: bool) -> None:
     """Ask both models if that was pressed, and draw what they last answered if it belongs to what is chosen.
 
     Where a model breaks off, what both had written until then stays.

@@ -10,13 +10,12 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from vlm_analysis.errors import StrataError
-from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.model_info import Locks, ModelInfo
 from vlm_analysis.recording.measures import DELTAS, SHARES
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.damage import Damage, read_damage
 from vlm_analysis.selection.criteria.scoring import usable_criteria
-from vlm_analysis.selection.strategies.make import free_layers
 from vlm_analysis.ui.session import model_slot, workspace
 from vlm_analysis.ui.shell import go_on
 from vlm_analysis.ui.sweeps import find_damage
@@ -53,24 +52,22 @@ class Ranked:
     problem: str = ""
 
     @property
-    def staying(self) -> dict[str, Any]:
-        """Return the layers that no ranking may drop, as `make_mask` takes them."""
-        model = self.recording.model
-        return {"protected": {} if unprotected() else model.protected, "locked": model.locked}
+    def locks(self) -> Locks:
+        """Return which layers no ranking may drop."""
+        locks = self.recording.model.locks
+        return locks.unprotected() if unprotected() else locks
 
     @property
     def free(self) -> list[int]:
         """Return the layers that may go."""
-        return free_layers(self.recording.n_layers, **self.staying)
+        return self.locks.free
 
     @property
     def key(self) -> str:
         """Return what its numbers hang on, as text: rankings are kept between script runs by it."""
         recording, damage = self.recording, self.damage
         told = "" if damage is None else f"{damage.prompts} {damage.measured.tobytes().hex()}"
-        return (
-            f"{recording.model.fingerprint} {recording.prompts} {recording.settings} {self.group} {told} {self.staying}"
-        )
+        return f"{recording.model.fingerprint} {recording.prompts} {recording.settings} {self.group} {told} {self.locks.reasons}"
 
     def reasons(self) -> dict[str, str]:
         """Return every criterion with "" where it can be used, else why not."""

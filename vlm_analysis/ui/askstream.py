@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.progress import Cancelled, stoppable
 from vlm_analysis.prompts.prompts import Prompt
 from vlm_analysis.ui.session import model_slot, runner
@@ -35,7 +35,7 @@ class Responses:
     divergence: Divergence
 
 
-def ask_both(prompt: Prompt, mask: PruneMask, draw: Callable[[Step | None], None]) -> Responses:
+def ask_both(prompt: Prompt, mask: Edit, draw: Callable[[Step | None], None]) -> Responses:
     """Return the responses of the dense and the pruned model to one prompt.
 
     Args:
@@ -59,7 +59,7 @@ def ask_both(prompt: Prompt, mask: PruneMask, draw: Callable[[Step | None], None
         future.cancel()
 
 
-def _decoding(prompt: Prompt, mask: PruneMask, steps: SimpleQueue[Step | None], gone: Event) -> Callable[[], Responses]:
+def _decoding(prompt: Prompt, mask: Edit, steps: SimpleQueue[Step | None], gone: Event) -> Callable[[], Responses]:
     """Return the worker's part: it hands over every step, and stops where nobody looks on any more."""
     slot, model = model_slot(), model_slot().fingerprint
 

@@ -7,9 +7,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.errors import StrataError
-from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.certainty.masks import SPAN_GROUPS, mask_stability, mask_words
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.scoring import score_layers
@@ -34,7 +33,7 @@ NEEDS = {
 }
 
 
-def candidates(ranked: Ranked) -> dict[str, PruneMask]:
+def candidates(ranked: Ranked) -> dict[str, Edit]:
     """Draw the choice of strategy, budget and what they take; returns the masks, by their names on screen."""
     left, _ = st.columns([2, 3])
     strategy = left.selectbox(
@@ -57,7 +56,7 @@ def candidates(ranked: Ranked) -> dict[str, PruneMask]:
     names |= {"domain"} if "domain" in row.takes else set()
     asked = ask_options(ranked, names)
     options = _strategy_options(strategy)
-    made: dict[str, PruneMask] = {}
+    made: dict[str, Edit] = {}
     if budget.amount is not None:
         key = repr((ranked.key, strategy, budget.key, criteria, sorted(asked.items()), sorted(options.items())))
         made, refused = _make(key, ranked, strategy, budget, criteria, asked, options)
@@ -65,7 +64,7 @@ def candidates(ranked: Ranked) -> dict[str, PruneMask]:
             st.warning(escaped(f"{', '.join(title for title, why in refused if why == reason)}: {reason}"))
     st.session_state[CANDIDATES] = made
     if made:
-        _strips(made, ranked.recording, ranked.staying)
+        _strips(made, ranked)
         _numbers(made)
         _how_sure(ranked, strategy, budget, criteria, asked, options)
     return made
@@ -107,12 +106,12 @@ def _make(
     criteria: list[str],
     asked: dict[str, Any],
     options: dict[str, Any],
-) -> tuple[dict[str, PruneMask], list[tuple[str, str]]]:
+) -> tuple[dict[str, Edit], list[tuple[str, str]]]:
     """Return the masks by their names on screen, and why others could not be made; kept between script runs by the key."""
     ranked, budget = _ranked, _budget
     assert budget.amount is not None
     row, made, refused = STRATEGIES[strategy], {}, []
-    kinds: dict[str, Any] = {**ranked.staying, "costs": budget.costs}
+    kinds: dict[str, Any] = {"locks": ranked.locks, "costs": budget.costs}
     for criterion in criteria if row.needs == "scores" else [""]:
         title = CRITERIA[criterion].title if criterion else row.title
         if criterion and "target" in CRITERIA[criterion].takes:
@@ -135,15 +134,16 @@ def _make(
     return made, refused
 
 
-def _strips(made: dict[str, PruneMask], recording: Recording, staying: dict[str, Any]) -> None:
+def _strips(made: dict[str, Edit], ranked: Ranked) -> None:
     """Draw the candidate masks and the edited one as strips."""
-    from vlm_analysis.figures.heatmaps import mask_strips
+    from vlm_analysis.figures.heatmaps import edit_strips
 
-    rows = [("in the editor", tuple(st.session_state.mask)), *((name, mask.dropped) for name, mask in made.items())]
-    st.plotly_chart(mask_strips(rows, recording.n_layers, **staying), key="candidate-strips", config=PICTURE)
+    n_layers = ranked.recording.n_layers
+    rows = [("in the editor", PruneMask(n_layers, st.session_state.mask)), *made.items()]
+    st.plotly_chart(edit_strips(rows, n_layers, locks=ranked.locks), key="candidate-strips", config=PICTURE)
 
 
-def _numbers(made: dict[str, PruneMask]) -> None:
+def _numbers(made: dict[str, Edit]) -> None:
     """Draw the candidates as a table with its downloads."""
     rows = [(name, mask.budget, layer_list(mask.dropped), mask.provenance["strategy"]) for name, mask in made.items()]
     with st.expander("Numbers"):
@@ -170,7 +170,7 @@ def _how_sure(
         return
     question = {**asked, "damage": ranked.damage, **options} if needs == "scores" else {"domain": asked.get("domain")}
     question = {name: value for name, value in {**question, **options}.items() if value is not None}
-    kinds = {**ranked.staying, "costs": budget.costs}
+    kinds: dict[str, Any] = {"locks": ranked.locks, "costs": budget.costs}
     try:
         sure = mask_stability(
             ranked.recording,

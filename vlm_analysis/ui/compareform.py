@@ -13,7 +13,6 @@ from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.prompts.halves import split_in_halves
 from vlm_analysis.selection.compared.findings import mask_table
 from vlm_analysis.selection.criteria.criteria import CRITERIA
-from vlm_analysis.selection.strategies.make import free_layers
 from vlm_analysis.selection.strategies.many import COMPARED, RANDOM, targets_of
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.candidates import NEEDS
@@ -186,7 +185,7 @@ def _ask_criteria(one_domain: bool) -> list[str]:
 def _ask_numbers(info: ModelInfo) -> tuple[int, int, int]:
     """Draw the largest budget, the number of random draws and the memory in MiB."""
     left, middle, right = st.columns(3)
-    free = len(free_layers(info.n_layers, info.protected, info.locked))
+    free = len(info.locks.free)
     most = left.slider(
         "Largest budget, layers",
         1,
@@ -216,7 +215,7 @@ def _costly(criterion: str) -> bool:
 
 def _count(info: ModelInfo, question: Question, n_domains: int) -> int:
     """Return how many ways to a mask a question has at most."""
-    free = len(free_layers(info.n_layers, () if question.unprotect else info.protected, info.locked))
+    free = len((info.locks.unprotected() if question.unprotect else info.locks).free)
     budgets = min(question.most, free)
     domains = [str(number) for number in range(n_domains)]
     rankings = sum(len(targets_of(name, domains)) for name in question.criteria)

@@ -154,8 +154,7 @@ def ways_of(recording: Recording, question: Question, damage: Damage | None) -> 
         criteria=question.criteria,
         strategies=question.strategies,
         damage=damage,
-        protected={} if question.unprotect else model.protected,
-        locked=model.locked,
+        locks=model.locks.unprotected() if question.unprotect else model.locks,
         n_draws=question.n_draws,
     )
 

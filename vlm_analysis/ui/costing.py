@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import StrataError
 from vlm_analysis.evaluation.cost import Cost
 from vlm_analysis.progress import Progress
 from vlm_analysis.ui.session import model_slot, opened, workspace
 from vlm_analysis.ui.work import Work
+from vlm_analysis.workbench.details import edit_key
 from vlm_analysis.workbench.shelf import keep_cost, open_item
 from vlm_analysis.workbench.workspace import Item
 
 
-def cost_work(mask: PruneMask, prompts: Item, line: bool) -> Work:
+def cost_work(mask: Edit, prompts: Item, line: bool) -> Work:
     """Time the loaded model without and with the mask, with `line` also with masks of other budgets; returns the mask's Cost."""
     slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
 
@@ -25,7 +26,7 @@ def cost_work(mask: PruneMask, prompts: Item, line: bool) -> Work:
         masks = budget_masks(loaded, mask) if line else [mask]
         made = measure_costs(loaded, prompt_set, masks, on_progress=progress)
         for cost in made:
-            keep_cost(shelf, cost, f"{cost.mask.budget} layers on {prompts.name}", prompt_set.fingerprint)
+            keep_cost(shelf, cost, f"{cost.edit.budget} layers on {prompts.name}", prompt_set.fingerprint)
         return made[masks.index(mask)]
 
     return work
@@ -33,14 +34,14 @@ def cost_work(mask: PruneMask, prompts: Item, line: bool) -> Work:
 
 def find_costs(model: str, prompts: str | None) -> tuple[list[Cost], list[str]]:
     """Return the newest whole Cost of each mask, measured for a model on prompts (None: on any), newest first, and what is damaged."""
-    newest: dict[Sequence[int], Cost] = {}
+    newest: dict[str | None, Cost] = {}
     problems = []
     for item in workspace().items("costs"):
-        dropped = tuple(item.details.get("dropped", ()))
-        if item.model != model or prompts not in (None, item.prompts) or dropped in newest:
+        key = edit_key(item.details)
+        if item.model != model or prompts not in (None, item.prompts) or key in newest:
             continue
         try:
-            newest[dropped] = opened(item)
+            newest[key] = opened(item)
         except StrataError as error:
             problems.append(f"{item.name}: {error}")
     return list(newest.values()), problems

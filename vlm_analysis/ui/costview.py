@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.cost import (
     PHASES,
@@ -37,7 +37,7 @@ def cost_view(asked: Asked) -> None:
         return
     prompts = None if asked.prompts is None else asked.prompts.prompts
     costs, problems = find_costs(model.fingerprint, prompts)
-    cost = next((cost for cost in costs if cost.mask == mask), None)
+    cost = next((cost for cost in costs if cost.edit == mask), None)
     _weights(model, mask, cost)
     _ask(asked, mask)
     job_panel("cost", "Nothing was kept.")
@@ -50,7 +50,7 @@ def cost_view(asked: Asked) -> None:
     _picture(cost, alike(costs, cost))
 
 
-def _weights(model: ModelInfo, mask: PruneMask, cost: Cost | None) -> None:
+def _weights(model: ModelInfo, mask: Edit, cost: Cost | None) -> None:
     """Draw parameters and bytes: as measured, else as counted when the model was loaded."""
     try:
         parameters, sizes = _counted(model, mask) if cost is None else (cost.n_parameters, cost.n_bytes)
@@ -73,7 +73,7 @@ def _weights(model: ModelInfo, mask: PruneMask, cost: Cost | None) -> None:
     )
 
 
-def _counted(model: ModelInfo, mask: PruneMask) -> tuple[tuple[int, int], tuple[int, int] | None]:
+def _counted(model: ModelInfo, mask: Edit) -> tuple[tuple[int, int], tuple[int, int] | None]:
     parameters, sizes = weights_without(model, mask)
     slot = model_slot()
     quantised = slot.info is not None and slot.loaded.quantiser is not None
@@ -97,7 +97,7 @@ def _size(n_bytes: int) -> str:
     return f"{n_bytes / size:,.2f} {unit}"
 
 
-def _ask(asked: Asked, mask: PruneMask) -> None:
+def _ask(asked: Asked, mask: Edit) -> None:
     line = st.toggle(
         "Measure other budgets too",
         key="cost_line",
@@ -186,7 +186,7 @@ def _picture(cost: Cost, costs: list[Cost]) -> None:
     from vlm_analysis.figures.costs import cost_chart
 
     frame = cost_frame(costs)
-    st.plotly_chart(cost_chart(frame, cost.mask.n_layers), key="cost-chart", config=PICTURE)
+    st.plotly_chart(cost_chart(frame, cost.edit.n_layers), key="cost-chart", config=PICTURE)
     st.caption(
         f"{len(costs)} measured mask{'s' if len(costs) != 1 else ''} of this model on these prompts. Bars: quartiles of the rounds. "
         "Points below the dashed line save more than their layers' own time, points above it less."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.export.story import domain_rows
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recording.recording import Recording
@@ -19,7 +19,7 @@ def begin_editing(model: ModelInfo) -> None:
     """Start with the mask last edited for this model, also after a refresh; an empty one where there is none."""
     if st.session_state.get("mask_model") != model:
         kept = last_choices().get(f"mask:{model.fingerprint}")
-        if not isinstance(kept, PruneMask) or kept.n_layers != model.n_layers:
+        if not isinstance(kept, Edit) or kept.n_layers != model.n_layers:
             kept = PruneMask(model.n_layers)
         st.session_state.update(
             mask=list(kept.dropped), mask_undo=[], mask_redo=[], mask_name=kept.name, mask_notes=kept.notes
@@ -35,13 +35,13 @@ def remember() -> None:
     last_choices()[f"mask:{state.mask_model.fingerprint}"] = kept
 
 
-def edit(mask: PruneMask, model: ModelInfo) -> None:
+def edit(mask: Edit, model: ModelInfo) -> None:
     """Take a mask of this model into the editor from another page, as a button's callback."""
     begin_editing(model)
     take_mask(mask)
 
 
-def take_mask(mask: PruneMask) -> None:
+def take_mask(mask: Edit) -> None:
     """Take a candidate or saved mask into the editor under its own name, remembering where it came from."""
     set_mask(mask.dropped)
     st.session_state.mask_name = mask.name[:120]
@@ -113,8 +113,7 @@ def editor(recording: Recording, group: str) -> None:
         domain_rows(recording, group),
         recording.domain_names,
         dropped=dropped,
-        protected=model.protected,
-        locked=model.locked,
+        locks=model.locks,
         clickable=True,
         revision=st.session_state.get("mask_clicks", 0),
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import StrataError
 from vlm_analysis.evaluation.evaluation import Evaluation, retention, retention_interval
 from vlm_analysis.export.story import outcome_frame
@@ -35,7 +35,7 @@ class Asked:
     """What the Evaluate page works with; `ready` where model, mask and prompts are there and belong together."""
 
     info: ModelInfo | None
-    mask: PruneMask | None
+    mask: Edit | None
     prompts: Item | None
     ready: bool
 
@@ -99,7 +99,7 @@ def _so_far() -> None:
     """Draw what is known before the responses are written."""
     found = live().get("evaluate")
     if found is not None:
-        st.caption(f"Without layers {layer_list(found[0].mask.dropped)}; the responses are still being written:")
+        st.caption(f"Without layers {layer_list(found[0].edit.dropped)}; the responses are still being written:")
         _retention_cards(*found)
 
 
@@ -120,7 +120,7 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
     item = find_dense(workspace(), evaluation.model.fingerprint, evaluation.prompts)
     dense = None if item is None else _open_dense(item)
     layers = (
-        f"without layers {layer_list(evaluation.mask.dropped)}: {evaluation.mask.budget} of {evaluation.mask.n_layers}"
+        f"without layers {layer_list(evaluation.edit.dropped)}: {evaluation.edit.budget} of {evaluation.edit.n_layers}"
     )
     st.text(
         f"{evaluation.model.name} ({evaluation.model.fingerprint[:8]}) {'as it is' if evaluation.is_dense else layers}."
@@ -154,7 +154,7 @@ def say_answer_source(evaluation: Evaluation) -> None:
 
 def _n_chosen_on(evaluation: Evaluation) -> int:
     """Return how many of the evaluated prompts the mask was chosen on, as far as the prompt sets are still saved."""
-    names = evaluation.mask.chosen_on
+    names = evaluation.edit.chosen_on
     if evaluation.prompts in names:
         return len(evaluation.by_prompt)
     saved = {item.prompts: item for item in workspace().items("prompts")}

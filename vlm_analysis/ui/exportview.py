@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.files import mask_to_json
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.files import edit_to_json
 from vlm_analysis.errors import StrataError
 from vlm_analysis.export.dialects import mask_to_csv, mask_to_mergekit
 from vlm_analysis.model_info import ModelInfo
@@ -21,12 +21,12 @@ from vlm_analysis.ui.text import escaped, layer_list
 if TYPE_CHECKING:
     from vlm_analysis.export.checkpoint import Manifest
 
-_DIALECTS: tuple[tuple[str, str, str, Callable[[PruneMask], str], str], ...] = (
+_DIALECTS: tuple[tuple[str, str, str, Callable[[Edit], str], str], ...] = (
     (
         "JSON",
         "strata-mask.json",
         "application/json",
-        mask_to_json,
+        edit_to_json,
         "The source of the others: layers from 0, the model with revision and fingerprint, and where the mask comes from.",
     ),
     (
@@ -46,7 +46,7 @@ _DIALECTS: tuple[tuple[str, str, str, Callable[[PruneMask], str], str], ...] = (
 )
 
 
-def mask_files(mask: PruneMask, info: ModelInfo | None) -> None:
+def mask_files(mask: Edit, info: ModelInfo | None) -> None:
     """Draw one download for each format of the mask, with what it is for; a mask without a model gets the loaded one's."""
     mask = replace(mask, model=mask.model or info)
     for label, file_name, mime, write, what in _DIALECTS:
@@ -67,7 +67,7 @@ def mask_files(mask: PruneMask, info: ModelInfo | None) -> None:
     )
 
 
-def default_folder(model_name: str, mask: PruneMask) -> Path:
+def default_folder(model_name: str, mask: Edit) -> Path:
     """Return a folder in the workspace that says what it holds and is not there yet."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", model_name).strip("-.") or "model"
     base = workspace().root / "exports" / f"{name}-without-{'-'.join(map(str, mask.dropped)) or 'nothing'}"[:100]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.errors import StrataError
 from vlm_analysis.export.dialects import SUFFIXES, open_dialect
 from vlm_analysis.recording.recording import Recording
@@ -14,11 +14,12 @@ from vlm_analysis.ui.editor import CANDIDATES, remember, take_mask
 from vlm_analysis.ui.pickers import agree_on_model, described, edited_mask, open_or_stop
 from vlm_analysis.ui.session import choose, workspace
 from vlm_analysis.ui.text import escaped, layer_list
+from vlm_analysis.workbench.details import is_mask
 from vlm_analysis.workbench.shelf import keep_mask
 from vlm_analysis.workbench.workspace import Item
 
 
-def start_from(made: dict[str, PruneMask], recording: Recording) -> None:
+def start_from(made: dict[str, Edit], recording: Recording) -> None:
     """Draw the choice of a candidate or saved mask to go on from."""
     saved = {item.id: item for item in _fitting(recording.n_layers)}
     left, right = st.columns([3, 1], vertical_alignment="bottom")
@@ -58,10 +59,10 @@ def save_form() -> None:
 
 def compare_two(n_layers: int) -> None:
     """Draw the difference of two masks: the edited one, the candidates as last drawn, the saved ones."""
-    from vlm_analysis.figures.heatmaps import mask_strips
+    from vlm_analysis.figures.heatmaps import edit_strips
 
     edited, saved = edited_mask(), {item.id: item for item in _fitting(n_layers)}
-    options: dict[str, PruneMask] = {} if edited is None else {"in the editor": edited}
+    options: dict[str, Edit] = {} if edited is None else {"in the editor": edited}
     options |= st.session_state.get(CANDIDATES, {})
     options |= {key: PruneMask(n_layers, item.details.get("dropped", ())) for key, item in saved.items()}
     if not options:
@@ -76,9 +77,8 @@ def compare_two(n_layers: int) -> None:
     one = left.selectbox("One mask", keys, index=0, format_func=words, key="diff_one")
     other = right.selectbox("The other", keys, index=min(1, len(keys) - 1), format_func=words, key="diff_other")
     a, b = set(options[one].dropped), set(options[other].dropped)
-    st.plotly_chart(
-        mask_strips([(words(one), a), (words(other), b)], n_layers), key="mask-diff", config={"displayModeBar": False}
-    )
+    strips = edit_strips([(words(key), options[key]) for key in (one, other)], n_layers)
+    st.plotly_chart(strips, key="mask-diff", config={"displayModeBar": False})
     st.text(
         f"Both drop: {layer_list(sorted(a & b))}\nOnly the first drops: {layer_list(sorted(a - b))}\n"
         f"Only the second drops: {layer_list(sorted(b - a))}"
@@ -86,7 +86,8 @@ def compare_two(n_layers: int) -> None:
 
 
 def _fitting(n_layers: int) -> list[Item]:
-    return [item for item in workspace().items("masks") if item.details.get("n_layers") == n_layers]
+    items = workspace().items("masks")
+    return [item for item in items if item.details.get("n_layers") == n_layers and is_mask(item.details)]
 
 
 def open_file(recording: Recording) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.errors import StrataError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.session import choose, chosen, model_slot, opened, workspace
@@ -98,7 +98,7 @@ def described(item: Item) -> str:
     return f"{item.name} · {when}{model}"
 
 
-def pick_mask(n_layers: int | None = None) -> PruneMask | None:
+def pick_mask(n_layers: int | None = None) -> Edit | None:
     """Draw a box with the mask in the editor and the saved ones; None where there is none that fits `n_layers`."""
     edited = edited_mask()
     items = {item.id: item for item in workspace().items("masks") if n_layers in (None, item.details.get("n_layers"))}
@@ -119,7 +119,7 @@ def pick_mask(n_layers: int | None = None) -> PruneMask | None:
     return edited if picked == EDITED else open_or_stop(items[picked])
 
 
-def edited_mask() -> PruneMask | None:
+def edited_mask() -> Edit | None:
     """Return the mask as it stands in this session's editor; None where the editor was not used."""
     mask = st.session_state.get("mask")
     model = st.session_state.get("mask_model")

@@ -48,8 +48,7 @@ def score_picture(ranked: Ranked) -> None:
         scores.spread,
         scores.order,
         st.session_state.mask,
-        ranked.recording.model.protected,
-        locked=ranked.recording.model.locked,
+        ranked.recording.model.locks,
         y_title=row.title,
         scale=_reach(scores, ranked.free),
     )
@@ -95,14 +94,14 @@ def _stability(ranked: Ranked, criterion: str, scores: LayerScores, asked: dict[
     st.markdown("**How sure the order is**")
     budget = layers_slider(ranked)
     try:
-        sure = rank_stability(ranked.recording, criterion, damage=ranked.damage, **ranked.staying, **asked)
+        sure = rank_stability(ranked.recording, criterion, damage=ranked.damage, locks=ranked.locks, **asked)
     except StrataError as error:
         st.caption(escaped(error))
         offer_table(_score_frame(scores, None, budget), f"scores-{criterion}")
         return
     low, high = sure.interval()
     unsure = {layer for pair in sure.unsure(budget) for layer in (pair.goes, pair.stays)}
-    figure = rank_intervals(low, high, sure.order, budget, unsure=unsure, **ranked.staying)
+    figure = rank_intervals(low, high, sure.order, budget, unsure=unsure, locks=ranked.locks)
     for sentence in stability_words(sure, budget):
         st.markdown(escaped(sentence))
     st.plotly_chart(figure, key="rank-intervals", config=PICTURE)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.progress import Progress
 from vlm_analysis.selection.search.beam import beam
@@ -23,7 +23,7 @@ from vlm_analysis.workbench.workspace import Item
 if TYPE_CHECKING:
     from vlm_analysis.models.load import LoadedModel
 
-SEARCHES: dict[str, Callable[..., PruneMask]] = {"greedy": greedy, "beam": beam, "evolutionary": evolve}
+SEARCHES: dict[str, Callable[..., Edit]] = {"greedy": greedy, "beam": beam, "evolutionary": evolve}
 PARTS = 1000  # of a step, in what is reported
 
 
@@ -46,8 +46,7 @@ def search_work(
             _runnable(loaded, measurer(slot, shelf, loaded, prompts, steps.within)),
             budget,
             n_layers=loaded.n_layers,
-            protected=() if unprotect else loaded.protected_layers,
-            locked=loaded.locked_layers,
+            locks=loaded.locks.unprotected() if unprotect else loaded.locks,
             objective=objective,
             on_progress=steps.begin,
             **settings,
@@ -66,12 +65,12 @@ def objective_words(objective: Objective) -> str:
 
 
 def _runnable(
-    loaded: LoadedModel, measured: Callable[[Sequence[PruneMask]], list[Evaluation]]
-) -> Callable[[list[PruneMask]], list[Evaluation | None]]:
+    loaded: LoadedModel, measured: Callable[[Sequence[Edit]], list[Evaluation]]
+) -> Callable[[list[Edit]], list[Evaluation | None]]:
     """Return what measures the masks that the model can run; the others come back as None."""
-    from vlm_analysis.edits.view import why_not
+    from vlm_analysis.edits.apply import why_not
 
-    def measure(masks: list[PruneMask]) -> list[Evaluation | None]:
+    def measure(masks: list[Edit]) -> list[Evaluation | None]:
         can_run = [mask for mask in masks if not why_not(loaded.model, mask)]
         found = dict(zip(can_run, measured(can_run), strict=True))
         return [found.get(mask) for mask in masks]

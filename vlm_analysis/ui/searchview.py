@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import StrataError
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.criteria.scoring import score_layers
@@ -146,13 +146,13 @@ def _offer(ranked: Ranked, strategy: str, budget: int, objective: Objective, set
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)
-def _masks_of_criteria(key: str, _ranked: Ranked, budget: int) -> list[PruneMask]:
+def _masks_of_criteria(key: str, _ranked: Ranked, budget: int) -> list[Edit]:
     """Return the different masks of the usable criteria; kept between script runs by the key."""
-    made: dict[PruneMask, None] = {}
+    made: dict[Edit, None] = {}
     for criterion in _ranked.usable():
         try:
             scores = score_layers(_ranked.recording, criterion, damage=_ranked.damage, token_group=_ranked.group)
-            made[make_mask(scores, "first-k", budget, **_ranked.staying)] = None
+            made[make_mask(scores, "first-k", budget, locks=_ranked.locks)] = None
         except StrataError:
             continue  # the others will do
     return list(made)

@@ -42,8 +42,7 @@ def heatmap(recording: Recording, group: str) -> None:
     figure = similarity_heatmap(
         domain_rows(recording, group),
         recording.domain_names,
-        protected=recording.model.protected,
-        locked=recording.model.locked,
+        locks=recording.model.locks,
     )
     st.plotly_chart(figure, key="similarity-heatmap", config=PICTURE)
     st.caption(
@@ -101,7 +100,7 @@ def measures(recording: Recording, group: str) -> None:
     which = _third_axis(name)
     names = recording.domain_names
     values = np.stack([_measure(recording, name, domain, group, which) for domain in names])
-    figure = measure_heatmap(values, names, name, protected=recording.model.protected, locked=recording.model.locked)
+    figure = measure_heatmap(values, names, name, locks=recording.model.locks)
     st.plotly_chart(figure, key="measure-heatmap", config=PICTURE)
     formula, source = (CKA_FORMULA, CKA_SOURCE) if name == CKA else (MEASURES[name].formula, MEASURES[name].source)
     st.caption(

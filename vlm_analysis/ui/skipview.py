@@ -52,7 +52,7 @@ def skip_view(ranked: Ranked) -> None:
         return
     shown = {name: limits[name] for name in ("epsilon", "eta", "tau")}
     model = ranked.recording.model
-    figure = skip_curves(bands, **shown, protected=model.protected, locked=model.locked)
+    figure = skip_curves(bands, **shown, locks=model.locks)
     for sentence in _words(bands):
         st.markdown(sentence)
     st.plotly_chart(figure, key="skip-curves", config=PICTURE)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.evaluation.evaluation import Evaluation
-from vlm_analysis.evaluation.scores import VERSION
+from vlm_analysis.evaluation.scores import FOLDER_VERSION
 from vlm_analysis.progress import Progress
 from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.ui.session import ModelSlot, model_slot, workspace
@@ -32,12 +32,12 @@ def damage_work(prompts: Item) -> Work:
     slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
 
     def work(progress: Progress) -> int:
-        from vlm_analysis.edits.view import why_not
+        from vlm_analysis.edits.apply import why_not
 
         loaded = slot.expected(model)
         measured = measurer(slot, shelf, loaded, prompts, progress)
         masks = [PruneMask(loaded.n_layers, (layer,)) for layer in range(loaded.n_layers)]
-        found = measured([PruneMask(loaded.n_layers), *(mask for mask in masks if not why_not(loaded.model, mask))])
+        found = measured([Edit(loaded.n_layers), *(mask for mask in masks if not why_not(loaded.model, mask))])
         keep_sweep(shelf, found, f"each layer left out on {prompts.name}", sweep=LEAVE_ONE_OUT)
         return len(found) - 1
 
@@ -60,13 +60,13 @@ def scores_folder(shelf: Workspace, loaded: LoadedModel, prompts: PromptSet) -> 
     from vlm_analysis.evaluation.run.evaluate import batch_for
     from vlm_analysis.evaluation.run.sweep import score_header
 
-    told = json.dumps([VERSION, score_header(loaded, prompts, batch_for(loaded))], sort_keys=True)
+    told = json.dumps([FOLDER_VERSION, score_header(loaded, prompts, batch_for(loaded))], sort_keys=True)
     return shelf.root / "scores" / hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def measurer(
     slot: ModelSlot, shelf: Workspace, loaded: LoadedModel, prompts: Item, progress: Progress
-) -> Callable[[Sequence[PruneMask]], list[Evaluation]]:
+) -> Callable[[Sequence[Edit]], list[Evaluation]]:
     """Return what evaluates masks on the prompts: inputs are prepared once, and scores are kept for good as they come."""
     from vlm_analysis.evaluation.run.evaluate import batch_for, evaluation_of, prepare
     from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
@@ -77,10 +77,10 @@ def measurer(
     batch = batch_for(loaded)
     store = open_scores(ready, batch, scores_folder(shelf, loaded, prompt_set))
 
-    def measured(masks: Sequence[PruneMask]) -> list[Evaluation]:
-        pruned = [mask for mask in masks if mask.budget]
+    def measured(edits: Sequence[Edit]) -> list[Evaluation]:
+        changed = [edit for edit in edits if not edit.is_dense]
         log_probs = dense.dense_log_probs
-        sweep_prepared(ready, pruned, log_probs, store=store, batch_size=batch, on_progress=progress)
-        return [evaluation_of(ready, mask, store.of(mask.dropped)) if mask.budget else dense for mask in masks]
+        sweep_prepared(ready, changed, log_probs, store=store, batch_size=batch, on_progress=progress)
+        return [dense if edit.is_dense else evaluation_of(ready, edit, store.of(edit.key)) for edit in edits]
 
     return measured

@@ -14,11 +14,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.progress import Progress
 from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.ui.session import ModelSlot, live, model_slot, workspace
+from vlm_analysis.workbench.details import edit_key, is_dense
 from vlm_analysis.workbench.shelf import keep_evaluation, keep_recording, open_item, open_whole
 from vlm_analysis.workbench.workspace import Item, Workspace
 
@@ -88,7 +89,7 @@ def unfinished_folder(shelf: Workspace, model: str, prompts: Item, options: Mapp
     return shelf.root / "unfinished" / hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
-def evaluate_work(mask: PruneMask, prompts: Item, responses: bool = False) -> Work:
+def evaluate_work(mask: Edit, prompts: Item, responses: bool = False) -> Work:
     """Evaluate the dense model, where that was not done yet, and the mask; returns the Item of the mask's evaluation.
 
     The scores are on the live board before the responses are written.
@@ -149,7 +150,7 @@ def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item
     found = (
         item
         for item in shelf.items("evaluations")
-        if item.model == model and item.prompts == prompts and item.details.get("dropped") == []
+        if item.model == model and item.prompts == prompts and is_dense(item.details)
     )
     return next(found, None)
 
@@ -167,7 +168,7 @@ def latency_work(prompts: Item) -> Work:
     return work
 
 
-def export_work(mask: PruneMask, folder: Path) -> Work:
+def export_work(mask: Edit, folder: Path) -> Work:
     """Export a checkpoint with what the workspace knows of the mask; returns the Manifest and the folder."""
     slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
 
@@ -183,10 +184,9 @@ def export_work(mask: PruneMask, folder: Path) -> Work:
     return work
 
 
-def find_evidence(shelf: Workspace, mask: PruneMask, model: str) -> tuple[Evaluation | None, Evaluation | None]:
+def find_evidence(shelf: Workspace, mask: Edit, model: str) -> tuple[Evaluation | None, Evaluation | None]:
     """Return the newest whole evaluation of a mask on a model, and the dense one on its prompts; None where there is none."""
-    about = {"dropped": list(mask.dropped), "n_layers": mask.n_layers}
-    items = (i for i in shelf.items("evaluations") if i.model == model and i.details == about)
+    items = (i for i in shelf.items("evaluations") if i.model == model and edit_key(i.details) == mask.key)
     opened = (open_whole(item) for item in items)
     evidence = next((evaluation for evaluation in opened if evaluation is not None), None)
     dense = None if evidence is None else find_dense(shelf, model, evidence.prompts)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
+from vlm_analysis.edits.edit import KEY_DIGITS, Edit, PruneMask
+
 MOST_TOLD = 100  # domains named in a sidecar: as many as its limit takes, however long and foreign their names are
 _MOST = 1_000_000
+_KEY = re.compile(f"[0-9a-f]{{{KEY_DIGITS}}}")
 _COUNTS = ("n", "n_layers", "n_masks", "n_domains")
 
 
@@ -20,11 +24,37 @@ def count_domains(details: dict[str, Any]) -> int:
     return int(details.get("n_domains", len(details.get("domains", ()))))
 
 
+def edit_details(edit: Edit) -> dict[str, Any]:
+    """Return what a sidecar tells of an edit."""
+    return {"edit": edit.key, "dropped": list(edit.dropped), "n_layers": edit.n_layers}
+
+
+def edit_key(details: dict[str, Any]) -> str | None:
+    """Return the key of the edit that a sidecar tells of, None where it tells of none; version 0.1 told the dropped layers only."""
+    if "edit" in details:
+        return str(details["edit"])
+    told = details.get("n_layers"), details.get("dropped")
+    return None if None in told else PruneMask(*told).key  # type: ignore[arg-type]
+
+
+def is_dense(details: dict[str, Any]) -> bool:
+    """Return whether a sidecar tells of the dense model."""
+    n_layers = details.get("n_layers")
+    return n_layers is not None and edit_key(details) == Edit(n_layers).key
+
+
+def is_mask(details: dict[str, Any]) -> bool:
+    """Return whether a sidecar tells of an edit that drops layers and does nothing else."""
+    told = details.get("n_layers"), details.get("dropped")
+    return None not in told and edit_key(details) == PruneMask(*told).key  # type: ignore[arg-type]
+
+
 def check_details(details: dict[str, Any]) -> None:
     """Refuse known details of another form; what is missing or unknown is let pass.
 
     Raises:
-        ValueError: a count that is none, domains that are no list of texts, or dropped layers that are no layers of `n_layers`.
+        ValueError: a count that is none, domains that are no list of texts, a key that is none, or dropped layers that are no layers of
+            `n_layers`.
     """
     for name in _COUNTS:
         if name in details and not _is_index(details[name], _MOST):
@@ -32,6 +62,8 @@ def check_details(details: dict[str, Any]) -> None:
     domains, dropped = details.get("domains", []), details.get("dropped", [])
     if not isinstance(domains, list) or not all(isinstance(name, str) for name in domains):
         raise ValueError("details 'domains' is no list of names")
+    if "edit" in details and not (isinstance(details["edit"], str) and _KEY.fullmatch(details["edit"])):
+        raise ValueError("details 'edit' is no key of an edit")
     n_layers = details.get("n_layers", _MOST)
     if not isinstance(dropped, list) or not all(_is_index(layer, n_layers - 1) for layer in dropped):
         raise ValueError("details 'dropped' is no list of layers")

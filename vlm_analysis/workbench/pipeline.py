@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.view import why_not
+from vlm_analysis.edits.apply import why_not
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import EvaluationError, MaskError, RecordingError
 from vlm_analysis.evaluation.evaluation import METRICS, Evaluation, retention, retention_interval
 from vlm_analysis.evaluation.run.evaluate import (
@@ -35,7 +36,7 @@ from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.compared.comparison import CHOICE_METRICS, Comparison, ways_frame
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import score_layers
-from vlm_analysis.selection.strategies.make import free_layers, make_mask
+from vlm_analysis.selection.strategies.make import make_mask
 from vlm_analysis.selection.strategies.many import Way
 
 RANDOM_DRAWS = 3
@@ -74,7 +75,7 @@ def compare(
     _check_scored(rankings, budgets[-1], loaded)
     before = _part(report, n_prompts, 0, total, "running the dense model")
     work, batch = prepare(loaded, prompts, on_progress=before), batch_for(loaded)
-    dense = evaluate_prepared(work, PruneMask(loaded.n_layers), None, batch_size=batch, on_progress=before)
+    dense = evaluate_prepared(work, Edit(loaded.n_layers), None, batch_size=batch, on_progress=before)
     masks = {
         (method, budget, draw): _mask(ranking, budget, loaded)
         for method, draws in rankings.items()
@@ -84,7 +85,7 @@ def compare(
     different, store = list(dict.fromkeys(masks.values())), open_scores(work, batch, scores)
     while_pruned = _part(report, 2 * n_prompts, len(masks), total, "pruned model")
     sweep_prepared(work, different, dense.dense_log_probs, store=store, batch_size=batch, on_progress=while_pruned)
-    evaluations = {mask: evaluation_of(work, mask, store.of(mask.dropped)) for mask in different}
+    evaluations = {mask: evaluation_of(work, mask, store.of(mask.key)) for mask in different}
     shown = min(max(1, int(SHOWN_RATIO * loaded.n_layers)), budgets[-1])
     at_shown = {method: mask for (method, budget, draw), mask in masks.items() if (budget, draw) == (shown, 0)}
     pruned = evaluations[next(iter(at_shown.values()))]
@@ -98,7 +99,7 @@ def _most(loaded: LoadedModel) -> int:
     Raises:
         MaskError: none may go.
     """
-    most = min(loaded.n_layers // 2, loaded.n_layers - len(loaded.protected_layers | loaded.locked_layers))
+    most = min(loaded.n_layers // 2, len(loaded.locks.free))
     if most < 1:
         raise MaskError(f"No layer of {loaded.name} may be dropped: all {loaded.n_layers} are protected or locked.")
     return most
@@ -150,7 +151,7 @@ def compare_masks(
     batch_size = batch_size or batch_for(loaded)
     work = prepare(loaded, prompts, reference, on_progress=on_progress)
     dense = reference or evaluate_prepared(
-        work, PruneMask(loaded.n_layers), None, batch_size=batch_size, on_progress=on_progress
+        work, Edit(loaded.n_layers), None, batch_size=batch_size, on_progress=on_progress
     )
     masks = tuple(dict.fromkeys(way.mask for way in ways))
     frame = ways_frame(ways, masks)
@@ -194,23 +195,23 @@ def _runnable(
 
 
 def _scored(
-    dense: Evaluation, masks: Sequence[PruneMask], scores: ScoreStore
+    dense: Evaluation, masks: Sequence[Edit], scores: ScoreStore
 ) -> tuple[Evaluation, dict[str, np.ndarray]] | None:
     """Return the dense evaluation and the masks' scores on the prompts that all masks were scored on; None where there are none."""
-    dropped, count = [mask.dropped for mask in masks], len(dense.by_prompt)
-    known = np.flatnonzero(scores.known(dropped, count).all(axis=0))
+    keys, count = [mask.key for mask in masks], len(dense.by_prompt)
+    known = np.flatnonzero(scores.known(keys, count).all(axis=0))
     if not len(known):
         return None
     rows = dense.by_prompt.iloc[known].reset_index(drop=True)
-    columns = {metric: scores.column(metric, dropped, count)[:, known] for metric in METRICS}
-    return Evaluation(dense.mask, dense.model, dense.prompts, rows), columns
+    columns = {metric: scores.column(metric, keys, count)[:, known] for metric in METRICS}
+    return Evaluation(dense.edit, dense.model, dense.prompts, rows), columns
 
 
-def _choices(work: Prepared, masks: Sequence[PruneMask], scores: ScoreStore) -> dict[str, np.ndarray]:
+def _choices(work: Prepared, masks: Sequence[Edit], scores: ScoreStore) -> dict[str, np.ndarray]:
     """Return the masks' scores by choice, where prompts have choices."""
     if not any(work.alternatives):
         return {}
-    tables = [evaluation_of(work, mask, scores.of(mask.dropped)).by_prompt for mask in masks]
+    tables = [evaluation_of(work, mask, scores.of(mask.key)).by_prompt for mask in masks]
     return {metric: np.stack([table[metric].to_numpy(np.float64) for table in tables]) for metric in CHOICE_METRICS}
 
 
@@ -231,7 +232,7 @@ def _check_scored(rankings: Mapping[str, Sequence[LayerScores]], most: int, load
     Raises:
         RecordingError: naming those layers.
     """
-    free = free_layers(loaded.n_layers, loaded.protected_layers, loaded.locked_layers)
+    free = loaded.locks.free
     scored = [set(free) & set(ranking.order) for draws in rankings.values() for ranking in draws]
     if min(map(len, scored)) >= most:
         return
@@ -242,13 +243,13 @@ def _check_scored(rankings: Mapping[str, Sequence[LayerScores]], most: int, load
     )
 
 
-def _mask(scores: LayerScores, budget: int, loaded: LoadedModel) -> PruneMask:
-    mask = make_mask(scores, "first-k", budget, protected=loaded.protected_layers, locked=loaded.locked_layers)
-    return PruneMask(mask.n_layers, mask.dropped, name=mask.name, model=loaded.info, provenance=mask.provenance)
+def _mask(scores: LayerScores, budget: int, loaded: LoadedModel) -> Edit:
+    mask = make_mask(scores, "first-k", budget, locks=loaded.locks)
+    return replace(mask, model=loaded.info)
 
 
 def _curve(
-    dense: Evaluation, masks: dict[tuple[str, int, int], PruneMask], evaluations: dict[PruneMask, Evaluation]
+    dense: Evaluation, masks: dict[tuple[str, int, int], Edit], evaluations: dict[Edit, Evaluation]
 ) -> pd.DataFrame:
     rows = []
     for (method, budget, _), mask in masks.items():
@@ -268,5 +269,5 @@ def _examples(work: Prepared, dense: Evaluation, pruned: Evaluation) -> pd.DataF
     for index in broken[:: max(1, len(broken) // N_EXAMPLES)][:N_EXAMPLES]:
         prompt = work.prompts[int(index)]
         answer = dense.by_prompt["answer"][index]  # the dense model gives it exactly
-        rows.append((prompt.domain, prompt.question, answer, respond(work.loaded, prompt, pruned.mask)))
+        rows.append((prompt.domain, prompt.question, answer, respond(work.loaded, prompt, pruned.edit)))
     return pd.DataFrame(rows, columns=list(EXAMPLE_COLUMNS))

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.files import open_mask, save_mask
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.files import open_edit, save_edit
 from vlm_analysis.errors import EvaluationError, PromptError, StrataError, WorkspaceError
 from vlm_analysis.evaluation.cost import Cost, open_cost, save_cost
 from vlm_analysis.evaluation.evaluation import Evaluation, open_evaluation, save_evaluation
 from vlm_analysis.prompts.prompts import PromptSet, open_prompts, write_prompts
 from vlm_analysis.recording.recording import Recording, open_recording, save_recording
 from vlm_analysis.selection.compared.comparison import Comparison, open_comparison, save_comparison
-from vlm_analysis.workbench.details import domain_details
+from vlm_analysis.workbench.details import domain_details, edit_details, edit_key
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 
@@ -42,12 +42,12 @@ def keep_recording(workspace: Workspace, recording: Recording, name: str) -> Ite
     return workspace.save("recordings", name, write, details=details, **belongs)
 
 
-def keep_mask(workspace: Workspace, mask: PruneMask) -> Item:
+def keep_mask(workspace: Workspace, mask: Edit) -> Item:
     """Save a mask under its own name and the fingerprint of the model it was made for."""
-    details = {"n_layers": mask.n_layers, "dropped": list(mask.dropped), "notes": mask.notes[:500]}
+    details = edit_details(mask) | {"notes": mask.notes[:500]}
 
     def write(path: Path) -> None:
-        save_mask(mask, path)
+        save_edit(mask, path)
 
     model = mask.model
     belongs = {} if model is None else {"model": model.fingerprint, "model_name": model.name}
@@ -56,7 +56,7 @@ def keep_mask(workspace: Workspace, mask: PruneMask) -> Item:
 
 def keep_evaluation(workspace: Workspace, evaluation: Evaluation, name: str) -> Item:
     """Save an evaluation under the fingerprints of its model and prompts."""
-    details = {"dropped": list(evaluation.mask.dropped), "n_layers": evaluation.mask.n_layers}
+    details = edit_details(evaluation.edit)
 
     def write(path: Path) -> None:
         save_evaluation(evaluation, path)
@@ -108,7 +108,7 @@ def open_sweep(folder: Path) -> list[Evaluation]:
 
 def keep_cost(workspace: Workspace, cost: Cost, name: str, prompts: str | None = None) -> Item:
     """Save a Cost under the fingerprint of its model, and that of the prompts where given."""
-    details = {"dropped": list(cost.mask.dropped), "n_layers": cost.mask.n_layers}
+    details = edit_details(cost.edit)
 
     def write(path: Path) -> None:
         save_cost(cost, path)
@@ -143,7 +143,7 @@ def _open_saved_prompts(item: Item) -> PromptSet:
 
 _OPENERS = {
     "recordings": open_recording,
-    "masks": open_mask,
+    "masks": open_edit,
     "evaluations": open_evaluation,
     "sweeps": open_sweep,
     "comparisons": open_comparison,
@@ -152,7 +152,7 @@ _OPENERS = {
 
 
 def open_item(item: Item) -> Any:
-    """Return the PromptSet, Recording, PruneMask, Evaluation or Cost behind a saved item.
+    """Return the PromptSet, Recording, Edit, Evaluation or Cost behind a saved item.
 
     Raises:
         StrataError: the file behind it is missing, damaged or another item's.
@@ -168,11 +168,11 @@ def open_item(item: Item) -> Any:
 def _check_belongs(item: Item, made: Any) -> None:
     """Refuse a file that was put in the place of another's, as far as it and the sidecar tell."""
     about = made.dense if item.kind == "comparisons" else made
-    mask = made if item.kind == "masks" else getattr(about, "mask", None)
+    edit = made if item.kind == "masks" else getattr(about, "edit", None)
     told = {
         "model": (item.model, getattr(about.model, "fingerprint", None)),
         "prompts": (item.prompts, getattr(about, "prompts", None)),
-        "dropped layers": (item.details.get("dropped"), None if mask is None else list(mask.dropped)),
+        "edit": (edit_key(item.details), None if edit is None else edit.key),
     }
     for what, (expected, got) in told.items():
         if expected is not None and got is not None and expected != got:

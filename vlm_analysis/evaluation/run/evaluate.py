@@ -1,4 +1,4 @@
-"""Evaluating a mask: one teacher-forced pass per prompt gives exact match, NLL, agreement and KL together.
+"""Evaluating an edit: one teacher-forced pass per prompt gives exact match, NLL, agreement and KL together.
 
 Plain greedy decoding reproduces an answer exactly if and only if, with the answer fed in, the argmax at each of its
 positions (the end token included) is the answer's token; so no text needs to be generated to know. Text is generated only where asked
@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.view import prune
+from vlm_analysis.edits.apply import apply_edit
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.choices import NOT_ASKED, choice_scores
 from vlm_analysis.evaluation.evaluation import CHOICE_COLUMNS, COLUMNS, Evaluation, with_extras
@@ -46,20 +46,21 @@ GIVEN, RESPONSE, CHOSEN, CHOICE = "given", "dense response", "dense choice", "ch
 def evaluate(
     loaded: LoadedModel,
     prompts: Sequence[Prompt],
-    mask: PruneMask | None = None,
+    edit: Edit | None = None,
     *,
     reference: Evaluation | None = None,
     batch_size: int | None = None,
     responses: bool = False,
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Score the model without the layers of `mask` on every prompt.
+    """Score the edited model on every prompt.
 
     Args:
         loaded: the dense model.
         prompts: a PromptSet, or any sequence of prompts. One without an answer is scored on the dense model's own response, or on the
             choice that the dense model finds most likely. Each choice of a prompt is scored as an answer of its own.
-        mask: None, or one that drops nothing, evaluates the dense model: its agreement is 1 and its KL 0.
+        edit: what is done to the model, such as a prune mask. None, or one without changes, evaluates the dense model: its agreement is 1
+            and its KL 0.
         reference: the dense Evaluation on the same prompts, so that the dense model is not run again.
         batch_size: prompts of like length run together; `batch_for` the model by default. In float32 it moves the numbers by less
             than 1e-5, in bfloat16 by much more: compare what ran in the same batches.
@@ -68,15 +69,15 @@ def evaluate(
 
     Raises:
         EvaluationError: the reference is not the dense evaluation of this model and these prompts.
-        MaskError: the mask does not fit the model or drops a locked layer.
+        EditError: the edit does not fit the model, as it drops a locked layer for example.
         PromptError: a prompt that this model cannot be asked.
     """
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
     check_reference(reference, loaded, prompt_set)
     work = prepare(loaded, prompt_set, reference, on_progress=on_progress)
-    mask = mask or PruneMask(loaded.n_layers)
+    edit = edit or Edit(loaded.n_layers)
     dense = reference.dense_log_probs if reference else None
-    made = evaluate_prepared(work, mask, dense, batch_size=batch_size or batch_for(loaded), on_progress=on_progress)
+    made = evaluate_prepared(work, edit, dense, batch_size=batch_size or batch_for(loaded), on_progress=on_progress)
     return write_responses(loaded, prompt_set, made, on_progress=on_progress) if responses else made
 
 
@@ -103,7 +104,7 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Prompts encoded with the answers they are scored on, so that many masks share the preparation.
+    """Prompts encoded with the answers they are scored on, so that many edits share the preparation.
 
     Attributes:
         answers, encoded: one row a prompt, and then one for each choice that is not its prompt's answer.
@@ -156,17 +157,17 @@ def dense_log_probs(
 
 def evaluate_prepared(
     work: Prepared,
-    mask: PruneMask,
+    edit: Edit,
     dense: tuple[np.ndarray, ...] | None,
     *,
     batch_size: int = 8,
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Score one mask on prepared prompts against the dense log-probabilities (see `evaluate`).
+    """Score one edit on prepared prompts against the dense log-probabilities (see `evaluate`).
 
     Without them (`None`: they were too large to keep, or come from a file) the dense model runs again.
     """
-    model, is_dense, n_prompts = prune(work.loaded.model, mask), mask.budget == 0, len(work.prompts)
+    model, is_dense, n_prompts = apply_edit(work.loaded.model, edit), edit.is_dense, len(work.prompts)
     if dense is None and not is_dense:
         dense = dense_log_probs(work, batch_size=batch_size, on_progress=on_progress)
     scores: dict[int, dict[str, Any]] = {}
@@ -180,16 +181,16 @@ def evaluate_prepared(
             room -= scored.nbytes
             kept[index] = scored
     whole = tuple(kept[index] for index in range(n_prompts)) if is_dense and room >= 0 else None
-    return evaluation_of(work, mask, scores, whole)
+    return evaluation_of(work, edit, scores, whole)
 
 
 def evaluation_of(
     work: Prepared,
-    mask: PruneMask,
+    edit: Edit,
     scores: Mapping[int, dict[str, Any]],
     dense_log_probs: tuple[np.ndarray, ...] | None = None,
 ) -> Evaluation:
-    """Return the Evaluation of a mask from the scores of its rows by their place (see `answer_scores`).
+    """Return the Evaluation of an edit from the scores of its rows by their place (see `answer_scores`).
 
     Choices count for a prompt once all of them are scored.
     """
@@ -209,7 +210,7 @@ def evaluation_of(
     if any(work.alternatives):
         choices = [_choice_scores(work, index, scores) for index in places]
         frame = with_extras(frame, {column: [one[column] for one in choices] for column in CHOICE_COLUMNS})
-    return Evaluation(mask, work.loaded.info, work.prompts.fingerprint, frame, dense_log_probs)
+    return Evaluation(edit, work.loaded.info, work.prompts.fingerprint, frame, dense_log_probs)
 
 
 def _choice_scores(work: Prepared, index: int, scores: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
@@ -233,7 +234,7 @@ def write_responses(
     """
     if evaluation.model.fingerprint != loaded.fingerprint or evaluation.prompts != prompts.fingerprint:
         raise EvaluationError("The evaluation is of another model or other prompts. Evaluate again.")
-    report, model, responses = on_progress or no_progress, prune(loaded.model, evaluation.mask), list[str]()
+    report, model, responses = on_progress or no_progress, apply_edit(loaded.model, evaluation.edit), list[str]()
     table = evaluation.by_prompt
     rows = zip(prompts, table["answer"], table["answer_ids"], table["exact_match"], strict=True)
     for prompt, answer, ids, is_exact in rows:
@@ -250,10 +251,10 @@ def write_responses(
 
 
 def respond(
-    loaded: LoadedModel, prompt: Prompt, mask: PruneMask | None = None, *, max_new_tokens: int = MAX_NEW_TOKENS
+    loaded: LoadedModel, prompt: Prompt, edit: Edit | None = None, *, max_new_tokens: int = MAX_NEW_TOKENS
 ) -> str:
-    """Return what the model without the layers of `mask` answers to one prompt, decoded greedily."""
-    model = loaded.model if mask is None else prune(loaded.model, mask)
+    """Return what the edited model answers to one prompt, decoded greedily."""
+    model = loaded.model if edit is None else apply_edit(loaded.model, edit)
     return decode(loaded, greedy_ids(loaded, model, prompt, max_new_tokens))
 
 
@@ -263,7 +264,7 @@ def answer_scores(
     """Return the four metrics of one answer; `answer_nll` alone without the dense model's log-probabilities.
 
     Args:
-        scored, dense: (answer_tokens, vocabulary) float32 log-probabilities of the pruned and of the dense model.
+        scored, dense: (answer_tokens, vocabulary) float32 log-probabilities of the edited and of the dense model.
         answer_ids: the answer's tokens with its end token.
         ends: end tokens of the model, any of which ends the answer as exactly as the one given.
     """
@@ -285,11 +286,11 @@ def answer_scores(
     }
 
 
-def kl_of_tokens(dense: np.ndarray, pruned: np.ndarray) -> np.ndarray:
-    """Return the (n_tokens,) KL(dense ‖ pruned) in nats of (n_tokens, vocabulary) float64 log-probabilities."""
+def kl_of_tokens(dense: np.ndarray, edited: np.ndarray) -> np.ndarray:
+    """Return the (n_tokens,) KL(dense ‖ edited) in nats of (n_tokens, vocabulary) float64 log-probabilities."""
     share = np.exp(dense)
     with np.errstate(invalid="ignore"):  # a token the dense model rules out (−inf) adds nothing
-        kl: np.ndarray = np.where(share == 0, 0.0, share * (dense - pruned)).sum(axis=1)
+        kl: np.ndarray = np.where(share == 0, 0.0, share * (dense - edited)).sum(axis=1)
     return kl
 
 
@@ -303,7 +304,7 @@ def check_reference(reference: Evaluation | None, loaded: LoadedModel, prompts: 
         return
     if not reference.is_dense:
         raise EvaluationError(
-            f"The reference must be the dense evaluation; it drops {reference.mask.budget} layers. Evaluate without a mask."
+            f"The reference must be the dense evaluation; it {reference.edit.words()}. Evaluate without an edit."
         )
     if reference.model.fingerprint != loaded.fingerprint or reference.prompts != prompts.fingerprint:
         raise EvaluationError(

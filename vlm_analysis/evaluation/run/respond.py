@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from transformers import GenerationMixin
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.view import prune
+from vlm_analysis.edits.apply import apply_edit
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.evaluation.run.evaluate import answer_logits, kl_of_tokens
 from vlm_analysis.models.decoding import MAX_NEW_TOKENS, before_placeholder, decode, greedy_ids, plain_greedy
 from vlm_analysis.models.inputs import encode, pad_token
@@ -67,7 +67,7 @@ class Divergence:
 
 
 def stream_both(
-    loaded: LoadedModel, prompt: Prompt, mask: PruneMask, *, max_new_tokens: int = MAX_NEW_TOKENS
+    loaded: LoadedModel, prompt: Prompt, edit: Edit, *, max_new_tokens: int = MAX_NEW_TOKENS
 ) -> Iterator[Step]:
     """Yield what the dense and the pruned model write, after each token; the last texts are those of `respond`.
 
@@ -76,10 +76,10 @@ def stream_both(
 
     Raises:
         Cancelled: before a layer, where `stop_if_asked` does.
-        MaskError: the mask does not fit the model or drops a locked layer.
+        EditError: the edit does not fit the model.
         PromptError: a prompt that this model cannot be asked.
     """
-    pruned_model = prune(loaded.model, mask)
+    pruned_model = apply_edit(loaded.model, edit)
     dense, pruned = Written(), Written()
     turns = (_written(loaded, model, prompt, max_new_tokens) for model in (loaded.model, pruned_model))
     for new_dense, new_pruned in zip_longest(*turns):
@@ -87,7 +87,7 @@ def stream_both(
         yield Step(dense, pruned)
 
 
-def compare_responses(loaded: LoadedModel, prompt: Prompt, mask: PruneMask, dense_ids: Sequence[int]) -> Divergence:
+def compare_responses(loaded: LoadedModel, prompt: Prompt, edit: Edit, dense_ids: Sequence[int]) -> Divergence:
     """Return how the pruned model departs from the dense response, from one pass of each over it.
 
     Up to the first difference both would write the same, so that is where their responses part.
@@ -106,7 +106,7 @@ def compare_responses(loaded: LoadedModel, prompt: Prompt, mask: PruneMask, dens
     with torch.inference_mode():
         dense, pruned = (
             answer_logits(loaded, model, [encoded])[0].float().log_softmax(dim=-1).cpu().numpy().astype(np.float64)
-            for model in (loaded.model, prune(loaded.model, mask))
+            for model in (loaded.model, apply_edit(loaded.model, edit))
         )
     kl = kl_of_tokens(dense, pruned)
     broken = np.isnan(dense).any(axis=1) | np.isnan(pruned).any(axis=1)  # an argmax over NaN is no choice

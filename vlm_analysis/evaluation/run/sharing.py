@@ -1,9 +1,9 @@
-"""Running many masks on one batch with what they have in common computed once: the vision tower and the first layers they keep alike.
+"""Running many edits on one batch with what they have in common computed once: the vision tower and the first steps they share.
 
-Masks are walked in the order of their kept layers, so that each shares the longest start with the one before; at every place where a
-later mask branches off, the raw output of the last common layer is kept. A mask then runs the model's own forward, in which the layers
-before that place hand their input on and the last of them hands back what was kept. Whatever the model adds between layers (DeepStack)
-it adds again, at the same places.
+Edits are walked in the order of their steps, so that each shares the longest start with the one before; at every place where a later
+edit branches off, the raw output of the last common layer is kept. An edit then runs the model's own forward, in which the layers before
+that place hand their input on and the last of them hands back what was kept. Whatever the model adds between layers (DeepStack) it adds
+again, at the same places. Edits that differ ahead of the first layer share nothing.
 
 Sharing is sound where a layer depends on nothing but its input and what the model computes before its first layer. What models say of
 shared keys and values is known (`first_beside_stream`); beyond that every layer is tried alone, once a model, on the shortest prompt of the
@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.view import prune
+from vlm_analysis.edits.apply import apply_edit
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.evaluation.run.evaluate import MAX_STATE_BYTES, answer_logits
 from vlm_analysis.models.inputs import Encoded
 from vlm_analysis.models.layers import find_decoder_layers, first_beside_stream
@@ -40,70 +40,73 @@ _OF_THE_MODEL = (
 )  # what a forward of somebody else's may raise
 
 
-def ordered(masks: Iterable[PruneMask]) -> list[PruneMask]:
-    """Return the different masks by their kept layers: each shares the longest start with the one before, the dense one is first."""
-    return sorted(
-        dict.fromkeys(masks), key=lambda mask: (*mask.kept, mask.n_layers)
-    )  # the end sorts behind every layer
+def ordered(edits: Iterable[Edit]) -> list[Edit]:
+    """Return the different edits by their steps: each shares the longest start with the one before, the dense one is first."""
+
+    def place(edit: Edit) -> tuple[Any, ...]:
+        steps = edit.steps
+        return steps.before, (*steps.layers, (edit.n_layers, "")), steps.after  # the end sorts behind every layer
+
+    return sorted(dict.fromkeys(edits), key=place)
 
 
 class SharedRunner:
-    """Runs many masks over one batch after another, sharing what they have in common.
+    """Runs many edits over one batch after another, sharing what they have in common.
 
     Args:
         max_bytes: bound on the states kept for sharing, 1 GiB by default; with less, more is computed again.
 
     Attributes:
         layers_run: decoder layers executed so far, those of the trial not counted.
-        layers_counted: what running each mask alone would have executed.
+        layers_counted: what running each edit alone would have executed.
     """
 
     def __init__(self, loaded: LoadedModel, max_bytes: int | None = None) -> None:
         self.loaded, self.max_bytes = loaded, MAX_STATE_BYTES if max_bytes is None else max_bytes
         self.layers_run = self.layers_counted = 0
-        self._plan: list[PruneMask] = []
+        self._plan: list[Edit] = []
         self._limit: int | None  # layers from here on are never shared; None before the trial
         self._limit, self._shares_vision, self._tuples = _TRIED.get(loaded.model, (None, True, False))
-        self._views: dict[PruneMask, nn.Module] = {}
+        self._views: dict[str, nn.Module] = {}  # by the edit's key
         self._kept: dict[int, torch.Tensor] = {}  # raw output of the layer before each branching place, by that place
         self._vision: dict[str, Any] = {}
 
     @torch.inference_mode()
-    def run(self, items: list[Encoded], plan: Sequence[PruneMask]) -> Iterator[tuple[PruneMask, list[np.ndarray]]]:
-        """Yield each mask of the plan with the (answer_tokens, vocabulary) float32 log-probabilities of each item.
+    def run(self, items: list[Encoded], plan: Sequence[Edit]) -> Iterator[tuple[Edit, list[np.ndarray]]]:
+        """Yield each edit of the plan with the (answer_tokens, vocabulary) float32 log-probabilities of each item.
 
         Args:
             items: a batch.
-            plan: masks in the order of `ordered`.
+            plan: edits in the order of `ordered`.
         """
         if self._limit is None and len(plan) > 1:
             self._try(min(items, key=lambda item: item.n_tokens))
         self._plan, self._kept, self._vision = list(plan), {}, {}
-        before: tuple[int, ...] = ()
-        for place, mask in enumerate(self._plan):
-            shared = _common(before, mask.kept)
+        last: Edit | None = None
+        for place, edit in enumerate(self._plan):
+            shared = 0 if last is None else _common(last, edit)
+            if last is not None and last.steps.before != edit.steps.before:
+                self._vision = {}
             start = max((known for known in self._kept if known <= shared), default=0)
             self._kept = {known: state for known, state in self._kept.items() if known <= shared}
-            logits = self._forward(items, mask, start, self._branches(place, start))
-            yield mask, [one.float().log_softmax(dim=-1).cpu().numpy() for one in logits]
-            before = mask.kept
+            logits = self._forward(items, edit, start, self._branches(place, start))
+            yield edit, [one.float().log_softmax(dim=-1).cpu().numpy() for one in logits]
+            last = edit
         self._kept, self._vision = {}, {}
 
     def _branches(self, place: int, start: int) -> list[int]:
-        """Return the places after `start` at which a later mask branches off this one before any other does."""
-        found, least = [], len(self._plan[place].kept)
+        """Return the places after `start` at which a later edit branches off this one before any other does."""
+        steps = self._plan[place].steps.layers
+        found, least = [], len(steps)
         for later in self._plan[place + 1 :]:
-            least = min(least, _common(self._plan[place].kept, later.kept))
+            least = min(least, _common(self._plan[place], later))
             if least <= start:
                 break
             found.append(least)
-        kept = self._plan[place].kept
-        return sorted({branch for branch in found if kept[branch - 1] < (self._limit or 0)})
+        return sorted({branch for branch in found if steps[branch - 1][0] < (self._limit or 0)})
 
-    def _forward(
-        self, items: list[Encoded], mask: PruneMask, start: int, branches: Sequence[int]
-    ) -> list[torch.Tensor]:
-        view = self._view(mask)
+    def _forward(self, items: list[Encoded], edit: Edit, start: int, branches: Sequence[int]) -> list[torch.Tensor]:
+        view = self._view(edit)
         layers = list(find_decoder_layers(view))
         self.layers_run += len(layers) - start
         self.layers_counted += len(layers)
@@ -111,14 +114,14 @@ class SharedRunner:
         with _replaced(layers, states, self._tuples), self._watched(layers, branches), self._seen_once(view):
             return answer_logits(self.loaded, view, items)
 
-    def _view(self, mask: PruneMask) -> nn.Module:
-        """Return the pruned model, kept for the next batch while there is room: making one takes as long as a small model's pass."""
-        if mask not in self._views:
-            view = prune(self.loaded.model, mask)
+    def _view(self, edit: Edit) -> nn.Module:
+        """Return the edited model, kept for the next batch while there is room: making one takes as long as a small model's pass."""
+        if edit.key not in self._views:
+            view = apply_edit(self.loaded.model, edit)
             if (len(self._views) + 1) * sum(1 for _ in view.modules()) > MOST_MODULES:
                 return view
-            self._views[mask] = view
-        return self._views[mask]
+            self._views[edit.key] = view
+        return self._views[edit.key]
 
     @contextmanager
     def _watched(self, layers: Sequence[nn.Module], branches: Sequence[int]) -> Iterator[None]:
@@ -165,7 +168,7 @@ class SharedRunner:
     def _try(self, item: Encoded) -> None:
         """Find out what may be shared: each layer is run alone on its stored input, with the image features of the run before."""
         limit, fits = first_beside_stream(self.loaded.model), True
-        view = prune(self.loaded.model, PruneMask(self.loaded.n_layers))  # its own: what is put into it may prove wrong
+        view = apply_edit(self.loaded.model, Edit(self.loaded.n_layers))  # its own: what is put into it may prove wrong
         self._vision = {}
         try:
             states, logits = self._all_states(view, item)
@@ -238,10 +241,12 @@ def _given(states: Sequence[torch.Tensor | None], start: int) -> dict[int, torch
     return given | ({ran[-1]: states[ran[-1]]} if ran else {})
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many layers two masks keep alike from the start."""
+def _common(one: Edit, other: Edit) -> int:
+    """Return how many steps two edits share from the start; none where they differ ahead of the first layer."""
+    if one.steps.before != other.steps.before:
+        return 0
     alike = 0
-    for first, second in zip(one, other, strict=False):
+    for first, second in zip(one.steps.layers, other.steps.layers, strict=False):
         if first != second:
             break
         alike += 1

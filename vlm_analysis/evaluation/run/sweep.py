@@ -1,8 +1,8 @@
-"""Sweep: many masks on the same prompts in the time of a few.
+"""Sweep: many edits on the same prompts in the time of a few.
 
-What masks have in common is computed once: the prompts' inputs, the vision tower, and the first layers that masks keep alike (see
+What edits have in common is computed once: the prompts' inputs, the vision tower, and the first layers that edits keep alike (see
 `shared_runs`). Logits are taken at answer positions only. What was scored can be kept on disk as it comes (see `score_store`), so that
-a sweep that broke off goes on where it stopped, and another one runs only what is new. Equal to evaluating each mask alone: to the
+a sweep that broke off goes on where it stopped, and another one runs only what is new. Equal to evaluating each edit alone: to the
 last bit with the same batches.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import transformers
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.evaluation.run.evaluate import (
     Prepared,
@@ -39,7 +39,7 @@ OnPartial = Callable[[int, Evaluation], None]
 def sweep(
     loaded: LoadedModel,
     prompts: Sequence[Prompt],
-    masks: Sequence[PruneMask],
+    edits: Sequence[Edit],
     *,
     reference: Evaluation | None = None,
     batch_size: int | None = None,
@@ -48,23 +48,23 @@ def sweep(
     on_partial: OnPartial | None = None,
     on_progress: Progress | None = None,
 ) -> Iterator[Evaluation]:
-    """Yield the Evaluation of every mask, in the order of `masks`, equal to what `evaluate` gives mask by mask.
+    """Yield the Evaluation of every edit, in the order of `edits`, equal to what `evaluate` gives edit by edit.
 
     Args:
         loaded: the dense model.
         prompts: a PromptSet, or any sequence of prompts. One without an answer is scored on the dense model's own response.
-        masks: equal ones are evaluated once.
+        edits: equal ones are evaluated once.
         reference: the dense Evaluation on the same prompts; with its log-probabilities the dense model is not run again.
         batch_size: prompts of like length run together; `batch_for` the model by default.
         max_bytes: bound on the states kept for sharing, 1 GiB by default; with less, more is computed again.
         folder: where scores are kept as they come. Called again with the folder of a sweep that was cancelled or killed, or of one of
-            other masks, only what is missing is run. None: nothing is kept.
-        on_partial: called after each batch with each mask's place and its Evaluation on the prompts so far.
-        on_progress: counts masks times batches that are left to run; raising `Cancelled` in it stops the work.
+            other edits, only what is missing is run. None: nothing is kept.
+        on_partial: called after each batch with each edit's place and its Evaluation on the prompts so far.
+        on_progress: counts edits times batches that are left to run; raising `Cancelled` in it stops the work.
 
     Raises:
         EvaluationError: the reference is not the dense evaluation of this model and these prompts, or the folder belongs to others.
-        MaskError: a mask does not fit the model or drops a locked layer.
+        EditError: an edit does not fit the model.
         PromptError: a prompt that this model cannot be asked.
     """
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
@@ -74,14 +74,14 @@ def sweep(
     store = open_scores(work, batch_size, folder)
 
     def partial(scores: ScoreStore) -> None:
-        for number, mask in enumerate(masks):
-            known = scores.of(mask.dropped)
+        for number, edit in enumerate(edits):
+            known = scores.of(edit.key)
             if any(row < len(prompt_set) for row in known):  # rows behind the prompts are choices
-                on_partial(number, evaluation_of(work, mask, known))  # type: ignore[misc]
+                on_partial(number, evaluation_of(work, edit, known))  # type: ignore[misc]
 
     sweep_prepared(
         work,
-        masks,
+        edits,
         reference.dense_log_probs if reference else None,
         store=store,
         batch_size=batch_size,
@@ -89,12 +89,12 @@ def sweep(
         on_batch=None if on_partial is None else partial,
         on_progress=on_progress,
     )
-    for mask in masks:
-        yield evaluation_of(work, mask, store.of(mask.dropped))
+    for edit in edits:
+        yield evaluation_of(work, edit, store.of(edit.key))
 
 
 def open_scores(work: Prepared, batch_size: int, folder: Path | None = None) -> ScoreStore:
-    """Return where scores of masks on prepared prompts go; what a folder holds of them already is there.
+    """Return where scores of edits on prepared prompts go; what a folder holds of them already is there.
 
     Raises:
         EvaluationError: the folder holds scores of something else.
@@ -118,7 +118,7 @@ def score_header(loaded: LoadedModel, prompts: PromptSet, batch_size: int) -> di
 
 def sweep_prepared(
     work: Prepared,
-    masks: Sequence[PruneMask],
+    edits: Sequence[Edit],
     dense: tuple[np.ndarray, ...] | None,
     *,
     store: ScoreStore,
@@ -127,38 +127,38 @@ def sweep_prepared(
     on_batch: Callable[[ScoreStore], None] | None = None,
     on_progress: Progress | None = None,
 ) -> None:
-    """Bring the scores of masks on prepared prompts into `store`, those that are missing (see `sweep`).
+    """Bring the scores of edits on prepared prompts into `store`, those that are missing (see `sweep`).
 
     `dense` are the prompts' dense log-probabilities; None runs the dense model too, in batches where a score is missing.
     `on_batch` is called after each batch that ran.
     """
     report = on_progress or no_progress
-    whole, ends = PruneMask(work.loaded.n_layers), work.loaded.end_tokens
-    different = ordered(masks)
+    whole, ends = Edit(work.loaded.n_layers), work.loaded.end_tokens
+    different = ordered(edits)
     runner = SharedRunner(work.loaded, max_bytes)
     parts = list(batches(work.encoded, batch_size))
-    missing = [[mask for mask in different if store.lacks(mask.dropped, indices)] for indices in parts]
+    missing = [[edit for edit in different if store.lacks(edit.key, indices)] for indices in parts]
     done, total = 0, sum(map(len, missing))
     for turn, (indices, here) in enumerate(zip(parts, missing, strict=True)):
         if not here:
             continue
-        report(done, total, f"part {turn + 1} of {len(parts)}, {len(here)} masks")
+        report(done, total, f"part {turn + 1} of {len(parts)}, {len(here)} edits")
         items = [work.encoded[index] for index in indices]
         base: Sequence[np.ndarray | None] | None
         base = None if dense is None else [dense[index] if index < len(dense) else None for index in indices]
-        for mask, scored in runner.run(items, here if dense is not None else ordered([whole, *here])):
+        for edit, scored in runner.run(items, here if dense is not None else ordered([whole, *here])):
             base = scored if base is None else base  # the dense model comes first in its plan
-            if mask in here:
+            if edit in here:
                 found = zip(indices, scored, base, strict=True)
                 scores = [
                     answer_scores(
-                        one, one if mask == whole and other is not None else other, work.answers[index].ids, ends
+                        one, one if edit == whole and other is not None else other, work.answers[index].ids, ends
                     )
                     for index, one, other in found
                 ]
-                store.put(mask.dropped, indices, scores)
+                store.put(edit.key, indices, scores)
                 done += 1
-                report(done, total, f"part {turn + 1} of {len(parts)}, {len(here)} masks")
+                report(done, total, f"part {turn + 1} of {len(parts)}, {len(here)} edits")
         if on_batch is not None:
             on_batch(store)
     report(total, total, "evaluated")

@@ -1,4 +1,4 @@
-"""Measuring what pruning saves: dense and pruned models timed in turn, the prompt's pass and the writing apart.
+"""Measuring what an edit saves: dense and edited models timed in turn, the prompt's pass and the writing apart.
 
 A prefill is one forward pass with its cache. Writing is timed inside `generate`, from the first token to the last, with all that
 `generate` itself does between them, which no layer saves. Layers are timed in passes of their own, as their clocks slow a pass down.
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from vlm_analysis.edits.edit import PruneMask
-from vlm_analysis.edits.view import prune, why_not
+from vlm_analysis.edits.apply import apply_edit, why_not
+from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.cost import MOST_ROUNDS, Cost
 from vlm_analysis.evaluation.run.latency import layer_clock, moment, time_prefill, timed_batches
@@ -34,35 +34,35 @@ _NOT_CLOCKED = np.zeros(0)
 def measure_cost(
     loaded: LoadedModel,
     prompts: Sequence[Prompt],
-    mask: PruneMask,
+    edit: Edit,
     *,
     rounds: int = 7,
     new_tokens: int = 32,
     on_progress: Progress | None = None,
 ) -> Cost:
-    """Time the dense model and the one without the layers of `mask` (see `measure_costs`)."""
-    return measure_costs(loaded, prompts, [mask], rounds=rounds, new_tokens=new_tokens, on_progress=on_progress)[0]
+    """Time the dense model and the edited one (see `measure_costs`)."""
+    return measure_costs(loaded, prompts, [edit], rounds=rounds, new_tokens=new_tokens, on_progress=on_progress)[0]
 
 
 def measure_costs(
     loaded: LoadedModel,
     prompts: Sequence[Prompt],
-    masks: Sequence[PruneMask],
+    edits: Sequence[Edit],
     *,
     rounds: int = 7,
     new_tokens: int = 32,
     on_progress: Progress | None = None,
 ) -> list[Cost]:
-    """Return the Cost of each mask; all share the dense times.
+    """Return the Cost of each edit; all share the dense times.
 
-    On every prompt the models take turns, and each time the next one is first: with one mask dense, pruned, pruned, dense. The first
+    On every prompt the models take turns, and each time the next one is first: with one edit dense, edited, edited, dense. The first
     round warms up and does not count. Up to `latency.MOST_PROMPTS` prompts are taken evenly out of those given, each alone. Other
     work on the machine disturbs it.
 
     Args:
         loaded: the dense model.
         prompts: what is asked.
-        masks: which layers go.
+        edits: what is done to the model.
         rounds: how often every prompt is run.
         new_tokens: tokens written for each prompt, the end token not among them.
         on_progress: called before each pass; raising `Cancelled` in it stops the work. `stop_if_asked` is asked between two tokens,
@@ -70,7 +70,7 @@ def measure_costs(
 
     Raises:
         EvaluationError: no prompt, no or more than 1000 rounds or fewer than two tokens, or a model that stops writing earlier.
-        MaskError: a mask that does not fit the model or drops a locked layer.
+        EditError: an edit that does not fit the model.
         PromptError: a prompt that this model cannot be asked.
     """
     if not prompts or not 1 <= rounds <= MOST_ROUNDS or new_tokens < 2:
@@ -78,14 +78,14 @@ def measure_costs(
         raise EvaluationError(
             f"Measuring cost failed: expected a prompt, 1 to {MOST_ROUNDS} rounds and two new tokens at least, got {got}. Ask for so many."
         )
-    models = [loaded.model, *(prune(loaded.model, mask) for mask in masks)]
+    models = [loaded.model, *(apply_edit(loaded.model, edit) for edit in edits)]
     batches = timed_batches(loaded, prompts)
     took, shares = _in_turn(loaded, models, batches, rounds, new_tokens, on_progress or no_progress)
     prefill_ms, tokens_per_s = 1e3 * took[0].mean(axis=-1), 1 / took[1].mean(axis=-1)
     weights = [count_weights(model) for model in models]
     return [
         Cost(
-            mask=mask,
+            edit=edit,
             model=loaded.info,
             device=str(loaded.device),
             threads=torch.get_num_threads(),
@@ -98,22 +98,22 @@ def measure_costs(
             tokens_per_s=tokens_per_s[[0, place]],
             layer_shares=shares,
         )
-        for place, mask in enumerate(masks, start=1)
+        for place, edit in enumerate(edits, start=1)
     ]
 
 
-def budget_masks(loaded: LoadedModel, mask: PruneMask, points: int = 5) -> list[PruneMask]:
-    """Return `mask` and others up to half of the layers in `points` even steps, by budget; what cannot be applied is left out.
+def budget_masks(loaded: LoadedModel, edit: Edit, points: int = 5) -> list[Edit]:
+    """Return `edit` and others up to half of the layers in `points` even steps, by budget; what cannot be applied is left out.
 
-    Each drops the first layers of one order: those of `mask`, then the others that may go, the last first (our choice: layers of one
+    Each drops the first layers of one order: those of `edit`, then the others that may go, the last first (our choice: layers of one
     model cost nearly alike).
     """
-    kept = {**loaded.protected_layers, **loaded.locked_layers}
-    order = [*mask.dropped, *(layer for layer in reversed(mask.kept) if layer not in kept)]
+    kept = loaded.locks.reasons
+    order = [*edit.dropped, *(layer for layer in reversed(edit.kept) if layer not in kept)]
     most = max(1, min(loaded.n_layers // 2, len(order)))
-    budgets = {max(1, round((step + 1) * most / points)) for step in range(points)} - {mask.budget}
-    others = [PruneMask(loaded.n_layers, tuple(order[:budget])) for budget in budgets if budget <= len(order)]
-    return sorted([mask, *(other for other in others if not why_not(loaded.model, other))], key=lambda one: one.budget)
+    budgets = {max(1, round((step + 1) * most / points)) for step in range(points)} - {edit.budget}
+    others = [PruneMask(loaded.n_layers, order[:budget]) for budget in budgets if budget <= len(order)]
+    return sorted([edit, *(other for other in others if not why_not(loaded.model, other))], key=lambda one: one.budget)
 
 
 def count_weights(model: Any) -> tuple[int, int]:

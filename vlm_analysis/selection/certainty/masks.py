@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import MaskError
+from vlm_analysis.model_info import Locks
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.certainty.ranks import LEVEL, single_prompts
 from vlm_analysis.selection.criteria.draws import Sample
@@ -17,7 +18,7 @@ from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import ScoreDraws, draw_scores
 from vlm_analysis.selection.criteria.spans import ANGULAR_GROUP, SIMILARITY_GROUP, Spans
 from vlm_analysis.selection.strategies.budgets import Share
-from vlm_analysis.selection.strategies.make import choose, free_layers, make_mask
+from vlm_analysis.selection.strategies.make import choose, make_mask
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.selection.strategies.wanted import Wanted
 from vlm_analysis.words import joined, layers, sentence
@@ -39,7 +40,7 @@ class MaskStability:
         prompts: prompts of each domain behind the mask.
     """
 
-    mask: PruneMask
+    mask: Edit
     frequency: np.ndarray
     same: float
     refused: int
@@ -55,6 +56,7 @@ def mask_stability(
     *,
     n_draws: int = 200,
     seed: int = 0,
+    locks: Locks | None = None,
     protected: Collection[int] | None = None,
     locked: Collection[int] = (),
     gap: int = 1,
@@ -66,7 +68,7 @@ def mask_stability(
     Args:
         recording: what was measured.
         criterion: for strategies that need scores; None for those that read spans.
-        strategy, budget, protected, locked, gap, costs: as in `make_mask`.
+        strategy, budget, locks, protected, locked, gap, costs: as in `make_mask`.
         n_draws, seed: how often the prompts are drawn again, and from where.
         asked: arguments of `score_layers`; for strategies that read spans only `domain` and `token_group`.
 
@@ -79,8 +81,9 @@ def mask_stability(
         raise MaskError(f"Only what hangs on prompts can be drawn again: expected one of {usable}, got {strategy!r}.")
     if needs == "scores" and criterion is None:
         raise MaskError(f"Strategy {strategy!r} needs layer scores: expected a criterion, got none. Name one.")
-    options: dict[str, Any] = {"protected": protected, "locked": locked, "gap": gap, "costs": costs}
-    wanted = Wanted(recording.n_layers, free_layers(recording.n_layers, protected, locked), 0, gap=gap)
+    staying = Locks.given(recording.n_layers, locks, protected, locked)
+    options: dict[str, Any] = {"locks": staying, "gap": gap, "costs": costs}
+    wanted = Wanted(recording.n_layers, staying.free, 0, gap=gap)
     if needs == "scores" and criterion is not None:
         drawn = draw_scores(recording, criterion, n_draws, seed=seed, **asked)
         mask = make_mask(drawn.scores, strategy, budget, **options)
@@ -128,7 +131,7 @@ def _with_scores(wanted: Wanted, drawn: ScoreDraws) -> Iterator[Wanted]:
 
 
 def _count(
-    mask: PruneMask,
+    mask: Edit,
     strategy: str,
     budget: int | float | Share,
     costs: Sequence[float] | np.ndarray | None,

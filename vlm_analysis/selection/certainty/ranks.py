@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vlm_analysis.model_info import Locks
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import draw_scores
@@ -96,6 +97,7 @@ def rank_stability(
     criterion: str,
     *,
     n_draws: int = 1000,
+    locks: Locks | None = None,
     protected: Collection[int] | None = None,
     locked: Collection[int] = (),
     seed: int = 0,
@@ -106,7 +108,7 @@ def rank_stability(
     Args:
         recording, criterion, asked: as in `score_layers`.
         n_draws: how often the prompts are drawn again.
-        protected, locked: layers that stay and so take no rank; `protected=None` means the first and the last.
+        locks, protected, locked: layers that stay and so take no rank, as in `make_mask`.
         seed: of the draws.
 
     Raises:
@@ -114,7 +116,7 @@ def rank_stability(
     """
     drawn = draw_scores(recording, criterion, n_draws, seed=seed, **asked)
     n_layers = recording.n_layers
-    staying = ({0, n_layers - 1} if protected is None else set(protected)) | set(locked)
+    staying = Locks.given(n_layers, locks, protected, locked).reasons
     order = tuple(layer for layer in drawn.scores.order if layer not in staying)
     sign = 1.0 if drawn.scores.drop == "highest" else -1.0
     taken = sorted(order)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlm_analysis.edits.edit import PruneMask, is_whole
-from vlm_analysis.edits.files import mask_from_json, mask_to_json
+from vlm_analysis.edits.change import is_whole
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.files import edit_from_json, edit_to_json
 from vlm_analysis.errors import EvaluationError, StrataError
 from vlm_analysis.evaluation.evaluation import (
     COLUMNS,
@@ -57,7 +58,7 @@ class Comparison:
     """
 
     dense: Evaluation
-    masks: tuple[PruneMask, ...]
+    masks: tuple[Edit, ...]
     scores: Mapping[str, np.ndarray]
     ways: pd.DataFrame
     chosen_on: str = ""
@@ -108,17 +109,17 @@ class Comparison:
         model = self.dense.model
         layers, total = np.asarray(model.layer_parameters, np.float64), float(model.n_parameters)
         if len(layers) != model.n_layers or total <= 0:
-            layers, total = np.ones(model.n_layers), float(model.n_layers)
-        return np.array([1 - layers[list(mask.dropped)].sum() / total for mask in self.masks])
+            return np.array([len(mask.steps.layers) / model.n_layers for mask in self.masks])
+        return np.array([1 - mask.saved_parameters(model) / total for mask in self.masks])
 
 
 def _misfit_masks(comparison: Comparison) -> Misfit:
     dense, masks = comparison.dense, comparison.masks
     if not dense.is_dense:
-        return "a dense evaluation to compare with", f"one of {dense.mask.budget} dropped layers"
+        return "a dense evaluation to compare with", f"one that {dense.edit.words()}"
     if not masks:
         return "masks", "none"
-    wrong = {mask.n_layers for mask in (dense.mask, *masks)} - {dense.model.n_layers}
+    wrong = {mask.n_layers for mask in (dense.edit, *masks)} - {dense.model.n_layers}
     if wrong:
         return f"masks of {dense.model.n_layers!r} layers", f"one of {min(wrong)}"
     if len(set(masks)) != len(masks):
@@ -175,7 +176,7 @@ def _is_none(value: object) -> bool:
     return value is None or value != value  # pandas makes NaN of None in a column of text
 
 
-def ways_frame(ways: Sequence[Way], masks: Sequence[PruneMask]) -> pd.DataFrame:
+def ways_frame(ways: Sequence[Way], masks: Sequence[Edit]) -> pd.DataFrame:
     """Return the `ways` of a Comparison of these masks."""
     place = {mask: number for number, mask in enumerate(masks)}
     rows = [(w.method, w.criterion, w.strategy, w.target, w.budget, w.draw, place[w.mask]) for w in ways]
@@ -188,7 +189,7 @@ def save_comparison(comparison: Comparison, path: Path) -> Path:
         "schema_version": SCHEMA_VERSION,
         "kind": "strata-comparison",
         "dense": evaluation_to_json(comparison.dense),
-        "masks": [json.loads(mask_to_json(mask)) for mask in comparison.masks],
+        "masks": [json.loads(edit_to_json(mask)) for mask in comparison.masks],
         "ways": comparison.ways.astype(object).where(comparison.ways.notna(), None).to_numpy().tolist(),
         "chosen_on": comparison.chosen_on,
         "n_shared": comparison.n_shared,
@@ -218,7 +219,7 @@ def open_comparison(path: Path) -> Comparison:
             if meta["kind"] != "strata-comparison" or meta["schema_version"] != SCHEMA_VERSION:
                 raise EvaluationError(f"{path.name} is not a comparison of version {SCHEMA_VERSION}. Compare again.")
             dense = evaluation_from_json(meta["dense"], "the dense evaluation")
-            masks = tuple(mask_from_json(json.dumps(mask)) for mask in meta["masks"])
+            masks = tuple(edit_from_json(json.dumps(mask)) for mask in meta["masks"])
             shape = (len(masks), len(dense.by_prompt))
             scores = {name: _array(stored, name, np.float64, shape) for name in sizes if name != "meta"}
         ways = pd.DataFrame(meta["ways"], columns=list(WAYS)).astype({"criterion": object, "target": object})

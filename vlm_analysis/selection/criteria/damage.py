@@ -71,7 +71,7 @@ def read_damage(evaluations: Sequence[Evaluation], model: ModelInfo) -> Damage:
     Raises:
         MaskError: none is given, or one is of another model, another prompt set, of a layer that came before, or drops several.
     """
-    left_out = [evaluation for evaluation in evaluations if evaluation.mask.budget]
+    left_out = [evaluation for evaluation in evaluations if not evaluation.is_dense]
     if not left_out:
         raise MaskError(
             f"There is no measured damage: expected evaluations that leave out one layer, got none. {ADVICE}"
@@ -79,11 +79,11 @@ def read_damage(evaluations: Sequence[Evaluation], model: ModelInfo) -> Damage:
     _refuse_foreign(evaluations, model)
     first = left_out[0].by_prompt
     ids = tuple(str(name) for name in first["id"])
-    dense = next((evaluation for evaluation in evaluations if not evaluation.mask.budget), None)
+    dense = next((evaluation for evaluation in evaluations if evaluation.is_dense), None)
     values = {metric: np.full((len(ids), model.n_layers), np.nan) for metric in ("kl_to_dense", "answer_nll")}
     measured = np.zeros(model.n_layers, bool)
     for evaluation in left_out:
-        layer = evaluation.mask.dropped[0]
+        layer = evaluation.edit.dropped[0]
         if measured[layer]:
             raise MaskError(
                 f"The damage of layer {layer} is given twice: expected one evaluation a layer. Give one of them."
@@ -98,15 +98,15 @@ def read_damage(evaluations: Sequence[Evaluation], model: ModelInfo) -> Damage:
 
 def _refuse_foreign(evaluations: Sequence[Evaluation], model: ModelInfo) -> None:
     for evaluation in evaluations:
-        mask, of = evaluation.mask, evaluation.model
-        if mask.n_layers != model.n_layers or of.fingerprint != model.fingerprint:
+        edit, of = evaluation.edit, evaluation.model
+        if edit.n_layers != model.n_layers or of.fingerprint != model.fingerprint:
             raise MaskError(
                 f"The damage is of another model: expected {model.name} with {model.n_layers} layers, got {of.name} with "
-                f"{mask.n_layers} layers. {ADVICE}"
+                f"{edit.n_layers} layers. {ADVICE}"
             )
-        if mask.budget > 1:
+        if not edit.is_dense and not (edit.is_mask and edit.budget == 1):
             raise MaskError(
-                f"The damage of one layer is needed: expected masks of one layer, got one of layers {list(mask.dropped)}. {ADVICE}"
+                f"The damage of one layer is needed: expected masks of one layer, got an edit that {edit.words()}. {ADVICE}"
             )
         if evaluation.prompts != evaluations[0].prompts:
             raise MaskError(

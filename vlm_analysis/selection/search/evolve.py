@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from vlm_analysis.edits.edit import PruneMask, is_whole
+from vlm_analysis.edits.change import is_whole
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import MaskError
+from vlm_analysis.model_info import Locks
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.selection.search.objective import BY_KL, Objective, Rank
 from vlm_analysis.selection.search.search import Judge, Layers, Measure, layers_to_go, made_mask, told
-from vlm_analysis.selection.strategies.make import free_layers
 
 CROSSED = 0.5  # share of children of two parents; the others are swaps
 TWICE = 0.25  # share of swaps of two layers
@@ -25,22 +26,23 @@ def evolve(
     budget: int | float,
     *,
     n_layers: int,
+    locks: Locks | None = None,
     protected: Collection[int] | None = None,
     locked: Collection[int] = (),
     objective: Objective = BY_KL,
     population: int = 16,
     generations: int = 8,
     seed: int = 0,
-    start: Sequence[PruneMask] = (),
+    start: Sequence[Edit] = (),
     on_progress: Progress | None = None,
-) -> PruneMask:
+) -> Edit:
     """Return the best mask found from `start` and random masks over generations; never worse than the best of `start`.
 
     Each generation has up to `population` children of the best so far: one swaps one dropped layer for a kept one, sometimes two,
     another drops what both its parents drop and, drawn, as much as is missing of what one of them drops. No mask is measured twice.
 
     Args:
-        measure, budget, n_layers, protected, locked, objective, on_progress: as in `greedy`; called once a generation.
+        measure, budget, n_layers, locks, protected, locked, objective, on_progress: as in `greedy`; called once a generation.
         population: masks of a generation, and of those that have children, at least 1.
         generations: after the first masks, at least 0.
         seed: the same draws the same masks.
@@ -52,7 +54,7 @@ def evolve(
     """
     _check(population=(population, 1), generations=(generations, 0), seed=(seed, 0))
     report, rng = on_progress or no_progress, np.random.default_rng(seed)
-    free = free_layers(n_layers, protected, locked)
+    free = Locks.given(n_layers, locks, protected, locked).free
     judge, wanted = Judge(measure, objective, n_layers), layers_to_go(budget, n_layers, free)
     first = _checked_start(start, n_layers, free, wanted)
     parents: list[Rank] = []
@@ -123,7 +125,7 @@ def _sorted(layers: Collection[int]) -> Layers:
     return tuple(sorted(layers))
 
 
-def _checked_start(start: Sequence[PruneMask], n_layers: int, free: Collection[int], wanted: int) -> list[Layers]:
+def _checked_start(start: Sequence[Edit], n_layers: int, free: Collection[int], wanted: int) -> list[Layers]:
     """Return the different masks to start from, as the layers they drop."""
     for mask in start:
         if mask.n_layers != n_layers or mask.budget != wanted or not set(mask.dropped) <= set(free):

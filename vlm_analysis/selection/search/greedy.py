@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import MaskError
+from vlm_analysis.model_info import Locks
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.selection.search.objective import BY_KL, Objective
 from vlm_analysis.selection.search.search import Judge, Measure, layers_to_go, made_mask, told
-from vlm_analysis.selection.strategies.make import free_layers
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,19 @@ def greedy(
     budget: int | float,
     *,
     n_layers: int,
+    locks: Locks | None = None,
     protected: Collection[int] | None = None,
     locked: Collection[int] = (),
     objective: Objective = BY_KL,
     on_progress: Progress | None = None,
-) -> PruneMask:
+) -> Edit:
     """Return the mask that drops, one at a time, the layer whose loss on top of those before harms least.
 
     Args:
         measure: evaluates masks on one prompt set (see `Measure`); called for the dense model, then once a step.
         budget: layers to drop (int), or the ratio of all layers (float in [0, 1); the floor counts).
         n_layers: of the model.
-        protected, locked: as in `make_mask`.
+        locks, protected, locked: as in `make_mask`.
         objective: what harm is; KL to the dense model over all prompts by default. A layer without a finite harm stays.
         on_progress: counts steps; raising `Cancelled` in it, or in `measure`, stops the work.
 
@@ -48,9 +49,10 @@ def greedy(
         MaskError: a budget that cannot be met, an unknown target, or evaluations of other masks than asked.
     """
     report = on_progress or no_progress
-    wanted = layers_to_go(budget, n_layers, free_layers(n_layers, protected, locked))
+    staying = Locks.given(n_layers, locks, protected, locked)
+    wanted = layers_to_go(budget, n_layers, staying.free)
     steps: list[GreedyStep] = []
-    going = greedy_steps(measure, n_layers=n_layers, protected=protected, locked=locked, objective=objective)
+    going = greedy_steps(measure, n_layers=n_layers, locks=staying, objective=objective)
     while len(steps) < wanted:
         report(*told(len(steps), wanted, "step", steps[-1].harm[steps[-1].layer] if steps else None))
         steps.append(next(going))
@@ -63,14 +65,13 @@ def greedy_steps(
     measure: Measure,
     *,
     n_layers: int,
-    protected: Collection[int] | None = None,
-    locked: Collection[int] = (),
+    locks: Locks | None = None,
     objective: Objective = BY_KL,
 ) -> Iterator[GreedyStep]:
     """Yield the steps of `greedy` one by one, until no layer is left that may go; measures only when the next one is asked."""
     judge = Judge(measure, objective, n_layers)
     gone: tuple[int, ...] = ()
-    left = free_layers(n_layers, protected, locked)
+    left = Locks.given(n_layers, locks).free
     while left and len(gone) < n_layers - 1:
         found = dict(zip(left, judge.ranks([(*gone, layer) for layer in left]).values(), strict=True))
         finite = {layer: rank for layer, rank in found.items() if rank is not None}

@@ -80,7 +80,7 @@ class Objective:
         if harm is None:
             return None
         kl = harm if self.score == "kl_to_dense" else replace(self, score="kl_to_dense").harm(pruned, dense)
-        return harm, float("inf") if kl is None else kl, pruned.mask.dropped
+        return harm, float("inf") if kl is None else kl, pruned.edit.dropped
 
     def _rows(self, pruned: Evaluation, dense: Evaluation) -> pd.DataFrame:
         """Return one row a prompt that counts: its domain and both scores, float64."""

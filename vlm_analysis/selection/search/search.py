@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.errors import MaskError
 from vlm_analysis.selection.search.objective import Objective, Rank
 from vlm_analysis.selection.strategies.budgets import as_layers
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vlm_analysis.evaluation.evaluation import Evaluation
 
 Layers = tuple[int, ...]
-Measure = Callable[[list[PruneMask]], "Sequence[Evaluation | None]"]
+Measure = Callable[[list[Edit]], "Sequence[Evaluation | None]"]
 """Evaluates masks on one prompt set, and returns one Evaluation a mask in their order; None for a mask that the model cannot run."""
 
 
@@ -64,10 +64,10 @@ class Judge:
             )
         return dense
 
-    def _evaluations(self, masks: list[PruneMask]) -> Sequence[Evaluation | None]:
+    def _evaluations(self, masks: list[Edit]) -> Sequence[Evaluation | None]:
         found = self._measure(masks)
         if len(found) != len(masks) or any(
-            one is not None and one.mask != mask for one, mask in zip(found, masks, strict=True)
+            one is not None and one.edit != mask for one, mask in zip(found, masks, strict=True)
         ):
             raise MaskError(
                 f"The damage does not belong to the masks: expected evaluations of {len(masks)} masks in their order, got others. "
@@ -104,7 +104,7 @@ def made_mask(
     budget: int | float,
     steps: Sequence[dict[str, Any]],
     **settings: Any,
-) -> PruneMask:
+) -> Edit:
     """Return the mask a search found, with how it was found as provenance."""
     asked = {"strategy": strategy, "budget": budget, "objective": asdict(objective), **settings}
     name = f"{objective.score}, {strategy}, {len(dropped)}"

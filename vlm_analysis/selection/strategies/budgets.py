@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlm_analysis.edits.edit import is_whole
+from vlm_analysis.edits.change import is_whole
 from vlm_analysis.errors import MaskError
 from vlm_analysis.selection.strategies.wanted import Chosen
 

@@ -1,4 +1,4 @@
-"""From scores, a recording or nothing to a PruneMask: one call for every strategy and every kind of budget."""
+"""From scores, a recording or nothing to a Edit: one call for every strategy and every kind of budget."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from vlm_analysis.edits.edit import PruneMask, is_whole
+from vlm_analysis.edits.change import is_whole
+from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.errors import MaskError
+from vlm_analysis.model_info import Locks
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.spans import Spans
@@ -25,6 +27,7 @@ def make_mask(
     *,
     n_layers: int | None = None,
     recording: Recording | None = None,
+    locks: Locks | None = None,
     protected: Collection[int] | None = None,
     locked: Collection[int] = (),
     seed: int = 0,
@@ -32,7 +35,7 @@ def make_mask(
     domain: str | None = None,
     token_group: str | None = None,
     costs: Sequence[float] | np.ndarray | None = None,
-) -> PruneMask:
+) -> Edit:
     """Return the mask that `strategy` makes of `scores`; it drops exactly the budget.
 
     Args:
@@ -41,8 +44,8 @@ def make_mask(
         budget: layers to drop (int); the ratio of all layers (float in [0, 1); the floor counts); or a `Share` of the costs.
         n_layers: needed only where neither scores nor a recording tells it.
         recording: for strategies that read its spans.
-        protected: layers that stay; None means the first and the last.
-        locked: layers that can never go.
+        locks: which layers stay (`loaded.locks`, `recording.model.locks`); without any the first and the last do.
+        protected, locked: the same as two collections of layers, in place of `locks`; `protected=None` means the first and the last.
         seed: for strategies that draw.
         gap: for `minimum-gap`, how many layers are kept between any two dropped ones, at least 0.
         domain, token_group: for strategies that read spans: whose prompts (None: all) and which tokens (None: the strategy's
@@ -58,7 +61,8 @@ def make_mask(
     if not is_whole(gap) or gap < 0 or not is_whole(seed) or seed < 0:
         raise MaskError(f"Gap and seed are whole numbers of at least 0, got {gap!r} and {seed!r}.")
     spans = None if row.needs != "recording" or recording is None else Spans(recording, domain, token_group)
-    wanted = Wanted(count, free_layers(count, protected, locked), 0, scores, spans, gap, seed)
+    free = Locks.given(count, locks, protected, locked).free
+    wanted = Wanted(count, free, 0, scores, spans, gap, seed)
     chosen = choose(strategy, wanted, budget, costs)
     told: dict[str, Any] = asdict(budget) if isinstance(budget, Share) else budget  # type: ignore[assignment]
     provenance = {"strategy": strategy, "budget": told, "seed": seed, **provenance_of(strategy, wanted, chosen)}
@@ -100,31 +104,26 @@ def _choose(strategy: str, wanted: Wanted, budget: int) -> Chosen:
     return chosen
 
 
-def free_layers(n_layers: int, protected: Collection[int] | None = None, locked: Collection[int] = ()) -> list[int]:
-    """Return the layers that may go, ascending; `protected=None` keeps the first and the last."""
-    staying = ({0, n_layers - 1} if protected is None else set(protected)) | set(locked)
-    return [layer for layer in range(n_layers) if layer not in staying]
-
-
 def random_masks(
     n_draws: int,
     budget: int | float | Share,
     *,
     n_layers: int,
+    locks: Locks | None = None,
     protected: Collection[int] | None = None,
     locked: Collection[int] = (),
     seed: int = 0,
     costs: Sequence[float] | np.ndarray | None = None,
-) -> list[PruneMask]:
+) -> list[Edit]:
     """Return `n_draws` masks of the strategy `random-draw`, of the seeds from `seed` on; some may be equal."""
+    staying = Locks.given(n_layers, locks, protected, locked)
     return [
         make_mask(
             None,
             "random-draw",
             budget,
             n_layers=n_layers,
-            protected=protected,
-            locked=locked,
+            locks=staying,
             seed=seed + draw,
             costs=costs,
         )

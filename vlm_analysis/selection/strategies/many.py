@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from vlm_analysis.edits.edit import PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import StrataError
+from vlm_analysis.model_info import Locks
 from vlm_analysis.progress import stop_if_asked
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.damage import Damage
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import score_layers
-from vlm_analysis.selection.strategies.make import free_layers, make_mask
+from vlm_analysis.selection.strategies.make import make_mask
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 
 RANDOM = "random"
@@ -39,7 +40,7 @@ class Way:
     target: str | None
     budget: int
     draw: int
-    mask: PruneMask
+    mask: Edit
 
 
 def many_masks(
@@ -49,6 +50,7 @@ def many_masks(
     criteria: Collection[str] | None = None,
     strategies: Collection[str] = COMPARED,
     damage: Damage | None = None,
+    locks: Locks | None = None,
     protected: Collection[int] | None = None,
     locked: Collection[int] = (),
     token_group: str = "all",
@@ -63,14 +65,15 @@ def many_masks(
         criteria: keys of `CRITERIA`; None for all but `random`, which is the strategy `random-draw` here.
         strategies: keys of `STRATEGIES`; those that measure the model again are left out.
         damage: for criteria that need it; without it they are among the refused.
-        protected, locked: as in `make_mask`.
+        locks, protected, locked: as in `make_mask`.
         n_draws: of `random-draw`, at each budget, from `seed` on.
 
     Raises:
         Cancelled: before a ranking or a mask, where `stop_if_asked` does.
     """
-    kinds: dict[str, Any] = {"protected": protected, "locked": locked}
-    most = len(free_layers(recording.n_layers, protected, locked))
+    staying = Locks.given(recording.n_layers, locks, protected, locked)
+    kinds: dict[str, Any] = {"locks": staying}
+    most = len(staying.free)
     found: list[Way] = []
     refused: dict[str, str] = {}
     for method, criterion, target, scores in _scored(recording, criteria, damage, token_group, seed, refused):
@@ -141,4 +144,4 @@ def _add(
         return
     told = f", draw {draw + 1}" if method == RANDOM else ""
     name = f"{method}, {budget} layers{told}"
-    found.append(Way(*way, PruneMask(made.n_layers, made.dropped, name=name, provenance=made.provenance)))
+    found.append(Way(*way, replace(made, name=name)))

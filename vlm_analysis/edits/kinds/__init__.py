@@ -1,0 +1,1 @@
+"""Kinds of change, one a file; `table` is the table of them."""

@@ -1,0 +1,22 @@
+"""The table of all kinds of change, in the order in which they are applied."""
+
+from __future__ import annotations
+
+from vlm_analysis.edits.change import Change
+from vlm_analysis.edits.kinds.drop import Drop
+from vlm_analysis.errors import EditError
+
+KINDS: dict[str, type[Change]] = {kind.kind: kind for kind in (Drop,)}
+
+
+def kind_of(name: object) -> type[Change]:
+    """Return the kind of this name.
+
+    Raises:
+        EditError: there is none.
+    """
+    if not isinstance(name, str) or name not in KINDS:
+        raise EditError(
+            f"Unknown kind of change: expected one of {', '.join(KINDS)}, got {str(name)[:200]!r}. Update Strata to open this edit."
+        )
+    return KINDS[name]
