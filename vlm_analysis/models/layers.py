@@ -49,11 +49,6 @@ def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
     Raises:
         ModelError: encoder-decoder models, and models in which no such list, or more than one, is found.
     """
-    return find_decoder_path(model)[1]
-
-
-def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Return the dotted name of the decoder's layer list inside `model`, and the list (see `find_decoder_layers`)."""
     name = type(model).__name__
     count = getattr(text_config(model), "num_hidden_layers", None)
     config: Any = model.config
@@ -67,16 +62,22 @@ def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
     decoder = get_decoder() if get_decoder is not None else None
     if decoder is None:
         raise ModelError(f"{name} has no decoder: expected get_decoder() to return one. Is it a vision-language model?")
-    lists = {id(m): m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count}
     direct = getattr(decoder, "layers", None)
-    found = [direct] if isinstance(direct, nn.ModuleList) and id(direct) in lists else list(lists.values())
+    if isinstance(direct, nn.ModuleList) and len(direct) == count:
+        return direct
+    found = list({id(m): m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count}.values())
     if len(found) != 1:
         raise ModelError(
             f"The decoder layers of {name} were not found: looked in {type(decoder).__name__} for one list of "
             f"{count} modules (num_hidden_layers), found {len(found)}."
         )
-    path = next(path for path, module in model.named_modules() if module is found[0])
-    return path, found[0]
+    return found[0]
+
+
+def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Return the dotted name of the decoder's layer list inside `model`, and the list (see `find_decoder_layers`)."""
+    layers = find_decoder_layers(model)
+    return next(path for path, module in model.named_modules() if module is layers), layers
 
 
 def layer_info(model: nn.Module) -> ModelInfo:
