@@ -92,7 +92,7 @@ print(peak - before, loaded - before, held() - before)
 @needs_linux
 def test_switching_never_holds_two_models(big: tuple[Path, float]) -> None:
     code = """
-from vlm_analysis.ui.session import ModelSlot
+from vlm_analysis.workbench.slot import ModelSlot
 slot, quiet = ModelSlot(), lambda *_: None
 slot.load("pocket-vl", {}, quiet)
 slot.unload()

@@ -15,8 +15,8 @@ from vlm_analysis.progress import no_progress
 from vlm_analysis.ui.searching import search_work
 from vlm_analysis.ui.session import live, model_slot, workspace
 from vlm_analysis.ui.sweeps import damage_work, find_damage
-from vlm_analysis.ui.work import evaluate_work, find_dense, latency_work
-from vlm_analysis.workbench.shelf import keep_prompts, open_item
+from vlm_analysis.ui.work import evaluate_work, latency_work
+from vlm_analysis.workbench.shelf import find_dense, keep_prompts, open_item
 
 
 def test_damage_of_each_layer_is_measured_kept_and_ranks_layers(

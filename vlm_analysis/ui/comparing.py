@@ -22,9 +22,9 @@ from vlm_analysis.selection.criteria.damage import Damage, read_damage
 from vlm_analysis.selection.strategies.many import many_masks
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.session import live, model_slot, workspace
-from vlm_analysis.ui.sweeps import damage_work, find_damage, scores_folder
-from vlm_analysis.ui.work import Work, dense_evaluation, record_work, unfinished_folder
-from vlm_analysis.workbench.shelf import keep_comparison, open_item, open_whole
+from vlm_analysis.ui.sweeps import damage_work, find_damage
+from vlm_analysis.ui.work import Work, dense_evaluation, record_work
+from vlm_analysis.workbench.shelf import keep_comparison, open_item, open_whole, scores_folder, unfinished_folder
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from vlm_analysis.ui.pickers import agree_on_model, open_or_stop, pick_item, pic
 from vlm_analysis.ui.session import chosen, live, model_slot, opened, workspace
 from vlm_analysis.ui.shell import next_step
 from vlm_analysis.ui.text import METRIC_HELP, METRIC_TITLES, escaped, layer_list
-from vlm_analysis.ui.work import evaluate_work, find_dense
+from vlm_analysis.ui.work import evaluate_work
+from vlm_analysis.workbench.shelf import find_dense
 from vlm_analysis.workbench.workspace import Item
 
 RELATIVE = ("token_agreement", "kl_to_dense")  # metrics that compare with the dense model already

@@ -12,8 +12,9 @@ from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.pickers import edited_mask, pick_item
 from vlm_analysis.ui.session import choose, chosen, model_slot, take_result, workspace
 from vlm_analysis.ui.shell import go_on
-from vlm_analysis.ui.stories import demo_work, open_saved_story, story_html, story_work
+from vlm_analysis.ui.stories import demo_work, story_work
 from vlm_analysis.ui.text import escaped, layer_list
+from vlm_analysis.workbench.stories import open_saved_story
 from vlm_analysis.workbench.workspace import Item
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def own_story_card() -> None:
 def story_view() -> None:
     """Draw the story chosen, or say that there is none yet."""
     from vlm_analysis.export.story import story_sections
+    from vlm_analysis.export.story_forms import story_html
 
     for job in (DEMO, OWN):
         if (made := take_result(job)) is not None:

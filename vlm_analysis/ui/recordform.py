@@ -15,8 +15,8 @@ from vlm_analysis.recording.recording import open_recording
 from vlm_analysis.ui.jobs import current, start
 from vlm_analysis.ui.session import choose, workspace
 from vlm_analysis.ui.text import escaped
-from vlm_analysis.ui.work import record_work, unfinished_folder
-from vlm_analysis.workbench.shelf import keep_recording
+from vlm_analysis.ui.work import record_work
+from vlm_analysis.workbench.shelf import keep_recording, unfinished_folder
 from vlm_analysis.workbench.workspace import Item
 
 MAX_FILE_MB = 500

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.evaluation.evaluation import Evaluation
-from vlm_analysis.evaluation.scores import FOLDER_VERSION
 from vlm_analysis.progress import Progress
-from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.ui.session import ModelSlot, model_slot, workspace
+from vlm_analysis.ui.session import model_slot, workspace
 from vlm_analysis.ui.work import Work, dense_evaluation
-from vlm_analysis.workbench.shelf import keep_sweep, open_item, open_whole
+from vlm_analysis.workbench.shelf import keep_sweep, open_item, open_whole, scores_folder
+from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 if TYPE_CHECKING:
@@ -53,15 +49,6 @@ def find_damage(model: str | None, prompts: str | None) -> list[Evaluation]:
     )
     opened = (open_whole(item) for item in found)
     return next((evaluations for evaluations in opened if evaluations is not None), [])
-
-
-def scores_folder(shelf: Workspace, loaded: LoadedModel, prompts: PromptSet) -> Path:
-    """Return where scores of masks are kept for good: what was measured once on a model and prompts is not measured again."""
-    from vlm_analysis.evaluation.run.evaluate import batch_for
-    from vlm_analysis.evaluation.run.sweep import score_header
-
-    told = json.dumps([FOLDER_VERSION, score_header(loaded, prompts, batch_for(loaded))], sort_keys=True)
-    return shelf.root / "scores" / hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def measurer(

@@ -6,8 +6,6 @@ Streamlit's session and imports torch only when it runs.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,9 +16,18 @@ from vlm_analysis.edits.edit import Edit
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.progress import Progress
 from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.ui.session import ModelSlot, live, model_slot, workspace
-from vlm_analysis.workbench.details import edit_key, is_dense
-from vlm_analysis.workbench.shelf import keep_evaluation, keep_recording, open_item, open_whole
+from vlm_analysis.ui.session import live, model_slot, workspace
+from vlm_analysis.workbench.details import edit_key
+from vlm_analysis.workbench.shelf import (
+    find_dense,
+    keep_dense,
+    keep_evaluation,
+    keep_recording,
+    open_item,
+    open_whole,
+    unfinished_folder,
+)
+from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 if TYPE_CHECKING:
@@ -83,12 +90,6 @@ def record_work(prompts: Item, name: str, options: Mapping[str, Any] = MappingPr
     return work
 
 
-def unfinished_folder(shelf: Workspace, model: str, prompts: Item, options: Mapping[str, Any]) -> Path:
-    """Return where the rows of a recording lie until it is finished: its own for each model, prompt set and choice of options."""
-    told = json.dumps([model, prompts.prompts, sorted(options.items())])
-    return shelf.root / "unfinished" / hashlib.sha256(told.encode()).hexdigest()[:16]
-
-
 def evaluate_work(mask: Edit, prompts: Item, responses: bool = False) -> Work:
     """Evaluate the dense model, where that was not done yet, and the mask; returns the Item of the mask's evaluation.
 
@@ -132,27 +133,6 @@ def dense_evaluation(
         slot.dense[prompts.fingerprint] = known
         keep_dense(shelf, known, name)
     return known
-
-
-def keep_dense(shelf: Workspace, dense: Evaluation, name: str) -> None:
-    """Save a dense evaluation unless a whole one with as much in it is there; any other makes room."""
-    item = find_dense(shelf, dense.model.fingerprint, dense.prompts)
-    there = None if item is None else open_whole(item)
-    if there is not None and set(dense.by_prompt) <= set(there.by_prompt):
-        return
-    keep_evaluation(shelf, dense, f"dense model on {name}")
-    if item is not None:
-        shelf.delete(item)
-
-
-def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item | None:
-    """Return the saved dense evaluation of a model on a prompt set, by their fingerprints."""
-    found = (
-        item
-        for item in shelf.items("evaluations")
-        if item.model == model and item.prompts == prompts and is_dense(item.details)
-    )
-    return next(found, None)
 
 
 def latency_work(prompts: Item) -> Work:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import open_edit, save_edit
 from vlm_analysis.errors import EvaluationError, PromptError, StrataError, WorkspaceError
 from vlm_analysis.evaluation.cost import Cost, open_cost, save_cost
 from vlm_analysis.evaluation.evaluation import Evaluation, open_evaluation, save_evaluation
+from vlm_analysis.evaluation.scores import FOLDER_VERSION
 from vlm_analysis.prompts.prompts import PromptSet, open_prompts, write_prompts
 from vlm_analysis.recording.recording import Recording, open_recording, save_recording
 from vlm_analysis.selection.compared.comparison import Comparison, open_comparison, save_comparison
-from vlm_analysis.workbench.details import domain_details, edit_details, edit_key
+from vlm_analysis.workbench.details import domain_details, edit_details, edit_key, is_dense
 from vlm_analysis.workbench.workspace import Item, Workspace
+
+if TYPE_CHECKING:
+    from vlm_analysis.models.load import LoadedModel
 
 
 def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str) -> Item:
@@ -69,6 +75,27 @@ def keep_evaluation(workspace: Workspace, evaluation: Evaluation, name: str) -> 
     return workspace.save("evaluations", name, write, details=details, **belongs)
 
 
+def keep_dense(shelf: Workspace, dense: Evaluation, name: str) -> None:
+    """Save a dense evaluation unless a whole one with as much in it is there; any other makes room."""
+    item = find_dense(shelf, dense.model.fingerprint, dense.prompts)
+    there = None if item is None else open_whole(item)
+    if there is not None and set(dense.by_prompt) <= set(there.by_prompt):
+        return
+    keep_evaluation(shelf, dense, f"dense model on {name}")
+    if item is not None:
+        shelf.delete(item)
+
+
+def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item | None:
+    """Return the saved dense evaluation of a model on a prompt set, by their fingerprints."""
+    found = (
+        item
+        for item in shelf.items("evaluations")
+        if item.model == model and item.prompts == prompts and is_dense(item.details)
+    )
+    return next(found, None)
+
+
 def keep_sweep(workspace: Workspace, evaluations: Sequence[Evaluation], name: str, **details: Any) -> Item:
     """Save evaluations of many masks on one model and prompt set, in their order, as one item."""
     first = evaluations[0]
@@ -115,6 +142,21 @@ def keep_cost(workspace: Workspace, cost: Cost, name: str, prompts: str | None =
 
     belongs = {"model": cost.model.fingerprint, "model_name": cost.model.name}
     return workspace.save("costs", name, write, prompts=prompts, details=details, **belongs)
+
+
+def unfinished_folder(shelf: Workspace, model: str, prompts: Item, options: Mapping[str, Any]) -> Path:
+    """Return where the rows of a recording lie until it is finished: its own for each model, prompt set and choice of options."""
+    told = json.dumps([model, prompts.prompts, sorted(options.items())])
+    return shelf.root / "unfinished" / hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def scores_folder(shelf: Workspace, loaded: LoadedModel, prompts: PromptSet) -> Path:
+    """Return where scores of masks are kept for good: what was measured once on a model and prompts is not measured again."""
+    from vlm_analysis.evaluation.run.evaluate import batch_for
+    from vlm_analysis.evaluation.run.sweep import score_header
+
+    told = json.dumps([FOLDER_VERSION, score_header(loaded, prompts, batch_for(loaded))], sort_keys=True)
+    return shelf.root / "scores" / hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def is_whole(item: Item) -> bool:

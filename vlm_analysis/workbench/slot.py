@@ -1,0 +1,75 @@
+"""The place of the one loaded model. Torch is imported when a model is loaded."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+from vlm_analysis.errors import ModelError
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.progress import Progress
+
+if TYPE_CHECKING:
+    from vlm_analysis.evaluation.evaluation import Evaluation
+    from vlm_analysis.evaluation.run.latency import Latency
+    from vlm_analysis.models.load import LoadedModel
+
+
+class ModelSlot:
+    """The one loaded model of the process, with the dense evaluations made of it. Only jobs load into it."""
+
+    def __init__(self) -> None:
+        self._loaded: LoadedModel | None = None
+        self.info: ModelInfo | None = None
+        self.dense: dict[str, Evaluation] = {}
+        self.latency: Latency | None = None
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """Return the loaded model; raises ModelError where there is none."""
+        if self._loaded is None:
+            raise ModelError("No model is loaded. Load one on the Model page.")
+        return self._loaded
+
+    def expected(self, fingerprint: str) -> LoadedModel:
+        """Return the loaded model if it is still the one a job was started for.
+
+        Raises:
+            ModelError: another model was loaded, or this one unloaded, while the job waited.
+        """
+        if self.info is None or self.info.fingerprint != fingerprint:
+            raise ModelError(
+                "The model this was started for is no longer loaded. Load it again, or start anew with the one there."
+            )
+        return self.loaded
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the loaded model's fingerprint, "" where there is none."""
+        return "" if self.info is None else self.info.fingerprint
+
+    def load(self, source: str, options: dict[str, Any], on_progress: Progress) -> LoadedModel:
+        """Check that the source would fit in the present model's place, unload that, then load.
+
+        A source that is refused leaves the present model loaded. The garbage collector is told to leave the new one's objects alone.
+        """
+        from vlm_analysis.models.load import check_source, load_model
+
+        asked = {name: value for name, value in options.items() if name != "max_vision_tokens"}
+        check_source(source, **asked, given_back=0 if self._loaded is None else self._loaded.n_bytes)
+        self.unload()
+        self._loaded = load_model(source, **options, on_progress=on_progress)
+        self.info = self._loaded.info
+        gc.collect()
+        gc.freeze()
+        return self._loaded
+
+    def unload(self) -> None:
+        """Let go of the model and give its memory back."""
+        if self._loaded is None:
+            return
+        loaded, self._loaded, self.info = self._loaded, None, None
+        self.dense.clear()
+        self.latency = None
+        gc.unfreeze()
+        loaded.close()
