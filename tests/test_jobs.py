@@ -319,7 +319,7 @@ class TestFailure:
 
 
 class TestTime:
-    def test_time_left_follows_from_the_pace_so_far(self) -> None:
+    def test_time_left_follows_from_the_pace_since_the_first_step_began(self) -> None:
         clock, seen = Clock(), []
         runner = JobRunner(clock=clock)
 
@@ -332,7 +332,7 @@ class TestTime:
         view = ended(runner, runner.submit("k", "timed", work))
         runner.close()
         assert [v.elapsed_s for v in seen] == [5.0, 10.0, 15.0, 20.0]
-        assert [v.seconds_left for v in seen] == [None, 30.0, 15.0, 0.0]
+        assert [v.seconds_left for v in seen] == [None, 15.0, 10.0, 0.0]
         assert [v.fraction for v in seen] == [0.0, 0.25, 0.5, 1.0]
         clock.now += 100.0
         assert (view.elapsed_s, view.seconds_left) == (20.0, None)

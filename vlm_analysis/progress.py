@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 Progress = Callable[[int, int, str], None]
 """Called as `on_progress(done, total, message)`; raising `Cancelled` in it stops the work cleanly."""
@@ -20,6 +21,35 @@ class Cancelled(Exception):  # noqa: N818 - a request, not an error
 
 def no_progress(done: int, total: int, message: str) -> None:
     """Report nothing."""
+
+
+@dataclass
+class Pace:
+    """How fast work goes on, from its reports.
+
+    Its time runs from the last report of nothing done, so that what was imported or loaded before is not counted. Counting
+    backwards means that the next stage began, which has a pace of its own.
+
+    Attributes:
+        since: when the stage began, in seconds.
+        base, done: the count at that time, and now.
+    """
+
+    since: float = 0.0
+    base: int = 0
+    done: int = 0
+
+    def advance(self, now: float, done: int) -> None:
+        """Take in one report."""
+        if done < self.done or done <= self.base:
+            self.since, self.base = now, done
+        self.done = done
+
+    def seconds_left(self, now: float, total: int) -> float | None:
+        """Return how long the rest will take at this pace; None while nothing can be told."""
+        if self.done <= self.base or total < self.done:
+            return None
+        return max(0.0, now - self.since) / (self.done - self.base) * (total - self.done)
 
 
 _check: ContextVar[Callable[[], None]] = ContextVar("check", default=lambda: None)

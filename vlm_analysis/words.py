@@ -1,4 +1,4 @@
-"""Words that the whole package shares: the names of token groups, and what sentences about layers are made of."""
+"""Words that the whole package shares: the names of token groups, what sentences about layers are made of, lengths of time."""
 
 from __future__ import annotations
 
@@ -22,3 +22,17 @@ def layers(numbers: Iterable[int]) -> str:
 def sentence(text: str) -> str:
     """Return the text with its first letter large."""
     return text[:1].upper() + text[1:]
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in words for people.
+
+    >>> duration(4.2), duration(130), duration(3900)
+    ('4 s', '2 min 10 s', '1 h 5 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

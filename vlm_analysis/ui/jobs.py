@@ -9,7 +9,8 @@ import streamlit as st
 
 from vlm_analysis.progress import Progress
 from vlm_analysis.ui.session import runner
-from vlm_analysis.ui.text import duration, escaped
+from vlm_analysis.ui.text import escaped
+from vlm_analysis.words import duration
 from vlm_analysis.workbench.jobs import JobView
 
 POLL_S = 1.0

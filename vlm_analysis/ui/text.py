@@ -44,20 +44,6 @@ def escaped(text: object) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+.!|$:~<>&-])", r"\\\1", unlinked)
 
 
-def duration(seconds: float) -> str:
-    """Return a length of time in words for people.
-
-    >>> duration(4.2), duration(130), duration(3900)
-    ('4 s', '2 min 10 s', '1 h 5 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def layer_list(layers: tuple[int, ...] | list[int]) -> str:
     """Return layers as text: "3, 5, 8", or "none"."""
     return ", ".join(map(str, layers)) or "none"

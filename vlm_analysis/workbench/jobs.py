@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from vlm_analysis.errors import explained
-from vlm_analysis.progress import Cancelled, Progress, stoppable
+from vlm_analysis.progress import Cancelled, Pace, Progress, stoppable
 
 T = TypeVar("T")
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -95,16 +95,15 @@ class _Job:
     traceback: str = ""
     result: Any = None
     cancelling: bool = False
-    pace_from: tuple[float, int] = (0.0, 0)  # time and `done` from which the pace is measured
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def active(self) -> bool:
         return self.status in _ACTIVE
 
     def advance(self, now: float, done: int, total: int, message: str) -> None:
-        """Record one report. Counting backwards means that the next stage began, which has a pace of its own."""
-        if done < self.done:
-            self.pace_from = (now, done)
+        """Record one report."""
+        self.pace.advance(now, done)
         self.done, self.total, self.message = done, total, message
 
     def elapsed_s(self, now: float) -> float:
@@ -113,10 +112,7 @@ class _Job:
         return max(0.0, (now if self.finished is None else self.finished) - self.started)
 
     def seconds_left(self, now: float) -> float | None:
-        since, base = self.pace_from
-        if self.status != "running" or self.done <= base or self.total < self.done:
-            return None
-        return max(0.0, now - since) / (self.done - base) * (self.total - self.done)
+        return self.pace.seconds_left(now, self.total) if self.status == "running" else None
 
     def view(self, now: float, position: int) -> JobView:
         return JobView(
@@ -330,7 +326,7 @@ class JobRunner:
                 job = None if self._calls else self._queue.popleft()
                 if job is not None:
                     job.status, job.started = "running", self._clock()
-                    job.pace_from = (job.started, 0)
+                    job.pace = Pace(job.started)
             if job is None:
                 self._answer()
             else:
