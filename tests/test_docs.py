@@ -14,7 +14,7 @@ from vlm_analysis import mask_table
 ROOT = Path(__file__).resolve().parents[1]
 
 
-DOCTESTED = ("assets", "edits.edit", "export.dialects", "models.memory", "models.fit", "words")
+DOCTESTED = ("assets", "edits.edit", "export.dialects", "models.memory", "models.fit", "words", "workbench.terminal")
 
 
 @pytest.mark.parametrize("name", [f"vlm_analysis.{name}" for name in DOCTESTED])
