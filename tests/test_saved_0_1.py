@@ -50,11 +50,12 @@ from vlm_analysis.progress import no_progress
 from vlm_analysis.recording.rows import RowStore
 from vlm_analysis.ui.comparing import compare_work, unfinished
 from vlm_analysis.ui.costing import find_costs
-from vlm_analysis.ui.session import ModelSlot, model_slot
-from vlm_analysis.ui.stories import open_saved_story
-from vlm_analysis.ui.sweeps import damage_work, find_damage, scores_folder
-from vlm_analysis.ui.work import find_dense, find_evidence, record_work, unfinished_folder
-from vlm_analysis.workbench.shelf import open_item, open_sweep
+from vlm_analysis.ui.session import model_slot
+from vlm_analysis.ui.sweeps import damage_work, find_damage
+from vlm_analysis.ui.work import find_evidence, record_work
+from vlm_analysis.workbench.shelf import find_dense, open_item, open_sweep, scores_folder, unfinished_folder
+from vlm_analysis.workbench.slot import ModelSlot
+from vlm_analysis.workbench.stories import open_saved_story
 from vlm_analysis.workbench.workspace import KINDS, Item, Workspace
 
 ITEMS, MODEL, FINDS = EXPECTED["items"], EXPECTED["model"], EXPECTED["finds"]
