@@ -9,7 +9,7 @@ from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.pickers import agree_on_model, pick_mask
 from vlm_analysis.ui.session import model_slot
 from vlm_analysis.ui.shell import begin, next_step
-from vlm_analysis.ui.text import layer_list
+from vlm_analysis.ui.text import edit_line
 from vlm_analysis.ui.work import export_work
 
 begin(
@@ -23,7 +23,7 @@ mask = pick_mask()
 if mask is None:
     next_step("There is no mask to export.", "pages/4_masks.py", "Make a mask")
     st.stop()
-st.text(f"Drops {mask.budget} of {mask.n_layers} layers: {layer_list(mask.dropped)}")
+st.text(edit_line(mask))
 if mask.notes:
     st.text(mask.notes)
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from vlm_analysis import PromptSet, open_prompts
 from vlm_analysis.errors import PromptError
+from vlm_analysis.prompts import archives
 from vlm_analysis.prompts.archives import Archive, Folder, safe_name
-from vlm_analysis.prompts.prompts import archives
 
 
 def png(colour: str = "red") -> bytes:

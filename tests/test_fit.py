@@ -18,9 +18,9 @@ from tests.conformance.build import tiny_model
 from tests.conformance.rows import CHANGES
 from vlm_analysis import LoadedModel, load_model
 from vlm_analysis.errors import ModelError
+from vlm_analysis.models import load as models, memory
 from vlm_analysis.models.fit import PARTS, FitEstimate, build_empty, count_parts, estimate_fit
 from vlm_analysis.models.layers import find_decoder_layers
-from vlm_analysis.models.load import load as models, memory
 from vlm_analysis.models.source import BUNDLED_FOLDER, Source
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ from tables import RED, from_csv, from_jsonl, questions, rows
 
 from vlm_analysis import open_prompts
 from vlm_analysis.errors import PromptError
-from vlm_analysis.prompts.prompts import reading as prompt_sources
+from vlm_analysis.prompts import reading as prompt_sources
 
 
 def test_a_csv_is_read_with_all_its_columns(folder: Path) -> None:

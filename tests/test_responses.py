@@ -44,8 +44,8 @@ from vlm_analysis.evaluation.evaluation import (
 from vlm_analysis.evaluation.run import evaluate as evaluate_module
 from vlm_analysis.evaluation.run.evaluate import evaluate_prepared, evaluation_of, prepare, write_responses
 from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
+from vlm_analysis.models import inputs as inputs_module
 from vlm_analysis.models.inputs import Encoded, encode
-from vlm_analysis.models.load import inputs as inputs_module
 
 MASK = PruneMask(16, (2, 5, 11))
 

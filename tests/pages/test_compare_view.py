@@ -12,7 +12,8 @@ import pytest
 from acting import OpenPage, ran, words
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis import Comparison, Evaluation, PruneMask, figures, mask_table, regimes
+from vlm_analysis import Comparison, Evaluation, PruneMask, mask_table, regimes
+from vlm_analysis.figures import curves, front
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.selection.compared.comparison import ways_frame
 from vlm_analysis.selection.compared.findings import retention_curves
@@ -99,8 +100,8 @@ def test_a_figure_is_built_again_only_when_what_it_shows_changes(
     def watched(name: str, real: Callable) -> Callable:
         return lambda *args, **more: (built.append(name), real(*args, **more))[1]
 
-    for name in ("retention_curve", "front_chart"):
-        monkeypatch.setattr(figures, name, watched(name, getattr(figures, name)))
+    for module, name in ((curves, "retention_curve"), (front, "front_chart")):
+        monkeypatch.setattr(module, name, watched(name, getattr(module, name)))
     at = ran(shown(open_page, made(9)))
     assert built == ["retention_curve", "front_chart"]
     box(at, "Methods with bands").set_value(["criterion 0"])

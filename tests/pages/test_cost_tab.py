@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from vlm_analysis import Cancelled, Cost, LoadedModel, PromptSet, PruneMask, measure_cost, speedup
 from vlm_analysis.ui.costing import alike, cost_work, find_costs
 from vlm_analysis.ui.session import choose, model_slot, runner, workspace
+from vlm_analysis.workbench.details import edit_details
 from vlm_analysis.workbench.shelf import keep_cost, keep_prompts, open_item
 
 PAGE = "pages/5_evaluate.py"
@@ -90,7 +91,7 @@ def test_measuring_keeps_the_cost_which_a_refresh_finds_again(stocked: OpenPage,
     button(at).click()
     wait_for(ran(at), "as fast", 120)
     (kept,) = workspace().items("costs")
-    assert kept.details == {"dropped": [5, 9], "n_layers": 16}
+    assert kept.details == edit_details(PruneMask(16, (5, 9)))
     assert (kept.model, kept.prompts) == (model_slot().fingerprint, few[:1].fingerprint)
     assert open_item(kept).rounds == 7
     at = cost_tab(stocked(PAGE))

@@ -359,7 +359,7 @@ def test_a_mask_chosen_on_some_of_the_evaluated_prompts_is_told(stocked, few):
     keep_evaluation(home, replace(dense, edit=mask), "searched on a few")
     assert "chosen on 4 of these 6 prompts" in words(stocked("pages/5_evaluate.py"))
     whole = replace(mask, provenance={"started_from": {"recording_prompts": few.fingerprint}})
-    keep_evaluation(home, replace(dense, mask=whole), "ranked on a few")
+    keep_evaluation(home, replace(dense, edit=whole), "ranked on a few")
     assert "chosen on 6 of these 6 prompts" in words(stocked("pages/5_evaluate.py"))
 
 

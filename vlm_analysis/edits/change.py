@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Self
-
-import numpy as np
 
 from vlm_analysis.model_info import ModelInfo
 
@@ -93,4 +92,4 @@ class Change(ABC):
 
 def is_whole(value: object) -> bool:
     """Return whether the value is a whole number of Python's or numpy's, and no truth value."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)

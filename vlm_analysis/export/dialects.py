@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 import yaml
 
 from vlm_analysis.edits.edit import MOST_LAYERS, Edit, PruneMask
-from vlm_analysis.edits.files import edit_from_json
+from vlm_analysis.edits.files import edit_from_json, only_mask
 from vlm_analysis.errors import MaskError
 
 DECODER, OTHERS = "text_decoder", ("vision_tower", "multi_modal_projector")
@@ -55,8 +55,9 @@ def mask_to_mergekit(
         others: mergekit's names for the model's other modules; they are kept whole.
 
     Raises:
-        MaskError: neither `source` nor the mask says which model.
+        MaskError: neither `source` nor the mask says which model, or the edit does more than drop layers.
     """
+    only_mask(mask, "It cannot be written for mergekit")
     if not source and mask.model is None:
         raise MaskError("A mergekit file names a model: expected the mask to know its own, got none. Pass `source`.")
     source = source or _reference(mask)
@@ -85,7 +86,12 @@ def kept_ranges(mask: Edit) -> list[tuple[int, int]]:
 
 
 def mask_to_csv(mask: Edit) -> str:
-    """Return the mask as CSV with the columns `layer,kept,drop_order` (see the module's text)."""
+    """Return the mask as CSV with the columns `layer,kept,drop_order` (see the module's text).
+
+    Raises:
+        MaskError: the edit does more than drop layers.
+    """
+    only_mask(mask, "It cannot be written as CSV")
     place = {layer: number for number, layer in enumerate(_drop_order(mask), start=1)}
     rows = [(layer, int(layer not in mask.dropped), place.get(layer, "")) for layer in range(mask.n_layers)]
     text = io.StringIO()

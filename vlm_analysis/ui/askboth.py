@@ -21,7 +21,8 @@ from vlm_analysis.ui.drafts import IMAGE_TYPES, preview
 from vlm_analysis.ui.evaluateview import Asked
 from vlm_analysis.ui.pickers import open_or_stop
 from vlm_analysis.ui.session import model_slot, runner
-from vlm_analysis.ui.text import escaped, layer_list
+from vlm_analysis.ui.text import done_to, escaped
+from vlm_analysis.words import sentence
 from vlm_analysis.workbench.workspace import clean_name
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _draw_answers(prompt: Prompt, mask: Edit, belongs: tuple[Any, ...], pressed:
     Where a model breaks off, what both had written until then stays.
     """
     area = st.empty()
-    titles = ("Dense model", f"Without layers {layer_list(mask.dropped)}")
+    titles = ("Dense model", sentence(done_to(mask)))
     if pressed:
         st.session_state.pop(_KEPT, None)
         with area.container():

@@ -20,8 +20,9 @@ from vlm_analysis.ui.jobs import current, job_panel, start
 from vlm_analysis.ui.pickers import agree_on_model, open_or_stop, pick_item, pick_mask
 from vlm_analysis.ui.session import chosen, live, model_slot, opened, workspace
 from vlm_analysis.ui.shell import next_step
-from vlm_analysis.ui.text import METRIC_HELP, METRIC_TITLES, escaped, layer_list
+from vlm_analysis.ui.text import METRIC_HELP, METRIC_TITLES, done_to, escaped
 from vlm_analysis.ui.work import evaluate_work
+from vlm_analysis.words import sentence
 from vlm_analysis.workbench.shelf import find_dense
 from vlm_analysis.workbench.workspace import Item
 
@@ -100,7 +101,7 @@ def _so_far() -> None:
     """Draw what is known before the responses are written."""
     found = live().get("evaluate")
     if found is not None:
-        st.caption(f"Without layers {layer_list(found[0].edit.dropped)}; the responses are still being written:")
+        st.caption(f"{sentence(done_to(found[0].edit))}; the responses are still being written:")
         _retention_cards(*found)
 
 
@@ -120,9 +121,8 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
     """Draw the scores per domain beside the dense model's; returns the dense evaluation where it is saved."""
     item = find_dense(workspace(), evaluation.model.fingerprint, evaluation.prompts)
     dense = None if item is None else _open_dense(item)
-    layers = (
-        f"without layers {layer_list(evaluation.edit.dropped)}: {evaluation.edit.budget} of {evaluation.edit.n_layers}"
-    )
+    edit = evaluation.edit
+    layers = f"{done_to(edit)}: {len(edit.gone)} of {edit.n_layers}"
     st.text(
         f"{evaluation.model.name} ({evaluation.model.fingerprint[:8]}) {'as it is' if evaluation.is_dense else layers}."
     )

@@ -70,7 +70,8 @@ def mask_files(mask: Edit, info: ModelInfo | None) -> None:
 def default_folder(model_name: str, mask: Edit) -> Path:
     """Return a folder in the workspace that says what it holds and is not there yet."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", model_name).strip("-.") or "model"
-    base = workspace().root / "exports" / f"{name}-without-{'-'.join(map(str, mask.dropped)) or 'nothing'}"[:100]
+    done = f"without-{'-'.join(map(str, mask.dropped)) or 'nothing'}" if mask.is_mask else f"edited-{mask.key[:8]}"
+    base = workspace().root / "exports" / f"{name}-{done}"[:100]
     folder, number = base, 2
     while folder.exists():
         folder, number = base.with_name(f"{base.name}-{number}"), number + 1

@@ -13,7 +13,7 @@ from vlm_analysis.recording.recording import Recording
 from vlm_analysis.ui.editor import CANDIDATES, remember, take_mask
 from vlm_analysis.ui.pickers import agree_on_model, described, edited_mask, open_or_stop
 from vlm_analysis.ui.session import choose, workspace
-from vlm_analysis.ui.text import escaped, layer_list
+from vlm_analysis.ui.text import edit_line, escaped, layer_list
 from vlm_analysis.workbench.details import is_mask
 from vlm_analysis.workbench.shelf import keep_mask
 from vlm_analysis.workbench.workspace import Item
@@ -117,5 +117,5 @@ def open_file(recording: Recording) -> None:
     allowed = agree_on_model(mask.model, recording.model, "This mask", "file")
     if (source := mask.provenance.get("source")) is not None:
         st.caption(f"The file names the model {escaped(source)}; the recording is of {escaped(recording.model.name)}.")
-    st.text(f"Drops {mask.budget} of {mask.n_layers} layers: {layer_list(mask.dropped)}")
+    st.text(edit_line(mask))
     st.button(f"Take its {mask.budget} layers into the editor", on_click=take_mask, args=(mask,), disabled=not allowed)

@@ -10,7 +10,7 @@ from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.errors import StrataError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.session import choose, chosen, model_slot, opened, workspace
-from vlm_analysis.ui.text import escaped, layer_list
+from vlm_analysis.ui.text import escaped, layer_list, what_it_does
 from vlm_analysis.workbench.workspace import Item
 
 EDITED = "The mask in the editor"
@@ -111,7 +111,7 @@ def pick_mask(n_layers: int | None = None) -> Edit | None:
     def words(option: str) -> str:
         if option == EDITED and edited is not None:
             return f"{EDITED}{f', {edited.name}' if edited.name else ''} · drops {layer_list(edited.dropped)}"
-        return f"{described(items[option])} · drops {layer_list(items[option].details.get('dropped', []))}"
+        return f"{described(items[option])} · {what_it_does(items[option].details)}"
 
     picked = st.selectbox(
         "Mask", options, format_func=words, help="Masks are made and saved on the Masks page.", key="pick:mask"

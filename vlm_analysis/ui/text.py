@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
+
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.words import sentence
+from vlm_analysis.workbench.details import is_mask
 
 METRIC_HELP = {
     "exact_match": "Share of prompts whose whole answer, its end included, the model reproduces token by token under greedy decoding.",
@@ -42,6 +47,24 @@ def escaped(text: object) -> str:
     """
     unlinked = re.sub(r"(?i)(://|@|\bwww(?=\.))", "\\1\u2060", str(text))
     return re.sub(r"([\\`*_{}\[\]()#+.!|$:~<>&-])", r"\\\1", unlinked)
+
+
+def done_to(edit: Edit) -> str:
+    """Return what an edit leaves of a model, in words: "without layers 3, 5"."""
+    return f"without layers {layer_list(edit.dropped)}" if edit.is_mask else f"edited: {edit.words()}"
+
+
+def edit_line(edit: Edit) -> str:
+    """Return what an edit does, as a line of its own."""
+    if not edit.is_mask:
+        return sentence(edit.words())
+    return f"Drops {edit.budget} of {edit.n_layers} layers: {layer_list(edit.dropped)}"
+
+
+def what_it_does(details: dict[str, Any]) -> str:
+    """Return what the edit of a saved item does, as its sidecar tells; version 0.1 told the dropped layers only."""
+    known = "edit" in details and not is_mask(details)
+    return str(details.get("what", "")) if known else f"drops {layer_list(details.get('dropped', []))}"
 
 
 def layer_list(layers: tuple[int, ...] | list[int]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from vlm_analysis.edits.edit import KEY_DIGITS, Edit, PruneMask
 
 MOST_TOLD = 100  # domains named in a sidecar: as many as its limit takes, however long and foreign their names are
+MOST_WORDS = 1000  # characters of what an edit does
 _MOST = 1_000_000
 _KEY = re.compile(f"[0-9a-f]{{{KEY_DIGITS}}}")
 _COUNTS = ("n", "n_layers", "n_masks", "n_domains")
@@ -26,7 +27,12 @@ def count_domains(details: dict[str, Any]) -> int:
 
 def edit_details(edit: Edit) -> dict[str, Any]:
     """Return what a sidecar tells of an edit."""
-    return {"edit": edit.key, "dropped": list(edit.dropped), "n_layers": edit.n_layers}
+    return {
+        "edit": edit.key,
+        "what": edit.words()[:MOST_WORDS],
+        "dropped": list(edit.dropped),
+        "n_layers": edit.n_layers,
+    }
 
 
 def edit_key(details: dict[str, Any]) -> str | None:
@@ -62,6 +68,8 @@ def check_details(details: dict[str, Any]) -> None:
     domains, dropped = details.get("domains", []), details.get("dropped", [])
     if not isinstance(domains, list) or not all(isinstance(name, str) for name in domains):
         raise ValueError("details 'domains' is no list of names")
+    if not isinstance(details.get("what", ""), str):
+        raise ValueError("details 'what' is no text")
     if "edit" in details and not (isinstance(details["edit"], str) and _KEY.fullmatch(details["edit"])):
         raise ValueError("details 'edit' is no key of an edit")
     n_layers = details.get("n_layers", _MOST)
