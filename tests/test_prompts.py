@@ -11,13 +11,12 @@ from tables import BLUE, RED, from_csv, from_jsonl, questions, rows
 
 from vlm_analysis import Prompt, PromptSet, open_prompts, write_prompts
 from vlm_analysis.errors import PromptError
-from vlm_analysis.prompts import prompts as prompts_module
+from vlm_analysis.prompts import prompts as prompts_module, reading as prompt_sources
 from vlm_analysis.prompts.images import image_hash
 from vlm_analysis.prompts.prompts import (
     KEY_DIGITS,
     Problem,
     bundled_packs,
-    reading as prompt_sources,
 )
 
 # Prompt
