@@ -1,7 +1,7 @@
 """Overview: where the work stands, the demo in one click, and its story in pictures."""
 
-from vlm_analysis.ui.overview import demo_card, own_story_card, stages, story_view
-from vlm_analysis.ui.shell import begin
+from vlm_analysis.ui.common.shell import begin
+from vlm_analysis.ui.overview.overview import demo_card, own_story_card, stages, story_view
 
 begin(
     "Overview",

@@ -2,13 +2,13 @@
 
 import streamlit as st
 
-from vlm_analysis.ui.fitview import fit_button, fit_view
-from vlm_analysis.ui.jobs import current, job_panel, start
-from vlm_analysis.ui.modelview import details, load_form
-from vlm_analysis.ui.session import model_slot, runner
-from vlm_analysis.ui.shell import begin, go_on
-from vlm_analysis.ui.text import escaped
-from vlm_analysis.ui.work import load_work, unload_work
+from vlm_analysis.ui.common.jobs import current, job_panel, start
+from vlm_analysis.ui.common.session import model_slot, runner
+from vlm_analysis.ui.common.shell import begin, go_on
+from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.ui.common.work import load_work, unload_work
+from vlm_analysis.ui.model.fitview import fit_button, fit_view
+from vlm_analysis.ui.model.modelview import details, load_form
 
 begin("Model", ":material/deployed_code:", "One model is loaded at a time, for everybody who has this page open.")
 

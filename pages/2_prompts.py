@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from vlm_analysis.ui.promptsources import file_tab, images_tab, packs_tab
-from vlm_analysis.ui.promptview import draw_in_use, saved_tab
-from vlm_analysis.ui.shell import begin
+from vlm_analysis.ui.common.shell import begin
+from vlm_analysis.ui.prompts.promptsources import file_tab, images_tab, packs_tab
+from vlm_analysis.ui.prompts.promptview import draw_in_use, saved_tab
 
 TABS = {
     "Bundled packs": packs_tab,

@@ -2,14 +2,22 @@
 
 import streamlit as st
 
-from vlm_analysis.ui.jobs import job_panel
-from vlm_analysis.ui.pickers import open_or_stop, pick_item
-from vlm_analysis.ui.promptmaps import prompts_view
-from vlm_analysis.ui.recordform import open_file, record_form, recording_file
-from vlm_analysis.ui.session import choose_result, chosen, model_slot
-from vlm_analysis.ui.shell import begin, go_on, next_step
-from vlm_analysis.ui.sidebyside import side_by_side
-from vlm_analysis.ui.similarityview import contrast, heatmap, measures, missing_tokens, numbers, spans, token_group
+from vlm_analysis.ui.common.jobs import job_panel
+from vlm_analysis.ui.common.pickers import open_or_stop, pick_item
+from vlm_analysis.ui.common.session import choose_result, chosen, model_slot
+from vlm_analysis.ui.common.shell import begin, go_on, next_step
+from vlm_analysis.ui.similarity.promptmaps import prompts_view
+from vlm_analysis.ui.similarity.recordform import open_file, record_form, recording_file
+from vlm_analysis.ui.similarity.sidebyside import side_by_side
+from vlm_analysis.ui.similarity.similarityview import (
+    contrast,
+    heatmap,
+    measures,
+    missing_tokens,
+    numbers,
+    spans,
+    token_group,
+)
 
 begin(
     "Similarity",

@@ -2,13 +2,13 @@
 
 import streamlit as st
 
-from vlm_analysis.ui.askboth import side_by_side
-from vlm_analysis.ui.compareform import compare_form
-from vlm_analysis.ui.compareview import compare_view
-from vlm_analysis.ui.costview import cost_view
-from vlm_analysis.ui.evaluateview import ask_mask, one_mask
-from vlm_analysis.ui.session import choose_result
-from vlm_analysis.ui.shell import begin, go_on
+from vlm_analysis.ui.common.session import choose_result
+from vlm_analysis.ui.common.shell import begin, go_on
+from vlm_analysis.ui.evaluate.askboth import side_by_side
+from vlm_analysis.ui.evaluate.compareform import compare_form
+from vlm_analysis.ui.evaluate.compareview import compare_view
+from vlm_analysis.ui.evaluate.costview import cost_view
+from vlm_analysis.ui.evaluate.evaluateview import ask_mask, one_mask
 
 begin(
     "Evaluate",

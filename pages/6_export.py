@@ -4,13 +4,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from vlm_analysis.ui.exportview import default_folder, manifest_view, mask_files, shortened
-from vlm_analysis.ui.jobs import current, job_panel, start
-from vlm_analysis.ui.pickers import agree_on_model, pick_mask
-from vlm_analysis.ui.session import model_slot
-from vlm_analysis.ui.shell import begin, next_step
-from vlm_analysis.ui.text import edit_line
-from vlm_analysis.ui.work import export_work
+from vlm_analysis.ui.common.jobs import current, job_panel, start
+from vlm_analysis.ui.common.pickers import agree_on_model, pick_mask
+from vlm_analysis.ui.common.session import model_slot
+from vlm_analysis.ui.common.shell import begin, next_step
+from vlm_analysis.ui.common.text import edit_line
+from vlm_analysis.ui.common.work import export_work
+from vlm_analysis.ui.export.exportview import default_folder, manifest_view, mask_files, shortened
 
 begin(
     "Export",

@@ -22,7 +22,7 @@ import vlm_analysis
 from vlm_analysis import LoadedModel, StrataError, cli
 from vlm_analysis.export.story_forms import story_html
 from vlm_analysis.progress import Cancelled, Progress
-from vlm_analysis.ui.text import escaped
+from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.workbench.stories import open_saved_story
 from vlm_analysis.workbench.workspace import Workspace
 

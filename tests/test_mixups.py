@@ -30,7 +30,7 @@ from vlm_analysis.evaluation.run.evaluate import answer_scores
 from vlm_analysis.export.checkpoint import PART
 from vlm_analysis.export.story import open_story, save_story
 from vlm_analysis.models.source import BUNDLED_FOLDER
-from vlm_analysis.ui.text import escaped
+from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.workbench.shelf import keep_prompts, open_item
 from vlm_analysis.workbench.workspace import Workspace
 

@@ -48,11 +48,11 @@ from vlm_analysis.export.checkpoint import Manifest
 from vlm_analysis.export.story import open_story
 from vlm_analysis.progress import no_progress
 from vlm_analysis.recording.rows import RowStore
-from vlm_analysis.ui.comparing import compare_work, unfinished
-from vlm_analysis.ui.costing import find_costs
-from vlm_analysis.ui.session import model_slot
-from vlm_analysis.ui.sweeps import damage_work, find_damage
-from vlm_analysis.ui.work import find_evidence, record_work
+from vlm_analysis.ui.common.session import model_slot
+from vlm_analysis.ui.common.sweeps import damage_work, find_damage
+from vlm_analysis.ui.common.work import find_evidence, record_work
+from vlm_analysis.ui.evaluate.comparing import compare_work, unfinished
+from vlm_analysis.ui.evaluate.costing import find_costs
 from vlm_analysis.workbench.shelf import find_dense, open_item, open_sweep, scores_folder, unfinished_folder
 from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.stories import open_saved_story

@@ -124,6 +124,14 @@ def test_imports_point_one_way(path):
         )
 
 
+@pytest.mark.parametrize("path", [path for path in SOURCES if room_of(module_name(path)) == "ui"], ids=module_name)
+def test_the_folder_of_a_page_sees_itself_and_what_all_pages_share(path):
+    own = module_name(path).split(".")[2:3]
+    for name in inner_imports(path):
+        if name.startswith("vlm_analysis.ui."):
+            assert name.split(".")[2] in ("common", *own), f"{path.name} imports {name}, which is another page's"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_streamlit_is_imported_in_ui_only(path):
     if room_of(module_name(path)) != "ui":
@@ -162,7 +170,7 @@ for name in {WITHOUT_TORCH!r}:
 def test_overview_starts_without_torch():
     code = """
 import sys
-import vlm_analysis.ui.overview, vlm_analysis.ui.shell
+import vlm_analysis.ui.overview.overview, vlm_analysis.ui.common.shell
 loaded = {name for name in ("torch", "transformers") if name in sys.modules}
 assert not loaded, loaded
 """

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import LoadedModel, PromptSet, PruneMask
-from vlm_analysis.ui.session import workspace
+from vlm_analysis.ui.common.session import workspace
 from vlm_analysis.workbench.shelf import keep_evaluation, keep_mask, keep_prompts, keep_recording
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,11 +20,11 @@ from vlm_analysis import LoadedModel, PromptSet, PruneMask
 from vlm_analysis.evaluation.diff import Piece, word_diff
 from vlm_analysis.evaluation.run.evaluate import respond
 from vlm_analysis.evaluation.run.respond import Divergence, Step, Written
-from vlm_analysis.ui import askstream
-from vlm_analysis.ui.askresult import in_steps, marked, parting
-from vlm_analysis.ui.askstream import Responses, ask_both
-from vlm_analysis.ui.session import model_slot, runner, workspace
-from vlm_analysis.ui.text import escaped
+from vlm_analysis.ui.common.session import model_slot, runner, workspace
+from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.ui.evaluate import askstream
+from vlm_analysis.ui.evaluate.askresult import in_steps, marked, parting
+from vlm_analysis.ui.evaluate.askstream import Responses, ask_both
 from vlm_analysis.workbench.shelf import keep_mask
 
 HARD = PruneMask(16, (2, 3, 4, 9, 14), name="hard")
@@ -159,7 +159,7 @@ class TestPage:
         assert "The model broke off: expected an answer, got KeyError" in plain(at.error[0].value)
 
     def test_a_long_question_is_shown(self, stocked: OpenPage, few: PromptSet) -> None:
-        from vlm_analysis.ui.session import last_choices
+        from vlm_analysis.ui.common.session import last_choices
         from vlm_analysis.workbench.shelf import keep_prompts
 
         load_bundled(stocked)

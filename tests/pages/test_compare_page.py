@@ -13,9 +13,9 @@ from streamlit.testing.v1 import AppTest
 from vlm_analysis import Cancelled, LoadedModel, PromptSet, evaluate, mask_table
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.progress import no_progress
-from vlm_analysis.ui.comparing import Question, compare_work, unfinished
-from vlm_analysis.ui.promptview import contents
-from vlm_analysis.ui.session import choose, last_choices, live, workspace
+from vlm_analysis.ui.common.session import choose, last_choices, live, workspace
+from vlm_analysis.ui.evaluate.comparing import Question, compare_work, unfinished
+from vlm_analysis.ui.prompts.promptview import contents
 from vlm_analysis.workbench.details import MOST_TOLD
 from vlm_analysis.workbench.shelf import keep_prompts, open_item
 

@@ -18,8 +18,8 @@ from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.selection.compared.comparison import ways_frame
 from vlm_analysis.selection.compared.findings import retention_curves
 from vlm_analysis.selection.strategies.many import Way
-from vlm_analysis.ui.compareview import _best_methods
-from vlm_analysis.ui.session import workspace
+from vlm_analysis.ui.common.session import workspace
+from vlm_analysis.ui.evaluate.compareview import _best_methods
 from vlm_analysis.workbench.shelf import keep_comparison
 
 MODEL = ModelInfo("toy", "f" * 64, 8, layer_parameters=(10,) * 8, n_parameters=100)

@@ -11,8 +11,8 @@ from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import Cancelled, Cost, LoadedModel, PromptSet, PruneMask, measure_cost, speedup
-from vlm_analysis.ui.costing import alike, cost_work, find_costs
-from vlm_analysis.ui.session import choose, model_slot, runner, workspace
+from vlm_analysis.ui.common.session import choose, model_slot, runner, workspace
+from vlm_analysis.ui.evaluate.costing import alike, cost_work, find_costs
 from vlm_analysis.workbench.details import edit_details
 from vlm_analysis.workbench.shelf import keep_cost, keep_prompts, open_item
 

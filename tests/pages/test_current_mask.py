@@ -9,8 +9,8 @@ from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import Edit, LoadedModel, PromptSet, PruneMask
-from vlm_analysis.ui.pickers import EDITED
-from vlm_analysis.ui.session import last_choices, workspace
+from vlm_analysis.ui.common.pickers import EDITED
+from vlm_analysis.ui.common.session import last_choices, workspace
 from vlm_analysis.workbench.shelf import keep_mask, open_item
 
 MASKS, EVALUATE = "pages/4_masks.py", "pages/5_evaluate.py"

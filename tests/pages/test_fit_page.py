@@ -11,7 +11,7 @@ import pytest
 from families import llama
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis.ui.session import runner
+from vlm_analysis.ui.common.session import runner
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER, HUB = "Folder on this machine", "Hugging Face Hub"
@@ -93,5 +93,7 @@ def test_wrong_folder_and_text_model_are_one_clear_message_each(open_page, tmp_p
 
 
 def test_page_starts_and_draws_an_estimate_without_torch():
-    code = "import sys, vlm_analysis.ui.fitview, vlm_analysis.ui.modelview; assert 'torch' not in sys.modules"
+    code = (
+        "import sys, vlm_analysis.ui.model.fitview, vlm_analysis.ui.model.modelview; assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)

@@ -17,8 +17,8 @@ from vlm_analysis import PromptSet, PruneMask, record
 from vlm_analysis.errors import ModelError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.progress import no_progress
-from vlm_analysis.ui.session import last_choices, model_slot, opened, runner, workspace
-from vlm_analysis.ui.work import record_work
+from vlm_analysis.ui.common.session import last_choices, model_slot, opened, runner, workspace
+from vlm_analysis.ui.common.work import record_work
 from vlm_analysis.workbench.shelf import keep_evaluation, keep_mask, keep_prompts, keep_recording
 
 ROOT = Path(__file__).resolve().parents[2]

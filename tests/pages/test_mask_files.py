@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import PruneMask, mask_to_csv, mask_to_mergekit
 from vlm_analysis.edits.files import edit_to_json
-from vlm_analysis.ui.session import workspace
+from vlm_analysis.ui.common.session import workspace
 from vlm_analysis.workbench.shelf import keep_mask
 
 MASK = PruneMask(16, (3, 7))

@@ -12,10 +12,10 @@ from test_outside_models import prompts as outside_prompts
 from vlm_analysis import Cancelled, LoadedModel, Objective, PromptSet, PruneMask, evaluate, read_damage, score_layers
 from vlm_analysis.edits.apply import why_not
 from vlm_analysis.progress import no_progress
-from vlm_analysis.ui.searching import search_work
-from vlm_analysis.ui.session import live, model_slot, workspace
-from vlm_analysis.ui.sweeps import damage_work, find_damage
-from vlm_analysis.ui.work import evaluate_work, latency_work
+from vlm_analysis.ui.common.session import live, model_slot, workspace
+from vlm_analysis.ui.common.sweeps import damage_work, find_damage
+from vlm_analysis.ui.common.work import evaluate_work, latency_work
+from vlm_analysis.ui.masks.searching import search_work
 from vlm_analysis.workbench.shelf import find_dense, keep_prompts, open_item
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import PromptSet
-from vlm_analysis.ui.drafts import Draft
-from vlm_analysis.ui.session import opened, workspace
+from vlm_analysis.ui.common.drafts import Draft
+from vlm_analysis.ui.common.session import opened, workspace
 from vlm_analysis.workbench.workspace import Item
 
 PAGE = "pages/2_prompts.py"

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from test_masks_page import PAGE, finish, open_tab, press, put
 
 from vlm_analysis import LoadedModel, PromptSet, record
-from vlm_analysis.ui.session import runner, workspace
+from vlm_analysis.ui.common.session import runner, workspace
 from vlm_analysis.workbench.shelf import keep_recording, open_item
 
 SETTINGS = {"greedy": set(), "beam": {"search_width"}, "evolutionary": {"search_population", "search_generations"}}

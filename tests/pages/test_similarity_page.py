@@ -12,7 +12,7 @@ from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import LoadedModel, PromptSet, record, save_recording
-from vlm_analysis.ui.session import runner, workspace
+from vlm_analysis.ui.common.session import runner, workspace
 from vlm_analysis.workbench.shelf import keep_recording, open_item
 
 PAGE = "pages/3_similarity.py"
@@ -120,7 +120,7 @@ class TestGoingOn:
     def test_a_cancelled_recording_is_kept_and_taken_up_again(
         self, stocked: OpenPage, packs: PromptSet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from vlm_analysis.ui.session import choose
+        from vlm_analysis.ui.common.session import choose
         from vlm_analysis.workbench.shelf import keep_prompts
 
         load_bundled(stocked)
@@ -157,7 +157,7 @@ class TestGoingOn:
     def test_prompts_recorded_before_are_not_run_again(
         self, stocked: OpenPage, few: PromptSet, packs: PromptSet
     ) -> None:
-        from vlm_analysis.ui.work import record_work
+        from vlm_analysis.ui.common.work import record_work
         from vlm_analysis.workbench.shelf import keep_prompts
 
         load_bundled(stocked)

@@ -1,0 +1,1 @@
+"""What all pages share: session, jobs on screen, pickers, words."""

@@ -1,0 +1,313 @@
+"""Prompts in the making: uploaded images with a question, a domain and an answer, edited in a table until they are saved.
+
+    uploads -> add_uploads -> Draft rows <-> the table on screen -> finished -> prompts
+
+The rows live in the session. The table keeps what is typed as changes to the rows it was first given, so these rows
+(`_GIVEN`) stay as they are while it is on screen, and every change of the rows themselves gives it a new key. Streamlit
+forgets the table's changes when it is not drawn (another tab, another page): what it last showed (`_SHOWN`) outlives it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Any, Protocol
+
+import pandas as pd
+import streamlit as st
+from PIL import Image
+
+from vlm_analysis.errors import PromptError
+from vlm_analysis.prompts.images import open_image
+from vlm_analysis.prompts.prompts import DEFAULT_DOMAIN, Problem, Prompt
+from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.workbench.workspace import clean_name
+
+MAX_DRAFTS = 200
+MAX_DRAFT_BYTES = 1_000_000_000  # of decoded pixels, which stay in memory until the rows are removed
+MAX_NOTES = 12
+THUMBNAIL_SIDE = 96
+PREVIEW_SIDE = 256
+IMAGE_TYPES = ["png", "jpg", "jpeg", "webp", "bmp", "gif"]
+TEXTS = ("question", "domain", "answer")
+
+_GIVEN, _SHOWN, _VERSION = "drafts:given", "drafts:shown", "drafts:version"
+
+
+class Upload(Protocol):
+    """An uploaded file, as Streamlit hands it over."""
+
+    name: str
+
+    def getvalue(self) -> bytes:
+        """Return the bytes of the file."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One row: a decoded image under a name of its own, its thumbnail as a data URI, and what was typed so far."""
+
+    image: Image.Image
+    name: str
+    thumbnail: str
+    question: str = ""
+    domain: str = ""
+    answer: str = ""
+    ticked: bool = True
+
+
+def editor_key() -> str:
+    """Return the key of the table; a new one after every change of the rows themselves."""
+    return f"drafts-{st.session_state.get(_VERSION, 0)}"
+
+
+def current_drafts() -> tuple[Draft, ...]:
+    """Return the rows with everything typed into the table so far."""
+    shown: tuple[Draft, ...] = st.session_state.get(_SHOWN, ())
+    if editor_key() not in st.session_state:
+        return shown
+    edits = st.session_state[editor_key()].get("edited_rows", {})
+    return tuple(_with_edits(draft, edits.get(row, {})) for row, draft in enumerate(st.session_state[_GIVEN]))
+
+
+def drafts_frame() -> pd.DataFrame:
+    """Return the table to hand to the editor of `editor_key()`; call it right before the editor is drawn."""
+    drafts = current_drafts()
+    if editor_key() not in st.session_state:
+        replace_drafts(drafts)
+    st.session_state[_SHOWN] = drafts
+    columns = ("ticked", "thumbnail", "name", *TEXTS)
+    return pd.DataFrame([[getattr(d, column) for column in columns] for d in st.session_state[_GIVEN]], columns=columns)
+
+
+def replace_drafts(drafts: Iterable[Draft]) -> None:
+    """Make these the rows, with nothing typed over them."""
+    st.session_state[_GIVEN] = st.session_state[_SHOWN] = tuple(drafts)
+    st.session_state[_VERSION] = st.session_state.get(_VERSION, 0) + 1
+
+
+def add_uploads(uploads: Sequence[Upload]) -> list[str]:
+    """Add a row for each image, ticked in place of those before; return a message for each file left out."""
+    drafts = [replace(draft, ticked=False) for draft in current_drafts()]
+    room = MAX_DRAFT_BYTES - sum(_n_bytes(draft.image) for draft in drafts)
+    problems = []
+    for upload in uploads:
+        name = _free_name(upload.name, {draft.name for draft in drafts})
+        if len(drafts) >= MAX_DRAFTS:
+            problems.append(f"{name}: expected at most {MAX_DRAFTS} rows, got more. Save these and remove them first.")
+            continue
+        try:
+            image = open_image(upload.getvalue())
+        except PromptError as error:
+            problems.append(f"{name}: {error}")
+            continue
+        if room < _n_bytes(image):
+            problems.append(f"{name}: expected at most 1 GB of images, got more. Save these and remove them first.")
+            continue
+        room -= _n_bytes(image)
+        drafts.append(Draft(image, name, _thumbnail(image)))
+    replace_drafts(drafts)
+    return problems
+
+
+def set_ticked(field: str, text: str) -> int:
+    """Write a text into one field of the ticked rows; return how many these are."""
+    drafts = current_drafts()
+    replace_drafts(_with_edits(draft, {field: text.strip()}) if draft.ticked else draft for draft in drafts)
+    return sum(draft.ticked for draft in drafts)
+
+
+def tick_all(ticked: bool) -> None:
+    """Tick every row, or none."""
+    replace_drafts(replace(draft, ticked=ticked) for draft in current_drafts())
+
+
+def remove_ticked() -> None:
+    """Remove the ticked rows."""
+    replace_drafts(draft for draft in current_drafts() if not draft.ticked)
+
+
+def finished(drafts: Iterable[Draft]) -> tuple[list[Prompt], list[str]]:
+    """Return the prompts that are ready, and a message for each row that is not."""
+    prompts, problems = [], []
+    for draft in drafts:
+        if not draft.question.strip():
+            problems.append(f"{draft.name}: the question is missing.")
+            continue
+        try:
+            prompts.append(Prompt((draft.image,), draft.question, draft.domain, draft.name, draft.answer))
+        except PromptError as error:
+            problems.append(f"{draft.name}: {error}")
+    return prompts, problems
+
+
+def saved_message(prompts: Sequence[Prompt], name: str) -> str:
+    """Say in plain text what was saved, and how many went to the default domain or have no answer."""
+    n_default = sum(prompt.domain == DEFAULT_DOMAIN for prompt in prompts)
+    n_open = sum(prompt.answer is None for prompt in prompts)
+    parts = [f"Saved {counted(len(prompts), 'prompt')} as '{name}'."]
+    if n_default:
+        parts.append(f"In the domain '{DEFAULT_DOMAIN}': {n_default}.")
+    if n_open:
+        parts.append(f"Without a reference answer: {n_open}; the dense model's own response will stand in.")
+    return " ".join(parts)
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "prompt"), counted(1200, "prompt")
+    ('1 prompt', '1,200 prompts')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def draw_uploader() -> None:
+    """Draw the uploader; images that arrive become rows, and what was left out is named."""
+    n_uploads = st.session_state.get("n_uploads", 0)
+    uploads = st.file_uploader(
+        "Images: drag them here, browse, or move here with Tab and paste",
+        type=IMAGE_TYPES,
+        accept_multiple_files=True,
+        max_upload_size=20,
+        key=f"images-{n_uploads}",
+        help=f"PNG, JPEG, WebP, BMP or GIF, 20 MB each at most; up to {MAX_DRAFTS} rows at a time",
+    )
+    if uploads:
+        with st.spinner(f"Opening {counted(len(uploads), 'image')}"):
+            st.session_state["left-out"] = add_uploads(uploads)
+        st.session_state["n_uploads"] = n_uploads + 1  # a new uploader lets go of the files
+        st.rerun()
+    draw_notes("Left out", st.session_state.get("left-out", []))
+
+
+def draw_notes(what: str, messages: Sequence[str]) -> None:
+    """Draw what was left out and why."""
+    if not messages:
+        return
+    lines = [f"- {escaped(message)}" for message in messages[:MAX_NOTES]]
+    if len(messages) > MAX_NOTES:
+        lines.append(f"- and {len(messages) - MAX_NOTES} more")
+    st.warning(f"**{what}: {len(messages)}**\n\n" + "\n".join(lines), icon=":material/warning:")
+
+
+def draw_problems(problems: Sequence[Problem]) -> None:
+    """Draw what a source had to leave out, by row."""
+    rows = [(problem.row or None, problem.id, problem.message) for problem in problems]
+    column = st.column_config
+    st.dataframe(
+        pd.DataFrame(rows, columns=["row", "id", "message"]),
+        hide_index=True,
+        column_config={
+            "row": column.NumberColumn("Row", width=70, help="Counted from 1; blank where it is the whole source"),
+            "id": column.TextColumn("Id", width="small"),
+            "message": column.TextColumn("Left out because", width="large"),
+        },
+        row_height=64,  # text wraps from about 60 on
+        alt="Rows left out, with the reason",
+    )
+
+
+@st.cache_data(show_spinner=False, max_entries=500)
+def preview(image_hash: str, _prompt: Prompt, number: int) -> bytes:
+    """Return a small PNG of one image of a prompt; drawings of few pixels grow, with sharp edges.
+
+    Raises:
+        PromptError: the image cannot be read any more.
+    """
+    image = open_image(_prompt.images[number])
+    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    factor = PREVIEW_SIDE // max(image.size)
+    return _png(image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST))
+
+
+def draw_table() -> None:
+    """Draw the table; what is typed stays in the session."""
+    column = st.column_config
+    st.data_editor(
+        drafts_frame(),
+        key=editor_key(),
+        hide_index=True,
+        row_height=64,  # text wraps from about 60 on
+        disabled=["thumbnail", "name"],
+        column_config={
+            "ticked": column.CheckboxColumn("Ticked", width=70, help="The buttons below act on ticked rows"),
+            "thumbnail": column.ImageColumn("Image", width=80),
+            "name": column.TextColumn("Name", width="small", help="Becomes the id of the prompt"),
+            "question": column.TextColumn("Question", width="large", max_chars=10_000, help="What to ask; needed"),
+            "domain": column.TextColumn("Domain", width="small", max_chars=200, help="Its group; blank means default"),
+            "answer": column.TextColumn("Answer", max_chars=10_000, help="The reference answer, if you have one"),
+        },
+        alt="Your images with their questions, domains and answers",
+    )
+
+
+def draw_row_actions() -> None:
+    """Draw what can be done to the ticked rows."""
+    rows = current_drafts()
+    n_ticked = sum(row.ticked for row in rows)
+    st.caption(f"{counted(len(rows), 'row')}, {n_ticked} ticked")
+    left, right = st.columns(2)
+    with left:
+        _set_form("question", "Question for the ticked rows", "What is shown?", n_ticked)
+    with right:
+        _set_form("domain", "Domain for the ticked rows", "charts", n_ticked)
+    with st.container(horizontal=True):
+        st.button("Tick all", on_click=tick_all, args=(True,), key="tick-all", icon=":material/select_all:")
+        st.button("Tick none", on_click=tick_all, args=(False,), key="tick-none", icon=":material/deselect:")
+        st.button(
+            "Remove ticked rows",
+            on_click=remove_ticked,
+            key="remove-ticked",
+            icon=":material/delete:",
+            disabled=not n_ticked,
+        )
+
+
+def _set_form(field: str, label: str, example: str, n_ticked: int) -> None:
+    """Draw a text and the button that writes it into the ticked rows; Enter does too."""
+    with st.form(f"set-{field}", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+        st.text_input(label, placeholder=example, key=f"{field}-for-ticked", help="Replaces what these rows have there")
+        st.form_submit_button(
+            f"Set {field}", on_click=_take_set, args=(field,), key=f"set-{field}-button", disabled=not n_ticked
+        )
+
+
+def _take_set(field: str) -> None:
+    """Write the text of a form into the ticked rows; a blank one changes nothing."""
+    text = st.session_state[f"{field}-for-ticked"]
+    if text.strip():
+        set_ticked(field, text)
+
+
+def _with_edits(draft: Draft, edits: Mapping[str, Any]) -> Draft:
+    """Apply what the browser sent; only the columns that may be edited count. A cell that was emptied comes as None."""
+    texts: dict[str, Any] = {field: str(edits[field] or "") for field in TEXTS if field in edits}
+    return replace(draft, ticked=bool(edits.get("ticked", draft.ticked)), **texts)
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """Return a name of one line that no row has yet: the second "a.png" becomes "a.png (2)"."""
+    wanted = free = clean_name(name)
+    number = 2
+    while free in taken:
+        free, number = f"{wanted} ({number})", number + 1
+    return free
+
+
+def _n_bytes(image: Image.Image) -> int:
+    return 3 * image.width * image.height
+
+
+def _thumbnail(image: Image.Image) -> str:
+    small = image.copy()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    return "data:image/png;base64," + base64.b64encode(_png(small)).decode()
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,97 @@
+"""Jobs on screen: starting one, its progress with time left and cancel, and what it said when it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from vlm_analysis.progress import Progress
+from vlm_analysis.ui.common.session import runner
+from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.words import duration
+from vlm_analysis.workbench.jobs import JobView
+
+POLL_S = 1.0
+
+
+def start(kind: str, label: str, work: Callable[[Progress], Any], *asked: object) -> None:
+    """Start a job as a button's callback; a double click, or a second tab that asks for the same, joins the one there."""
+    st.session_state[f"job:{kind}"] = runner().submit(kind, label, work, dedupe=repr(asked))
+
+
+def cancel(job_id: str) -> None:
+    """Ask a job to stop, as a button's callback."""
+    runner().cancel(job_id)
+
+
+def current(kind: str) -> JobView | None:
+    """Return this session's job of the kind, else the newest of anybody (after a refresh, in another tab)."""
+    own = runner().get(st.session_state.get(f"job:{kind}", ""))
+    newest = runner().latest(kind)
+    if own is not None and (own.active or newest is None or not newest.active):
+        return own
+    return newest
+
+
+def job_panel(
+    kind: str, left_behind: str = "It left no result.", so_far: Callable[[], None] | None = None
+) -> JobView | None:
+    """Draw the job of this kind: it moves by itself, and the page runs once more when it ends. Returns what was drawn.
+
+    `left_behind` says what a cancelled one leaves; `so_far` draws the numbers there are while it runs.
+    """
+    view = current(kind)
+    if view is None or st.session_state.get(f"dismissed:{kind}") == view.id:
+        return view
+    if view.active:
+        st.session_state[f"job:{kind}"] = view.id  # also after a refresh, its result will be this session's
+
+    @st.fragment(run_every=POLL_S if view.active else None, key=f"panel-{kind}")
+    def panel(job_id: str, was_active: bool) -> None:
+        now = runner().get(job_id)
+        if now is None or (was_active and not now.active):
+            st.rerun()
+        _draw(now, kind, left_behind)
+        if so_far is not None and now is not None and now.status == "running":
+            so_far()
+
+    panel(view.id, view.active)
+    return view
+
+
+def _draw(view: JobView, kind: str, left_behind: str) -> None:
+    if view.active:
+        left, right = st.columns([6, 1], vertical_alignment="center")
+        left.progress(view.fraction, text=_progress_text(view))
+        right.button(
+            "Cancelling" if view.cancelling else "Cancel",
+            key=f"cancel-{kind}",
+            on_click=cancel,
+            args=(view.id,),
+            disabled=view.cancelling,
+            width="stretch",
+        )
+    elif view.status == "failed":
+        st.error(escaped(view.error))
+        if view.traceback:
+            with st.expander("For a bug report"):
+                st.code(view.traceback)
+    elif view.status == "cancelled":
+        st.warning(f"{escaped(view.label)}: cancelled after {duration(view.elapsed_s)}. {left_behind}")
+
+
+def _progress_text(view: JobView) -> str:
+    if view.status == "queued":
+        return f"{escaped(view.label)}: waiting, position {view.position} in the queue"
+    left = "" if view.seconds_left is None else f" · about {duration(view.seconds_left)} left"
+    return f"{escaped(view.label)}: {escaped(view.message or 'starting')}{left}"
+
+
+def sidebar_job() -> None:
+    """Draw in the sidebar which job runs now, on any page."""
+    active = runner().list(active=True)
+    if active:
+        st.caption("Working on")
+        st.text(active[0].label + (f" (+{len(active) - 1} waiting)" if len(active) > 1 else ""))

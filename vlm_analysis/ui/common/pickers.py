@@ -1,0 +1,147 @@
+"""Choosing saved things, and the one deliberate click where model and item do not belong together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from vlm_analysis.edits.edit import Edit, PruneMask
+from vlm_analysis.errors import StrataError
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.ui.common.session import choose, chosen, model_slot, opened, workspace
+from vlm_analysis.ui.common.text import escaped, layer_list, what_it_does
+from vlm_analysis.workbench.workspace import Item
+
+EDITED = "The mask in the editor"
+
+
+def pick_item(kind: str, label: str, help_text: str) -> Item | None:
+    """Draw a box with the saved items of a kind, the session's own first chosen; None where there is none."""
+    say_problem(kind)
+    items = workspace().items(kind)
+    now = chosen(kind)
+    if not items or now is None:
+        return None
+    ids = [item.id for item in items]
+    by_id = {item.id: item for item in items}
+    line = st.container(horizontal=True, vertical_alignment="bottom")
+    picked = line.selectbox(
+        label,
+        ids,
+        index=ids.index(now.id),
+        format_func=lambda item_id: described(by_id[item_id]),
+        help=help_text,
+        key=f"pick:{kind}:{now.id}",
+    )
+    if picked != now.id:
+        choose(kind, by_id[picked])
+    with line.popover("", icon=":material/more_vert:", width="content", help=f"Rename or delete this {label.lower()}"):
+        _manage(by_id[picked])
+    _say_whose(by_id[picked])
+    return by_id[picked]
+
+
+def _manage(item: Item) -> None:
+    """Draw what can be done with a saved item beside looking at it."""
+    st.text_input("New name", item.name, max_chars=120, key=f"rename-{item.id}", on_change=rename, args=(item,))
+    st.caption("Deleting cannot be undone. What was made from it stays.")
+    st.button("Delete for good", icon=":material/delete:", key=f"delete:{item.id}", on_click=delete, args=(item,))
+
+
+def rename(item: Item) -> None:
+    """Rename a saved item to what was typed under `rename-<id>`; what goes wrong is said in the next run (`say_problem`)."""
+    try:
+        workspace().rename(item, st.session_state[f"rename-{item.id}"])
+    except StrataError as error:
+        st.session_state[f"manage:{item.kind}"] = str(error)
+
+
+def delete(item: Item) -> None:
+    """Delete a saved item; what goes wrong is said in the next run (`say_problem`)."""
+    try:
+        workspace().delete(item)
+    except StrataError as error:
+        st.session_state[f"manage:{item.kind}"] = str(error)
+
+
+def say_problem(kind: str) -> None:
+    """Draw what went wrong in the run before with a saved item of this kind."""
+    if problem := st.session_state.pop(f"manage:{kind}", ""):
+        st.error(escaped(problem))
+
+
+def _say_whose(item: Item) -> None:
+    """Name the model and prompts of an item by their fingerprints, and say where another model is loaded."""
+    loaded = model_slot().info
+    st.caption(f"Model {escaped(item.model_name)} {(item.model or '?')[:8]}, prompts {(item.prompts or '?')[:8]}")
+    if loaded is not None and item.model not in (None, loaded.fingerprint):
+        st.warning(
+            f"This is of another model than the loaded one, {escaped(loaded.name)} {loaded.fingerprint[:8]}. It can be looked at; "
+            "what is made of it asks before it is used on the loaded model."
+        )
+
+
+def open_or_stop(item: Item) -> Any:
+    """Return the value behind a saved item; where its file is damaged, say so and end the page there."""
+    try:
+        return opened(item)
+    except StrataError as error:
+        st.error(f"{escaped(item.name)}: {escaped(error)}")
+        st.stop()
+
+
+def described(item: Item) -> str:
+    """Return an item's name with when it was made and for which model, as plain words."""
+    when = item.created[:16].replace("T", " ")
+    model = f" · {item.model_name}" if item.model_name else ""
+    return f"{item.name} · {when}{model}"
+
+
+def pick_mask(n_layers: int | None = None) -> Edit | None:
+    """Draw a box with the mask in the editor and the saved ones; None where there is none that fits `n_layers`."""
+    edited = edited_mask()
+    items = {item.id: item for item in workspace().items("masks") if n_layers in (None, item.details.get("n_layers"))}
+    options = ([EDITED] if edited is not None and edited.budget and n_layers in (None, edited.n_layers) else []) + list(
+        items
+    )
+    if not options:
+        return None
+
+    def words(option: str) -> str:
+        if option == EDITED and edited is not None:
+            return f"{EDITED}{f', {edited.name}' if edited.name else ''} · drops {layer_list(edited.dropped)}"
+        return f"{described(items[option])} · {what_it_does(items[option].details)}"
+
+    picked = st.selectbox(
+        "Mask", options, format_func=words, help="Masks are made and saved on the Masks page.", key="pick:mask"
+    )
+    return edited if picked == EDITED else open_or_stop(items[picked])
+
+
+def edited_mask() -> Edit | None:
+    """Return the mask as it stands in this session's editor; None where the editor was not used."""
+    mask = st.session_state.get("mask")
+    model = st.session_state.get("mask_model")
+    if mask is None or not isinstance(model, ModelInfo):
+        return None
+    told = {"name": st.session_state.get("mask_name", ""), "notes": st.session_state.get("mask_notes", "")}
+    origin = {"made": "by hand", "started_from": st.session_state.get("mask_origin", {})}
+    return PruneMask(model.n_layers, tuple(mask), **told, model=model, provenance=origin)
+
+
+def agree_on_model(owner: ModelInfo | None, at_hand: ModelInfo | None, what: str, key: str) -> bool:
+    """Say where `what` was made for another model than the one at hand; True when it belongs, or the user insists."""
+    if at_hand is None or owner is None or owner.fingerprint == at_hand.fingerprint:
+        return True
+    if owner.n_layers != at_hand.n_layers:
+        st.error(
+            f"{what} was made for {escaped(owner.name)} with {owner.n_layers} layers; "
+            f"{escaped(at_hand.name)} has {at_hand.n_layers}. Load that model, or choose another."
+        )
+        return False
+    st.warning(
+        f"{what} was made for another model: {escaped(owner.name)} ({owner.fingerprint[:8]}), "
+        f"here it is {escaped(at_hand.name)} ({at_hand.fingerprint[:8]}). Its numbers say nothing about this one."
+    )
+    return st.checkbox("Use it anyway", key=f"anyway:{key}:{owner.fingerprint[:8]}:{at_hand.fingerprint[:8]}")

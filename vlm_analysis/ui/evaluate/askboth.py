@@ -1,0 +1,228 @@
+"""One prompt asked of the dense and the pruned model: their responses side by side, and what the models are given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+from PIL import Image
+from streamlit.delta_generator import DeltaGenerator
+
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.errors import PromptError, StrataError
+from vlm_analysis.evaluation.diff import Piece
+from vlm_analysis.progress import Cancelled
+from vlm_analysis.prompts.images import open_image
+from vlm_analysis.prompts.prompts import MAX_TEXT, Prompt, PromptSet
+from vlm_analysis.ui.common.drafts import IMAGE_TYPES, preview
+from vlm_analysis.ui.common.pickers import open_or_stop
+from vlm_analysis.ui.common.session import model_slot, runner
+from vlm_analysis.ui.common.text import done_to, escaped
+from vlm_analysis.ui.evaluate.askresult import draw_responses, marked
+from vlm_analysis.ui.evaluate.askstream import ask_both
+from vlm_analysis.ui.evaluate.evaluateview import Asked
+from vlm_analysis.words import sentence
+from vlm_analysis.workbench.workspace import clean_name
+
+if TYPE_CHECKING:
+    from vlm_analysis.evaluation.run.respond import Step
+
+_KEPT, _LAST = "ask:kept", "ask:last"
+
+
+def side_by_side(asked: Asked) -> None:
+    """Draw one prompt with the responses of the dense and the pruned model, asked on a click and kept until others are."""
+    if not asked.ready or asked.prompts is None or asked.mask is None:
+        return
+    left, right = st.columns([1, 2])
+    with left:
+        chosen = _pick_prompt(open_or_stop(asked.prompts), asked.prompts.id)
+        try:
+            own = _own_image()
+        except PromptError as error:
+            st.error(f"{escaped(error)} The prompt's own image is asked.")
+            own = None
+        prompt = chosen if own is None else replace(chosen, images=(own,), answer=None)
+        _draw_images(prompt)
+        if own is not None:
+            st.caption("Your image, in place of the prompt's.")
+    with right:
+        question, pressed, seen = _question_form(chosen, f"ask_question:{asked.prompts.id}:{chosen.id}")
+        try:
+            if question != chosen.question:
+                prompt = replace(prompt, question=question, answer=None)
+            belongs = (model_slot().fingerprint, asked.mask.key, prompt.image_hashes, prompt.question)
+        except PromptError as error:
+            st.error(escaped(error))
+            return
+        if prompt.answer:
+            st.caption("Reference answer")
+            st.text(prompt.answer)
+    if seen:
+        _show_given(prompt)
+    _draw_answers(prompt, asked.mask, belongs, pressed)
+
+
+def _pick_prompt(prompts: PromptSet, prompts_id: str) -> Prompt:
+    key = f"ask_prompt:{prompts_id}"
+    index = st.selectbox(
+        "Prompt",
+        range(len(prompts)),
+        _last(key, 0),
+        format_func=lambda at: f"{prompts[at].id} · {prompts[at].question[:60]}",
+        key=key,
+    )
+    st.session_state[_LAST][key] = index
+    return prompts[index]
+
+
+def _last(key: str, default: Any) -> Any:
+    """Return the value that a widget last had: Streamlit forgets it while the tab is not drawn."""
+    return st.session_state.setdefault(_LAST, {}).get(key, default)
+
+
+def _own_image() -> Image.Image | None:
+    """Draw the uploader of an image in place of the prompt's; return the image, None where there is none.
+
+    Raises:
+        PromptError: it cannot be opened; the message starts with its name.
+    """
+    upload = st.file_uploader(
+        "Or an image of your own",
+        type=IMAGE_TYPES,
+        max_upload_size=20,
+        key="ask_image",
+        help="Asked in place of the prompt's images, with the question at the right. It is not kept.",
+    )
+    if upload is None:
+        return None
+    try:
+        return _opened(upload.getvalue())
+    except PromptError as error:
+        raise PromptError(f"{clean_name(upload.name)}: {error}") from error
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _opened(data: bytes) -> Image.Image:
+    return open_image(data)
+
+
+def _draw_images(prompt: Prompt) -> None:
+    try:
+        for number, name in enumerate(prompt.image_hashes):
+            st.image(preview(name, prompt, number), width=192 if number == 0 else 96)
+    except PromptError as error:
+        st.error(escaped(error))
+
+
+def _question_form(prompt: Prompt, key: str) -> tuple[str, bool, bool]:
+    """Draw the question with its two buttons; returns it and which of them was pressed."""
+    with st.form("ask", border=False):
+        question = st.text_area(
+            "Question",
+            _last(key, prompt.question),
+            key=key,
+            max_chars=MAX_TEXT,
+            help="Change it as you like.",
+        )
+        with st.container(horizontal=True):
+            pressed = st.form_submit_button("Ask both", icon=":material/compare_arrows:")
+            seen = st.form_submit_button("Show what the model is given", icon=":material/visibility:")
+    st.session_state[_LAST][key] = question
+    return question.strip(), pressed, seen
+
+
+def _show_given(prompt: Prompt) -> None:
+    try:
+        with st.spinner("Preparing the prompt"):
+            text, counts = see_prompt(prompt)
+    except Exception as error:  # a model's own code raises what it likes
+        _say_why(error)
+        return
+    st.code(text, language=None, wrap_lines=True)
+    st.text("Tokens: " + ", ".join(f"{group} {count}" for group, count in counts.items()))
+    st.caption(
+        "The processor replaces each image placeholder by that image's vision tokens; the answer follows the text."
+    )
+
+
+def _say_why(error: Exception) -> None:
+    """Draw why a short question to the model got no answer."""
+    if isinstance(error, StrataError):
+        st.error(escaped(error))
+    elif isinstance(error, (TimeoutError, Cancelled)):
+        st.error(f"No answer came: {escaped(error)}. Try again when the running job is done.")
+    else:
+        st.error(
+            f"The model broke off: expected an answer, got {escaped(type(error).__name__)}: {escaped(error)}. "
+            "Try another prompt or mask."
+        )
+
+
+def _draw_answers(prompt: Prompt, mask: Edit, belongs: tuple[Any, ...], pressed: bool) -> None:
+    """Ask both models if that was pressed, and draw what they last answered if it belongs to what is chosen.
+
+    Where a model breaks off, what both had written until then stays.
+    """
+    area = st.empty()
+    titles = ("Dense model", sentence(done_to(mask)))
+    if pressed:
+        st.session_state.pop(_KEPT, None)
+        with area.container():
+            draw = _Growing(titles)
+        try:
+            st.session_state[_KEPT] = (belongs, ask_both(prompt, mask, draw))
+        except Exception as error:  # a model's own code raises what it likes
+            if draw.begun:
+                draw.end()
+            else:
+                area.empty()
+            _say_why(error)
+    owner, responses = st.session_state.get(_KEPT, (None, None))
+    if responses is not None and owner == belongs:
+        with area.container():
+            draw_responses(responses, titles)
+
+
+class _Growing:
+    """Two columns in which the responses grow, and the button that ends it: any click does, as it runs the script anew."""
+
+    def __init__(self, titles: tuple[str, str]) -> None:
+        self.begun = False
+        self._said = st.empty()
+        self._places: list[DeltaGenerator] = []
+        for column, title in zip(st.columns(2), titles, strict=True):
+            column.caption(title)
+            self._places.append(column.empty())
+        self._stop = st.empty()
+        self._stop.button("Stop", icon=":material/stop_circle:", key="ask_stop")
+
+    def __call__(self, step: Step | None) -> None:
+        if step is None:
+            busy = runner().busy
+            self._said.caption("Waiting for the running job's next report" if busy else "Asking both models")
+            return
+        self.begun = True
+        self._said.caption("Both models are answering")
+        for place, written in zip(self._places, (step.dense, step.pruned), strict=True):
+            place.markdown(marked([Piece(written.text, changed=False)], "gray") if written.text else "…")
+
+    def end(self) -> None:
+        """Leave what was written, without the button and the caption of the answering."""
+        self._said.empty()
+        self._stop.empty()
+
+
+def see_prompt(prompt: Prompt) -> tuple[str, dict[str, int]]:
+    """Return the text the model is given for a prompt, its template and placeholders included, and its tokens by group."""
+    slot, model = model_slot(), model_slot().fingerprint
+
+    def call() -> tuple[str, dict[str, int]]:
+        from vlm_analysis.models.inputs import answer_tokens, encode, render_prompt
+
+        loaded = slot.expected(model)
+        encoded = encode(loaded, prompt, answer_tokens(loaded, prompt.answer))
+        return render_prompt(loaded, prompt), encoded.token_counts()
+
+    return runner().ask(call)

@@ -1,0 +1,310 @@
+"""The Evaluate page's question to many masks: which prompts choose, which report, what is compared, and what is left unfinished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from vlm_analysis.errors import StrataError
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.prompts.halves import split_in_halves
+from vlm_analysis.selection.compared.findings import mask_table
+from vlm_analysis.selection.criteria.criteria import CRITERIA
+from vlm_analysis.selection.strategies.many import COMPARED, RANDOM, targets_of
+from vlm_analysis.selection.strategies.strategies import STRATEGIES
+from vlm_analysis.ui.common.jobs import current, job_panel, start
+from vlm_analysis.ui.common.pickers import described
+from vlm_analysis.ui.common.session import chosen, last_choices, live, model_slot, workspace
+from vlm_analysis.ui.common.shell import next_step
+from vlm_analysis.ui.common.text import METRIC_TITLES, NEEDS, escaped
+from vlm_analysis.ui.evaluate.comparing import Question, Unfinished, compare_work, forget, unfinished
+from vlm_analysis.workbench.details import count_domains
+from vlm_analysis.workbench.shelf import keep_prompts, open_item
+from vlm_analysis.workbench.workspace import Item
+
+CHOOSE, REPORT = "compare_choose", "compare_report"
+FOLLOWED = "compare_followed"  # the session's prompts that the form was last set to
+LEFT_BEHIND = "What was measured is kept: go on with it below."
+SHOWN = 8
+
+
+def compare_form() -> None:
+    """Draw what to compare and the button, the running job with its numbers so far, and comparisons left unfinished."""
+    info, items = model_slot().info, {item.id: item for item in workspace().items("prompts")}
+    if info is None:
+        next_step("No model is loaded. Saved comparisons open without one.", "pages/1_model.py", "Load a model")
+    elif not items:
+        next_step("There are no prompts to compare on.", "pages/2_prompts.py", "Choose prompts")
+    else:
+        _form(info, items)
+    job_panel("compare", LEFT_BEHIND, so_far)
+    _left_unfinished(info, items)
+
+
+def _form(info: ModelInfo, items: dict[str, Item]) -> None:
+    _follow(items)
+    left, right = st.columns(2)
+    words = "The rankings come from these prompts; they are recorded where that was not done yet."
+    choose = items[_pick(left, "Choose masks on", CHOOSE, items, words)]
+    report = items[_pick(right, "Report on", REPORT, items, "Every mask answers these prompts.")]
+    _remember(choose, report)
+    if choose.prompts == report.prompts:
+        _warn_same(choose)
+    question = _question(info, choose, report)
+    masks = _count(info, question, count_domains(choose.details))
+    steps = "record the prompts, " + ("measure each layer's damage, " if "damage" in question.needs else "")
+    st.caption(
+        f"Up to {masks} masks on {report.details.get('n', '?')} prompts; equal masks run once, and what was measured before is not run "
+        f"again. First: {steps}where that was not done yet."
+    )
+    active = (view := current("compare")) is not None and view.active
+    st.button(
+        "Compare masks",
+        type="primary",
+        icon=":material/stacked_line_chart:",
+        on_click=start,
+        args=("compare", f"Comparing masks on {report.name}", compare_work(choose, report, question), question),
+        disabled=active or not masks,
+    )
+
+
+def _follow(items: dict[str, Item]) -> None:
+    """Choose the prompts in use when they change; a new session starts with the choice that was made here since they did."""
+    state, last, now = st.session_state, last_choices(), chosen("prompts")
+    in_use = now.id if now is not None and now.id in items else next(iter(items))
+    if state.get(FOLLOWED) != in_use:
+        used, *kept = last.get(CHOOSE, [None]) if FOLLOWED not in state else [None]
+        holds = kept and used == last.get("prompts") and set(kept) <= set(items)
+        state[CHOOSE], state[REPORT] = kept if holds else (in_use, in_use)
+        state[FOLLOWED] = in_use
+    for key in (CHOOSE, REPORT):
+        if state.get(key) not in items:
+            state[key] = in_use
+
+
+def _remember(choose: Item, report: Item) -> None:
+    """Keep a choice for sessions to come, unless it is that of the prompts in use."""
+    last_choices().pop(CHOOSE, None)
+    if {choose.id, report.id} != {st.session_state[FOLLOWED]}:
+        last_choices()[CHOOSE] = [last_choices().get("prompts"), choose.id, report.id]
+
+
+def _pick(place: st.delta_generator.DeltaGenerator, label: str, key: str, items: dict[str, Item], words: str) -> str:
+    """Draw the choice of a saved prompt set."""
+    picked: str = place.selectbox(
+        label,
+        list(items),
+        format_func=lambda name: described(items[name]),
+        key=key,
+        help=words,
+        persist_state="session",
+    )
+    return picked
+
+
+def _warn_same(item: Item) -> None:
+    """Say that choosing and reporting on the same prompts flatters, and offer halves."""
+    left, right = st.columns([4, 1], vertical_alignment="center")
+    left.warning(
+        "Masks are chosen and reported on the same prompts: the report flatters them. Choose on one half and report on the other."
+    )
+    right.button(
+        "Split in halves",
+        icon=":material/splitscreen:",
+        on_click=split,
+        args=(item,),
+        width="stretch",
+        help="Saves two prompt sets, each with half of every domain's prompts, and chooses them here.",
+    )
+    if problem := st.session_state.pop("split_error", ""):
+        st.error(escaped(problem))
+
+
+def split(item: Item) -> None:
+    """Save two halves of a prompt set and choose them, as a button's callback."""
+    try:
+        halves = split_in_halves(open_item(item))
+        kept = [
+            keep_prompts(workspace(), half, f"{item.name}, half {name}")
+            for half, name in zip(halves, "AB", strict=True)
+        ]
+    except StrataError as error:
+        st.session_state["split_error"] = str(error)
+        return
+    st.session_state[CHOOSE], st.session_state[REPORT] = kept[0].id, kept[1].id
+
+
+def _question(info: ModelInfo, choose: Item, report: Item) -> Question:
+    with st.expander("What is compared"):
+        criteria = _ask_criteria(count_domains(choose.details) < 2)
+        strategies = st.multiselect(
+            "Strategies",
+            [name for name, row in STRATEGIES.items() if row.needs != "model"],
+            default=COMPARED,
+            format_func=lambda name: STRATEGIES[name].title,
+            key="compare_strategies",
+            persist_state="session",
+            help="“No two adjacent” beside “first k” is what the regimes are computed from. Searches measure the model again and "
+            "again: the Masks page has them, and what they measured is known here.",
+        )
+        most, draws, memory = _ask_numbers(info)
+        unprotect = st.checkbox(
+            "Let protected layers go too",
+            key="compare_unprotect",
+            persist_state="session",
+            help="First, last and DeepStack layers: dropping them mostly breaks the model.",
+        )
+    return Question(choose.id, report.id, tuple(criteria), tuple(strategies), most, draws, unprotect, memory)
+
+
+def _ask_criteria(one_domain: bool) -> list[str]:
+    """Draw the choice of criteria; of those that compare domains, one domain leaves only the target's own."""
+    criteria = [
+        name
+        for name, row in CRITERIA.items()
+        if name != RANDOM and not (one_domain and row.needs == "domains" and name != "target-aware")
+    ]
+    costly = [f"{CRITERIA[name].title}: {NEEDS[CRITERIA[name].needs]}" for name in criteria if _costly(name)]
+    return list(
+        st.multiselect(
+            "Criteria",
+            criteria,
+            default=criteria,
+            format_func=lambda name: CRITERIA[name].title,
+            key=f"compare_criteria:{one_domain}",
+            persist_state="session",
+            help=f"Criteria that take a target are asked once for each domain. Some need more: {'; '.join(costly)}",
+        )
+    )
+
+
+def _ask_numbers(info: ModelInfo) -> tuple[int, int, int]:
+    """Draw the largest budget, the number of random draws and the memory in MiB."""
+    left, middle, right = st.columns(3)
+    free = len(info.locks.free)
+    most = left.slider(
+        "Largest budget, layers",
+        1,
+        max(2, info.n_layers - 1),
+        max(1, min(info.n_layers // 2, free)),
+        key=f"compare_most:{info.n_layers}",
+        persist_state="session",
+        help="All numbers of dropped layers from 1 to this are compared.",
+    )
+    draws = middle.slider(
+        "Random draws at each budget", 1, 20, 5, key="compare_draws", persist_state="session", help="The grey band."
+    )
+    memory = right.select_slider(
+        "Memory for shared states, MiB",
+        [64, 256, 1024, 4096, 16384],
+        1024,
+        key="compare_memory",
+        persist_state="session",
+        help="States at which masks branch off are kept up to this; with less, layers are run again instead.",
+    )
+    return most, draws, memory
+
+
+def _costly(criterion: str) -> bool:
+    return CRITERIA[criterion].needs in ("attention", "damage")
+
+
+def _count(info: ModelInfo, question: Question, n_domains: int) -> int:
+    """Return how many ways to a mask a question has at most."""
+    free = len((info.locks.unprotected() if question.unprotect else info.locks).free)
+    budgets = min(question.most, free)
+    domains = [str(number) for number in range(n_domains)]
+    rankings = sum(len(targets_of(name, domains)) for name in question.criteria)
+    number = 0
+    for strategy in question.strategies:
+        row = STRATEGIES[strategy]
+        number += rankings if row.needs == "scores" else question.n_draws if "seed" in row.takes else 1
+    return number * budgets
+
+
+def so_far() -> None:
+    """Draw the best masks on the prompts that were scored so far."""
+    found = live().get("compare")
+    if found is None:
+        return
+    table = mask_table(found).sort_values(["worst", "budget"], ascending=[False, False]).head(SHOWN)
+    st.caption(f"So far, on {len(found.dense.by_prompt)} prompts, the masks that keep most of their worst domain:")
+    st.dataframe(mask_columns(table), hide_index=True, width="stretch", column_config=column_config(found.domains))
+
+
+def mask_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a mask table with the columns that a small view has room for."""
+    return table.drop(columns=["nll_above_dense", "token_agreement", "on_front"])
+
+
+def column_config(domains: Sequence[str], metric: str = "exact_match") -> dict[str, Any]:
+    """Return titles, formats and explanations of the columns of a mask table that keeps retention of `metric`."""
+    of = METRIC_TITLES[metric].lower()
+    config: dict[str, Any] = {
+        f"retention, {domain}": st.column_config.NumberColumn(
+            f"Retention, {domain}", help=f"Pruned over dense model's {of} on this domain.", format="percent"
+        )
+        for domain in domains
+    }
+    return config | {
+        "chosen_by": st.column_config.TextColumn(
+            "Chosen by", help="The first method that chooses this mask; the last column has them all."
+        ),
+        "methods": st.column_config.TextColumn(
+            "Chosen by, all", help="Every method that chooses this mask.", width="large"
+        ),
+        "budget": st.column_config.NumberColumn("Layers dropped"),
+        "worst": st.column_config.NumberColumn(
+            "Worst domain", help="The least retention of any domain.", format="percent"
+        ),
+        "nll_above_dense": st.column_config.NumberColumn(
+            "NLL above dense", help="Mean answer NLL minus the dense model's, in nats a token.", format="%.3f"
+        ),
+        "kl_to_dense": st.column_config.NumberColumn("KL to dense", help="In nats, mean over prompts.", format="%.3f"),
+        "token_agreement": st.column_config.NumberColumn("Token agreement", format="percent"),
+        "parameters_left": st.column_config.NumberColumn(
+            "Parameters left", help="Of the whole model, vision tower and head included.", format="percent"
+        ),
+        "on_front": st.column_config.CheckboxColumn(
+            "On the front",
+            help="No other mask keeps as much of every domain with as few parameters, and more of one or with fewer.",
+        ),
+        "dropped": st.column_config.TextColumn("Layers"),
+    }
+
+
+def _left_unfinished(info: ModelInfo | None, items: dict[str, Item]) -> None:
+    """Draw the comparisons that were cancelled or broke off, with the way to finish each."""
+    if (view := current("compare")) is not None and view.active:
+        return
+    for found in unfinished(workspace()):
+        question = found.question
+        words, go_on, drop = st.columns([4, 1, 1], vertical_alignment="center")
+        here = info is not None and info.fingerprint == found.model
+        lacks = _lacks(found, here, items)
+        words.info(
+            f"Unfinished: masks on {escaped(found.name)}, model {escaped(found.model_name)} ({found.model[:8]}). What was measured is "
+            f"kept. {lacks}",
+            icon=":material/pending:",
+        )
+        if not lacks:
+            choose, report = items[question.choose], items[question.report]
+            go_on.button(
+                "Go on",
+                key=f"go-on:{found.folder.name}",
+                on_click=start,
+                args=("compare", f"Comparing masks on {report.name}", compare_work(choose, report, question), question),
+                width="stretch",
+            )
+        drop.button("Forget it", key=f"forget:{found.folder.name}", on_click=forget, args=(found,), width="stretch")
+
+
+def _lacks(found: Unfinished, here: bool, items: dict[str, Item]) -> str:
+    """Return what is missing to finish it; "" where nothing is."""
+    if not here:
+        return "Load its model to go on."
+    gone = {found.question.choose, found.question.report} - set(items)
+    return "Its prompts were deleted: it cannot go on." if gone else ""

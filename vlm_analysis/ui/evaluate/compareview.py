@@ -1,0 +1,301 @@
+"""What a comparison of many masks shows: retention over budgets, regimes, the front, and every mask in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import streamlit as st
+
+from vlm_analysis.selection.compared.comparison import CHOICE_METRICS, Comparison
+from vlm_analysis.selection.compared.findings import (
+    LEAST,
+    cost_curve,
+    mask_table,
+    on_front,
+    regime_words,
+    regimes,
+    retention_curves,
+)
+from vlm_analysis.selection.strategies.many import RANDOM
+from vlm_analysis.ui.common.downloads import PICTURE, offer_files
+from vlm_analysis.ui.common.drafts import counted
+from vlm_analysis.ui.common.editor import edit
+from vlm_analysis.ui.common.pickers import agree_on_model, open_or_stop, pick_item
+from vlm_analysis.ui.common.session import model_slot
+from vlm_analysis.ui.common.shell import go_on
+from vlm_analysis.ui.common.text import METRIC_HELP, METRIC_TITLES, escaped
+from vlm_analysis.ui.evaluate.compareform import column_config
+from vlm_analysis.ui.evaluate.evaluateview import say_answer_source
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+Y_MAX = 1.15  # of both charts of retention
+MOST_DOMAINS = 6
+# How the cache tells parts of a comparison apart.
+BY_DOMAINS: dict[str | type, Any] = {Comparison: lambda comparison: comparison.domains}
+METRICS = ("exact_match", "token_agreement", *CHOICE_METRICS)
+RULE = (
+    "**Spread** is the standard deviation between plain rankings, **noise** the 95th percentile of the spread that drawing the prompts "
+    "again would make by itself, **gain** the mean advantage of the same rankings with no two neighbours dropped. A budget is "
+    "*structure-dominated* (S) where the gain's 90 % interval lies above 0, *ranking-sensitive* (R) where the spread is above the "
+    "noise, the larger of the two deciding where both hold, and *converging* (C) otherwise: these prompts cannot tell the rankings "
+    "apart there. Where no mask without neighbours is left, spread and noise decide; where all rankings choose one mask, the gain does. "
+    f"There is no regime for fewer than two rankings, or fewer than {LEAST} prompts that the dense model answers. The three regimes are "
+    "those of arXiv:2603.20275; this rule, its numbers too, is our choice."
+)
+
+
+def compare_view() -> None:
+    """Draw a saved comparison."""
+    item = pick_item("comparisons", "Comparison", "Saved comparisons open without the model.")
+    if item is None:
+        st.caption("Nothing compared yet.")
+        return
+    comparison: Comparison = open_or_stop(item)
+    _say_how_chosen(comparison)
+    metric = st.segmented_control(
+        "Retention of",
+        [name for name in METRICS if name in comparison.scores],
+        default=METRICS[0],
+        required=True,
+        format_func=METRIC_TITLES.__getitem__,
+        key=f"compare_metric:{item.id}",
+        persist_state="session",
+        help=" ".join(
+            f"**{METRIC_TITLES[name]}**: {METRIC_HELP[name]}" for name in METRICS if name in comparison.scores
+        ),
+    )
+    table = _table(item.id, metric, comparison)
+    drawn = comparison.only(_pick_domains(comparison, item.id))
+    picked = _curves(drawn, item.id, metric, _best_methods(comparison, table))
+    _regimes(drawn, item.id, metric)
+    _front(comparison, item.id, metric, picked, drawn.domains)
+    _masks(comparison, table, metric)
+
+
+def _say_how_chosen(comparison: Comparison) -> None:
+    n = len(comparison.dense.by_prompt)
+    if comparison.n_shared:
+        st.warning(
+            f"{comparison.n_shared} of the {n} prompts reported on were also used to choose the masks: the numbers flatter the "
+            "rankings. Choose on one half and report on the other to know."
+        )
+    else:
+        st.caption(f"{n} prompts, none of which the masks were chosen on.")
+    say_answer_source(comparison.dense)
+    _say_what_is_missing(comparison)
+
+
+def _say_what_is_missing(comparison: Comparison) -> None:
+    """Name the methods without a mask at some budgets, and apart from them those without any, with the reason."""
+    groups = comparison.ways.groupby("method")["budget"].agg(set)
+    every = set().union(*groups)
+    few: dict[str, list[str]] = {}
+    none: dict[str, list[str]] = {}
+    for method, reason in comparison.left_out.items():
+        if lacking := sorted(every - groups.get(method, every)):
+            few.setdefault(", ".join(map(str, lacking)), []).append(method)
+        else:
+            none.setdefault(reason, []).append(method)
+    for budgets, methods in few.items():
+        with st.expander(f"{counted(len(methods), 'method')} without a mask of {budgets} layers"):
+            st.markdown(escaped("; ".join(methods)))
+    if none:
+        with st.expander(f"Why masks of {counted(sum(map(len, none.values())), 'method')} are missing"):
+            for reason, methods in none.items():
+                st.markdown(f"{escaped(reason)} — {escaped('; '.join(methods))}")
+
+
+def _pick_domains(comparison: Comparison, item_id: str) -> Sequence[str]:
+    """Return the domains to draw; where there are too many for one look, draw the choice of them."""
+    known = comparison.domains
+    if len(known) <= MOST_DOMAINS:
+        return known
+    first = known[:MOST_DOMAINS]
+    picked = st.multiselect(
+        "Domains drawn",
+        known,
+        default=first,
+        key=f"compare_domains:{item_id}",
+        max_selections=MOST_DOMAINS,
+        persist_state="session",
+        help=f"Curves and regimes are drawn of up to {MOST_DOMAINS} domains at a time; without a choice, of the first.",
+    )
+    shown = picked or first
+    st.caption(
+        f"{len(known) - len(shown)} of {len(known)} domains are not drawn. The worst domain and the table of all masks count every one."
+    )
+    return shown
+
+
+@st.cache_resource(show_spinner=False, max_entries=8, hash_funcs=BY_DOMAINS)
+def _frames(item_id: str, metric: str, drawn: Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return retention_curves(drawn, metric), regimes(drawn, metric)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4, hash_funcs=BY_DOMAINS)
+def _curve_chart(item_id: str, metric: str, picked: tuple[str, ...], drawn: Comparison) -> Figure:
+    from vlm_analysis.figures.curves import retention_curve
+
+    frame = _frames(item_id, metric, drawn)[0]
+    return retention_curve(frame, y_max=Y_MAX, bands=picked, cost=cost_curve(drawn))
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _table(item_id: str, metric: str, _comparison: Comparison) -> pd.DataFrame:
+    return mask_table(_comparison, metric)
+
+
+def _curves(drawn: Comparison, item_id: str, metric: str, best: list[str]) -> tuple[str, ...]:
+    """Draw retention over budgets; return the methods brought out, in the order of their colours."""
+    frame = _frames(item_id, metric, drawn)[0]
+    methods = [method for method in dict.fromkeys(frame["method"]) if method != RANDOM]
+    wanted = st.multiselect(
+        "Methods with bands",
+        methods,
+        default=best[:3],
+        key=f"compare_methods:{item_id}",
+        max_selections=6,
+        help="These are drawn with their 90 % interval over prompts, the others as thin grey lines with their names under the mouse. "
+        "Given are the three that keep most of their worst domain on these prompts, mean over the budgets; methods that fall together "
+        "with one of them are passed over.",
+    )
+    picked = tuple(method for method in methods if method in wanted)
+    st.plotly_chart(_curve_chart(item_id, metric, picked, drawn), key="compare-curves", config=PICTURE)
+    beyond = ""
+    if (frame[["value", "high"]] > Y_MAX).any(axis=None):
+        beyond = f" A triangle at the top is a value above {Y_MAX}, told under the mouse; bands end there."
+    st.caption(
+        "Pruned over dense score; the grey band is the range of the random draws, the dashed line the parameters left (right axis). Bands "
+        "are a paired bootstrap over these prompts, of right or wrong answers widened to what so few can tell. Above 1 the pruned model "
+        f"answers more prompts than the dense one.{beyond}"
+    )
+    return picked
+
+
+def _best_methods(comparison: Comparison, table: pd.DataFrame) -> list[str]:
+    """Return the methods in the order of their worst domain's retention, mean over budgets."""
+    ways = comparison.ways[comparison.ways["method"] != RANDOM]
+    kept = table.loc[ways["place"], [f"retention, {domain}" for domain in comparison.domains]]
+    means = kept.set_axis(pd.MultiIndex.from_frame(ways[["method", "budget"]])).groupby(level=[0, 1]).mean()
+    worst = means.min(axis=1).groupby("method").agg(["mean", "count"])
+    full = worst[worst["count"] == worst["count"].max()]["mean"]  # a method that ends early is spared the steep part
+    best = {means.loc[name].round(12).to_numpy().tobytes(): str(name) for name in full.sort_values(kind="stable").index}
+    return list(best.values())[::-1]
+
+
+def _regimes(comparison: Comparison, item_id: str, metric: str) -> None:
+    from vlm_analysis.figures.regimes import regime_chart
+
+    frame = _frames(item_id, metric, comparison)[1]
+    st.subheader("Where the ranking matters")
+    for sentence in regime_words(frame):
+        st.markdown(escaped(sentence))
+    if not (frame["regime"] != "").any():
+        st.caption(
+            f"Regimes need two plain rankings (“first k”) at least, and {LEAST} prompts that the dense model answers."
+        )
+        return
+    st.plotly_chart(regime_chart(frame), key="compare-regimes", config=PICTURE)
+    st.caption(RULE)
+    with st.expander("Numbers"):
+        st.dataframe(frame, hide_index=True, width="stretch")
+
+
+def _front(comparison: Comparison, item_id: str, metric: str, picked: tuple[str, ...], domains: Sequence[str]) -> None:
+    of = METRIC_TITLES[metric].lower()
+    st.subheader(f"Parameters against {of}")
+    columns = ["worst", *(f"retention, {domain}" for domain in domains)]
+    by = st.segmented_control(
+        f"Retention of {of} on",
+        columns,
+        default="worst",
+        required=True,
+        format_func=lambda name: "the worst domain" if name == "worst" else escaped(name.removeprefix("retention, ")),
+        key="compare_front",
+    )
+    table = _table(item_id, metric, comparison)
+    beyond = f" A triangle at the top is a mask above {Y_MAX}." if (table[by] > Y_MAX).any() else ""
+    chart = _front_chart(item_id, metric, by, picked, comparison)
+    st.plotly_chart(chart, key="compare-front", config=PICTURE)
+    st.caption(
+        f"Each point is one of {len(table)} masks; methods with bands above have the same colours here. No other mask beats the "
+        "joined ones: none keeps as much with as few parameters. They are picked by the answers to these very prompts, and the best of "
+        f"many looks better than it is: evaluate the one you take on others.{beyond}"
+    )
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _front_chart(item_id: str, metric: str, by: str, picked: tuple[str, ...], _comparison: Comparison) -> Figure:
+    from vlm_analysis.figures.front import front_chart
+
+    table = _table(item_id, metric, _comparison)
+    y, methods = table[by].to_numpy(), _comparison.ways.groupby("place")["method"].agg(list)
+    frame = pd.DataFrame(
+        {
+            "x": table["parameters_left"],
+            "y": y,
+            "method": [_named_by(methods.get(place, [""]), picked) for place in table.index],
+            "name": table["methods"] + ": " + table["dropped"],
+            "on_front": on_front(pd.DataFrame({"kept": -y, "left": table["parameters_left"]}).to_numpy()),
+        }
+    )
+    return front_chart(frame, first=picked)
+
+
+def _named_by(methods: Sequence[str], picked: Sequence[str]) -> str:
+    """Return the method that a mask is drawn under: one that is brought out, else the first that chooses it."""
+    return next((method for method in picked if method in methods), methods[0])
+
+
+def _chosen_by(comparison: Comparison) -> pd.Series:
+    """Return by a mask's place the first method that chooses it, and how many more do."""
+    methods = comparison.ways.groupby("place")["method"].agg(["first", "nunique"])
+    more = methods["nunique"].map(lambda number: f" and {number - 1} more" if number > 1 else "")
+    return methods["first"] + more
+
+
+def _masks(comparison: Comparison, table: pd.DataFrame, metric: str) -> None:
+    """Draw all masks, sortable; the one that is clicked goes into the editor."""
+    st.subheader("All masks")
+    only = st.toggle(
+        "Only the front over all domains and the parameters",
+        key="compare_only_front",
+        help="Masks that no other mask beats in every domain and in parameters together.",
+    )
+    shown = (table[table["on_front"]] if only else table).sort_values(
+        ["worst", "budget"], ascending=[False, False], kind="stable"
+    )
+    kept = [f"retention, {domain}" for domain in comparison.domains]
+    others = ("kl_to_dense", "nll_above_dense", "token_agreement", "parameters_left", "on_front", "methods")
+    event = st.dataframe(
+        shown.assign(chosen_by=_chosen_by(comparison)),
+        hide_index=True,
+        width="stretch",
+        column_config=column_config(comparison.domains, metric),
+        column_order=["budget", "dropped", "chosen_by", "worst", *kept, *others],
+        on_select="rerun",
+        selection_mode="single-row",
+        key="compare-table",
+    )
+    rows = event["selection"]["rows"]
+    model = comparison.dense.model
+    if rows and rows[0] < len(shown):
+        mask = comparison.masks[int(shown.index[rows[0]])]
+        st.markdown(f"Chosen: **{escaped(mask.name)}**, drops {escaped(', '.join(map(str, mask.dropped)))}.")
+        allowed = agree_on_model(model, model_slot().info, "This mask", "compare")
+        st.button(
+            "Load into the editor", icon=":material/edit:", on_click=edit, args=(mask, model), disabled=not allowed
+        )
+        if tuple(st.session_state.get("mask", ())) == mask.dropped:
+            st.caption("It is in the editor.")
+            go_on("pages/4_masks.py", "Go on to Masks")
+    else:
+        st.caption(
+            "Tick a row at its left to load its mask into the editor. Click a heading to sort. Retention is of "
+            f"{METRIC_TITLES[metric].lower()}."
+        )
+    offer_files(shown, "masks")

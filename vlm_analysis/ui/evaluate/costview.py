@@ -1,0 +1,195 @@
+"""The Cost tab: what a mask saves, in weights at once, and in time once it is measured."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.errors import EvaluationError
+from vlm_analysis.evaluation.cost import (
+    PHASES,
+    Cost,
+    cost_frame,
+    quartiles,
+    ratio_of_medians,
+    speedup,
+    was_disturbed,
+    weights_without,
+)
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.ui.common.downloads import PICTURE, offer_files
+from vlm_analysis.ui.common.jobs import current, job_panel, start
+from vlm_analysis.ui.common.session import model_slot
+from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.ui.evaluate.costing import alike, cost_work, find_costs
+from vlm_analysis.ui.evaluate.evaluateview import Asked
+
+_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+_WORDS = {"prefill": "A prompt's pass (prefill)", "decode": "Writing (decode)"}
+
+
+def cost_view(asked: Asked) -> None:
+    """Draw the weights a mask saves, the button that measures time, and what was measured on this model and mask last."""
+    mask = asked.mask
+    model = asked.info or (mask.model if mask is not None else None)
+    if mask is None or model is None:
+        return
+    prompts = None if asked.prompts is None else asked.prompts.prompts
+    costs, problems = find_costs(model.fingerprint, prompts)
+    cost = next((cost for cost in costs if cost.edit == mask), None)
+    _weights(model, mask, cost)
+    _ask(asked, mask)
+    job_panel("cost", "Nothing was kept.")
+    for problem in problems:
+        st.warning(escaped(problem))
+    if cost is None:
+        st.caption("No time was measured for this mask on these prompts yet.")
+        return
+    _times(cost)
+    _picture(cost, alike(costs, cost))
+
+
+def _weights(model: ModelInfo, mask: Edit, cost: Cost | None) -> None:
+    """Draw parameters and bytes: as measured, else as counted when the model was loaded."""
+    try:
+        parameters, sizes = _counted(model, mask) if cost is None else (cost.n_parameters, cost.n_bytes)
+    except EvaluationError as error:
+        st.caption(escaped(error))
+        return
+    left, middle, right = st.columns(3)
+    _saved(left, "Decoder layers", (mask.n_layers, len(mask.kept)), f"{len(mask.kept)}", "")
+    _saved(middle, "Parameters", parameters, f"{parameters[1] / 1e6:,.2f} M", "")
+    if sizes is None:
+        right.metric(
+            "Weights", "not known", help="Of quantised weights the bytes are counted when the cost is measured."
+        )
+    else:
+        _saved(right, "Weights", sizes, _size(sizes[1]), " bytes")
+    st.caption(
+        f"Parameters {parameters[0]:,} → {parameters[1]:,}"
+        + (f"; weights {sizes[0]:,} → {sizes[1]:,} bytes in {escaped(model.dtype)}" if sizes else "")
+        + ". Weights that are shared count once."
+    )
+
+
+def _counted(model: ModelInfo, mask: Edit) -> tuple[tuple[int, int], tuple[int, int] | None]:
+    parameters, sizes = weights_without(model, mask)
+    slot = model_slot()
+    quantised = slot.info is not None and slot.loaded.quantiser is not None
+    return parameters, None if quantised else sizes
+
+
+def _saved(place: st.delta_generator.DeltaGenerator, label: str, both: tuple[int, int], value: str, unit: str) -> None:
+    less = both[0] - both[1]
+    place.metric(
+        label,
+        value,
+        f"{less:,}{unit} fewer ({less / both[0]:.1%})",
+        delta_color="off",
+        delta_arrow="off",
+        border=True,
+    )
+
+
+def _size(n_bytes: int) -> str:
+    size, unit = next((one for one in _UNITS if n_bytes >= one[0]), (1, "bytes"))
+    return f"{n_bytes / size:,.2f} {unit}"
+
+
+def _ask(asked: Asked, mask: Edit) -> None:
+    line = st.toggle(
+        "Measure other budgets too",
+        key="cost_line",
+        persist_state="session",
+        help="Up to five masks from few layers to half of them, for the picture: those of this mask first, then others that may go. "
+        "It takes up to three times as long.",
+    )
+    view, prompts = current("cost"), asked.prompts
+    work = None if prompts is None else cost_work(mask, prompts, line)
+    label = f"Timing {mask.name or 'the edited mask'}"
+    st.button(
+        "Measure cost",
+        icon=":material/timer:",
+        on_click=start,
+        args=("cost", label, work, mask, prompts.id if prompts else "", line),
+        disabled=not asked.ready or work is None or (view is not None and view.active),
+        help="Runs up to 8 of the prompts once to warm up and 7 times in turn on the dense and the pruned model, and lets both write "
+        "32 tokens each time.",
+    )
+
+
+def _times(cost: Cost) -> None:
+    """Draw dense and pruned times, their ratio with its interval in words, and how they were measured."""
+    st.subheader("Time")
+    frame = pd.DataFrame([_row(cost, phase) for phase in PHASES])
+    st.dataframe(
+        frame,
+        hide_index=True,
+        width="stretch",
+        column_config={
+            "ratio": st.column_config.TextColumn(
+                "times as fast",
+                help="Median of the rounds' own ratios, which is not the ratio of the two medians, with a 90 % bootstrap interval "
+                "over rounds.",
+            ),
+            "expected": st.column_config.TextColumn(
+                help="If each dropped layer saves the share of the time it was measured to take, and all else stays."
+            ),
+        },
+    )
+    for phase in PHASES:
+        st.markdown(_sentence(cost, phase))
+    for phase in filter(lambda phase: was_disturbed(cost, phase), PHASES):
+        st.warning(
+            f"{_WORDS[phase]}: by the medians of all rounds the pruned model is {ratio_of_medians(cost, phase):.2f} × as fast, by the "
+            f"rounds' own ratios {speedup(cost, phase)[0]:.2f} ×. Other work disturbed the machine: measure again when it is idle."
+        )
+    st.caption(
+        "Dense and pruned run in turn within a round: “times as fast” is the median of the rounds' own ratios, not the ratio of the "
+        "two medians beside it. "
+        f"Medians with quartiles of {cost.rounds} rounds over {cost.n_prompts} prompt{'s' * (cost.n_prompts != 1)} of "
+        f"{cost.prompt_tokens:.0f} tokens on average, one at a time, {cost.new_tokens} tokens written for each, on "
+        f"{escaped(cost.device)} with {cost.threads} CPU thread{'s' * (cost.threads != 1)}. A pass includes the vision tower. "
+        "Dense and pruned took turns, but "
+        "other work on this machine still disturbs the times: measure "
+        "again when it is idle."
+    )
+
+
+def _row(cost: Cost, phase: str) -> dict[str, str]:
+    prefill = phase == "prefill"
+    unit, dense, pruned = ("ms", *cost.prefill_ms) if prefill else ("tokens/s", *cost.tokens_per_s)
+    value, low, high = speedup(cost, phase)
+    expected = cost.expected_prefill_ms if prefill else cost.expected_tokens_per_s
+    return {
+        "phase": f"{_WORDS[phase]}, {unit}",
+        **{name: _spread(*quartiles(times)) for name, times in (("dense", dense), ("pruned", pruned))},
+        "ratio": f"{value:.2f} × ({low:.2f} to {high:.2f})",
+        "expected": f"{expected:.4g}",
+    }
+
+
+def _spread(low: float, middle: float, high: float) -> str:
+    return f"{middle:.4g} ({low:.4g} to {high:.4g})"
+
+
+def _sentence(cost: Cost, phase: str) -> str:
+    value, low, high = speedup(cost, phase)
+    told = f"**{_WORDS[phase]}** is {value:.2f} × as fast (90 % interval {low:.2f} to {high:.2f})"
+    if low <= 1 <= high:
+        told += ", which may be no difference at all"
+    return f"{told}; the dropped layers' own times let expect {1 / cost.expected_share(phase):.2f} ×."
+
+
+def _picture(cost: Cost, costs: list[Cost]) -> None:
+    from vlm_analysis.figures.costs import cost_chart
+
+    frame = cost_frame(costs)
+    st.plotly_chart(cost_chart(frame, cost.edit.n_layers), key="cost-chart", config=PICTURE)
+    st.caption(
+        f"{len(costs)} measured mask{'s' if len(costs) != 1 else ''} of this model on these prompts. Bars: quartiles of the rounds. "
+        "Points below the dashed line save more than their layers' own time, points above it less."
+    )
+    with st.expander("Numbers"):
+        offer_files(frame, "costs")

@@ -1,0 +1,258 @@
+"""The Evaluate page on one mask: what is asked, scores per domain, and the prompts that broke."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.errors import StrataError
+from vlm_analysis.evaluation.evaluation import Evaluation, retention, retention_interval
+from vlm_analysis.export.story import outcome_frame
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.prompts.halves import n_shared
+from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.ui.common.editor import begin_editing
+from vlm_analysis.ui.common.jobs import current, job_panel, start
+from vlm_analysis.ui.common.pickers import agree_on_model, open_or_stop, pick_item, pick_mask
+from vlm_analysis.ui.common.session import chosen, live, model_slot, opened, workspace
+from vlm_analysis.ui.common.shell import next_step
+from vlm_analysis.ui.common.text import METRIC_HELP, METRIC_TITLES, done_to, escaped
+from vlm_analysis.ui.common.work import evaluate_work
+from vlm_analysis.words import sentence
+from vlm_analysis.workbench.shelf import find_dense
+from vlm_analysis.workbench.workspace import Item
+
+RELATIVE = ("token_agreement", "kl_to_dense")  # metrics that compare with the dense model already
+RESPONSE_HELP = "What the pruned model writes, decoded greedily: 16 tokens more than the answer at most."
+SOURCE_HELP = "“given” is the prompt's own answer; others have the dense model's own response, or the choice it finds most likely."
+MAX_WRITTEN = 200  # prompts; above that, responses are written when asked for
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the Evaluate page works with; `ready` where model, mask and prompts are there and belong together."""
+
+    info: ModelInfo | None
+    mask: Edit | None
+    prompts: Item | None
+    ready: bool
+
+
+def ask_mask() -> Asked:
+    """Draw the choice of a mask, and the one next step where something is missing."""
+    info, prompts = model_slot().info, chosen("prompts")
+    if info is not None and "mask" not in st.session_state:
+        begin_editing(info)  # after a refresh, the mask last edited for this model
+    mask = pick_mask(info.n_layers if info else None)
+    ready = False
+    if mask is None:
+        where = f" for a model of {info.n_layers} layers" if info else ""
+        next_step(f"There is no mask to evaluate{where}.", "pages/4_masks.py", "Make a mask")
+    elif prompts is None:
+        next_step("There are no prompts to evaluate on.", "pages/2_prompts.py", "Choose prompts")
+    elif info is None:
+        next_step("No model is loaded. Saved evaluations open without one.", "pages/1_model.py", "Load a model")
+    else:
+        ready = agree_on_model(mask.model, info, "This mask", "evaluate")
+    return Asked(info, mask, prompts, ready)
+
+
+def one_mask(asked: Asked) -> None:
+    """Draw the button that evaluates the mask, and a saved evaluation: scores, and what broke."""
+    mask, prompts = asked.mask, asked.prompts
+    if mask is not None and prompts is not None:
+        if asked.ready and asked.info is not None:
+            count = prompts.details.get("n", "?")
+            st.markdown(
+                f"Prune **{escaped(asked.info.name)}** and answer **{escaped(prompts.name)}** ({count} prompts)."
+            )
+        responses = _responses_box(prompts)
+        st.button(
+            "Prune and evaluate",
+            type="primary",
+            icon=":material/content_cut:",
+            on_click=start,
+            args=(
+                "evaluate",
+                f"Evaluating {mask.name or 'the edited mask'}",
+                evaluate_work(mask, prompts, responses),
+                mask,
+                prompts.id,
+                responses,
+            ),
+            disabled=not asked.ready or ((view := current("evaluate")) is not None and view.active),
+        )
+    job_panel("evaluate", so_far=_so_far)
+    item = pick_item("evaluations", "Evaluation", "Saved evaluations open without the model.")
+    if item is None:
+        st.caption("Nothing evaluated yet.")
+        return
+    evaluation = open_or_stop(item)
+    dense = outcome(evaluation)
+    if dense is not None and not evaluation.is_dense:
+        broken_prompts(evaluation, dense, None if prompts is None else open_or_stop(prompts))
+
+
+def _so_far() -> None:
+    """Draw what is known before the responses are written."""
+    found = live().get("evaluate")
+    if found is not None:
+        st.caption(f"{sentence(done_to(found[0].edit))}; the responses are still being written:")
+        _retention_cards(*found)
+
+
+def _responses_box(prompts: Item) -> bool:
+    """Draw whether the models are to write their responses; for many prompts that is left to the user to ask for."""
+    count = prompts.details.get("n")
+    return st.checkbox(
+        "Write the responses",
+        value=isinstance(count, int) and count <= MAX_WRITTEN,
+        key=f"responses:{prompts.id}",
+        help="Shows what the pruned model says where it is wrong, and scores responses that differ from the answer in form only. "
+        "Both models write one response for each prompt they do not answer exactly, which takes far longer than scoring it.",
+    )
+
+
+def outcome(evaluation: Evaluation) -> Evaluation | None:
+    """Draw the scores per domain beside the dense model's; returns the dense evaluation where it is saved."""
+    item = find_dense(workspace(), evaluation.model.fingerprint, evaluation.prompts)
+    dense = None if item is None else _open_dense(item)
+    edit = evaluation.edit
+    layers = f"{done_to(edit)}: {len(edit.gone)} of {edit.n_layers}"
+    st.text(
+        f"{evaluation.model.name} ({evaluation.model.fingerprint[:8]}) {'as it is' if evaluation.is_dense else layers}."
+    )
+    if known := _n_chosen_on(evaluation):
+        st.warning(
+            f"This mask was chosen on {known} of these {len(evaluation.by_prompt)} prompts: its numbers flatter it. Under “Many masks” "
+            "prompts are split in halves, one to choose on and one to report on."
+        )
+    say_answer_source(evaluation)
+    if dense is not None and not evaluation.is_dense:
+        _retention_cards(evaluation, dense)
+        from vlm_analysis.figures.outcomes import damage_bars
+
+        st.plotly_chart(
+            damage_bars(outcome_frame(evaluation, dense)), key="damage-bars", config={"displayModeBar": False}
+        )
+    _score_table(evaluation, dense)
+    return dense
+
+
+def say_answer_source(evaluation: Evaluation) -> None:
+    """Say how many prompts are scored on what the dense model makes of them."""
+    responses = int((evaluation.by_prompt["answer_source"] != "given").sum())
+    if responses:
+        st.info(
+            f"{responses} prompts have no answer of their own: they are scored on the dense model's response (at most 64 tokens), "
+            "or on the choice it finds most likely."
+        )
+
+
+def _n_chosen_on(evaluation: Evaluation) -> int:
+    """Return how many of the evaluated prompts the mask was chosen on, as far as the prompt sets are still saved."""
+    names = evaluation.edit.chosen_on
+    if evaluation.prompts in names:
+        return len(evaluation.by_prompt)
+    saved = {item.prompts: item for item in workspace().items("prompts")}
+    if not names & set(saved) or evaluation.prompts not in saved:
+        return 0
+    try:
+        keys = {prompt.key for name in names & set(saved) for prompt in opened(saved[name])}
+        return n_shared(opened(saved[evaluation.prompts]), keys)
+    except StrataError:
+        return 0
+
+
+def _open_dense(item: Item) -> Evaluation | None:
+    """Return the saved dense evaluation; a damaged one is named, and the next evaluation replaces it."""
+    try:
+        dense: Evaluation = opened(item)
+    except StrataError as error:
+        st.warning(escaped(error))
+        return None
+    return dense
+
+
+def _retention_cards(evaluation: Evaluation, dense: Evaluation) -> None:
+    kept, counts = retention(evaluation, dense), dense.by_domain["n"].to_dict()
+    columns = st.columns(min(4, len(kept)))
+    for index, (domain, share) in enumerate(kept.items()):
+        low, high = retention_interval(evaluation, dense, str(domain))
+        columns[index % len(columns)].metric(
+            f"Retention, {escaped(domain)} (n = {counts[domain]})",
+            "not defined" if pd.isna(share) else f"{share:.0%}",
+            None if pd.isna(low) else f"90 % interval {low:.0%} to {high:.0%}",
+            delta_color="off",
+            delta_arrow="off",
+            border=True,
+            help=METRIC_HELP["retention"]
+            + " The interval is a paired bootstrap over these prompts, widened to what so few can tell where they agree.",
+        )
+
+
+def _score_table(evaluation: Evaluation, dense: Evaluation | None) -> None:
+    table = evaluation.by_domain.reset_index()
+    compared = []
+    if dense is not None and not evaluation.is_dense:
+        compared = [metric for metric in evaluation.metrics if metric in dense.metrics and metric not in RELATIVE]
+        for metric in compared:
+            table.insert(list(table.columns).index(metric), f"{metric}_dense", dense.by_domain[metric].to_numpy())
+    config = {metric: _metric_column(metric) for metric in evaluation.metrics}
+    config |= {f"{metric}_dense": _metric_column(metric, f"{METRIC_TITLES[metric]}, dense") for metric in compared}
+    st.dataframe(table, hide_index=True, width="stretch", column_config=config)
+
+
+def _metric_column(metric: str, title: str = "") -> Any:
+    return st.column_config.NumberColumn(title or METRIC_TITLES[metric], help=METRIC_HELP[metric], format="%.3f")
+
+
+def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet | None) -> None:
+    """Draw the prompts that only the dense model answers exactly, most damaged first, and those that only the pruned one does."""
+    both = evaluation.by_prompt.assign(
+        dense_match=dense.by_prompt["exact_match"], dense_nll=dense.by_prompt["answer_nll"]
+    )
+    both["extra_nll"] = both["answer_nll"] - both["dense_nll"]
+    lost = both[both["dense_match"] & ~both["exact_match"]].sort_values("extra_nll", ascending=False)
+    won = both[~both["dense_match"] & both["exact_match"]]
+    st.subheader("What broke")
+    st.text(
+        f"{len(lost)} of {int(both['dense_match'].sum())} prompts the dense model answers exactly are lost; "
+        f"{len(won)} it misses are now answered.{_of_given(both, lost)}"
+    )
+    if len(lost):
+        source = ["answer_source"] * bool((lost["answer_source"] != "given").any())
+        told = source + [column for column in ("response", "choice") if column in lost and lost[column].notna().any()]
+        shown = lost[["id", "domain", "answer", *told, "extra_nll", "token_agreement", "kl_to_dense"]].copy()
+        if prompts is not None and prompts.fingerprint == evaluation.prompts:
+            questions = {prompt.id: prompt.question for prompt in prompts}
+            shown.insert(2, "question", shown["id"].map(questions))
+        config = {metric: _metric_column(metric) for metric in RELATIVE}
+        config["extra_nll"] = _metric_column("answer_nll", "NLL above dense")
+        config["response"] = st.column_config.TextColumn("Pruned response", help=RESPONSE_HELP)
+        config["answer_source"] = st.column_config.TextColumn("Answer from", help=SOURCE_HELP)
+        config["choice"] = st.column_config.TextColumn("Pruned choice", help=METRIC_HELP["choice_match"])
+        st.dataframe(shown, hide_index=True, width="stretch", column_config=config)
+    st.download_button(
+        "All prompts as CSV",
+        both.to_csv(index=False),
+        "evaluation.csv",
+        "text/csv",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+
+
+def _of_given(both: pd.DataFrame, lost: pd.DataFrame) -> str:
+    """Return how many prompts with an answer of their own are lost, where others are scored on what the dense model said itself."""
+    given = both["answer_source"] == "given"
+    if given.all():
+        return ""
+    return (
+        f" With an answer of their own: {int(given[lost.index].sum())} of {int((given & both['dense_match']).sum())} are lost; the "
+        "others are scored on what the dense model says itself."
+    )

@@ -1,0 +1,134 @@
+"""The Export page's parts: where to, and the proof of what was written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.files import edit_to_json
+from vlm_analysis.errors import StrataError
+from vlm_analysis.export.dialects import mask_to_csv, mask_to_mergekit
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.ui.common.session import workspace
+from vlm_analysis.ui.common.text import escaped, layer_list
+
+if TYPE_CHECKING:
+    from vlm_analysis.export.checkpoint import Manifest
+
+_DIALECTS: tuple[tuple[str, str, str, Callable[[Edit], str], str], ...] = (
+    (
+        "JSON",
+        "strata-mask.json",
+        "application/json",
+        edit_to_json,
+        "The source of the others: layers from 0, the model with revision and fingerprint, and where the mask comes from.",
+    ),
+    (
+        "mergekit",
+        "strata-mask.yaml",
+        "application/yaml",
+        mask_to_mergekit,
+        "Passthrough slices of the text decoder for mergekit-yaml; the vision parts are kept whole.",
+    ),
+    (
+        "CSV",
+        "strata-mask.csv",
+        "text/csv",
+        mask_to_csv,
+        "One row for each layer, counted from 0: layer, kept (1 or 0), drop order where known (1 went first).",
+    ),
+)
+
+
+def mask_files(mask: Edit, info: ModelInfo | None) -> None:
+    """Draw one download for each format of the mask, with what it is for; a mask without a model gets the loaded one's."""
+    mask = replace(mask, model=mask.model or info)
+    for label, file_name, mime, write, what in _DIALECTS:
+        left, right = st.columns([1, 3], vertical_alignment="center")
+        try:
+            text = write(mask)
+        except StrataError as error:
+            left.button(label, icon=":material/download:", disabled=True, width="stretch")
+            right.caption(escaped(error))
+            continue
+        left.download_button(
+            label, text, file_name, mime, icon=":material/download:", on_click="ignore", width="stretch", key=file_name
+        )
+        right.caption(what)
+    st.caption(
+        "Entries with `skip` in transformers' `per_layer_config` are not written: transformers 5.23 keeps them in the configuration, "
+        "but no model leaves a layer out because of one. The checkpoint below has its layer count changed and needs no such entry."
+    )
+
+
+def default_folder(model_name: str, mask: Edit) -> Path:
+    """Return a folder in the workspace that says what it holds and is not there yet."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model_name).strip("-.") or "model"
+    done = f"without-{'-'.join(map(str, mask.dropped)) or 'nothing'}" if mask.is_mask else f"edited-{mask.key[:8]}"
+    base = workspace().root / "exports" / f"{name}-{done}"[:100]
+    folder, number = base, 2
+    while folder.exists():
+        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return folder
+
+
+def shortened(path: Path) -> str:
+    """Return a path as text, with `~` for the user's home."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
+def _proof(manifest: Manifest) -> None:
+    """Draw what was compared, and the answer of both sides."""
+    st.success(
+        f"Loaded in a fresh process by plain transformers {manifest.transformers_version}: every logit over {manifest.probe_tokens} "
+        f"tokens of a fixed test prompt (× {manifest.vocabulary} words) is equal to the last bit, and so are the "
+        f"{manifest.generated_tokens} tokens of the greedy answer.",
+        icon=":material/verified:",
+    )
+    left, right = st.columns(2)
+    for column, whose, answer in (
+        (left, "The evaluated model answers", manifest.generated_answer),
+        (right, "The written folder answers, in a process of its own", manifest.reloaded_answer),
+    ):
+        column.caption(whose)
+        column.code(answer or "(nothing that can be shown)", language=None, wrap_lines=True)
+
+
+def manifest_view(manifest: Manifest, folder: Path) -> None:
+    """Draw what was written, where, and how it was checked."""
+    st.text(f"Written to {shortened(folder.expanduser())}")
+    if manifest.verified:
+        _proof(manifest)
+    left, middle, right = st.columns(3)
+    left.metric(
+        "Decoder layers",
+        f"{manifest.n_layers_after}",
+        f"{manifest.n_layers_before} before",
+        delta_color="off",
+        delta_arrow="off",
+    )
+    saved = 1 - manifest.parameters_after / manifest.parameters_before
+    middle.metric(
+        "Parameters",
+        f"{manifest.parameters_after / 1e6:,.2f} M",
+        f"{saved:.0%} fewer",
+        delta_color="off",
+        delta_arrow="off",
+    )
+    right.metric("Dropped", layer_list(manifest.dropped))
+    st.code(
+        f"from transformers import AutoModelForImageTextToText\n"
+        f"model = AutoModelForImageTextToText.from_pretrained({str(folder.expanduser())!r})",
+        language="python",
+    )
+    st.caption("Make it again, where its strata-mask.json lies:")
+    st.code(manifest.reproduce, language="bash", wrap_lines=True)
+    with st.expander("Manifest"):
+        st.json(asdict(manifest))

@@ -1,0 +1,162 @@
+"""The budget control: how much shall go, in layers, as a ratio, or as a share of parameters or measured time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from vlm_analysis.selection.strategies.budgets import Share
+from vlm_analysis.ui.common.jobs import current, job_panel, start
+from vlm_analysis.ui.common.session import model_slot
+from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.ui.common.work import latency_work
+from vlm_analysis.ui.masks.asking import Ranked, missing_to_measure, model_is_here, prompts_of, say_missing
+
+UNITS = {
+    "layers": "A number of decoder layers.",
+    "ratio": "A ratio of all decoder layers; the number is rounded down.",
+    "parameters": "A share of all parameters of the model, the vision part included; it is reached or passed.",
+    "latency": "A share of the measured time of a forward pass; it is reached or passed.",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Budget:
+    """A budget with the costs it is counted in; `amount` is None where it cannot be counted yet."""
+
+    amount: int | float | Share | None
+    costs: np.ndarray | None = None
+
+    @property
+    def key(self) -> str:
+        """Return it as text."""
+        return f"{self.amount!r} {None if self.costs is None else self.costs.tobytes().hex()}"
+
+
+def ask_budget(ranked: Ranked) -> Budget:
+    """Draw the unit and its slider; where the costs are not known, say why and how to get them."""
+    left, right = st.columns([2, 3])
+    unit = left.segmented_control(
+        "Budget in",
+        list(UNITS),
+        default="layers",
+        required=True,
+        key="candidate_unit",
+        persist_state="session",
+        help=" ".join(f"**{name}**: {words}" for name, words in UNITS.items()),
+    )
+    free = len(ranked.free)
+    if not free:
+        st.caption("No layer may go: all are protected or locked. Let protected layers go too, above.")
+        return Budget(None)
+    if unit == "parameters":
+        return _parameters(ranked, right)
+    if unit == "latency":
+        return _latency(ranked, right)
+    if unit == "ratio":
+        return _ratio(ranked, right)
+    return Budget(layers_slider(ranked, right))
+
+
+def layers_slider(ranked: Ranked, place: DeltaGenerator | None = None) -> int:
+    """Draw the slider of a budget in layers, the same on every tab."""
+    n_layers, free = ranked.recording.n_layers, len(ranked.free)
+    most = max(2, min(free, n_layers - 1))
+    _remember("candidate_budget", 3, 1, most)
+    return int(
+        (place or st).slider(
+            "Budget: layers to drop",
+            1,
+            most,
+            key="candidate_budget",
+            persist_state="session",
+            help=f"Of {n_layers}; {free} may go.",
+        )
+    )
+
+
+def _remember(key: str, default: int, least: int, most: int) -> None:
+    """Keep a slider's number within what this model allows; its default the first time."""
+    wanted = min(max(int(st.session_state.get(key, default)), least), most)
+    if st.session_state.get(key) != wanted:
+        st.session_state[key] = wanted
+
+
+def _ratio(ranked: Ranked, place: DeltaGenerator) -> Budget:
+    n_layers = ranked.recording.n_layers
+    least, most = math.ceil(100 / n_layers), math.floor(100 * len(ranked.free) / n_layers)
+    if least >= most:
+        place.caption("Too few layers may go for a ratio. Choose a budget in layers.")
+        return Budget(None)
+    percent = _percent(place, "Budget: ratio of layers, %", least, min(most, 99), "candidate_ratio", n_layers)
+    place.caption(f"{math.floor(percent / 100 * n_layers + 1e-9)} of {n_layers} layers.")
+    return Budget(percent / 100)
+
+
+def _percent(place: DeltaGenerator, label: str, least: int, most: int, key: str, n_layers: int) -> int:
+    _remember(key, round(300 / n_layers), least, most)
+    return int(
+        place.slider(
+            label,
+            least,
+            most,
+            key=key,
+            persist_state="session",
+            format="%d %%",
+            help=f"From {least} % to {most} %: what the layers that may go make up.",
+        )
+    )
+
+
+def _parameters(ranked: Ranked, place: DeltaGenerator) -> Budget:
+    model = ranked.recording.model
+    if not model.layer_parameters or not model.n_parameters:
+        place.caption(
+            "This recording does not know the model's parameters by layer: it was made before they were kept. Record again."
+        )
+        return Budget(None)
+    costs = np.array(model.layer_parameters, dtype=np.float64)
+    return _share(ranked, place, "parameters", costs, float(model.n_parameters))
+
+
+def _latency(ranked: Ranked, place: DeltaGenerator) -> Budget:
+    latency = model_slot().latency if model_is_here(ranked.recording) else None
+    if latency is None:
+        with place:
+            _measure_latency(ranked)
+        return Budget(None)
+    place.caption(f"A forward pass takes {latency.total_ms:.3g} ms here, measured on {latency.n_prompts} prompts.")
+    return _share(ranked, place, "latency", np.asarray(latency.layer_ms, np.float64), float(latency.total_ms))
+
+
+def _measure_latency(ranked: Ranked) -> None:
+    missing, prompts = missing_to_measure(ranked.recording), prompts_of(ranked.recording)
+    st.caption("No time was measured since this model was loaded.")
+    if missing:
+        say_missing(missing)
+    elif prompts is not None:
+        st.button(
+            "Measure latency",
+            icon=":material/timer:",
+            on_click=start,
+            args=("latency", f"Timing the layers on {prompts.name}", latency_work(prompts), prompts.id),
+            disabled=(view := current("latency")) is not None and view.active,
+            help="Times every decoder layer and the whole forward pass on the recorded prompts, on this machine.",
+        )
+    job_panel("latency")
+
+
+def _share(ranked: Ranked, place: DeltaGenerator, of: str, costs: np.ndarray, total: float) -> Budget:
+    """Draw the slider of a share, up to what the layers that may go make up."""
+    most = math.floor(100 * float(costs[ranked.free].sum()) / total + 1e-9)
+    if most < 2:
+        place.caption(escaped(f"The layers that may go make up less than 2 % of the {of}. Choose a budget in layers."))
+        return Budget(None)
+    percent = _percent(
+        place, f"Budget: share of {of}, %", 1, min(most, 99), f"candidate_{of}", ranked.recording.n_layers
+    )
+    return Budget(Share(percent / 100, of=of, total=total), costs)

@@ -1,0 +1,200 @@
+"""The candidates: every criterion with every strategy and budget as strips, and how sure a candidate is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from vlm_analysis.edits.edit import Edit, PruneMask
+from vlm_analysis.errors import StrataError
+from vlm_analysis.selection.certainty.masks import SPAN_GROUPS, mask_stability, mask_words
+from vlm_analysis.selection.criteria.criteria import CRITERIA
+from vlm_analysis.selection.criteria.scoring import score_layers
+from vlm_analysis.selection.strategies.make import make_mask, random_masks
+from vlm_analysis.selection.strategies.strategies import STRATEGIES
+from vlm_analysis.ui.common.downloads import PICTURE, offer_table
+from vlm_analysis.ui.common.editor import CANDIDATES
+from vlm_analysis.ui.common.text import GROUP_HELP, NEEDS, escaped, layer_list
+from vlm_analysis.ui.masks.asking import Ranked, ask_options, choose_criteria, taken
+from vlm_analysis.ui.masks.budget import Budget, ask_budget
+from vlm_analysis.ui.masks.searchview import search_form
+
+N_RANDOM = 5
+
+
+def candidates(ranked: Ranked) -> dict[str, Edit]:
+    """Draw the choice of strategy, budget and what they take; returns the masks, by their names on screen."""
+    left, _ = st.columns([2, 3])
+    strategy = left.selectbox(
+        "Strategy",
+        list(STRATEGIES),
+        format_func=lambda key: STRATEGIES[key].title,
+        key="candidate_strategy",
+        persist_state="session",
+        help="How scores, spans of layers or nothing become a mask.",
+    )
+    row = STRATEGIES[strategy]
+    st.caption(escaped(f"{row.title}: {row.source}. Needs {NEEDS[row.needs]}."))
+    if row.needs == "model":
+        search_form(ranked, strategy)
+        st.session_state[CANDIDATES] = {}
+        return {}
+    budget = ask_budget(ranked)
+    criteria = choose_criteria(ranked) if row.needs == "scores" else []
+    names = taken(criteria) | ({"seed"} if "seed" in row.takes else set())
+    names |= {"domain"} if "domain" in row.takes else set()
+    asked = ask_options(ranked, names)
+    options = _strategy_options(strategy)
+    made: dict[str, Edit] = {}
+    if budget.amount is not None:
+        key = repr((ranked.key, strategy, budget.key, criteria, sorted(asked.items()), sorted(options.items())))
+        made, refused = _make(key, ranked, strategy, budget, criteria, asked, options)
+        for reason in dict.fromkeys(reason for _, reason in refused):
+            st.warning(escaped(f"{', '.join(title for title, why in refused if why == reason)}: {reason}"))
+    st.session_state[CANDIDATES] = made
+    if made:
+        _strips(made, ranked)
+        _numbers(made)
+        _how_sure(ranked, strategy, budget, criteria, asked, options)
+    return made
+
+
+def _strategy_options(strategy: str) -> dict[str, Any]:
+    """Draw what only this strategy takes."""
+    takes = STRATEGIES[strategy].takes
+    found: dict[str, Any] = {}
+    if "gap" in takes:
+        found["gap"] = st.slider(
+            "Gap: layers kept between any two dropped ones",
+            0,
+            8,
+            1,
+            key="candidate_gap",
+            persist_state="session",
+            help="1: no two neighbours go. 0: the same as first k.",
+        )
+    if "token_group" in takes:
+        picked = st.selectbox(
+            "Tokens of the spans",
+            ["", *GROUP_HELP],
+            format_func=lambda group: group or f"the strategy's own: {SPAN_GROUPS[strategy]}",
+            key=f"candidate_tokens:{strategy}",
+            persist_state="session",
+            help="Over which tokens the change of a run of layers is measured; the switch above the heatmap does not count here.",
+        )
+        found["token_group"] = picked or None
+    return found
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _make(
+    key: str,
+    _ranked: Ranked,
+    strategy: str,
+    _budget: Budget,
+    criteria: list[str],
+    asked: dict[str, Any],
+    options: dict[str, Any],
+) -> tuple[dict[str, Edit], list[tuple[str, str]]]:
+    """Return the masks by their names on screen, and why others could not be made; kept between script runs by the key."""
+    ranked, budget = _ranked, _budget
+    assert budget.amount is not None
+    row, made, refused = STRATEGIES[strategy], {}, []
+    kinds: dict[str, Any] = {"locks": ranked.locks, "costs": budget.costs}
+    for criterion in criteria if row.needs == "scores" else [""]:
+        title = CRITERIA[criterion].title if criterion else row.title
+        if criterion and "target" in CRITERIA[criterion].takes:
+            title += f" ({asked.get('target')})"
+        try:
+            if criterion:
+                scores = score_layers(ranked.recording, criterion, damage=ranked.damage, **asked)
+                made[title] = make_mask(scores, strategy, budget.amount, **kinds, **options)
+            elif row.needs == "recording":
+                only = {"domain": asked.get("domain"), **options}
+                made[title] = make_mask(None, strategy, budget.amount, recording=ranked.recording, **kinds, **only)
+            elif strategy == "random-draw":
+                seed, n_layers = int(asked["seed"]), ranked.recording.n_layers
+                masks = random_masks(N_RANDOM, budget.amount, n_layers=n_layers, seed=seed, **kinds)
+                made |= {f"{title}, seed {seed + place}": mask for place, mask in enumerate(masks)}
+            else:
+                made[title] = make_mask(None, strategy, budget.amount, n_layers=ranked.recording.n_layers, **kinds)
+        except StrataError as error:
+            refused.append((title, str(error)))
+    return made, refused
+
+
+def _strips(made: dict[str, Edit], ranked: Ranked) -> None:
+    """Draw the candidate masks and the edited one as strips."""
+    from vlm_analysis.figures.heatmaps import edit_strips
+
+    n_layers = ranked.recording.n_layers
+    rows = [("in the editor", PruneMask(n_layers, st.session_state.mask)), *made.items()]
+    st.plotly_chart(edit_strips(rows, n_layers, locks=ranked.locks), key="candidate-strips", config=PICTURE)
+
+
+def _numbers(made: dict[str, Edit]) -> None:
+    """Draw the candidates as a table with its downloads."""
+    rows = [(name, mask.budget, layer_list(mask.dropped), mask.provenance["strategy"]) for name, mask in made.items()]
+    with st.expander("Numbers"):
+        offer_table(pd.DataFrame(rows, columns=["candidate", "n_dropped", "dropped", "strategy"]), "candidates")
+
+
+def _how_sure(
+    ranked: Ranked, strategy: str, budget: Budget, criteria: list[str], asked: dict[str, Any], options: dict[str, Any]
+) -> None:
+    """Draw, for a candidate that is chosen, how often its layers go when the prompts are drawn again."""
+    needs = STRATEGIES[strategy].needs
+    if needs not in ("scores", "recording") or budget.amount is None:
+        return
+    picked = st.selectbox(
+        "How sure is",
+        criteria if needs == "scores" else [strategy],
+        index=None,
+        format_func=lambda key: CRITERIA[key].title if key in CRITERIA else STRATEGIES[key].title,
+        key="candidate_sure",
+        placeholder="Choose a candidate",
+        help="The prompts are drawn 200 times with replacement within each domain, and the mask is made anew each time.",
+    )
+    if picked is None:
+        return
+    question = {**asked, "damage": ranked.damage, **options} if needs == "scores" else {"domain": asked.get("domain")}
+    question = {name: value for name, value in {**question, **options}.items() if value is not None}
+    kinds: dict[str, Any] = {"locks": ranked.locks, "costs": budget.costs}
+    try:
+        sure = mask_stability(
+            ranked.recording,
+            picked if needs == "scores" else None,
+            strategy,
+            budget.amount,
+            **kinds,
+            **question,
+        )
+    except StrataError as error:
+        st.caption(escaped(error))
+        return
+    for sentence in mask_words(sure):
+        st.markdown(escaped(sentence))
+
+
+def explain_criteria() -> None:
+    """Draw the table of criteria and that of strategies in words: formula, source, what each needs and takes."""
+    with st.expander("What the criteria compute"):
+        st.caption(
+            "x enters layer l, y leaves it, m stands between attention and MLP; z is a score standardised over the layers, "
+            "s_d(l) the mean cosine over the prompts of domain d."
+        )
+        rows = [
+            f"**{escaped(row.title)}** — {escaped(row.source)}  \n{escaped(row.formula)}; the {row.drop} go first. "
+            f"Needs {NEEDS[row.needs]}."
+            for row in CRITERIA.values()
+        ]
+        st.markdown("\n\n".join(rows))  # one element: fifty would slow every click on the page
+    with st.expander("What the strategies do"):
+        rows = [
+            f"**{escaped(row.title)}** — {escaped(row.source)}  \nNeeds {NEEDS[row.needs]}."
+            + (f" Takes {', '.join(row.takes).replace('_', ' ')}." if row.takes else "")
+            for row in STRATEGIES.values()
+        ]
+        st.markdown("\n\n".join(rows))

@@ -1,0 +1,96 @@
+"""Cosine against measured damage, the job that measures it, and the search for masks on it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import streamlit as st
+
+from vlm_analysis.errors import StrataError
+from vlm_analysis.selection.certainty.against import cosine_against_damage, misleading_words
+from vlm_analysis.selection.criteria.damage import Damage
+from vlm_analysis.ui.common.downloads import PICTURE, offer_table
+from vlm_analysis.ui.common.jobs import current, job_panel, start
+from vlm_analysis.ui.common.sweeps import damage_work
+from vlm_analysis.ui.common.text import METRIC_HELP, escaped
+from vlm_analysis.ui.masks.asking import Ranked, missing_to_measure, pick_domain, prompts_of, say_missing
+from vlm_analysis.ui.masks.searchview import search_form
+
+By = Literal["damage_kl", "damage_nll"]
+BY: dict[By, str] = {"damage_kl": "KL to dense", "damage_nll": "answer NLL"}
+
+
+def damage_view(ranked: Ranked) -> None:
+    """Draw cosine against damage where it was measured, else the next step; then the search for masks."""
+    if ranked.problem:
+        st.error(escaped(ranked.problem))
+    if ranked.damage is None:
+        st.markdown(
+            "Cosine is cheap; the truth is what happens to the answers when a layer is left out. Measured once, that is a ranking "
+            "of its own, and shows which layers cosine gets wrong on this model."
+        )
+    else:
+        _scatter(ranked, ranked.damage)
+    _measure(ranked)
+    st.divider()
+    st.markdown("**Search on measured damage**")
+    search_form(ranked)
+
+
+def _scatter(ranked: Ranked, damage: Damage) -> None:
+    from vlm_analysis.figures.rankings import damage_scatter
+
+    left, right = st.columns(2)
+    by: By = left.segmented_control(
+        "Damage as",
+        list(BY),
+        default="damage_kl",
+        required=True,
+        format_func=BY.__getitem__,
+        key="damage_by",
+        persist_state="session",
+        help=f"**KL to dense**: {METRIC_HELP['kl_to_dense']} **Answer NLL**: its increase. {METRIC_HELP['answer_nll']}",
+    )
+    words = "Whose cosines and damage are compared."
+    target = pick_domain(ranked.recording, "On prompts of", "damage_target", words, right)
+    try:
+        frame = cosine_against_damage(ranked.recording, damage, ranked.group, target, by=by)
+    except StrataError as error:
+        st.caption(escaped(error))
+        return
+    for sentence in misleading_words(frame):
+        st.markdown(escaped(sentence))
+    figure = damage_scatter(frame, by, y_title=f"damage: {BY[by]}, nats")
+    st.plotly_chart(figure, key="damage-scatter", config=PICTURE)
+    st.caption(
+        f"Each point is a layer. Across: block influence, 1 − mean cos(x, y) over {ranked.group} tokens (ShortGPT, arXiv:2403.03853). "
+        "Up: what leaving out this layer alone does to the answers, in nats (as in SLEB, arXiv:2402.09025). An outlier's two ranks "
+        "lie at least a third of the layers, and 2, apart (our choice)."
+    )
+    with st.expander("Numbers"):
+        offer_table(frame, "cosine-against-damage")
+
+
+def _measure(ranked: Ranked) -> None:
+    """Draw the button that measures what is not measured yet."""
+    recording, damage = ranked.recording, ranked.damage
+    left = len(set(range(recording.n_layers)) - set(recording.model.locked)) if damage is None else 0
+    if left:
+        prompts, missing = prompts_of(recording), missing_to_measure(recording)
+        st.caption(
+            f"To measure: {left} of {recording.n_layers} layers, each left out alone on {recording.n_prompts} prompts: "
+            f"{left * recording.n_prompts} answers to score, and those of the dense model where it was not evaluated yet. A job that "
+            "is cancelled is taken up where it stopped."
+        )
+        if missing:
+            say_missing(missing)
+        elif prompts is not None:
+            st.button(
+                "Measure damage",
+                type="primary",
+                icon=":material/troubleshoot:",
+                on_click=start,
+                args=("damage", f"Measuring damage on {prompts.name}", damage_work(prompts), prompts.id),
+                disabled=(view := current("damage")) is not None and view.active,
+            )
+    job_panel("damage", "What was measured is kept: measure again to go on.")

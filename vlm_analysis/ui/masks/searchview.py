@@ -1,0 +1,165 @@
+"""The form that searches for a mask on measured damage: greedy, beam and evolutionary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.errors import StrataError
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.criteria.scoring import score_layers
+from vlm_analysis.selection.search.objective import SCORES, Objective
+from vlm_analysis.selection.search.search import most_tried
+from vlm_analysis.selection.strategies.make import make_mask
+from vlm_analysis.ui.common.jobs import current, job_panel, start
+from vlm_analysis.ui.common.text import METRIC_HELP, METRIC_TITLES, escaped, layer_list
+from vlm_analysis.ui.masks.asking import (
+    Ranked,
+    forget_unknown,
+    missing_to_measure,
+    prompts_of,
+    say_missing,
+    unprotected,
+)
+from vlm_analysis.ui.masks.budget import layers_slider
+from vlm_analysis.ui.masks.searching import search_work
+from vlm_analysis.workbench.workspace import Item
+
+TITLES = {"greedy": "Greedy", "beam": "Beam", "evolutionary": "Evolutionary"}
+WORDS = {
+    "greedy": "Drops the layer that harms least, measures all that are left again on top of it, and so on (SLEB, arXiv:2402.09025).",
+    "beam": "Drops one layer more at a time from each of the best masks of the step before; the same layers reached twice are one "
+    "mask. Our choice.",
+    "evolutionary": "Starts from the masks of the criteria and from random ones. Children swap a layer, sometimes two, or cross two "
+    "parents; the best stay. It is never worse than the best mask it starts from. Our choice.",
+}
+SETTINGS = {  # name: label, least, most, default, help
+    "width": ("Width", 1, 16, 4, "How many masks go on from each step; 1 is greedy."),
+    "population": ("Population", 4, 64, 16, "Masks of a generation, and of those that have children."),
+    "generations": ("Generations", 1, 40, 8, "How often the best have children."),
+}
+TAKES = {"greedy": (), "beam": ("width",), "evolutionary": ("population", "generations")}
+HARMS = {
+    "kl_to_dense": METRIC_HELP["kl_to_dense"],
+    "answer_nll": "The increase over the dense model, in nats a token.",
+    "exact_match": "What is lost of the dense model's score: 1 − retention, without domains on which that is 0.",
+    "token_agreement": "Positions at which the first choice is no longer the dense model's.",
+}
+
+
+def search_form(ranked: Ranked, strategy: str | None = None) -> None:
+    """Draw what a search is asked and the button that starts it; its mask is saved. Without a `strategy` that is a choice too."""
+    chosen = strategy or _ask_strategy()
+    st.caption(f"{WORDS[chosen]} The mask is saved, and can be started from.")
+    left, middle, right = st.columns(3)
+    budget = layers_slider(ranked, left)
+    score = middle.selectbox(
+        "Damage as",
+        SCORES,
+        format_func=METRIC_TITLES.__getitem__,
+        key="search_score",
+        persist_state="session",
+        help="The lowest harm wins; ties go by KL. These definitions are our choice. "
+        + " ".join(f"**{METRIC_TITLES[score]}**: {words}" for score, words in HARMS.items()),
+    )
+    objective = Objective(score, *_whose(ranked.recording, right))
+    settings = _ask_settings(TAKES[chosen])
+    free, count = len(ranked.free), ranked.recording.n_prompts
+    runs = most_tried(chosen, free, min(budget, free), **settings)
+    st.caption(f"Up to {runs} evaluations on {count} prompts: {runs * count} answers to score.")
+    _offer(ranked, chosen, budget, objective, settings)
+    view = job_panel("search", "What was measured is kept: search again to go on.")
+    if view is not None and view.status == "done":
+        found = view.result if isinstance(view.result, Item) else None
+        words = f"{found.name}: drops {layer_list(found.details.get('dropped', []))}." if found is not None else ""
+        st.success(
+            f"{escaped(words)} The mask is saved, and can be started from on the Candidates tab. It was fitted to these prompts: evaluate "
+            "it on others.",
+            icon=":material/check:",
+        )
+
+
+def _ask_strategy() -> str:
+    return str(
+        st.segmented_control(
+            "Search",
+            list(TITLES),
+            default="greedy",
+            required=True,
+            format_func=TITLES.__getitem__,
+            key="search_strategy",
+            persist_state="session",
+        )
+    )
+
+
+def _whose(recording: Recording, place: DeltaGenerator) -> tuple[str | None, bool]:
+    """Draw the choice of whose answers count: a target, None for all, and whether the worst domain counts."""
+    names = list(recording.domain_names)
+    choices: dict[str, tuple[str | None, bool]] = {"all": (None, False)}
+    if len(names) > 1:
+        choices["worst"] = (None, True)
+    words = {"all": "all domains", "worst": "the worst domain"}
+    choices |= {f"domain {name}": (name, False) for name in names}
+    forget_unknown("search_whose", choices)
+    picked = place.selectbox(
+        "On prompts of",
+        list(choices),
+        format_func=lambda key: words.get(key) or key.removeprefix("domain "),
+        key="search_whose",
+        persist_state="session",
+        help="Whose answers should survive. The worst domain: the one with the largest harm, sought anew for each mask.",
+    )
+    return choices[picked]
+
+
+def _ask_settings(names: tuple[str, ...]) -> dict[str, int]:
+    settings = {}
+    for name, place in zip(names, st.columns(3), strict=False):
+        label, least, most, default, words = SETTINGS[name]
+        settings[name] = place.slider(
+            label, least, most, default, key=f"search_{name}", persist_state="session", help=words
+        )
+    return settings
+
+
+def _offer(ranked: Ranked, strategy: str, budget: int, objective: Objective, settings: dict[str, int]) -> None:
+    """Draw the button that starts the search, or what is missing for it."""
+    prompts, missing = prompts_of(ranked.recording), missing_to_measure(ranked.recording)
+    if missing or prompts is None:
+        say_missing(missing)
+        return
+    asked = (strategy, budget, objective, unprotected())
+    taken: dict[str, Any] = dict(settings)
+    if strategy == "evolutionary":
+        taken["start"] = _masks_of_criteria(repr((ranked.key, budget)), ranked, budget)[: settings["population"]]
+    st.button(
+        "Search for a mask",
+        icon=":material/search:",
+        on_click=start,
+        args=(
+            "search",
+            f"{TITLES[strategy]} search on {prompts.name}",
+            search_work(prompts, *asked, **taken),
+            prompts.id,
+            *asked,
+            settings,
+        ),
+        disabled=budget > len(ranked.free) or ((view := current("search")) is not None and view.active),
+    )
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _masks_of_criteria(key: str, _ranked: Ranked, budget: int) -> list[Edit]:
+    """Return the different masks of the usable criteria; kept between script runs by the key."""
+    made: dict[Edit, None] = {}
+    for criterion in _ranked.usable():
+        try:
+            scores = score_layers(_ranked.recording, criterion, damage=_ranked.damage, token_group=_ranked.group)
+            made[make_mask(scores, "first-k", budget, locks=_ranked.locks)] = None
+        except StrataError:
+            continue  # the others will do
+    return list(made)

@@ -1,0 +1,90 @@
+"""The Model page's parts: where to load from, and what was loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.ui.common.session import model_slot
+from vlm_analysis.ui.common.text import escaped
+
+BUNDLED, FOLDER, HUB = "Bundled: Pocket-VL", "Folder on this machine", "Hugging Face Hub"
+
+
+def load_form() -> tuple[str, dict[str, Any]]:
+    """Draw the choice of source and options; returns the arguments of `load_model`."""
+    kind = st.segmented_control("Where from", [BUNDLED, FOLDER, HUB], default=BUNDLED, required=True, key="model_kind")
+    options: dict[str, Any] = {}
+    if kind == BUNDLED:
+        source = "pocket-vl"
+        st.caption(
+            "2.2 million parameters, 16 layers, Qwen3-VL architecture, trained on drawn pictures. What it shows is how the "
+            "method works; findings on it say nothing about large models."
+        )
+    elif kind == FOLDER:
+        source = st.text_input(
+            "Folder", placeholder="/models/my-vlm", help="A folder written by save_pretrained, with safetensors."
+        )
+    else:
+        source = st.text_input("Hub id", placeholder="owner/name", help="Downloaded once into the Hugging Face cache.")
+        options["revision"] = st.text_input(
+            "Revision", "main", help="Branch, tag or commit. A commit makes the run repeatable."
+        )
+    with st.expander("Options"):
+        left, middle, right = st.columns(3)
+        options["device"] = left.selectbox(
+            "Device", ["auto", "cpu", "cuda"], help="auto takes a GPU where there is one."
+        )
+        options["dtype"] = middle.selectbox(
+            "Precision",
+            ["auto", "float32", "bfloat16", "float16"],
+            help="auto: the checkpoint's on a GPU; on a CPU float32 where it fits, else bfloat16.",
+        )
+        bound = right.number_input(
+            "Most vision tokens an image",
+            0,
+            16384,
+            0,
+            step=64,
+            help="0: 256 on a CPU, the model's own limit on a GPU",
+        )
+        options["max_vision_tokens"] = int(bound) or None
+        if kind != BUNDLED:
+            options["trust_remote_code"] = st.checkbox(
+                "Run Python code that comes with the checkpoint",
+                help="That code can do anything you can. Tick only after reading it.",
+            )
+    return source.strip(), options
+
+
+def details(info: ModelInfo) -> None:
+    """Draw what is loaded: its size, where it computes, and each layer with why it should stay."""
+    loaded = model_slot().loaded
+    cells = {
+        "Decoder layers": str(info.n_layers),
+        "Parameters": f"{loaded.n_parameters / 1e6:,.1f} M",
+        "Computes on": f"{loaded.device}, {info.dtype}",
+        "Vision tokens an image": "model's own limit"
+        if loaded.max_vision_tokens is None
+        else f"at most {loaded.max_vision_tokens}",
+    }
+    for column, (label, value) in zip(st.columns(len(cells)), cells.items(), strict=True):
+        column.metric(label, value, border=True)
+    if loaded.dtype_reason:
+        st.caption(f"{escaped(info.dtype)}: {escaped(loaded.dtype_reason)}")
+    origin = "bundled with Strata" if info.name == "pocket-vl" else f"from {loaded.source}"
+    st.text(f"{info.name}\nfingerprint {info.fingerprint[:16]}, {origin}")
+    if not loaded.has_chat_template:
+        st.warning(
+            "The checkpoint has no chat template, so a prompt is given as its images and then the question, as base models take it. "
+            "If this is a chat model, its template is missing: answers will be poor."
+        )
+    st.markdown("**Decoder layers that should stay** (all others may go)")
+    rows = [(layer, "protected: may be unlocked", reason) for layer, reason in info.protected.items()]
+    rows += [(layer, "locked", reason) for layer, reason in info.locked.items()]
+    frame = pd.DataFrame(sorted(rows), columns=["layer", "level", "why"])
+    config = {"layer": st.column_config.NumberColumn(width="small"), "why": st.column_config.TextColumn(width="large")}
+    st.dataframe(frame, hide_index=True, width="stretch", row_height=64, column_config=config)

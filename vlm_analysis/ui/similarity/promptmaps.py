@@ -1,0 +1,116 @@
+"""The Similarity page's look at single prompts: a line of layers for each, down to tokens, vision tokens over the image."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from vlm_analysis.errors import StrataError
+from vlm_analysis.prompts.prompts import Prompt
+from vlm_analysis.recording.maps import TokenMap
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.ui.common.downloads import PICTURE
+from vlm_analysis.ui.common.session import opened, workspace
+from vlm_analysis.ui.common.text import escaped
+
+PAGE = 30  # prompts drawn at once
+
+
+def prompts_view(recording: Recording, group: str) -> None:
+    """Draw prompts as rows of layers, one domain at a time, and the chosen prompt closer."""
+    from vlm_analysis.figures.heatmaps import similarity_heatmap
+
+    domain = st.selectbox("Domain", recording.domain_names, key="drill_domain")
+    places = [place for place, name in enumerate(recording.domains) if name == domain]
+    pages = -(-len(places) // PAGE)
+    page = st.number_input(f"Page of {pages}", 1, pages, 1, key="drill_page") if pages > 1 else 1
+    shown = places[(page - 1) * PAGE : page * PAGE]
+    names = [recording.prompt_ids[place] for place in shown]
+    values = recording.prompt_similarity(None, group)[shown]
+    st.plotly_chart(similarity_heatmap(values, names), key="drill-heatmap", config=PICTURE)
+    place = st.selectbox("Prompt", shown, format_func=lambda place: recording.prompt_ids[place], key="drill_prompt")
+    _one(recording, place)
+
+
+def _one(recording: Recording, place: int) -> None:
+    prompt = _prompt_of(recording, place)
+    if prompt is None:
+        st.caption(
+            "The prompt set of this recording is not in the workspace, so its question and images cannot be shown."
+        )
+    else:
+        st.text(f"{prompt.question}\n→ {prompt.answer or 'no reference answer'}")
+    if recording.maps is None:
+        st.info("This recording has no token maps. Record with token maps (Options, above) to look at single tokens.")
+        _images(prompt)
+        return
+    try:
+        token_map = recording.token_map(place)
+    except StrataError as error:
+        st.error(escaped(error))
+        return
+    _token_picture(token_map)
+    _over_images(token_map, prompt, recording.n_layers)
+
+
+def _prompt_of(recording: Recording, place: int) -> Prompt | None:
+    for item in workspace().items("prompts"):
+        if item.prompts == recording.prompts:
+            try:
+                return opened(item)[place]
+            except StrataError:
+                return None
+    return None
+
+
+def _token_picture(token_map: TokenMap) -> None:
+    from vlm_analysis.figures.recorded import token_heatmap
+
+    st.plotly_chart(
+        token_heatmap(token_map.cosine, token_map.kinds, token_map.texts), key="token-heatmap", config=PICTURE
+    )
+    st.caption(
+        "Every token's cosine at every layer, from float16 on disk: beyond 0.999 neighbouring values run together."
+    )
+
+
+def _over_images(token_map: TokenMap, prompt: Prompt | None, n_layers: int) -> None:
+    from vlm_analysis.figures.recorded import image_overlay
+
+    images = _images(prompt, draw=False)
+    if not token_map.grids or len(images) != len(token_map.grids):
+        st.caption(
+            "Where the vision tokens of this prompt lie in its images is not known, so they are not drawn over them."
+        )
+        _images(prompt)
+        return
+    apart = np.nan_to_num(np.nanstd(token_map.cosine[:, token_map.kinds == 0].astype(np.float32), axis=1))
+    layer = st.slider(
+        "Layer",
+        0,
+        n_layers - 1,
+        int(apart.argmax()),
+        key="overlay_layer",
+        help="Starts at the layer whose vision tokens differ most.",
+    )
+    for number, (image, (first, rows, columns)) in enumerate(zip(images, token_map.grids, strict=True)):
+        values = token_map.cosine[layer, first : first + rows * columns].reshape(rows, columns)
+        left, right = st.columns([3, 2])
+        left.plotly_chart(image_overlay(image, values), key=f"overlay-{number}", config=PICTURE)
+        right.image(image, width=320)
+        low, high = np.unravel_index(np.nanargmin(values), values.shape), np.nanmin(values)
+        right.caption(f"Layer {layer} changes the token in row {low[0]}, column {low[1]} most: cosine {high:.4f}.")
+
+
+def _images(prompt: Prompt | None, *, draw: bool = True) -> tuple[Image.Image, ...]:
+    if prompt is None:
+        return ()
+    try:
+        images = prompt.load_images()
+    except StrataError as error:
+        st.error(escaped(error))
+        return ()
+    if draw:
+        st.image(list(images), width=240)
+    return images

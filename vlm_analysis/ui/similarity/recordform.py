@@ -1,0 +1,126 @@
+"""The Similarity page's upper part: what to record, an unfinished recording to go on with, and recordings as files."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from vlm_analysis.errors import StrataError
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.recording.recording import open_recording
+from vlm_analysis.ui.common.jobs import current, start
+from vlm_analysis.ui.common.session import choose, workspace
+from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.ui.common.work import record_work
+from vlm_analysis.workbench.shelf import keep_recording, unfinished_folder
+from vlm_analysis.workbench.workspace import Item
+
+MAX_FILE_MB = 500
+
+
+def record_form(info: ModelInfo, prompts: Item) -> None:
+    """Draw what is recorded on what, the options, and the button."""
+    left, right = st.columns([3, 1], vertical_alignment="center")
+    left.markdown(
+        f"Record **{escaped(info.name)}** on **{escaped(prompts.name)}** ({prompts.details.get('n', '?')} prompts)."
+    )
+    options = _options()
+    folder = unfinished_folder(workspace(), info.fingerprint, prompts, options)
+    name = f"{info.name} on {prompts.name}"
+    right.button(
+        "Go on recording" if folder.exists() else "Record",
+        type="primary",
+        icon=":material/sensors:",
+        on_click=start,
+        args=(
+            "record",
+            f"Recording {name}",
+            record_work(prompts, name, options),
+            prompts.id,
+            info.fingerprint,
+            options,
+        ),
+        disabled=(view := current("record")) is not None and view.active,
+        width="stretch",
+        help="One forward pass a prompt. Hidden states are not kept. Prompts that a saved recording of this model with the same "
+        "options holds already are not run again.",
+    )
+    if folder.exists() and (view is None or not view.active):
+        words, forget = st.columns([3, 1], vertical_alignment="center")
+        words.caption(
+            "An earlier recording of these was cancelled or broke off. What it recorded is kept and not run again."
+        )
+        forget.button(
+            "Forget it", on_click=_forget, args=(folder,), width="stretch", help="Start over from the first prompt."
+        )
+
+
+def _forget(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _options() -> dict[str, Any]:
+    with st.expander("Options"):
+        left, middle, right = st.columns(3)
+        attention = left.checkbox(
+            "Attention maps",
+            key="record_attention",
+            persist_state="session",
+            help="Also reads attention, for the visual attention ratio (Skip-It?) and the similarity of important tokens "
+            "(Short-LVLM). The pass is slower, as the decoder then computes attention in the open.",
+        )
+        maps = middle.checkbox(
+            "Token maps",
+            key="record_maps",
+            persist_state="session",
+            help="Keeps every token's cosine on disk (2 bytes a token and layer), to look at single prompts token by token, "
+            "vision tokens drawn over the image.",
+        )
+        batch = right.number_input(
+            "Prompts a batch",
+            1,
+            64,
+            1,
+            key="record_batch",
+            persist_state="session",
+            help="More is faster on a GPU and slower on most CPUs. It changes results by less than 0.00001.",
+        )
+    return {"attention": attention, "token_maps": maps, "batch_size": int(batch)}
+
+
+def recording_file(item: Item) -> None:
+    """Draw the download of a saved recording; the bytes are read when they are asked for."""
+    st.download_button(
+        "Download the recording",
+        lambda: item.path.read_bytes(),
+        f"{item.name[:60]}.npz",
+        "application/octet-stream",
+        icon=":material/download:",
+        on_click="ignore",
+        help="One file without pickle. It opens here, or in Python by open_recording, without the model and without PyTorch.",
+    )
+
+
+def open_file() -> None:
+    """Draw an uploader for a recording made elsewhere, and keep what it holds on a click."""
+    file = st.file_uploader(
+        "Open a recording file",
+        type=["npz"],
+        max_upload_size=MAX_FILE_MB,
+        help="Made by Strata on any machine; neither the model nor a GPU is needed to look at it.",
+    )
+    if file is not None and st.button("Keep it in the workspace", icon=":material/save:"):
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "uploaded.npz"
+            try:
+                path.write_bytes(file.getbuffer())
+                recording = open_recording(path)
+                choose("recordings", keep_recording(workspace(), recording, f"{Path(file.name).stem} (from a file)"))
+            except (StrataError, OSError) as error:
+                st.error(escaped(error))
+                return
+        st.rerun()

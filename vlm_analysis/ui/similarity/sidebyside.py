@@ -1,0 +1,62 @@
+"""The Similarity page's comparison of several recordings, of the same or of different models, on relative depth."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from vlm_analysis.errors import StrataError
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.ui.common.downloads import PICTURE
+from vlm_analysis.ui.common.pickers import described
+from vlm_analysis.ui.common.session import opened, workspace
+from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.ui.similarity.similarityview import CKA, MEASURE_TITLES
+
+ALL = "all domains"
+
+
+def side_by_side(current_id: str, group: str) -> None:
+    """Draw one line a recording for a measure and a domain."""
+    from vlm_analysis.figures.recorded import depth_profile
+
+    items = {item.id: item for item in workspace().items("recordings")}
+    if len(items) < 2:
+        st.caption("There is one recording. Record another model, or other prompts, to see them side by side.")
+        return
+    others = [item_id for item_id in items if item_id != current_id]
+    picked = st.multiselect(
+        "Recordings",
+        list(items),
+        default=[current_id, others[0]],
+        format_func=lambda item_id: described(items[item_id]),
+        max_selections=6,
+        key="compare_recordings",
+    )
+    whole = {item_id: recording for item_id in picked if (recording := _opened(item_id)) is not None}
+    left, right = st.columns(2)
+    domains = list(dict.fromkeys(name for recording in whole.values() for name in recording.domain_names))
+    domain = left.selectbox("Domain", [ALL, *domains], key="compare_domain")
+    known = [name for name in MEASURE_TITLES if name not in ("changed", "important_cosine")]
+    measure = right.selectbox("Measure", known, format_func=MEASURE_TITLES.__getitem__, key="compare_measure")
+    series = {}
+    for number, (item_id, recording) in enumerate(whole.items()):
+        name = None if domain == ALL else domain
+        if name is not None and name not in recording.domain_names:
+            st.caption(f"{escaped(items[item_id].name)} has no prompts of {escaped(domain)} and is left out.")
+            continue
+        values = recording.linear_cka(name, group) if measure == CKA else recording.layer_values(measure, name, group)
+        series[f"{number + 1}. {items[item_id].name} ({recording.n_layers} layers)"] = values
+    if series:
+        st.plotly_chart(depth_profile(series, measure), key="compare-profile", config=PICTURE)
+        st.caption(
+            "Layer 0 stands at depth 0 and the last layer at depth 1, so that models of different depth share an axis."
+        )
+
+
+def _opened(item_id: str) -> Recording | None:
+    item = workspace().find("recordings", item_id)
+    try:
+        return opened(item) if item is not None else None
+    except StrataError as error:
+        st.error(escaped(error))
+        return None
