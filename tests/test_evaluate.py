@@ -1,4 +1,4 @@
-"""Evaluation: the metrics are those of a plain reckoning prompt by prompt, and exact match is what real decoding writes."""
+"""Evaluation: the metrics are those of a plain computation prompt by prompt, and exact match is what real decoding writes."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ class TestQuestions:
 
 
 class TestInvariance:
-    """What no number may hang on."""
+    """What no number may depend on."""
 
     @pytest.mark.parametrize("criterion", MEASURED)
     @given(st.permutations(range(14)))

@@ -1,4 +1,4 @@
-"""Both models answering: the streamed texts are those of `respond`, and the divergence is a plain float64 reckoning."""
+"""Both models answering: the streamed texts are those of `respond`, and the divergence is a plain float64 computation."""
 
 from __future__ import annotations
 

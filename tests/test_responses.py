@@ -1,4 +1,4 @@
-"""What the model wrote and which choice it prefers: columns of an evaluation, reckoned again in plain ways, kept in its file."""
+"""What the model wrote and which choice it prefers: columns of an evaluation, computed again in plain ways, kept in its file."""
 
 from __future__ import annotations
 

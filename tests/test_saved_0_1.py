@@ -126,7 +126,7 @@ class TestOpening:
 class TestBelonging:
     @pytest.fixture
     def sets(self, home: Workspace) -> dict[str, Any]:
-        """The saved prompt sets by their fingerprint, as they are reckoned now."""
+        """The saved prompt sets by their fingerprint, as they are computed now."""
         opened = [open_item(item) for item in home.items("prompts")]
         return {prompts.fingerprint: prompts for prompts in opened}
 
@@ -253,7 +253,7 @@ def slot(home: Workspace, shared_slot: ModelSlot, monkeypatch: pytest.MonkeyPatc
 
 
 class Reports:
-    """A progress that keeps what it is told."""
+    """A progress that keeps its reports."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, int, str]] = []

@@ -253,7 +253,7 @@ class TestMasks:
 
     @pytest.mark.parametrize("strategy", ["last-n", "random-draw", "greedy", "best"])
     def test_what_reads_no_prompts_is_refused(self, strategy: str) -> None:
-        with pytest.raises(MaskError, match="Only what hangs on prompts"):
+        with pytest.raises(MaskError, match="Only what depends on prompts"):
             mask_stability(full_recording(), None, strategy, 2)
 
     def test_a_strategy_of_scores_needs_a_criterion(self) -> None:

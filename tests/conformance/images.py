@@ -1,6 +1,6 @@
 """The tiny models with an image in the prompt, made by the class's own processor with its PIL image processor.
 
-The tokenizer is a list of words; its special tokens get numbers that the tiny model's configuration is told of. As the package does
+The tokenizer is a list of words; its special tokens get numbers that the tiny model's configuration receives. As the package does
 where torchvision is missing, processors that own a video part are built without it.
 """
 

@@ -144,7 +144,7 @@ class TestPage:
 
         monkeypatch.setattr("vlm_analysis.evaluation.run.respond.stream_both", broken)
         said = plain(words(press(asking, "Ask both")))
-        assert "The model broke off: expected an answer, got ValueError: no such **shape**. Try another prompt" in said
+        assert "The model stopped: expected an answer, got ValueError: no such **shape**. Try another prompt" in said
         assert "red, so far" in said
         assert "blue, so far" in said
         assert "Both models are answering" not in said
@@ -156,7 +156,7 @@ class TestPage:
 
         monkeypatch.setattr("vlm_analysis.models.inputs.render_prompt", broken)
         at = press(asking, "Show what the model is given")
-        assert "The model broke off: expected an answer, got KeyError" in plain(at.error[0].value)
+        assert "The model stopped: expected an answer, got KeyError" in plain(at.error[0].value)
 
     def test_a_long_question_is_shown(self, stocked: OpenPage, few: PromptSet) -> None:
         from vlm_analysis.ui.common.session import last_choices

@@ -23,7 +23,7 @@ def edit_to_json(edit: Edit) -> str:
     """Return the file's text: schema version, numbering from 0, what is done, model and provenance.
 
     An edit that is a prune mask has the kind `strata-mask` and its layers in `dropped`, as version 0.1 writes and opens it; any other
-    has the kind `strata-edit` and its `changes`. The model is told by `source` (hub id, or the folder's name without the way to it),
+    has the kind `strata-edit` and its `changes`. The model is identified by `source` (hub id, or the folder's name without the way to it),
     `revision` (of a hub id), `config_hash` (see `ModelInfo`), `fingerprint` and `n_layers`; whatever is not known is null.
     """
     what = {"dropped": list(edit.dropped)} if edit.is_mask else {"changes": changes_to_json(edit)}

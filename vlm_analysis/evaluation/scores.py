@@ -176,7 +176,7 @@ class ScoreStore:
 
 
 def _record_type(name: str, width: int) -> np.dtype:
-    """Return numpy's type of a record whose edit is told by `width` bytes of that name."""
+    """Return numpy's type of a record that names its edit by `width` bytes in a field of that name."""
     numbers = [(number, "<f8") for number in NUMBERS]
     return np.dtype(
         [(name, "u1", (width,)), ("row", "<u4"), ("known", "u1"), ("exact_match", "u1"), *numbers, ("crc32", "<u4")]

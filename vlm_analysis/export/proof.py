@@ -1,7 +1,7 @@
 """The proof of an export: a fresh process loads the written folder by plain transformers, and both models answer the same prompt.
 
 Logits and greedy answer must be equal to the last bit. On a CPU that takes equal places of the weights in memory (`models.aligned`)
-and equal numbers of threads; the fresh process is told device, precision, attention and threads.
+and equal numbers of threads; the fresh process gets device, precision, attention and threads.
 """
 
 from __future__ import annotations

@@ -119,7 +119,9 @@ def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) 
             "(width, height). Take it out, or change its images."
         ) from error
     tensors = {name: _placed(value, loaded) for name, value in made.items() if torch.is_tensor(value)}
-    tensors.pop("labels", None)  # of PaliGemma's processor; with them a forward reckons a loss over logits nobody kept
+    tensors.pop(
+        "labels", None
+    )  # of PaliGemma's processor; with them a forward computes a loss over logits that were not kept
     n_prompt = tensors["input_ids"].shape[1]
     answer_ids = tuple(answer_ids)
     kinds = np.full(n_prompt + len(answer_ids), TEXT, dtype=np.int8)

@@ -14,7 +14,7 @@ from vlm_analysis.prompts.prompts import KEY_DIGITS, PromptSet
 def split_in_halves(prompts: PromptSet, seed: int = 0) -> tuple[PromptSet, PromptSet]:
     """Return two halves, each with half of every domain's prompts, in their order; of an odd number the first gets one more.
 
-    Which prompt goes where is drawn by the seed and hangs on the prompts' order, not on their answers. Prompts that are the same
+    Which prompt goes where is drawn by the seed and depends on the prompts' order, not on their answers. Prompts that are the same
     (`Prompt.key`) go into one half, whatever their domains; where that leaves no even split, the first half gets less.
 
     Raises:

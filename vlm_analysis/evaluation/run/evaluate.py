@@ -84,7 +84,7 @@ def evaluate(
 def batch_for(loaded: LoadedModel) -> int:
     """Return how many prompts run together best: at most 32, and so few that a sweep can keep the states of all layers in 1 GiB.
 
-    Reckoned with the model's bound on vision tokens (1024 where there is none) and 128 more a prompt: it hangs on the model only, so that
+    Computed from the model's bound on vision tokens (1024 where there is none) plus 128 a prompt: it depends on the model only, so that
     all evaluations of the same prompts run in the same batches.
     """
     tokens = (loaded.max_vision_tokens or 1024) + 128

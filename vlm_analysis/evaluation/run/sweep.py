@@ -2,7 +2,7 @@
 
 What edits have in common is computed once: the prompts' inputs, the vision tower, and the first layers that edits keep alike (see
 `shared_runs`). Logits are taken at answer positions only. What was scored can be kept on disk as it comes (see `score_store`), so that
-a sweep that broke off goes on where it stopped, and another one runs only what is new. Equal to evaluating each edit alone: to the
+an interrupted sweep continues where it stopped, and another one runs only what is new. Equal to evaluating each edit alone: to the
 last bit with the same batches.
 """
 

@@ -78,7 +78,7 @@ def mask_stability(
     needs = STRATEGIES[strategy].needs if strategy in STRATEGIES else ""
     if needs not in ("scores", "recording"):
         usable = [key for key, row in STRATEGIES.items() if row.needs in ("scores", "recording")]
-        raise MaskError(f"Only what hangs on prompts can be drawn again: expected one of {usable}, got {strategy!r}.")
+        raise MaskError(f"Only what depends on prompts can be resampled: expected one of {usable}, got {strategy!r}.")
     if needs == "scores" and criterion is None:
         raise MaskError(f"Strategy {strategy!r} needs layer scores: expected a criterion, got none. Name one.")
     staying = Locks.given(recording.n_layers, locks, protected, locked)

@@ -1,4 +1,4 @@
-"""Asked: one question put to a criterion, with everything the answer may hang on."""
+"""Asked: one question put to a criterion, with everything the answer may depend on."""
 
 from __future__ import annotations
 

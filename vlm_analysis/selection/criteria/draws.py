@@ -1,7 +1,7 @@
 """Means over prompts, of all of them and of prompts drawn again: what every criterion and every spread is made of.
 
 The bootstrap draws prompts with replacement within their domain, so that every draw has every domain with its own number of
-prompts. A prompt's weight hangs on its key and its numbers, never on its place: no order of prompts changes a bit.
+prompts. A prompt's weight depends on its key and its numbers, never on its place: no order of prompts changes a bit.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ def _checked_domains(criterion: str, asked: Asked, has_target: bool) -> Asked:
 
 
 def _options(row: Criterion, asked: Asked) -> dict[str, Any]:
-    """Return what the numbers hang on, in values that JSON can hold."""
+    """Return what the numbers depend on, in values that JSON can hold."""
     told: dict[str, Any] = {"token_group": asked.token_group, "recording_prompts": asked.recording.prompts}
     chosen = {name: getattr(asked, name) for name in row.takes if name != "token_group"}
     told |= {name: value for name, value in chosen.items() if value is not None}

@@ -155,7 +155,7 @@ def _say_why(error: Exception) -> None:
         st.error(f"No answer came: {escaped(error)}. Try again when the running job is done.")
     else:
         st.error(
-            f"The model broke off: expected an answer, got {escaped(type(error).__name__)}: {escaped(error)}. "
+            f"The model stopped: expected an answer, got {escaped(type(error).__name__)}: {escaped(error)}. "
             "Try another prompt or mask."
         )
 

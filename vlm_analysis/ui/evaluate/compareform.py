@@ -277,7 +277,7 @@ def column_config(domains: Sequence[str], metric: str = "exact_match") -> dict[s
 
 
 def _left_unfinished(info: ModelInfo | None, items: dict[str, Item]) -> None:
-    """Draw the comparisons that were cancelled or broke off, with the way to finish each."""
+    """Draw the comparisons that were cancelled or interrupted, with the way to finish each."""
     if (view := current("compare")) is not None and view.active:
         return
     for found in unfinished(workspace()):

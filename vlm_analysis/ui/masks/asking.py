@@ -64,7 +64,7 @@ class Ranked:
 
     @property
     def key(self) -> str:
-        """Return what its numbers hang on, as text: rankings are kept between script runs by it."""
+        """Return what its numbers depend on, as text: rankings are kept between script runs by it."""
         recording, damage = self.recording, self.damage
         told = "" if damage is None else f"{damage.prompts} {damage.measured.tobytes().hex()}"
         return f"{recording.model.fingerprint} {recording.prompts} {recording.settings} {self.group} {told} {self.locks.reasons}"

@@ -52,7 +52,7 @@ def record_form(info: ModelInfo, prompts: Item) -> None:
     if folder.exists() and (view is None or not view.active):
         words, forget = st.columns([3, 1], vertical_alignment="center")
         words.caption(
-            "An earlier recording of these was cancelled or broke off. What it recorded is kept and not run again."
+            "An earlier recording of these was cancelled or interrupted. What it recorded is kept and not run again."
         )
         forget.button(
             "Forget it", on_click=_forget, args=(folder,), width="stretch", help="Start over from the first prompt."
