@@ -11,9 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vlm_analysis import Locks, PruneMask, figures
+from vlm_analysis import Locks, PruneMask
 from vlm_analysis.errors import MaskError
 from vlm_analysis.figures import style
+from vlm_analysis.figures.curves import retention_curve
+from vlm_analysis.figures.heatmaps import difference_heatmap, edit_strips, similarity_heatmap
+from vlm_analysis.figures.memory import memory_bar
+from vlm_analysis.figures.outcomes import damage_bars
+from vlm_analysis.figures.profiles import layer_profile, score_bars
 
 HOSTILE = '<a href="http://evil.example">x</a></script><script>alert(1)</script> $x$'
 
@@ -39,31 +44,31 @@ def decoded(array: dict) -> np.ndarray:
 
 
 def test_heatmap_sends_the_nines_of_each_cosine_as_float32(values):
-    sent = json.loads(figures.similarity_heatmap(values, ROWS).to_json())["data"][0]["z"]
+    sent = json.loads(similarity_heatmap(values, ROWS).to_json())["data"][0]["z"]
     assert sent["dtype"] == "f4"
     np.testing.assert_allclose(decoded(sent), np.log10(1 / (1 - values)), rtol=1e-6)
 
 
 def test_heatmap_scale_does_not_depend_on_the_values(values):
     for matrix in (values, values * 0.1, values * 0):
-        cells = figures.similarity_heatmap(matrix, ROWS).data[0]
+        cells = similarity_heatmap(matrix, ROWS).data[0]
         assert (cells.zmin, cells.zmax) == (0, 3)
 
 
 def test_heatmap_scale_names_the_cosines_it_stands_for(values):
-    bar = figures.similarity_heatmap(values, ROWS).data[0].colorbar
+    bar = similarity_heatmap(values, ROWS).data[0].colorbar
     for place, cosine in zip(bar.tickvals, bar.ticktext, strict=True):
         assert place == pytest.approx(-np.log10(1 - float(cosine)))
 
 
 def test_heatmap_draws_a_cosine_of_one_and_below_zero_at_the_ends_of_the_scale():
-    cells = figures.similarity_heatmap(np.array([[1.0, -1.0]]), ("a",)).data[0]
+    cells = similarity_heatmap(np.array([[1.0, -1.0]]), ("a",)).data[0]
     assert cells.z[0, 0] >= 3
     assert cells.z[0, 1] <= 0
 
 
 def test_missing_cell_stays_missing_and_says_so(values):
-    figure = figures.similarity_heatmap(values, ROWS)
+    figure = similarity_heatmap(values, ROWS)
     assert np.isnan(figure.data[0].z[1, 5])
     assert "no tokens" in figure.data[0].hovertext[1][5]
     grey = trace(figure, "no tokens")
@@ -75,28 +80,26 @@ def test_missing_cell_stays_missing_and_says_so(values):
 
 
 def test_heatmap_without_gaps_has_no_grey_cells(values):
-    figure = figures.similarity_heatmap(np.nan_to_num(values), ROWS)
+    figure = similarity_heatmap(np.nan_to_num(values), ROWS)
     assert [trace.name for trace in figure.data] == ["values"]
 
 
 def test_hover_tells_layer_row_value_and_reason(values):
-    figure = figures.similarity_heatmap(values, ROWS, dropped=[7], locks=Locks(16, {0: "first layer"}, {7: "KV store"}))
+    figure = similarity_heatmap(values, ROWS, dropped=[7], locks=Locks(16, {0: "first layer"}, {7: "KV store"}))
     hover = figure.data[0].hovertext
     assert hover[0][0] == f"layer 0<br>general<br>cosine similarity {values[0, 0]:.4f}<br>protected: first layer"
     assert hover[0][7].endswith("<br>dropped<br>locked: KV store")
 
 
 def test_dropped_layers_are_outlined_where_they_are(values):
-    figure = figures.similarity_heatmap(values, ROWS, dropped=[11, 2])
+    figure = similarity_heatmap(values, ROWS, dropped=[11, 2])
     assert [(shape.x0, shape.x1) for shape in figure.layout.shapes] == [(1.5, 2.5), (10.5, 11.5)]
     assert {(shape.y0, shape.y1) for shape in figure.layout.shapes} == {(-0.5, 2.5)}
     assert tuple(trace(figure, "dropped").x) == (2, 11)
 
 
 def test_marks_lie_outside_of_the_cells_and_inside_of_the_axis(values):
-    figure = figures.similarity_heatmap(
-        values, ROWS, dropped=[2], locks=Locks(values.shape[1], {0: "first"}, {4: "store"})
-    )
+    figure = similarity_heatmap(values, ROWS, dropped=[2], locks=Locks(values.shape[1], {0: "first"}, {4: "store"}))
     bottom, top = figure.layout.yaxis.range
     assert top < trace(figure, "dropped").y[0] < -0.5
     marks = trace(figure, "locks")
@@ -105,7 +108,7 @@ def test_marks_lie_outside_of_the_cells_and_inside_of_the_axis(values):
 
 
 def test_clickable_heatmap_has_one_invisible_target_per_cell(values):
-    figure = figures.similarity_heatmap(values, ROWS, clickable=True, revision=3)
+    figure = similarity_heatmap(values, ROWS, clickable=True, revision=3)
     cells = trace(figure, "cells")
     assert {(x, y) for x, y in zip(cells.x, cells.y, strict=True)} == {(x, y) for x in range(16) for y in range(3)}
     assert cells.hovertext[1 * 16 + 5].endswith("no tokens")
@@ -115,54 +118,52 @@ def test_clickable_heatmap_has_one_invisible_target_per_cell(values):
 
 
 def test_toggling_a_layer_does_not_move_the_clickable_cells(values):
-    before = figures.similarity_heatmap(values, ROWS, clickable=True).layout
-    after = figures.similarity_heatmap(values, ROWS, clickable=True, dropped=[3]).layout
+    before = similarity_heatmap(values, ROWS, clickable=True).layout
+    after = similarity_heatmap(values, ROWS, clickable=True, dropped=[3]).layout
     assert (before.height, before.yaxis.range) == (after.height, after.yaxis.range)
 
 
 def test_every_layer_is_labelled_up_to_40_and_fewer_beyond():
     steps = {
-        n_layers: figures.similarity_heatmap(np.zeros((1, n_layers)), ["a"]).layout.xaxis.dtick
+        n_layers: similarity_heatmap(np.zeros((1, n_layers)), ["a"]).layout.xaxis.dtick
         for n_layers in (1, 16, 40, 64, 126)
     }
     assert steps == {1: 1, 16: 1, 40: 1, 64: 2, 126: 5}
 
 
 def test_heatmap_grows_with_its_rows():
-    heights = [figures.similarity_heatmap(np.zeros((n, 4)), ["row"] * n).layout.height for n in (4, 8, 16)]
+    heights = [similarity_heatmap(np.zeros((n, 4)), ["row"] * n).layout.height for n in (4, 8, 16)]
     assert heights[1] - heights[0] == 4 * 28
     assert heights[2] - heights[1] == 8 * 28
 
 
 def test_layer_of_another_model_is_refused(values):
     with pytest.raises(MaskError, match=r"expected layers from 0 to 15, got \[16\]"):
-        figures.similarity_heatmap(values, ROWS, dropped=[16])
+        similarity_heatmap(values, ROWS, dropped=[16])
 
 
 def test_values_that_do_not_fit_the_rows_are_refused(values):
     with pytest.raises(ValueError, match="expected 2 rows"):
-        figures.similarity_heatmap(values, ROWS[:2])
+        similarity_heatmap(values, ROWS[:2])
 
 
 def test_difference_scale_is_symmetric_and_rounded_up(values):
     signed = (values - 0.5) * np.array([[0.1], [0.2], [0.3]])
-    cells = figures.difference_heatmap(signed, ROWS).data[0]
+    cells = difference_heatmap(signed, ROWS).data[0]
     assert np.nanmax(np.abs(signed)) == pytest.approx(0.130, abs=0.001)
     assert (cells.zmin, cells.zmax) == (-0.2, 0.2)
     np.testing.assert_array_equal(cells.z, signed.astype(np.float32))
-    cells = figures.difference_heatmap(signed, ROWS, limit=0.5).data[0]
+    cells = difference_heatmap(signed, ROWS, limit=0.5).data[0]
     assert (cells.zmin, cells.zmax) == (-0.5, 0.5)
 
 
 def test_difference_without_a_single_value_still_draws():
-    cells = figures.difference_heatmap(np.full((1, 4), np.nan), ["a"]).data[0]
+    cells = difference_heatmap(np.full((1, 4), np.nan), ["a"]).data[0]
     assert (cells.zmin, cells.zmax) == (-0.01, 0.01)
 
 
 def test_edit_strips_mark_dropped_layers_without_colour_too():
-    figure = figures.edit_strips(
-        [("by hand", PruneMask(5, [1, 3])), ("empty", PruneMask(5))], 5, locks=Locks(5, {0: "first"})
-    )
+    figure = edit_strips([("by hand", PruneMask(5, [1, 3])), ("empty", PruneMask(5))], 5, locks=Locks(5, {0: "first"}))
     strips = figure.data[0]
     assert strips.z.tolist() == [[0, 1, 0, 1, 0], [0, 0, 0, 0, 0]]
     assert [list(line) for line in strips.text] == [["", "×", "", "×", ""], [""] * 5]
@@ -170,12 +171,12 @@ def test_edit_strips_mark_dropped_layers_without_colour_too():
 
 
 def test_long_mask_name_keeps_its_count():
-    figure = figures.edit_strips([("a name longer than any label has room for", PruneMask(5, [1]))], 5)
+    figure = edit_strips([("a name longer than any label has room for", PruneMask(5, [1]))], 5)
     assert figure.layout.yaxis.ticktext[0].endswith("… · 1 dropped")
 
 
 def test_profile_draws_each_series_with_its_band(values):
-    figure = figures.layer_profile(
+    figure = layer_profile(
         {"general": values[0], "math": values[1]}, spread={"general": np.full(16, 0.1)}, y_title="cosine similarity"
     )
     band, general, math = figure.data
@@ -204,7 +205,7 @@ def curves() -> pd.DataFrame:
 
 
 def test_retention_has_a_facet_per_domain_on_the_same_fixed_axis():
-    figure = figures.retention_curve(curves())
+    figure = retention_curve(curves())
     assert figure.layout.yaxis.range == figure.layout.yaxis2.range == (0, 1.05)
     lines = [trace for trace in figure.data if trace.name == "similarity"]
     assert [line.xaxis for line in lines] == ["x", "x2"]
@@ -217,7 +218,7 @@ def test_retention_has_a_facet_per_domain_on_the_same_fixed_axis():
 
 
 def test_random_masks_are_a_grey_band_behind_the_methods():
-    figure = figures.retention_curve(curves())
+    figure = retention_curve(curves())
     names = [trace.name for trace in figure.data if trace.xaxis == "x"]
     assert names == ["band", "random", "dense", "similarity"]
     np.testing.assert_allclose(figure.data[0].y[:3], [1.03, 0.63, 0.23])
@@ -229,7 +230,7 @@ def test_random_masks_are_a_grey_band_behind_the_methods():
 def test_value_above_the_axis_is_marked_at_its_edge():
     frame = curves().drop(columns=["low", "high"])
     frame.loc[(frame["method"] == "similarity") & (frame["budget"] == 2), "value"] = 1.3
-    figure = figures.retention_curve(frame)
+    figure = retention_curve(frame)
     beyond = trace(figure, "beyond")
     assert (beyond.x.tolist(), list(beyond.y)) == ([2], [1.05])
     assert "1.3000" in beyond.hovertext[0]
@@ -237,13 +238,13 @@ def test_value_above_the_axis_is_marked_at_its_edge():
 
 def test_eight_domains_and_an_empty_table_draw():
     frame = pd.concat([curves().assign(domain=f"domain {i}") for i in range(8)])
-    assert len(figures.retention_curve(frame).layout.annotations) == 8
-    assert not [trace for trace in figures.retention_curve(curves().iloc[:0]).data if trace.name == "similarity"]
+    assert len(retention_curve(frame).layout.annotations) == 8
+    assert not [trace for trace in retention_curve(curves().iloc[:0]).data if trace.name == "similarity"]
 
 
 def test_damage_bars_draw_the_chosen_metric_only():
     lines = [("general", "exact_match", 0.9, 0.5), ("math", "exact_match", 0.8, np.nan), ("math", "answer_nll", 3, 4)]
-    figure = figures.damage_bars(pd.DataFrame(lines, columns=["domain", "metric", "dense", "pruned"]))
+    figure = damage_bars(pd.DataFrame(lines, columns=["domain", "metric", "dense", "pruned"]))
     np.testing.assert_allclose(trace(figure, "dense").x, [0.9, 0.8], rtol=1e-6)
     np.testing.assert_allclose(trace(figure, "pruned").x, [0.5, np.nan], rtol=1e-6)
     assert tuple(trace(figure, "pruned").text) == ("0.50", "")
@@ -254,7 +255,7 @@ def test_damage_bars_draw_the_chosen_metric_only():
 def test_score_bars_tell_dropped_layers_apart_by_hatching_too():
     scores = np.array([0.9, 0.2, np.nan, 0.4])
     order = [1, 3, 0, 2]
-    figure = figures.score_bars(scores, np.full(4, 0.05), order, [1], Locks(4, {0: "first layer"}))
+    figure = score_bars(scores, np.full(4, 0.05), order, [1], Locks(4, {0: "first layer"}))
     kept, dropped = trace(figure, "kept"), trace(figure, "dropped")
     assert (list(kept.x), list(dropped.x)) == ([0, 2, 3], [1])
     np.testing.assert_array_equal(kept.y, scores[[0, 2, 3]].astype(np.float32))
@@ -271,15 +272,13 @@ def every_figure() -> dict:
     damage = pd.DataFrame([(HOSTILE, "exact_match", 1.0, 0.5)], columns=["domain", "metric", "dense", "pruned"])
     reasons = {0: HOSTILE}
     return {
-        "similarity": figures.similarity_heatmap(
-            matrix, [HOSTILE], locks=Locks(matrix.shape[1], reasons), clickable=True
-        ),
-        "difference": figures.difference_heatmap(matrix, [HOSTILE]),
-        "strips": figures.edit_strips([(HOSTILE, PruneMask(4, [1]))], 4, locks=Locks(4, locked=reasons)),
-        "profile": figures.layer_profile({HOSTILE: matrix[0]}, y_title="cosine similarity"),
-        "retention": figures.retention_curve(curves().assign(method=HOSTILE)),
-        "damage": figures.damage_bars(damage),
-        "scores": figures.score_bars(matrix[0], None, [0, 1, 2, 3], [], Locks(4, reasons)),
+        "similarity": similarity_heatmap(matrix, [HOSTILE], locks=Locks(matrix.shape[1], reasons), clickable=True),
+        "difference": difference_heatmap(matrix, [HOSTILE]),
+        "strips": edit_strips([(HOSTILE, PruneMask(4, [1]))], 4, locks=Locks(4, locked=reasons)),
+        "profile": layer_profile({HOSTILE: matrix[0]}, y_title="cosine similarity"),
+        "retention": retention_curve(curves().assign(method=HOSTILE)),
+        "damage": damage_bars(damage),
+        "scores": score_bars(matrix[0], None, [0, 1, 2, 3], [], Locks(4, reasons)),
     }
 
 
@@ -323,7 +322,7 @@ def test_figures_need_neither_torch_nor_streamlit():
 
 def test_memory_bar_adds_its_parts_up_to_what_is_needed_and_marks_what_is_free():
     parts = {"vision tower": 2**30, "head": 0, "decoder layers": 6 * 2**30}
-    figure = figures.memory_bar(parts, 2**29, 10 * 2**30)
+    figure = memory_bar(parts, 2**29, 10 * 2**30)
     assert [(bar.name, bar.x[0]) for bar in figure.data] == [
         ("vision tower", 1),
         ("decoder layers", 6),
@@ -337,7 +336,7 @@ def test_memory_bar_adds_its_parts_up_to_what_is_needed_and_marks_what_is_free()
 
 @pytest.mark.parametrize(("needed", "free", "drawn"), [(10, 4, True), (10, 29, True), (10, 31, False), (0, 0, True)])
 def test_memory_bar_is_never_squeezed_by_a_large_machine(needed, free, drawn):
-    figure = figures.memory_bar({"decoder layers": needed * 2**20}, 0, free * 2**20)
+    figure = memory_bar({"decoder layers": needed * 2**20}, 0, free * 2**20)
     assert len(figure.layout.shapes) == drawn
     assert figure.layout.annotations[-1].text.endswith("→") != drawn
     assert figure.layout.xaxis.range[1] >= needed

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vlm_analysis import figures
-from vlm_analysis.figures.costs import Y_MAX
+from vlm_analysis.figures.costs import Y_MAX, cost_chart
 
 
 def frame(**changes: list[float]) -> pd.DataFrame:
@@ -27,7 +26,7 @@ def named(figure, name: str):
 
 
 def test_points_stand_at_their_numbers_with_bars_to_the_quartiles() -> None:
-    prefill, decode = named(figures.cost_chart(frame(), 16), "measured")
+    prefill, decode = named(cost_chart(frame(), 16), "measured")
     for trace, phase in ((prefill, "prefill"), (decode, "decode")):
         rows = frame()[frame()["phase"] == phase]
         assert list(trace.x) == [2, 4]
@@ -39,14 +38,14 @@ def test_points_stand_at_their_numbers_with_bars_to_the_quartiles() -> None:
 
 
 def test_expected_line_starts_at_the_dense_model_and_averages_masks_of_one_budget() -> None:
-    prefill, decode = named(figures.cost_chart(frame(budget=[2, 2, 2, 4]), 16), "expected")
+    prefill, decode = named(cost_chart(frame(budget=[2, 2, 2, 4]), 16), "expected")
     assert (list(prefill.x), list(decode.x)) == ([0, 2, 4], [0, 2])
     np.testing.assert_allclose(prefill.y, [1, 0.93, 0.87], rtol=1e-6)
     np.testing.assert_allclose(decode.y, [1, 0.82], rtol=1e-6)
 
 
 def test_scale_does_not_depend_on_the_values_and_what_is_beyond_stays_in_sight() -> None:
-    small, large = (figures.cost_chart(frame(value=values), 16) for values in ([0.1] * 4, [9.0, 0.8, 0.9, 0.8]))
+    small, large = (cost_chart(frame(value=values), 16) for values in ([0.1] * 4, [9.0, 0.8, 0.9, 0.8]))
     for figure in (small, large):
         assert [axis.range for axis in figure.select_yaxes()] == [(0, Y_MAX)] * 2
     assert not named(small, "beyond")
@@ -57,12 +56,12 @@ def test_scale_does_not_depend_on_the_values_and_what_is_beyond_stays_in_sight()
 
 @pytest.mark.parametrize(("n_layers", "end"), [(16, 8.4), (4, 4.4), (80, 40.4), (1, 4.4)])
 def test_layer_axis_reaches_to_half_the_layers_or_the_largest_budget(n_layers: int, end: float) -> None:
-    figure = figures.cost_chart(frame(), n_layers)
+    figure = cost_chart(frame(), n_layers)
     assert [axis.range[1] for axis in figure.select_xaxes()] == [end, end]
     assert end / figure.layout.xaxis.dtick <= 9
 
 
 def test_nothing_measured_is_an_empty_picture_with_both_axes() -> None:
-    figure = figures.cost_chart(frame()[:0], 16)
+    figure = cost_chart(frame()[:0], 16)
     assert not any(len(trace.x) for trace in named(figure, "measured"))
     assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"

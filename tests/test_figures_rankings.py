@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from rankings import full_recording, left_out
 
-from vlm_analysis import Locks, figures
+from vlm_analysis import Locks
 from vlm_analysis.errors import MaskError
+from vlm_analysis.figures.rankings import agreement_heatmap, damage_scatter, rank_intervals, skip_curves
 from vlm_analysis.selection.certainty.against import cosine_against_damage
 from vlm_analysis.selection.certainty.agreement import agreement, criteria_items
 from vlm_analysis.selection.certainty.ranks import rank_stability
@@ -24,18 +25,18 @@ def square(names: list[str], values: np.ndarray) -> pd.DataFrame:
 
 class TestAgreement:
     def test_the_scale_is_fixed_and_each_cell_tells_its_number(self) -> None:
-        cells = figures.agreement_heatmap(square(["a", "b"], np.array([[1, -0.251], [-0.251, 1]]))).data[0]
+        cells = agreement_heatmap(square(["a", "b"], np.array([[1, -0.251], [-0.251, 1]]))).data[0]
         assert (cells.zmin, cells.zmax) == (-1, 1)
         assert [list(row) for row in cells.text] == [["1.00", "-0.25"], ["-0.25", "1.00"]]
         assert "-0.251" in cells.hovertext[0][1]
 
     def test_many_rankings_leave_out_the_zero_before_the_point_but_never_a_number(self) -> None:
         values = np.array([1, -1, 0, -0.001, 0.5, -0.25, 0.999, 0.05, 1, 1])
-        cells = figures.agreement_heatmap(square(list("abcdefghij"), np.tile(values, (10, 1)))).data[0]
+        cells = agreement_heatmap(square(list("abcdefghij"), np.tile(values, (10, 1)))).data[0]
         assert list(cells.text[0]) == ["1", "-1", "0", "0", ".50", "-.25", "1", ".05", "1", "1"]
 
     def test_what_is_not_defined_is_hatched_and_text_is_harmless(self) -> None:
-        figure = figures.agreement_heatmap(square([HOSTILE, "b"], np.array([[1, np.nan], [np.nan, 1]])))
+        figure = agreement_heatmap(square([HOSTILE, "b"], np.array([[1, np.nan], [np.nan, 1]])))
         assert figure.data[0].text[0][1] == ""
         assert "not defined" in figure.data[0].hovertext[0][1]
         assert figure.data[1].name == "hatching"
@@ -45,11 +46,11 @@ class TestAgreement:
     def test_all_criteria_of_a_recording_are_drawn(self) -> None:
         recording = full_recording()
         frame = agreement(recording, criteria_items(recording, damage=left_out()))
-        assert np.array(figures.agreement_heatmap(frame).data[0].z).shape == (18, 18)
+        assert np.array(agreement_heatmap(frame).data[0].z).shape == (18, 18)
 
     def test_what_is_not_square_is_refused(self) -> None:
         with pytest.raises(ValueError, match="square"):
-            figures.agreement_heatmap(pd.DataFrame(np.ones((2, 3))))
+            agreement_heatmap(pd.DataFrame(np.ones((2, 3))))
 
 
 class TestIntervals:
@@ -57,9 +58,7 @@ class TestIntervals:
         sure = rank_stability(full_recording(), "block-influence", protected={0, 8})
         low, high = sure.interval()
         unsure = {sure.order[1], sure.order[2]}
-        figure = figures.rank_intervals(
-            low, high, sure.order, 2, unsure=unsure, locks=Locks(9, {0: HOSTILE, 8: "last"})
-        )
+        figure = rank_intervals(low, high, sure.order, 2, unsure=unsure, locks=Locks(9, {0: HOSTILE, 8: "last"}))
         settled, open_ones = figure.data[:2]
         assert sorted([*settled.x, *open_ones.x]) == sorted(sure.order)
         assert set(open_ones.x) == unsure
@@ -77,13 +76,13 @@ class TestIntervals:
     @pytest.mark.parametrize("number", [1, 2, 3, 40, 200])
     def test_models_of_any_depth_are_drawn(self, number: int) -> None:
         ranks = np.arange(number, dtype=float)
-        figure = figures.rank_intervals(ranks, ranks, range(number), 1)
+        figure = rank_intervals(ranks, ranks, range(number), 1)
         assert figure.layout.height <= 560
         assert len(figure.layout.yaxis.tickvals) <= 13
 
     def test_a_layer_outside_of_the_model_is_refused(self) -> None:
         with pytest.raises(MaskError):
-            figures.rank_intervals(np.zeros(2), np.zeros(2), (0, 2), 1)
+            rank_intervals(np.zeros(2), np.zeros(2), (0, 2), 1)
 
 
 class TestScatter:
@@ -92,7 +91,7 @@ class TestScatter:
 
     def test_every_layer_is_a_point_with_its_number_and_outliers_are_named_and_shaped(self) -> None:
         frame = self.frame()
-        figure = figures.damage_scatter(frame)
+        figure = damage_scatter(frame)
         texts = [text for trace in figure.data for text in trace.text]
         assert len(texts) == 9
         for row in frame[frame["outlier"]].itertuples():
@@ -103,24 +102,24 @@ class TestScatter:
     def test_axes_are_logarithmic_only_where_numbers_are_positive_and_far_apart(self) -> None:
         frame = self.frame()
         frame["damage_kl"] = np.geomspace(1e-6, 10, 9)
-        figure = figures.damage_scatter(frame)
+        figure = damage_scatter(frame)
         assert figure.layout.yaxis.type == "log"
         assert figure.layout.xaxis.type is None
         frame.loc[0, "damage_kl"] = -1e-6
-        assert figures.damage_scatter(frame).layout.yaxis.type is None
+        assert damage_scatter(frame).layout.yaxis.type is None
 
     def test_layers_without_a_number_are_left_out(self) -> None:
         frame = self.frame()
         frame.loc[3, "damage_kl"] = np.nan
-        assert sum(len(trace.x) for trace in figures.damage_scatter(frame).data) == 8
+        assert sum(len(trace.x) for trace in damage_scatter(frame).data) == 8
         frame["damage_kl"] = np.nan
-        assert not figures.damage_scatter(frame).data
+        assert not damage_scatter(frame).data
 
 
 class TestSkip:
     def test_each_curve_has_its_threshold_and_fills_what_lies_below(self) -> None:
         bands = skip_bands(full_recording(), delta=0.05, **LIMITS)
-        figure = figures.skip_curves(bands, **LIMITS, locks=Locks(len(bands.geometric), {0: HOSTILE}))
+        figure = skip_curves(bands, **LIMITS, locks=Locks(len(bands.geometric), {0: HOSTILE}))
         curves = [trace for trace in figure.data if not trace.name.startswith("threshold")]
         np.testing.assert_array_equal(curves[0].y, bands.geometric)
         assert [not symbol.endswith("open") for symbol in curves[1].marker.symbol] == bands.proximal_low.tolist()
@@ -129,14 +128,14 @@ class TestSkip:
 
     def test_without_attention_maps_there_are_two_curves(self) -> None:
         bands = skip_bands(full_recording(attention=False), delta=0.05, **LIMITS)
-        assert len(figures.skip_curves(bands, **LIMITS).data) == 4
+        assert len(skip_curves(bands, **LIMITS).data) == 4
 
     def test_bands_are_framed_and_named_and_other_selected_layers_shaded(self) -> None:
         recording = full_recording()
         recording.rows["visual_attention"] = [0.1, 0.9, 0.1, 0.9, 0.9, 0.9, 0.9, 0.1, 0.1]
         bands = skip_bands(recording, epsilon=2, delta=0.05, eta=1, tau=0.5)
         assert (bands.late_entry, bands.early_exit) == ((0,), (7, 8))
-        figure = figures.skip_curves(bands, epsilon=2, eta=1, tau=0.5)
+        figure = skip_curves(bands, epsilon=2, eta=1, tau=0.5)
         boxes = {(box.x0, box.x1): box.line.width for box in figure.layout.shapes}
         assert boxes == {(-0.5, 0.5): 1.5, (6.5, 8.5): 1.5, (1.5, 2.5): 0}
         assert [note.text for note in figure.layout.annotations] == ["late entry", "early exit"]

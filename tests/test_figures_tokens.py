@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from vlm_analysis import figures
+from vlm_analysis.figures.tokens import token_strip
 
 
 def strip(kl, differs=None, tokens=None):
     numbers = np.asarray(kl, dtype=np.float64)
     marks = np.zeros(len(numbers), bool) if differs is None else np.asarray(differs)
-    return figures.token_strip(tokens or [f"t{i}" for i in range(len(numbers))], numbers, marks)
+    return token_strip(tokens or [f"t{i}" for i in range(len(numbers))], numbers, marks)
 
 
 def named(figure, name: str) -> list:
@@ -82,6 +82,6 @@ def test_what_was_not_measured_is_hatched_and_says_so():
 
 def test_lists_of_different_length_are_refused():
     with pytest.raises(ValueError, match="expected 2 numbers"):
-        figures.token_strip(["a", "b"], np.ones(2), np.ones(3, bool))
+        token_strip(["a", "b"], np.ones(2), np.ones(3, bool))
     with pytest.raises(ValueError, match="expected 1 numbers"):
-        figures.token_strip(["a"], np.ones((1, 1)), np.ones(1, bool))
+        token_strip(["a"], np.ones((1, 1)), np.ones(1, bool))

@@ -11,9 +11,11 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from tools import serving
-from vlm_analysis import figures
 from vlm_analysis.errors import ExportError
 from vlm_analysis.export.report import Section, report_html, write_report
+from vlm_analysis.figures.heatmaps import similarity_heatmap
+from vlm_analysis.figures.outcomes import damage_bars
+from vlm_analysis.figures.profiles import layer_profile
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -26,9 +28,9 @@ def sections() -> list[Section]:
         columns=["domain", "metric", "dense", "pruned"],
     )
     return [
-        Section("Similarity " + HOSTILE, "One.\n\nTwo " + HOSTILE, figures.similarity_heatmap(matrix, ["a", HOSTILE])),
-        Section("Raw legend group", "", figures.layer_profile({HOSTILE: matrix[0]}, y_title="cosine similarity")),
-        Section("Damage", "", figures.damage_bars(rows), rows),
+        Section("Similarity " + HOSTILE, "One.\n\nTwo " + HOSTILE, similarity_heatmap(matrix, ["a", HOSTILE])),
+        Section("Raw legend group", "", layer_profile({HOSTILE: matrix[0]}, y_title="cosine similarity")),
+        Section("Damage", "", damage_bars(rows), rows),
     ]
 
 

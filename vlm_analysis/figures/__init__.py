@@ -23,39 +23,3 @@ Plotly is imported here and nowhere else in the value half; import this package 
     traces     traces as dictionaries, marks beyond an axis
     style      colours, labels, the empty figure they all start from
 """
-
-from vlm_analysis.figures.costs import cost_chart
-from vlm_analysis.figures.curves import retention_curve
-from vlm_analysis.figures.front import front_chart
-from vlm_analysis.figures.heatmaps import difference_heatmap, edit_strips, similarity_heatmap
-from vlm_analysis.figures.memory import memory_bar
-from vlm_analysis.figures.outcomes import damage_bars
-from vlm_analysis.figures.profiles import layer_profile, score_bars
-from vlm_analysis.figures.rankings import agreement_heatmap, damage_scatter, rank_intervals, skip_curves
-from vlm_analysis.figures.recorded import depth_profile, image_overlay, measure_heatmap, span_heatmap, token_heatmap
-from vlm_analysis.figures.regimes import regime_chart
-from vlm_analysis.figures.tokens import token_strip
-
-__all__ = [
-    "agreement_heatmap",
-    "cost_chart",
-    "damage_bars",
-    "damage_scatter",
-    "depth_profile",
-    "difference_heatmap",
-    "edit_strips",
-    "front_chart",
-    "image_overlay",
-    "layer_profile",
-    "measure_heatmap",
-    "memory_bar",
-    "rank_intervals",
-    "regime_chart",
-    "retention_curve",
-    "score_bars",
-    "similarity_heatmap",
-    "skip_curves",
-    "span_heatmap",
-    "token_heatmap",
-    "token_strip",
-]
