@@ -16,6 +16,8 @@ from oracles import weights_of
 from transformers import AutoModelForImageTextToText
 
 from vlm_analysis import (
+    KINDS,
+    Change,
     Drop,
     Edit,
     LoadedModel,
@@ -34,8 +36,6 @@ from vlm_analysis import (
     stream_both,
     sweep,
 )
-from vlm_analysis.edits.change import Change
-from vlm_analysis.edits.kinds.table import KINDS
 from vlm_analysis.errors import EditError, ExportError, MaskError
 from vlm_analysis.evaluation.run.evaluate import prepare
 from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered

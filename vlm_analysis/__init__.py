@@ -15,6 +15,7 @@ from vlm_analysis import gone
 
 if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.edits.apply import apply_edit as apply_edit
+    from vlm_analysis.edits.change import Change as Change
     from vlm_analysis.edits.edit import Edit as Edit, PruneMask as PruneMask
     from vlm_analysis.edits.files import (
         open_edit as open_edit,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         save_mask as save_mask,
     )
     from vlm_analysis.edits.kinds.drop import Drop as Drop
+    from vlm_analysis.edits.kinds.table import KINDS as KINDS
     from vlm_analysis.errors import StrataError as StrataError
     from vlm_analysis.evaluation.cost import (
         Cost as Cost,
@@ -87,6 +89,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
 
 _HOMES = {
     "edits.apply": ("apply_edit",),
+    "edits.change": ("Change",),
     "edits.edit": (
         "Edit",
         "PruneMask",
@@ -98,6 +101,7 @@ _HOMES = {
         "save_mask",
     ),
     "edits.kinds.drop": ("Drop",),
+    "edits.kinds.table": ("KINDS",),
     "model_info": ("Locks",),
     "errors": ("StrataError",),
     "evaluation.cost": (

@@ -1,0 +1,31 @@
+"""The examples run as they stand, from another folder, and say something."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from vlm_analysis import KINDS
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"))
+SAID = {
+    "prune_for_math": "gave the same logits: True",
+    "compare_masks": "masks.csv holds all",
+    "own_kind_of_change": "scales the MLP of layer 12 by 0.5",
+}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs_as_it_stands(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(path)])
+    kinds = dict(KINDS)
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    finally:
+        KINDS.clear()
+        KINDS.update(kinds)
+    assert SAID[path.stem] in capsys.readouterr().out
