@@ -54,4 +54,4 @@ def _check(model: nn.Module, edit: Edit) -> None:
         )
     reason = edit.refuses(info)
     if reason:
-        raise MaskError(reason)
+        raise (MaskError if edit.is_mask else EditError)(reason)

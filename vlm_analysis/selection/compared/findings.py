@@ -126,7 +126,9 @@ def mask_table(comparison: Comparison, metric: str = "exact_match") -> pd.DataFr
     table["parameters_left"] = left
     defined = measured[np.isfinite(measured).all(axis=1)]
     table["on_front"] = on_front(np.column_stack([*(-values for values in defined), left]))
-    table["dropped"] = [", ".join(map(str, mask.dropped)) for mask in comparison.masks]
+    table["dropped"] = [
+        ", ".join(map(str, mask.dropped)) if mask.is_mask else mask.words() for mask in comparison.masks
+    ]
     return table
 
 
