@@ -1,13 +1,14 @@
 # make app    install what the dashboard needs (once) and open it on 127.0.0.1:8501
 # make test   install what tests need (once), then lint, types and tests
+# make quick  lint, types and the tests of values: what to run while you work
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help app test check lint types tests browser clean
+.PHONY: help app test quick check lint types tests browser clean
 
 help:
-	@sed -n '1,2s/^# //p' Makefile
+	@sed -n '1,3s/^# //p' Makefile
 
 $(VENV)/.app: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Strata needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; }
@@ -38,6 +39,9 @@ types: $(VENV)/.dev
 
 tests: $(VENV)/.dev browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+quick: lint types
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m values
 
 test: lint types tests
 check: test

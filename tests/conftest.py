@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,37 @@ if TYPE_CHECKING:
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("repeatable")
+
+
+# What makes a test file need more than values: torch, a model, a fresh process, a page.
+_NEEDS_MODEL = re.compile(
+    r"^\s*(?:import|from) (?:torch|transformers|accelerate)\b|\b(?:loaded|load_model|AppTest|open_page|executable|runpy|exec)\b"
+    r"|workbench\.(?:stories|pipeline|bench|slot)\b|evaluation\.run|recording\.(?:record|streams|similarity|attention)\b|vlm_analysis\.(?:models|pocket)\b"
+    r"|from (?:oracles|families|outside|saved|conformance)\b",
+    re.MULTILINE,
+)
+
+
+@cache
+def kind_of(path: Path) -> str:
+    """Return the marker of a test file: "browser" beside a real server, "model" where it needs a model or a process, else "values"."""
+    if path.parent.name == "e2e":
+        return "browser"
+    return "model" if _NEEDS_MODEL.search(path.read_text("utf-8")) else "values"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m values` files of other kinds are not even imported: torch alone takes seconds."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return (
+        True if is_test and config.getoption("markexpr") == "values" and kind_of(collection_path) != "values" else None
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("browser") is None:
+            item.add_marker(kind_of(item.path))
 
 
 @pytest.fixture(autouse=True)

@@ -111,7 +111,7 @@ def test_unwritable_place_is_named(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder"]
 
 
-@pytest.mark.e2e
+@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_report_draws_offline_in_a_real_browser(tmp_path, scheme):
     path = write_report(tmp_path / "report.html", "Report", sections(), footer="end")

@@ -13,8 +13,6 @@ from vlm_analysis import PruneMask
 from vlm_analysis.workbench.shelf import keep_mask
 from vlm_analysis.workbench.workspace import Workspace
 
-pytestmark = pytest.mark.e2e
-
 # Keeps every text that stands under "Dense model", in the order in which it is seen.
 WATCH = """() => {
   window.seen = [];

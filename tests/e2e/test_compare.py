@@ -18,7 +18,6 @@ from vlm_analysis.evaluation.scores import RECORDS
 from vlm_analysis.workbench.shelf import keep_prompts
 from vlm_analysis.workbench.workspace import Workspace
 
-pytestmark = pytest.mark.e2e
 PATIENCE_MS = 120_000
 
 

@@ -10,8 +10,6 @@ from browser import go, idle, press
 
 from vlm_analysis import Edit, open_dialect
 
-pytestmark = pytest.mark.e2e
-
 
 @pytest.fixture
 def demo_done(new_page):

@@ -9,13 +9,10 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pytest
 from browser import go, idle, press
 from outside import save_outside_model
 from PIL import Image
 from playwright.sync_api import expect
-
-pytestmark = pytest.mark.e2e
 
 
 def prompts_zip() -> bytes:

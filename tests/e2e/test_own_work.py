@@ -7,13 +7,10 @@ import json
 import re
 import zipfile
 
-import pytest
 from browser import go, idle, load_bundled, press
 from PIL import Image
 
 from vlm_analysis.pocket.tasks import make_example
-
-pytestmark = pytest.mark.e2e
 
 
 def png(image: Image.Image) -> bytes:
