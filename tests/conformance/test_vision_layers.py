@@ -129,7 +129,7 @@ class TestCrossAttention:
             apply_edit(made("mllama")[0], PruneMask(N_LAYERS, dropped))
 
     def test_left_first_it_would_break_decoding_with_a_picture(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vlm_analysis.edits.view._check", lambda *_: None)
+        monkeypatch.setattr("vlm_analysis.edits.apply._check", lambda *_: None)
         model, inputs = made("mllama")
         view = apply_edit(model, PruneMask(N_LAYERS, (0,)))
         uncached(view, inputs)
@@ -155,7 +155,7 @@ class TestKindsOfLayers:
             check_reload(model, inputs, tmp_path / one, kind, [mask])
 
     def test_without_attention_layers_a_hybrid_stack_could_not_decode(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vlm_analysis.edits.view._check", lambda *_: None)
+        monkeypatch.setattr("vlm_analysis.edits.apply._check", lambda *_: None)
         model, inputs = made("qwen3_5")
         with pytest.raises(ValueError, match="get_seq_length"):
             cached(apply_edit(model, PruneMask(N_LAYERS, (1, 3, 5))), inputs)

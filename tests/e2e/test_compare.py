@@ -18,6 +18,7 @@ from vlm_analysis.evaluation.scores import RECORDS
 from vlm_analysis.workbench.shelf import keep_prompts
 from vlm_analysis.workbench.workspace import Workspace
 
+RECORD_BYTES = 50  # of one score on disk
 PATIENCE_MS = 120_000
 
 
@@ -64,12 +65,14 @@ def test_a_server_killed_in_the_middle_is_followed_by_one_that_finishes(
     page = opened(chromium, url)
     press(page, "Compare masks")
     end = time.monotonic() + PATIENCE_MS / 1000
-    while measured(home) < 150 * 6 * 36 and time.monotonic() < end:  # past each layer's damage, into the comparison
+    while (
+        measured(home) < 150 * 6 * RECORD_BYTES and time.monotonic() < end
+    ):  # past each layer's damage, into the comparison
         page.wait_for_timeout(20)
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = measured(home)
-    assert kept >= 150 * 6 * 36
+    assert kept >= 150 * 6 * RECORD_BYTES
     page.context.close()
 
     process, url = serving.started_server(home)
@@ -80,7 +83,7 @@ def test_a_server_killed_in_the_middle_is_followed_by_one_that_finishes(
     page.get_by_text("Where the ranking matters").first.wait_for()
     idle(page)
     assert page.get_by_text("Unfinished: masks on").count() == 0
-    assert kept < measured(home) < kept + 100 * 6 * 36  # no more than was missing
+    assert kept < measured(home) < kept + 100 * 6 * RECORD_BYTES  # no more than was missing
     assert not list((home / ".strata" / "unfinished").glob("*"))
 
     other = opened(chromium, url, load=False)  # a second browser sees what the first made
