@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import resource
+import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -109,7 +110,11 @@ def test_any_flipped_bit_is_noticed(tmp_path_factory: pytest.TempPathFactory, bi
     flipped = bytearray(data)
     flipped[bit // 8] ^= 1 << bit % 8
     (folder / RECORDS).write_bytes(flipped)
-    assert list(ScoreStore(12, 4, folder).of(THREE)) == list(range(bit // 8 // SIZE))
+    if bit // 8 < SIZE:  # nothing whole stands before it
+        with pytest.raises(EvaluationError, match="broken record 0 before whole ones"):
+            ScoreStore(12, 4, folder)
+    else:
+        assert list(ScoreStore(12, 4, folder).of(THREE)) == list(range(bit // 8 // SIZE))
 
 
 def test_a_broken_record_before_many_whole_ones_is_damage(tmp_path: Path) -> None:
@@ -118,6 +123,60 @@ def test_a_broken_record_before_many_whole_ones_is_damage(tmp_path: Path) -> Non
     with pytest.raises(EvaluationError, match=r"damaged: expected .*, got a broken record 1 before whole ones"):
         ScoreStore(12, TORN + 3, tmp_path)
     assert len((tmp_path / RECORDS).read_bytes()) == len(data)
+
+
+@pytest.mark.parametrize("n_zeros", [1, 44, SIZE, 4096])
+def test_zeros_in_front_are_damage_and_empty_nothing(tmp_path: Path, n_zeros: int) -> None:
+    _, data = filled(tmp_path, 4)
+    (tmp_path / RECORDS).write_bytes(bytes(n_zeros) + data)
+    with pytest.raises(EvaluationError, match=r"damaged: expected .*, got .* Delete the folder and measure again"):
+        ScoreStore(12, 4, tmp_path)
+    assert (tmp_path / RECORDS).read_bytes() == bytes(n_zeros) + data
+
+
+def test_bytes_put_between_records_are_damage(tmp_path: Path) -> None:
+    _, data = filled(tmp_path, 4)
+    (tmp_path / RECORDS).write_bytes(data[: 2 * SIZE] + bytes(7) + data[2 * SIZE :])
+    with pytest.raises(EvaluationError, match="records that do not follow each other from byte 100 on"):
+        ScoreStore(12, 4, tmp_path)
+
+
+def test_two_stores_of_one_folder_take_in_what_the_other_appends(tmp_path: Path) -> None:
+    one, other = ScoreStore(12, 4, tmp_path), ScoreStore(12, 4, tmp_path)
+    one.put(THREE, [0, 1], [SCORE, SCORE])
+    assert other.lacks(THREE, [0])
+    other.put(FIVE, [2], [SCORE])
+    assert list(other.of(THREE)) == [0, 1]
+    one.refresh()
+    assert list(one.of(FIVE)) == [2]
+    one.put(FIVE, [2, 3], [SCORE, SCORE])  # row 2 is there alike
+    assert (tmp_path / RECORDS).stat().st_size == 4 * SIZE
+    assert {path.name for path in tmp_path.iterdir()} == {HEADER, RECORDS}
+
+
+def test_what_another_killed_in_the_middle_of_a_record_is_cut_off_by_the_next_to_append(tmp_path: Path) -> None:
+    store, data = filled(tmp_path, 4)
+    with (tmp_path / RECORDS).open("ab") as file:
+        file.write(data[: SIZE + 10])
+    store.put(FIVE, [1], [SCORE])
+    again = ScoreStore(12, 4, tmp_path)
+    assert (list(again.of(THREE)), list(again.of(FIVE))) == ([0, 1, 2, 3], [1])
+    assert (tmp_path / RECORDS).stat().st_size == 6 * SIZE
+
+
+def test_a_file_that_was_cut_under_a_store_is_damage(tmp_path: Path) -> None:
+    store, data = filled(tmp_path, 4)
+    (tmp_path / RECORDS).write_bytes(data[:SIZE])
+    with pytest.raises(EvaluationError, match="got 50 bytes of records where 200 were written"):
+        store.put(FIVE, [1], [SCORE])
+
+
+def test_a_folder_that_was_removed_is_told_as_that_and_not_as_a_full_disk(tmp_path: Path) -> None:
+    store, _ = filled(tmp_path / "scores", 4)
+    shutil.rmtree(tmp_path / "scores")
+    with pytest.raises(EvaluationError, match="removed files of it meanwhile: start again") as told:
+        store.put(FIVE, [1], [SCORE])
+    assert "space" not in str(told.value)
 
 
 @pytest.mark.parametrize(("place", "value"), [(16, 4), (20, 0), (20, 2), (21, 2)])

@@ -1,13 +1,36 @@
-"""Writing a file so that a kill or a full disk leaves the old one whole."""
+"""Files that more than one process may use: written whole or not at all, and folders that one at a time owns.
+
+A kill or a full disk leaves the old file whole (`write_atomically`). Who changes files of a folder in place owns the folder meanwhile
+(`owned`): by a lock of the operating system, so that a killed process never blocks the next one; where there is none, by a file that
+names a living process. Owning is advice: it binds those who ask for it. A folder can still be deleted under its owner, who learns of it
+from `Hold.stands`.
+"""
 
 from __future__ import annotations
 
+import errno
+import functools
+import json
 import os
+import socket
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vlm_analysis.errors import EvaluationError
+from vlm_analysis.errors import DISK_FULL, EvaluationError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK, NAMED = "owner.lock", "owner.pid"
+POLL_S = 0.1
+UNNAMED_S = 10.0  # a named lock without a name for so long was left by a process killed while it wrote it
+NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK)  # what file systems without locks say
 
 
 def read_saved(path: Path, what: str, advice: str) -> str:
@@ -33,3 +56,167 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def advice_for(error: OSError) -> str:
+    """Return what to do about a folder that cannot be used for this reason, as the beginning of a sentence."""
+    if error.errno in DISK_FULL:
+        return "Free some space or choose another folder"
+    if error.errno == errno.ENOENT:
+        return "Something else removed files of it meanwhile: start again"
+    return "Make it writable or choose another folder"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who owns a folder: a process of a host, and when that process started, in seconds since the epoch."""
+
+    pid: int
+    host: str
+    started: float
+
+    def __str__(self) -> str:
+        """Return what it is called in a sentence."""
+        if self == myself():
+            return "other work of this process"
+        return f"process {self.pid}" if self.host == socket.gethostname() else f"process {self.pid} on {self.host}"
+
+
+@functools.cache
+def _started(pid: int) -> float:
+    import psutil
+
+    return float(psutil.Process(pid).create_time())
+
+
+def myself() -> Owner:
+    """Return this process as an owner."""
+    return Owner(os.getpid(), socket.gethostname(), _started(os.getpid()))
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A folder owned by this process, by the open file of its lock."""
+
+    path: Path
+    file: int
+
+    def stands(self) -> bool:
+        """Return whether the folder is still owned: False once it was deleted, whoever made it anew."""
+        try:
+            return os.path.samestat(os.fstat(self.file), self.path.stat())
+        except OSError:
+            return False
+
+    def let_go(self) -> None:
+        """Remove the lock, then give it up: who waits for the removed file finds that it is no longer there, and asks again."""
+        with suppress(OSError):  # Windows removes no open file
+            if self.stands():
+                self.path.unlink()
+        os.close(self.file)
+        if fcntl is None:
+            with suppress(OSError):
+                self.path.unlink()
+
+
+@contextmanager
+def owned(folder: Path, wait: Callable[[Owner | None], object]) -> Iterator[Hold]:
+    """Own a folder inside the block: no other process, and no other thread of this one, does so too.
+
+    Args:
+        folder: it must be there.
+        wait: called again and again while another owns the folder, with its owner; what it raises ends the waiting. None where the
+            owner has not told its name yet.
+
+    Raises:
+        OSError: the folder is not there, or no file can be made in it.
+    """
+    while (hold := _claimed(Path(folder))) is None:
+        wait(owner_of(folder))
+        time.sleep(POLL_S)
+    try:
+        yield hold
+    finally:
+        hold.let_go()
+
+
+def owner_of(folder: Path) -> Owner | None:
+    """Return who wrote its name into the folder's lock last; None where nobody did."""
+    for name in (LOCK, NAMED):
+        found = _named_in(Path(folder) / name)
+        if found is not None:
+            return found
+    return None
+
+
+def _named_in(path: Path) -> Owner | None:
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        told = json.loads(path.read_text("utf-8"))
+        return Owner(int(told["pid"]), str(told["host"]), float(told["started"]))
+    return None
+
+
+def _claimed(folder: Path) -> Hold | None:
+    """Return the hold on a folder; None where another has it."""
+    if fcntl is None:
+        return _claimed_by_name(folder / NAMED)
+    path = folder / LOCK
+    hold = Hold(path, os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
+    try:
+        fcntl.flock(hold.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if hold.stands():  # else its last owner removed it before giving it up
+            _write_name(hold)
+            return hold
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            os.close(hold.file)
+            raise
+        os.close(hold.file)
+        return _claimed_by_name(folder / NAMED)
+    os.close(hold.file)
+    return None
+
+
+def _write_name(hold: Hold) -> None:
+    with suppress(OSError):  # a full disk: the lock holds without a name
+        os.ftruncate(hold.file, 0)
+        os.write(hold.file, json.dumps(asdict(myself())).encode())
+
+
+def _claimed_by_name(path: Path) -> Hold | None:
+    """Return the hold on a folder by a file that only one can make; a dead process's file is removed, and None returned."""
+    try:
+        hold = Hold(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+    except FileExistsError:
+        _remove_dead(path)
+        return None
+    _write_name(hold)
+    return hold
+
+
+def _remove_dead(path: Path) -> None:
+    """Remove the lock of a process that no longer runs. It is moved away first: of two who remove it, one finds it gone."""
+    owner, grave = _named_in(path), path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    with suppress(OSError):
+        if owner is None and time.time() - path.stat().st_mtime < UNNAMED_S:
+            return
+        if owner is not None and (owner.host != socket.gethostname() or _lives(owner)):
+            return
+        os.rename(path, grave)
+        if _named_in(grave) != owner:  # another removed it before, and this is a new one
+            os.link(grave, path)
+        grave.unlink()
+
+
+def _lives(owner: Owner) -> bool:
+    """Return whether the owner's process runs; a later one may have its number."""
+    import psutil
+
+    try:
+        return abs(psutil.Process(owner.pid).create_time() - owner.started) < 2
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True

@@ -1,9 +1,14 @@
 """The scores of many edits on one prompt set, kept as they are measured: what is written stays when a sweep is cancelled or killed.
 
 With a folder, `header.json` says what the scores belong to and `records.bin` holds one record for each edit and row, appended as they
-come, with a checksum each. Only the end of such a file can be torn: from the first record that is not whole on, it is cut off. Without a
-folder everything stays in memory: 50 bytes a record. A folder of version 0.1, whose `scores.bin` names masks by the layers they drop, is
-taken over when it is opened.
+come, with a checksum each. Only the end of such a file can be torn: from the first record that is not whole on, it is cut off. Whole
+records behind a broken beginning, or shifted against the others, were never written so: that is damage, and the file stays as it is.
+Without a folder everything stays in memory: 50 bytes a record. A folder of version 0.1, whose `scores.bin` names masks by the layers they
+drop, is taken over when it is opened.
+
+Several processes may keep scores in one folder at once. Each owns it (`files.owned`) only while it opens the file or appends to it, and
+first takes in what others appended since. So nobody cuts off what another is writing, nobody waits for another's sweep, which may be
+of other edits and last for hours, and what one has measured the others need not (`refresh`).
 """
 
 from __future__ import annotations
@@ -12,15 +17,16 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vlm_analysis.edits.edit import KEY_DIGITS, PruneMask
-from vlm_analysis.errors import DISK_FULL, EvaluationError
-from vlm_analysis.files import write_atomically
+from vlm_analysis.errors import EvaluationError
+from vlm_analysis.files import Hold, advice_for, owned, write_atomically
+from vlm_analysis.progress import stop_if_asked
 
 HEADER, RECORDS = "header.json", "records.bin"
 VERSION = 3
@@ -50,6 +56,7 @@ class ScoreStore:
         self.type = _record_type("edit", KEY_DIGITS // 2)
         self._tables: dict[str, np.ndarray] = {}
         self._path = None if folder is None else Path(folder) / RECORDS
+        self._end = 0  # bytes of the file that are known here
         if folder is not None:
             self._open(Path(folder), {"version": VERSION, "rows": n_rows, "layers": n_layers, **(belongs or {})})
 
@@ -64,7 +71,11 @@ class ScoreStore:
         return 0 if table is None else int(table["known"].sum())
 
     def put(self, key: str, rows: Sequence[int], scores: Sequence[Mapping[str, Any]]) -> None:
-        """Add the scores of an edit on some rows (see `evaluate.answer_scores`); they are on disk once this returns."""
+        """Add the scores of an edit on some rows (see `evaluate.answer_scores`); they are on disk once this returns.
+
+        Raises:
+            EvaluationError: they cannot be written; the file is as it was.
+        """
         records = np.zeros(len(rows), self.type)
         records["edit"], records["row"], records["known"] = _bytes_of(key), list(rows), 1
         for place, score in enumerate(scores):
@@ -73,8 +84,22 @@ class ScoreStore:
                 records[name][place] = score.get(name, np.nan)
         records["crc32"] = _sums(records)
         if self._path is not None:
-            _append(self._path, records.tobytes())
+            self._append(self._path, key, records)
         self._table(key)[list(rows)] = records
+
+    def refresh(self) -> None:
+        """Take in what other processes have added to the folder since.
+
+        Raises:
+            EvaluationError: it is damaged, or cannot be read.
+        """
+        if self._path is None:
+            return
+        try:
+            with self._alone(self._path.parent):
+                self._catch_up(self._path)
+        except OSError as error:
+            raise _cannot_write(self._path.parent, error) from error
 
     def of(self, key: str) -> dict[int, dict[str, Any]]:
         """Return the known scores of an edit by row."""
@@ -113,28 +138,53 @@ class ScoreStore:
         return self._tables[key]
 
     def _open(self, folder: Path, belongs: dict[str, Any]) -> None:
-        header = _header_text(belongs)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if (folder / HEADER).exists():
-                self._take_over(folder, belongs)
-                _refuse_other(folder, header)
-            elif any((folder / name).exists() and (folder / name).stat().st_size for name in (RECORDS, OLD_RECORDS)):
-                raise _damaged(folder, f"records without {HEADER}")
-            else:
-                write_atomically(folder / HEADER, lambda part: part.write_bytes(header))
-            if (folder / RECORDS).exists():
-                self._read(folder / RECORDS)
+            with self._alone(folder):
+                self._open_alone(folder, belongs)
         except OSError as error:
             raise _cannot_write(folder, error) from error
 
-    def _read(self, path: Path) -> None:
-        """Take up the whole records; a torn end is cut off, so that later ones start in their place."""
-        records = _whole_records(path, self.type, self._fits)
-        if path.stat().st_size != records.nbytes:
-            os.truncate(path, records.nbytes)
+    def _open_alone(self, folder: Path, belongs: dict[str, Any]) -> None:
+        header = _header_text(belongs)
+        if (folder / HEADER).exists():
+            self._take_over(folder, belongs)
+            _refuse_other(folder, header)
+        elif any((folder / name).exists() and (folder / name).stat().st_size for name in (RECORDS, OLD_RECORDS)):
+            raise _damaged(folder, f"records without {HEADER}")
+        else:
+            write_atomically(folder / HEADER, lambda part: part.write_bytes(header))
+        self._catch_up(folder / RECORDS)
+
+    def _alone(self, folder: Path) -> AbstractContextManager[Hold]:
+        """Own the folder for a moment; others do for no longer, and who waits for them can be stopped."""
+        return owned(folder, lambda owner: stop_if_asked())
+
+    def _catch_up(self, path: Path) -> None:
+        """Take in the whole records from the known end on; a torn end is cut off, so that later ones start in their place."""
+        size = path.stat().st_size if path.exists() else 0
+        if size < self._end:
+            raise _damaged(path.parent, f"{size} bytes of records where {self._end} were written")
+        if size == self._end:
+            return
+        records = _whole_records(path, self.type, self._fits, self._end)
+        if size != self._end + records.nbytes:
+            os.truncate(path, self._end + records.nbytes)
         for key, places in _by_value(records["edit"]):
             self._table(key.tobytes().hex())[records["row"][places]] = records[places]
+        self._end += records.nbytes
+
+    def _append(self, path: Path, key: str, records: np.ndarray) -> None:
+        """Append records of one edit to the file, except those that another process has written alike."""
+        try:
+            with self._alone(path.parent):
+                self._catch_up(path)
+                there = self._table(key)[records["row"]]
+                new = records[[mine.tobytes() != known.tobytes() for mine, known in zip(records, there, strict=True)]]
+                _append(path, new.tobytes())
+                self._end += new.nbytes
+        except OSError as error:
+            raise _cannot_write(path.parent, error) from error
 
     def _fits(self, records: np.ndarray) -> np.ndarray:
         """Return which records could be of this store, (n_records,) bool."""
@@ -200,18 +250,41 @@ def _by_value(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     yield from zip(different, np.split(order, np.bincount(mine.reshape(-1)).cumsum()[:-1]), strict=True)
 
 
-def _whole_records(path: Path, kind: np.dtype, fits: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Return the records of a file up to the first that is not as it was written.
+def _whole_records(path: Path, kind: np.dtype, fits: Callable[[np.ndarray], np.ndarray], start: int = 0) -> np.ndarray:
+    """Return the records of a file from byte `start` on, up to the first that is not as it was written.
 
     Raises:
-        EvaluationError: too many whole ones come after that for a torn end.
+        EvaluationError: whole ones come after that which no torn end has: too many, shifted, or with none before them.
     """
-    records = np.fromfile(path, kind, path.stat().st_size // kind.itemsize)
-    whole = fits(records) & (records["crc32"] == _sums(records))
+    with path.open("rb") as file:
+        file.seek(start)
+        data = file.read()
+    records = np.frombuffer(data, kind, len(data) // kind.itemsize)
+    whole = _are_whole(records, fits)
     n_whole = len(records) if whole.all() else int(whole.argmin())
-    if whole[n_whole:].sum() > TORN:
-        raise _damaged(path.parent, f"a broken record {n_whole} before whole ones")
+    rest = data[n_whole * kind.itemsize :]
+    behind = int(whole[n_whole:].sum())
+    if behind > (TORN if n_whole else 0):
+        raise _damaged(path.parent, f"a broken record {start // kind.itemsize + n_whole} before whole ones")
+    if rest and _any_shifted(rest, kind, fits):
+        raise _damaged(
+            path.parent, f"records that do not follow each other from byte {start + len(data) - len(rest)} on"
+        )
     return records[:n_whole]
+
+
+def _are_whole(records: np.ndarray, fits: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return which records are as they were written, (n_records,) bool."""
+    whole = fits(records)
+    whole[whole] = records["crc32"][whole] == _sums(records[whole])
+    return whole
+
+
+def _any_shifted(data: bytes, kind: np.dtype, fits: Callable[[np.ndarray], np.ndarray]) -> bool:
+    """Return whether a whole record starts at a byte where none belongs."""
+    size = kind.itemsize
+    shifts = (np.frombuffer(data, kind, (len(data) - shift) // size, shift) for shift in range(1, min(size, len(data))))
+    return any(_are_whole(records, fits).any() for records in shifts if len(records))
 
 
 def _sums(records: np.ndarray) -> np.ndarray:
@@ -222,17 +295,14 @@ def _sums(records: np.ndarray) -> np.ndarray:
 
 def _append(path: Path, data: bytes) -> None:
     """Append to the file; where that fails it is as it was, so that later records start in their place."""
+    size = path.stat().st_size if path.exists() else 0
     try:
-        size = path.stat().st_size if path.exists() else 0
-        try:
-            with path.open("ab") as file:
-                file.write(data)
-        except OSError:
-            with suppress(OSError):
-                os.truncate(path, size)
-            raise
-    except OSError as error:
-        raise _cannot_write(path.parent, error) from error
+        with path.open("ab") as file:
+            file.write(data)
+    except OSError:
+        with suppress(OSError):
+            os.truncate(path, size)
+        raise
 
 
 def _refuse_other(folder: Path, header: bytes) -> None:
@@ -260,8 +330,7 @@ def _damaged(folder: Path, got: str) -> EvaluationError:
 
 
 def _cannot_write(folder: Path, error: OSError) -> EvaluationError:
-    advice = "Free some space" if error.errno in DISK_FULL else "Make it writable"
     return EvaluationError(
-        f"The scores cannot be written to {folder}: expected a folder to read and write, got {error.strerror or error}. {advice} or "
-        "choose another folder; what was measured before is kept."
+        f"The scores cannot be written to {folder}: expected a folder to read and write, got {error.strerror or error}. "
+        f"{advice_for(error)}; what was measured before is kept."
     )

@@ -58,7 +58,8 @@ def sweep(
         batch_size: prompts of like length run together; `batch_for` the model by default.
         max_bytes: bound on the states kept for sharing, 1 GiB by default; with less, more is computed again.
         folder: where scores are kept as they come. Called again with the folder of a sweep that was cancelled or killed, or of one of
-            other edits, only what is missing is run. None: nothing is kept.
+            other edits, only what is missing is run. Several processes may use one folder at once: what another has scored meanwhile is
+            not run again. None: nothing is kept.
         on_partial: called after each batch with each edit's place and its Evaluation on the prompts so far.
         on_progress: counts edits times batches that are left to run; raising `Cancelled` in it stops the work.
 
@@ -142,13 +143,18 @@ def sweep_prepared(
     for turn, (indices, here) in enumerate(zip(parts, missing, strict=True)):
         if not here:
             continue
-        report(done, total, f"part {turn + 1} of {len(parts)}, {len(here)} edits")
+        store.refresh()
+        left = [edit for edit in here if store.lacks(edit.key, indices)]
+        done += len(here) - len(left)  # by another process meanwhile
+        if not left:
+            continue
+        report(done, total, f"part {turn + 1} of {len(parts)}, {len(left)} edits")
         items = [work.encoded[index] for index in indices]
         base: Sequence[np.ndarray | None] | None
         base = None if dense is None else [dense[index] if index < len(dense) else None for index in indices]
-        for edit, scored in runner.run(items, here if dense is not None else ordered([whole, *here])):
+        for edit, scored in runner.run(items, left if dense is not None else ordered([whole, *left])):
             base = scored if base is None else base  # the dense model comes first in its plan
-            if edit in here:
+            if edit in left:
                 found = zip(indices, scored, base, strict=True)
                 scores = [
                     answer_scores(
@@ -158,7 +164,7 @@ def sweep_prepared(
                 ]
                 store.put(edit.key, indices, scores)
                 done += 1
-                report(done, total, f"part {turn + 1} of {len(parts)}, {len(here)} edits")
+                report(done, total, f"part {turn + 1} of {len(parts)}, {len(left)} edits")
         if on_batch is not None:
             on_batch(store)
     report(total, total, "evaluated")
