@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -90,6 +91,30 @@ class TestStore:
         RowStore(tmp_path, {}, 3).append(rows_of(0, 2), sums_of(1))
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:50])
         with pytest.raises(RecordingError, match="Delete the folder and record again"):
+            RowStore(tmp_path, {}, 3)
+
+    def test_a_row_of_another_prompt_is_refused(self, tmp_path: Path) -> None:
+        store = RowStore(tmp_path, {}, 3)
+        store.append(rows_of(0, 3), sums_of(1))
+        size = rows_of(0, 1).itemsize
+        with (tmp_path / ROWS).open("r+b") as file:
+            file.seek(size)
+            file.write(rows_of(7, 1).tobytes())
+        with pytest.raises(RecordingError, match=r"expected the row of prompt '0+1', got that of '0+7'.* record again"):
+            store.assembled(keys_of(rows_of(0, 3)))
+
+    def test_two_rows_of_one_prompt_are_damage(self, tmp_path: Path) -> None:
+        RowStore(tmp_path, {}, 3).append(np.concatenate([rows_of(0, 2), rows_of(1, 1)]), sums_of(1))
+        with pytest.raises(RecordingError, match="expected the rows of 3 prompts, got those of 2"):
+            RowStore(tmp_path, {}, 3)
+
+    def test_rows_cut_while_they_are_used_are_an_error_and_no_signal(self, tmp_path: Path) -> None:
+        store = RowStore(tmp_path, {}, 3)
+        store.append(rows_of(0, 3), sums_of(1))
+        (tmp_path / ROWS).write_bytes((tmp_path / ROWS).read_bytes()[:-5])
+        with pytest.raises(RecordingError, match=r"expected the row of prompt '0+2', got \d+ bytes"):
+            store.assembled(keys_of(rows_of(0, 3)))
+        with pytest.raises(RecordingError, match="expected 3 rows, got 2"):
             RowStore(tmp_path, {}, 3)
 
     def test_a_disk_that_is_full_is_reported_and_loses_nothing(self, tmp_path: Path) -> None:
@@ -216,10 +241,49 @@ class TestRecordingInParts:
         with pytest.raises(RecordingError, match="1 prompts are in the earlier recording"):
             record(loaded, few, known=known, folder=tmp_path)
 
-    def test_a_temporary_folder_goes_with_its_recording(self, loaded: LoadedModel, few: PromptSet) -> None:
-        made = record(loaded, few[:1])
-        folder = Path(made.rows.base.filename).parent if hasattr(made.rows.base, "filename") else None
-        assert folder is not None
-        assert folder.exists()
+    def test_a_temporary_folder_goes_with_its_recording(
+        self, loaded: LoadedModel, few: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        made = record(loaded, few[:1], token_maps=True)
+        assert made.maps is not None
+        assert made.maps.exists()
         del made
-        assert not folder.exists()
+        assert not list(tmp_path.iterdir())
+        made = record(loaded, few[:1])
+        assert not list(tmp_path.iterdir())  # rows lie in a file without a name
+        assert np.isfinite(made.rows["cosine"][0, :, 4]).all()
+
+    def test_a_recording_keeps_its_rows_when_its_folder_is_cut_and_deleted(
+        self, loaded: LoadedModel, few: PromptSet, tmp_path: Path
+    ) -> None:
+        made = record(loaded, few[:2], folder=tmp_path / "rows")
+        before = made.rows.tobytes()
+        for path in (tmp_path / "rows").iterdir():
+            path.write_bytes(b"")
+        shutil.rmtree(tmp_path / "rows")
+        assert made.rows.tobytes() == before
+
+    def test_maps_that_another_recorded_are_copied_as_it_may_delete_them(
+        self, loaded: LoadedModel, few: PromptSet, tmp_path: Path
+    ) -> None:
+        first = record(loaded, few[:2], token_maps=True, folder=tmp_path / "rows")
+        second = record(loaded, few[:2], token_maps=True, folder=tmp_path / "rows")
+        wanted = first.token_map(1).cosine
+        shutil.rmtree(tmp_path / "rows")
+        np.testing.assert_array_equal(second.token_map(1).cosine, wanted)
+
+    def test_a_folder_deleted_at_work_is_begun_again(
+        self, loaded: LoadedModel, few: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("vlm_analysis.recording.record.FLUSH_S", 0)
+        told: list[str] = []
+
+        def delete_once(done: int, total: int, message: str) -> None:
+            if done == 2 and message not in told:
+                shutil.rmtree(tmp_path / "rows")
+            told.append(message) if done == 2 or message != "recording" else None
+
+        made = record(loaded, few, folder=tmp_path / "rows", on_progress=delete_once)
+        assert "beginning again: the folder was deleted" in told
+        assert_same_numbers(made, record(loaded, few))

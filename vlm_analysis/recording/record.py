@@ -1,6 +1,6 @@
 """Recording: one forward pass per prompt tells every measure of every decoder layer (`measures.MEASURES`).
 
-Rows go to disk as they come (`row_store`), so that a cancelled or killed recording is taken up where it stopped, and memory holds the
+Rows go to disk as they come (`rows`), so that a cancelled or killed recording is taken up where it stopped, and memory holds the
 states of one batch, whatever the number of prompts.
 """
 
@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from vlm_analysis.errors import RecordingError
+from vlm_analysis.files import Owner
 from vlm_analysis.models.inputs import (
     TEXT,
     VISION,
@@ -44,12 +46,13 @@ from vlm_analysis.recording.attention import (
 from vlm_analysis.recording.maps import TokenMap, copy_maps, write_map
 from vlm_analysis.recording.measures import DELTAS, SHARES, SINK_FACTOR, empty_rows
 from vlm_analysis.recording.recording import Activations, Recording
-from vlm_analysis.recording.rows import RowStore
+from vlm_analysis.recording.rows import RowsGoneError, RowStore, opened_rows
 from vlm_analysis.recording.similarity import PromptStreams, activations, fill_row
 from vlm_analysis.recording.streams import LayerWatch, Streams
 
 CHUNK = 16  # prompts whose inputs are prepared together, so that those of like length share a batch
 FLUSH_S = 1.0  # rows are written at least this often
+TRIES = 3  # beginnings, where the folder is deleted at work
 
 
 def record(
@@ -79,8 +82,10 @@ def record(
         token_maps: also keep every token's cosine (float16) on disk, for looking at single prompts.
         known: a recording of this model with these settings, of some of the prompts: only the others are run.
         folder: where rows are kept while the work goes on. Called again with the folder of a cancelled recording, only what is missing
-            is run. The returned recording reads its rows from there. None: a temporary folder that goes with the recording.
-        on_progress: called after each batch; raising `Cancelled` in it stops the work and removes the hooks.
+            is run. While another process (or thread) records into it, this one waits, and goes on with what that one has finished;
+            where the folder is deleted meanwhile, it begins again. The recording keeps its rows when the folder goes; token maps it
+            reads from there. None: a temporary folder.
+        on_progress: called after each batch and while waiting; raising `Cancelled` in it stops the work and removes the hooks.
 
     Raises:
         PromptError: no prompts, or a prompt that this model cannot be asked.
@@ -89,29 +94,81 @@ def record(
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
     keys = list(prompt_set.row_keys)
     settings = _settings(loaded, batch_size, full=full, attention=attention, token_maps=token_maps)
-    known = _checked_known(known, loaded, settings, keys)
+    asked = _Asked(loaded, prompt_set, keys, settings, _checked_known(known, loaded, settings, keys))
     own = tempfile.TemporaryDirectory(prefix="strata-") if folder is None else None
     place = Path(own.name if own else folder or "")
     try:
-        store = RowStore(place, {"model": loaded.fingerprint, "settings": settings}, loaded.n_layers)
+        made = _made_in(place, asked, on_progress or no_progress)
+    except BaseException:
+        if own is not None:
+            own.cleanup()
+        raise
+    if own is not None and made.maps is None:
+        own.cleanup()
+    elif own is not None:
+        weakref.finalize(made, own.cleanup)
+    return made
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be recorded: the arguments of `record`, checked."""
+
+    loaded: LoadedModel
+    prompts: PromptSet
+    keys: list[str]
+    settings: dict[str, Any]
+    known: Recording | None
+
+
+def _made_in(place: Path, asked: _Asked, report: Progress) -> Recording:
+    """Return the recording, made in a folder; begun again where that is deleted meanwhile, as by the process that was waited for."""
+    for _ in range(TRIES - 1):
+        try:
+            return _made_at_once(place, asked, report)
+        except RowsGoneError:
+            report(0, len(asked.keys), "beginning again: the folder was deleted")
+    return _made_at_once(place, asked, report)
+
+
+def _made_at_once(place: Path, asked: _Asked, report: Progress) -> Recording:
+    loaded, known, keys = asked.loaded, asked.known, asked.keys
+
+    def wait(owner: Owner | None) -> None:
+        report(0, len(keys), f"waiting for {owner or 'another process'}, which records the same prompts")
+
+    belongs = {"model": loaded.fingerprint, "settings": asked.settings}
+    with opened_rows(place, belongs, loaded.n_layers, wait) as store:
         if known is not None and (twice := len(store.keys & set(known.keys))):
             raise RecordingError(
                 f"{twice} prompts are in the earlier recording and in {place} too: expected each in one of them, or they would count "
                 "twice. Leave out `known`, or name another folder."
             )
-        if known is not None and token_maps:
+        maps = asked.settings["token_maps"]
+        if known is not None and maps:
             copy_maps(known.maps, place, known.keys)
         there = store.keys | (frozenset(known.keys) if known else frozenset())
-        missing = [(key, prompt) for key, prompt in zip(keys, prompt_set, strict=True) if key not in there]
-        _Pass(loaded, store, settings).run(missing, len(keys), on_progress or no_progress)
-        made = _finished(loaded, prompt_set, keys, store, known, settings, place if token_maps else None)
-    except BaseException:
-        if own is not None:
-            own.cleanup()
-        raise
-    if own is not None:
-        weakref.finalize(made, own.cleanup)
-    return made
+        missing = [(key, prompt) for key, prompt in zip(keys, asked.prompts, strict=True) if key not in there]
+        _Pass(loaded, store, asked.settings).run(missing, len(keys), report)
+        made = _finished(asked, store, place if maps else None)
+        return made if missing or not maps else _with_own_maps(made)
+
+
+def _with_own_maps(made: Recording) -> Recording:
+    """Return the recording with copies of its token maps: who recorded them in this folder may be about to delete it."""
+    assert made.maps is not None
+    own = tempfile.TemporaryDirectory(prefix="strata-")
+    try:
+        copy_maps(made.maps, Path(own.name), made.keys)
+    except FileNotFoundError as error:
+        own.cleanup()
+        raise RowsGoneError(
+            f"The recording in {made.maps} broke off: expected all its token maps, got no {error.filename}. Delete the folder and "
+            "record again."
+        ) from error
+    copied = replace(made, maps=Path(own.name))
+    weakref.finalize(copied, own.cleanup)
+    return copied
 
 
 def _settings(loaded: LoadedModel, batch_size: int, **parts: bool) -> dict[str, Any]:
@@ -168,25 +225,18 @@ def extendable(
     return best
 
 
-def _finished(
-    loaded: LoadedModel,
-    prompts: PromptSet,
-    keys: list[str],
-    store: RowStore,
-    known: Recording | None,
-    settings: dict[str, Any],
-    maps: Path | None,
-) -> Recording:
+def _finished(asked: _Asked, store: RowStore, maps: Path | None) -> Recording:
+    known, prompts = asked.known, asked.prompts
     sums = dict(known.activations) if known else {}
     for domain, part in store.activations.items():
         sums[domain] = sums[domain] + part if domain in sums else part
     return Recording(
-        model=loaded.info,
+        model=asked.loaded.info,
         prompts=prompts.fingerprint,
         prompt_ids=tuple(str(prompt.id) for prompt in prompts),
         domains=tuple(prompt.domain for prompt in prompts),
-        rows=store.assembled(keys, known),
-        settings=settings,
+        rows=store.assembled(asked.keys, known),
+        settings=asked.settings,
         activations={domain: sums[domain] for domain in prompts.domains if domain in sums},
         maps=maps,
     )

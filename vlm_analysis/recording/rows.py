@@ -3,34 +3,79 @@
 A folder holds `header.json` (what the rows belong to), `rows.bin` (rows one after another) and `sums.npz` (how many rows count,
 with the activation sums over them). `sums.npz` is replaced as a whole after each batch, so that a kill in between loses that batch
 and nothing else. Nothing here holds more than one batch in memory.
+
+One process at a time owns such a folder, for as long as it records (`opened_rows`). Files that another may cut are read, never mapped: a
+map of a file that was cut ends the process. What `assembled` maps is a file without a name, which no other process can open.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vlm_analysis.errors import RecordingError
-from vlm_analysis.files import write_atomically
+from vlm_analysis.files import Owner, advice_for, owned, write_atomically
 from vlm_analysis.recording.measures import row_type
 from vlm_analysis.recording.recording import Activations, Recording
 
-HEADER, ROWS, SUMS, FINAL = "header.json", "rows.bin", "sums.npz", "assembled.bin"
+HEADER, ROWS, SUMS = "header.json", "rows.bin", "sums.npz"
+PIECE = 256  # rows read at once
+
+
+class RowsGoneError(RecordingError):
+    """Somebody deleted the folder while it was in use: begin again, there or elsewhere."""
+
+
+@contextmanager
+def opened_rows(
+    folder: Path, belongs: Mapping[str, Any], n_layers: int, wait: Callable[[Owner | None], object]
+) -> Iterator[RowStore]:
+    """Own the folder inside the block, and give the RowStore of it; made where it is missing.
+
+    While another process or another thread owns it, `wait` is called again and again with that owner; what it raises ends the waiting.
+
+    Raises:
+        RecordingError: as RowStore.
+        RowsGoneError: the folder is deleted inside the block.
+    """
+    folder = Path(folder)
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            hold = stack.enter_context(owned(folder, wait))
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
+        yield RowStore(folder, belongs, n_layers, hold.stands)
 
 
 class RowStore:
     """The rows of one unfinished recording in a folder of their own.
 
+    Args:
+        folder: where they lie; made where it is missing.
+        belongs: what they belong to, as plain JSON.
+        n_layers: of the model.
+        stands: tells whether the folder still is what it was when this was made (see `opened_rows`).
+
     Raises:
-        RecordingError: the folder holds rows of another model, other settings or another version, or cannot be written.
+        RecordingError: the folder holds rows of another model, other settings or another version, is damaged, or cannot be written.
     """
 
-    def __init__(self, folder: Path, belongs: Mapping[str, Any], n_layers: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        belongs: Mapping[str, Any],
+        n_layers: int,
+        stands: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.folder = Path(folder)
+        self._stands = stands
         self.type = row_type(n_layers)
         self._places: dict[str, int] = {}
         self.activations: dict[str, Activations] = {}
@@ -41,6 +86,7 @@ class RowStore:
                 self._refuse_other(header)
                 self._open()
             else:
+                (self.folder / SUMS).unlink(missing_ok=True)  # without a header nobody knows of what they are
                 write_atomically(self.folder / HEADER, lambda part: part.write_text(header, "utf-8"))
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
@@ -51,15 +97,22 @@ class RowStore:
         return frozenset(self._places)
 
     def append(self, rows: np.ndarray, activations: Mapping[str, Activations]) -> None:
-        """Add (n,) rows with the activation sums over them; they count once this returns."""
+        """Add (n,) rows with the activation sums over them; they count once this returns.
+
+        Raises:
+            RowsGoneError: the folder was deleted meanwhile.
+            RecordingError: it cannot be written.
+        """
         sums = dict(self.activations)
         for domain, part in activations.items():
             sums[domain] = sums[domain] + part if domain in sums else part
         first = len(self._places)
         try:
+            self._check_folder()
             with (self.folder / ROWS).open("r+b" if first else "wb") as file:
                 file.seek(first * self.type.itemsize)
                 file.write(rows.tobytes())
+            self._check_folder()
             self._write_sums(first + len(rows), sums)
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
@@ -67,21 +120,45 @@ class RowStore:
         self._places |= {key.decode(): first + place for place, key in enumerate(rows["key"])}
 
     def assembled(self, keys: Iterable[str], known: Recording | None = None) -> np.ndarray:
-        """Return the rows of these keys in this order, as a read-only memory map; `known` has those that are not stored here."""
+        """Return the rows of these keys in this order, as a read-only map of a private file; `known` has those not stored here.
+
+        Raises:
+            RowsGoneError: the folder was deleted meanwhile.
+            RecordingError: a row is missing or that of another prompt, or the disk is full.
+        """
         elsewhere = {} if known is None else {key: place for place, key in enumerate(known.keys)}
-        path = self.folder / FINAL
         try:
-            with path.open("wb") as final, (self.folder / ROWS).open("ab+") as stored:
+            with ExitStack() as stack:
+                final = stack.enter_context(tempfile.TemporaryFile(dir=self.folder))
+                stored = stack.enter_context((self.folder / ROWS).open("rb")) if self._places else None
                 for key in keys:
-                    if key in self._places:
+                    if stored is not None and key in self._places:
                         stored.seek(self._places[key] * self.type.itemsize)
-                        final.write(stored.read(self.type.itemsize))
+                        row = np.frombuffer(stored.read(self.type.itemsize), np.uint8)
                     else:
                         assert known is not None
-                        final.write(known.rows[elsewhere[key]].tobytes())
+                        row = known.rows[elsewhere[key] :][:1].view(np.uint8)
+                    self._check_row(key, row)
+                    final.write(row.tobytes())
+                final.flush()
+                return np.asarray(np.memmap(final, self.type, mode="r"))
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
-        return np.asarray(np.memmap(path, self.type, mode="r"))
+
+    def _check_row(self, key: str, row: np.ndarray) -> None:
+        """Raise RecordingError unless the bytes are the whole row of this prompt."""
+        if len(row) == self.type.itemsize and (found := row.view(self.type)["key"][0]) == key.encode():
+            return
+        self._check_folder()
+        got = f"that of {found.decode(errors='replace')!r}" if len(row) == self.type.itemsize else f"{len(row)} bytes"
+        raise RecordingError(
+            f"The recording in {self.folder} is damaged: expected the row of prompt {key!r}, got {got}. Something else wrote into "
+            "the folder. Delete it and record again."
+        )
+
+    def _check_folder(self) -> None:
+        if not self._stands():
+            raise _gone(self.folder)
 
     def _refuse_other(self, header: str) -> None:
         if (self.folder / HEADER).read_text("utf-8") != header:
@@ -98,17 +175,32 @@ class RowStore:
             with np.load(self.folder / SUMS, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             meta = json.loads(arrays["meta"].tobytes())
-            rows = np.memmap(self.folder / ROWS, self.type, mode="r", shape=(meta["n_rows"],))
+            places = self._read_keys(meta["n_rows"])
             sums = {
                 str(name): Activations(arrays[f"sums_{place}"], arrays[f"norms_{place}"], int(count))
                 for place, (name, count) in enumerate(meta["domains"])
             }
+        except FileNotFoundError:
+            raise
         except Exception as error:  # damaged bytes make numpy and zlib raise a dozen kinds
             raise RecordingError(
                 f"The unfinished recording in {self.folder} is damaged ({error}). Delete the folder and record again."
             ) from error
-        self._places = {key.decode(): place for place, key in enumerate(rows["key"])}
-        self.activations = sums
+        self._places, self.activations = places, sums
+
+    def _read_keys(self, n_rows: int) -> dict[str, int]:
+        """Return where the row of each key stands, of the first `n_rows`."""
+        places: dict[str, int] = {}
+        with (self.folder / ROWS).open("rb") as file:
+            for first in range(0, n_rows, PIECE):
+                wanted = min(PIECE, n_rows - first)
+                rows = np.fromfile(file, self.type, wanted)
+                if len(rows) != wanted:
+                    raise ValueError(f"expected {n_rows} rows, got {first + len(rows)}")
+                places |= {key.decode(): first + place for place, key in enumerate(rows["key"])}
+        if len(places) != n_rows:
+            raise ValueError(f"expected the rows of {n_rows} prompts, got those of {len(places)}")
+        return places
 
     def _write_sums(self, n_rows: int, sums: Mapping[str, Activations]) -> None:
         meta = {"n_rows": n_rows, "domains": [[name, part.n_prompts] for name, part in sums.items()]}
@@ -123,8 +215,16 @@ class RowStore:
         write_atomically(self.folder / SUMS, write)
 
 
+def _gone(folder: Path) -> RowsGoneError:
+    return RowsGoneError(
+        f"The recording in {folder} broke off: expected its folder, got one that was deleted or made anew meanwhile. Record again."
+    )
+
+
 def _cannot_write(folder: Path, error: OSError) -> RecordingError:
+    if isinstance(error, FileNotFoundError):
+        return _gone(folder)
     return RecordingError(
-        f"The recording cannot be written to {folder}: {error.strerror or error}. Free some space or choose another folder; "
-        "what was recorded before is kept."
+        f"The recording cannot be written to {folder}: expected a folder to read and write, got {error.strerror or error}. "
+        f"{advice_for(error)}; what was recorded before is kept."
     )
