@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help app test quick check lint types tests browser clean
+.PHONY: help app test quick slow check lint types tests browser clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -42,6 +42,9 @@ tests: $(VENV)/.dev browser
 
 quick: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m values
+
+slow: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 test: lint types tests
 check: test

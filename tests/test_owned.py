@@ -233,3 +233,28 @@ class TestSweepsAtOnce:
             assert here == alone
         sizes = [(tmp_path / name / RECORDS).stat().st_size for name in ("scores", "alone")]
         assert sizes[0] == sizes[1] == 3 * 6 * stores[0].type.itemsize
+
+
+@pytest.mark.slow
+class TestManyTimes:
+    @pytest.mark.parametrize("turn", range(10))
+    def test_pairs(self, loaded: LoadedModel, few: PromptSet, tmp_path: Path, turn: int) -> None:
+        TestRecordingAtOnce().test_two_processes_give_what_one_gives_to_the_last_bit(loaded, few, tmp_path)
+        TestSweepsAtOnce().test_two_processes_lose_and_mix_nothing(loaded, few, tmp_path)
+
+    @pytest.mark.parametrize("turn", range(12))
+    def test_kills_of_whoever_owns_the_folder(
+        self, loaded: LoadedModel, few: PromptSet, tmp_path: Path, turn: int
+    ) -> None:
+        folder = tmp_path / "rows"
+        pair = [started(RECORD, folder, tmp_path / f"{place}.npz") for place in range(2)]
+        while (owner := owner_of(folder)) is None:
+            time.sleep(0.001)
+        time.sleep(0.05 * turn)
+        os.kill(owner.pid, signal.SIGKILL)
+        (left,) = (place for place, process in enumerate(pair) if process.pid != owner.pid)
+        pair[1 - left].communicate()
+        ended(pair[left])
+        made, alone = open_recording(tmp_path / f"{left}.npz"), record(loaded, few)
+        assert made.rows.tobytes() == alone.rows.tobytes()
+        assert [part.n_prompts for part in made.activations.values()] == [3, 3]
