@@ -9,8 +9,7 @@ from vlm_analysis.ui.common.pickers import agree_on_model, pick_mask
 from vlm_analysis.ui.common.session import model_slot
 from vlm_analysis.ui.common.shell import begin, next_step
 from vlm_analysis.ui.common.text import edit_line
-from vlm_analysis.ui.common.work import export_work
-from vlm_analysis.ui.export.exportview import default_folder, manifest_view, mask_files, shortened
+from vlm_analysis.ui.export.exportview import default_folder, export_work, manifest_view, mask_files, shortened
 
 begin(
     "Export",

@@ -12,7 +12,7 @@ import pytest
 
 from vlm_analysis import Comparison, Cost, Edit, Evaluation, PromptSet, Recording, Story
 from vlm_analysis.export.story import story_sections
-from vlm_analysis.ui.evaluate.comparing import Question
+from vlm_analysis.workbench.comparisons import Question
 
 SAVED = Path(__file__).parent / "saved_0_1"
 EXPECTED: dict[str, Any] = json.loads((SAVED / "expected.json").read_text("utf-8"))

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import streamlit as st
 import torch
 import transformers
 from saved import EXPECTED, SAVED, TOLD, check, of_comparison, of_question, of_recording
 
 from vlm_analysis import (
+    Bench,
     Edit,
     LoadedModel,
     PruneMask,
@@ -48,12 +48,17 @@ from vlm_analysis.export.checkpoint import Manifest
 from vlm_analysis.export.story import open_story
 from vlm_analysis.progress import no_progress
 from vlm_analysis.recording.rows import RowStore
-from vlm_analysis.ui.common.session import model_slot
-from vlm_analysis.ui.common.sweeps import damage_work, find_damage
-from vlm_analysis.ui.common.work import find_evidence, record_work
-from vlm_analysis.ui.evaluate.comparing import compare_work, unfinished
-from vlm_analysis.ui.evaluate.costing import find_costs
-from vlm_analysis.workbench.shelf import find_dense, open_item, open_sweep, scores_folder, unfinished_folder
+from vlm_analysis.workbench.comparisons import unfinished
+from vlm_analysis.workbench.costs import find_costs
+from vlm_analysis.workbench.damages import find_damage
+from vlm_analysis.workbench.shelf import (
+    find_dense,
+    find_evidence,
+    open_item,
+    open_sweep,
+    scores_folder,
+    unfinished_folder,
+)
 from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.stories import open_saved_story
 from vlm_analysis.workbench.workspace import KINDS, Item, Workspace
@@ -160,11 +165,11 @@ class TestBelonging:
 
     def test_measured_damage_is_found_where_it_is_whole(self, home: Workspace) -> None:
         for prompts, item_id in FINDS["damage"].items():
-            found = find_damage(MODEL, prompts)
+            found = find_damage(home, MODEL, prompts)
             check(TOLD["sweeps"](found), ITEMS[item_id]["value"] if item_id else [])
 
     def test_measured_costs_are_found(self, home: Workspace) -> None:
-        costs, problems = find_costs(MODEL, None)
+        costs, problems = find_costs(home, MODEL, None)
         assert ([list(cost.edit.dropped) for cost in costs], problems) == (FINDS["costs"], [])
 
     def test_a_saved_recording_and_its_damage_give_the_masks_of_the_saved_comparison(self, home: Workspace) -> None:
@@ -176,7 +181,7 @@ class TestBelonging:
             range(1, 4),
             criteria=("block-influence", "target-aware", "damage-kl"),
             strategies=("first-k", "minimum-gap", "random-draw"),
-            damage=read_damage(find_damage(MODEL, prompts), recording.model),
+            damage=read_damage(find_damage(home, MODEL, prompts), recording.model),
             protected=recording.model.protected,
             n_draws=2,
         )
@@ -234,12 +239,11 @@ class TestFiles:
 
 @pytest.fixture(scope="module")
 def shared_slot() -> Iterator[ModelSlot]:
-    """The process-wide model slot with the bundled model in it."""
-    st.cache_resource.clear()
-    model_slot().load("pocket-vl", {}, no_progress)
-    yield model_slot()
-    model_slot().unload()
-    st.cache_resource.clear()
+    """A slot with the bundled model in it."""
+    slot = ModelSlot()
+    slot.load("pocket-vl", {}, no_progress)
+    yield slot
+    slot.unload()
 
 
 @pytest.fixture
@@ -303,7 +307,7 @@ class TestGoingOn:
         passes = []
         hook = slot.loaded.model.register_forward_pre_hook(lambda *_: passes.append(1))
         try:
-            recording = open_item(record_work(prompts, "goes on", told["options"])(no_progress))
+            recording = open_item(Bench(slot, home).record(prompts, "goes on", **told["options"]))
         finally:
             hook.remove()
         assert len(passes) == len(recording.keys) - len(keys) == 3
@@ -315,7 +319,8 @@ class TestGoingOn:
 
     def test_a_finished_sweep_is_not_run_again(self, home: Workspace, slot: ModelSlot) -> None:
         scores, reports = EXPECTED["scores"]["finished"], Reports()
-        assert damage_work(item_of(home, EXPECTED["three_of_each"]))(reports) == 16
+        prompts = item_of(home, EXPECTED["three_of_each"])
+        assert Bench(slot, home).measure_damage(prompts, on_progress=reports).details["n"] == 1 + 16
         path = home.root / "scores" / scores["folder"] / "records.bin"
         assert (reports.missing, path.stat().st_size) == (0, len(scores["masks"]) * scores["rows"] * RECORD_BYTES)
 
@@ -323,13 +328,13 @@ class TestGoingOn:
         scores, told = EXPECTED["scores"]["half"], EXPECTED["half_sweep"]
         reports = Reports()
         prompts = item_of(home, EXPECTED["choices"])
-        assert damage_work(prompts)(reports) == 16
+        assert Bench(slot, home).measure_damage(prompts, on_progress=reports).details["n"] == 1 + 16
         assert reports.missing == told["missing"] == 9
         path = home.root / "scores" / scores["folder"] / "records.bin"
         assert path.stat().st_size == (len(scores["masks"]) + 9) * scores["rows"] * RECORD_BYTES
         found = [
             [e.mask.dropped, e.by_prompt["kl_to_dense"].mean(), e.by_prompt["answer_nll"].mean()]
-            for e in find_damage(MODEL, prompts.prompts)
+            for e in find_damage(home, MODEL, prompts.prompts)
         ]
         check(found, told["value"], LIVE)
 
@@ -352,7 +357,7 @@ class TestGoingOn:
         assert (left.model_name, left.name) == (told["model_name"], told["name"])
         check(of_question(left.question), told["question"])
         choose, report = (item_of(home, item_id) for item_id in (left.question.choose, left.question.report))
-        made = open_item(compare_work(choose, report, left.question)(reports))
+        made = open_item(Bench(slot, home).compare(choose, report, **left.question.asked, on_progress=reports))
         assert reports.missing == told["missing"] == 21
         check(of_comparison(made), told["value"], LIVE)
         assert list(unfinished(home)) == []

@@ -85,6 +85,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.selection.strategies.make import make_mask as make_mask, random_masks as random_masks
     from vlm_analysis.selection.strategies.many import many_masks as many_masks
     from vlm_analysis.selection.strategies.strategies import STRATEGIES as STRATEGIES
+    from vlm_analysis.workbench.bench import Bench as Bench
     from vlm_analysis.workbench.pipeline import compare as compare, compare_masks as compare_masks
 
 _HOMES = {
@@ -177,6 +178,7 @@ _HOMES = {
     ),
     "selection.strategies.many": ("many_masks",),
     "selection.strategies.strategies": ("STRATEGIES",),
+    "workbench.bench": ("Bench",),
     "workbench.pipeline": (
         "compare",
         "compare_masks",

@@ -1,10 +1,21 @@
-"""Words that the whole package shares: the names of token groups, what sentences about layers are made of, lengths of time."""
+"""Words that the whole package shares: the names of token groups, the titles of metrics, what sentences about layers are
+made of, lengths of time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 TOKEN_GROUPS = ("vision", "text", "answer", "last", "all")
+METRIC_TITLES = {
+    "exact_match": "Exact match",
+    "answer_nll": "Answer NLL",
+    "token_agreement": "Token agreement",
+    "kl_to_dense": "KL to dense",
+    "normalised_match": "Normalised match",
+    "numeric_match": "Numeric match",
+    "choice_match": "Choice match",
+    "choice_match_norm": "Choice match, per token",
+}
 
 
 def joined(words: Iterable[object]) -> str:

@@ -13,11 +13,13 @@ from streamlit.testing.v1 import AppTest
 from vlm_analysis import Cancelled, LoadedModel, PromptSet, evaluate, mask_table
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.progress import no_progress
-from vlm_analysis.ui.common.session import choose, last_choices, live, workspace
-from vlm_analysis.ui.evaluate.comparing import Question, compare_work, unfinished
+from vlm_analysis.ui.common.session import bench, choose, last_choices, live, workspace
+from vlm_analysis.ui.common.work import Work, watched
 from vlm_analysis.ui.prompts.promptview import contents
+from vlm_analysis.workbench.comparisons import Question, unfinished
 from vlm_analysis.workbench.details import MOST_TOLD
 from vlm_analysis.workbench.shelf import keep_prompts, open_item
+from vlm_analysis.workbench.workspace import Item
 
 PAGE = "pages/5_evaluate.py"
 
@@ -35,6 +37,10 @@ def button(at: AppTest, label: str):
 def question(prompts_id: str, **more) -> Question:
     asked = {"criteria": ("block-influence", "target-aware"), "strategies": ("first-k", "minimum-gap", "random-draw")}
     return Question(prompts_id, prompts_id, **{**asked, "most": 3, "n_draws": 2, **more})
+
+
+def compare_work(choose: Item, report: Item, asked: Question) -> Work:
+    return watched("compare", bench().compare, choose, report, **asked.asked)
 
 
 def test_without_a_model_the_page_says_what_to_do(stocked: OpenPage) -> None:

@@ -11,8 +11,9 @@ from acting import OpenPage, load_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import Cancelled, Cost, LoadedModel, PromptSet, PruneMask, measure_cost, speedup
-from vlm_analysis.ui.common.session import choose, model_slot, runner, workspace
-from vlm_analysis.ui.evaluate.costing import alike, cost_work, find_costs
+from vlm_analysis.ui.common.session import bench, choose, model_slot, runner, workspace
+from vlm_analysis.ui.common.work import job
+from vlm_analysis.workbench.costs import alike, find_costs
 from vlm_analysis.workbench.details import edit_details
 from vlm_analysis.workbench.shelf import keep_cost, keep_prompts, open_item
 
@@ -111,9 +112,9 @@ def test_a_line_keeps_a_cost_of_each_budget(stocked: OpenPage, few: PromptSet) -
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        cost_work(MASK, item, True)(soon)
+        job(bench().measure_cost, item, MASK, line=True)(soon)
     with pytest.raises(Cancelled):
-        cost_work(MASK, item, False)(soon)
+        job(bench().measure_cost, item, MASK)(soon)
     assert said_so == [8 * 6 + 3, 8 * 2 + 3]
     assert not workspace().items("costs")
 
@@ -127,7 +128,7 @@ def test_the_newest_whole_cost_of_a_mask_wins_and_a_damaged_one_is_named(
     other = replace(quick, edit=PruneMask(16, (3,)), threads=quick.threads + 1)
     keep_cost(workspace(), other, "another mask", few.fingerprint)
     keep_cost(workspace(), quick, "other prompts", "0" * 64)
-    costs, problems = find_costs(loaded.fingerprint, few.fingerprint)
+    costs, problems = find_costs(workspace(), loaded.fingerprint, few.fingerprint)
     assert [cost.edit.dropped for cost in costs] == [(3,), (5, 9)]
     np.testing.assert_array_equal(costs[1].prefill_ms, newer.prefill_ms)
     assert not problems
@@ -145,7 +146,7 @@ def test_a_job_for_a_model_that_is_gone_fails_with_one_clear_message(stocked: Op
     at = cost_tab(stocked(PAGE))
     prompts = workspace().newest("prompts")
     assert prompts is not None
-    work = cost_work(MASK, prompts, False)
+    work = job(bench().measure_cost, prompts, MASK)
     model_slot().unload()
     runner().submit("cost", "Timing it", work)
     wait_for(at, "no longer loaded")

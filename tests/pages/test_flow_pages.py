@@ -17,8 +17,8 @@ from vlm_analysis import PromptSet, PruneMask, record
 from vlm_analysis.errors import ModelError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.progress import no_progress
-from vlm_analysis.ui.common.session import last_choices, model_slot, opened, runner, workspace
-from vlm_analysis.ui.common.work import record_work
+from vlm_analysis.ui.common.session import bench, last_choices, model_slot, opened, runner, workspace
+from vlm_analysis.ui.common.work import job
 from vlm_analysis.workbench.shelf import keep_evaluation, keep_mask, keep_prompts, keep_recording
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -241,7 +241,7 @@ def test_damaged_recording_is_one_message_and_not_a_crash(stocked):
 def test_job_started_for_one_model_does_not_run_on_the_next(stocked, tmp_path):
     load_bundled(stocked)
     prompts = workspace().items("prompts")[0]
-    work = record_work(prompts, "a recording")
+    work = job(bench().record, prompts, "a recording")
     model_slot().info = replace(model_slot().info, fingerprint="another")
     with pytest.raises(ModelError, match="no longer loaded"):
         work(no_progress)

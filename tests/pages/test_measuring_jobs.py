@@ -12,10 +12,9 @@ from test_outside_models import prompts as outside_prompts
 from vlm_analysis import Cancelled, LoadedModel, Objective, PromptSet, PruneMask, evaluate, read_damage, score_layers
 from vlm_analysis.edits.apply import why_not
 from vlm_analysis.progress import no_progress
-from vlm_analysis.ui.common.session import live, model_slot, workspace
-from vlm_analysis.ui.common.sweeps import damage_work, find_damage
-from vlm_analysis.ui.common.work import evaluate_work, latency_work
-from vlm_analysis.ui.masks.searching import search_work
+from vlm_analysis.ui.common.session import bench, live, model_slot, workspace
+from vlm_analysis.ui.common.work import job, watched
+from vlm_analysis.workbench.damages import find_damage
 from vlm_analysis.workbench.shelf import find_dense, keep_prompts, open_item
 
 
@@ -25,9 +24,9 @@ def test_damage_of_each_layer_is_measured_kept_and_ranks_layers(
     load_bundled(stocked)
     (prompts,) = workspace().items("prompts")
     model = model_slot().fingerprint
-    assert find_damage(model, few.fingerprint) == []
-    assert damage_work(prompts)(no_progress) == 16
-    found = find_damage(model, few.fingerprint)
+    assert find_damage(workspace(), model, few.fingerprint) == []
+    assert job(bench().measure_damage, prompts)(no_progress).details["n"] == 1 + 16
+    found = find_damage(workspace(), model, few.fingerprint)
     assert [evaluation.mask.dropped for evaluation in found] == [(), *((layer,) for layer in range(16))]
     alone = evaluate(loaded, few, PruneMask(16, (5,)), reference=evaluate(loaded, few), batch_size=32)
     assert found[6].by_prompt["kl_to_dense"].tolist() == pytest.approx(alone.by_prompt["kl_to_dense"].tolist())
@@ -49,9 +48,10 @@ def test_a_cancelled_measurement_goes_on_where_it_stopped(stocked: OpenPage) -> 
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        damage_work(prompts)(stop)
+        job(bench().measure_damage, prompts)(stop)
     left.clear()
-    assert damage_work(prompts)(lambda done, total, message: left.append(total)) == 16
+    item = job(bench().measure_damage, prompts)(lambda done, total, message: left.append(total))
+    assert item.details["n"] == 1 + 16
     assert left[-1] == 10
 
 
@@ -65,7 +65,7 @@ def test_a_search_keeps_the_mask_it_found_and_says_how_far_it_is(
     load_bundled(stocked)
     (prompts,) = workspace().items("prompts")
     reports: list[tuple[int, int, str]] = []
-    work = search_work(prompts, strategy, 2, Objective("token_agreement", worst=True), **settings)
+    work = job(bench().search, prompts, strategy, 2, Objective("token_agreement", worst=True), **settings)
     item = work(lambda *report: reports.append(report))
     assert item.name == f"{strategy} by Token agreement of the worst domain, 2 layers, on a few"
     mask = open_item(item)
@@ -92,10 +92,12 @@ def test_a_search_takes_up_what_another_one_measured(stocked: OpenPage) -> None:
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        search_work(prompts, "greedy", 2, Objective())(stop_at_the_second_step)
+        job(bench().search, prompts, "greedy", 2, Objective())(stop_at_the_second_step)
     assert any(message.startswith("step 1 of 2: part 1") for message in said)
     said.clear()
-    search_work(prompts, "beam", 2, Objective("answer_nll"), width=2)(lambda done, total, message: said.append(message))
+    job(bench().search, prompts, "beam", 2, Objective("answer_nll"), width=2)(
+        lambda done, total, message: said.append(message)
+    )
     assert not any(message.startswith("step 1 of 2: part") for message in said)
     assert any("13 masks" not in message and ": part 1" in message for message in said)
 
@@ -107,7 +109,7 @@ def test_a_search_leaves_out_masks_that_the_model_cannot_run(open_page: OpenPage
     slot = model_slot()
     slot.load(str(save_outside_model("mllama", tmp_path / "mllama")), {}, no_progress)
     assert "first, a cross-attention layer" in why_not(slot.loaded.model, PruneMask(6, (0,)))
-    mask = open_item(search_work(prompts, "greedy", 2, Objective(), unprotect=True)(no_progress))
+    mask = open_item(job(bench().search, prompts, "greedy", 2, Objective(), unprotect=True)(no_progress))
     assert mask.budget == 2
     assert not why_not(slot.loaded.model, mask)
 
@@ -115,7 +117,7 @@ def test_a_search_leaves_out_masks_that_the_model_cannot_run(open_page: OpenPage
 def test_layers_are_timed_for_the_loaded_model_only(stocked: OpenPage) -> None:
     load_bundled(stocked)
     (prompts,) = workspace().items("prompts")
-    found = latency_work(prompts)(no_progress)
+    found = job(bench().latency, prompts)(no_progress)
     assert model_slot().latency is found
     model_slot().unload()
     assert model_slot().latency is None
@@ -125,7 +127,7 @@ def test_scores_are_on_the_board_before_the_responses_are_written(stocked: OpenP
     load_bundled(stocked)
     (prompts,) = workspace().items("prompts")
     seen: list[tuple[str, object]] = []
-    item = evaluate_work(PruneMask(16, (4, 9, 11)), prompts, True)(
+    item = watched("evaluate", bench().evaluate, prompts, PruneMask(16, (4, 9, 11)), responses=True)(
         lambda done, total, message: seen.append((message, live().get("evaluate")))
     )
     written = [found for message, found in seen if message == "writing the responses" and found is not None]
@@ -145,13 +147,13 @@ def test_a_dense_evaluation_that_is_gone_or_anothers_is_saved_again_by_the_next_
 ) -> None:
     load_bundled(stocked)
     (prompts,) = workspace().items("prompts")
-    evaluate_work(PruneMask(16, (4,)), prompts)(no_progress)
+    bench().evaluate(prompts, PruneMask(16, (4,)))
     pruned = workspace().items("evaluations")[0]
     while (dense := find_dense(workspace(), model_slot().fingerprint, few.fingerprint)) is not None and not swapped:
         workspace().delete(dense)
     if dense is not None:
         dense.path.write_bytes(pruned.path.read_bytes())
-    evaluate_work(PruneMask(16, (5,)), prompts)(no_progress)
+    bench().evaluate(prompts, PruneMask(16, (5,)))
     again = find_dense(workspace(), model_slot().fingerprint, few.fingerprint)
     assert again is not None
     assert open_item(again).is_dense

@@ -157,7 +157,7 @@ class TestGoingOn:
     def test_prompts_recorded_before_are_not_run_again(
         self, stocked: OpenPage, few: PromptSet, packs: PromptSet
     ) -> None:
-        from vlm_analysis.ui.common.work import record_work
+        from vlm_analysis.ui.common.session import bench
         from vlm_analysis.workbench.shelf import keep_prompts
 
         load_bundled(stocked)
@@ -165,7 +165,7 @@ class TestGoingOn:
         options = {"attention": False, "token_maps": False, "batch_size": 1}
         more = keep_prompts(home, PromptSet([*few, *packs[10:12]]), "two more")
         calls: list[int] = []
-        made = record_work(more, "more", options)(lambda done, total, message: calls.append(done))
+        made = bench().record(more, "more", **options, on_progress=lambda done, total, message: calls.append(done))
         assert calls[0] == 6
         assert open_item(made).n_prompts == 8
         assert dataclasses.replace(open_item(made)).keys[:6] == few.row_keys

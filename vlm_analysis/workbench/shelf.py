@@ -96,6 +96,15 @@ def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item
     return next(found, None)
 
 
+def find_evidence(shelf: Workspace, mask: Edit, model: str) -> tuple[Evaluation | None, Evaluation | None]:
+    """Return the newest whole evaluation of a mask on a model, and the dense one on its prompts; None where there is none."""
+    items = (i for i in shelf.items("evaluations") if i.model == model and edit_key(i.details) == mask.key)
+    opened = (open_whole(item) for item in items)
+    evidence = next((evaluation for evaluation in opened if evaluation is not None), None)
+    dense = None if evidence is None else find_dense(shelf, model, evidence.prompts)
+    return evidence, None if dense is None else open_whole(dense)
+
+
 def keep_sweep(workspace: Workspace, evaluations: Sequence[Evaluation], name: str, **details: Any) -> Item:
     """Save evaluations of many masks on one model and prompt set, in their order, as one item."""
     first = evaluations[0]

@@ -12,6 +12,7 @@ from vlm_analysis.progress import Progress
 if TYPE_CHECKING:
     from vlm_analysis.evaluation.evaluation import Evaluation
     from vlm_analysis.evaluation.run.latency import Latency
+    from vlm_analysis.models.fit import FitEstimate
     from vlm_analysis.models.load import LoadedModel
 
 
@@ -23,6 +24,14 @@ class ModelSlot:
         self.info: ModelInfo | None = None
         self.dense: dict[str, Evaluation] = {}
         self.latency: Latency | None = None
+        self._borrowed = False
+
+    @classmethod
+    def holding(cls, loaded: LoadedModel) -> ModelSlot:
+        """Return a slot with a model in it that somebody else loaded, and who closes it."""
+        slot = cls()
+        slot._loaded, slot.info, slot._borrowed = loaded, loaded.info, True
+        return slot
 
     @property
     def loaded(self) -> LoadedModel:
@@ -64,6 +73,19 @@ class ModelSlot:
         gc.freeze()
         return self._loaded
 
+    def fit(self, source: str, options: dict[str, Any], on_progress: Progress) -> FitEstimate:
+        """Return an estimate of whether a model fits in the present one's place."""
+        on_progress(0, 1, "reading the configuration (the first time, PyTorch takes some seconds)")
+        from vlm_analysis.models.fit import estimate_fit
+
+        return estimate_fit(
+            source,
+            revision=options.get("revision"),
+            trust_remote_code=bool(options.get("trust_remote_code")),
+            device=options["device"],
+            given_back=self.loaded.n_bytes if self.info is not None else 0,
+        )
+
     def unload(self) -> None:
         """Let go of the model and give its memory back."""
         if self._loaded is None:
@@ -71,5 +93,8 @@ class ModelSlot:
         loaded, self._loaded, self.info = self._loaded, None, None
         self.dense.clear()
         self.latency = None
+        if self._borrowed:
+            self._borrowed = False
+            return
         gc.unfreeze()
         loaded.close()

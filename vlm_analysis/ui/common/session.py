@@ -12,6 +12,7 @@ from typing import Any
 
 import streamlit as st
 
+from vlm_analysis.workbench.bench import Bench
 from vlm_analysis.workbench.jobs import JobRunner
 from vlm_analysis.workbench.shelf import open_item
 from vlm_analysis.workbench.slot import ModelSlot
@@ -40,6 +41,11 @@ def runner() -> JobRunner:
 def model_slot() -> ModelSlot:
     """Return the process-wide place of the one loaded model."""
     return ModelSlot()
+
+
+def bench() -> Bench:
+    """Return the Bench of the loaded model: a job that is given it runs on this model or not at all."""
+    return Bench(model_slot(), workspace())
 
 
 @st.cache_resource(show_spinner=False)

@@ -30,16 +30,6 @@ NEEDS = {
     "scores": "a criterion's scores",
     "model": "the model, loaded",
 }
-METRIC_TITLES = {
-    "exact_match": "Exact match",
-    "answer_nll": "Answer NLL",
-    "token_agreement": "Token agreement",
-    "kl_to_dense": "KL to dense",
-    "normalised_match": "Normalised match",
-    "numeric_match": "Numeric match",
-    "choice_match": "Choice match",
-    "choice_match_norm": "Choice match, per token",
-}
 GROUP_HELP = {
     "all": "every prompt token: vision and text",
     "vision": "positions that receive image features",

@@ -17,7 +17,7 @@ from vlm_analysis.prompts.images import open_image
 from vlm_analysis.prompts.prompts import MAX_TEXT, Prompt, PromptSet
 from vlm_analysis.ui.common.drafts import IMAGE_TYPES, preview
 from vlm_analysis.ui.common.pickers import open_or_stop
-from vlm_analysis.ui.common.session import model_slot, runner
+from vlm_analysis.ui.common.session import bench, model_slot, runner
 from vlm_analysis.ui.common.text import done_to, escaped
 from vlm_analysis.ui.evaluate.askresult import draw_responses, marked
 from vlm_analysis.ui.evaluate.askstream import ask_both
@@ -136,7 +136,8 @@ def _question_form(prompt: Prompt, key: str) -> tuple[str, bool, bool]:
 def _show_given(prompt: Prompt) -> None:
     try:
         with st.spinner("Preparing the prompt"):
-            text, counts = see_prompt(prompt)
+            given = bench().given
+            text, counts = runner().ask(lambda: given(prompt))
     except Exception as error:  # a model's own code raises what it likes
         _say_why(error)
         return
@@ -212,17 +213,3 @@ class _Growing:
         """Leave what was written, without the button and the caption of the answering."""
         self._said.empty()
         self._stop.empty()
-
-
-def see_prompt(prompt: Prompt) -> tuple[str, dict[str, int]]:
-    """Return the text the model is given for a prompt, its template and placeholders included, and its tokens by group."""
-    slot, model = model_slot(), model_slot().fingerprint
-
-    def call() -> tuple[str, dict[str, int]]:
-        from vlm_analysis.models.inputs import answer_tokens, encode, render_prompt
-
-        loaded = slot.expected(model)
-        encoded = encode(loaded, prompt, answer_tokens(loaded, prompt.answer))
-        return render_prompt(loaded, prompt), encoded.token_counts()
-
-    return runner().ask(call)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING
@@ -15,24 +14,16 @@ from typing import TYPE_CHECKING
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.progress import Cancelled, stoppable
 from vlm_analysis.prompts.prompts import Prompt
-from vlm_analysis.ui.common.session import model_slot, runner
+from vlm_analysis.ui.common.session import bench, runner
+from vlm_analysis.workbench.asking import Responses
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from vlm_analysis.evaluation.run.respond import Divergence, Step
+    from vlm_analysis.evaluation.run.respond import Step
 
 TO_BEGIN_S = 60.0
 LOOK_S = 0.1
-
-
-@dataclass(frozen=True, eq=False)
-class Responses:
-    """What both models wrote, and how far apart they are along the dense response."""
-
-    dense: str
-    pruned: str
-    divergence: Divergence
 
 
 def ask_both(prompt: Prompt, mask: Edit, draw: Callable[[Step | None], None]) -> Responses:
@@ -61,22 +52,15 @@ def ask_both(prompt: Prompt, mask: Edit, draw: Callable[[Step | None], None]) ->
 
 def _decoding(prompt: Prompt, mask: Edit, steps: SimpleQueue[Step | None], gone: Event) -> Callable[[], Responses]:
     """Return the worker's part: it hands over every step, and stops where nobody looks on any more."""
-    slot, model = model_slot(), model_slot().fingerprint
+    ask = bench().ask
 
     def check() -> None:
         if gone.is_set():
             raise Cancelled("Nobody waits for the responses any more.")
 
     def call() -> Responses:
-        from vlm_analysis.evaluation.run.respond import Written, compare_responses, stream_both
-
-        loaded = slot.expected(model)
-        dense = pruned = Written()
         with stoppable(check):
-            for step in stream_both(loaded, prompt, mask):
-                dense, pruned = step.dense, step.pruned
-                steps.put(step)
-            return Responses(dense.text, pruned.text, compare_responses(loaded, prompt, mask, dense.ids))
+            return ask(prompt, mask, on_partial=steps.put)
 
     return call
 

@@ -17,10 +17,12 @@ from vlm_analysis.selection.strategies.many import COMPARED, RANDOM, targets_of
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.pickers import described
-from vlm_analysis.ui.common.session import chosen, last_choices, live, model_slot, workspace
+from vlm_analysis.ui.common.session import bench, chosen, last_choices, live, model_slot, workspace
 from vlm_analysis.ui.common.shell import next_step
-from vlm_analysis.ui.common.text import METRIC_TITLES, NEEDS, escaped
-from vlm_analysis.ui.evaluate.comparing import Question, Unfinished, compare_work, forget, unfinished
+from vlm_analysis.ui.common.text import NEEDS, escaped
+from vlm_analysis.ui.common.work import Work, watched
+from vlm_analysis.words import METRIC_TITLES
+from vlm_analysis.workbench.comparisons import Question, Unfinished, forget, unfinished
 from vlm_analysis.workbench.details import count_domains
 from vlm_analysis.workbench.shelf import keep_prompts, open_item
 from vlm_analysis.workbench.workspace import Item
@@ -66,7 +68,7 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
         type="primary",
         icon=":material/stacked_line_chart:",
         on_click=start,
-        args=("compare", f"Comparing masks on {report.name}", compare_work(choose, report, question), question),
+        args=("compare", f"Comparing masks on {report.name}", _compare(choose, report, question), question),
         disabled=active or not masks,
     )
 
@@ -225,11 +227,16 @@ def _count(info: ModelInfo, question: Question, n_domains: int) -> int:
     return number * budgets
 
 
+def _compare(choose: Item, report: Item, question: Question) -> Work:
+    return watched("compare", bench().compare, choose, report, **question.asked)
+
+
 def so_far() -> None:
     """Draw the best masks on the prompts that were scored so far."""
     found = live().get("compare")
     if found is None:
         return
+    (found,) = found
     table = mask_table(found).sort_values(["worst", "budget"], ascending=[False, False]).head(SHOWN)
     st.caption(f"So far, on {len(found.dense.by_prompt)} prompts, the masks that keep most of their worst domain:")
     st.dataframe(mask_columns(table), hide_index=True, width="stretch", column_config=column_config(found.domains))
@@ -296,7 +303,7 @@ def _left_unfinished(info: ModelInfo | None, items: dict[str, Item]) -> None:
                 "Go on",
                 key=f"go-on:{found.folder.name}",
                 on_click=start,
-                args=("compare", f"Comparing masks on {report.name}", compare_work(choose, report, question), question),
+                args=("compare", f"Comparing masks on {report.name}", _compare(choose, report, question), question),
                 width="stretch",
             )
         drop.button("Forget it", key=f"forget:{found.folder.name}", on_click=forget, args=(found,), width="stretch")

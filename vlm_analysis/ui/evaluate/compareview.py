@@ -25,9 +25,10 @@ from vlm_analysis.ui.common.editor import edit
 from vlm_analysis.ui.common.pickers import agree_on_model, open_or_stop, pick_item
 from vlm_analysis.ui.common.session import model_slot
 from vlm_analysis.ui.common.shell import go_on
-from vlm_analysis.ui.common.text import METRIC_HELP, METRIC_TITLES, escaped
+from vlm_analysis.ui.common.text import METRIC_HELP, escaped
 from vlm_analysis.ui.evaluate.compareform import column_config
 from vlm_analysis.ui.evaluate.evaluateview import say_answer_source
+from vlm_analysis.words import METRIC_TITLES
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -20,10 +20,11 @@ from vlm_analysis.evaluation.cost import (
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.downloads import PICTURE, offer_files
 from vlm_analysis.ui.common.jobs import current, job_panel, start
-from vlm_analysis.ui.common.session import model_slot
+from vlm_analysis.ui.common.session import bench, model_slot, opened, workspace
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.ui.evaluate.costing import alike, cost_work, find_costs
+from vlm_analysis.ui.common.work import job
 from vlm_analysis.ui.evaluate.evaluateview import Asked
+from vlm_analysis.workbench.costs import alike, find_costs
 
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _WORDS = {"prefill": "A prompt's pass (prefill)", "decode": "Writing (decode)"}
@@ -36,7 +37,7 @@ def cost_view(asked: Asked) -> None:
     if mask is None or model is None:
         return
     prompts = None if asked.prompts is None else asked.prompts.prompts
-    costs, problems = find_costs(model.fingerprint, prompts)
+    costs, problems = find_costs(workspace(), model.fingerprint, prompts, opened=opened)
     cost = next((cost for cost in costs if cost.edit == mask), None)
     _weights(model, mask, cost)
     _ask(asked, mask)
@@ -106,7 +107,7 @@ def _ask(asked: Asked, mask: Edit) -> None:
         "It takes up to three times as long.",
     )
     view, prompts = current("cost"), asked.prompts
-    work = None if prompts is None else cost_work(mask, prompts, line)
+    work = None if prompts is None else job(bench().measure_cost, prompts, mask, line=line)
     label = f"Timing {mask.name or 'the edited mask'}"
     st.button(
         "Measure cost",

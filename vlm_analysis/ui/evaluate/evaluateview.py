@@ -18,11 +18,11 @@ from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.ui.common.editor import begin_editing
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.pickers import agree_on_model, open_or_stop, pick_item, pick_mask
-from vlm_analysis.ui.common.session import chosen, live, model_slot, opened, workspace
+from vlm_analysis.ui.common.session import bench, chosen, live, model_slot, opened, workspace
 from vlm_analysis.ui.common.shell import next_step
-from vlm_analysis.ui.common.text import METRIC_HELP, METRIC_TITLES, done_to, escaped
-from vlm_analysis.ui.common.work import evaluate_work
-from vlm_analysis.words import sentence
+from vlm_analysis.ui.common.text import METRIC_HELP, done_to, escaped
+from vlm_analysis.ui.common.work import watched
+from vlm_analysis.words import METRIC_TITLES, sentence
 from vlm_analysis.workbench.shelf import find_dense
 from vlm_analysis.workbench.workspace import Item
 
@@ -79,7 +79,7 @@ def one_mask(asked: Asked) -> None:
             args=(
                 "evaluate",
                 f"Evaluating {mask.name or 'the edited mask'}",
-                evaluate_work(mask, prompts, responses),
+                watched("evaluate", bench().evaluate, prompts, mask, responses=responses),
                 mask,
                 prompts.id,
                 responses,

@@ -15,8 +15,9 @@ from vlm_analysis.edits.files import edit_to_json
 from vlm_analysis.errors import StrataError
 from vlm_analysis.export.dialects import mask_to_csv, mask_to_mergekit
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.ui.common.session import workspace
+from vlm_analysis.ui.common.session import bench, workspace
 from vlm_analysis.ui.common.text import escaped, layer_list
+from vlm_analysis.ui.common.work import Work
 
 if TYPE_CHECKING:
     from vlm_analysis.export.checkpoint import Manifest
@@ -132,3 +133,9 @@ def manifest_view(manifest: Manifest, folder: Path) -> None:
     st.code(manifest.reproduce, language="bash", wrap_lines=True)
     with st.expander("Manifest"):
         st.json(asdict(manifest))
+
+
+def export_work(mask: Edit, folder: Path) -> Work:
+    """Export a checkpoint; returns the Manifest and the folder."""
+    export = bench().export
+    return lambda progress: (export(mask, folder, on_progress=progress), folder)

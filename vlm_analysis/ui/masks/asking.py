@@ -18,8 +18,8 @@ from vlm_analysis.selection.criteria.damage import Damage, read_damage
 from vlm_analysis.selection.criteria.scoring import usable_criteria
 from vlm_analysis.ui.common.session import model_slot, workspace
 from vlm_analysis.ui.common.shell import go_on
-from vlm_analysis.ui.common.sweeps import find_damage
 from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.workbench.damages import find_damage
 from vlm_analysis.workbench.workspace import Item
 
 DEFAULTS = (
@@ -100,7 +100,7 @@ def gather(recording: Recording, group: str) -> Ranked:
 @st.cache_resource(show_spinner=False, max_entries=4, hash_funcs={ModelInfo: lambda model: model.fingerprint})
 def _damage(root: str, sweeps: tuple[str, ...], prompts: str, model: ModelInfo) -> Damage | None:
     """Return the damage as stored; read once for the sweeps there are."""
-    found = find_damage(model.fingerprint, prompts)
+    found = find_damage(workspace(), model.fingerprint, prompts)
     return read_damage(found, model) if found else None
 
 

@@ -11,9 +11,9 @@ from streamlit.delta_generator import DeltaGenerator
 
 from vlm_analysis.selection.strategies.budgets import Share
 from vlm_analysis.ui.common.jobs import current, job_panel, start
-from vlm_analysis.ui.common.session import model_slot
+from vlm_analysis.ui.common.session import bench, model_slot
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.ui.common.work import latency_work
+from vlm_analysis.ui.common.work import job
 from vlm_analysis.ui.masks.asking import Ranked, missing_to_measure, model_is_here, prompts_of, say_missing
 
 UNITS = {
@@ -143,7 +143,7 @@ def _measure_latency(ranked: Ranked) -> None:
             "Measure latency",
             icon=":material/timer:",
             on_click=start,
-            args=("latency", f"Timing the layers on {prompts.name}", latency_work(prompts), prompts.id),
+            args=("latency", f"Timing the layers on {prompts.name}", job(bench().latency, prompts), prompts.id),
             disabled=(view := current("latency")) is not None and view.active,
             help="Times every decoder layer and the whole forward pass on the recorded prompts, on this machine.",
         )

@@ -11,8 +11,9 @@ from vlm_analysis.selection.certainty.against import cosine_against_damage, misl
 from vlm_analysis.selection.criteria.damage import Damage
 from vlm_analysis.ui.common.downloads import PICTURE, offer_table
 from vlm_analysis.ui.common.jobs import current, job_panel, start
-from vlm_analysis.ui.common.sweeps import damage_work
+from vlm_analysis.ui.common.session import bench
 from vlm_analysis.ui.common.text import METRIC_HELP, escaped
+from vlm_analysis.ui.common.work import job
 from vlm_analysis.ui.masks.asking import Ranked, missing_to_measure, pick_domain, prompts_of, say_missing
 from vlm_analysis.ui.masks.searchview import search_form
 
@@ -90,7 +91,12 @@ def _measure(ranked: Ranked) -> None:
                 type="primary",
                 icon=":material/troubleshoot:",
                 on_click=start,
-                args=("damage", f"Measuring damage on {prompts.name}", damage_work(prompts), prompts.id),
+                args=(
+                    "damage",
+                    f"Measuring damage on {prompts.name}",
+                    job(bench().measure_damage, prompts),
+                    prompts.id,
+                ),
                 disabled=(view := current("damage")) is not None and view.active,
             )
     job_panel("damage", "What was measured is kept: measure again to go on.")

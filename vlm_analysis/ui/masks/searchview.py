@@ -15,7 +15,9 @@ from vlm_analysis.selection.search.objective import SCORES, Objective
 from vlm_analysis.selection.search.search import most_tried
 from vlm_analysis.selection.strategies.make import make_mask
 from vlm_analysis.ui.common.jobs import current, job_panel, start
-from vlm_analysis.ui.common.text import METRIC_HELP, METRIC_TITLES, escaped, layer_list
+from vlm_analysis.ui.common.session import bench
+from vlm_analysis.ui.common.text import METRIC_HELP, escaped, layer_list
+from vlm_analysis.ui.common.work import job
 from vlm_analysis.ui.masks.asking import (
     Ranked,
     forget_unknown,
@@ -25,7 +27,7 @@ from vlm_analysis.ui.masks.asking import (
     unprotected,
 )
 from vlm_analysis.ui.masks.budget import layers_slider
-from vlm_analysis.ui.masks.searching import search_work
+from vlm_analysis.words import METRIC_TITLES
 from vlm_analysis.workbench.workspace import Item
 
 TITLES = {"greedy": "Greedy", "beam": "Beam", "evolutionary": "Evolutionary"}
@@ -133,7 +135,7 @@ def _offer(ranked: Ranked, strategy: str, budget: int, objective: Objective, set
         say_missing(missing)
         return
     asked = (strategy, budget, objective, unprotected())
-    taken: dict[str, Any] = dict(settings)
+    taken: dict[str, Any] = {**settings, "unprotect": asked[-1]}
     if strategy == "evolutionary":
         taken["start"] = _masks_of_criteria(repr((ranked.key, budget)), ranked, budget)[: settings["population"]]
     st.button(
@@ -143,7 +145,7 @@ def _offer(ranked: Ranked, strategy: str, budget: int, objective: Objective, set
         args=(
             "search",
             f"{TITLES[strategy]} search on {prompts.name}",
-            search_work(prompts, *asked, **taken),
+            job(bench().search, prompts, *asked[:3], **taken),
             prompts.id,
             *asked,
             settings,

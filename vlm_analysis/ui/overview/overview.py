@@ -10,10 +10,10 @@ from streamlit.errors import StreamlitPageNotFoundError
 from vlm_analysis.errors import StrataError
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.pickers import edited_mask, pick_item
-from vlm_analysis.ui.common.session import choose, chosen, model_slot, take_result, workspace
+from vlm_analysis.ui.common.session import bench, choose, chosen, model_slot, take_result, workspace
 from vlm_analysis.ui.common.shell import go_on
-from vlm_analysis.ui.common.stories import demo_work, story_work
 from vlm_analysis.ui.common.text import escaped, layer_list
+from vlm_analysis.ui.common.work import job
 from vlm_analysis.workbench.stories import open_saved_story
 from vlm_analysis.workbench.workspace import Item
 
@@ -72,7 +72,7 @@ def demo_card() -> None:
             type="primary",
             icon=":material/play_arrow:",
             on_click=start,
-            args=(DEMO, "Demo", demo_work()),
+            args=(DEMO, "Demo", job(bench().demo)),
             disabled=busy or not allowed,
             width="stretch",
             help="Takes under a minute on two processor cores.",
@@ -96,7 +96,7 @@ def own_story_card() -> None:
             "Tell its story",
             icon=":material/auto_stories:",
             on_click=start,
-            args=(OWN, f"Story of {about}", story_work(prompts), prompts.id, info.fingerprint),
+            args=(OWN, f"Story of {about}", job(bench().tell_story, prompts), prompts.id, info.fingerprint),
             disabled=busy,
             width="stretch",
             help="About fifty evaluations of the prompts; on a large model that takes long. Cancel at any time.",
@@ -109,8 +109,8 @@ def story_view() -> None:
     from vlm_analysis.export.story import story_sections
     from vlm_analysis.export.story_forms import story_html
 
-    for job in (DEMO, OWN):
-        if (made := take_result(job)) is not None:
+    for kind in (DEMO, OWN):
+        if (made := take_result(kind)) is not None:
             _go_on_with(made)
     item = pick_item("stories", "Story", "The demo's and your own. Each opens without the model.")
     if item is None:

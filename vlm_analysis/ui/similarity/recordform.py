@@ -13,9 +13,9 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recording.recording import open_recording
 from vlm_analysis.ui.common.jobs import current, start
-from vlm_analysis.ui.common.session import choose, workspace
+from vlm_analysis.ui.common.session import bench, choose, workspace
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.ui.common.work import record_work
+from vlm_analysis.ui.common.work import job
 from vlm_analysis.workbench.shelf import keep_recording, unfinished_folder
 from vlm_analysis.workbench.workspace import Item
 
@@ -39,7 +39,7 @@ def record_form(info: ModelInfo, prompts: Item) -> None:
         args=(
             "record",
             f"Recording {name}",
-            record_work(prompts, name, options),
+            job(bench().record, prompts, name, **options),
             prompts.id,
             info.fingerprint,
             options,

@@ -1,22 +1,22 @@
-"""The job that searches for a mask on measured damage."""
+"""Searches on measured damage: the mask that is found is kept, and so is every score on the way to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.errors import MaskError
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.progress import Progress
 from vlm_analysis.selection.search.beam import beam
 from vlm_analysis.selection.search.evolve import evolve
 from vlm_analysis.selection.search.greedy import greedy
 from vlm_analysis.selection.search.objective import Objective
-from vlm_analysis.ui.common.session import model_slot, workspace
-from vlm_analysis.ui.common.sweeps import measurer
-from vlm_analysis.ui.common.text import METRIC_TITLES
-from vlm_analysis.ui.common.work import Work
+from vlm_analysis.words import METRIC_TITLES
+from vlm_analysis.workbench.desk import Desk
+from vlm_analysis.workbench.evaluations import Scorer, scorer
 from vlm_analysis.workbench.shelf import keep_mask
 from vlm_analysis.workbench.workspace import Item
 
@@ -27,35 +27,45 @@ SEARCHES: dict[str, Callable[..., Edit]] = {"greedy": greedy, "beam": beam, "evo
 PARTS = 1000  # of a step, in what is reported
 
 
-def search_work(
-    prompts: Item, strategy: str, budget: int, objective: Objective, unprotect: bool = False, **settings: Any
-) -> Work:
+def search_mask(
+    desk: Desk,
+    prompts: Item,
+    strategy: str,
+    budget: int,
+    objective: Objective,
+    progress: Progress,
+    *,
+    unprotect: bool = False,
+    **settings: Any,
+) -> Item:
     """Search for the mask of `budget` layers that harms least; returns its Item.
 
-    What was measured is kept as it comes, for all searches on the same model and prompts: a job that was cancelled goes on there.
+    What was measured is kept as it comes, for all searches on the same model and prompts: one that was cancelled goes on there.
 
     Args:
         strategy: a key of `SEARCHES`; `settings` are what its function takes beside.
         unprotect: whether protected layers may go too.
+
+    Raises:
+        MaskError: there is no such search.
     """
-    slot, shelf, model = model_slot(), workspace(), model_slot().fingerprint
-
-    def work(progress: Progress) -> Item:
-        loaded, steps = slot.expected(model), _Steps(progress)
-        mask = SEARCHES[strategy](
-            _runnable(loaded, measurer(slot, shelf, loaded, prompts, steps.within)),
-            budget,
-            n_layers=loaded.n_layers,
-            locks=loaded.locks.unprotected() if unprotect else loaded.locks,
-            objective=objective,
-            on_progress=steps.begin,
-            **settings,
+    if strategy not in SEARCHES:
+        raise MaskError(
+            f"There is no such search: expected one of {', '.join(SEARCHES)}, got {strategy!r}. Choose one."
         )
-        name = f"{strategy} by {objective_words(objective)}, {budget} layers, on {prompts.name}"
-        found = {**mask.provenance, "prompts": prompts.prompts}
-        return keep_mask(shelf, replace(mask, name=name, model=loaded.info, provenance=found))
-
-    return work
+    loaded, steps = desk.loaded, _Steps(progress)
+    mask = SEARCHES[strategy](
+        _runnable(loaded, scorer(desk, prompts, steps.within, steps.wait)),
+        budget,
+        n_layers=loaded.n_layers,
+        locks=loaded.locks.unprotected() if unprotect else loaded.locks,
+        objective=objective,
+        on_progress=steps.begin,
+        **settings,
+    )
+    name = f"{strategy} by {objective_words(objective)}, {budget} layers, on {prompts.name}"
+    found = {**mask.provenance, "prompts": prompts.prompts}
+    return keep_mask(desk.shelf, replace(mask, name=name, model=loaded.info, provenance=found))
 
 
 def objective_words(objective: Objective) -> str:
@@ -64,9 +74,7 @@ def objective_words(objective: Objective) -> str:
     return f"{METRIC_TITLES[objective.score]} of {whose}"
 
 
-def _runnable(
-    loaded: LoadedModel, measured: Callable[[Sequence[Edit]], list[Evaluation]]
-) -> Callable[[list[Edit]], list[Evaluation | None]]:
+def _runnable(loaded: LoadedModel, measured: Scorer) -> Callable[[list[Edit]], list[Evaluation | None]]:
     """Return what measures the masks that the model can run; the others come back as None."""
     from vlm_analysis.edits.apply import why_not
 
@@ -88,6 +96,10 @@ class _Steps:
     def begin(self, step: int, steps: int, words: str) -> None:
         self._step, self._steps, self._words = step, steps, f"{words}: "
         self.within(0, 1, "preparing")
+
+    def wait(self, done: int, total: int, words: str) -> None:
+        """Report work that is no part of the step."""
+        self.within(0, 1, words)
 
     def within(self, done: int, total: int, words: str) -> None:
         part = PARTS * min(done, total) // total if total else 0

@@ -1,4 +1,4 @@
-"""The job that compares every mask of every criterion, from a recording to a saved Comparison; what it was asked outlives a kill."""
+"""Comparisons of every mask of every criterion, from a recording to a saved Comparison; what one was asked outlives a kill."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,17 +18,19 @@ from vlm_analysis.files import write_atomically
 from vlm_analysis.progress import Progress
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.criteria.criteria import CRITERIA
-from vlm_analysis.selection.criteria.damage import Damage, read_damage
+from vlm_analysis.selection.criteria.damage import Damage
 from vlm_analysis.selection.strategies.many import many_masks
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
-from vlm_analysis.ui.common.session import live, model_slot, workspace
-from vlm_analysis.ui.common.sweeps import damage_work, find_damage
-from vlm_analysis.ui.common.work import Work, dense_evaluation, record_work
-from vlm_analysis.workbench.shelf import keep_comparison, open_item, open_whole, scores_folder, unfinished_folder
+from vlm_analysis.workbench.damages import damage_of
+from vlm_analysis.workbench.desk import Desk
+from vlm_analysis.workbench.evaluations import dense_evaluation
+from vlm_analysis.workbench.recordings import record_prompts, whole_recordings
+from vlm_analysis.workbench.shelf import keep_comparison, open_item, scores_folder, unfinished_folder
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 if TYPE_CHECKING:
     from vlm_analysis.models.load import LoadedModel
+    from vlm_analysis.selection.compared.comparison import Comparison
 
 ASKED = "asked.json"
 MOST = {"most": MOST_LAYERS, "n_draws": 100, "max_mib": 1 << 20}
@@ -72,6 +74,11 @@ class Question:
         _expect(isinstance(self.unprotect, bool), "yes or no as 'unprotect'", self.unprotect)
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """Return what `Bench.compare` is asked beside the prompt sets."""
+        return {name: value for name, value in asdict(self).items() if name not in ("choose", "report")}
+
+    @property
     def needs(self) -> set[str]:
         """Return what its criteria need beside a recording."""
         return {CRITERIA[criterion].needs for criterion in self.criteria}
@@ -93,51 +100,47 @@ def _expect(fits: bool, expected: str, got: object) -> None:
         raise EvaluationError(f"The comparison cannot be asked: expected {expected}, got {str(got)[:200]}. Ask again.")
 
 
-def compare_work(choose: Item, report: Item, question: Question) -> Work:
+def compare_ways(
+    desk: Desk,
+    choose: Item,
+    report: Item,
+    question: Question,
+    progress: Progress,
+    on_partial: Callable[[Comparison], None] | None = None,
+) -> Item:
     """Record and measure damage where that was not done yet, then evaluate every mask; returns the Item of the Comparison."""
-    slot, shelf, model, board = model_slot(), workspace(), model_slot().fingerprint, live()
+    from vlm_analysis.workbench.pipeline import compare_masks
+
     name = report.name if choose.prompts == report.prompts else f"{report.name}, chosen on {choose.name}"
-    recording_work = record_work(choose, f"{slot.info.name if slot.info else ''} on {choose.name}", _options(question))
-    measuring = damage_work(choose)
-
-    def work(progress: Progress) -> Item:
-        from vlm_analysis.workbench.pipeline import compare_masks
-
-        board.pop("compare", None)
-        loaded = slot.expected(model)
-        _remember(shelf, loaded, name, question)
-        recording = _recording(shelf, loaded, choose, question) or open_item(
-            recording_work(_saying(progress, f"recording {choose.name}"))
-        )
-        damage = None
-        if "damage" in question.needs:
-            damage = _damage(loaded, choose)
-            if damage is None:
-                measuring(_saying(progress, f"each layer left out on {choose.name}"))
-                damage = _damage(loaded, choose)
-        progress(0, 1, "making the masks")
-        ways, left_out = ways_of(recording, question, damage)
-        prompts = open_item(report)
-        made = compare_masks(
-            loaded,
-            prompts,
-            ways,
-            recording=recording,
-            left_out=left_out,
-            reference=dense_evaluation(slot, shelf, prompts, report.name, _saying(progress, "dense model")),
-            max_bytes=question.max_mib << 20,
-            folder=scores_folder(shelf, loaded, prompts),
-            on_partial=lambda so_far: board.__setitem__("compare", so_far),
-            on_progress=progress,
-        )
-        item = keep_comparison(shelf, made, f"{len(made.masks)} masks on {name}")
-        for left in unfinished(shelf):
-            if (left.model, left.question) == (model, question):
-                forget(left)
-        board.pop("compare", None)
-        return item
-
-    return work
+    loaded, shelf = desk.loaded, desk.shelf
+    _remember(shelf, loaded, name, question)
+    recording = _recording(desk, choose, question)
+    if recording is None:
+        saying, title = _saying(progress, f"recording {choose.name}"), f"{loaded.name} on {choose.name}"
+        recording = open_item(record_prompts(desk, choose, title, _options(question), saying))
+    damage = None
+    if "damage" in question.needs:
+        damage = damage_of(desk, choose, _saying(progress, f"each layer left out on {choose.name}"))
+    progress(0, 1, "making the masks")
+    ways, left_out = ways_of(recording, question, damage)
+    prompts = open_item(report)
+    made = compare_masks(
+        loaded,
+        prompts,
+        ways,
+        recording=recording,
+        left_out=left_out,
+        reference=dense_evaluation(desk, prompts, report.name, _saying(progress, "dense model")),
+        max_bytes=question.max_mib << 20,
+        folder=scores_folder(shelf, loaded, prompts),
+        on_partial=on_partial,
+        on_progress=progress,
+    )
+    item = keep_comparison(shelf, made, f"{len(made.masks)} masks on {name}")
+    for left in unfinished(shelf):
+        if (left.model, left.question) == (desk.model, question):
+            forget(left)
+    return item
 
 
 def _saying(progress: Progress, words: str) -> Progress:
@@ -210,18 +213,9 @@ def _options(question: Question) -> dict[str, Any]:
     return {"attention": "attention" in question.needs, "token_maps": False, "batch_size": 1}
 
 
-def _recording(shelf: Workspace, loaded: LoadedModel, choose: Item, question: Question) -> Recording | None:
+def _recording(desk: Desk, choose: Item, question: Question) -> Recording | None:
     """Return the newest whole recording of the model on the prompts that holds what the question needs."""
-    if unfinished_folder(shelf, loaded.fingerprint, choose, _options(question)).exists():
+    if unfinished_folder(desk.shelf, desk.model, choose, _options(question)).exists():
         return None
-    for item in shelf.items("recordings"):
-        if item.model == loaded.fingerprint and item.prompts == choose.prompts:
-            recording: Recording | None = open_whole(item)
-            if recording and ("attention" not in question.needs or recording.has("important_cosine")):
-                return recording
-    return None
-
-
-def _damage(loaded: LoadedModel, choose: Item) -> Damage | None:
-    found = find_damage(loaded.fingerprint, choose.prompts)
-    return read_damage(found, loaded.info) if found else None
+    found = whole_recordings(desk, choose.prompts)
+    return next((one for one in found if "attention" not in question.needs or one.has("important_cosine")), None)

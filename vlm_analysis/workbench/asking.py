@@ -1,0 +1,45 @@
+"""One prompt put to the dense and the edited model. Nothing of it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.prompts.prompts import Prompt
+from vlm_analysis.workbench.desk import Desk
+
+if TYPE_CHECKING:
+    from vlm_analysis.evaluation.run.respond import Divergence, Step
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """What both models wrote, and how far apart they are along the dense response."""
+
+    dense: str
+    pruned: str
+    divergence: Divergence
+
+
+def ask_both(desk: Desk, prompt: Prompt, edit: Edit, on_partial: Callable[[Step], None] | None = None) -> Responses:
+    """Return the responses of both models; `on_partial` gets what they have written after each token, and may raise to stop them."""
+    from vlm_analysis.evaluation.run.respond import Written, compare_responses, stream_both
+
+    loaded = desk.loaded
+    dense = pruned = Written()
+    for step in stream_both(loaded, prompt, edit):
+        dense, pruned = step.dense, step.pruned
+        if on_partial is not None:
+            on_partial(step)
+    return Responses(dense.text, pruned.text, compare_responses(loaded, prompt, edit, dense.ids))
+
+
+def see_prompt(desk: Desk, prompt: Prompt) -> tuple[str, dict[str, int]]:
+    """Return the text the model is given for a prompt, its template and placeholders included, and its tokens by group."""
+    from vlm_analysis.models.inputs import answer_tokens, encode, render_prompt
+
+    loaded = desk.loaded
+    encoded = encode(loaded, prompt, answer_tokens(loaded, prompt.answer))
+    return render_prompt(loaded, prompt), encoded.token_counts()

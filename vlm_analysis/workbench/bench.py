@@ -1,0 +1,314 @@
+"""The Bench: the whole flow with memory, for scripts, the command line and pages alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.errors import MaskError
+from vlm_analysis.evaluation.cost import Cost
+from vlm_analysis.evaluation.evaluation import Evaluation
+from vlm_analysis.progress import Progress, no_progress
+from vlm_analysis.prompts.prompts import Prompt, PromptSet
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.criteria.criteria import CRITERIA
+from vlm_analysis.selection.criteria.damage import Damage
+from vlm_analysis.selection.search.objective import Objective
+from vlm_analysis.selection.strategies.many import COMPARED, RANDOM
+from vlm_analysis.workbench import asking, costs, damages, evaluations, recordings, searches, stories
+from vlm_analysis.workbench.asking import Responses
+from vlm_analysis.workbench.comparisons import Question, compare_ways
+from vlm_analysis.workbench.desk import Desk, kept_prompts
+from vlm_analysis.workbench.evaluations import OnPartial
+from vlm_analysis.workbench.shelf import find_evidence, open_item
+from vlm_analysis.workbench.slot import ModelSlot
+from vlm_analysis.workbench.workspace import Item, Workspace
+
+if TYPE_CHECKING:
+    from vlm_analysis.evaluation.run.latency import Latency
+    from vlm_analysis.evaluation.run.respond import Step
+    from vlm_analysis.export.checkpoint import Manifest
+    from vlm_analysis.models.load import LoadedModel
+    from vlm_analysis.selection.compared.comparison import Comparison
+
+ALL_CRITERIA = tuple(name for name in CRITERIA if name != RANDOM)
+
+
+class Bench:
+    """A model and a workspace: what is known is opened, what is missing is measured and kept.
+
+    **Nouns answer, verbs make.** `recording`, `dense`, `scores`, `damage`, `cost` and `latency` return a value; what is known of it is
+    opened and the rest measured. `record`, `evaluate`, `measure_damage`, `measure_cost`, `compare`, `search`, `tell_story` and `demo` save
+    something new under a name and return its Item, of which `open` gives the value; they too run only what is missing, but for times, which
+    are taken anew. `ask` and `export` keep nothing in the workspace.
+
+    Prompts are a PromptSet, which is kept in the workspace, or the Item of one. Rows and scores go to disk as they come. `on_progress` is
+    called as `on_progress(done, total, message)`; raising `Cancelled` in it stops the work, and the same call goes on from there, after a
+    kill too. Any number of Benches and the dashboard may share a workspace.
+
+    Args:
+        model: a LoadedModel; what `load_model` takes, which is loaded when it is first needed; or a ModelSlot with the model in it. The
+            Bench belongs to that model: where another is in the slot by the time of a call, it raises ModelError.
+        workspace: a Workspace or its folder; that of STRATA_HOME, else of the user's home by default.
+        options: of `load_model`, where `model` is to be loaded.
+    """
+
+    def __init__(
+        self, model: LoadedModel | ModelSlot | str | Path, workspace: Workspace | Path | None = None, **options: Any
+    ) -> None:
+        self.workspace = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
+        self._source = str(model) if isinstance(model, (str, Path)) else None
+        self._options = options
+        if isinstance(model, ModelSlot):
+            self._slot = model
+        else:
+            self._slot = ModelSlot() if isinstance(model, (str, Path)) else ModelSlot.holding(model)
+        self._model = self._slot.fingerprint
+
+    def loaded(self, *, on_progress: Progress = no_progress) -> LoadedModel:
+        """Return the dense model."""
+        return self._desk(on_progress).loaded
+
+    def open(self, item: Item) -> Any:
+        """Return the value behind a saved Item: a PromptSet, Recording, Edit, Evaluation, Comparison, Cost, Story or list of Evaluations.
+
+        Raises:
+            StrataError: the file behind it is missing, damaged or another item's.
+        """
+        return stories.open_saved_story(self.workspace, item) if item.kind == "stories" else open_item(item)
+
+    # -- recordings ------------------------------------------------------------------------------------------------
+
+    def recording(
+        self,
+        prompts: PromptSet | Item,
+        *,
+        attention: bool = False,
+        token_maps: bool = False,
+        batch_size: int = 1,
+        on_progress: Progress = no_progress,
+    ) -> Recording:
+        """Return the recording of the prompts with these options (see `vlm_analysis.record`)."""
+        options = {"attention": attention, "token_maps": token_maps, "batch_size": batch_size}
+        desk, item = self._at(prompts, on_progress)
+        known = recordings.known_recording(desk, item, options)
+        return known or open_item(recordings.record_prompts(desk, item, self._name(item), options, on_progress))
+
+    def record(
+        self,
+        prompts: PromptSet | Item,
+        name: str = "",
+        *,
+        attention: bool = False,
+        token_maps: bool = False,
+        batch_size: int = 1,
+        on_progress: Progress = no_progress,
+    ) -> Item:
+        """Save a new recording; prompts that an earlier one with the same options holds, or an unfinished one, are not run again."""
+        options = {"attention": attention, "token_maps": token_maps, "batch_size": batch_size}
+        desk, item = self._at(prompts, on_progress)
+        return recordings.record_prompts(desk, item, name or self._name(item), options, on_progress)
+
+    # -- evaluations -----------------------------------------------------------------------------------------------
+
+    def dense(
+        self, prompts: PromptSet | Item, *, responses: bool = False, on_progress: Progress = no_progress
+    ) -> Evaluation:
+        """Return the dense model's evaluation; with `responses`, one that has them. One from disk has no log-probabilities."""
+        desk, item = self._at(prompts, on_progress)
+        known = evaluations.known_dense(desk, str(item.prompts), responses=responses)
+        return known or evaluations.dense_evaluation(desk, open_item(item), item.name, on_progress, responses=responses)
+
+    def scores(
+        self,
+        prompts: PromptSet | Item,
+        edits: Sequence[Edit],
+        *,
+        on_partial: OnPartial | None = None,
+        on_progress: Progress = no_progress,
+    ) -> list[Evaluation]:
+        """Return the Evaluation of each edit, in their order; those without changes give the dense one.
+
+        `on_partial` is called after each batch with each edit's place and its Evaluation on the prompts so far.
+        """
+        desk, item = self._at(prompts, on_progress)
+        return evaluations.scorer(desk, item, on_progress)(edits, on_partial)
+
+    def evaluate(
+        self,
+        prompts: PromptSet | Item,
+        edit: Edit,
+        name: str = "",
+        *,
+        responses: bool = False,
+        on_partial: Callable[[Evaluation, Evaluation], None] | None = None,
+        on_progress: Progress = no_progress,
+    ) -> Item:
+        """Save the evaluation of an edit, and the dense model's; with `responses` both write theirs (see `vlm_analysis.evaluate`).
+
+        `on_partial` gets the edit's scores and the dense model's before the responses are written.
+        """
+        desk, item = self._at(prompts, on_progress)
+        return evaluations.evaluate_edit(
+            desk, item, edit, on_progress, name=name, responses=responses, on_partial=on_partial
+        )
+
+    def damage(self, prompts: PromptSet | Item, *, on_progress: Progress = no_progress) -> Damage:
+        """Return the damage of leaving out each layer alone; layers that cannot go have none.
+
+        Raises:
+            MaskError: no layer can go.
+        """
+        desk, item = self._at(prompts, on_progress)
+        found = damages.damage_of(desk, item, on_progress)
+        if found is None:
+            raise MaskError(
+                f"No damage was measured: expected a layer of {self._slot.loaded.name} that may go, got none."
+            )
+        return found
+
+    def measure_damage(self, prompts: PromptSet | Item, *, on_progress: Progress = no_progress) -> Item:
+        """Save the evaluations of the dense model and of it without each layer alone."""
+        desk, item = self._at(prompts, on_progress)
+        return damages.measure_damage(desk, item, on_progress)
+
+    # -- many masks ------------------------------------------------------------------------------------------------
+
+    def compare(
+        self,
+        choose: PromptSet | Item,
+        report: PromptSet | Item | None = None,
+        *,
+        criteria: Collection[str] = ALL_CRITERIA,
+        strategies: Collection[str] = COMPARED,
+        most: int | None = None,
+        n_draws: int = 5,
+        unprotect: bool = False,
+        max_mib: int = 1024,
+        on_partial: Callable[[Comparison], None] | None = None,
+        on_progress: Progress = no_progress,
+    ) -> Item:
+        """Save the comparison of every criterion and strategy at each budget from 1 to `most` (see `vlm_analysis.compare_masks`).
+
+        Args:
+            choose, report: the prompts that masks are chosen on, and those reported on; the same by default.
+            criteria, strategies: keys of `CRITERIA` and `STRATEGIES`. What they need is recorded and measured first.
+            most: the largest budget; half of the layers, or all that may go, by default.
+            n_draws: draws of each random method at each budget.
+            unprotect: whether protected layers may go.
+            max_mib: bound on the states kept for sharing, in MiB.
+            on_partial: called after each batch with the Comparison on the prompts so far.
+        """
+        desk, item = self._at(choose, on_progress)
+        other = item if report is None else kept_prompts(self.workspace, report)
+        if most is None:
+            most = max(1, min(desk.loaded.n_layers // 2, len(desk.loaded.locks.free)))
+        question = Question(
+            item.id, other.id, tuple(criteria), tuple(strategies), most, n_draws, unprotect=unprotect, max_mib=max_mib
+        )
+        return compare_ways(desk, item, other, question, on_progress, on_partial)
+
+    def search(
+        self,
+        prompts: PromptSet | Item,
+        strategy: str,
+        budget: int,
+        objective: Objective | None = None,
+        *,
+        unprotect: bool = False,
+        on_progress: Progress = no_progress,
+        **settings: Any,
+    ) -> Item:
+        """Save the mask of `budget` layers that a search finds: "greedy", "beam" or "evolutionary".
+
+        `unprotect` lets protected layers go too; `settings` are those of `vlm_analysis.greedy`, `beam` and `evolve`.
+        """
+        desk, item = self._at(prompts, on_progress)
+        asked = (strategy, budget, objective or Objective())
+        return searches.search_mask(desk, item, *asked, on_progress, unprotect=unprotect, **settings)
+
+    def tell_story(self, prompts: PromptSet | Item, *, on_progress: Progress = no_progress) -> Item:
+        """Save the story of the model on the prompts (see `vlm_analysis.compare`), with its recording, mask and evaluations."""
+        desk, item = self._at(prompts, on_progress)
+        return stories.tell_story(desk.slot, desk.shelf, open_item(item), item, on_progress)
+
+    def demo(self, *, first: int | None = None, on_progress: Progress = no_progress) -> Item:
+        """Save the story of the bundled model on its packs, with `first` on so many prompts of each.
+
+        Any other model of this Bench is unloaded first; from then on the Bench belongs to the bundled one.
+        """
+        made = stories.demo(self._slot, self.workspace, on_progress, first=first)
+        self._source, self._model = None, self._slot.fingerprint
+        return made
+
+    # -- times -----------------------------------------------------------------------------------------------------
+
+    def cost(self, prompts: PromptSet | Item, *edits: Edit, on_progress: Progress = no_progress) -> list[Cost]:
+        """Return the Cost of each edit as measured on these prompts and this machine (see `vlm_analysis.measure_costs`)."""
+        desk, item = self._at(prompts, on_progress)
+        return costs.costs_of(desk, item, edits, on_progress)
+
+    def measure_cost(
+        self, prompts: PromptSet | Item, edit: Edit, *, line: bool = False, on_progress: Progress = no_progress
+    ) -> Item:
+        """Save the Cost of an edit, timed now; with `line` also those of masks of other budgets, for a picture."""
+        desk, item = self._at(prompts, on_progress)
+        if line:
+            return costs.time_line(desk, item, edit, on_progress)
+        return costs.time_edits(desk, item, [edit], on_progress)[0]
+
+    def latency(self, prompts: PromptSet | Item, *, on_progress: Progress = no_progress) -> Latency:
+        """Return the time of each layer, measured once on some of the prompts while the model is loaded."""
+        from vlm_analysis.evaluation.run.latency import measure_latency
+
+        desk, item = self._at(prompts, on_progress)
+        loaded = desk.loaded
+        if desk.slot.latency is None:
+            desk.slot.latency = measure_latency(loaded, open_item(item), on_progress=on_progress)
+        return desk.slot.latency
+
+    # -- nothing kept ----------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        prompt: Prompt,
+        edit: Edit,
+        *,
+        on_partial: Callable[[Step], None] | None = None,
+        on_progress: Progress = no_progress,
+    ) -> Responses:
+        """Return what the dense and the edited model answer; `on_partial` gets what both have written after each token."""
+        return asking.ask_both(self._desk(on_progress), prompt, edit, on_partial)
+
+    def given(self, prompt: Prompt, *, on_progress: Progress = no_progress) -> tuple[str, dict[str, int]]:
+        """Return the text the model is given for a prompt, its template and placeholders included, and its tokens by group."""
+        return asking.see_prompt(self._desk(on_progress), prompt)
+
+    def export(self, edit: Edit, folder: Path | str, *, on_progress: Progress = no_progress) -> Manifest:
+        """Write the edited model as a checkpoint, its card with what the workspace knows (see `vlm_analysis.export_checkpoint`)."""
+        from vlm_analysis.export.checkpoint import export_checkpoint
+
+        desk = self._desk(on_progress)
+        evidence, reference = find_evidence(desk.shelf, edit, desk.model)
+        return export_checkpoint(
+            desk.loaded, edit, Path(folder), on_progress=on_progress, evidence=evidence, reference=reference
+        )
+
+    # -- the desk --------------------------------------------------------------------------------------------------
+
+    def _desk(self, on_progress: Progress) -> Desk:
+        """Return what parts work on, the model loaded where it was named only."""
+        if self._source is not None:
+            self._slot.load(self._source, self._options, on_progress)
+            self._source, self._model = None, self._slot.fingerprint
+        desk = Desk(self._slot, self.workspace, self._model)
+        _ = desk.loaded  # another model there is refused before anything is done
+        return desk
+
+    def _at(self, prompts: PromptSet | Item, on_progress: Progress) -> tuple[Desk, Item]:
+        return self._desk(on_progress), kept_prompts(self.workspace, prompts)
+
+    def _name(self, prompts: Item) -> str:
+        return f"{self._slot.loaded.name} on {prompts.name}"

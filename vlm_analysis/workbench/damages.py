@@ -1,0 +1,54 @@
+"""What each layer's absence does, measured: evaluations of the model without one layer at a time, kept as a sweep."""
+
+from __future__ import annotations
+
+from vlm_analysis.edits.edit import Edit, PruneMask
+from vlm_analysis.evaluation.evaluation import Evaluation
+from vlm_analysis.progress import Progress
+from vlm_analysis.selection.criteria.damage import Damage, read_damage
+from vlm_analysis.workbench.desk import Desk
+from vlm_analysis.workbench.evaluations import scorer
+from vlm_analysis.workbench.shelf import keep_sweep, open_whole
+from vlm_analysis.workbench.workspace import Item, Workspace
+
+LEAVE_ONE_OUT = "leave-one-out"
+
+
+def measure_damage(desk: Desk, prompts: Item, progress: Progress) -> Item:
+    """Evaluate the model without each layer that may go, one at a time; returns the Item of the sweep.
+
+    What was evaluated is kept as it comes: a measurement that was cancelled or broke off is taken up where it stopped.
+    """
+    from vlm_analysis.edits.apply import why_not
+
+    loaded = desk.loaded
+    measured = scorer(desk, prompts, progress)
+    masks = [PruneMask(loaded.n_layers, (layer,)) for layer in range(loaded.n_layers)]
+    found = measured([Edit(loaded.n_layers), *(mask for mask in masks if not why_not(loaded.model, mask))])
+    return keep_sweep(desk.shelf, found, f"each layer left out on {prompts.name}", sweep=LEAVE_ONE_OUT)
+
+
+def known_damage(desk: Desk, prompts: Item) -> Damage | None:
+    """Return the damage that was measured last; None where none was."""
+    found = find_damage(desk.shelf, desk.model, prompts.prompts)
+    return read_damage(found, desk.loaded.info) if found else None
+
+
+def damage_of(desk: Desk, prompts: Item, progress: Progress) -> Damage | None:
+    """Return the damage of each layer, measured where that was not done yet; None where no layer may go."""
+    known = known_damage(desk, prompts)
+    if known is not None:
+        return known
+    measure_damage(desk, prompts, progress)
+    return known_damage(desk, prompts)
+
+
+def find_damage(shelf: Workspace, model: str | None, prompts: str | None) -> list[Evaluation]:
+    """Return the newest leave-one-out evaluations of a model on a prompt set, the dense one first; none where not measured."""
+    found = (
+        item
+        for item in shelf.items("sweeps")
+        if item.model == model and item.prompts == prompts and item.details.get("sweep") == LEAVE_ONE_OUT
+    )
+    opened = (open_whole(item) for item in found)
+    return next((evaluations for evaluations in opened if evaluations is not None), [])

@@ -1,0 +1,37 @@
+"""What every part of the Bench works on: the place of the model, the workspace, and the model that was meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.workbench.shelf import is_whole, keep_prompts
+from vlm_analysis.workbench.slot import ModelSlot
+from vlm_analysis.workbench.workspace import Item, Workspace
+
+if TYPE_CHECKING:
+    from vlm_analysis.models.load import LoadedModel
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A model in its place, and the workspace; `model` is the fingerprint of the model that the work is for."""
+
+    slot: ModelSlot
+    shelf: Workspace
+    model: str
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """Return the model; raises ModelError where another is in its place by now."""
+        return self.slot.expected(self.model)
+
+
+def kept_prompts(shelf: Workspace, prompts: PromptSet | Item) -> Item:
+    """Return the saved item of a prompt set: the one given, else the newest whole one of the same prompts, else a new one."""
+    if isinstance(prompts, Item):
+        return prompts
+    there = (item for item in shelf.items("prompts") if item.prompts == prompts.fingerprint and is_whole(item))
+    name = f"{len(prompts)} prompts: {', '.join(prompts.domains)}"
+    return next(there, None) or keep_prompts(shelf, prompts, name)

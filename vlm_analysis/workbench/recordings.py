@@ -1,0 +1,42 @@
+"""Recordings with memory: opened where the same one was made, taken up where one broke off, extended where one holds a part."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vlm_analysis.progress import Progress
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.workbench.desk import Desk
+from vlm_analysis.workbench.shelf import keep_recording, open_item, open_whole, unfinished_folder
+from vlm_analysis.workbench.workspace import Item
+
+
+def record_prompts(desk: Desk, prompts: Item, name: str, options: Mapping[str, Any], progress: Progress) -> Item:
+    """Record the prompts, going on from what an unfinished or an earlier recording holds; returns the recording's Item."""
+    from vlm_analysis.recording.record import extendable, record
+
+    loaded, prompt_set = desk.loaded, open_item(prompts)
+    folder = unfinished_folder(desk.shelf, desk.model, prompts, options)
+    known = None if folder.exists() else extendable(whole_recordings(desk), loaded, prompt_set, **options)
+    made = record(loaded, prompt_set, **options, known=known, folder=folder, on_progress=progress)
+    item = keep_recording(desk.shelf, made, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    return item
+
+
+def known_recording(desk: Desk, prompts: Item, options: Mapping[str, Any]) -> Recording | None:
+    """Return the newest whole recording of the model on these prompts that was made with these options; None where there is none."""
+    from vlm_analysis.recording.record import extendable
+
+    return extendable(whole_recordings(desk, prompts.prompts), desk.loaded, open_item(prompts), **options)
+
+
+def whole_recordings(desk: Desk, prompts: str | None = None) -> Iterator[Recording]:
+    """Yield the saved recordings of the model that can be opened, newest first; with `prompts` those of one prompt set."""
+    for item in desk.shelf.items("recordings"):
+        if item.model == desk.model and prompts in (None, item.prompts):
+            recording: Recording | None = open_whole(item)
+            if recording is not None:
+                yield recording
