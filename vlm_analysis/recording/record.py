@@ -163,7 +163,7 @@ def _with_own_maps(made: Recording) -> Recording:
     except FileNotFoundError as error:
         own.cleanup()
         raise RowsGoneError(
-            f"The recording in {made.maps} broke off: expected all its token maps, got no {error.filename}. Delete the folder and "
+            f"The recording in {made.maps} stopped: expected all its token maps, got no {error.filename}. Delete the folder and "
             "record again."
         ) from error
     copied = replace(made, maps=Path(own.name))

@@ -217,7 +217,7 @@ class RowStore:
 
 def _gone(folder: Path) -> RowsGoneError:
     return RowsGoneError(
-        f"The recording in {folder} broke off: expected its folder, got one that was deleted or made anew meanwhile. Record again."
+        f"The recording in {folder} stopped: expected its folder, got one that was deleted or made anew meanwhile. Record again."
     )
 
 

@@ -163,7 +163,7 @@ def ways_of(recording: Recording, question: Question, damage: Damage | None) -> 
 
 
 def unfinished(shelf: Workspace) -> Iterator[Unfinished]:
-    """Yield the comparisons that were cancelled, broke off, or run now; a file that is not valid is passed over."""
+    """Yield the comparisons that were cancelled or interrupted, or run now; a file that is not valid is passed over."""
     for path in sorted((shelf.root / "unfinished").glob(f"*/{ASKED}")):
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             yield _note(path)

@@ -17,7 +17,7 @@ LEAVE_ONE_OUT = "leave-one-out"
 def measure_damage(desk: Desk, prompts: Item, progress: Progress) -> Item:
     """Evaluate the model without each layer that may go, one at a time; returns the Item of the sweep.
 
-    What was evaluated is kept as it comes: a measurement that was cancelled or broke off is taken up where it stopped.
+    What was evaluated is kept as it comes: a measurement that was cancelled or interrupted is taken up where it stopped.
     """
     from vlm_analysis.edits.apply import why_not
 

@@ -99,7 +99,7 @@ def scorer(desk: Desk, asked: Item, progress: Progress, on_dense: Progress | Non
     """Return what evaluates edits on the prompts: inputs are prepared once, and scores are kept for good as they come.
 
     Where all scores that are asked for are known, and the dense model was evaluated in another process, the model runs no prompt.
-    `on_dense` is told of the dense model in place of `progress` where that runs among the edits.
+    `on_dense` gets the dense model's progress in place of `progress` where that runs among the edits.
     """
     from vlm_analysis.evaluation.run.evaluate import batch_for, evaluation_of, prepare
     from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared

@@ -61,7 +61,7 @@ def compare(
         loaded: the dense model.
         prompts: prompts of one or more domains.
         rows, scores: folders where the recording's rows and the masks' scores are kept as they come (see `record` and `sweep`), so that
-            a comparison that broke off goes on.
+            an interrupted comparison goes on.
         on_progress: counts prompts and evaluations; raising `Cancelled` in it stops the work.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Recordings with memory: opened where the same one was made, taken up where one broke off, extended where one holds a part."""
+"""Recordings with memory: opened where the same one was made, taken up where one was interrupted, extended where one holds a part."""
 
 from __future__ import annotations
 

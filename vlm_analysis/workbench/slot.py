@@ -60,7 +60,7 @@ class ModelSlot:
     def load(self, source: str, options: dict[str, Any], on_progress: Progress) -> LoadedModel:
         """Check that the source would fit in the present model's place, unload that, then load.
 
-        A source that is refused leaves the present model loaded. The garbage collector is told to leave the new one's objects alone.
+        A source that is refused leaves the present model loaded. The garbage collector leaves the new one's objects alone.
         """
         from vlm_analysis.models.load import check_source, load_model
 

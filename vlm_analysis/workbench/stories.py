@@ -48,7 +48,7 @@ def demo(slot: ModelSlot, shelf: Workspace, on_progress: Progress, *, first: int
 def tell_story(slot: ModelSlot, shelf: Workspace, prompts: PromptSet, kept: Item, on_progress: Progress) -> Item:
     """Compare the rankings on the loaded model and keep the story, its dense evaluation ready for later masks; returns its Item.
 
-    `kept` is the saved item of the prompts. What broke off goes on where it stopped.
+    `kept` is the saved item of the prompts. An interrupted one continues where it stopped.
     """
     from vlm_analysis.workbench.pipeline import compare
 

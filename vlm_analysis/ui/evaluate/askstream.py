@@ -66,7 +66,7 @@ def _decoding(prompt: Prompt, mask: Edit, steps: SimpleQueue[Step | None], gone:
 
 
 def _follow(future: Future[Responses], steps: SimpleQueue[Step | None], draw: Callable[[Step | None], None]) -> None:
-    """Draw the newest step until the worker is done, the last one too: where the worker broke off, it is all there is."""
+    """Draw the newest step until the worker is done, the last one too: where the worker stopped, it is all there is."""
     newest: Step | None = None
     until = time.monotonic() + TO_BEGIN_S
     draw(newest)
