@@ -36,7 +36,8 @@ from vlm_analysis import (
     stream_both,
     sweep,
 )
-from vlm_analysis.errors import EditError, ExportError, MaskError
+from vlm_analysis.edits.view import View
+from vlm_analysis.errors import EditError, ExportError, MaskError, ModelError
 from vlm_analysis.evaluation.run.evaluate import prepare
 from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
 from vlm_analysis.evaluation.scores import ScoreStore
@@ -177,6 +178,7 @@ class TestValue:
             ((Blur(), Blur()), "two changes of the kind 'blur'"),
             ((Scale(16, 0.5),), r"0\.\.15, got 16"),
             (("drop",), "got a str"),
+            (Drop((3,)), "takes a tuple of changes"),
         ],
     )
     def test_changes_that_contradict_each_other_are_refused(self, changes, said):
@@ -211,6 +213,23 @@ class TestModel:
         shared = {tensor.data_ptr() for tensor in loaded.model.state_dict().values()}
         own = [name for name, tensor in view.state_dict().items() if tensor.data_ptr() not in shared]
         assert own == ["model.language_model.layers.6.mlp.down_proj.weight"]
+
+    def test_a_kind_that_writes_into_the_dense_model_is_named(self, loaded, monkeypatch):
+        weight = loaded.model.get_decoder().layers[6].mlp.down_proj.weight
+        kept = weight.detach().clone()
+        monkeypatch.setattr(Scale, "apply", lambda self, view: view.layer(6).mlp.down_proj.weight.data.mul_(0.5))
+        try:
+            with pytest.raises(ModelError, match=r"changed the dense model itself.*View\.own"):
+                apply_edit(loaded.model, scaled(6, 0.5))
+        finally:
+            weight.data.copy_(kept)
+
+    def test_what_a_view_does_not_have_is_named(self, loaded):
+        view = View(loaded.model, [0, 1, 15])
+        with pytest.raises(EditError, match=r"no layer 9: expected one of \[0, 1, 15\]"):
+            view.layer(9)
+        with pytest.raises(ModelError, match=r"no parameter 'bias': expected one of \['weight'\]"):
+            view.own(view.layer(1).mlp.down_proj, "bias")
 
     def test_an_edited_view_is_edited_again(self, loaded, inputs):
         twice = apply_edit(apply_edit(loaded.model, scaled(6, 0.5)), scaled(6, 0.5))

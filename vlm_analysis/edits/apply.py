@@ -11,8 +11,8 @@ from torch import nn
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.view import View, check_config
-from vlm_analysis.errors import EditError, MaskError
-from vlm_analysis.models.layers import layer_info
+from vlm_analysis.errors import EditError, MaskError, ModelError
+from vlm_analysis.models.layers import find_decoder_path, layer_info
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -27,12 +27,19 @@ def apply_edit(model: M, edit: Edit) -> M:
     Raises:
         EditError: the edit is of another number of layers, or a change cannot be done to this model.
         MaskError: it drops a locked layer, or leaves a stack that cannot be built again.
-        ModelError: the decoder layers cannot be found, or a module's forward was replaced by something unknown.
+        ModelError: the decoder layers cannot be found, a module's forward was replaced by something unknown, or a kind of change wrote
+            into the dense model.
     """
     _check(model, edit)
+    before = _touched_sums(model, edit)
     view = View(model, [layer for layer, _ in edit.steps.layers])
     for change in edit.changes:
         change.apply(view)
+    if before != _touched_sums(model, edit):
+        raise ModelError(
+            f"The edit changed the dense model itself: expected changes of tensors of its own ({edit.words()}), got other weights in the "
+            "dense model. Give a module its own tensor by View.own before changing it, and load the model again."
+        )
     return view.model
 
 
@@ -44,6 +51,22 @@ def why_not(model: nn.Module, edit: Edit) -> str:
     except EditError as error:
         return str(error)
     return ""
+
+
+def _touched_sums(model: nn.Module, edit: Edit) -> dict[str, float]:
+    """Return the sum of each dense tensor that a change of this edit could write to by mistake; none of an edit that only drops."""
+    if edit.is_mask:
+        return {}
+    path, layers = find_decoder_path(model)
+    parts: list[tuple[str, nn.Module]] = [
+        (f"{path}.{layer}", layers[layer]) for layer, variant in edit.steps.layers if variant
+    ]
+    if edit.steps.before or edit.steps.after:
+        parts = [("", model)]
+    tensors = ((f"{part}.{name}", tensor) for part, module in parts for name, tensor in module.named_parameters())
+    return {
+        name: float(tensor.detach().double().abs().sum()) for name, tensor in tensors if tensor.device.type != "meta"
+    }
 
 
 def _check(model: nn.Module, edit: Edit) -> None:

@@ -82,8 +82,8 @@ class Change(ABC):
         return not (self.layers or self.before or self.after)
 
     def saved_parameters(self, model: ModelInfo) -> int:
-        """Return how many parameters fewer a checkpoint has, of a model whose parameters were counted."""
-        return 0
+        """Return how many parameters fewer a checkpoint has, of a model whose parameters were counted: those of layers that go."""
+        return sum(model.layer_parameters[layer] for layer, text in self.layers.items() if text is None)
 
     def merged(self, other: Self) -> Self | None:
         """Return both as one change of this kind; None where they stay two, one a layer."""

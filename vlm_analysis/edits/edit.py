@@ -217,12 +217,17 @@ def changes_from_json(content: Any) -> tuple[Change, ...]:
 
 def _in_order(changes: Collection[Change]) -> tuple[Change, ...]:
     """Return the changes in the order of the table, then of their layers; those of one kind merged where they can be."""
+    if isinstance(changes, Change):
+        raise EditError(
+            f"An edit takes a tuple of changes: expected ({type(changes).__name__}(…),), got the change alone."
+        )
     order = list(KINDS.values())
     by_kind: dict[type[Change], list[Change]] = {}
     for change in changes:
-        if type(change) not in order:
+        if KINDS.get(getattr(change, "kind", "")) is not type(change):
             raise EditError(
-                f"Unknown kind of change: expected one of {', '.join(KINDS)}, got a {type(change).__name__}. Add it to the table of kinds."
+                f"Unknown kind of change: expected one of {', '.join(KINDS)}, got a {type(change).__name__}. "
+                "Add it to the table of kinds, under its `kind`."
             )
         same = by_kind.setdefault(type(change), [])
         both = same[-1].merged(change) if same else None
@@ -259,8 +264,13 @@ def _check_together(changes: Collection[Change], n_layers: int) -> None:
             raise EditError(f"There are two changes of the kind {kind.kind!r}: expected one. Take one of them.")
 
 
+def _plain(value: Any) -> Any:
+    """Return a number of numpy as Python's."""
+    return value.item()
+
+
 def _hash(told: Any) -> str:
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
 

@@ -62,6 +62,8 @@ def plain(value: Any) -> Any:
 
 def save_edit(edit: Edit, path: Path) -> Path:
     """Write the edit as JSON; the file appears whole or not at all. Returns the path."""
+    if not isinstance(edit, Edit):
+        raise EditError(f"There is no edit to save: expected an Edit, got a {type(edit).__name__}.")
     text = edit_to_json(edit)
     return write_atomically(Path(path), lambda part: part.write_text(text, "utf-8") and None)
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from vlm_analysis.errors import MaskError, ModelError
+from vlm_analysis.errors import EditError, MaskError, ModelError
 from vlm_analysis.models.config import changed_by_saving, cut_config, cut_targets
 from vlm_analysis.models.layers import PACKED, find_decoder_path, text_config
 
@@ -64,17 +64,32 @@ class View(Generic[M]):
             state["hf_device_map"] = _renamed(state["hf_device_map"], f"{path}.", kept)
 
     def layer(self, number: int) -> nn.Module:
-        """Return the view's module of a layer, by its number in the dense model; what is set on it stays the view's own."""
+        """Return the view's module of a layer, by its number in the dense model.
+
+        Attributes set on it stay the view's own. Its tensors are the dense model's: take one from `own` before changing it.
+
+        Raises:
+            EditError: the view has no such layer.
+        """
+        if number not in self._layers:
+            raise EditError(
+                f"The edited model has no layer {number}: expected one of {list(self._layers)}. Change another layer."
+            )
         return self._layers[number]
 
     def own(self, module: nn.Module, name: str = "weight") -> torch.Tensor:
         """Give a module of the view a parameter of its own, equal to the shared one, and return it to be changed in place.
 
         Raises:
-            ModelError: its numbers are not at hand, as accelerate keeps them elsewhere.
+            ModelError: there is no such parameter, or its numbers are not at hand, as accelerate keeps them elsewhere.
         """
-        shared = module._parameters[name]
-        if shared is None or shared.device.type == "meta":
+        shared = module._parameters.get(name)
+        if shared is None:
+            raise ModelError(
+                f"{type(module).__name__} has no parameter {name!r}: expected one of "
+                f"{[key for key, value in module._parameters.items() if value is not None]}. Name one of them."
+            )
+        if shared.device.type == "meta":
             raise ModelError(
                 f"{type(module).__name__}.{name} cannot be changed: expected numbers in memory, got none there (accelerate keeps them "
                 "elsewhere). Load the model whole, or leave this module as it is."

@@ -31,6 +31,10 @@ class Drop(Change):
     dropped: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if isinstance(self.dropped, str) or not isinstance(self.dropped, Collection):
+            raise MaskError(
+                f"No layers to drop: expected their numbers, as in Drop((3, 5)), got {str(self.dropped)[:200]!r}."
+            )
         layers = tuple(self.dropped)
         check_layers(layers)
         if len(set(layers)) != len(layers):
@@ -66,9 +70,6 @@ class Drop(Change):
 
     def apply(self, view: View) -> None:
         """Nothing is left to do: a view has no layer that goes."""
-
-    def saved_parameters(self, model: ModelInfo) -> int:
-        return sum(model.layer_parameters[layer] for layer in self.dropped)
 
     def merged(self, other: Self) -> Self:
         return type(self)(tuple({*self.dropped, *other.dropped}))

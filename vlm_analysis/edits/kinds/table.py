@@ -17,6 +17,7 @@ def kind_of(name: object) -> type[Change]:
     """
     if not isinstance(name, str) or name not in KINDS:
         raise EditError(
-            f"Unknown kind of change: expected one of {', '.join(KINDS)}, got {str(name)[:200]!r}. Update Strata to open this edit."
+            f"Unknown kind of change: expected one of {', '.join(KINDS)}, got {str(name)[:200]!r}. "
+            "Import the code that adds this kind to the table, or update Strata."
         )
     return KINDS[name]
