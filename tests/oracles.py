@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -152,3 +152,18 @@ def made_recording(
         rows=made,
         settings={"batch_size": 1},
     )
+
+
+@torch.no_grad()
+def by_hand(model: Any, layers: Mapping[int, float], inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the dense model's logits with hooks that scale what MLPs give."""
+    blocks = model.get_decoder().layers
+    hooks = [
+        blocks[layer].mlp.register_forward_hook(lambda _, __, output, factor=factor: output * factor)
+        for layer, factor in layers.items()
+    ]
+    try:
+        return model(**inputs).logits
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from oracles import weights_of
+from oracles import by_hand, weights_of
 from transformers import AutoModelForImageTextToText
 
 from vlm_analysis import (
@@ -111,21 +111,6 @@ def _rows_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def scaled(layer: int = 6, factor: float = 0.25, dropped: tuple[int, ...] = ()) -> Edit:
     return Edit(16, (Scale(layer, factor), Drop(dropped)))
-
-
-@torch.no_grad()
-def by_hand(model: Any, layers: Mapping[int, float], inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the dense model's logits with hooks that scale what MLPs give."""
-    blocks = model.get_decoder().layers
-    hooks = [
-        blocks[layer].mlp.register_forward_hook(lambda _, __, output, factor=factor: output * factor)
-        for layer, factor in layers.items()
-    ]
-    try:
-        return model(**inputs).logits
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @pytest.fixture
