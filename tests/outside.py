@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from conformance.images import IMAGES, image_model, processor_of
+from PIL import Image
+
+from vlm_analysis import Prompt, PromptSet
 
 END = "</s>"
 
@@ -24,3 +28,17 @@ def save_outside_model(kind: str, folder: Path) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def noise(number: int) -> Image.Image:
+    pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def outside_prompts() -> PromptSet:
+    """Return four prompts of two domains in words of such a model."""
+    domains = ("odd", "even")
+    return PromptSet(
+        Prompt((noise(i),), f"w{i + 1} w7" + " w8" * i, domains[i % 2], str(i), "w3 w4 w5"[: 5 + 3 * (i % 2)])
+        for i in range(4)
+    )

@@ -239,7 +239,7 @@ class TestFiles:
             f"recording = open_recording({str(path)!r})\n"
             "print(len(make_mask(score_layers(recording, 'mixed'), 'first-k', 2).dropped))\n"
         )
-        root = Path(__file__).resolve().parents[1]
+        root = Path(__file__).resolve().parents[2]
         done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
         assert (done.stdout.strip(), done.stderr) == ("2", "")
 

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from vlm_analysis.models.source import BUNDLED_FOLDER
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MEASURE = """
 import ctypes, resource, sys, threading, time
 from vlm_analysis.errors import ModelError

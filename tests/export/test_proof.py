@@ -30,7 +30,7 @@ from vlm_analysis.export.reload import outputs
 from vlm_analysis.models.inputs import encode
 from vlm_analysis.models.source import BUNDLED_FOLDER
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MASK = PruneMask(16, (5, 9), name="mine")
 
 

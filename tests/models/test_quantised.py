@@ -110,7 +110,7 @@ def test_where_torchao_is_missing_the_refusal_says_what_to_install(
 def test_the_version_it_names_is_the_one_tested() -> None:
     from vlm_analysis.models.source import QUANTISERS
 
-    pins = (Path(__file__).resolve().parents[1] / "requirements-dev.txt").read_text().splitlines()
+    pins = (Path(__file__).resolve().parents[2] / "requirements-dev.txt").read_text().splitlines()
     assert set(QUANTISERS.values()) <= set(pins)
 
 

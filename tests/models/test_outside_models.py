@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from outside import save_outside_model
-from PIL import Image
+from outside import outside_prompts, save_outside_model
 
-from vlm_analysis import Prompt, PromptSet, PruneMask, evaluate, export_checkpoint, load_model, record
+from vlm_analysis import PruneMask, evaluate, export_checkpoint, load_model, record
 from vlm_analysis.errors import ModelError
 from vlm_analysis.evaluation.run.evaluate import respond
 from vlm_analysis.models.inputs import encode, render_prompt
@@ -29,37 +28,24 @@ OTHERS = [
 ]
 
 
-def noise(number: int) -> Image.Image:
-    pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def prompts() -> PromptSet:
-    domains = ("odd", "even")
-    return PromptSet(
-        Prompt((noise(i),), f"w{i + 1} w7" + " w8" * i, domains[i % 2], str(i), "w3 w4 w5"[: 5 + 3 * (i % 2)])
-        for i in range(4)
-    )
-
-
 @pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning"
 )  # of numpy, on how transformers hands it a tensor
 @pytest.mark.parametrize("kind", PROVED + OTHERS)
 def test_a_model_from_outside_goes_the_whole_way(kind: str, tmp_path: Path) -> None:
     loaded = load_model(save_outside_model(kind, tmp_path / kind))
-    recording = record(loaded, prompts())
+    recording = record(loaded, outside_prompts())
     assert np.isfinite(recording.layer_similarity(None, "vision")).all()
     mask = PruneMask(loaded.n_layers, [layer for layer in range(1, 6) if layer not in loaded.locked_layers][:2])
-    dense = evaluate(loaded, prompts())
-    one, many = (evaluate(loaded, prompts(), mask, reference=dense, batch_size=size) for size in (1, 4))
+    dense = evaluate(loaded, outside_prompts())
+    one, many = (evaluate(loaded, outside_prompts(), mask, reference=dense, batch_size=size) for size in (1, 4))
     for score in ("answer_nll", "kl_to_dense"):
         np.testing.assert_allclose(one.by_prompt[score], many.by_prompt[score], atol=1e-4)
     manifest = export_checkpoint(loaded, mask, tmp_path / "out", verify=kind in PROVED)
     assert manifest.verified == (kind in PROVED)
     again = load_model(tmp_path / "out")
     assert again.n_layers == loaded.n_layers - 2
-    assert respond(again, prompts()[1]) == respond(loaded, prompts()[1], mask)
+    assert respond(again, outside_prompts()[1]) == respond(loaded, outside_prompts()[1], mask)
 
 
 def test_a_model_without_a_chat_template_is_given_its_images_and_then_the_question(tmp_path: Path) -> None:
@@ -68,12 +54,12 @@ def test_a_model_without_a_chat_template_is_given_its_images_and_then_the_questi
         (folder / name).unlink(missing_ok=True)
     loaded = load_model(folder)
     assert not loaded.has_chat_template
-    assert render_prompt(loaded, prompts()[0]) == "<image>w1 w7"
-    assert (encode(loaded, prompts()[0]).kinds == 0).sum() > 0
+    assert render_prompt(loaded, outside_prompts()[0]) == "<image>w1 w7"
+    assert (encode(loaded, outside_prompts()[0]).kinds == 0).sum() > 0
 
 
 def test_a_processor_that_writes_no_image_tokens_is_refused_before_it_fools_anybody(tmp_path: Path) -> None:
     loaded = load_model(save_outside_model("idefics3", tmp_path / "blind"))
     loaded.model.config.image_token_id = 110  # one that this processor never writes
     with pytest.raises(ModelError, match=r"put no image tokens into prompt '0'"):
-        encode(loaded, prompts()[0])
+        encode(loaded, outside_prompts()[0])

@@ -14,8 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from oracles import changed_copy, qwen_layers, same_weights, weights_of
-from outside import save_outside_model
-from test_outside_models import prompts as outside_prompts
+from outside import outside_prompts, save_outside_model
 
 from vlm_analysis import (
     Cancelled,
@@ -37,7 +36,7 @@ from vlm_analysis.evaluation.run.sweep import score_header
 from vlm_analysis.evaluation.scores import ScoreStore
 from vlm_analysis.models.inputs import batches
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 KINDS = [
     "chameleon",

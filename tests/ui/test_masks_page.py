@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from acting import OpenPage, load_bundled, ran, wait_for, words
-from outside import save_outside_model
+from outside import outside_prompts, save_outside_model
 from streamlit.testing.v1 import AppTest
-from test_outside_models import prompts as outside_prompts
 
 from vlm_analysis import (
     CRITERIA,

@@ -122,7 +122,7 @@ class TestStore:
         code = (
             "import resource, signal, sys\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            "sys.path.insert(0, 'tests')\n"
+            "sys.path.insert(0, 'tests/recording')\n"
             "from pathlib import Path\n"
             "from test_row_store import rows_of\n"
             "from vlm_analysis.errors import RecordingError\n"
@@ -133,7 +133,7 @@ class TestStore:
             "try: store.append(rows_of(2, 4), {})\n"
             "except RecordingError as error: print(error)\n"
         )
-        root = Path(__file__).resolve().parents[1]
+        root = Path(__file__).resolve().parents[2]
         done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
         assert "cannot be written" in done.stdout, done.stderr
         assert len(RowStore(tmp_path, {}, 3).keys) == 2
@@ -179,7 +179,7 @@ class TestRecordingInParts:
             "    if done == 9: os.kill(os.getpid(), 9)\n"
             f"record(load_model(), packs, folder=Path({str(tmp_path)!r}), on_progress=die)\n"
         )
-        root = Path(__file__).resolve().parents[1]
+        root = Path(__file__).resolve().parents[2]
         done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=False)
         assert done.returncode == -9, done.stderr
         calls: list[int] = []

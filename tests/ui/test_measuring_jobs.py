@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from acting import OpenPage, load_bundled
-from outside import save_outside_model
-from test_outside_models import prompts as outside_prompts
+from outside import outside_prompts, save_outside_model
 
 from vlm_analysis import Cancelled, LoadedModel, Objective, PromptSet, PruneMask, evaluate, read_damage, score_layers
 from vlm_analysis.edits.apply import why_not

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from outside import save_outside_model
-from test_outside_models import prompts as outside_prompts
+from outside import outside_prompts, save_outside_model
 
 from vlm_analysis import (
     Cancelled,

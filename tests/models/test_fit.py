@@ -23,7 +23,7 @@ from vlm_analysis.models.fit import PARTS, FitEstimate, build_empty, count_parts
 from vlm_analysis.models.layers import find_decoder_layers
 from vlm_analysis.models.source import BUNDLED_FOLDER, Source
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
 KINDS = [
     "llava",
