@@ -122,7 +122,7 @@ class TestStore:
         code = (
             "import resource, signal, sys\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            "sys.path.insert(0, 'tests/recording')\n"
+            "sys.path[:0] = ['tests', 'tests/recording']\n"
             "from pathlib import Path\n"
             "from test_row_store import rows_of\n"
             "from vlm_analysis.errors import RecordingError\n"
