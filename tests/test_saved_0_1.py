@@ -23,6 +23,7 @@ import pytest
 import torch
 import transformers
 from saved import EXPECTED, SAVED, TOLD, check, of_comparison, of_question, of_recording
+from scored import n_scores
 
 from vlm_analysis import (
     Bench,
@@ -64,7 +65,6 @@ from vlm_analysis.workbench.stories import open_saved_story
 from vlm_analysis.workbench.workspace import KINDS, Item, Workspace
 
 ITEMS, MODEL, FINDS = EXPECTED["items"], EXPECTED["model"], EXPECTED["finds"]
-RECORD_BYTES = 50  # of a score on disk
 LIVE = 1e-5  # numbers computed again: processors differ in their last bits
 OPENERS: dict[str, Callable[[Path], Any]] = {
     "prompts": open_prompts,
@@ -291,8 +291,7 @@ class TestGoingOn:
             assert store.n_known(key) == rows
             for metric in ("answer_nll", "kl_to_dense"):
                 check(store.column(metric, [key], rows)[0], mask[metric])
-        whole = len(told["masks"]) * rows * store.type.itemsize
-        assert (folder / "records.bin").stat().st_size == whole  # the torn end is left out
+        assert n_scores(folder) == len(told["masks"]) * rows  # the torn end is left out
         assert not (folder / "scores.bin").exists()
 
     def test_an_unfinished_recording_goes_on_and_runs_only_what_is_missing(
@@ -321,8 +320,8 @@ class TestGoingOn:
         scores, reports = EXPECTED["scores"]["finished"], Reports()
         prompts = item_of(home, EXPECTED["three_of_each"])
         assert Bench(slot, home).measure_damage(prompts, on_progress=reports).details["n"] == 1 + 16
-        path = home.root / "scores" / scores["folder"] / "records.bin"
-        assert (reports.missing, path.stat().st_size) == (0, len(scores["masks"]) * scores["rows"] * RECORD_BYTES)
+        kept = n_scores(home.root / "scores" / scores["folder"])
+        assert (reports.missing, kept) == (0, len(scores["masks"]) * scores["rows"])
 
     def test_a_half_finished_sweep_goes_on_and_runs_only_what_is_missing(self, home, slot: ModelSlot) -> None:
         scores, told = EXPECTED["scores"]["half"], EXPECTED["half_sweep"]
@@ -330,8 +329,8 @@ class TestGoingOn:
         prompts = item_of(home, EXPECTED["choices"])
         assert Bench(slot, home).measure_damage(prompts, on_progress=reports).details["n"] == 1 + 16
         assert reports.missing == told["missing"] == 9
-        path = home.root / "scores" / scores["folder"] / "records.bin"
-        assert path.stat().st_size == (len(scores["masks"]) + 9) * scores["rows"] * RECORD_BYTES
+        kept = n_scores(home.root / "scores" / scores["folder"])
+        assert kept == (len(scores["masks"]) + 9) * scores["rows"]
         found = [
             [e.mask.dropped, e.by_prompt["kl_to_dense"].mean(), e.by_prompt["answer_nll"].mean()]
             for e in find_damage(home, MODEL, prompts.prompts)

@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 from browser import go, idle, press
 from playwright.sync_api import Browser, Page
+from scored import n_scores
 
 from tools import serving
 from vlm_analysis import PromptSet
-from vlm_analysis.evaluation.scores import RECORDS
 from vlm_analysis.workbench.shelf import keep_prompts
 from vlm_analysis.workbench.workspace import Workspace
 
-RECORD_BYTES = 50  # of one score on disk
 PATIENCE_MS = 120_000
 
 
@@ -53,10 +52,6 @@ def opened(chromium: Browser, url: str, *, load: bool = True) -> Page:
     return page
 
 
-def measured(home: Path) -> int:
-    return sum(path.stat().st_size for path in (home / ".strata" / "scores").rglob(RECORDS))
-
-
 def test_a_server_killed_in_the_middle_is_followed_by_one_that_finishes(
     chromium: Browser, home: Path, servers: list[subprocess.Popen]
 ) -> None:
@@ -66,13 +61,13 @@ def test_a_server_killed_in_the_middle_is_followed_by_one_that_finishes(
     press(page, "Compare masks")
     end = time.monotonic() + PATIENCE_MS / 1000
     while (
-        measured(home) < 150 * 6 * RECORD_BYTES and time.monotonic() < end
+        n_scores(home / ".strata") < 150 * 6 and time.monotonic() < end
     ):  # past each layer's damage, into the comparison
         page.wait_for_timeout(20)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = measured(home)
-    assert kept >= 150 * 6 * RECORD_BYTES
+    kept = n_scores(home / ".strata")
+    assert kept >= 150 * 6
     page.context.close()
 
     process, url = serving.started_server(home)
@@ -83,7 +78,7 @@ def test_a_server_killed_in_the_middle_is_followed_by_one_that_finishes(
     page.get_by_text("Where the ranking matters").first.wait_for()
     idle(page)
     assert page.get_by_text("Unfinished: masks on").count() == 0
-    assert kept < measured(home) < kept + 100 * 6 * RECORD_BYTES  # no more than was missing
+    assert kept < n_scores(home / ".strata") < kept + 100 * 6  # no more than was missing
     assert not list((home / ".strata" / "unfinished").glob("*"))
 
     other = opened(chromium, url, load=False)  # a second browser sees what the first made

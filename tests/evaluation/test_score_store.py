@@ -6,8 +6,12 @@ import json
 import math
 import resource
 import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
 import zlib
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +20,8 @@ from hypothesis import given, settings, strategies as st
 
 from vlm_analysis import PruneMask
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.evaluation.scores import HEADER, RECORDS, TORN, ScoreStore
-from vlm_analysis.files import write_atomically
+from vlm_analysis.evaluation.scores import FILE, ScoreStore
+from vlm_analysis.progress import Cancelled, stoppable
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 scores = st.fixed_dictionaries(
@@ -32,9 +36,6 @@ puts = st.lists(
     st.tuples(st.frozensets(st.integers(0, 18), max_size=5), st.dictionaries(st.integers(0, 9), scores, min_size=1)),
     max_size=8,
 )
-
-
-SIZE = 50  # bytes of a record
 
 
 def key(*layers: int) -> str:
@@ -72,158 +73,128 @@ def test_what_was_put_is_there_again(tmp_path_factory: pytest.TempPathFactory, g
 SCORE = {"exact_match": True, "answer_nll": 0.1, "token_agreement": 1.0, "kl_to_dense": 0.2}
 
 
-@pytest.mark.parametrize("cut", [1, 7, 30])
-def test_a_record_cut_short_does_not_count_and_does_not_hurt_later_ones(tmp_path: Path, cut: int) -> None:
-    store = ScoreStore(16, 4, tmp_path)
-    store.put(THREE, [0, 1], [SCORE, SCORE])
-    data = (tmp_path / RECORDS).read_bytes()
-    (tmp_path / RECORDS).write_bytes(data[:-cut])
-    again = ScoreStore(16, 4, tmp_path)
-    assert list(again.of(THREE)) == [0]
-    again.put(THREE, [1], [SCORE])
-    assert list(ScoreStore(16, 4, tmp_path).of(THREE)) == [0, 1]
-
-
-def filled(folder: Path, n_rows: int) -> tuple[ScoreStore, bytes]:
-    """Return a store of one edit with scores on all rows, and its file's bytes."""
+def filled(folder: Path, n_rows: int = 4) -> ScoreStore:
+    """Return a store of one edit with scores on all rows."""
     store = ScoreStore(12, n_rows, folder)
     store.put(THREE, range(n_rows), [{**SCORE, "answer_nll": float(row)} for row in range(n_rows)])
-    return store, (folder / RECORDS).read_bytes()
+    return store
 
 
-@pytest.mark.parametrize("tail", [bytes(7), bytes(SIZE), bytes(4096), b"\xff" * SIZE * 3, b"\x07" * 100])
-def test_a_torn_end_is_cut_off_and_later_ones_stand_in_its_place(tmp_path: Path, tail: bytes) -> None:
-    _, data = filled(tmp_path, 4)
-    (tmp_path / RECORDS).write_bytes(data[: SIZE * 2] + tail)
-    again = ScoreStore(12, 4, tmp_path)
+def test_each_score_is_seen_by_every_store_of_the_folder(tmp_path: Path) -> None:
+    one, other = ScoreStore(12, 4, tmp_path), ScoreStore(12, 4, tmp_path)
+    one.put(THREE, [0, 1], [SCORE, SCORE])
+    assert not other.lacks(THREE, [0, 1])
+    other.put(FIVE, [2], [SCORE])
+    assert list(one.of(FIVE)) == [2]
+    one.put(FIVE, [2, 3], [SCORE, SCORE])
+    del one, other
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from vlm_analysis import PruneMask
+from vlm_analysis.evaluation import scores
+score = {"exact_match": True, "answer_nll": 0.1, "token_agreement": 1.0, "kl_to_dense": 0.2}
+store = scores.ScoreStore(19, 4, Path(sys.argv[1]))
+store.put(PruneMask(19, (3,)).key, [0, 1], [score, score])
+def rows():
+    for row in (2, 3):
+        yield scores._row_of(PruneMask(19, (3,)).key, row, score)
+        os.kill(os.getpid(), 9) if row == 3 else None
+with store._change():
+    store._write(rows())
+"""
+
+
+def test_of_a_write_cut_short_by_a_kill_nothing_is_there_and_what_was_before_is(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    again = ScoreStore(19, 4, tmp_path)
     assert list(again.of(THREE)) == [0, 1]
-    assert (tmp_path / RECORDS).read_bytes() == data[: SIZE * 2]
-    again.put(THREE, [2, 3], [{**SCORE, "answer_nll": 2.0}, {**SCORE, "answer_nll": 3.0}])
-    assert (tmp_path / RECORDS).read_bytes() == data
+    again.put(THREE, [2], [SCORE])
+    assert list(ScoreStore(19, 4, tmp_path).of(THREE)) == [0, 1, 2]
+
+
+def test_who_waits_for_another_writer_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm_analysis.evaluation.scores.BUSY_S", 0.01)
+    one, other = ScoreStore(12, 4, tmp_path), ScoreStore(12, 4, tmp_path)
+    looks = []
+
+    def check() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            raise Cancelled
+
+    with one._change(), stoppable(check), pytest.raises(Cancelled):
+        other.put(THREE, [0], [SCORE])
+    other.put(THREE, [1], [SCORE])
+    assert list(one.of(THREE)) == [1]
 
 
 @settings(max_examples=60)
-@given(st.integers(0, SIZE * 4 * 8 - 1))
-def test_any_flipped_bit_is_noticed(tmp_path_factory: pytest.TempPathFactory, bit: int) -> None:
+@given(st.data())
+def test_any_changed_bit_is_noticed_or_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     folder = tmp_path_factory.mktemp("scores")
-    _, data = filled(folder, 4)
-    flipped = bytearray(data)
-    flipped[bit // 8] ^= 1 << bit % 8
-    (folder / RECORDS).write_bytes(flipped)
-    if bit // 8 < SIZE:  # nothing whole stands before it
-        with pytest.raises(EvaluationError, match="broken record 0 before whole ones"):
-            ScoreStore(12, 4, folder)
-    else:
-        assert list(ScoreStore(12, 4, folder).of(THREE)) == list(range(bit // 8 // SIZE))
+    whole = filled(folder, 40).of(THREE)
+    content = bytearray((folder / FILE).read_bytes())
+    bit = data.draw(st.integers(0, len(content) * 8 - 1))
+    content[bit // 8] ^= 1 << bit % 8
+    (folder / FILE).write_bytes(content)
+    with suppress(EvaluationError):
+        kept = ScoreStore(12, 40, folder).of(THREE)
+        assert all(same(kept[row], whole[row]) for row in kept)
 
 
-def test_a_broken_record_before_many_whole_ones_is_damage(tmp_path: Path) -> None:
-    _, data = filled(tmp_path, TORN + 3)
-    (tmp_path / RECORDS).write_bytes(data[:SIZE] + bytes(SIZE) + data[2 * SIZE :])
-    with pytest.raises(EvaluationError, match=r"damaged: expected .*, got a broken record 1 before whole ones"):
-        ScoreStore(12, TORN + 3, tmp_path)
-    assert len((tmp_path / RECORDS).read_bytes()) == len(data)
-
-
-@pytest.mark.parametrize("n_zeros", [1, 44, SIZE, 4096])
-def test_zeros_in_front_are_damage_and_empty_nothing(tmp_path: Path, n_zeros: int) -> None:
-    _, data = filled(tmp_path, 4)
-    (tmp_path / RECORDS).write_bytes(bytes(n_zeros) + data)
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough for its header" * 20, bytes(8192), b"\x07" * 100]
+)
+def test_a_file_of_something_else_is_damage_and_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE).write_bytes(content)
     with pytest.raises(EvaluationError, match=r"damaged: expected .*, got .* Delete the folder and measure again"):
         ScoreStore(12, 4, tmp_path)
-    assert (tmp_path / RECORDS).read_bytes() == bytes(n_zeros) + data
+    assert (tmp_path / FILE).read_bytes() == content
 
 
-def test_bytes_put_between_records_are_damage(tmp_path: Path) -> None:
-    _, data = filled(tmp_path, 4)
-    (tmp_path / RECORDS).write_bytes(data[: 2 * SIZE] + bytes(7) + data[2 * SIZE :])
-    with pytest.raises(EvaluationError, match="records that do not follow each other from byte 100 on"):
+def test_numbers_changed_behind_its_back_are_damage(tmp_path: Path) -> None:
+    filled(tmp_path)
+    with sqlite3.connect(tmp_path / FILE) as base:
+        base.execute("UPDATE scores SET answer_nll = 0.5 WHERE row = 2")
+    with pytest.raises(EvaluationError, match="got other numbers of row 2"):
         ScoreStore(12, 4, tmp_path)
 
 
-def test_two_stores_of_one_folder_take_in_what_the_other_appends(tmp_path: Path) -> None:
-    one, other = ScoreStore(12, 4, tmp_path), ScoreStore(12, 4, tmp_path)
-    one.put(THREE, [0, 1], [SCORE, SCORE])
-    assert other.lacks(THREE, [0])
-    other.put(FIVE, [2], [SCORE])
-    assert list(other.of(THREE)) == [0, 1]
-    one.refresh()
-    assert list(one.of(FIVE)) == [2]
-    one.put(FIVE, [2, 3], [SCORE, SCORE])  # row 2 is there alike
-    assert (tmp_path / RECORDS).stat().st_size == 4 * SIZE
-    assert {path.name for path in tmp_path.iterdir()} == {HEADER, RECORDS}
-
-
-def test_what_another_killed_in_the_middle_of_a_record_is_cut_off_by_the_next_to_append(tmp_path: Path) -> None:
-    store, data = filled(tmp_path, 4)
-    with (tmp_path / RECORDS).open("ab") as file:
-        file.write(data[: SIZE + 10])
-    store.put(FIVE, [1], [SCORE])
-    again = ScoreStore(12, 4, tmp_path)
-    assert (list(again.of(THREE)), list(again.of(FIVE))) == ([0, 1, 2, 3], [1])
-    assert (tmp_path / RECORDS).stat().st_size == 6 * SIZE
-
-
-def test_a_file_that_was_cut_under_a_store_is_damage(tmp_path: Path) -> None:
-    store, data = filled(tmp_path, 4)
-    (tmp_path / RECORDS).write_bytes(data[:SIZE])
-    with pytest.raises(EvaluationError, match="got 50 bytes of records where 200 were written"):
-        store.put(FIVE, [1], [SCORE])
+def test_tables_of_another_program_are_damage(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / FILE) as base:
+        base.execute("CREATE TABLE games (name TEXT)")
+    with pytest.raises(EvaluationError, match=r"damaged: .* no such table"):
+        ScoreStore(12, 4, tmp_path)
 
 
 def test_a_folder_that_was_removed_is_told_as_that_and_not_as_a_full_disk(tmp_path: Path) -> None:
-    store, _ = filled(tmp_path / "scores", 4)
+    store = filled(tmp_path / "scores")
     shutil.rmtree(tmp_path / "scores")
     with pytest.raises(EvaluationError, match="removed files of it meanwhile: start again") as told:
         store.put(FIVE, [1], [SCORE])
     assert "space" not in str(told.value)
 
 
-@pytest.mark.parametrize(("place", "value"), [(16, 4), (20, 0), (20, 2), (21, 2)])
-def test_a_record_that_cannot_be_is_no_record_whatever_its_checksum(tmp_path: Path, place: int, value: int) -> None:
-    _, data = filled(tmp_path, 4)
-    last = bytearray(data[-SIZE:-4])
-    last[place] = value  # a row beyond the prompts, a state that no store writes
-    (tmp_path / RECORDS).write_bytes(data[:-SIZE] + last + zlib.crc32(last).to_bytes(4, "little"))
-    assert list(ScoreStore(12, 4, tmp_path).of(THREE)) == [0, 1, 2]
-    assert (tmp_path / RECORDS).read_bytes() == data[:-SIZE]
-
-
-def test_records_without_a_header_are_not_taken_over(tmp_path: Path) -> None:
-    filled(tmp_path, 4)
-    (tmp_path / HEADER).unlink()
-    with pytest.raises(EvaluationError, match=r"damaged: expected .*, got records without header\.json"):
-        ScoreStore(12, 4, tmp_path, {"model": "another"})
-    assert not (tmp_path / HEADER).exists()
-
-
-@pytest.mark.parametrize("header", [b"", b"\xff\xfe{", b"{", b"[]", b"[" * 100_000, None])
-def test_a_header_that_cannot_be_read_is_damage(tmp_path: Path, header: bytes | None) -> None:
-    filled(tmp_path, 4)
-    (tmp_path / HEADER).unlink()
-    if header is None:
-        (tmp_path / HEADER).mkdir()
-    else:
-        (tmp_path / HEADER).write_bytes(header)
-    with pytest.raises(
-        EvaluationError, match=r"are damaged: expected .*, got .*\. Delete the folder and measure again\."
-    ):
-        ScoreStore(12, 4, tmp_path)
-
-
-def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    store, data = filled(tmp_path, 4)
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    store = filled(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) + SIZE + 4, hard))  # room for a record and a bit
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(EvaluationError, match=r"cannot be written .* File too large"):
-            store.put(FIVE, [0, 1], [SCORE, SCORE])
+        with pytest.raises(EvaluationError, match=r"cannot be written .* Free some space"):
+            store.put(FIVE, range(4), [SCORE] * 4)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (tmp_path / RECORDS).read_bytes() == data
-    assert store.n_known(FIVE) == 0
+    assert list(store.of(THREE)) == [0, 1, 2, 3]
     store.put(FIVE, [0, 1], [SCORE, SCORE])
-    assert list(ScoreStore(12, 4, tmp_path).of(FIVE)) == [0, 1]
+    again = ScoreStore(12, 4, tmp_path)
+    assert (list(again.of(THREE)), list(again.of(FIVE))) == ([0, 1, 2, 3], [0, 1])
 
 
 def test_a_hundred_thousand_records_of_a_thousand_edits_open_again(tmp_path: Path) -> None:
@@ -249,9 +220,8 @@ def test_a_folder_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"cannot be written .*Not a directory") as told:
         ScoreStore(16, 4, tmp_path / "file" / "below")
     assert "space" not in str(told.value)
-    ScoreStore(16, 4, tmp_path)
-    (tmp_path / RECORDS).mkdir()
-    with pytest.raises(EvaluationError, match="Is a directory"):
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(EvaluationError, match="unable to open"):
         ScoreStore(16, 4, tmp_path)
 
 
@@ -296,7 +266,8 @@ def assert_taken_over(folder: Path, masks: list[tuple[int, ...]]) -> None:
                 (bool(row % 2), len(layers) + row / 8) for row in range(3)
             ]
             assert all(math.isnan(score["kl_to_dense"]) for score in found.values())
-    assert {path.name for path in folder.iterdir()} == {HEADER, RECORDS}
+        del store
+    assert [path.name for path in folder.iterdir()] == [FILE]
 
 
 def test_scores_of_version_0_1_are_taken_over(tmp_path: Path) -> None:
@@ -310,22 +281,33 @@ def test_a_torn_end_of_version_0_1_is_left_out(tmp_path: Path) -> None:
     assert_taken_over(tmp_path, masks)
 
 
-@pytest.mark.parametrize("last", ["records.bin", "header.json"])
-def test_taking_over_goes_on_after_a_kill(tmp_path: Path, last: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process ends right after a file was written; the next one finds all scores."""
+@pytest.mark.parametrize("killed_in", ["_write", "_check"])
+def test_taking_over_goes_on_after_a_kill(tmp_path: Path, killed_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends before the rows are there, or before the old files are gone; the next one finds all scores."""
     masks = of_version_0_1(tmp_path)
 
-    def kill_after(path: Path, write: Callable[[Path], object]) -> Path:
-        write_atomically(path, write)
-        if path.name == last:
-            raise KeyboardInterrupt
-        return path
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vlm_analysis.evaluation.scores.write_atomically", kill_after)
+        patch.setattr(ScoreStore, killed_in, kill)
         with pytest.raises(KeyboardInterrupt):
             ScoreStore(12, 3, tmp_path, {"model": "a"})
     assert_taken_over(tmp_path, masks)
+
+
+@pytest.mark.parametrize("header", [b"", b"\xff\xfe{", b"{", b"[]", b"[" * 100_000, None])
+def test_a_header_of_version_0_1_that_cannot_be_read_is_refused_and_left(tmp_path: Path, header: bytes | None) -> None:
+    of_version_0_1(tmp_path)
+    (tmp_path / "header.json").unlink()
+    if header is None:
+        (tmp_path / "header.json").mkdir()
+    else:
+        (tmp_path / "header.json").write_bytes(header)
+    with pytest.raises(EvaluationError, match=r"delete this one|Delete the folder and measure again"):
+        ScoreStore(12, 3, tmp_path, {"model": "a"})
+    assert (tmp_path / "scores.bin").exists()
+    assert not (tmp_path / FILE).exists()
 
 
 def test_scores_of_version_0_1_of_another_model_are_refused_and_left_as_they_are(tmp_path: Path) -> None:

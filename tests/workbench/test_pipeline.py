@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from outside import outside_prompts, save_outside_model
+from scored import n_scores
 
 from vlm_analysis import (
     Cancelled,
@@ -185,7 +186,7 @@ def test_a_comparison_that_broke_off_goes_on_with_what_was_recorded_and_scored(s
 
     with pytest.raises(Cancelled):
         compare(loaded, few, rows=tmp_path / "rows", scores=tmp_path / "scores", on_progress=stop)
-    kept = (tmp_path / "scores" / "records.bin").stat().st_size
+    kept = n_scores(tmp_path / "scores")
     assert kept > 0
     again = compare(
         loaded,
@@ -195,7 +196,7 @@ def test_a_comparison_that_broke_off_goes_on_with_what_was_recorded_and_scored(s
         on_progress=lambda done, total, message: seen.append(done),
     )
     pd.testing.assert_frame_equal(again.curve, story.curve)
-    assert (tmp_path / "scores" / "records.bin").stat().st_size > kept
+    assert n_scores(tmp_path / "scores") > kept
 
 
 @pytest.fixture(scope="module")

@@ -1,39 +1,46 @@
 """The scores of many edits on one prompt set, kept as they are measured: what is written stays when a sweep is cancelled or killed.
 
-With a folder, `header.json` says what the scores belong to and `records.bin` holds one record for each edit and row, appended as they
-come, with a checksum each. Only the end of such a file can be torn: from the first record that is not whole on, it is cut off. Whole
-records behind a broken beginning, or shifted against the others, were never written so: that is damage, and the file stays as it is.
-Without a folder everything stays in memory: 50 bytes a record. A folder of version 0.1, whose `scores.bin` names masks by the layers they
-drop, is taken over when it is opened.
-
-Several processes may keep scores in one folder at once. Each owns it (`files.owned`) only while it opens the file or appends to it, and
-first takes in what others appended since. So nobody cuts off what another is writing, nobody waits for another's sweep, which may be
-of other edits and last for hours, and what one has measured the others need not (`refresh`).
+With a folder they lie in its `scores.sqlite`, a row for each edit and prompt; without one they stay in memory. Several processes of one
+machine may keep scores in one folder at once: each sees what the others have written. A row carries a checksum, so that a file which
+something else has changed is noticed and not believed. A folder of version 0.1, whose `scores.bin` names masks by the layers they drop,
+is taken over when it is opened.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import sqlite3
+import weakref
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vlm_analysis.edits.edit import KEY_DIGITS, PruneMask
+from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.files import Hold, advice_for, owned, write_atomically
+from vlm_analysis.files import advice_for
 from vlm_analysis.progress import stop_if_asked
 
-HEADER, RECORDS = "header.json", "records.bin"
+FILE = "scores.sqlite"
 VERSION = 3
-OLD_RECORDS, OLD_VERSION = "scores.bin", 2
+OLD_HEADER, OLD_RECORDS, OLD_VERSION = "header.json", "scores.bin", 2
 FOLDER_VERSION = 2  # in the names of folders: those of version 0.1 are found again
 NUMBERS = ("answer_nll", "token_agreement", "kl_to_dense")
-TORN = 32  # whole records after one that is not; more than one write holds are no torn end
+COLUMNS = ("edit", "row", "exact_match", *NUMBERS, "crc32")
+TABLES = (
+    "CREATE TABLE belongs (header TEXT)",
+    f"CREATE TABLE scores (edit TEXT, row INTEGER, exact_match INTEGER, {', '.join(f'{name} REAL' for name in NUMBERS)}, "
+    "crc32 INTEGER, PRIMARY KEY (edit, row)) WITHOUT ROWID",
+)
+BUSY_S = 0.5  # how long another process is waited for between two looks for a request to stop
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+Row = tuple[Any, ...]
 
 
 class ScoreStore:
@@ -53,22 +60,40 @@ class ScoreStore:
         self, n_layers: int, n_rows: int, folder: Path | None = None, belongs: Mapping[str, Any] | None = None
     ) -> None:
         self.n_layers, self.n_rows = n_layers, n_rows
-        self.type = _record_type("edit", KEY_DIGITS // 2)
-        self._tables: dict[str, np.ndarray] = {}
-        self._path = None if folder is None else Path(folder) / RECORDS
-        self._end = 0  # bytes of the file that are known here
-        if folder is not None:
-            self._open(Path(folder), {"version": VERSION, "rows": n_rows, "layers": n_layers, **(belongs or {})})
+        header = {"version": VERSION, "rows": n_rows, "layers": n_layers, **(belongs or {})}
+        self._folder = None if folder is None else Path(folder)
+        old = [] if self._folder is None else _rows_of_0_1(self._folder, header)
+        with self._explained():
+            if self._folder is not None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            self._base = sqlite3.connect(
+                ":memory:" if self._folder is None else self._folder / FILE,
+                timeout=BUSY_S,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        weakref.finalize(self, self._base.close)
+        self._run("PRAGMA journal_mode = WAL")
+        self._run("PRAGMA synchronous = NORMAL")  # a power cut may take the last rows, and tears none
+        with self._change():
+            if not self._run("SELECT * FROM sqlite_master"):
+                for table in TABLES:
+                    self._run(table)
+                self._run("INSERT INTO belongs VALUES (?)", (_text(header),))
+                self._write(old)
+        self._check(_text(header))
+        if self._folder is not None:
+            with self._explained():
+                for name in (OLD_HEADER, OLD_RECORDS):
+                    (self._folder / name).unlink(missing_ok=True)
 
     def lacks(self, key: str, rows: Sequence[int]) -> bool:
         """Return whether a score of the edit on any of these rows is missing."""
-        table = self._tables.get(key)
-        return table is None or not table["known"][list(rows)].all()
+        return not {row for (row,) in self._columns((), key)}.issuperset(rows)
 
     def n_known(self, key: str) -> int:
         """Return how many rows of the edit have scores."""
-        table = self._tables.get(key)
-        return 0 if table is None else int(table["known"].sum())
+        return len(self._columns((), key))
 
     def put(self, key: str, rows: Sequence[int], scores: Sequence[Mapping[str, Any]]) -> None:
         """Add the scores of an edit on some rows (see `evaluate.answer_scores`); they are on disk once this returns.
@@ -76,261 +101,161 @@ class ScoreStore:
         Raises:
             EvaluationError: they cannot be written; the file is as it was.
         """
-        records = np.zeros(len(rows), self.type)
-        records["edit"], records["row"], records["known"] = _bytes_of(key), list(rows), 1
-        for place, score in enumerate(scores):
-            records["exact_match"][place] = bool(score.get("exact_match", False))
-            for name in NUMBERS:
-                records[name][place] = score.get(name, np.nan)
-        records["crc32"] = _sums(records)
-        if self._path is not None:
-            self._append(self._path, key, records)
-        self._table(key)[list(rows)] = records
-
-    def refresh(self) -> None:
-        """Take in what other processes have added to the folder since.
-
-        Raises:
-            EvaluationError: it is damaged, or cannot be read.
-        """
-        if self._path is None:
-            return
-        try:
-            with self._alone(self._path.parent):
-                self._catch_up(self._path)
-        except OSError as error:
-            raise _cannot_write(self._path.parent, error) from error
+        with self._change():
+            self._write(_row_of(key, row, score) for row, score in zip(rows, scores, strict=True))
 
     def of(self, key: str) -> dict[int, dict[str, Any]]:
         """Return the known scores of an edit by row."""
-        table = self._tables.get(key)
-        if table is None:
-            return {}
-        columns = {name: table[name].tolist() for name in NUMBERS}
-        right = table["exact_match"].astype(bool).tolist()
         return {
-            row: {"exact_match": right[row], **{name: columns[name][row] for name in NUMBERS}}
-            for row in np.flatnonzero(table["known"]).tolist()
+            row: {"exact_match": bool(right), **dict(zip(NUMBERS, map(_number, numbers), strict=True))}
+            for row, right, *numbers in self._columns(("exact_match", *NUMBERS), key)
         }
 
     def column(self, name: str, keys: Sequence[str], n_rows: int) -> np.ndarray:
         """Return a (n_edits, n_rows) float64 column of the scores; NaN where there is none yet."""
-        found = np.full((len(keys), n_rows), np.nan)
-        for place, key in enumerate(keys):
-            table = self._tables.get(key)
-            if table is not None:
-                known = table["known"][:n_rows].astype(bool)
-                found[place, known] = table[name][:n_rows][known]
-        return found
+        column = np.full((len(keys), n_rows), np.nan)
+        for number, key in enumerate(keys):
+            for row, value in self._columns((name,), key):
+                if row < n_rows:
+                    column[number, row] = _number(value)
+        return column
 
     def known(self, keys: Sequence[str], n_rows: int) -> np.ndarray:
         """Return which scores are there, (n_edits, n_rows) bool."""
-        found = np.zeros((len(keys), n_rows), bool)
-        for place, key in enumerate(keys):
-            table = self._tables.get(key)
-            if table is not None:
-                found[place] = table["known"][:n_rows].astype(bool)
-        return found
+        known = np.zeros((len(keys), n_rows), bool)
+        for number, key in enumerate(keys):
+            known[number, [row for (row,) in self._columns((), key) if row < n_rows]] = True
+        return known
 
-    def _table(self, key: str) -> np.ndarray:
-        if key not in self._tables:
-            self._tables[key] = np.zeros(self.n_rows, self.type)
-        return self._tables[key]
+    def _columns(self, names: Sequence[str], key: str) -> list[Row]:
+        """Return (row, *names) of each known row of an edit, ascending."""
+        return self._run(f"SELECT {', '.join(('row', *names))} FROM scores WHERE edit = ? ORDER BY row", (key,))
 
-    def _open(self, folder: Path, belongs: dict[str, Any]) -> None:
+    def _write(self, rows: Iterable[Row]) -> None:
+        line = f"REPLACE INTO scores VALUES ({', '.join('?' * len(COLUMNS))})"
+        with self._explained():
+            self._base.executemany(line, ((*row, _checksum(row)) for row in rows))
+
+    def _run(self, line: str, values: Row = ()) -> list[Row]:
+        """Execute a line of SQL; waits while another process writes, until this thread is asked to stop."""
+        while True:
+            with self._explained():
+                try:
+                    return self._base.execute(line, values).fetchall()
+                except sqlite3.OperationalError as error:
+                    if _code(error) != sqlite3.SQLITE_BUSY:
+                        raise
+            stop_if_asked()
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """What is written inside is there as a whole or not at all."""
+        with self._explained():
+            if self._folder is not None:
+                os.stat(self._folder / FILE)  # a file removed under its connection takes rows that nobody will find
+        self._run("BEGIN IMMEDIATE")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with self._alone(folder):
-                self._open_alone(folder, belongs)
-        except OSError as error:
-            raise _cannot_write(folder, error) from error
+            yield
+            self._run("COMMIT")
+        finally:
+            if self._base.in_transaction:
+                self._base.rollback()
 
-    def _open_alone(self, folder: Path, belongs: dict[str, Any]) -> None:
-        header = _header_text(belongs)
-        if (folder / HEADER).exists():
-            self._take_over(folder, belongs)
-            _refuse_other(folder, header)
-        elif any((folder / name).exists() and (folder / name).stat().st_size for name in (RECORDS, OLD_RECORDS)):
-            raise _damaged(folder, f"records without {HEADER}")
-        else:
-            write_atomically(folder / HEADER, lambda part: part.write_bytes(header))
-        self._catch_up(folder / RECORDS)
+    def _check(self, header: str) -> None:
+        """Refuse scores of something else, and rows that are not as they were written."""
+        if self._run("SELECT * FROM belongs") != [(header,)]:
+            raise _of_others(self._folder)
+        for *row, crc32 in self._run("SELECT * FROM scores"):
+            if crc32 != _checksum(tuple(row)):
+                raise _damaged(self._folder, f"other numbers of row {row[1]}")
 
-    def _alone(self, folder: Path) -> AbstractContextManager[Hold]:
-        """Own the folder for a moment; others do for no longer, and who waits for them can be stopped."""
-        return owned(folder, lambda owner: stop_if_asked())
-
-    def _catch_up(self, path: Path) -> None:
-        """Take in the whole records from the known end on; a torn end is cut off, so that later ones start in their place."""
-        size = path.stat().st_size if path.exists() else 0
-        if size < self._end:
-            raise _damaged(path.parent, f"{size} bytes of records where {self._end} were written")
-        if size == self._end:
-            return
-        records = _whole_records(path, self.type, self._fits, self._end)
-        if size != self._end + records.nbytes:
-            os.truncate(path, self._end + records.nbytes)
-        for key, places in _by_value(records["edit"]):
-            self._table(key.tobytes().hex())[records["row"][places]] = records[places]
-        self._end += records.nbytes
-
-    def _append(self, path: Path, key: str, records: np.ndarray) -> None:
-        """Append records of one edit to the file, except those that another process has written alike."""
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            with self._alone(path.parent):
-                self._catch_up(path)
-                there = self._table(key)[records["row"]]
-                new = records[[mine.tobytes() != known.tobytes() for mine, known in zip(records, there, strict=True)]]
-                _append(path, new.tobytes())
-                self._end += new.nbytes
+            yield
+        except sqlite3.Error as error:
+            if _code(error) in DAMAGED:
+                raise _damaged(self._folder, str(error)) from error
+            raise _cannot_write(
+                self._folder, str(error), "Free some space, make it writable or choose another folder"
+            ) from error
         except OSError as error:
-            raise _cannot_write(path.parent, error) from error
-
-    def _fits(self, records: np.ndarray) -> np.ndarray:
-        """Return which records could be of this store, (n_records,) bool."""
-        return (records["row"] < self.n_rows) & (records["known"] == 1) & (records["exact_match"] <= 1)
-
-    def _take_over(self, folder: Path, belongs: dict[str, Any]) -> None:
-        """Write the records of a folder of version 0.1 anew, under the keys of their masks.
-
-        The new header comes after the new records: a kill in between leaves the old folder, and this is done again.
-        """
-        old = folder / OLD_RECORDS
-        if (folder / HEADER).is_file() and (folder / HEADER).read_bytes() == _header_text(
-            belongs | {"version": OLD_VERSION}
-        ):
-            records = np.zeros(0, self.type)
-            if old.exists():
-                records = self._from_masks(
-                    _whole_records(old, _record_type("mask", -(-self.n_layers // 8)), self._old_fits)
-                )
-            write_atomically(folder / RECORDS, lambda part: part.write_bytes(records.tobytes()))
-            write_atomically(folder / HEADER, lambda part: part.write_bytes(_header_text(belongs)))
-        if (folder / RECORDS).exists():
-            old.unlink(missing_ok=True)
-
-    def _old_fits(self, records: np.ndarray) -> np.ndarray:
-        beyond = np.unpackbits(records["mask"], axis=1)[:, self.n_layers :].any(axis=1)
-        return self._fits(records) & ~beyond
-
-    def _from_masks(self, old: np.ndarray) -> np.ndarray:
-        """Return records of version 0.1 as they are written now."""
-        records = np.zeros(len(old), self.type)
-        for name in ("row", "known", "exact_match", *NUMBERS):
-            records[name] = old[name]
-        for bits, places in _by_value(old["mask"]):
-            dropped = np.flatnonzero(np.unpackbits(bits)).tolist()
-            records["edit"][places] = _bytes_of(PruneMask(self.n_layers, dropped).key)
-        records["crc32"] = _sums(records)
-        return records
+            raise _cannot_write(self._folder, error.strerror or str(error), advice_for(error)) from error
 
 
-def _record_type(name: str, width: int) -> np.dtype:
-    """Return numpy's type of a record that names its edit by `width` bytes in a field of that name."""
-    numbers = [(number, "<f8") for number in NUMBERS]
-    return np.dtype(
-        [(name, "u1", (width,)), ("row", "<u4"), ("known", "u1"), ("exact_match", "u1"), *numbers, ("crc32", "<u4")]
-    )
+def _code(error: sqlite3.Error) -> int:
+    """Return the primary code of an error: SQLite has several of a kind."""
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
 
 
-def _bytes_of(key: str) -> np.ndarray:
-    return np.frombuffer(bytes.fromhex(key), np.uint8)
+def _text(header: Mapping[str, Any]) -> str:
+    return json.dumps(header, sort_keys=True)
 
 
-def _header_text(belongs: Mapping[str, Any]) -> bytes:
-    return json.dumps(belongs, sort_keys=True).encode()
+def _row_of(key: str, row: int, score: Mapping[str, Any]) -> Row:
+    """Return what is written for a score, but its checksum; SQLite keeps NaN as NULL."""
+    numbers = (float(score.get(name, math.nan)) + 0.0 for name in NUMBERS)  # it has no -0.0
+    return (key, int(row), int(bool(score.get("exact_match"))), *(None if math.isnan(one) else one for one in numbers))
 
 
-def _by_value(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield each different row of (n, width) values with the places where it stands, ascending: what was written last stays last."""
-    if not len(values):
-        return
-    different, mine = np.unique(values, axis=0, return_inverse=True)
-    order = np.argsort(mine.reshape(-1), kind="stable")
-    yield from zip(different, np.split(order, np.bincount(mine.reshape(-1)).cumsum()[:-1]), strict=True)
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
-def _whole_records(path: Path, kind: np.dtype, fits: Callable[[np.ndarray], np.ndarray], start: int = 0) -> np.ndarray:
-    """Return the records of a file from byte `start` on, up to the first that is not as it was written.
+def _checksum(row: Row) -> int:
+    return zlib.crc32(repr(row).encode())
+
+
+def _rows_of_0_1(folder: Path, header: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of a folder of version 0.1 under the keys of their masks; those that are not as they were written are left out.
 
     Raises:
-        EvaluationError: whole ones come after that which no torn end has: too many, shifted, or with none before them.
+        EvaluationError: they belong to others, or cannot be read.
     """
-    with path.open("rb") as file:
-        file.seek(start)
-        data = file.read()
-    records = np.frombuffer(data, kind, len(data) // kind.itemsize)
-    whole = _are_whole(records, fits)
-    n_whole = len(records) if whole.all() else int(whole.argmin())
-    rest = data[n_whole * kind.itemsize :]
-    behind = int(whole[n_whole:].sum())
-    if behind > (TORN if n_whole else 0):
-        raise _damaged(path.parent, f"a broken record {start // kind.itemsize + n_whole} before whole ones")
-    if rest and _any_shifted(rest, kind, fits):
-        raise _damaged(
-            path.parent, f"records that do not follow each other from byte {start + len(data) - len(rest)} on"
-        )
-    return records[:n_whole]
-
-
-def _are_whole(records: np.ndarray, fits: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Return which records are as they were written, (n_records,) bool."""
-    whole = fits(records)
-    whole[whole] = records["crc32"][whole] == _sums(records[whole])
-    return whole
-
-
-def _any_shifted(data: bytes, kind: np.dtype, fits: Callable[[np.ndarray], np.ndarray]) -> bool:
-    """Return whether a whole record starts at a byte where none belongs."""
-    size = kind.itemsize
-    shifts = (np.frombuffer(data, kind, (len(data) - shift) // size, shift) for shift in range(1, min(size, len(data))))
-    return any(_are_whole(records, fits).any() for records in shifts if len(records))
-
-
-def _sums(records: np.ndarray) -> np.ndarray:
-    """Return the checksum of each record, over its bytes before the checksum, (n_records,) uint32."""
-    size, data = records.itemsize, memoryview(records.tobytes())
-    return np.array([zlib.crc32(data[start : start + size - 4]) for start in range(0, len(data), size)], np.uint32)
-
-
-def _append(path: Path, data: bytes) -> None:
-    """Append to the file; where that fails it is as it was, so that later records start in their place."""
-    size = path.stat().st_size if path.exists() else 0
+    if not any((folder / name).exists() for name in (OLD_HEADER, OLD_RECORDS)):
+        return []
     try:
-        with path.open("ab") as file:
-            file.write(data)
-    except OSError:
-        with suppress(OSError):
-            os.truncate(path, size)
-        raise
+        told = (folder / OLD_HEADER).read_text("utf-8")
+        data = (folder / OLD_RECORDS).read_bytes() if (folder / OLD_RECORDS).exists() else b""
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, f"a {OLD_HEADER} or {OLD_RECORDS} that cannot be read") from error
+    if told != _text({**header, "version": OLD_VERSION}):
+        raise _of_others(folder)
+    return list(_old_rows(data, header["layers"], header["rows"]))
 
 
-def _refuse_other(folder: Path, header: bytes) -> None:
-    if (folder / HEADER).is_dir():
-        raise _damaged(folder, f"a folder named {HEADER}")
-    found = (folder / HEADER).read_bytes()
-    if found == header:
-        return
-    try:
-        told = json.loads(found)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(folder, f"a {HEADER} that cannot be read") from error
-    if not isinstance(told, dict):
-        raise _damaged(folder, f"a {HEADER} of something else")
-    raise EvaluationError(
+def _old_rows(data: bytes, n_layers: int, n_rows: int) -> Iterator[Row]:
+    numbers = [(name, "<f8") for name in NUMBERS]
+    fields = [("mask", "u1", (-(-n_layers // 8),)), ("row", "<u4"), ("known", "u1"), ("exact_match", "u1")]
+    kind = np.dtype([*fields, *numbers, ("crc32", "<u4")])
+    keys: dict[bytes, str] = {}
+    for record in np.frombuffer(data, kind, len(data) // kind.itemsize):
+        bits = record["mask"].tobytes()
+        if record["crc32"] != zlib.crc32(record.tobytes()[:-4]) or record["known"] != 1 or record["row"] >= n_rows:
+            continue
+        dropped = np.flatnonzero(np.unpackbits(record["mask"])).tolist()
+        if bits not in keys and all(layer < n_layers for layer in dropped):
+            keys[bits] = PruneMask(n_layers, dropped).key
+        if bits in keys:
+            score = {name: record[name].item() for name in ("exact_match", *NUMBERS)}
+            yield _row_of(keys[bits], record["row"].item(), score)
+
+
+def _of_others(folder: Path | None) -> EvaluationError:
+    return EvaluationError(
         f"{folder} holds scores of another model, other prompts, other settings or another version of Strata. "
         "Name another folder, or delete this one."
     )
 
 
-def _damaged(folder: Path, got: str) -> EvaluationError:
+def _damaged(folder: Path | None, got: str) -> EvaluationError:
     return EvaluationError(
-        f"The scores in {folder} are damaged: expected a {HEADER} and whole records, got {got}. Delete the folder and measure again."
+        f"The scores in {folder} are damaged: expected rows as they were written, got {got}. Delete the folder and measure again."
     )
 
 
-def _cannot_write(folder: Path, error: OSError) -> EvaluationError:
+def _cannot_write(folder: Path | None, got: str, advice: str) -> EvaluationError:
     return EvaluationError(
-        f"The scores cannot be written to {folder}: expected a folder to read and write, got {error.strerror or error}. "
-        f"{advice_for(error)}; what was measured before is kept."
+        f"The scores cannot be written to {folder}: expected a folder to read and write, got {got}. "
+        f"{advice}; what was measured before is kept."
     )

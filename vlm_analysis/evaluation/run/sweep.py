@@ -143,7 +143,6 @@ def sweep_prepared(
     for turn, (indices, here) in enumerate(zip(parts, missing, strict=True)):
         if not here:
             continue
-        store.refresh()
         left = [edit for edit in here if store.lacks(edit.key, indices)]
         done += len(here) - len(left)  # by another process meanwhile
         if not left:
