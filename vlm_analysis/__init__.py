@@ -195,7 +195,7 @@ gone.watch()
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
-        raise AttributeError(f"vlm_analysis has no public name {name!r}. The public names are in vlm_analysis.__all__.")
+        raise AttributeError(f"vlm_analysis has no public name {name!r} (see vlm_analysis.__all__)")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     globals()[name] = value
     return value

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.edit import Edit, check_edit
 from vlm_analysis.edits.view import View, check_config
 from vlm_analysis.errors import EditError, MaskError, ModelError
 from vlm_analysis.models.layers import find_decoder_path, layer_info
@@ -71,10 +71,7 @@ def _touched_sums(model: nn.Module, edit: Edit) -> dict[str, float]:
 
 def _check(model: nn.Module, edit: Edit) -> None:
     info = layer_info(model)
-    if not isinstance(edit, Edit):
-        raise EditError(
-            f"There is no edit: expected an Edit, got a {type(edit).__name__}. Write PruneMask({info.n_layers}, layers)."
-        )
+    check_edit(edit, info.n_layers)
     reason = edit.refuses(info)
     if reason:
         raise (MaskError if edit.is_mask else EditError)(reason)

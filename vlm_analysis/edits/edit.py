@@ -185,6 +185,18 @@ def PruneMask(  # noqa: N802 - the word for the everyday Edit
     return Edit(n_layers, (Drop(tuple(dropped)),), name=name, notes=notes, model=model, provenance=origin)
 
 
+def check_edit(edit: object, n_layers: int) -> None:
+    """Refuse what is no edit, of a model of `n_layers`.
+
+    Raises:
+        EditError: saying what to write.
+    """
+    if not isinstance(edit, Edit):
+        raise EditError(
+            f"There is no edit: expected an Edit, got a {type(edit).__name__}. Write PruneMask({n_layers}, layers)."
+        )
+
+
 def changes_to_json(edit: Edit) -> list[dict[str, Any]]:
     """Return the changes in values that JSON can hold."""
     return [{"kind": change.kind, **change.to_json()} for change in edit.changes]

@@ -23,7 +23,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from vlm_analysis.edits.apply import apply_edit
-from vlm_analysis.edits.edit import Edit, changes_to_json
+from vlm_analysis.edits.edit import Edit, changes_to_json, check_edit
 from vlm_analysis.edits.files import edit_to_json
 from vlm_analysis.errors import ExportError
 from vlm_analysis.evaluation.evaluation import Evaluation, check_same_work
@@ -132,7 +132,7 @@ def export_checkpoint(
         )
     folder = _checked_target(Path(folder))
     _check_evidence(loaded, edit, evidence, reference)
-    _check_served(edit)
+    _check_served(edit, loaded.n_layers)
     report(0, 4, "applying the edit")
     view = apply_edit(loaded.model, edit)
     with _staged(folder) as part:
@@ -184,8 +184,9 @@ def _check_evidence(loaded: LoadedModel, edit: Edit, evidence: Evaluation | None
             )
 
 
-def _check_served(edit: Edit) -> None:
-    """Refuse an edit whose checkpoint no stock class of transformers would load."""
+def _check_served(edit: Edit, n_layers: int) -> None:
+    """Refuse what is no edit, and an edit whose checkpoint no stock class of transformers would load."""
+    check_edit(edit, n_layers)
     for change in edit.changes:
         if change.reason_not_served:
             raise ExportError(

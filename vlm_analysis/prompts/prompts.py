@@ -132,6 +132,11 @@ class PromptSet(Sequence[Prompt]):
     """
 
     def __init__(self, prompts: Iterable[Prompt], problems: Iterable[Problem] = ()) -> None:
+        if not isinstance(prompts, Iterable):
+            raise PromptError(
+                f"the prompt set could not be made: expected prompts, got a {type(prompts).__name__}. "
+                "Use open_prompts(...), or a list of Prompt(...)."
+            )
         given = tuple(prompts)
         self.problems: tuple[Problem, ...] = tuple(problems)
         if not given:

@@ -93,7 +93,11 @@ def check_layers(layers: Collection[object], n_layers: int | None = None) -> Non
     Raises:
         MaskError: naming the first.
     """
+    if not isinstance(layers, Collection) or isinstance(layers, str):
+        raise MaskError(
+            f"No such layers to drop: expected several whole numbers, as in [5, 3], got {str(layers)[:200]!r}."
+        )
     for layer in layers:
         if not is_whole(layer) or layer < 0 or (n_layers is not None and layer >= n_layers):  # type: ignore[operator]
             those = "from 0 on" if n_layers is None else f"0..{n_layers - 1}"
-            raise MaskError(f"No such layer to drop: expected whole numbers {those}, got {str(layer)[:200]}.")
+            raise MaskError(f"No such layer to drop: expected whole numbers {those}, got {repr(layer)[:200]}.")

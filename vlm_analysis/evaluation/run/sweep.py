@@ -16,7 +16,8 @@ import numpy as np
 import torch
 import transformers
 
-from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.edit import Edit, check_edit
+from vlm_analysis.errors import EditError
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.evaluation.run.evaluate import (
     Prepared,
@@ -68,6 +69,7 @@ def sweep(
         EditError: an edit does not fit the model.
         PromptError: a prompt that this model cannot be asked.
     """
+    _check_edits(edits, loaded.n_layers)
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
     check_reference(reference, loaded, prompt_set)
     batch_size = batch_size or batch_for(loaded)
@@ -92,6 +94,15 @@ def sweep(
     )
     for edit in edits:
         yield evaluation_of(work, edit, store.of(edit.key))
+
+
+def _check_edits(edits: Sequence[Edit], n_layers: int) -> None:
+    if isinstance(edits, Edit):
+        raise EditError(
+            "There is one edit to sweep: expected several, as in [edit], got an Edit. Write [edit], or evaluate it."
+        )
+    for edit in edits:
+        check_edit(edit, n_layers)
 
 
 def open_scores(work: Prepared, batch_size: int, folder: Path | None = None) -> ScoreStore:

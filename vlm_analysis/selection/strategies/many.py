@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vlm_analysis.edits.change import is_whole
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.errors import StrataError
+from vlm_analysis.errors import MaskError, StrataError
 from vlm_analysis.model_info import Locks
 from vlm_analysis.progress import stop_if_asked
 from vlm_analysis.recording.recording import Recording
@@ -69,8 +70,13 @@ def many_masks(
         n_draws: of `random-draw`, at each budget, from `seed` on.
 
     Raises:
+        MaskError: a criterion, strategy or budget that is none.
         Cancelled: before a ranking or a mask, where `stop_if_asked` does.
     """
+    _check_names("criteria", criteria or (), CRITERIA)
+    _check_names("strategies", strategies, STRATEGIES)
+    if not isinstance(budgets, Collection) or not all(map(is_whole, budgets)):
+        raise MaskError(f"No such budgets: expected numbers of layers, as in range(1, 5), got {str(budgets)[:200]!r}.")
     staying = Locks.given(recording.n_layers, locks, protected, locked)
     kinds: dict[str, Any] = {"locks": staying}
     most = len(staying.free)
@@ -90,6 +96,14 @@ def many_masks(
                 way = (name, None, strategy, None, budget, draw)
                 _add(found, refused, way, most, None, kinds | asked | {"seed": seed + draw})
     return found, refused
+
+
+def _check_names(what: str, given: Collection[str], known: Collection[str]) -> None:
+    unknown = [
+        name for name in ([given] if isinstance(given, str) else given) if isinstance(given, str) or name not in known
+    ]
+    if unknown:
+        raise MaskError(f"Unknown {what}: expected a list of some of {list(known)}, got {unknown}.")
 
 
 def targets_of(criterion: str, domains: Sequence[str]) -> list[str | None]:
