@@ -6,9 +6,11 @@ that place hand their input on and the last of them hands back what was kept. Wh
 again, at the same places. Edits that differ ahead of the first layer share nothing.
 
 Sharing is sound where a layer depends on nothing but its input and what the model computes before its first layer. What models say of
-shared keys and values is known (`first_beside_stream`); beyond that every layer is tried alone, once a model, on the shortest prompt of the
-first batch: run without those before it, after a pass over another stream, it must give the same output to the last bit. Where one does
-not, nothing is shared.
+shared keys and values is known (`first_beside_stream`); beyond that a model is tried once, on a short prompt, and once more when prompts
+with more images come. Every layer is run alone: without those before it, after a pass over another stream, it must give the same output to
+the last bit; where one does not, no layers are shared. Then edits that leave out the first and the last layer that can go must give the
+same scores shared as alone: what a model makes of an image may depend on how the layers are numbered (Granite Vision). Where they do not,
+the vision tower runs for each edit, and if that does not help, nothing is shared.
 """
 
 from __future__ import annotations
@@ -22,15 +24,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from vlm_analysis.edits.apply import apply_edit
-from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.apply import apply_edit, why_not
+from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.evaluation.run.evaluate import MAX_STATE_BYTES, answer_logits
 from vlm_analysis.models.inputs import Encoded
 from vlm_analysis.models.layers import find_decoder_layers, first_beside_stream
 from vlm_analysis.models.load import LoadedModel
 
 MOST_MODULES = 60_000  # of the views that are kept, some kilobytes each
-_TRIED: WeakKeyDictionary[nn.Module, tuple[int, bool, bool]] = WeakKeyDictionary()  # what the trial of a model said
+MOST_IMAGES = 2  # a model is tried on prompts without images, with one and with more
+_TRIED: WeakKeyDictionary[nn.Module, tuple[int, bool, bool, int]] = (
+    WeakKeyDictionary()
+)  # what the trial of a model said
 _OF_THE_MODEL = (
     RuntimeError,
     TypeError,
@@ -66,7 +71,9 @@ class SharedRunner:
         self.layers_run = self.layers_counted = 0
         self._plan: list[Edit] = []
         self._limit: int | None  # layers from here on are never shared; None before the trial
-        self._limit, self._shares_vision, self._tuples = _TRIED.get(loaded.model, (None, True, False))
+        self._limit, self._shares_vision, self._tuples, self._n_images = _TRIED.get(
+            loaded.model, (None, True, False, -1)
+        )
         self._views: dict[str, nn.Module] = {}  # by the edit's key
         self._kept: dict[int, torch.Tensor] = {}  # raw output of the layer before each branching place, by that place
         self._vision: dict[str, Any] = {}
@@ -79,8 +86,12 @@ class SharedRunner:
             items: a batch.
             plan: edits in the order of `ordered`.
         """
-        if self._limit is None and len(plan) > 1:
-            self._try(min(items, key=lambda item: item.n_tokens))
+        most = max(items, key=lambda item: (_n_images(item), -item.n_tokens))
+        if len(plan) > 1 and _n_images(most) > self._n_images:
+            self._try(most)
+        yield from self._run(items, plan)
+
+    def _run(self, items: list[Encoded], plan: Sequence[Edit]) -> Iterator[tuple[Edit, list[np.ndarray]]]:
         self._plan, self._kept, self._vision = list(plan), {}, {}
         last: Edit | None = None
         for place, edit in enumerate(self._plan):
@@ -90,7 +101,7 @@ class SharedRunner:
             start = max((known for known in self._kept if known <= shared), default=0)
             self._kept = {known: state for known, state in self._kept.items() if known <= shared}
             logits = self._forward(items, edit, start, self._branches(place, start))
-            yield edit, [one.float().log_softmax(dim=-1).cpu().numpy() for one in logits]
+            yield edit, _log_probs(logits)
             last = edit
         self._kept, self._vision = {}, {}
 
@@ -151,10 +162,12 @@ class SharedRunner:
     def _seen_once(self, view: nn.Module) -> Iterator[None]:
         """Let every module of the view that turns images into features do so once a batch."""
         seers = [(name, module) for name, module in view.named_modules() if hasattr(module, "get_image_features")]
-        seers = [(n, module) for n, module in seers if self._shares_vision and "get_image_features" not in vars(module)]
+        seers = [(name, module) for name, module in seers if "get_image_features" not in vars(module)]
 
         def seen(name: str, look: Callable[..., Any]) -> Callable[..., Any]:
             def once(*args: Any, **kwargs: Any) -> Any:
+                if not self._shares_vision:
+                    return look(*args, **kwargs)
                 if name not in self._vision:
                     self._vision[name] = look(*args, **kwargs)
                 return self._vision[name]
@@ -166,7 +179,24 @@ class SharedRunner:
         yield
 
     def _try(self, item: Encoded) -> None:
-        """Find out what may be shared: each layer is run alone on its stored input, with the image features of the run before."""
+        """Find out what may be shared, beside what a trial on fewer images has ruled out."""
+        known, counted = (self._limit, self._shares_vision), (self.layers_run, self.layers_counted)
+        self._shares_vision = True
+        limit, fits = self._limit_alone(item)
+        limit = limit if known[0] is None else min(limit, known[0])
+        for vision in (True, False):
+            self._limit, self._shares_vision = limit, vision and known[1]
+            if self._same_on_edits(item):
+                break
+        else:
+            self._limit = 0
+        self.layers_run, self.layers_counted = counted
+        self._n_images = _n_images(item)
+        if fits:
+            _TRIED[self.loaded.model] = self._limit, self._shares_vision, self._tuples, self._n_images
+
+    def _limit_alone(self, item: Encoded) -> tuple[int, bool]:
+        """Return from which layer on none may be shared, as each is run alone on its stored input, and whether these states fit."""
         limit, fits = first_beside_stream(self.loaded.model), True
         view = apply_edit(self.loaded.model, Edit(self.loaded.n_layers))  # its own: what is put into it may prove wrong
         self._vision = {}
@@ -180,12 +210,24 @@ class SharedRunner:
             )  # whatever a layer keeps for others is of another stream now
             alone = all(self._stands_alone(view, item, states, layer) for layer in reversed(range(limit)))
             again = self._replay(view, item, states, limit)
-            borne = alone and all(torch.equal(one, other) for one, other in zip(again, logits, strict=True))
+            alone = alone and all(torch.equal(one, other) for one, other in zip(again, logits, strict=True))
         except _OF_THE_MODEL:
-            borne = False
-        self._limit, self._shares_vision = (limit if borne else 0), borne
-        if fits:
-            _TRIED[self.loaded.model] = self._limit, self._shares_vision, self._tuples
+            alone = False
+        return (limit if alone else 0), fits
+
+    def _same_on_edits(self, item: Encoded) -> bool:
+        """Return whether edits have the same scores as each has alone, sharing as it is set."""
+        n_layers, model = self.loaded.n_layers, self.loaded.model
+        single = [PruneMask(n_layers, (layer,)) for layer in range(n_layers)]
+        ends = [next((one for one in order if not why_not(model, one)), None) for order in (single, single[::-1])]
+        try:
+            for edit, shared in self._run([item], ordered([Edit(n_layers), *(one for one in ends if one is not None)])):
+                alone = answer_logits(self.loaded, apply_edit(model, edit), [item])
+                if not np.array_equal(shared[0], _log_probs(alone)[0], equal_nan=True):
+                    return False
+        except _OF_THE_MODEL:
+            return False
+        return True
 
     def _all_states(self, view: nn.Module, item: Encoded) -> tuple[list[torch.Tensor | None], list[torch.Tensor]]:
         """Return the raw output of every layer, None for one that did not run, and the logits at answer positions."""
@@ -251,6 +293,14 @@ def _common(one: Edit, other: Edit) -> int:
             break
         alike += 1
     return alike
+
+
+def _log_probs(logits: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    return [one.float().log_softmax(dim=-1).cpu().numpy() for one in logits]
+
+
+def _n_images(item: Encoded) -> int:
+    return min(item.n_images, MOST_IMAGES)
 
 
 def _n_bytes(state: torch.Tensor) -> int:

@@ -29,6 +29,7 @@ from vlm_analysis.evaluation.run.evaluate import (
 )
 from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
 from vlm_analysis.evaluation.scores import ScoreStore
+from vlm_analysis.models.config import vision_targets
 from vlm_analysis.models.inputs import batches
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
@@ -117,6 +118,7 @@ def open_scores(work: Prepared, batch_size: int, folder: Path | None = None) -> 
 
 def score_header(loaded: LoadedModel, prompts: PromptSet, batch_size: int) -> dict[str, Any]:
     """Return what decides a score, as plain JSON."""
+    numbered = vision_targets(loaded.model.config)  # version 0.1 gave these edits image features of other layers
     return {
         "model": loaded.fingerprint,
         "prompts": prompts.fingerprint,
@@ -125,6 +127,7 @@ def score_header(loaded: LoadedModel, prompts: PromptSet, batch_size: int) -> di
         "device": loaded.device.type,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        **({"image_features": "each edit's own"} if numbered else {}),
     }
 
 
