@@ -62,16 +62,15 @@ def processor_of(kind: str) -> Any:
     return build(image_processor=image_processor, tokenizer=words, **settings | parts)
 
 
-def image_inputs(kind: str, processor: Any = None) -> dict[str, torch.Tensor]:
-    """Return what the class's own processor makes of a picture of noise and six words; where it needs torchvision, noise."""
+def image_inputs(kind: str, processor: Any = None, *, n_images: int = 1) -> dict[str, torch.Tensor]:
+    """Return what the class's own processor makes of pictures of noise and six words; where it needs torchvision, noise for one."""
     if kind in NOISE:
         return noise_inputs(kind)
-    pixels = np.random.default_rng(5).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    text = f"{IMAGES[kind][3]} w7 w21 w3 w14 w15 w9"
+    rng = np.random.default_rng(5)
+    pictures = [Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(n_images)]
+    text = f"{' w8 '.join([IMAGES[kind][3]] * n_images)} w7 w21 w3 w14 w15 w9"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of numpy, on how transformers hands it a PIL image
-        made = dict(
-            (processor or processor_of(kind))(text=[text], images=[Image.fromarray(pixels)], return_tensors="pt")
-        )
+        made = dict((processor or processor_of(kind))(text=[text], images=pictures, return_tensors="pt"))
     made.pop("labels", None)
     return made

@@ -143,6 +143,9 @@ LOCKS: dict[str, dict[int, str]] = {
     "qwen4_exp": {0: "n-gram table"},
 }
 
+# Classes that take no second picture in a prompt, by their model or their processor.
+ONE_IMAGE = ("git", "instructblip", "kosmos-2")
+
 # What a class cannot show, pruned or dense, and why: (kind, check) -> reason. The day one works, its test fails.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("shieldgemma2", "reload"): "transformers 5.23 does not load what it saves of this class",

@@ -16,10 +16,10 @@ from vlm_analysis.models.inputs import TEXT, Encoded
 from vlm_analysis.models.layers import find_decoder_layers
 
 from .checks import Inputs, loaded_as, text_inputs
-from .images import image_inputs, image_model, processor_of
+from .image_rows import IMAGES
+from .images import image_inputs, processor_of
 from .noise import NOISE
 from .rows import ONE_IMAGE
-from .image_rows import IMAGES
 
 N_ANSWER = 3
 
@@ -40,7 +40,7 @@ def check_sweep(kind: str, model: Any, n_images: int, inputs: Inputs, folder: Pa
     item = _encoded(inputs, n_images)
     runner = SharedRunner(loaded)
     for edit, shared in runner.run([item], edits(model)):
-        with torch.inference_mode():
+        with torch.no_grad():
             (alone,) = answer_logits(loaded, apply_edit(model, edit), [item])
         np.testing.assert_array_equal(shared[0], alone.float().log_softmax(-1).numpy(), err_msg=str(edit.dropped))
 

@@ -1,0 +1,26 @@
+"""Sweeping equals evaluating each edit alone, on every class, with no, one and two pictures in the prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .images import image_model
+from .rows import ONE_IMAGE, PRUNED
+from .sweeping import check_sweep, prompts
+from .test_conformance import model_of
+
+
+@pytest.mark.parametrize("kind", PRUNED)
+def test_sweep_equals_evaluate(kind: str, tmp_path: Path) -> None:
+    for n_images, inputs in prompts(kind):
+        check_sweep(kind, image_model(kind) if n_images else model_of(kind), n_images, inputs, tmp_path / str(n_images))
+
+
+@pytest.mark.parametrize("kind", ONE_IMAGE)
+def test_a_class_counts_as_one_for_single_pictures_only_while_it_takes_no_second(kind: str, tmp_path: Path) -> None:
+    from .images import image_inputs
+
+    with pytest.raises((ValueError, RuntimeError)):
+        check_sweep(kind, image_model(kind), 2, image_inputs(kind, n_images=2), tmp_path)
