@@ -23,7 +23,7 @@ from vlm_analysis import LoadedModel, StrataError, cli
 from vlm_analysis.export.story_forms import story_html
 from vlm_analysis.progress import Cancelled, Progress
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.workbench.stories import open_saved_story
+from vlm_analysis.workbench.stories import open_saved_story, stories
 from vlm_analysis.workbench.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +115,7 @@ class TestDemo:
         done = strata("demo", "--first", "2", "--quiet", "--out", str(tmp_path / "new" / "x.html"))
         assert (done.exit_code, done.stderr) == (0, "")
         shelf = Workspace()
-        (item,) = shelf.items("stories")
+        (item,) = stories(shelf)
         story = open_saved_story(shelf, item)
         assert (tmp_path / "new" / "x.html").read_bytes() == story_html(story)
         lines = done.stdout.splitlines()

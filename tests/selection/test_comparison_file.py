@@ -17,7 +17,7 @@ import pytest
 from vlm_analysis import Comparison, Evaluation, PruneMask, mask_table, open_comparison, save_comparison
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.selection.compared.comparison import ways_frame
+from vlm_analysis.selection.compared.comparison import EXAMPLES, ways_frame
 from vlm_analysis.selection.strategies.many import Way
 
 MODEL = ModelInfo("toy", "f" * 64, 8, layer_parameters=(10, 20, 30, 40, 40, 30, 20, 10), n_parameters=400)
@@ -132,6 +132,8 @@ def test_scores_of_other_shapes_are_refused(small: Comparison) -> None:
         (lambda c: {"chosen_on": None}, "the fingerprint"),
         (lambda c: {"left_out": {"one": 1}}, "a reason each"),
         (lambda c: {"left_out": ["one"]}, "a reason each"),
+        (lambda c: {"examples": pd.DataFrame({"domain": ["art"]})}, "examples of text"),
+        (lambda c: {"examples": pd.DataFrame([["art", "q", 1, "a"]], columns=list(EXAMPLES))}, "examples of text"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(small: Comparison, change: Callable, told: str) -> None:

@@ -245,8 +245,9 @@ class TestTheModel:
     def test_the_story_of_a_borrowed_model_is_told_and_the_model_stays_open(
         self, bench: Bench, loaded: LoadedModel, few: PromptSet
     ) -> None:
-        story = bench.open(bench.tell_story(few[:1] + few[3:4]))
-        assert story.dense.model.fingerprint == loaded.fingerprint
+        made = bench.tell_story(few[:1] + few[3:4])
+        assert bench.story(made).dense.model.fingerprint == loaded.fingerprint
+        assert bench.open(made).dense.prompts == bench.story(made).dense.prompts
         slot = ModelSlot.holding(loaded)
         slot.unload()
         assert loaded.model is not None

@@ -21,16 +21,19 @@ from vlm_analysis import (
     evaluate,
     export_checkpoint,
     load_model,
+    open_comparison,
     open_prompts,
     record,
+    save_comparison,
 )
 from vlm_analysis.edits.files import edit_from_json, edit_to_json
 from vlm_analysis.errors import MaskError, ModelError, PromptError
 from vlm_analysis.evaluation.run.evaluate import answer_scores
 from vlm_analysis.export.checkpoint import PART
-from vlm_analysis.export.story import open_story, save_story
+from vlm_analysis.export.story import story_of
 from vlm_analysis.models.source import BUNDLED_FOLDER
 from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.workbench.pipeline import compare_rankings
 from vlm_analysis.workbench.shelf import keep_prompts, open_item
 from vlm_analysis.workbench.workspace import Workspace
 
@@ -100,9 +103,10 @@ def test_image_no_processor_takes_is_named_with_its_prompt(loaded):
 
 def test_domains_that_look_like_numbers_stay_apart_in_a_saved_story(loaded, few, tmp_path):
     renamed = PromptSet(replace(prompt, domain={"math": "007", "general": "7"}[prompt.domain]) for prompt in few)
-    story = compare(loaded, renamed)
-    opened = open_story(save_story(story, tmp_path / "story.json", recording_id="r"), story.recording)
+    comparison, recording = compare_rankings(loaded, renamed)
+    opened = story_of(open_comparison(save_comparison(comparison, tmp_path / "c.npz")), recording)
     assert set(opened.curve["domain"]) == {"007", "7"}
+    assert set(opened.examples["domain"]) <= {"007", "7"}
 
 
 def test_model_whose_every_layer_is_protected_has_no_story_and_says_so(loaded, few, tmp_path):

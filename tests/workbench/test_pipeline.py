@@ -28,30 +28,49 @@ from vlm_analysis import (
     evaluate,
     load_model,
     many_masks,
+    open_comparison,
     record,
     retention,
     retention_interval,
+    save_comparison,
     score_layers,
 )
 from vlm_analysis.edits.apply import why_not
 from vlm_analysis.errors import EvaluationError, RecordingError
-from vlm_analysis.export.story import CURVE_COLUMNS, open_story, save_story, story_sections
+from vlm_analysis.export.story import story_of, story_sections
 from vlm_analysis.models.layers import find_decoder_layers
-from vlm_analysis.selection.compared.findings import retentions
+from vlm_analysis.selection.compared.findings import CURVE, retentions
 from vlm_analysis.selection.strategies.many import Way
+from vlm_analysis.workbench.pipeline import compare_rankings
 
 
 @pytest.fixture(scope="module")
-def story(loaded: LoadedModel, few: PromptSet) -> Story:
-    return compare(loaded, few)
+def told(loaded: LoadedModel, few: PromptSet) -> tuple[Comparison, Recording]:
+    return compare_rankings(loaded, few)
+
+
+@pytest.fixture(scope="module")
+def story(told: tuple[Comparison, Recording]) -> Story:
+    return story_of(*told)
 
 
 def test_curve_has_every_method_domain_and_budget(story):
     methods = {"general-aware", "math-aware", "block influence", "random"}
-    assert tuple(story.curve.columns) == CURVE_COLUMNS
+    assert tuple(story.curve.columns) == CURVE
     assert set(story.curve["method"]) == methods
     assert set(story.curve["budget"]) == set(range(1, 9))
     assert len(story.curve) == len(methods) * 2 * 8
+
+
+def test_curve_has_the_retention_and_the_interval_of_single_evaluations_to_the_last_bit(story, told):
+    comparison, _ = told
+    ways = comparison.ways[comparison.ways["method"] != "random"]
+    curve = story.curve.set_index(["method", "domain", "budget"])
+    for way in ways.itertuples():
+        alone = comparison.evaluation(way.place)
+        for domain, value in retention(alone, story.dense).items():
+            expected = value, *retention_interval(alone, story.dense, domain)
+            np.testing.assert_array_equal(curve.loc[way.method, domain, way.budget], expected)
 
 
 def test_curve_is_what_evaluating_the_mask_alone_gives(story, loaded, few):
@@ -121,21 +140,28 @@ def test_sentences_name_the_layers_that_change_least(story):
     assert f"layers {least[0]}, {least[1]} and {least[2]} change it least" in text
 
 
-def test_story_opens_as_it_was_saved(story, tmp_path: Path):
-    path = save_story(story, tmp_path / "story.json", recording_id="r")
-    opened = open_story(path, story.recording)
-    pd.testing.assert_frame_equal(opened.curve, story.curve, check_dtype=False, rtol=1e-12)
+def test_a_saved_comparison_tells_the_same_story(story, told, tmp_path: Path):
+    opened = story_of(open_comparison(save_comparison(told[0], tmp_path / "c.npz")), story.recording)
+    pd.testing.assert_frame_equal(opened.curve, story.curve)
+    pd.testing.assert_frame_equal(opened.examples, story.examples)
     assert opened.masks == story.masks
     assert opened.pruned.by_domain.equals(story.pruned.by_domain)
     assert [section.text for section in story_sections(opened)] == [section.text for section in story_sections(story)]
 
 
-@pytest.mark.parametrize("share", [0, 0.5, 0.99])
-def test_story_cut_short_is_refused_in_words(story, tmp_path, share):
-    path = save_story(story, tmp_path / "story.json", recording_id="r")
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(EvaluationError, match="Run the demo again"):
-        open_story(path, story.recording)
+def test_masks_are_shown_at_a_budget_that_every_method_has(story, told):
+    comparison, recording = told
+    assert {mask.budget for mask in story.masks.values()} == {3}
+    ways = comparison.ways
+    lacking = ways[~((ways["method"] == "random") & (ways["budget"] == 3))]
+    told_of = story_of(replace(comparison, ways=lacking.reset_index(drop=True)), recording)
+    assert {mask.budget for mask in told_of.masks.values()} == {2}
+    assert told_of.masks.keys() == story.masks.keys()
+    nowhere = ways[(ways["method"] == "random") == (ways["budget"] == 1)].reset_index(drop=True)
+    with pytest.raises(
+        EvaluationError, match="expected a mask of every method at one budget of 1 to 3 layers, got none"
+    ):
+        story_of(replace(comparison, ways=nowhere), recording)
 
 
 class TestRetention:

@@ -1,13 +1,19 @@
-"""The demo as a call: what it keeps, and that its report is the page's."""
+"""The demo as a call: what it keeps, and that its report is the page's; stories of version 0.1."""
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from vlm_analysis.errors import WorkspaceError
+import pytest
+from saved import SAVED
+
+from vlm_analysis import Comparison, Recording
+from vlm_analysis.errors import EvaluationError, WorkspaceError
+from vlm_analysis.export.story import open_story
 from vlm_analysis.export.story_forms import story_html
+from vlm_analysis.workbench.shelf import open_item
 from vlm_analysis.workbench.slot import ModelSlot
-from vlm_analysis.workbench.stories import demo, open_saved_story
+from vlm_analysis.workbench.stories import demo, open_saved_story, stories
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 
@@ -23,7 +29,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Item]:
 
 def test_the_demo_keeps_all_that_it_made_and_nothing_unfinished(told: tuple[Workspace, Item]) -> None:
     shelf, item = told
-    assert shelf.items("stories") == [item]
+    assert shelf.items("comparisons") == stories(shelf) == [item]
+    assert isinstance(open_item(item), Comparison)
     for kind in ("prompts", "recordings", "masks", "evaluations"):
         assert shelf.find(kind, item.details[kind]) is not None
     assert {tuple(kept.details["dropped"]) for kept in shelf.items("evaluations")} >= {()}
@@ -43,3 +50,14 @@ def test_without_its_recording_a_story_does_not_open(told: tuple[Workspace, Item
     _, item = told
     with pytest.raises(WorkspaceError, match="was deleted"):
         open_saved_story(Workspace(tmp_path), item)
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_story_of_version_0_1_that_was_cut_short_is_refused_in_words(told, tmp_path: Path, share: float) -> None:
+    shelf, item = told
+    (path,) = (SAVED / "home" / "stories").glob("*[0-9a-f].json")
+    data, recording = path.read_bytes(), open_item(shelf.find("recordings", item.details["recordings"]))
+    assert isinstance(recording, Recording)
+    (tmp_path / "story.json").write_bytes(data[: int(share * len(data))])
+    with pytest.raises(EvaluationError, match="Run the demo again"):
+        open_story(tmp_path / "story.json", recording)

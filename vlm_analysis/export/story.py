@@ -1,7 +1,7 @@
 """The story of one comparison: which layers look redundant, what each method would drop, and what that breaks.
 
-A Story is a value that the Overview page draws and that downloads as one HTML file. Every sentence is computed from the
-numbers it stands beside.
+A Story is what is drawn of a Comparison and the recording its masks were chosen on: on the Overview page, and as one HTML file. Every
+sentence is computed from the numbers it stands beside.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.edits.files import edit_from_json, edit_to_json
+from vlm_analysis.edits.files import edit_from_json
 from vlm_analysis.errors import EvaluationError, StrataError
-from vlm_analysis.evaluation.evaluation import METRICS, Evaluation, evaluation_from_json, evaluation_to_json
+from vlm_analysis.evaluation.evaluation import METRICS, Evaluation, evaluation_from_json
 from vlm_analysis.export.report import Section
-from vlm_analysis.files import write_atomically
 from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.compared.comparison import EXAMPLES, Comparison
+from vlm_analysis.selection.compared.findings import CURVE, retention_curves
+from vlm_analysis.selection.strategies.many import RANDOM
 
-SCHEMA_VERSION = 1
-CURVE_COLUMNS = ("method", "domain", "budget", "value", "low", "high")
-EXAMPLE_COLUMNS = ("domain", "question", "dense", "pruned")
-RANDOM = "random"
+SHOWN_RATIO = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +35,9 @@ class Story:
     Attributes:
         recording: the layer similarities.
         masks: each method's mask at the shown budget, by the method's name on screen.
-        curve: columns `CURVE_COLUMNS`; value is retention (pruned exact match over dense), low and high its 90 %
-            interval (`evaluation.retention_bands`), for "random" the range over its draws.
+        curve: of exact match, as `retention_curves` gives it.
         dense, pruned: the evaluations of the dense model and of the first of `masks`.
-        examples: columns `EXAMPLE_COLUMNS`: prompts the dense model answers and the pruned one does not.
+        examples: those of the comparison, of the first of `masks`.
     """
 
     recording: Recording
@@ -57,6 +55,31 @@ class Story:
     def shown(self) -> tuple[str, Edit]:
         """Return the method whose mask the story prunes with, and that mask."""
         return next(iter(self.masks.items()))
+
+
+def story_of(comparison: Comparison, recording: Recording) -> Story:
+    """Return the story of a comparison and the recording that its masks were chosen on.
+
+    Masks are shown at a budget of a fifth of the layers, or the largest below it at which every method has a mask.
+
+    Raises:
+        EvaluationError: there is no such budget.
+    """
+    ways, most = comparison.ways, max(1, int(SHOWN_RATIO * recording.n_layers))
+    methods = ways.groupby("budget")["method"].nunique()
+    whole = [int(budget) for budget in methods.index[methods == ways["method"].nunique()] if budget <= most]
+    if not whole:
+        told = "; ".join(dict.fromkeys(comparison.left_out.values()))
+        raise EvaluationError(
+            f"The comparison has no story: expected a mask of every method at one budget of 1 to {most} layers, got none. "
+            f"Compare other methods. {told}".strip()
+        )
+    shown = ways[(ways["budget"] == whole[-1]) & (ways["draw"] == 0)]
+    masks = {
+        str(method): comparison.masks[place] for method, place in zip(shown["method"], shown["place"], strict=True)
+    }
+    pruned = comparison.evaluation(int(shown["place"].iloc[0]))
+    return Story(recording, masks, retention_curves(comparison), comparison.dense, pruned, comparison.examples)
 
 
 def story_sections(story: Story) -> list[Section]:
@@ -196,64 +219,34 @@ def _joined(words: list[str]) -> str:
     return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
-# --- files ---------------------------------------------------------------------------------------------------------
-
-
-def save_story(story: Story, path: Path, *, recording_id: str) -> Path:
-    """Write the story as JSON; its recording stays in its own file and is named by `recording_id`."""
-
-    def write(part: Path) -> None:
-        content = {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "strata-story",
-            "recording": recording_id,
-            "masks": {name: json.loads(edit_to_json(mask)) for name, mask in story.masks.items()},
-            "curve": json.loads(story.curve.to_json(orient="split", double_precision=15)),
-            "examples": json.loads(story.examples.to_json(orient="split")),
-            "dense": evaluation_to_json(story.dense),
-            "pruned": evaluation_to_json(story.pruned),
-        }
-        part.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), "utf-8")
-
-    return write_atomically(Path(path), write)
+# --- files of version 0.1 -----------------------------------------------------------------------------------------
 
 
 def open_story(path: Path, recording: Recording) -> Story:
-    """Open a story written by `save_story`.
+    """Open a story that version 0.1 saved, which kept its curve and masks but not the scores behind them.
 
     Raises:
         EvaluationError: the file is missing, cut short, or of another kind or version.
     """
-    content = _read(path)
+    name = Path(path).name
     try:
+        content = json.loads(Path(path).read_text("utf-8"))
+        if content["kind"] != "strata-story" or content["schema_version"] != 1 or not content["masks"]:
+            raise EvaluationError(f"{name} is not a demo result of version 1 with its masks. Run the demo again.")
         return Story(
             recording=recording,
             masks={name: edit_from_json(json.dumps(mask)) for name, mask in content["masks"].items()},
-            curve=_table(content["curve"], CURVE_COLUMNS).astype({"value": float, "low": float, "high": float}),
-            examples=_table(content["examples"], EXAMPLE_COLUMNS),
+            curve=_table(content["curve"], CURVE).astype({"value": float, "low": float, "high": float}),
+            examples=_table(content["examples"], EXAMPLES),
             dense=evaluation_from_json(content["dense"], "the dense evaluation"),
             pruned=evaluation_from_json(content["pruned"], "the pruned evaluation"),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise EvaluationError(f"{Path(path).name} is not a whole demo result: {error}. Run the demo again.") from error
+    except StrataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EvaluationError(f"{name} is not a whole demo result: {error}. Run the demo again.") from error
 
 
 def _table(content: dict[str, Any], columns: tuple[str, ...]) -> pd.DataFrame:
     """Return a saved table with its texts as they were: pandas' own reader would make "007" a number."""
     return pd.DataFrame(content["data"], columns=list(columns))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(Path(path).read_text("utf-8"))
-        if content["kind"] != "strata-story" or content["schema_version"] != SCHEMA_VERSION:
-            raise EvaluationError(
-                f"{Path(path).name} is not a demo result of version {SCHEMA_VERSION}. Run the demo again."
-            )
-        if not content["masks"]:
-            raise EvaluationError(f"{Path(path).name} is not a whole demo result: it has no mask. Run the demo again.")
-        return dict(content)
-    except StrataError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise EvaluationError(f"{Path(path).name} is not a whole demo result: {error}. Run the demo again.") from error

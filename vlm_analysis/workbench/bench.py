@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vlm_analysis.evaluation.run.latency import Latency
     from vlm_analysis.evaluation.run.respond import Step
     from vlm_analysis.export.checkpoint import Manifest
+    from vlm_analysis.export.story import Story
     from vlm_analysis.models.load import LoadedModel
     from vlm_analysis.selection.compared.comparison import Comparison
 
@@ -72,12 +73,20 @@ class Bench:
         return self._desk(on_progress).loaded
 
     def open(self, item: Item) -> Any:
-        """Return the value behind a saved Item: a PromptSet, Recording, Edit, Evaluation, Comparison, Cost, Story or list of Evaluations.
+        """Return the value behind a saved Item: a PromptSet, Recording, Edit, Evaluation, Comparison, Cost or list of Evaluations.
 
         Raises:
             StrataError: the file behind it is missing, damaged or another item's.
         """
         return stories.open_saved_story(self.workspace, item) if item.kind == "stories" else open_item(item)
+
+    def story(self, item: Item) -> Story:
+        """Return the story that the Item of `tell_story` or `demo` tells, or one of version 0.1.
+
+        Raises:
+            StrataError: its file or its recording is missing or damaged.
+        """
+        return stories.open_saved_story(self.workspace, item)
 
     # -- recordings ------------------------------------------------------------------------------------------------
 
@@ -230,12 +239,12 @@ class Bench:
         return searches.search_mask(desk, item, *asked, on_progress, unprotect=unprotect, **settings)
 
     def tell_story(self, prompts: PromptSet | Item, *, on_progress: Progress = no_progress) -> Item:
-        """Save the story of the model on the prompts (see `vlm_analysis.compare`), with its recording, mask and evaluations."""
+        """Save the comparison of `vlm_analysis.compare` on the prompts, with its recording, mask and evaluations; `story` tells it."""
         desk, item = self._at(prompts, on_progress)
         return stories.tell_story(desk.slot, desk.shelf, open_item(item), item, on_progress)
 
     def demo(self, *, first: int | None = None, on_progress: Progress = no_progress) -> Item:
-        """Save the story of the bundled model on its packs, with `first` on so many prompts of each.
+        """Save the same of the bundled model on its packs, with `first` on so many prompts of each.
 
         Any other model of this Bench is unloaded first; from then on the Bench belongs to the bundled one.
         """

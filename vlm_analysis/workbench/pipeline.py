@@ -14,11 +14,12 @@ import pandas as pd
 from vlm_analysis.edits.apply import why_not
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import EvaluationError, MaskError, RecordingError
-from vlm_analysis.evaluation.evaluation import METRICS, Evaluation, retention, retention_interval
+from vlm_analysis.evaluation.evaluation import METRICS, Evaluation
 from vlm_analysis.evaluation.run.evaluate import (
     Prepared,
     batch_for,
     check_reference,
+    evaluate,
     evaluate_prepared,
     evaluation_of,
     prepare,
@@ -26,21 +27,20 @@ from vlm_analysis.evaluation.run.evaluate import (
 )
 from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
 from vlm_analysis.evaluation.scores import ScoreStore
-from vlm_analysis.export.story import CURVE_COLUMNS, EXAMPLE_COLUMNS, RANDOM, Story
+from vlm_analysis.export.story import Story, story_of
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.halves import n_shared
 from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.recording.record import record
 from vlm_analysis.recording.recording import Recording
-from vlm_analysis.selection.compared.comparison import CHOICE_METRICS, Comparison, ways_frame
+from vlm_analysis.selection.compared.comparison import CHOICE_METRICS, EXAMPLES, Comparison, ways_frame
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import score_layers
 from vlm_analysis.selection.strategies.make import make_mask
-from vlm_analysis.selection.strategies.many import Way
+from vlm_analysis.selection.strategies.many import RANDOM, Way
 
 RANDOM_DRAWS = 3
-SHOWN_RATIO = 0.2
 N_EXAMPLES = 6
 
 
@@ -67,30 +67,29 @@ def compare(
     Raises:
         StrataError: a prompt cannot be asked, no layer may be dropped, or too many layers give no finite numbers.
     """
+    return story_of(*compare_rankings(loaded, prompts, rows=rows, scores=scores, on_progress=on_progress))
+
+
+def compare_rankings(
+    loaded: LoadedModel,
+    prompts: PromptSet,
+    *,
+    rows: Path | None = None,
+    scores: Path | None = None,
+    on_progress: Progress | None = None,
+) -> tuple[Comparison, Recording]:
+    """Return the Comparison that `compare` tells of, and its recording."""
     report, n_prompts = on_progress or no_progress, len(prompts)
     budgets = range(1, _most(loaded) + 1)
     total = 2 * n_prompts + (len(prompts.domains) + 1 + RANDOM_DRAWS) * len(budgets)
     recording = record(loaded, prompts, folder=rows, on_progress=_part(report, 0, n_prompts, total, "recording prompt"))
-    rankings = _rankings(recording)
-    _check_scored(rankings, budgets[-1], loaded)
-    before = _part(report, n_prompts, 0, total, "running the dense model")
-    work, batch = prepare(loaded, prompts, on_progress=before), batch_for(loaded)
-    dense = evaluate_prepared(work, Edit(loaded.n_layers), None, batch_size=batch, on_progress=before)
-    masks = {
-        (method, budget, draw): _mask(ranking, budget, loaded)
-        for method, draws in rankings.items()
-        for draw, ranking in enumerate(draws)
-        for budget in budgets
-    }
-    different, store = list(dict.fromkeys(masks.values())), open_scores(work, batch, scores)
-    while_pruned = _part(report, 2 * n_prompts, len(masks), total, "pruned model")
-    sweep_prepared(work, different, dense.dense_log_probs, store=store, batch_size=batch, on_progress=while_pruned)
-    evaluations = {mask: evaluation_of(work, mask, store.of(mask.key)) for mask in different}
-    shown = min(max(1, int(SHOWN_RATIO * loaded.n_layers)), budgets[-1])
-    at_shown = {method: mask for (method, budget, draw), mask in masks.items() if (budget, draw) == (shown, 0)}
-    pruned = evaluations[next(iter(at_shown.values()))]
+    ways = _ways(_rankings(recording), budgets, loaded)
+    dense = evaluate(loaded, prompts, on_progress=_part(report, n_prompts, 0, total, "running the dense model"))
+    pruned = _part(report, 2 * n_prompts, len(ways), total, "pruned model")
+    made = compare_masks(loaded, prompts, ways, recording=recording, reference=dense, folder=scores, on_progress=pruned)
     report(total, total, "asking the pruned model")
-    return Story(recording, at_shown, _curve(dense, masks, evaluations), dense, pruned, _examples(work, dense, pruned))
+    examples = _examples(loaded, prompts, dense, story_of(made, recording).pruned)
+    return replace(made, examples=examples), recording
 
 
 def _most(loaded: LoadedModel) -> int:
@@ -149,7 +148,8 @@ def compare_masks(
     ways, missing = _runnable(loaded, ways, left_out)
     check_reference(reference, loaded, prompts)
     batch_size = batch_size or batch_for(loaded)
-    work = prepare(loaded, prompts, reference, on_progress=on_progress)
+    report = on_progress or no_progress
+    work = prepare(loaded, prompts, reference, on_progress=lambda *_: report(0, 1, "preparing the prompts"))
     dense = reference or evaluate_prepared(
         work, Edit(loaded.n_layers), None, batch_size=batch_size, on_progress=on_progress
     )
@@ -243,31 +243,31 @@ def _check_scored(rankings: Mapping[str, Sequence[LayerScores]], most: int, load
     )
 
 
-def _mask(scores: LayerScores, budget: int, loaded: LoadedModel) -> Edit:
-    mask = make_mask(scores, "first-k", budget, locks=loaded.locks)
-    return replace(mask, model=loaded.info)
+def _ways(rankings: Mapping[str, Sequence[LayerScores]], budgets: range, loaded: LoadedModel) -> list[Way]:
+    """Return the ways to the masks of each ranking at each budget.
+
+    Raises:
+        RecordingError: a ranking has too few scores for the largest budget.
+    """
+    _check_scored(rankings, budgets[-1], loaded)
+    ways = []
+    for method, draws in rankings.items():
+        for draw, ranking in enumerate(draws):
+            for budget in budgets:
+                told = f", draw {draw + 1}" if method == RANDOM else ""
+                made = make_mask(ranking, "first-k", budget, locks=loaded.locks)
+                mask = replace(made, name=f"{method}, {budget} layers{told}", model=loaded.info)
+                criterion, strategy = (None, "random-draw") if method == RANDOM else (ranking.criterion, "first-k")
+                ways.append(Way(method, criterion, strategy, ranking.options.get("target"), budget, draw, mask))
+    return ways
 
 
-def _curve(
-    dense: Evaluation, masks: dict[tuple[str, int, int], Edit], evaluations: dict[Edit, Evaluation]
-) -> pd.DataFrame:
-    rows = []
-    for (method, budget, _), mask in masks.items():
-        pruned = evaluations[mask]
-        for domain, value in retention(pruned, dense).items():
-            low, high = (value, value) if method == RANDOM else retention_interval(pruned, dense, str(domain))
-            rows.append((method, domain, budget, value, low, high))
-    frame = pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
-    groups = frame.groupby(["method", "domain", "budget"], sort=False)
-    return groups.agg(value=("value", "mean"), low=("low", "min"), high=("high", "max")).reset_index()
-
-
-def _examples(work: Prepared, dense: Evaluation, pruned: Evaluation) -> pd.DataFrame:
-    """Return some prompts that the dense model answers exactly and the pruned one does not, with both responses."""
+def _examples(loaded: LoadedModel, prompts: PromptSet, dense: Evaluation, pruned: Evaluation) -> pd.DataFrame:
+    """Return some prompts that the dense model answers exactly and the pruned one does not, with both answers."""
     broken = (dense.by_prompt["exact_match"] & ~pruned.by_prompt["exact_match"]).to_numpy().nonzero()[0]
     rows = []
     for index in broken[:: max(1, len(broken) // N_EXAMPLES)][:N_EXAMPLES]:
-        prompt = work.prompts[int(index)]
+        prompt = prompts[int(index)]
         answer = dense.by_prompt["answer"][index]  # the dense model gives it exactly
-        rows.append((prompt.domain, prompt.question, answer, respond(work.loaded, prompt, pruned.edit)))
-    return pd.DataFrame(rows, columns=list(EXAMPLE_COLUMNS))
+        rows.append((prompt.domain, prompt.question, answer, respond(loaded, prompt, pruned.edit)))
+    return pd.DataFrame(rows, columns=list(EXAMPLES))

@@ -118,10 +118,11 @@ def keep_sweep(workspace: Workspace, evaluations: Sequence[Evaluation], name: st
     return workspace.save("sweeps", name, write, details={"n": len(evaluations), **details}, **belongs)
 
 
-def keep_comparison(workspace: Workspace, comparison: Comparison, name: str) -> Item:
-    """Save a comparison under the fingerprints of its model and of the prompts it reports on."""
+def keep_comparison(workspace: Workspace, comparison: Comparison, name: str, **parts: str) -> Item:
+    """Save a comparison under the fingerprints of its model and of the prompts it reports on; `parts` are ids of items, by kind."""
     model = comparison.dense.model
-    details = {"n_masks": len(comparison.masks), "n": len(comparison.dense.by_prompt), "n_layers": model.n_layers}
+    counts = {"n_masks": len(comparison.masks), "n": len(comparison.dense.by_prompt), "n_layers": model.n_layers}
+    details = {**counts, **parts}
 
     def write(path: Path) -> None:
         save_comparison(comparison, path)

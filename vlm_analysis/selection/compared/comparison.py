@@ -35,6 +35,7 @@ MOST_DRAWS = 10_000
 CHOICE_METRICS = ("choice_match", "choice_match_norm")
 KNOWN = METRICS + CHOICE_METRICS
 WAYS = ("method", "criterion", "strategy", "target", "budget", "draw", "place")
+EXAMPLES = ("domain", "question", "dense", "pruned")
 HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -55,6 +56,8 @@ class Comparison:
         chosen_on: fingerprint of the prompts that the rankings were made on.
         n_shared: how many of the evaluated prompts are among those.
         left_out: by method, why masks of it are missing.
+        examples: columns `EXAMPLES`, text: some prompts that the dense model answers exactly and one of the masks does not, with both
+            answers; empty where none was asked for.
     """
 
     dense: Evaluation
@@ -64,6 +67,7 @@ class Comparison:
     chosen_on: str = ""
     n_shared: int = 0
     left_out: Mapping[str, str] = field(default_factory=dict)
+    examples: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(EXAMPLES)))
 
     def __post_init__(self) -> None:
         for check in (_misfit_masks, _misfit_scores, _misfit_ways, _misfit_rest):
@@ -169,6 +173,9 @@ def _misfit_rest(comparison: Comparison) -> Misfit:
     left_out = comparison.left_out
     if not (isinstance(left_out, Mapping) and all(isinstance(text, str) for pair in left_out.items() for text in pair)):
         return "the methods left out with a reason each", repr(left_out)[:200]
+    examples = comparison.examples
+    if list(examples.columns) != list(EXAMPLES) or not all(isinstance(one, str) for one in examples.to_numpy().flat):
+        return f"examples of text with the columns {', '.join(EXAMPLES)}", "others"
     return None
 
 
@@ -194,6 +201,7 @@ def save_comparison(comparison: Comparison, path: Path) -> Path:
         "chosen_on": comparison.chosen_on,
         "n_shared": comparison.n_shared,
         "left_out": dict(comparison.left_out),
+        "examples": comparison.examples.to_numpy().tolist(),
     }
     arrays: dict[str, Any] = {name: np.asarray(values, np.float64) for name, values in comparison.scores.items()}
     arrays["meta"] = np.frombuffer(json.dumps(meta, ensure_ascii=False).encode(), np.uint8)
@@ -223,7 +231,8 @@ def open_comparison(path: Path) -> Comparison:
             shape = (len(masks), len(dense.by_prompt))
             scores = {name: _array(stored, name, np.float64, shape) for name in sizes if name != "meta"}
         ways = pd.DataFrame(meta["ways"], columns=list(WAYS)).astype({"criterion": object, "target": object})
-        return Comparison(dense, masks, scores, ways, meta["chosen_on"], meta["n_shared"], meta["left_out"])
+        examples = pd.DataFrame(meta.get("examples", []), columns=list(EXAMPLES))
+        return Comparison(dense, masks, scores, ways, meta["chosen_on"], meta["n_shared"], meta["left_out"], examples)
     except StrataError:
         raise
     except Exception as error:  # damaged bytes make numpy, zlib and json raise a dozen kinds

@@ -37,8 +37,9 @@ ROUNDING = 1e-12
 def retentions(comparison: Comparison, domain: str | None, metric: str = "exact_match") -> np.ndarray:
     """Return the (n_masks,) retention of each mask: mean score over the dense model's; NaN where that is 0."""
     rows = comparison.rows(domain, metric)
+    count = max(1, int(rows.sum()))  # of means, as `evaluation.retention` takes it: the same to the last bit
     base, kept = comparison.base(metric)[rows].sum(), comparison.scores[metric][:, rows].sum(axis=1)
-    return kept / base if base > 0 else np.full(len(kept), np.nan)
+    return (kept / count) / (base / count) if base > 0 else np.full(len(kept), np.nan)
 
 
 def drawn_retentions(
@@ -55,7 +56,7 @@ def drawn_retentions(
 
 
 def retention_curves(comparison: Comparison, metric: str = "exact_match") -> pd.DataFrame:
-    """Return columns `CURVE`: retention of every method on every domain over the budget.
+    """Return columns `CURVE`: retention of every method on every domain over the budget, in the order of the ways, then domains.
 
     `low` and `high` are the 90 % interval of `retention_bands`; of random masks `value` is the mean, `low` and `high` the range of the
     draws.
@@ -73,7 +74,7 @@ def retention_curves(comparison: Comparison, metric: str = "exact_match") -> pd.
         frame["low"] = np.where(is_random, value[place], low[place])
         frame["high"] = np.where(is_random, value[place], high[place])
         parts.append(frame.assign(domain=domain))
-    groups = pd.concat(parts).groupby(["method", "domain", "budget"], sort=False)
+    groups = pd.concat(parts).sort_index(kind="stable").groupby(["method", "domain", "budget"], sort=False)
     found = groups.agg(value=("value", "mean"), low=("low", "min"), high=("high", "max"))
     broken = groups["value"].count() < groups["value"].size()  # one draw without a number leaves none for the whole
     found = found.mask(broken).reset_index()

@@ -16,11 +16,12 @@ from vlm_analysis.workbench.workspace import Item
 EDITED = "The mask in the editor"
 
 
-def pick_item(kind: str, label: str, help_text: str) -> Item | None:
-    """Draw a box with the saved items of a kind, the session's own first chosen; None where there is none."""
-    say_problem(kind)
-    items = workspace().items(kind)
-    now = chosen(kind)
+def pick_item(kind: str, label: str, help_text: str, among: list[Item] | None = None) -> Item | None:
+    """Draw a box with the saved items of a kind, or those `among` others, the session's own first chosen; None where there is none."""
+    items = workspace().items(kind) if among is None else among
+    for of in dict.fromkeys((kind, *(item.kind for item in items))):
+        say_problem(of)
+    now = chosen(kind, among)
     if not items or now is None:
         return None
     ids = [item.id for item in items]

@@ -75,13 +75,17 @@ def choose(kind: str, item: Item) -> None:
     st.session_state[f"chosen:{kind}"] = last_choices()[kind] = item.id
 
 
-def chosen(kind: str) -> Item | None:
-    """Return the item this session works with: the one chosen, else the last one chosen by anybody, else the newest."""
+def chosen(kind: str, among: list[Item] | None = None) -> Item | None:
+    """Return the item this session works with: the one chosen, else the last one chosen by anybody, else the newest.
+
+    It is one of the kind, or one `among` others, newest first.
+    """
+    by_id = {item.id: item for item in among or ()}
     for item_id in (st.session_state.get(f"chosen:{kind}", ""), last_choices().get(kind, "")):
-        if (found := workspace().find(kind, item_id)) is not None:
+        if (found := workspace().find(kind, item_id) if among is None else by_id.get(item_id)) is not None:
             break
     else:
-        found = workspace().newest(kind)
+        found = workspace().newest(kind) if among is None else next(iter(among), None)
     if found is not None:
         st.session_state[f"chosen:{kind}"] = found.id  # from now on this session's own, whatever others save
     return found

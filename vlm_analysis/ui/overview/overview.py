@@ -14,7 +14,7 @@ from vlm_analysis.ui.common.session import bench, choose, chosen, model_slot, ta
 from vlm_analysis.ui.common.shell import go_on
 from vlm_analysis.ui.common.text import escaped, layer_list
 from vlm_analysis.ui.common.work import job
-from vlm_analysis.workbench.stories import open_saved_story
+from vlm_analysis.workbench.stories import PARTS, open_saved_story, stories
 from vlm_analysis.workbench.workspace import Item
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def story_view() -> None:
     for kind in (DEMO, OWN):
         if (made := take_result(kind)) is not None:
             _go_on_with(made)
-    item = pick_item("stories", "Story", "The demo's and your own. Each opens without the model.")
+    item = pick_item("stories", "Story", "The demo's and your own. Each opens without the model.", stories(workspace()))
     if item is None:
         st.caption("No result yet. Try the demo, or start with a model of your own on the Model page.")
         return
@@ -149,8 +149,9 @@ def story_view() -> None:
 def _go_on_with(story: Item) -> None:
     """Work with a story that was just made, and with its recording, mask and evaluation on the other pages."""
     choose("stories", story)
-    for kind, item_id in story.details.items():
-        if (part := workspace().find(kind, str(item_id))) is not None:
+    choose("comparisons", story)
+    for kind in PARTS:
+        if (part := workspace().find(kind, str(story.details.get(kind)))) is not None:
             choose(kind, part)
 
 
