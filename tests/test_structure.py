@@ -45,7 +45,7 @@ WITH_TORCH = (  # beside these no module of the package imports torch or transfo
     "workbench.pipeline",
     "pocket",
 )
-MOST_PLAIN = 9
+MOST_PLAIN = 10
 HEAVY = ("torch", "transformers", "streamlit")
 
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vlm_analysis.errors import DISK_FULL, EvaluationError
+from vlm_analysis.errors import DISK_FULL
 
 try:
     import fcntl
@@ -31,18 +31,6 @@ LOCK, NAMED = "owner.lock", "owner.pid"
 POLL_S = 0.1
 UNNAMED_S = 10.0  # a named lock without a name for so long was left by a process killed while it wrote it
 NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK)  # what file systems without locks say
-
-
-def read_saved(path: Path, what: str, advice: str) -> str:
-    """Return the text of a saved file of measurements.
-
-    Raises:
-        EvaluationError: it cannot be read; the message names `what` it should be and ends with the `advice`.
-    """
-    try:
-        return path.read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"No {what} can be read at {path}: {error}. {advice}") from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:

@@ -13,8 +13,6 @@ from vlm_analysis import Cost, PruneMask, open_cost, save_cost, speedup
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.cost import (
     cost_frame,
-    cost_from_json,
-    cost_to_json,
     quartiles,
     ratio_of_medians,
     was_disturbed,
@@ -126,9 +124,11 @@ def test_no_file_is_a_clear_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 40, 400])
-def test_a_file_cut_short_is_refused(length: int) -> None:
+def test_a_file_cut_short_is_refused(tmp_path: Path, length: int) -> None:
+    path = save_cost(made(), tmp_path / "cost.json")
+    path.write_text(path.read_text("utf-8")[:length], "utf-8")
     with pytest.raises(EvaluationError, match="not a whole cost"):
-        cost_from_json(cost_to_json(made())[:length])
+        open_cost(path)
 
 
 @pytest.mark.parametrize(
@@ -162,16 +162,20 @@ def test_a_file_cut_short_is_refused(length: int) -> None:
         ("tokens_per_s", [[1e-300] * 5] * 2),
     ],
 )
-def test_damaged_text_is_refused(name: str, value: object) -> None:
-    content = json.loads(cost_to_json(made()))
-    with pytest.raises(EvaluationError, match=r"Measure again"):
-        cost_from_json(json.dumps({**content, name: value}))
+def test_damaged_text_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    path = save_cost(made(), tmp_path / "cost.json")
+    content = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**content, name: value}))
+    with pytest.raises(EvaluationError, match="Update Strata" if name == "schema_version" else "Measure again"):
+        open_cost(path)
     del content[name]
+    path.write_text(json.dumps(content))
     with pytest.raises(EvaluationError, match=r"Measure again"):
-        cost_from_json(json.dumps(content))
+        open_cost(path)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "3", "[" * 100_000])
-def test_other_text_is_refused(text: str) -> None:
+def test_other_text_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "cost.json").write_text(text)
     with pytest.raises(EvaluationError):
-        cost_from_json(text)
+        open_cost(tmp_path / "cost.json")

@@ -19,7 +19,8 @@ from vlm_analysis import MEASURES, Recording, StrataError, open_recording, save_
 from vlm_analysis.errors import RecordingError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recording.measures import empty_rows, triangle
-from vlm_analysis.recording.recording import MAX_BYTES, Activations
+from vlm_analysis.recording.recording import Activations
+from vlm_analysis.saved import MAX_BYTES
 from vlm_analysis.words import TOKEN_GROUPS
 
 # numpy lets go of the open file without closing it when the zip inside cannot be read.
@@ -112,7 +113,7 @@ class TestFiles:
             assert_equal(opened, saved)
 
     def test_a_missing_recording_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(RecordingError, match=r"No recording at .*nowhere\.npz"):
+        with pytest.raises(RecordingError, match=r"is not a whole recording: .*No such file.*nowhere\.npz"):
             open_recording(tmp_path / "nowhere.npz")
 
     @numpy_leaves_the_file_open
@@ -140,7 +141,7 @@ class TestFiles:
                 return Path.touch, (marker,)
 
         def pickled(meta: dict[str, Any], arrays: dict[str, Any]) -> None:
-            arrays["rows"] = np.array([Bomb()], dtype=object)
+            arrays["cosine"] = np.array([Bomb()], dtype=object)
 
         rewrite(path, pickled)
         with pytest.raises(RecordingError, match="not a whole recording"):
@@ -153,17 +154,24 @@ class TestFiles:
             open_recording(path)
 
     def test_a_newer_version_says_to_update(self, path: Path) -> None:
-        rewrite(path, lambda meta, arrays: meta.update(schema_version=3))
-        with pytest.raises(RecordingError, match=r"version 2 or older, got .* version 3\. Update Strata"):
+        rewrite(path, lambda meta, arrays: meta.update(schema_version=4))
+        with pytest.raises(RecordingError, match=r"version 3 or older, got version 4\. Update Strata"):
             open_recording(path)
 
     def test_rows_of_another_number_or_kind_are_refused(self, path: Path) -> None:
         kept = path.read_bytes()
         changes: list[Callable[[dict[str, Any], dict[str, Any]], None]] = [
-            lambda meta, arrays: arrays.update(rows=arrays["rows"][:-1]),
-            lambda meta, arrays: arrays.update(rows=empty_rows(4, 7)),
-            lambda meta, arrays: arrays.update(rows=np.ones(4)),
-            lambda meta, arrays: arrays.pop("rows"),
+            lambda meta, arrays: arrays.update(update=arrays["update"][:-1]),
+            lambda meta, arrays: arrays.update(update=empty_rows(4, 7)["update"]),
+            lambda meta, arrays: arrays.update(update=arrays["update"].astype("f4")),
+            lambda meta, arrays: arrays.update(cosine=np.ones(4)),
+            lambda meta, arrays: arrays.pop("cosine"),
+            lambda meta, arrays: arrays.pop("update"),
+            lambda meta, arrays: meta["arrays"].remove("cosine"),
+            lambda meta, arrays: (meta.update(schema_version=2), arrays.update(rows=empty_rows(3, 6))),
+            lambda meta, arrays: (meta.update(schema_version=2), arrays.update(rows=empty_rows(4, 7))),
+            lambda meta, arrays: (meta.update(schema_version=2), arrays.update(rows=np.ones(4))),
+            lambda meta, arrays: meta.update(schema_version=2),
             lambda meta, arrays: arrays.update(sums_0=np.ones((2, 7, 8))),
             lambda meta, arrays: meta.update(activations=[["math"]]),
             lambda meta, arrays: meta.update(activations=3),
@@ -197,6 +205,38 @@ class TestFiles:
         np.testing.assert_allclose(old.span_similarity(None, "text"), wanted, rtol=1e-13)
         assert not old.has("norm_ratio")
         assert np.isnan(old.layer_values("norm_ratio")).all()
+
+    def test_a_measure_that_a_file_lacks_is_not_recorded_and_all_others_are_as_they_were(self, path: Path) -> None:
+        saved = whole()
+
+        def older_and_newer(meta: dict[str, Any], arrays: dict[str, Any]) -> None:
+            meta["arrays"] = [name for name in meta["arrays"] if name not in ("update", "sinks")] + ["later"]
+            arrays["later"] = np.ones(3)
+            del arrays["update"], arrays["sinks"]
+
+        rewrite(path, older_and_newer)
+        for where in (path, save_recording(open_recording(path), path.with_name("again.npz"))):
+            opened = open_recording(where)
+            assert set(opened.lacks) == {"update", "sinks"}
+            assert [opened.has(name) for name in ("update", "sinks", "cosine")] == [False, False, True]
+            assert np.isnan(opened.layer_values("update")).all()
+            for name in set(MEASURES) - {"update", "sinks"}:
+                np.testing.assert_array_equal(opened.rows[name], saved.rows[name])
+
+    def test_a_file_of_version_2_opens_with_the_fields_that_it_has(self, path: Path) -> None:
+        saved = whole()
+        names = [name for name in saved.rows.dtype.names or () if name != "update"]
+
+        def older(meta: dict[str, Any], arrays: dict[str, Any]) -> None:
+            meta.update(schema_version=2)
+            for name in ("key", *MEASURES):
+                del arrays[name]
+            arrays["rows"] = np.array(saved.rows[names])
+
+        opened = open_recording(rewrite(path, older))
+        assert opened.lacks == ("update",)
+        for name in names:
+            np.testing.assert_array_equal(opened.rows[name], saved.rows[name])
 
     @pytest.mark.parametrize(
         "change",

@@ -135,7 +135,7 @@ def test_same_prompts_saved_twice_under_a_name_are_one_set(few, tmp_path):
 def test_mask_file_that_could_not_be_written_again_is_refused(provenance):
     text = edit_to_json(PruneMask(16, [5])).replace('"provenance": {}', f'"provenance": {provenance}')
     assert provenance in text
-    with pytest.raises(MaskError, match="is not a mask"):
+    with pytest.raises(MaskError, match="is not a whole mask"):
         edit_from_json(text)
 
 

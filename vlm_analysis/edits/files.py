@@ -7,28 +7,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vlm_analysis.edits.change import is_whole
 from vlm_analysis.edits.edit import Edit, PruneMask, changes_from_json, changes_to_json
 from vlm_analysis.errors import EditError, MaskError
 from vlm_analysis.files import write_atomically
 from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.saved import Form, plain
 
-SCHEMA_VERSION = 1
 MASK, EDIT = "strata-mask", "strata-edit"
+FORM = Form((MASK, EDIT), 1, "mask", "Save it again.", MaskError)
 
 
 def edit_to_json(edit: Edit) -> str:
-    """Return the file's text: schema version, numbering from 0, what is done, model and provenance.
+    """Return the file's text (see `edit_content`)."""
+    return json.dumps(edit_content(edit), indent=2, ensure_ascii=False, default=plain) + "\n"
+
+
+def edit_content(edit: Edit) -> dict[str, Any]:
+    """Return what the file says: schema version, numbering from 0, what is done, model and provenance.
 
     An edit that is a prune mask has the kind `strata-mask` and its layers in `dropped`, as version 0.1 writes and opens it; any other
     has the kind `strata-edit` and its `changes`. The model is identified by `source` (hub id, or the folder's name without the way to it),
     `revision` (of a hub id), `config_hash` (see `ModelInfo`), `fingerprint` and `n_layers`; whatever is not known is null.
     """
     what = {"dropped": list(edit.dropped)} if edit.is_mask else {"changes": changes_to_json(edit)}
-    content = {
-        "schema_version": SCHEMA_VERSION,
+    payload = {
         "kind": MASK if edit.is_mask else EDIT,
         "numbering": 0,
         "n_layers": edit.n_layers,
@@ -39,7 +42,7 @@ def edit_to_json(edit: Edit) -> str:
         "provenance": edit.provenance,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return json.dumps(content, indent=2, ensure_ascii=False, default=plain) + "\n"
+    return FORM.content(payload)
 
 
 def _model_to_json(model: ModelInfo) -> dict[str, Any]:
@@ -51,13 +54,6 @@ def _model_to_json(model: ModelInfo) -> dict[str, Any]:
         "fingerprint": model.fingerprint,
         "n_layers": model.n_layers,
     }
-
-
-def plain(value: Any) -> Any:
-    """Return a numpy number as Python's, for `json.dumps(default=plain)`."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def save_edit(edit: Edit, path: Path) -> Path:
@@ -83,13 +79,7 @@ def open_edit(path: Path) -> Edit:
     Raises:
         EditError: the file is missing, not JSON, of another kind or version, or names layers that do not exist.
     """
-    path = Path(path)
-    try:
-        return edit_from_json(path.read_text("utf-8"), path.name)
-    except (OSError, ValueError) as error:
-        if isinstance(error, EditError):
-            raise
-        raise MaskError(f"No mask can be read at {path}: {error}.") from error
+    return FORM.open(path, _edit_of)
 
 
 def open_mask(path: Path) -> Edit:
@@ -115,47 +105,38 @@ def only_mask(edit: Edit, failed: str) -> Edit:
 
 
 def edit_from_json(text: str, name: str = "The text") -> Edit:
-    """Return the edit of an edit file's text (see `open_edit`); a mask that declares `numbering` 1 is converted, once."""
-    try:
-        content = json.loads(text, parse_constant=_refuse_constant)
-        json.dumps(content, ensure_ascii=False).encode()  # half a character could never be written again
-    except (ValueError, RecursionError) as error:
-        raise MaskError(f"{name} is not a mask: expected JSON, got an error at {error}.") from error
-    if not isinstance(content, dict) or content.get("kind") not in (MASK, EDIT):
-        raise MaskError(f"{name} is not a mask: expected JSON with kind '{MASK}' or '{EDIT}'.")
-    first = content.get("numbering")
-    expected = (0, 1) if content["kind"] == MASK else (0,)
-    if content.get("schema_version") != SCHEMA_VERSION or not is_whole(first) or first not in expected:
-        got = f"version {content.get('schema_version')!r}, numbering {first!r}"
+    """Return the edit of an edit file's text (see `open_edit`)."""
+    return FORM.read(text, name, _edit_of)
+
+
+def edit_of(content: Any) -> Edit:
+    """Return the edit that `edit_content` told of, out of another file (see `Form.part`)."""
+    return FORM.part(content, _edit_of, "The mask in it")
+
+
+def _edit_of(content: dict[str, Any]) -> Edit:
+    """Return the edit; a mask that declares `numbering` 1 is converted, once."""
+    first, is_mask = content.get("numbering"), content["kind"] == MASK
+    if not is_whole(first) or first not in ((0, 1) if is_mask else (0,)):
         raise MaskError(
-            f"{name} cannot be read: expected schema version {SCHEMA_VERSION} and numbering {' or '.join(map(str, expected))}, got {got}. "
-            "Update Strata."
+            f"The mask cannot be read: expected numbering {'0 or 1' if is_mask else '0'}, got {first!r}. Update Strata."
         )
     model, provenance = content.get("model"), content.get("provenance")
     about: dict[str, Any] = {
         "name": str(content.get("name") or ""),
         "notes": str(content.get("notes") or ""),
-        "model": _model_from_json(model, name),
+        "model": None if model is None else _model_from_json(model),
         "provenance": provenance if isinstance(provenance, dict) else {},
     }
-    if content["kind"] == EDIT:
+    if not is_mask:
         return Edit(content.get("n_layers"), changes_from_json(content.get("changes")), **about)  # type: ignore[arg-type]
     dropped = content.get("dropped")
     if not isinstance(dropped, list):
-        raise MaskError(f"{name} is not a mask: expected a list of layers in 'dropped', got {dropped!r}.")
+        raise MaskError(f"The mask is damaged: expected a list of layers in 'dropped', got {dropped!r}. {FORM.advice}")
     layers = tuple(layer - first if is_whole(layer) else layer for layer in dropped)
     return PruneMask(content.get("n_layers"), layers, **about)  # type: ignore[arg-type]  # checked by Edit
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _model_from_json(model: Any, name: str) -> ModelInfo | None:
-    if model is None:
-        return None
-    try:
-        known = {key: str(model[key]) for key in ("revision", "config_hash") if model.get(key) is not None}
-        return ModelInfo(str(model["name"]), str(model["fingerprint"]), int(model["n_layers"]), **known)  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise MaskError(f"{name} is not a mask: its 'model' lacks {error}.") from error
+def _model_from_json(model: dict[str, Any]) -> ModelInfo:
+    known = {key: str(model[key]) for key in ("revision", "config_hash") if model.get(key) is not None}
+    return ModelInfo(str(model["name"]), str(model["fingerprint"]), int(model["n_layers"]), **known)  # type: ignore[arg-type]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.edits.files import edit_from_json, edit_to_json
-from vlm_analysis.errors import EvaluationError, StrataError
-from vlm_analysis.files import read_saved, write_atomically
+from vlm_analysis.edits.files import edit_content, edit_of
+from vlm_analysis.errors import EvaluationError
 from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.saved import Form
 
-SCHEMA_VERSION = 1
+FORM = Form(("strata-cost",), 1, "cost", "Measure again.", EvaluationError)
 PHASES = ("prefill", "decode")
 N_RESAMPLES = 500
 MOST_ROUNDS = 1000
@@ -171,21 +171,8 @@ def weights_without(model: ModelInfo, edit: Edit) -> tuple[tuple[int, int], tupl
 
 def save_cost(cost: Cost, path: Path) -> Path:
     """Write the Cost as JSON; the file appears whole or not at all. Returns the path."""
-    return write_atomically(Path(path), lambda part: part.write_text(cost_to_json(cost), "utf-8"))
-
-
-def cost_to_json(cost: Cost) -> str:
-    """Return the cost file's text."""
-    plain = {name: getattr(cost, name) for name in _PLAIN}
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "strata-cost",
-        "mask": json.loads(edit_to_json(cost.edit)),
-        "model": asdict(cost.model),
-        **plain,
-        **{name: getattr(cost, name).tolist() for name in _ARRAYS},
-    }
-    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+    told = {name: getattr(cost, name) for name in _PLAIN} | {name: getattr(cost, name).tolist() for name in _ARRAYS}
+    return FORM.save(path, {"mask": edit_content(cost.edit), "model": asdict(cost.model), **told})
 
 
 def open_cost(path: Path) -> Cost:
@@ -194,32 +181,19 @@ def open_cost(path: Path) -> Cost:
     Raises:
         EvaluationError: the file is missing, cut short, of another kind or version.
     """
-    path = Path(path)
-    return cost_from_json(read_saved(path, "cost", "Measure again."), path.name)
+    return FORM.open(path, _cost_of)
 
 
-def cost_from_json(text: str, name: str = "The text") -> Cost:
-    """Return the Cost of a cost file's text (see `open_cost`)."""
-    try:
-        content = json.loads(text)
-        if content["kind"] != "strata-cost" or content["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"expected a cost of version {SCHEMA_VERSION}")
-        return Cost(
-            edit=edit_from_json(json.dumps(content["mask"]), name),
-            model=ModelInfo.from_json(content["model"]),
-            device=str(content["device"]),
-            prompt_tokens=float(content["prompt_tokens"]),
-            n_parameters=tuple(content["n_parameters"]),
-            n_bytes=tuple(content["n_bytes"]),
-            threads=int(content["threads"]),
-            n_prompts=int(content["n_prompts"]),
-            new_tokens=int(content["new_tokens"]),
-            prefill_ms=content["prefill_ms"],
-            tokens_per_s=content["tokens_per_s"],
-            layer_shares=content["layer_shares"],
-        )
-    except (StrataError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise EvaluationError(f"{name} is not a whole cost: {error} Measure again.") from error
+def _cost_of(content: dict[str, Any]) -> Cost:
+    told: dict[str, Any] = {name: int(content[name]) for name in ("threads", "n_prompts", "new_tokens")}
+    told |= {name: content[name] for name in ("n_parameters", "n_bytes", *_ARRAYS)}
+    return Cost(
+        edit=edit_of(content["mask"]),
+        model=ModelInfo.from_json(content["model"]),
+        device=str(content["device"]),
+        prompt_tokens=float(content["prompt_tokens"]),
+        **told,
+    )
 
 
 def _refuse_unless(holds: bool, expected: str, got: object) -> None:

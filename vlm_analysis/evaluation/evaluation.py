@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.edits.files import edit_from_json, edit_to_json, plain
+from vlm_analysis.edits.files import edit_content, edit_of
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.files import read_saved, write_atomically
 from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.saved import Form
 
-SCHEMA_VERSION = 1
+FORM = Form(("strata-evaluation",), 1, "evaluation", "Evaluate again.", EvaluationError)
 METRICS = ("exact_match", "answer_nll", "token_agreement", "kl_to_dense")
 EXTRA_METRICS = ("normalised_match", "numeric_match", "choice_match", "choice_match_norm")
 RIGHT_OR_WRONG = ("exact_match", *EXTRA_METRICS)
@@ -210,23 +209,7 @@ def check_same_work(one: Evaluation, other: Evaluation) -> None:
 
 def save_evaluation(evaluation: Evaluation, path: Path) -> Path:
     """Write the evaluation as JSON; the file appears whole or not at all. Returns the path."""
-    text = evaluation_to_json(evaluation)
-    return write_atomically(Path(path), lambda part: part.write_text(text, "utf-8"))
-
-
-def evaluation_to_json(evaluation: Evaluation) -> str:
-    """Return the evaluation file's text; a score that is NaN or infinite is null, as JSON knows neither."""
-    columns = [column for column in (*COLUMNS, *EXTRA_COLUMNS) if column in evaluation.by_prompt]
-    rows = evaluation.by_prompt.loc[:, columns].replace([np.inf, -np.inf], np.nan).astype(object)
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "strata-evaluation",
-        "mask": json.loads(edit_to_json(evaluation.edit)),
-        "model": asdict(evaluation.model),
-        "prompts": evaluation.prompts,
-        "by_prompt": rows.where(rows.notna(), None).to_dict(orient="records"),
-    }
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, default=plain) + "\n"
+    return FORM.save(path, evaluation_content(evaluation))
 
 
 def open_evaluation(path: Path) -> Evaluation:
@@ -235,50 +218,49 @@ def open_evaluation(path: Path) -> Evaluation:
     Raises:
         EvaluationError: the file is missing, cut short, of another kind or version.
     """
-    path = Path(path)
-    return evaluation_from_json(read_saved(path, "evaluation", "Evaluate again."), path.name)
+    return FORM.open(path, evaluation_of)
 
 
-def evaluation_from_json(text: str, name: str = "The text") -> Evaluation:
-    """Return the evaluation of an evaluation file's text (see `open_evaluation`)."""
-    try:
-        content = json.loads(text)
-        if content["kind"] != "strata-evaluation" or content["schema_version"] != SCHEMA_VERSION:
-            raise EvaluationError(f"{name} is not an evaluation of version {SCHEMA_VERSION}. Evaluate again.")
-        frame = pd.DataFrame(content["by_prompt"], columns=list(COLUMNS))
-        if not all(isinstance(right, bool) for right in frame["exact_match"]):
-            raise EvaluationError(f"{name} is not a whole evaluation: a prompt lacks its exact match. Evaluate again.")
-        if not all(isinstance(text, str) for column in ("id", "domain", "answer") for text in frame[column]):
-            raise EvaluationError(
-                f"{name} is not a whole evaluation: a prompt lacks its id, domain or answer. Evaluate again."
-            )
-        if not all(isinstance(ids, list) for ids in frame["answer_ids"]):
-            raise EvaluationError(
-                f"{name} is not a whole evaluation: a prompt lacks its answer's tokens. Evaluate again."
-            )
-        numeric = {metric: np.float64 for metric in METRICS if metric != "exact_match"}
-        return Evaluation(
-            edit=edit_from_json(json.dumps(content["mask"]), name),
-            model=ModelInfo.from_json(content["model"]),
-            prompts=content["prompts"],
-            by_prompt=with_extras(frame.astype({**numeric, "exact_match": bool}), _extras(content["by_prompt"], name)),
-        )
-    except EvaluationError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise EvaluationError(f"{name} is not a whole evaluation: {error}. Evaluate again.") from error
+def evaluation_content(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what the file says; a score that is NaN or infinite is null, as JSON knows neither."""
+    columns = [column for column in (*COLUMNS, *EXTRA_COLUMNS) if column in evaluation.by_prompt]
+    rows = evaluation.by_prompt.loc[:, columns].replace([np.inf, -np.inf], np.nan).astype(object)
+    return {
+        "mask": edit_content(evaluation.edit),
+        "model": asdict(evaluation.model),
+        "prompts": evaluation.prompts,
+        "by_prompt": rows.where(rows.notna(), None).to_dict(orient="records"),
+    }
 
 
-def _extras(rows: list[dict[str, Any]], name: str) -> dict[str, list[Any]]:
+def evaluation_of(content: dict[str, Any]) -> Evaluation:
+    """Return the evaluation that `evaluation_content` told of.
+
+    Raises:
+        StrataError, ValueError, LookupError, TypeError: it is damaged.
+    """
+    frame = pd.DataFrame(content["by_prompt"], columns=list(COLUMNS))
+    fits: dict[str, type] = {"exact_match": bool, "answer_ids": list, **dict.fromkeys(("id", "domain", "answer"), str)}
+    for column, kind in fits.items():
+        if not all(isinstance(value, kind) for value in frame[column]):
+            raise ValueError(f"a prompt lacks its {column}")
+    numeric = {metric: np.float64 for metric in METRICS if metric != "exact_match"}
+    return Evaluation(
+        edit=edit_of(content["mask"]),
+        model=ModelInfo.from_json(content["model"]),
+        prompts=content["prompts"],
+        by_prompt=with_extras(frame.astype({**numeric, "exact_match": bool}), _extras(content["by_prompt"])),
+    )
+
+
+def _extras(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """Return the columns beyond `COLUMNS` of a file's rows; a row that lacks one which others have is a KeyError."""
     present = set().union(*rows)
     extras = {column: [row[column] for row in rows] for column in EXTRA_COLUMNS if column in present}
     for column, values in extras.items():
         fits = _is_score if column in EXTRA_METRICS else _is_text
         if not all(value is None or fits(value) for value in values):
-            raise EvaluationError(
-                f"{name} is not a whole evaluation: its column {column!r} is damaged. Evaluate again."
-            )
+            raise ValueError(f"its column {column!r} is damaged")
     return extras
 
 

@@ -6,7 +6,6 @@ sentence is computed from the numbers it stands beside.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,17 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.edits.files import edit_from_json
-from vlm_analysis.errors import EvaluationError, StrataError
-from vlm_analysis.evaluation.evaluation import METRICS, Evaluation, evaluation_from_json
+from vlm_analysis.edits.files import edit_of
+from vlm_analysis.errors import EvaluationError
+from vlm_analysis.evaluation.evaluation import FORM as EVALUATION, METRICS, Evaluation, evaluation_of
 from vlm_analysis.export.report import Section
 from vlm_analysis.recording.recording import Recording
+from vlm_analysis.saved import Form
 from vlm_analysis.selection.compared.comparison import EXAMPLES, Comparison
 from vlm_analysis.selection.compared.findings import CURVE, retention_curves
 from vlm_analysis.selection.strategies.many import RANDOM
 
+FORM = Form(("strata-story",), 1, "demo result", "Run the demo again.", EvaluationError)
 SHOWN_RATIO = 0.2
 
 
@@ -228,23 +229,20 @@ def open_story(path: Path, recording: Recording) -> Story:
     Raises:
         EvaluationError: the file is missing, cut short, or of another kind or version.
     """
-    name = Path(path).name
-    try:
-        content = json.loads(Path(path).read_text("utf-8"))
-        if content["kind"] != "strata-story" or content["schema_version"] != 1 or not content["masks"]:
-            raise EvaluationError(f"{name} is not a demo result of version 1 with its masks. Run the demo again.")
+
+    def made(content: dict[str, Any]) -> Story:
+        if not content["masks"]:
+            raise ValueError("it has no mask")
         return Story(
             recording=recording,
-            masks={name: edit_from_json(json.dumps(mask)) for name, mask in content["masks"].items()},
+            masks={name: edit_of(mask) for name, mask in content["masks"].items()},
             curve=_table(content["curve"], CURVE).astype({"value": float, "low": float, "high": float}),
             examples=_table(content["examples"], EXAMPLES),
-            dense=evaluation_from_json(content["dense"], "the dense evaluation"),
-            pruned=evaluation_from_json(content["pruned"], "the pruned evaluation"),
+            dense=EVALUATION.read(content["dense"], "the dense evaluation", evaluation_of),
+            pruned=EVALUATION.read(content["pruned"], "the pruned evaluation", evaluation_of),
         )
-    except StrataError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise EvaluationError(f"{name} is not a whole demo result: {error}. Run the demo again.") from error
+
+    return FORM.open(path, made)
 
 
 def _table(content: dict[str, Any], columns: tuple[str, ...]) -> pd.DataFrame:

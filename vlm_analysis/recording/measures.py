@@ -6,6 +6,7 @@ float32. "mean" is over a prompt's tokens of one group, in float64. Pages and re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,21 @@ def empty_rows(n_prompts: int, n_layers: int) -> np.ndarray:
     for name, measure in MEASURES.items():
         if measure.kind == "<f8":
             rows[name] = np.nan
+    return rows
+
+
+def filled_rows(n_prompts: int, n_layers: int, parts: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return (n_prompts,) rows with the arrays of these fields; what is not among them is not measured.
+
+    Raises:
+        ValueError, TypeError: an array of another shape, or of numbers of another kind.
+    """
+    rows = empty_rows(n_prompts, n_layers)
+    for name in set(parts) & set(rows.dtype.names or ()):  # others are of a version that this one does not know
+        values, field = parts[name], rows[name]
+        if values.shape != field.shape:
+            raise ValueError(f"expected {name} of shape {field.shape}, got {values.shape}")
+        field[...] = values.astype(field.dtype, casting="same_kind")
     return rows
 
 

@@ -5,22 +5,21 @@ Every measure (see `measures`) is kept per prompt, so that any mean, spread or b
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vlm_analysis.errors import RecordingError
-from vlm_analysis.files import write_atomically
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.recording.maps import FOLDER, TokenMap, append_maps, read_map
-from vlm_analysis.recording.measures import HSIC_PARTS, MEASURES, empty_rows, from_triangle, row_type, triangle
+from vlm_analysis.recording.maps import TokenMap, append_maps, read_map
+from vlm_analysis.recording.measures import HSIC_PARTS, MEASURES, filled_rows, from_triangle, row_type, triangle
+from vlm_analysis.saved import Arrays, Form
 from vlm_analysis.words import TOKEN_GROUPS
 
-SCHEMA_VERSION = 2
-MAX_BYTES = 8 << 30  # of an unpacked recording: ten thousand prompts of a large model are about 1 GB
+FORM = Form(("strata-recording",), 3, "recording", "Record again.", RecordingError)
+ALWAYS = ("cosine", "token_counts", "nonfinite")  # measures that every version recorded
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ class Recording:
         settings: what else decides the numbers (image bound, batch size, whether attention maps were read).
         activations: by domain, the sums behind the pooled cross-modal distance; empty where none were recorded.
         maps: the file or folder that holds the prompts' token maps; None where none were kept.
+        lacks: measures that its file lacks, as of a version that did not know them; their values are NaN, or 0 where they count.
     """
 
     model: ModelInfo
@@ -63,6 +63,7 @@ class Recording:
     settings: dict[str, Any] = field(default_factory=dict)
     activations: dict[str, Activations] = field(default_factory=dict)
     maps: Path | None = None
+    lacks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n_prompts = len(self.prompt_ids)
@@ -97,7 +98,7 @@ class Recording:
 
     def has(self, measure: str) -> bool:
         """Return whether the measure was recorded for at least one prompt (attention maps are an option)."""
-        return bool(np.isfinite(self.rows[measure]).any())
+        return measure not in self.lacks and bool(np.isfinite(self.rows[measure]).any())
 
     def prompt_values(
         self, measure: str, domain: str | None = None, token_group: str = "all", *, which: int | None = None
@@ -262,106 +263,81 @@ def mean_of_prompts(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def save_recording(recording: Recording, path: Path) -> Path:
-    """Write the recording as one `.npz` without pickle; the file appears whole or not at all. Returns the path."""
-    names = list(recording.activations)
-    meta = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "strata-recording",
+    """Write the recording as one `.npz` without pickle, an array a measure; the file appears whole or not at all. Returns the path."""
+    kept = [name for name in ("key", *MEASURES) if name not in recording.lacks]
+    payload = {
         "model": asdict(recording.model),
         "prompts": recording.prompts,
         "prompt_ids": recording.prompt_ids,
         "domains": recording.domains,
         "settings": recording.settings,
-        "activations": [[name, recording.activations[name].n_prompts] for name in names],
+        "activations": [[name, part.n_prompts] for name, part in recording.activations.items()],
+        "arrays": kept,
     }
-    arrays: dict[str, Any] = {"rows": recording.rows, "meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}
-    for number, name in enumerate(names):
-        arrays[f"sums_{number}"], arrays[f"norms_{number}"] = (
-            recording.activations[name].sums,
-            recording.activations[name].norms,
-        )
-
-    def write(part: Path) -> None:
-        with part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        append_maps(recording.maps, part, recording.keys)
-
-    return write_atomically(Path(path), write)
+    arrays = {name: recording.rows[name] for name in kept}
+    for number, part in enumerate(recording.activations.values()):
+        arrays[f"sums_{number}"], arrays[f"norms_{number}"] = part.sums, part.norms
+    return FORM.save_arrays(path, payload, arrays, lambda file: append_maps(recording.maps, file, recording.keys))
 
 
 def open_recording(path: Path) -> Recording:
     """Open a recording written by `save_recording`; needs neither torch nor the model.
 
-    A file of version 1 opens too; what it does not hold is NaN.
+    A measure that the file lacks is NaN (`Recording.lacks`). Files of versions 1 and 2, which version 0.1 wrote, open too.
 
     Raises:
         RecordingError: the file is missing, cut short, too large, of another kind or of a newer version.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            _refuse_too_large(stored.zip)
-            names = [name for name in stored.files if not name.startswith(f"{FOLDER}/")]
-            arrays = {name: stored[name] for name in names}
-            has_maps = len(names) < len(stored.files)
-        meta = json.loads(arrays.pop("meta").tobytes())
-    except FileNotFoundError:
-        raise RecordingError(f"No recording at {path}. Check the path.") from None
-    except Exception as error:  # damaged bytes make numpy and zlib raise a dozen kinds
-        raise RecordingError(
-            f"{path.name} is not a whole recording: expected a Strata .npz file ({error}). Record again."
-        ) from error
-    return replace(_from_parts(meta, arrays, path.name), maps=path if has_maps else None)
 
-
-def _refuse_too_large(archive: Any) -> None:
-    size = sum(member.file_size for member in archive.infolist())
-    if size > MAX_BYTES:
-        raise ValueError(f"it unpacks to {size / 1e9:.1f} GB, more than {MAX_BYTES / 1e9:.0f} GB")
-
-
-def _from_parts(meta: Any, arrays: dict[str, np.ndarray], name: str) -> Recording:
-    try:
-        if meta["kind"] != "strata-recording" or not 1 <= meta["schema_version"] <= SCHEMA_VERSION:
-            raise RecordingError(
-                f"{name} cannot be opened: expected a recording of version {SCHEMA_VERSION} or older, "
-                f"got {meta['kind']!r} version {meta['schema_version']}. Update Strata."
-            )
-        model = ModelInfo.from_json(meta["model"])
-        rows = arrays["rows"] if meta["schema_version"] > 1 else _rows_of_version_1(arrays, model.n_layers)
+    def made(content: dict[str, Any], arrays: Arrays) -> Recording:
+        model, n_prompts = ModelInfo.from_json(content["model"]), len(content["prompt_ids"])
+        names = content.get("arrays", ())
+        parts = _PARTS[content["schema_version"]](arrays, names, n_prompts, model.n_layers)
+        if not parts.keys() >= set(ALWAYS):
+            raise ValueError(f"expected the measures {', '.join(ALWAYS)}, got {', '.join(parts)}")
         return Recording(
             model=model,
-            prompts=meta["prompts"],
-            prompt_ids=tuple(meta["prompt_ids"]),
-            domains=tuple(meta["domains"]),
-            rows=rows,
-            settings=meta["settings"],
-            activations=_activations(meta.get("activations", []), arrays, model.n_layers),
+            prompts=content["prompts"],
+            prompt_ids=tuple(content["prompt_ids"]),
+            domains=tuple(content["domains"]),
+            rows=filled_rows(n_prompts, model.n_layers, parts),
+            settings=content["settings"],
+            activations=_activations(content.get("activations", []), arrays, model.n_layers),
+            maps=Path(path) if arrays.more else None,
+            lacks=tuple(name for name in MEASURES if name not in parts),
         )
-    except RecordingError:
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise RecordingError(
-            f"{name} is not a whole recording: {error!r} is wrong in its header. Record again."
-        ) from error
+
+    return FORM.open_arrays(path, made)
 
 
-def _activations(names: list[Any], arrays: dict[str, np.ndarray], n_layers: int) -> dict[str, Activations]:
+def _activations(names: list[Any], arrays: Arrays, n_layers: int) -> dict[str, Activations]:
     found = {}
     for number, (name, n_prompts) in enumerate(names):
-        sums = arrays[f"sums_{number}"].astype(np.float64, casting="same_kind")
-        norms = arrays[f"norms_{number}"].astype(np.float64, casting="same_kind")
-        if sums.ndim != 3 or sums.shape[:2] != (2, n_layers) or norms.shape != (n_layers,):
-            raise ValueError(f"activations of shapes {sums.shape} and {norms.shape}")
-        found[str(name)] = Activations(sums, norms, int(n_prompts))
+        sums = arrays.get(f"sums_{number}", np.float64, (2, n_layers, None))
+        found[str(name)] = Activations(sums, arrays.get(f"norms_{number}", np.float64, (n_layers,)), int(n_prompts))
     return found
 
 
-def _rows_of_version_1(arrays: dict[str, np.ndarray], n_layers: int) -> np.ndarray:
-    """Return rows with what version 1 recorded: four arrays, spans as whole matrices."""
-    rows = empty_rows(len(arrays["layer_cosine"]), n_layers)
-    rows["cosine"] = arrays["layer_cosine"].astype(np.float64, casting="same_kind")
-    rows["span"] = triangle(arrays["span_cosine"].astype(np.float64, casting="same_kind"))
-    for name in ("token_counts", "nonfinite"):
-        rows[name] = arrays[name].astype(np.int64, casting="same_kind")
-    return rows
+def _parts(arrays: Arrays, names: list[str], n_prompts: int, n_layers: int) -> dict[str, np.ndarray]:
+    """Return the arrays of these measures, and of the prompts' keys; those of a version that this one does not know are left out."""
+    row = row_type(n_layers)
+    known = [name for name in row.names or () if name in names]
+    return {name: arrays.get(name, row[name].base, (n_prompts, *row[name].shape)) for name in known}
+
+
+def _parts_of_version_2(arrays: Arrays, names: object, n_prompts: int, n_layers: int) -> dict[str, np.ndarray]:
+    """Return the measures of version 2: fields of one array."""
+    rows = arrays.get("rows", None, (n_prompts,))
+    return {name: rows[name] for name in rows.dtype.names or ()}
+
+
+def _parts_of_version_1(arrays: Arrays, names: object, n_prompts: int, n_layers: int) -> dict[str, np.ndarray]:
+    """Return the measures of version 1: four arrays, spans as whole matrices."""
+    groups, ends = len(TOKEN_GROUPS), n_layers + 1
+    parts = {name: arrays.get(name, None, (n_prompts, None)) for name in ("token_counts", "nonfinite")}
+    parts["cosine"] = arrays.get("layer_cosine", None, (n_prompts, n_layers, groups))
+    parts["span"] = triangle(arrays.get("span_cosine", None, (n_prompts, groups, ends, ends)))
+    return parts
+
+
+_PARTS = {1: _parts_of_version_1, 2: _parts_of_version_2, 3: _parts}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
-import zipfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,31 +12,26 @@ import pandas as pd
 
 from vlm_analysis.edits.change import is_whole
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.edits.files import edit_from_json, edit_to_json
-from vlm_analysis.errors import EvaluationError, StrataError
+from vlm_analysis.edits.files import edit_content, edit_of
+from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.evaluation import (
     COLUMNS,
+    FORM as EVALUATION,
     METRICS,
     RIGHT_OR_WRONG,
     Evaluation,
-    evaluation_from_json,
-    evaluation_to_json,
+    evaluation_content,
+    evaluation_of,
 )
-from vlm_analysis.files import write_atomically
+from vlm_analysis.saved import Arrays, Form
 from vlm_analysis.selection.strategies.many import Way
 
-SCHEMA_VERSION = 1
-MAX_BYTES = 4 << 30  # of an unpacked file
-MAX_META_BYTES = 256 << 20  # of it, beside the scores
+FORM = Form(("strata-comparison",), 1, "comparison", "Compare again.", EvaluationError)
 MOST_DRAWS = 10_000
 CHOICE_METRICS = ("choice_match", "choice_match_norm")
 KNOWN = METRICS + CHOICE_METRICS
 WAYS = ("method", "criterion", "strategy", "target", "budget", "draw", "place")
 EXAMPLES = ("domain", "question", "dense", "pruned")
-HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 Misfit = tuple[str, str] | None  # what was expected and what is there
 
 
@@ -192,25 +184,17 @@ def ways_frame(ways: Sequence[Way], masks: Sequence[Edit]) -> pd.DataFrame:
 
 def save_comparison(comparison: Comparison, path: Path) -> Path:
     """Write one npz file without pickle; it appears whole or not at all. Returns the path."""
-    meta = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "strata-comparison",
-        "dense": evaluation_to_json(comparison.dense),
-        "masks": [json.loads(edit_to_json(mask)) for mask in comparison.masks],
+    payload = {
+        "dense": EVALUATION.text(evaluation_content(comparison.dense)),
+        "masks": [edit_content(mask) for mask in comparison.masks],
         "ways": comparison.ways.astype(object).where(comparison.ways.notna(), None).to_numpy().tolist(),
         "chosen_on": comparison.chosen_on,
         "n_shared": comparison.n_shared,
         "left_out": dict(comparison.left_out),
         "examples": comparison.examples.to_numpy().tolist(),
     }
-    arrays: dict[str, Any] = {name: np.asarray(values, np.float64) for name, values in comparison.scores.items()}
-    arrays["meta"] = np.frombuffer(json.dumps(meta, ensure_ascii=False).encode(), np.uint8)
-
-    def write(part: Path) -> None:
-        with part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-
-    return write_atomically(Path(path), write)
+    scores = {name: np.asarray(values, np.float64) for name, values in comparison.scores.items()}
+    return FORM.save_arrays(path, payload, scores)
 
 
 def open_comparison(path: Path) -> Comparison:
@@ -219,67 +203,18 @@ def open_comparison(path: Path) -> Comparison:
     Raises:
         EvaluationError: the file is missing, cut short, too large, of another kind or version, or does not fit together.
     """
-    path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as stored:
-            sizes = _sizes(stored, path.name)
-            meta = json.loads(_array(stored, "meta", np.uint8, (sizes["meta"] - _header(stored, "meta")[0],)).tobytes())
-            if meta["kind"] != "strata-comparison" or meta["schema_version"] != SCHEMA_VERSION:
-                raise EvaluationError(f"{path.name} is not a comparison of version {SCHEMA_VERSION}. Compare again.")
-            dense = evaluation_from_json(meta["dense"], "the dense evaluation")
-            masks = tuple(edit_from_json(json.dumps(mask)) for mask in meta["masks"])
-            shape = (len(masks), len(dense.by_prompt))
-            scores = {name: _array(stored, name, np.float64, shape) for name in sizes if name != "meta"}
-        ways = pd.DataFrame(meta["ways"], columns=list(WAYS)).astype({"criterion": object, "target": object})
-        examples = pd.DataFrame(meta.get("examples", []), columns=list(EXAMPLES))
-        return Comparison(dense, masks, scores, ways, meta["chosen_on"], meta["n_shared"], meta["left_out"], examples)
-    except StrataError:
-        raise
-    except Exception as error:  # damaged bytes make numpy, zlib and json raise a dozen kinds
-        raise EvaluationError(f"{path.name} is not a whole comparison: {error}. Compare again.") from error
+    return FORM.open_arrays(path, _comparison_of)
 
 
-def _sizes(stored: zipfile.ZipFile, name: str) -> dict[str, int]:
-    """Return the unpacked bytes of each array of the file, headers included.
-
-    Raises:
-        EvaluationError: it is too large, or holds something else.
-    """
-    infos = stored.infolist()
-    sizes = {info.filename.removesuffix(".npy"): info.file_size for info in infos}
-    if sum(info.file_size for info in infos) > MAX_BYTES or sizes.get("meta", 0) > MAX_META_BYTES:
-        raise EvaluationError(
-            f"{name} is too large: expected at most {MAX_BYTES >> 30} GiB, and {MAX_META_BYTES >> 20} MiB beside the scores, got more. "
-            "Compare fewer."
-        )
-    if len(sizes) != len(infos) or "meta" not in sizes or not set(sizes) <= {*KNOWN, "meta"}:
-        raise EvaluationError(
-            f"{name} is not a comparison: expected arrays among meta, {', '.join(KNOWN)}, got {', '.join(list(sizes)[:9])}. Compare again."
-        )
-    return sizes
-
-
-def _header(stored: zipfile.ZipFile, name: str) -> tuple[int, tuple[int, ...], np.dtype]:
-    """Return the length of an array's header in bytes, its shape and dtype; none of its numbers is unpacked."""
-    with stored.open(f"{name}.npy") as file:
-        read = HEADERS[np.lib.format.read_magic(file)]
-        shape, _, dtype = read(file)
-        return file.tell(), shape, dtype
-
-
-def _array(stored: zipfile.ZipFile, name: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """Return an array of the file, once its header told that it is the one expected.
-
-    Raises:
-        EvaluationError: it is not.
-    """
-    length, found, kind = _header(stored, name)
-    size, wanted = stored.getinfo(f"{name}.npy").file_size - length, math.prod(shape) * np.dtype(dtype).itemsize
-    if kind != np.dtype(dtype) or found != shape or size != wanted:
-        raise EvaluationError(
-            f"The comparison does not fit together: expected {np.dtype(dtype)} of shape {shape} ({wanted} bytes) in {name}, got {kind} of "
-            f"shape {found} ({size} bytes). Compare again."
-        )
-    with stored.open(f"{name}.npy") as file:
-        array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
-        return array
+def _comparison_of(content: dict[str, Any], arrays: Arrays) -> Comparison:
+    names = arrays.names - {"meta"}
+    if arrays.more or not names <= set(KNOWN):
+        raise ValueError(f"expected arrays among meta, {', '.join(KNOWN)}, got {', '.join(sorted(names)[:9])}")
+    dense = EVALUATION.read(content["dense"], "the dense evaluation", evaluation_of)
+    masks = tuple(edit_of(mask) for mask in content["masks"])
+    scores = {name: arrays.get(name, np.float64, (len(masks), len(dense.by_prompt))) for name in names}
+    ways = pd.DataFrame(content["ways"], columns=list(WAYS)).astype({"criterion": object, "target": object})
+    examples = pd.DataFrame(content.get("examples", []), columns=list(EXAMPLES))
+    return Comparison(
+        dense, masks, scores, ways, content["chosen_on"], content["n_shared"], content["left_out"], examples
+    )
