@@ -28,7 +28,7 @@ from vlm_analysis import (
 from vlm_analysis.errors import RecordingError
 from vlm_analysis.recording.measures import empty_rows
 from vlm_analysis.recording.recording import Activations
-from vlm_analysis.recording.rows import ROWS, SUMS, RowStore
+from vlm_analysis.recording.rows import HEADER, ROWS, SUMS, RowStore
 
 
 def rows_of(first: int, count: int) -> np.ndarray:
@@ -57,6 +57,33 @@ class TestStore:
         np.testing.assert_array_equal(again.activations["math"].sums, np.full((2, 3, 4), 3.0))
         order = keys_of(rows_of(0, 3))[::-1]
         np.testing.assert_array_equal(again.assembled(order)["cosine"][:, 0, 0], [2, 1, 0])
+
+    def test_a_folder_of_a_version_with_fewer_measures_goes_on_without_the_new_ones(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as before:
+            fewer = {name: row for name, row in MEASURES.items() if name != "update"}
+            before.setattr("vlm_analysis.recording.measures.MEASURES", fewer)
+            RowStore(tmp_path, {"model": "m"}, 3).append(rows_of(0, 2), sums_of(1))
+        store, later = RowStore(tmp_path, {"model": "m"}, 3), rows_of(2, 2)
+        later["update"] = 7.0
+        store.append(later[:1], {})
+        again = RowStore(tmp_path, {"model": "m"}, 3)
+        assert again.lacks == store.lacks == ("update",)
+        known = replace(made_recording([("math", [0.5, 0.5, 0.5])]), rows=later[1:])
+        found = again.assembled(keys_of(rows_of(0, 4)), known)
+        assert found.dtype == later.dtype
+        np.testing.assert_array_equal(found["cosine"][:, 0, 0], [0, 1, 2, 3])
+        assert np.isnan(found["update"]).all()
+        for header in (
+            "",
+            "[" * 9999,
+            '{"rows": "[]", "belongs": {"model": "m"}}',
+            '{"rows": 3, "belongs": {"model": "m"}}',
+        ):
+            (tmp_path / HEADER).write_text(header)
+            with pytest.raises(RecordingError, match="another version of Strata"):
+                RowStore(tmp_path, {"model": "m"}, 3)
 
     def test_a_batch_cut_short_is_forgotten_and_written_over(self, tmp_path: Path) -> None:
         store = RowStore(tmp_path, {}, 3)

@@ -187,7 +187,7 @@ def _checked_known(
 ) -> Recording | None:
     if known is None:
         return None
-    apart = [name for name, value in settings.items() if known.settings.get(name) != value]
+    apart = [name for name, value in settings.items() if known.settings.get(name) != value] + list(known.lacks)
     if known.model.fingerprint != loaded.fingerprint or apart:
         raise RecordingError(
             f"The recording cannot be extended: expected one of {loaded.name} with the same settings, got one of "
@@ -239,6 +239,7 @@ def _finished(asked: _Asked, store: RowStore, maps: Path | None) -> Recording:
         settings=asked.settings,
         activations={domain: sums[domain] for domain in prompts.domains if domain in sums},
         maps=maps,
+        lacks=store.lacks,
     )
 
 

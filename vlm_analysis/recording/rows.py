@@ -10,6 +10,7 @@ map of a file that was cut ends the process. What `assembled` maps is a file wit
 
 from __future__ import annotations
 
+import ast
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,7 +22,7 @@ import numpy as np
 
 from vlm_analysis.errors import RecordingError
 from vlm_analysis.files import Owner, advice_for, owned, write_atomically
-from vlm_analysis.recording.measures import row_type
+from vlm_analysis.recording.measures import MEASURES, filled_rows, row_type
 from vlm_analysis.recording.recording import Activations, Recording
 
 HEADER, ROWS, SUMS = "header.json", "rows.bin", "sums.npz"
@@ -79,11 +80,12 @@ class RowStore:
         self.type = row_type(n_layers)
         self._places: dict[str, int] = {}
         self.activations: dict[str, Activations] = {}
+        self._n_layers = n_layers
         header = json.dumps({"rows": str(self.type.descr), "belongs": belongs}, sort_keys=True, default=str)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if (self.folder / HEADER).exists():
-                self._refuse_other(header)
+                self.type = self._stored_type(header)
                 self._open()
             else:
                 (self.folder / SUMS).unlink(missing_ok=True)  # without a header nobody knows of what they are
@@ -96,6 +98,11 @@ class RowStore:
         """Return the keys of the prompts whose rows are there."""
         return frozenset(self._places)
 
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """Return the measures that the folder lacks: it was begun by a version that did not know them, and goes on without."""
+        return tuple(name for name in MEASURES if name not in (self.type.names or ()))
+
     def append(self, rows: np.ndarray, activations: Mapping[str, Activations]) -> None:
         """Add (n,) rows with the activation sums over them; they count once this returns.
 
@@ -106,7 +113,7 @@ class RowStore:
         sums = dict(self.activations)
         for domain, part in activations.items():
             sums[domain] = sums[domain] + part if domain in sums else part
-        first = len(self._places)
+        first, rows = len(self._places), self._as_stored(rows)
         try:
             self._check_folder()
             with (self.folder / ROWS).open("r+b" if first else "wb") as file:
@@ -137,11 +144,11 @@ class RowStore:
                         row = np.frombuffer(stored.read(self.type.itemsize), np.uint8)
                     else:
                         assert known is not None
-                        row = known.rows[elsewhere[key] :][:1].view(np.uint8)
+                        row = self._as_stored(known.rows[elsewhere[key] :][:1]).view(np.uint8)
                     self._check_row(key, row)
-                    final.write(row.tobytes())
+                    final.write(self._whole(row.view(self.type)).tobytes())
                 final.flush()
-                return np.asarray(np.memmap(final, self.type, mode="r"))
+                return np.asarray(np.memmap(final, row_type(self._n_layers), mode="r"))
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
 
@@ -160,12 +167,46 @@ class RowStore:
         if not self._stands():
             raise _gone(self.folder)
 
-    def _refuse_other(self, header: str) -> None:
-        if (self.folder / HEADER).read_text("utf-8") != header:
-            raise RecordingError(
-                f"{self.folder} holds an unfinished recording of another model, other settings or another version of Strata. "
-                "Name another folder, or delete this one."
-            )
+    def _as_stored(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows of `row_type` as they lie in the folder, without the measures that it lacks."""
+        if rows.dtype == self.type:
+            return rows
+        kept = np.empty(len(rows), self.type)
+        for name in self.type.names or ():
+            kept[name] = rows[name]
+        return kept
+
+    def _whole(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows that lie in the folder as rows of `row_type`; what it lacks is not measured."""
+        if rows.dtype == row_type(self._n_layers):
+            return rows
+        return filled_rows(len(rows), self._n_layers, {name: rows[name] for name in self.type.names or ()})
+
+    def _stored_type(self, header: str) -> np.dtype[Any]:
+        """Return the type of the folder's rows: that of this version, or of one that knew fewer measures.
+
+        Raises:
+            RecordingError: the folder holds something else.
+        """
+        text, told = (self.folder / HEADER).read_text("utf-8"), json.loads(header)
+        if text == header:
+            return self.type
+        try:
+            stored = json.loads(text)
+            found = np.dtype(ast.literal_eval(stored.pop("rows")))
+            fields = {name: self.type[name] for name in found.names or ()}
+            if (
+                stored == {"belongs": told["belongs"]}
+                and fields == {name: found[name] for name in fields}
+                and "key" in fields
+            ):
+                return found
+        except (ValueError, TypeError, KeyError, AttributeError, SyntaxError, RecursionError, MemoryError):
+            pass
+        raise RecordingError(
+            f"{self.folder} holds an unfinished recording of another model, other settings or another version of Strata. "
+            "Name another folder, or delete this one."
+        )
 
     def _open(self) -> None:
         """Take up what counts; a last batch that was cut short does not."""
