@@ -42,7 +42,6 @@ WITH_TORCH = (  # beside these no module of the package imports torch or transfo
     "export.checkpoint",
     "export.proof",
     "export.reload",
-    "workbench.pipeline",
     "pocket",
 )
 MOST_PLAIN = 10

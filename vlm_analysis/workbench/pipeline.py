@@ -6,39 +6,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from vlm_analysis.edits.apply import why_not
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import EvaluationError, MaskError, RecordingError
 from vlm_analysis.evaluation.evaluation import METRICS, Evaluation
-from vlm_analysis.evaluation.run.evaluate import (
-    Prepared,
-    batch_for,
-    check_reference,
-    evaluate,
-    evaluate_prepared,
-    evaluation_of,
-    prepare,
-    respond,
-)
-from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
-from vlm_analysis.evaluation.scores import ScoreStore
 from vlm_analysis.export.story import Story, story_of
-from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.halves import n_shared
 from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.recording.record import record
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.compared.comparison import CHOICE_METRICS, EXAMPLES, Comparison, ways_frame
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import score_layers
 from vlm_analysis.selection.strategies.make import make_mask
 from vlm_analysis.selection.strategies.many import RANDOM, Way
+
+if TYPE_CHECKING:
+    from vlm_analysis.evaluation.run.evaluate import Prepared
+    from vlm_analysis.evaluation.scores import ScoreStore
+    from vlm_analysis.models.load import LoadedModel
 
 RANDOM_DRAWS = 3
 N_EXAMPLES = 6
@@ -79,6 +69,9 @@ def compare_rankings(
     on_progress: Progress | None = None,
 ) -> tuple[Comparison, Recording]:
     """Return the Comparison that `compare` tells of, and its recording."""
+    from vlm_analysis.evaluation.run.evaluate import evaluate
+    from vlm_analysis.recording.record import record
+
     report, n_prompts = on_progress or no_progress, len(prompts)
     budgets = range(1, _most(loaded) + 1)
     total = 2 * n_prompts + (len(prompts.domains) + 1 + RANDOM_DRAWS) * len(budgets)
@@ -145,6 +138,9 @@ def compare_masks(
         EvaluationError: no way is given, the reference belongs to others, or the folder does.
         MaskError, PromptError: as `sweep`.
     """
+    from vlm_analysis.evaluation.run.evaluate import batch_for, check_reference, evaluate_prepared, prepare
+    from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
+
     ways, missing = _runnable(loaded, ways, left_out)
     check_reference(reference, loaded, prompts)
     batch_size = batch_size or batch_for(loaded)
@@ -180,6 +176,8 @@ def _runnable(
     Raises:
         EvaluationError: none is left.
     """
+    from vlm_analysis.edits.apply import why_not
+
     reasons = {mask: why_not(loaded.model, mask) for mask in dict.fromkeys(way.mask for way in ways)}
     missing = dict(left_out)
     for way in ways:
@@ -209,6 +207,8 @@ def _scored(
 
 def _choices(work: Prepared, masks: Sequence[Edit], scores: ScoreStore) -> dict[str, np.ndarray]:
     """Return the masks' scores by choice, where prompts have choices."""
+    from vlm_analysis.evaluation.run.evaluate import evaluation_of
+
     if not any(work.alternatives):
         return {}
     tables = [evaluation_of(work, mask, scores.of(mask.key)).by_prompt for mask in masks]
@@ -264,6 +264,8 @@ def _ways(rankings: Mapping[str, Sequence[LayerScores]], budgets: range, loaded:
 
 def _examples(loaded: LoadedModel, prompts: PromptSet, dense: Evaluation, pruned: Evaluation) -> pd.DataFrame:
     """Return some prompts that the dense model answers exactly and the pruned one does not, with both answers."""
+    from vlm_analysis.evaluation.run.evaluate import respond
+
     broken = (dense.by_prompt["exact_match"] & ~pruned.by_prompt["exact_match"]).to_numpy().nonzero()[0]
     rows = []
     for index in broken[:: max(1, len(broken) // N_EXAMPLES)][:N_EXAMPLES]:
