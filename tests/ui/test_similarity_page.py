@@ -44,6 +44,13 @@ class TestTabs:
         assert len(at.selectbox(key="measure").options) == 11
         assert "record with attention maps" in words(at)
 
+    def test_a_measure_that_a_recording_lacks_is_said_to_be_not_recorded(
+        self, stocked: OpenPage, loaded: LoadedModel, few: PromptSet
+    ) -> None:
+        keep_recording(workspace(), dataclasses.replace(record(loaded, few[:2]), lacks=("update", "sinks")), "older")
+        said = words(open_tab(stocked(PAGE), "Measures"))
+        assert "Not recorded, as this recording is older than the measure: relative update, sink tokens." in said
+
     def test_the_span_that_changes_least_is_named(self, stocked: OpenPage, loaded: LoadedModel, few: PromptSet) -> None:
         at = open_tab(stocked(PAGE), "Spans")
         diagonal = np.diagonal(record(loaded, few).span_similarity(), offset=4)

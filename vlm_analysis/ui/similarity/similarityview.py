@@ -118,6 +118,10 @@ def measures(recording: Recording, group: str) -> None:
         st.plotly_chart(figure, key="sub-layers", config=PICTURE)
     if not recording.has("visual_attention"):
         st.caption("Visual attention ratio and important tokens: record with attention maps (Options, above).")
+    if lacking := [MEASURES[name].title.lower() for name in recording.lacks]:
+        st.caption(
+            f"Not recorded, as this recording is older than the measure: {', '.join(lacking)}. Record again to have it."
+        )
 
 
 def _third_axis(name: str) -> int | None:
