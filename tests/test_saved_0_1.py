@@ -52,11 +52,11 @@ from vlm_analysis.recording.rows import RowStore
 from vlm_analysis.workbench.comparisons import unfinished
 from vlm_analysis.workbench.costs import find_costs
 from vlm_analysis.workbench.damages import find_damage
+from vlm_analysis.workbench.kinds import open_sweep
 from vlm_analysis.workbench.shelf import (
     find_dense,
     find_evidence,
     open_item,
-    open_sweep,
     scores_folder,
     unfinished_folder,
 )

@@ -6,22 +6,45 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.edits.files import open_edit, save_edit
-from vlm_analysis.errors import EvaluationError, PromptError, StrataError, WorkspaceError
-from vlm_analysis.evaluation.cost import Cost, open_cost, save_cost
-from vlm_analysis.evaluation.evaluation import Evaluation, open_evaluation, save_evaluation
+from vlm_analysis.errors import PromptError, StrataError, WorkspaceError
+from vlm_analysis.evaluation.cost import Cost
+from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.evaluation.scores import FOLDER_VERSION
-from vlm_analysis.prompts.prompts import PromptSet, open_prompts, write_prompts
-from vlm_analysis.recording.recording import Recording, open_recording, save_recording
-from vlm_analysis.selection.compared.comparison import Comparison, open_comparison, save_comparison
-from vlm_analysis.workbench.details import domain_details, edit_details, edit_key, is_dense
+from vlm_analysis.prompts.prompts import PromptSet, open_prompts
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.compared.comparison import Comparison
+from vlm_analysis.workbench.details import edit_key, is_dense
+from vlm_analysis.workbench.kinds import KINDS
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 if TYPE_CHECKING:
     from vlm_analysis.models.load import LoadedModel
+
+
+def keep(
+    workspace: Workspace,
+    kind: str,
+    value: Any,
+    name: str,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    prompts: str | None = None,
+) -> Item:
+    """Save a value under the fingerprints of its model and prompts; `more` details are told beside those of its kind."""
+    row = KINDS[kind]
+    about = row.about(value)
+    model = getattr(about, "model", None)
+    belongs = {} if model is None else {"model": model.fingerprint, "model_name": model.name}
+
+    def write(path: Path) -> None:
+        assert row.save is not None  # nothing new of the others is made
+        row.save(value, path)
+
+    prompts = prompts or getattr(about, "prompts", None)
+    return workspace.save(kind, name, write, prompts=prompts, details={**row.details(value), **more}, **belongs)
 
 
 def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str) -> Item:
@@ -29,50 +52,22 @@ def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str) -> Item:
     for item in workspace.items("prompts"):
         if item.prompts == prompts.fingerprint and item.name == name and is_whole(item):
             return item
-    details = {"n": len(prompts), **domain_details(prompts.domains)}
-
-    def write(path: Path) -> None:
-        write_prompts(prompts, path)
-
-    return workspace.save("prompts", name, write, prompts=prompts.fingerprint, details=details)
+    return keep(workspace, "prompts", prompts, name, prompts=prompts.fingerprint)
 
 
 def keep_recording(workspace: Workspace, recording: Recording, name: str) -> Item:
-    """Save a recording under the fingerprints of its model and prompts."""
-    details = {"n_layers": recording.n_layers, "n": recording.n_prompts, **domain_details(recording.domain_names)}
-
-    def write(path: Path) -> None:
-        save_recording(recording, path)
-
-    belongs = {"model": recording.model.fingerprint, "model_name": recording.model.name, "prompts": recording.prompts}
-    return workspace.save("recordings", name, write, details=details, **belongs)
+    """Save a recording."""
+    return keep(workspace, "recordings", recording, name)
 
 
 def keep_mask(workspace: Workspace, mask: Edit) -> Item:
-    """Save a mask under its own name and the fingerprint of the model it was made for."""
-    details = edit_details(mask) | {"notes": mask.notes[:500]}
-
-    def write(path: Path) -> None:
-        save_edit(mask, path)
-
-    model = mask.model
-    belongs = {} if model is None else {"model": model.fingerprint, "model_name": model.name}
-    return workspace.save("masks", mask.name or "unnamed mask", write, details=details, **belongs)
+    """Save a mask under its own name."""
+    return keep(workspace, "masks", mask, mask.name or "unnamed mask")
 
 
 def keep_evaluation(workspace: Workspace, evaluation: Evaluation, name: str) -> Item:
-    """Save an evaluation under the fingerprints of its model and prompts."""
-    details = edit_details(evaluation.edit)
-
-    def write(path: Path) -> None:
-        save_evaluation(evaluation, path)
-
-    belongs = {
-        "model": evaluation.model.fingerprint,
-        "model_name": evaluation.model.name,
-        "prompts": evaluation.prompts,
-    }
-    return workspace.save("evaluations", name, write, details=details, **belongs)
+    """Save an evaluation."""
+    return keep(workspace, "evaluations", evaluation, name)
 
 
 def keep_dense(shelf: Workspace, dense: Evaluation, name: str) -> None:
@@ -107,51 +102,17 @@ def find_evidence(shelf: Workspace, mask: Edit, model: str) -> tuple[Evaluation 
 
 def keep_sweep(workspace: Workspace, evaluations: Sequence[Evaluation], name: str, **details: Any) -> Item:
     """Save evaluations of many masks on one model and prompt set, in their order, as one item."""
-    first = evaluations[0]
-
-    def write(folder: Path) -> None:
-        folder.mkdir(exist_ok=True)
-        for number, evaluation in enumerate(evaluations):
-            save_evaluation(evaluation, folder / f"{number:05d}.json")
-
-    belongs = {"model": first.model.fingerprint, "model_name": first.model.name, "prompts": first.prompts}
-    return workspace.save("sweeps", name, write, details={"n": len(evaluations), **details}, **belongs)
+    return keep(workspace, "sweeps", evaluations, name, details)
 
 
 def keep_comparison(workspace: Workspace, comparison: Comparison, name: str, **parts: str) -> Item:
-    """Save a comparison under the fingerprints of its model and of the prompts it reports on; `parts` are ids of items, by kind."""
-    model = comparison.dense.model
-    counts = {"n_masks": len(comparison.masks), "n": len(comparison.dense.by_prompt), "n_layers": model.n_layers}
-    details = {**counts, **parts}
-
-    def write(path: Path) -> None:
-        save_comparison(comparison, path)
-
-    belongs = {"model": model.fingerprint, "model_name": model.name, "prompts": comparison.dense.prompts}
-    return workspace.save("comparisons", name, write, details=details, **belongs)
-
-
-def open_sweep(folder: Path) -> list[Evaluation]:
-    """Return the evaluations of a saved sweep, in their order.
-
-    Raises:
-        EvaluationError: there is none, or one is damaged.
-    """
-    found = [open_evaluation(path) for path in sorted(folder.glob("*.json"))]
-    if not found:
-        raise EvaluationError(f"No evaluations lie in {folder.name}. Measure again.")
-    return found
+    """Save a comparison; `parts` are ids of items, by kind."""
+    return keep(workspace, "comparisons", comparison, name, parts)
 
 
 def keep_cost(workspace: Workspace, cost: Cost, name: str, prompts: str | None = None) -> Item:
-    """Save a Cost under the fingerprint of its model, and that of the prompts where given."""
-    details = edit_details(cost.edit)
-
-    def write(path: Path) -> None:
-        save_cost(cost, path)
-
-    belongs = {"model": cost.model.fingerprint, "model_name": cost.model.name}
-    return workspace.save("costs", name, write, prompts=prompts, details=details, **belongs)
+    """Save a Cost, under the fingerprint of the prompts where given."""
+    return keep(workspace, "costs", cost, name, prompts=prompts)
 
 
 def unfinished_folder(shelf: Workspace, model: str, prompts: Item, options: Mapping[str, Any]) -> Path:
@@ -193,16 +154,6 @@ def _open_saved_prompts(item: Item) -> PromptSet:
     return prompts
 
 
-_OPENERS = {
-    "recordings": open_recording,
-    "masks": open_edit,
-    "evaluations": open_evaluation,
-    "sweeps": open_sweep,
-    "comparisons": open_comparison,
-    "costs": open_cost,
-}
-
-
 def open_item(item: Item) -> Any:
     """Return the PromptSet, Recording, Edit, Evaluation or Cost behind a saved item.
 
@@ -211,7 +162,12 @@ def open_item(item: Item) -> Any:
     """
     if item.kind == "prompts":
         return _open_saved_prompts(item)
-    made: Any = _OPENERS[item.kind](item.path)
+    opener = KINDS[item.kind].open
+    if opener is None:
+        raise WorkspaceError(
+            f"{item.name!r} cannot be opened here: expected no story of version 0.1. Open it on the Overview."
+        )
+    made: Any = opener(item.path)
     for part in made if item.kind == "sweeps" else [made]:
         _check_belongs(item, part)
     return made
@@ -219,7 +175,7 @@ def open_item(item: Item) -> Any:
 
 def _check_belongs(item: Item, made: Any) -> None:
     """Refuse a file that was put in the place of another's, as far as it and the sidecar tell."""
-    about = made.dense if item.kind == "comparisons" else made
+    about = made if item.kind == "sweeps" else KINDS[item.kind].about(made)  # of a sweep, each evaluation by itself
     edit = made if item.kind == "masks" else getattr(about, "edit", None)
     told = {
         "model": (item.model, getattr(about.model, "fingerprint", None)),

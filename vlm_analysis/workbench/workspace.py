@@ -7,7 +7,7 @@
 A thing appears under its final name complete or not at all, and its sidecar comes last: without one it is not listed.
 Any number of processes may share a root; there is no lock, every step is one rename.
 
-Knows nothing of what is inside the files: listing reads sidecars only; whoever wrote a file opens it.
+Knows of a kind only the ending of its files: listing reads sidecars; the rows of `kinds` write and open what is inside.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from vlm_analysis.errors import DISK_FULL, WorkspaceError
+from vlm_analysis.workbench import kinds
 from vlm_analysis.workbench.details import check_details
 
-KINDS = dict.fromkeys(("prompts", "sweeps"), "") | dict.fromkeys(("masks", "evaluations", "stories", "costs"), ".json")
-KINDS |= dict.fromkeys(("recordings", "comparisons"), ".npz")
+KINDS = {kind: row.ending for kind, row in kinds.KINDS.items()}
 """What a workspace keeps, and the ending of its files; the empty ending means a folder."""
 
 NAME_LIMIT = 120

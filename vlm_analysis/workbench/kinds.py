@@ -1,0 +1,76 @@
+"""What the workspace keeps: a row a kind, and nothing else has to name all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm_analysis.edits.files import open_edit, save_edit
+from vlm_analysis.errors import EvaluationError
+from vlm_analysis.evaluation.cost import open_cost, save_cost
+from vlm_analysis.evaluation.evaluation import Evaluation, open_evaluation, save_evaluation
+from vlm_analysis.prompts.prompts import open_prompts, write_prompts
+from vlm_analysis.recording.recording import open_recording, save_recording
+from vlm_analysis.selection.compared.comparison import Comparison, open_comparison, save_comparison
+from vlm_analysis.workbench.details import domain_details, edit_details
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of saved work; its name in `KINDS` is the folder's.
+
+    Attributes:
+        ending: of its files; "" where a thing is a folder.
+        save, open: write a value to a path, and return the value at one; None where that takes more than a path.
+        details: what a sidecar tells of a value.
+        about: the part of a value that has its `model`, and its `prompts` as a fingerprint, where it belongs to them.
+    """
+
+    ending: str
+    save: Callable[[Any, Path], object] | None
+    open: Callable[[Path], Any] | None
+    details: Callable[[Any], dict[str, Any]] = lambda value: edit_details(value.edit)
+    about: Callable[[Any], Any] = lambda value: value
+
+
+def save_sweep(evaluations: Sequence[Evaluation], folder: Path) -> None:
+    """Write evaluations of many edits into a folder of their own, in their order."""
+    folder.mkdir(exist_ok=True)
+    for number, evaluation in enumerate(evaluations):
+        save_evaluation(evaluation, folder / f"{number:05d}.json")
+
+
+def open_sweep(folder: Path) -> list[Evaluation]:
+    """Return the evaluations of a saved sweep, in their order.
+
+    Raises:
+        EvaluationError: there is none, or one is damaged.
+    """
+    found = [open_evaluation(path) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        raise EvaluationError(f"No evaluations lie in {folder.name}. Measure again.")
+    return found
+
+
+def _counts(comparison: Comparison) -> dict[str, Any]:
+    dense = comparison.dense
+    return {"n_masks": len(comparison.masks), "n": len(dense.by_prompt), "n_layers": dense.model.n_layers}
+
+
+KINDS = {
+    "prompts": Kind("", write_prompts, open_prompts, lambda made: {"n": len(made), **domain_details(made.domains)}),
+    "sweeps": Kind("", save_sweep, open_sweep, lambda made: {"n": len(made)}, lambda made: made[0]),
+    "masks": Kind(".json", save_edit, open_edit, lambda made: edit_details(made) | {"notes": made.notes[:500]}),
+    "evaluations": Kind(".json", save_evaluation, open_evaluation),
+    "stories": Kind(".json", None, None),  # of version 0.1; now they are comparisons
+    "costs": Kind(".json", save_cost, open_cost),
+    "recordings": Kind(
+        ".npz",
+        save_recording,
+        open_recording,
+        lambda made: {"n_layers": made.n_layers, "n": made.n_prompts, **domain_details(made.domain_names)},
+    ),
+    "comparisons": Kind(".npz", save_comparison, open_comparison, _counts, lambda made: made.dense),
+}
