@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import vlm_analysis
 from vlm_analysis import LoadedModel, StrataError, cli
+from vlm_analysis.cli import base, dashboard
 from vlm_analysis.export.story_forms import story_html
 from vlm_analysis.progress import Cancelled, Progress
 from vlm_analysis.ui.common.text import escaped
@@ -66,8 +67,8 @@ class TestEndings:
         [
             (StrataError("it failed: expected a, got b. Do c."), 2, "it failed: expected a, got b. Do c.\n"),
             (StrataError("a \x1b[2J name"), 2, "a  [2J name\n"),
-            (Cancelled(), 130, f"{cli.STOPPED}\n"),
-            (KeyboardInterrupt(), 130, f"{cli.STOPPED}\n"),
+            (Cancelled(), 130, f"{base.STOPPED}\n"),
+            (KeyboardInterrupt(), 130, f"{base.STOPPED}\n"),
         ],
     )
     def test_what_is_no_bug_ends_with_one_message(self, raised: BaseException, code: int, said: str) -> None:
@@ -77,7 +78,7 @@ class TestEndings:
     def test_a_bug_keeps_its_traceback(self) -> None:
         bug = ZeroDivisionError("a bug")
         assert CliRunner().invoke(self.command(bug), []).exception is bug
-        code = "from vlm_analysis import cli\n@cli.command\ndef broken(): 1 / 0\ncli.main()"
+        code = "from vlm_analysis.cli import base, main\n@base.command('Look')\ndef broken(): 1 / 0\nmain()"
         done = python("-c", f"import sys; sys.argv = ['strata', 'broken']\n{code}")
         assert done.returncode == 1
         assert done.stderr.startswith("Traceback (most recent call last)")
@@ -95,7 +96,7 @@ class TestEndings:
         def fails() -> None:
             raise raised
 
-        one.command()(cli.ending(fails))
+        one.command()(base.ending(fails))
         return one
 
 
@@ -143,9 +144,9 @@ class TestDemo:
 
     def test_stopped_in_the_middle_it_goes_on_from_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         arguments = ("demo", "--first", "1", "--out", str(tmp_path / "x.html"))
-        monkeypatch.setattr(cli, "shown", self.interrupted)
+        monkeypatch.setattr(base, "shown", self.interrupted)
         done = strata(*arguments)
-        assert (done.exit_code, done.stdout, done.stderr) == (130, "", f"{cli.STOPPED}\n")
+        assert (done.exit_code, done.stdout, done.stderr) == (130, "", f"{base.STOPPED}\n")
         assert not (tmp_path / "x.html").exists()
         (rows,) = (Workspace().root / "unfinished").glob("*")
         before = {path.name for path in rows.iterdir()}
@@ -188,7 +189,7 @@ class TestApp:
 
     def test_a_browser_is_opened_unless_told_otherwise(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[list[str]] = []
-        monkeypatch.setattr(cli.runpy, "run_module", lambda *_, **__: asked.append(sys.argv))
+        monkeypatch.setattr(dashboard.runpy, "run_module", lambda *_, **__: asked.append(sys.argv))
         monkeypatch.setattr(sys, "argv", [])
         assert strata("app", "--port", str(free_port())).exit_code == 0
         assert strata("app", "--port", str(free_port()), "--no-browser").exit_code == 0

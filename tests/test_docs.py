@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from scored import n_scores
+from typer.testing import CliRunner
 
-from vlm_analysis import mask_table
+from vlm_analysis import cli, mask_table, open_prompts
+from vlm_analysis.prompts import prompts
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-DOCTESTED = ("assets", "edits.edit", "export.dialects", "models.memory", "models.fit", "words", "workbench.terminal")
+DOCTESTED = (
+    "assets",
+    "edits.edit",
+    "export.dialects",
+    "models.memory",
+    "models.fit",
+    "words",
+    "workbench.terminal",
+    "cli.named",
+)
 
 
 @pytest.mark.parametrize("name", [f"vlm_analysis.{name}" for name in DOCTESTED])
@@ -38,6 +51,27 @@ def test_library_examples_of_the_readme_run_one_after_the_other(tmp_path, monkey
     assert len(mask_table(names["comparison"])) > 20
     assert (tmp_path / "pruned" / "model.safetensors").exists()
     assert n_scores(tmp_path / "scores") > 0
+
+
+def test_lines_of_the_readme_run_one_after_the_other(tmp_path, monkeypatch):
+    """As they stand, but on one prompt of each pack."""
+    (block,) = re.findall(r"```sh\n(strata record.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        prompts, "open_prompts", lambda source: open_prompts(source)[: 1 if isinstance(source, str) else None]
+    )
+    said = {}
+    for line in block.splitlines():
+        _, *words = shlex.split(line)
+        done = CliRunner().invoke(cli.strata, words)
+        assert done.exit_code == 0, (line, done.stderr, done.exception)
+        said[words[0]] = done.stdout
+    assert "drops 3 of 16 layers" in said["mask"]
+    assert said["show"].splitlines()[0] == said["mask"].splitlines()[0]
+    assert len(json.loads(said["cost"])["costs"]) == 1
+    assert (tmp_path / "sweep.csv").read_text().startswith("edit,dropped,domain")
+    assert (tmp_path / "pruned" / "model.safetensors").exists()
+    assert "Nothing saved is damaged" in said["doctor"]
 
 
 def test_pictures_and_pages_the_readme_links_to_exist():

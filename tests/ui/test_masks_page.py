@@ -26,8 +26,9 @@ from vlm_analysis import (
     record,
 )
 from vlm_analysis.edits.apply import apply_edit
+from vlm_analysis.selection.criteria.criteria import DEFAULTS
 from vlm_analysis.ui.common.session import model_slot, runner, workspace
-from vlm_analysis.ui.masks.asking import CHOSEN, DEFAULTS
+from vlm_analysis.ui.masks.asking import CHOSEN
 from vlm_analysis.workbench.damages import LEAVE_ONE_OUT
 from vlm_analysis.workbench.shelf import keep_prompts, keep_recording, keep_sweep
 

@@ -13,7 +13,7 @@ from streamlit.testing.v1.element_tree import Checkbox
 
 from vlm_analysis import LoadedModel, PromptSet, PruneMask, evaluate
 from vlm_analysis.ui.common.session import model_slot, workspace
-from vlm_analysis.ui.evaluate.evaluateview import MAX_WRITTEN
+from vlm_analysis.workbench.evaluations import MAX_WRITTEN
 from vlm_analysis.workbench.shelf import keep_evaluation, keep_mask, keep_prompts, open_item
 
 OpenPage = Callable[[str], AppTest]

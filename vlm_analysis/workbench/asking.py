@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.evaluation.diff import first_divergent_step, split_steps
 from vlm_analysis.prompts.prompts import Prompt
 from vlm_analysis.workbench.desk import Desk
 
@@ -43,3 +44,20 @@ def see_prompt(desk: Desk, prompt: Prompt) -> tuple[str, dict[str, int]]:
     loaded = desk.loaded
     encoded = encode(loaded, prompt, answer_tokens(loaded, prompt.answer))
     return render_prompt(loaded, prompt), encoded.token_counts()
+
+
+def parting(responses: Responses) -> str:
+    """Say in a sentence where two responses part."""
+    if responses.dense == responses.pruned:
+        return "The same answer."
+    places, at = [], responses.divergence.first
+    if at is not None:
+        tokens = responses.divergence.tokens
+        places.append(f"at token {at + 1} of {len(tokens)} ('{tokens[at]}')")
+    step = first_divergent_step(responses.dense, responses.pruned)
+    if step is not None:
+        n_steps = len(split_steps(responses.dense))
+        places.append(
+            f"in step {step + 1} of {n_steps}" if step < n_steps else f"after step {n_steps}, the dense model's last"
+        )
+    return f"They part {', '.join(places)}." if places else "They differ."

@@ -22,6 +22,7 @@ from vlm_analysis.workbench.asking import Responses
 from vlm_analysis.workbench.comparisons import Question, compare_ways
 from vlm_analysis.workbench.desk import Desk, kept_prompts
 from vlm_analysis.workbench.evaluations import OnPartial
+from vlm_analysis.workbench.recordings import recorded_prompts
 from vlm_analysis.workbench.shelf import find_evidence, open_item
 from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.workspace import Item, Workspace
@@ -41,9 +42,9 @@ class Bench:
     """A model and a workspace: what is known is opened, what is missing is measured and kept.
 
     **Nouns answer, verbs make.** `recording`, `dense`, `scores`, `damage`, `cost` and `latency` return a value; what is known of it is
-    opened and the rest measured. `record`, `evaluate`, `measure_damage`, `measure_cost`, `compare`, `search`, `tell_story` and `demo` save
-    something new under a name and return its Item, of which `open` gives the value; they too run only what is missing, but for times, which
-    are taken anew. `ask` and `export` keep nothing in the workspace.
+    opened and the rest measured. `record`, `evaluate`, `measure_damage`, `measure_cost`, `measure_costs`, `compare`, `search`,
+    `tell_story` and `demo` save something new under a name and return its Item, of which `open` gives the value; they too run only what is
+    missing, but for times, which are taken anew. `ask` and `export` keep nothing in the workspace.
 
     Prompts are a PromptSet, which is kept in the workspace, or the Item of one. Rows and scores go to disk as they come. `on_progress` is
     called as `on_progress(done, total, message)`; raising `Cancelled` in it stops the work, and the same call goes on from there, after a
@@ -202,7 +203,8 @@ class Bench:
         """Save the comparison of every criterion and strategy at each budget from 1 to `most` (see `vlm_analysis.compare_masks`).
 
         Args:
-            choose, report: the prompts that masks are chosen on, and those reported on; the same by default.
+            choose, report: the prompts that masks are chosen on, and those reported on; the same by default. `choose` may be the Item of a
+                recording: its prompts, then.
             criteria, strategies: keys of `CRITERIA` and `STRATEGIES`. What they need is recorded and measured first.
             most: the largest budget; half of the layers, or all that may go, by default.
             n_draws: draws of each random method at each budget.
@@ -210,7 +212,8 @@ class Bench:
             max_mib: bound on the states kept for sharing, in MiB.
             on_partial: called after each batch with the Comparison on the prompts so far.
         """
-        desk, item = self._at(choose, on_progress)
+        desk = self._desk(on_progress)
+        item = recorded_prompts(desk, choose) if isinstance(choose, Item) else kept_prompts(self.workspace, choose)
         other = item if report is None else kept_prompts(self.workspace, report)
         if most is None:
             most = max(1, min(desk.loaded.n_layers // 2, len(desk.loaded.locks.free)))
@@ -226,6 +229,7 @@ class Bench:
         budget: int,
         objective: Objective | None = None,
         *,
+        name: str = "",
         unprotect: bool = False,
         on_progress: Progress = no_progress,
         **settings: Any,
@@ -236,7 +240,7 @@ class Bench:
         """
         desk, item = self._at(prompts, on_progress)
         asked = (strategy, budget, objective or Objective())
-        return searches.search_mask(desk, item, *asked, on_progress, unprotect=unprotect, **settings)
+        return searches.search_mask(desk, item, *asked, on_progress, name=name, unprotect=unprotect, **settings)
 
     def tell_story(self, prompts: PromptSet | Item, *, on_progress: Progress = no_progress) -> Item:
         """Save the comparison of `vlm_analysis.compare` on the prompts, with its recording, mask and evaluations; `story` tells it."""
@@ -267,6 +271,13 @@ class Bench:
         if line:
             return costs.time_line(desk, item, edit, on_progress)
         return costs.time_edits(desk, item, [edit], on_progress)[0]
+
+    def measure_costs(
+        self, prompts: PromptSet | Item, edits: Sequence[Edit], *, on_progress: Progress = no_progress
+    ) -> list[Item]:
+        """Save the Cost of each edit, all timed now and in turn."""
+        desk, item = self._at(prompts, on_progress)
+        return costs.time_edits(desk, item, edits, on_progress)
 
     def latency(self, prompts: PromptSet | Item, *, on_progress: Progress = no_progress) -> Latency:
         """Return the time of each layer, measured once on some of the prompts while the model is loaded."""

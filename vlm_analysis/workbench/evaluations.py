@@ -25,6 +25,8 @@ from vlm_analysis.workbench.workspace import Item
 if TYPE_CHECKING:
     from vlm_analysis.evaluation.scores import ScoreStore
 
+MAX_WRITTEN = 200  # prompts; above that, responses are written when asked for
+
 OnPartial = Callable[[int, Evaluation], None]
 """Called after each batch with an edit's place and its Evaluation on the prompts so far."""
 

@@ -6,10 +6,11 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vlm_analysis.errors import RecordingError
 from vlm_analysis.progress import Progress
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.workbench.desk import Desk
-from vlm_analysis.workbench.shelf import keep_recording, open_item, open_whole, unfinished_folder
+from vlm_analysis.workbench.shelf import is_whole, keep_recording, open_item, open_whole, unfinished_folder
 from vlm_analysis.workbench.workspace import Item
 
 
@@ -40,3 +41,26 @@ def whole_recordings(desk: Desk, prompts: str | None = None) -> Iterator[Recordi
             recording: Recording | None = open_whole(item)
             if recording is not None:
                 yield recording
+
+
+def recorded_prompts(desk: Desk, item: Item) -> Item:
+    """Return the saved prompts of a recording; the item itself where it is that of prompts.
+
+    Raises:
+        RecordingError: the recording is another model's, or its prompts are not saved.
+    """
+    if item.kind != "recordings":
+        return item
+    if item.model != desk.model:
+        raise RecordingError(
+            f"The recording {item.name!r} is another model's: expected one of {desk.loaded.name} ({desk.model[:8]}), got one of "
+            f"{item.model_name} ({str(item.model)[:8]}). Load that model, or choose another recording."
+        )
+    saved = (one for one in desk.shelf.items("prompts") if one.prompts == item.prompts and is_whole(one))
+    found = next(saved, None)
+    if found is None:
+        raise RecordingError(
+            f"The prompts of the recording {item.name!r} are not saved: expected those of {str(item.prompts)[:8]}, got none. "
+            "Save them again."
+        )
+    return found

@@ -35,6 +35,7 @@ def search_mask(
     objective: Objective,
     progress: Progress,
     *,
+    name: str = "",
     unprotect: bool = False,
     **settings: Any,
 ) -> Item:
@@ -63,7 +64,7 @@ def search_mask(
         on_progress=steps.begin,
         **settings,
     )
-    name = f"{strategy} by {objective_words(objective)}, {budget} layers, on {prompts.name}"
+    name = name or f"{strategy} by {objective_words(objective)}, {budget} layers, on {prompts.name}"
     found = {**mask.provenance, "prompts": prompts.prompts}
     return keep_mask(desk.shelf, replace(mask, name=name, model=loaded.info, provenance=found))
 

@@ -214,3 +214,15 @@ CRITERIA: dict[str, Criterion] = {
         "Random", "baseline: a seeded draw", "uniform in [0, 1)", "nothing", "highest", None, ("seed",)
     ),
 }
+
+DEFAULTS = (
+    "block-influence",
+    "target-aware",
+    "mixed",
+    "worst-case",
+    "important-tokens",
+    "linear-cka",
+    "cross-modal",
+    "damage-kl",
+)
+"""Those that are shown where no others are asked for."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from vlm_analysis.evaluation.diff import Piece, by_step, first_divergent_step, split_steps, word_diff
+from vlm_analysis.evaluation.diff import Piece, by_step, first_divergent_step, word_diff
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.workbench.asking import Responses
+from vlm_analysis.workbench.asking import Responses, parting
 
 NOTHING = "(nothing)"
 MARKS = ("orange", "blue")  # of words that only the dense, only the pruned response has; they are bold too
@@ -35,23 +35,6 @@ def draw_responses(responses: Responses, titles: Sequence[str]) -> None:
             "How far the pruned model is from the dense one before each token of the dense response: KL(dense ‖ pruned) in nats, "
             "0 where it expects the same. A triangle shows where its first choice is another token."
         )
-
-
-def parting(responses: Responses) -> str:
-    """Say in a sentence where two responses part."""
-    if responses.dense == responses.pruned:
-        return "The same answer."
-    places, at = [], responses.divergence.first
-    if at is not None:
-        tokens = responses.divergence.tokens
-        places.append(f"at token {at + 1} of {len(tokens)} ('{tokens[at]}')")
-    step = first_divergent_step(responses.dense, responses.pruned)
-    if step is not None:
-        n_steps = len(split_steps(responses.dense))
-        places.append(
-            f"in step {step + 1} of {n_steps}" if step < n_steps else f"after step {n_steps}, the dense model's last"
-        )
-    return f"They part {', '.join(places)}." if places else "They differ."
 
 
 def in_steps(pieces: Sequence[Piece], colour: str, divergent: int | None) -> str:

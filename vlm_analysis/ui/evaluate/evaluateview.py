@@ -23,13 +23,13 @@ from vlm_analysis.ui.common.shell import next_step
 from vlm_analysis.ui.common.text import METRIC_HELP, done_to, escaped
 from vlm_analysis.ui.common.work import watched
 from vlm_analysis.words import METRIC_TITLES, sentence
+from vlm_analysis.workbench.evaluations import MAX_WRITTEN
 from vlm_analysis.workbench.shelf import find_dense
 from vlm_analysis.workbench.workspace import Item
 
 RELATIVE = ("token_agreement", "kl_to_dense")  # metrics that compare with the dense model already
 RESPONSE_HELP = "What the pruned model writes, decoded greedily: 16 tokens more than the answer at most."
 SOURCE_HELP = "“given” is the prompt's own answer; others have the dense model's own response, or the choice it finds most likely."
-MAX_WRITTEN = 200  # prompts; above that, responses are written when asked for
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.model_info import Locks, ModelInfo
 from vlm_analysis.recording.measures import DELTAS, SHARES
 from vlm_analysis.recording.recording import Recording
-from vlm_analysis.selection.criteria.criteria import CRITERIA
+from vlm_analysis.selection.criteria.criteria import CRITERIA, DEFAULTS
 from vlm_analysis.selection.criteria.damage import Damage, read_damage
 from vlm_analysis.selection.criteria.scoring import usable_criteria
 from vlm_analysis.ui.common.session import model_slot, workspace
@@ -22,16 +22,6 @@ from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.workbench.damages import find_damage
 from vlm_analysis.workbench.workspace import Item
 
-DEFAULTS = (
-    "block-influence",
-    "target-aware",
-    "mixed",
-    "worst-case",
-    "important-tokens",
-    "linear-cka",
-    "cross-modal",
-    "damage-kl",
-)
 CHOSEN = "candidate_criteria"
 SEEDS = 10_000
 

@@ -1,0 +1,200 @@
+"""What all subcommands share: the group that lists them along the flow, exit codes, progress, `--json` and `--out`.
+
+Findings go to stdout, progress and errors to stderr. What a user can mend ends with 2 and one message, a stop with 130; anything else is a
+bug and keeps its traceback. Nothing heavy is imported before a subcommand runs, so that `--help` answers at once.
+
+A new subcommand is a function under `@command`: its signature is what it takes, its docstring what `--help` says. A parameter called
+`bench`, `shelf`, `on_progress` or `out` is no option of its own but brings its own; one that returns a `Found` takes
+`--json` and `--out` too.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from vlm_analysis import __version__
+from vlm_analysis.cli.found import Found, check_out, tell
+from vlm_analysis.errors import StrataError
+from vlm_analysis.progress import Cancelled, Progress
+from vlm_analysis.workbench.terminal import printable, shown
+
+STOPPED = "Stopped. What was done is kept; the same command goes on from there."
+MENDABLE, INTERRUPTED = 2, 130
+STAGES = ("Dashboard", "Record", "Choose", "Judge", "Export", "Look")
+"""The stages of the flow under which `--help` lists the subcommands, in their order."""
+LATER = {"Bench": object, "Workspace": object, "Found": Found}  # what signatures name and only `--help` would import
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Model = Annotated[str, typer.Option("--model", help="pocket-vl, a folder written by save_pretrained, or a Hub id.")]
+Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a Hub id.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda; auto takes a GPU where there is one.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="Precision: auto, float32, bfloat16 or float16.")]
+Tokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-vision-tokens", min=1, help="Most vision tokens an image; 256 on a CPU, the model's own limit on a GPU."
+    ),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint. Read it first.")
+]
+MODEL_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "model": (Model, "pocket-vl"),
+    "revision": (Revision, None),
+    "device": (Device, "auto"),
+    "dtype": (Dtype, "auto"),
+    "max_vision_tokens": (Tokens, None),
+    "trust_remote_code": (Trust, False),
+}
+"""What the Model page asks, with its defaults."""
+
+
+class Stages(TyperGroup):
+    """The commands under the stage of the flow that each belongs to."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        stages: dict[str, list[tuple[str, str]]] = {stage: [] for stage in STAGES}
+        width = formatter.width - 6 - max(map(len, self.commands))
+        for name, one in self.commands.items():
+            stages[str(getattr(one, "rich_help_panel", ""))].append((name, one.get_short_help_str(width)))
+        for stage, rows in stages.items():
+            with formatter.section(stage):
+                formatter.write_dl(rows)
+
+
+strata = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, cls=Stages
+)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without × gets "?"
+    strata(prog_name="strata")
+
+
+def command(stage: str, *endings: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function the subcommand of its name, listed under a stage of the flow; the function itself comes back.
+
+    `endings` are those of `--out` that it writes beside those of a table.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        strata.command(rich_help_panel=stage)(ending(_sharing(function, endings)))
+        return function
+
+    return register
+
+
+def _sharing(function: Callable[..., Any], endings: tuple[str, ...]) -> Callable[..., None]:
+    """Return the function with the options that its shared parameters and its result bring."""
+    signature = inspect.signature(function, eval_str=True, locals=LATER)
+    own, tells = signature.parameters, signature.return_annotation is Found
+    kept = [one for name, one in own.items() if name not in ("bench", "shelf", "on_progress", "out")]
+    options = dict(MODEL_OPTIONS) if "bench" in own else {}
+    options |= {"quiet": (Quiet, False)} if "on_progress" in own else {}
+    options |= {"out": (_out_option(endings), None), "as_json": (Json, False)} if tells else {}
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+        for name, (kind, default) in options.items()
+    ]
+    by_name = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in kept]
+
+    @wraps(function)
+    def shared(**named: Any) -> None:
+        given = {name: named.pop(name) for name in options}
+        out: Path | None = given.get("out")
+        if out is not None:
+            check_out(out, endings)
+        with progress(bool(given.get("quiet"))) as report:
+            brought = _brought(own, given) | {"on_progress": report, "out": out}
+            found = function(**named, **{name: value for name, value in brought.items() if name in own})
+        if tells:
+            tell(found, say, out=out, as_json=given["as_json"])
+
+    del shared.__wrapped__  # typer would look at the function's own signature
+    shared.__signature__ = inspect.Signature([*by_name, *added])  # type: ignore[attr-defined]
+    shared.__annotations__ = {}
+    return shared
+
+
+def _brought(own: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the workspace, and the Bench of the model that is asked for, where a subcommand takes them."""
+    from vlm_analysis.workbench.workspace import Workspace
+
+    shelf = Workspace() if {"shelf", "bench"} & set(own) else None
+    if "bench" not in own:
+        return {"shelf": shelf}
+    from vlm_analysis.workbench.bench import Bench
+
+    options = {name: given[name] for name, (_, default) in MODEL_OPTIONS.items() if given[name] != default}
+    return {"shelf": shelf, "bench": Bench(options.pop("model", "pocket-vl"), shelf, **options)}
+
+
+def _out_option(endings: tuple[str, ...]) -> Any:
+    known = ", ".join(dict.fromkeys((".csv", ".parquet", ".html", *endings)))
+    return Annotated[Path | None, typer.Option("--out", help=f"Write it to a file too; its ending says how: {known}.")]
+
+
+def ending(function: Callable[..., None]) -> Callable[..., None]:
+    """Return the function with the exit codes that all subcommands share."""
+
+    @wraps(function)
+    def guarded(*given: Any, **named: Any) -> None:
+        try:
+            function(*given, **named)
+        except StrataError as error:
+            _end(str(error), MENDABLE)
+        except (Cancelled, KeyboardInterrupt):
+            _end(STOPPED, INTERRUPTED)
+
+    return guarded
+
+
+def _end(message: str, code: int) -> None:
+    typer.echo(printable(message), err=True)
+    raise typer.Exit(code) from None
+
+
+def progress(quiet: bool) -> AbstractContextManager[Progress]:
+    """Give a progress that is seen on stderr, in place of the bars that transformers draws."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    return shown(sys.stderr, quiet=quiet)
+
+
+def say(text: str) -> None:
+    """Print a finding."""
+    typer.echo(printable(text))
+
+
+def warn(text: str) -> None:
+    """Print what a user should know beside the finding, to stderr."""
+    typer.echo(printable(text), err=True)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(f"strata {__version__}")
+        raise typer.Exit
+
+
+@strata.callback()
+def _strata(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and end.")
+    ] = False,
+) -> None:
+    """Which decoder layers of a vision-language model can you do without?"""

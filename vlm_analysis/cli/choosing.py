@@ -1,0 +1,211 @@
+"""What chooses layers from a recording, without the model: rank and mask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlm_analysis.cli.base import command
+from vlm_analysis.cli.found import Found
+from vlm_analysis.errors import MaskError
+
+if TYPE_CHECKING:
+    from vlm_analysis.edits.edit import Edit
+    from vlm_analysis.recording.recording import Recording
+    from vlm_analysis.selection.criteria.damage import Damage
+    from vlm_analysis.workbench.workspace import Workspace
+
+Recorded = Annotated[str, typer.Argument(metavar="RECORDING", help="A file, or the name or id of a saved recording.")]
+Target = Annotated[str | None, typer.Option(help="The domain whose answers should survive.")]
+Other = Annotated[str | None, typer.Option(help="Of contrast: the second domain; all but the target by default.")]
+Domain = Annotated[
+    str | None, typer.Option(help="Prompts that count, for criteria and strategies that compare no domains.")
+]
+Weight = Annotated[float, typer.Option(min=0, max=1, help="Of the mixed criteria.")]
+Group = Annotated[str, typer.Option("--token-group", help="vision, text, answer, last or all.")]
+Share = Annotated[float, typer.Option(help="Of important-tokens: the share of tokens.")]
+Delta = Annotated[float, typer.Option(help="Of skip-proximal: a token counts as changed from 1 − cosine.")]
+Seed = Annotated[int, typer.Option(min=0, max=10_000, help="Of random draws, and of every spread.")]
+
+
+@command("Choose", ".json")
+def rank(
+    recording: Recorded,
+    shelf: Workspace,
+    criterion: Annotated[
+        list[str] | None, typer.Option(help="A criterion, or all; may be repeated. An unknown one lists all.")
+    ] = None,
+    target: Target = None,
+    other: Other = None,
+    domain: Domain = None,
+    weight: Weight = 0.7,
+    token_group: Group = "all",
+    share: Share = 0.5,
+    delta: Delta = 0.05,
+    seed: Seed = 0,
+) -> Found:
+    """Score each layer under criteria. Damage that was measured on the recording's prompts is used."""
+    from vlm_analysis.cli.named import recording_named
+    from vlm_analysis.cli.told import of_scores
+    from vlm_analysis.selection.criteria.criteria import CRITERIA, DEFAULTS
+    from vlm_analysis.selection.criteria.scoring import score_layers, usable_criteria
+
+    opened = recording_named(shelf, recording)
+    asked: dict[str, Any] = {"target": target, "other": other, "domain": domain, "weight": weight}
+    asked |= {
+        "token_group": token_group,
+        "share": share,
+        "delta": delta,
+        "seed": seed,
+        "damage": _damage(shelf, opened),
+    }
+    if criterion and criterion != ["all"]:
+        return of_scores(opened, [score_layers(opened, name, **asked) for name in dict.fromkeys(criterion)], {})
+    names = CRITERIA if criterion else DEFAULTS
+    reasons = {name: reason for name, reason in usable_criteria(opened, **asked).items() if name in names}
+    usable = [name for name, reason in reasons.items() if not reason]
+    if not usable:
+        raise MaskError(f"No criterion can be used with what is asked: {next(iter(reasons.values()))}")
+    refused = {name: reason for name, reason in reasons.items() if reason}
+    return of_scores(opened, [score_layers(opened, name, **asked) for name in usable], refused)
+
+
+@command("Choose", ".json", ".yaml")
+def mask(
+    recording: Recorded,
+    shelf: Workspace,
+    criterion: Annotated[str, typer.Option(help="What scores the layers; `rank` shows them.")] = "block-influence",
+    strategy: Annotated[str, typer.Option(help="How scores become a mask. An unknown one lists all.")] = "first-k",
+    budget: Annotated[
+        float, typer.Option(min=0, help="How much shall go: 3 layers, or a ratio or share like 0.2.")
+    ] = 3,
+    unit: Annotated[str, typer.Option(help="What the budget is in: layers, ratio or parameters.")] = "layers",
+    drop: Annotated[str, typer.Option(help='The layers to drop by hand: "3,5-7", in place of a criterion.')] = "",
+    target: Target = None,
+    other: Other = None,
+    domain: Domain = None,
+    weight: Weight = 0.7,
+    token_group: Group = "all",
+    share: Share = 0.5,
+    delta: Delta = 0.05,
+    seed: Seed = 0,
+    gap: Annotated[int, typer.Option(min=0, help="Of minimum-gap: layers kept between any two dropped ones.")] = 1,
+    span_tokens: Annotated[
+        str | None, typer.Option(help="Of strategies that read spans: their tokens; its own by default.")
+    ] = None,
+    unprotect: Annotated[bool, typer.Option("--unprotect", help="Let protected layers go too.")] = False,
+    name: Annotated[str, typer.Option(help="What it is called in the workspace.")] = "",
+    notes: Annotated[str, typer.Option(help="Why these layers.")] = "",
+) -> Found:
+    """Make a mask of scores, spans or by hand, and keep it. --out writes it as JSON, for mergekit (.yaml) or as CSV."""
+    from dataclasses import replace
+
+    from vlm_analysis.cli.named import recording_named
+    from vlm_analysis.cli.told import of_mask
+
+    opened = recording_named(shelf, recording)
+    if drop:
+        made = _by_hand(opened, drop)
+    else:
+        asked = {"target": target, "other": other, "domain": domain, "weight": weight, "token_group": token_group}
+        asked |= {"share": share, "delta": delta, "seed": seed}
+        wanted = {"strategy": strategy, "gap": gap, "seed": seed, "domain": domain, "span_tokens": span_tokens}
+        made = _of_criterion(shelf, opened, criterion, (budget, unit), unprotect, asked, wanted)
+    made = replace(made, name=name or made.name, notes=notes, model=opened.model)
+    item = _keep(shelf, made)
+    return of_mask(made, item)
+
+
+def _by_hand(recording: Recording, text: str) -> Edit:
+    from vlm_analysis.cli.named import layers_in
+    from vlm_analysis.edits.edit import PruneMask
+
+    layers = layers_in(text)
+    if layers is None:
+        raise MaskError(f"--drop names no layers: expected layers like 3,5-7, got '{text[:100]}'. Write their numbers.")
+    name = f"drops {', '.join(map(str, layers))}"
+    return PruneMask(recording.n_layers, layers, name=name, provenance={"made": "by hand"})
+
+
+def _of_criterion(
+    shelf: Workspace,
+    recording: Recording,
+    criterion: str,
+    budget: tuple[float, str],
+    unprotect: bool,
+    asked: dict[str, Any],
+    wanted: dict[str, Any],
+) -> Edit:
+    from vlm_analysis.selection.criteria.scoring import score_layers
+    from vlm_analysis.selection.strategies.make import make_mask
+    from vlm_analysis.selection.strategies.strategies import STRATEGIES
+
+    locks = recording.model.locks.unprotected() if unprotect else recording.model.locks
+    row = STRATEGIES.get(wanted["strategy"])
+    scores = None
+    if row is None or row.needs == "scores":
+        scores = score_layers(recording, criterion, **asked, damage=_damage(shelf, recording))
+    amount, costs = _budget(recording, *budget)
+    return make_mask(
+        scores,
+        wanted["strategy"],
+        amount,
+        n_layers=recording.n_layers,
+        recording=recording,
+        locks=locks,
+        seed=wanted["seed"],
+        gap=wanted["gap"],
+        domain=wanted["domain"],
+        token_group=wanted["span_tokens"],
+        costs=costs,
+    )
+
+
+def _budget(recording: Recording, amount: float, unit: str) -> tuple[Any, Any]:
+    """Return the budget as `make_mask` takes it, and the costs that it is counted in."""
+    from vlm_analysis.selection.strategies.budgets import Share
+
+    if unit == "ratio":
+        return float(amount), None
+    if unit == "parameters":
+        model = recording.model
+        if not model.layer_parameters or not model.n_parameters:
+            raise MaskError(
+                "The budget cannot be counted in parameters: expected a recording that knows its model's by layer, got an older one. "
+                "Record again."
+            )
+        return Share(float(amount), total=float(model.n_parameters)), list(map(float, model.layer_parameters))
+    if unit != "layers":
+        raise MaskError(
+            f"The budget has no such unit: expected layers, ratio or parameters, got '{unit[:100]}'. Choose one."
+        )
+    if amount != int(amount):
+        raise MaskError(
+            f"A budget in layers is a whole number, got {amount:g}. Add --unit ratio, or name a whole number."
+        )
+    return int(amount), None
+
+
+def _damage(shelf: Workspace, recording: Recording) -> Damage | None:
+    """Return the damage that was measured on the recording's model and prompts; None where none was."""
+    from vlm_analysis.selection.criteria.damage import read_damage
+    from vlm_analysis.workbench.damages import find_damage
+
+    found = find_damage(shelf, recording.model.fingerprint, recording.prompts)
+    return read_damage(found, recording.model) if found else None
+
+
+def _keep(shelf: Workspace, made: Edit) -> Any:
+    """Save a mask unless the same one is kept under its name already; returns its Item."""
+    from vlm_analysis.workbench.details import edit_key
+    from vlm_analysis.workbench.shelf import is_whole, keep_mask
+    from vlm_analysis.workbench.workspace import clean_name
+
+    owner = None if made.model is None else made.model.fingerprint
+    told = clean_name(made.name), owner, made.key, made.notes[:500]
+    for item in shelf.items("masks"):
+        same = (item.name, item.model, edit_key(item.details), item.details.get("notes", "")) == told
+        if same and is_whole(item):
+            return item
+    return keep_mask(shelf, made)

@@ -1,0 +1,80 @@
+"""The dashboard and the demo."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+import socket
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlm_analysis.assets import dashboard
+from vlm_analysis.cli.base import command, say
+from vlm_analysis.cli.found import check_out
+from vlm_analysis.errors import StrataError
+from vlm_analysis.progress import Progress
+
+if TYPE_CHECKING:
+    from vlm_analysis.workbench.workspace import Workspace
+
+
+@command("Dashboard")
+def app(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of 127.0.0.1 to listen on.")] = 8501,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
+) -> None:
+    """Open the dashboard; Ctrl-C ends it."""
+    folder = dashboard()
+    # Streamlit reads the settings beside the script after those of the current folder; flags go before the environment too.
+    settings = tomllib.loads((folder / ".streamlit" / "config.toml").read_text("utf-8"))
+    address = settings["server"]["address"]
+    _check_free(address, port)
+    flags = [f"--server.address={address}", f"--server.port={port}", "--server.showEmailPrompt=false"]
+    sys.argv = ["streamlit", "run", str(folder / "app.py"), *flags, *([] if browser else ["--server.headless=true"])]
+    runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
+
+
+def _check_free(address: str, port: int) -> None:
+    """Refuse a port that cannot be opened.
+
+    Raises:
+        StrataError: another program has it, or it may not be opened.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            raise StrataError(
+                f"The dashboard cannot listen on {address}:{port}: expected a free port, got: {error.strerror}. "
+                "Choose another by --port, or end what runs there."
+            ) from error
+
+
+@command("Dashboard")
+def demo(
+    shelf: Workspace,
+    on_progress: Progress,
+    report: Annotated[Path, typer.Option("--out", help="The report, one HTML file that opens offline.")] = Path(
+        "strata-demo.html"
+    ),
+    first: Annotated[int | None, typer.Option(hidden=True, min=1, help="Prompts of each pack.")] = None,
+) -> None:
+    """Prune the bundled model and see what breaks.
+
+    Several rankings drop layers of Pocket-VL, which comes with Strata; nothing is downloaded. The findings are printed, the pictures are in
+    the report, and the dashboard shows both.
+    """
+    check_out(report, (), tables=(".html",))
+    from vlm_analysis.export.story_forms import story_text, write_story
+    from vlm_analysis.workbench.bench import Bench
+
+    bench = Bench("pocket-vl", shelf)
+    story = bench.open(bench.demo(first=first, on_progress=on_progress))
+    write_story(story, report)
+    say(story_text(story, width=min(100, shutil.get_terminal_size().columns)))
+    say(f"\nThe pictures are in {report.absolute()}. Everything is kept in {shelf.root}; `strata app` shows it.")

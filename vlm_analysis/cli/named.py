@@ -1,0 +1,229 @@
+"""What an argument names: prompts, recordings, edits and saved things, as files or in the workspace.
+
+A saved thing is named by its id, or by its name where that is one thing's alone. Of several with the same model, prompts and details the
+newest is meant.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlm_analysis.cli.base import warn
+from vlm_analysis.errors import MaskError, ModelError, PromptError, StrataError, WorkspaceError
+from vlm_analysis.workbench.workspace import KINDS, Item, Workspace, clean_name
+
+if TYPE_CHECKING:
+    from vlm_analysis.edits.edit import Edit
+    from vlm_analysis.model_info import ModelInfo
+    from vlm_analysis.recording.recording import Recording
+    from vlm_analysis.workbench.bench import Bench
+
+LISTED = 20
+SHOWN = 100  # characters of a name in a message
+_LAYERS = re.compile(r"\s*\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*\s*")
+
+
+def prompts_named(shelf: Workspace, text: str) -> Item:
+    """Return the item of a prompt set: bundled packs ("math", "general,math"), one saved, or a file or folder, which is saved.
+
+    Raises:
+        StrataError: there is none, there are several, or the file cannot be read.
+    """
+    from vlm_analysis.prompts.prompts import bundled_packs, open_prompts
+    from vlm_analysis.workbench.shelf import keep_prompts
+
+    packs, saved = bundled_packs(), saved_item(shelf, "prompts", text)
+    names = sorted({part.strip() for part in text.split(",")})
+    path = None if set(names) <= set(packs) else path_of(text)
+    if saved is not None and path is not None:
+        raise _two(text, saved)
+    if saved is not None:
+        return saved
+    if set(names) <= set(packs):
+        return keep_prompts(shelf, reduce(operator.add, map(open_prompts, names)), f"Bundled packs: {', '.join(names)}")
+    if path is None:
+        what = f"a bundled pack ({', '.join(packs)}), a file or folder, or saved prompts"
+        raise PromptError(_unknown("prompts", text, what, shelf.items("prompts")))
+    prompts = open_prompts(path)
+    for problem in prompts.problems[:LISTED]:
+        warn(f"{_short(text)}: row {problem.row} is left out: {problem.message}")
+    if more := len(prompts.problems[LISTED:]):
+        warn(f"{_short(text)}: {more} more rows are left out.")
+    return keep_prompts(shelf, prompts, clean_name(path.name))
+
+
+def recording_named(shelf: Workspace, text: str) -> Recording:
+    """Return the recording that is saved under a name or id, or lies in a file.
+
+    Raises:
+        StrataError: there is none, there are several, or its file is damaged.
+    """
+    from vlm_analysis.recording.recording import open_recording
+    from vlm_analysis.workbench.shelf import open_item
+
+    found = item_or_path(shelf, ("recordings",), text, "a file, or the name or id of a saved recording")
+    recording: Recording = open_item(found) if isinstance(found, Item) else open_recording(found)
+    return recording
+
+
+def edits_named(shelf: Workspace, texts: Sequence[str], count: Callable[[], int]) -> list[Edit]:
+    """Return the edits that are saved under names or ids, lie in files, or are written as layers: "3,5-7", or "dense".
+
+    `count` gives the model's number of layers; it is called for what does not tell it, when all else is known.
+
+    Raises:
+        StrataError: there is none, there are several, or a file is damaged.
+    """
+    later = [_edit(shelf, text) for text in texts]
+    return [found(count()) if callable(found) else found for found in later]
+
+
+def _edit(shelf: Workspace, text: str) -> Edit | Callable[[int], Edit]:
+    from vlm_analysis.edits.edit import Edit, PruneMask
+    from vlm_analysis.export.dialects import open_dialect
+    from vlm_analysis.workbench.shelf import open_item
+
+    if text.strip() == "dense":
+        return Edit
+    saved, path = saved_item(shelf, "masks", text), path_of(text)
+    layers = layers_in(text) if saved is None and path is None else None
+    if layers is not None:
+        return lambda n_layers: PruneMask(n_layers, layers)
+    found = item_or_path(shelf, ("masks",), text, 'layers ("3,5-7"), dense, a file, or the name or id of a saved mask')
+    if isinstance(found, Item):
+        made: Edit = open_item(found)
+        return made
+    data = _bytes(found)
+    if found.suffix.lower() in (".yaml", ".yml"):
+        return lambda n_layers: open_dialect(data, found.name, n_layers=n_layers)
+    return open_dialect(data, found.name)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MaskError(f"No mask can be read at {path}: {error.strerror}. Name another file.") from error
+
+
+def edits_for(bench: Bench, texts: Sequence[str], anyway: bool, report: Any) -> list[Edit]:
+    """Return the edits that are named, for the model of the Bench.
+
+    Raises:
+        StrataError: as `edits_named`; or one was made for another model and `anyway` is not set.
+    """
+    found = edits_named(bench.workspace, texts, lambda: bench.loaded(on_progress=report).n_layers)
+    for text, edit in zip(texts, found, strict=True):
+        if edit.model is not None and not anyway:
+            check_model(edit.model, bench.loaded(on_progress=report).info, f"The mask '{_short(text)}'")
+    return found
+
+
+def check_model(owner: ModelInfo, at_hand: ModelInfo, what: str) -> None:
+    """Refuse what was made for another model than the one at hand.
+
+    Raises:
+        ModelError: it was.
+    """
+    if owner.fingerprint != at_hand.fingerprint:
+        raise ModelError(
+            f"{what} was made for another model: expected {at_hand.name} ({at_hand.fingerprint[:8]}), got {owner.name} "
+            f"({owner.fingerprint[:8]}). Name its model by --model, or add --anyway."
+        )
+
+
+def layers_in(text: str) -> tuple[int, ...] | None:
+    """Return the layers that a text like "3,5-7" names, ascending; None where it is no such text.
+
+    >>> layers_in("5-7, 3")
+    (3, 5, 6, 7)
+    """
+    if len(text) > 10_000 or not _LAYERS.fullmatch(text):
+        return None
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        ends = int(first), int(last or first)
+        if ends[1] < ends[0] or ends[1] > 10_000:
+            raise MaskError(
+                f"'{part.strip()[:SHOWN]}' are no layers: expected the first and the last of them, from 0 and ascending. Write 5-7."
+            )
+        found |= set(range(ends[0], ends[1] + 1))
+    return tuple(sorted(found))
+
+
+def item_or_path(shelf: Workspace, kinds: Sequence[str], text: str, expected: str) -> Item | Path:
+    """Return the saved item of one of the kinds that a text names, or the path of a file.
+
+    Raises:
+        WorkspaceError: there is neither, there is both, or there are several items of that name.
+    """
+    items = [item for kind in kinds for item in shelf.items(kind)]
+    saved, path = _one_of(items, text), path_of(text)
+    if saved is not None and path is not None:
+        raise _two(text, saved)
+    if saved is None and path is None:
+        what = " ".join(kinds) if len(kinds) == 1 else "saved thing"
+        raise WorkspaceError(_unknown(what, text, expected, items))
+    return saved or path  # type: ignore[return-value]  # one of them is there
+
+
+def saved_item(shelf: Workspace, kind: str, text: str) -> Item | None:
+    """Return the saved item of a kind by its id or name; None where there is none.
+
+    Raises:
+        WorkspaceError: there are several of that name.
+    """
+    return _one_of(shelf.items(kind), text)
+
+
+def _one_of(items: Sequence[Item], text: str) -> Item | None:
+    found = [item for item in items if item.id == text] or [
+        item for item in items if item.name in (text, clean_name(text))
+    ]
+    if len({repr((item.kind, item.model, item.prompts, item.details)) for item in found}) > 1:
+        raise WorkspaceError(
+            f"'{_short(text)}' is the name of {len(found)} saved things: expected the name of one, or an id. Choose an id:\n"
+            f"{listed(found)}"
+        )
+    return found[0] if found else None
+
+
+def path_of(text: str) -> Path | None:
+    """Return the path of a file or folder that is there; None where there is none of that name."""
+    try:
+        path = Path(text).expanduser()
+        return path if text.strip() and path.exists() else None
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def every_item(shelf: Workspace) -> list[Item]:
+    """Return all that is saved, by kind, newest first."""
+    return [item for kind in KINDS for item in shelf.items(kind)]
+
+
+def listed(items: Sequence[Item]) -> str:
+    """Return one line for each of the first items: id and name."""
+    lines = [f"  {item.id}  {item.name}" for item in items[:LISTED]]
+    return "\n".join([*lines, f"  and {len(items) - LISTED} more"] if len(items) > LISTED else lines)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _two(text: str, saved: Item) -> StrataError:
+    return WorkspaceError(
+        f"'{_short(text)}' is both a file and saved: expected one of them. Write ./{_short(text)} for the file, or the id {saved.id}."
+    )
+
+
+def _unknown(what: str, text: str, expected: str, items: Sequence[Item]) -> str:
+    saved = f"Saved are:\n{listed(items)}" if items else "Nothing of the kind is saved yet."
+    return f"There are no {what} '{_short(text)}': expected {expected}, got none of these. {saved}"

@@ -1,0 +1,96 @@
+"""What a bug report needs to tell: versions, devices, memory, and a workspace of which every item was opened once."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from dataclasses import dataclass, field
+from importlib import metadata
+
+from vlm_analysis.errors import StrataError
+from vlm_analysis.workbench.shelf import open_item
+from vlm_analysis.workbench.stories import open_saved_story
+from vlm_analysis.workbench.workspace import KINDS, Item, Workspace
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pillow",
+    "plotly",
+    "streamlit",
+)
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What was found.
+
+    Attributes:
+        versions: of Python, Strata and the packages it uses; "not installed" where one is missing.
+        devices: where a model can be loaded, with their free memory in bytes.
+        disk_bytes: free on the disk of the workspace.
+        root: the workspace's folder.
+        counts: how many things of each kind are saved.
+        damaged: one message for each that cannot be opened.
+    """
+
+    versions: dict[str, str]
+    devices: dict[str, int]
+    disk_bytes: int
+    root: str
+    counts: dict[str, int] = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()
+
+
+def check_up(shelf: Workspace) -> Checkup:
+    """Return what there is, with every saved thing opened once."""
+    items = {kind: shelf.items(kind) for kind in KINDS}
+    reasons = [(item, _why_damaged(shelf, item)) for found in items.values() for item in found]
+    damaged = [f"{item.kind}: {item.name} ({item.id}): {reason}" for item, reason in reasons if reason]
+    there = next(folder for folder in (shelf.root, *shelf.root.parents) if folder.exists())
+    return Checkup(
+        _versions(),
+        _devices(),
+        shutil.disk_usage(there).free,
+        str(shelf.root),
+        {kind: len(found) for kind, found in items.items()},
+        (*shelf.problems(), *damaged),
+    )
+
+
+def _versions() -> dict[str, str]:
+    from vlm_analysis import __version__
+
+    found = {"python": platform.python_version(), "strata": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _devices() -> dict[str, int]:
+    try:
+        import torch
+    except ImportError:
+        return {}
+    from vlm_analysis.models.memory import free_bytes
+
+    found = {f"cpu, {torch.get_num_threads()} threads": free_bytes("cpu")}
+    for number in range(torch.cuda.device_count()):
+        found[f"cuda:{number}, {torch.cuda.get_device_name(number)}"] = free_bytes(f"cuda:{number}")
+    return found
+
+
+def _why_damaged(shelf: Workspace, item: Item) -> str:
+    try:
+        open_saved_story(shelf, item) if item.kind == "stories" else open_item(item)
+    except StrataError as error:
+        return str(error)
+    return ""
