@@ -6,6 +6,7 @@ import streamlit as st
 
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.pickers import agree_on_model, pick_mask
+from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import model_slot
 from vlm_analysis.ui.common.shell import begin, next_step
 from vlm_analysis.ui.common.text import edit_line
@@ -47,6 +48,8 @@ st.button(
     args=("export", f"Exporting to {folder}", export_work(mask, Path(folder.strip())), mask, folder.strip()),
     disabled=not ready or not folder.strip() or ((view := current("export")) is not None and view.active),
 )
+if ready and folder.strip():
+    same_line(line_of("export", mask, folder.strip()))
 done = job_panel("export")
 if done is not None and done.status == "done":
     manifest_view(*done.result)

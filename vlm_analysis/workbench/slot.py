@@ -24,6 +24,7 @@ class ModelSlot:
         self.info: ModelInfo | None = None
         self.dense: dict[str, Evaluation] = {}
         self.latency: Latency | None = None
+        self.asked: tuple[str, dict[str, Any]] = ("pocket-vl", {})  # what the model was loaded with
         self._borrowed = False
 
     @classmethod
@@ -68,7 +69,7 @@ class ModelSlot:
         check_source(source, **asked, given_back=0 if self._loaded is None else self._loaded.n_bytes)
         self.unload()
         self._loaded = load_model(source, **options, on_progress=on_progress)
-        self.info = self._loaded.info
+        self.info, self.asked = self._loaded.info, (source, dict(options))
         gc.collect()
         gc.freeze()
         return self._loaded

@@ -17,6 +17,7 @@ from vlm_analysis.prompts.images import open_image
 from vlm_analysis.prompts.prompts import MAX_TEXT, Prompt, PromptSet
 from vlm_analysis.ui.common.drafts import IMAGE_TYPES, preview
 from vlm_analysis.ui.common.pickers import open_or_stop
+from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, model_slot, runner
 from vlm_analysis.ui.common.text import done_to, escaped
 from vlm_analysis.ui.evaluate.askresult import draw_responses, marked
@@ -59,6 +60,9 @@ def side_by_side(asked: Asked) -> None:
         if prompt.answer:
             st.caption("Reference answer")
             st.text(prompt.answer)
+    if own is None:
+        asks = question if question != chosen.question else ""
+        same_line(line_of("ask", asked.prompts, asked.mask, prompt=chosen.id, question=asks))
     if seen:
         _show_given(prompt)
     _draw_answers(prompt, asked.mask, belongs, pressed)

@@ -17,11 +17,13 @@ from vlm_analysis.selection.strategies.many import COMPARED, RANDOM, targets_of
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.pickers import described
+from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, chosen, last_choices, live, model_slot, workspace
 from vlm_analysis.ui.common.shell import next_step
 from vlm_analysis.ui.common.text import NEEDS, escaped
 from vlm_analysis.ui.common.work import Work, watched
 from vlm_analysis.words import METRIC_TITLES
+from vlm_analysis.workbench.bench import ALL_CRITERIA
 from vlm_analysis.workbench.comparisons import Question, Unfinished, forget, unfinished
 from vlm_analysis.workbench.details import count_domains
 from vlm_analysis.workbench.shelf import keep_prompts, open_item
@@ -70,6 +72,18 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
         on_click=start,
         args=("compare", f"Comparing masks on {report.name}", _compare(choose, report, question), question),
         disabled=active or not masks,
+    )
+    same_line(_line(choose, report, question))
+
+
+def _line(choose: Item, report: Item, question: Question) -> str:
+    """Return the line that asks the same; what the command takes by itself is left out."""
+    criteria = [] if question.criteria == ALL_CRITERIA else list(question.criteria)
+    strategies = [] if question.strategies == COMPARED else list(question.strategies)
+    of: dict[str, Any] = {"compare": True} if choose.id == report.id else {"from": choose.id}
+    numbers: dict[str, Any] = {"most": question.most, "draws": question.n_draws, "memory": question.max_mib}
+    return line_of(
+        "sweep", report, **of, criterion=criteria, strategy=strategies, **numbers, unprotect=question.unprotect
     )
 
 

@@ -20,6 +20,7 @@ from vlm_analysis.evaluation.cost import (
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.downloads import PICTURE, offer_files
 from vlm_analysis.ui.common.jobs import current, job_panel, start
+from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, model_slot, opened, workspace
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.common.work import job
@@ -118,6 +119,8 @@ def _ask(asked: Asked, mask: Edit) -> None:
         help="Runs up to 8 of the prompts once to warm up and 7 times in turn on the dense and the pruned model, and lets both write "
         "32 tokens each time.",
     )
+    if asked.ready:
+        same_line(line_of("cost", prompts, mask, line=line))
 
 
 def _times(cost: Cost) -> None:

@@ -18,6 +18,7 @@ from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.ui.common.editor import begin_editing
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.pickers import agree_on_model, open_or_stop, pick_item, pick_mask
+from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, chosen, live, model_slot, opened, workspace
 from vlm_analysis.ui.common.shell import next_step
 from vlm_analysis.ui.common.text import METRIC_HELP, done_to, escaped
@@ -86,6 +87,8 @@ def one_mask(asked: Asked) -> None:
             ),
             disabled=not asked.ready or ((view := current("evaluate")) is not None and view.active),
         )
+        if asked.ready:
+            same_line(line_of("evaluate", prompts, mask, responses=responses, no_responses=not responses))
     job_panel("evaluate", so_far=_so_far)
     item = pick_item("evaluations", "Evaluation", "Saved evaluations open without the model.")
     if item is None:

@@ -12,12 +12,14 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.selection.certainty.masks import SPAN_GROUPS, mask_stability, mask_words
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.scoring import score_layers
+from vlm_analysis.selection.strategies.budgets import Share
 from vlm_analysis.selection.strategies.make import make_mask, random_masks
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.common.downloads import PICTURE, offer_table
 from vlm_analysis.ui.common.editor import CANDIDATES
+from vlm_analysis.ui.common.sameline import line_of, recording_id, same_line
 from vlm_analysis.ui.common.text import GROUP_HELP, NEEDS, escaped, layer_list
-from vlm_analysis.ui.masks.asking import Ranked, ask_options, choose_criteria, taken
+from vlm_analysis.ui.masks.asking import Ranked, ask_options, choose_criteria, taken, unprotected
 from vlm_analysis.ui.masks.budget import Budget, ask_budget
 from vlm_analysis.ui.masks.searchview import search_form
 
@@ -57,6 +59,7 @@ def candidates(ranked: Ranked) -> dict[str, Edit]:
     if made:
         _strips(made, ranked)
         _numbers(made)
+        same_line(*_lines(strategy, budget, criteria, asked, options))
         _how_sure(ranked, strategy, budget, criteria, asked, options)
     return made
 
@@ -123,6 +126,22 @@ def _make(
         except StrataError as error:
             refused.append((title, str(error)))
     return made, refused
+
+
+def _lines(
+    strategy: str, budget: Budget, criteria: list[str], asked: dict[str, Any], options: dict[str, Any]
+) -> list[str]:
+    """Return the line of each candidate; none for a budget in measured time, which needs the model."""
+    amount = budget.amount
+    if isinstance(amount, Share) and amount.of != "parameters":
+        return []
+    unit = "parameters" if isinstance(amount, Share) else "ratio" if isinstance(amount, float) else None
+    told = {**asked, "gap": options.get("gap"), "span_tokens": options.get("token_group"), "unprotect": unprotected()}
+    told |= {"strategy": strategy, "budget": amount.share if isinstance(amount, Share) else amount, "unit": unit}
+    each: list[dict[str, Any]] = [{"criterion": one} for one in criteria] or [{}]
+    if strategy == "random-draw":
+        each = [{"seed": int(asked["seed"]) + place} for place in range(N_RANDOM)]
+    return [line_of("mask", recording_id(), model=False, **{**told, **one}) for one in each]
 
 
 def _strips(made: dict[str, Edit], ranked: Ranked) -> None:

@@ -11,6 +11,7 @@ from vlm_analysis.selection.certainty.against import cosine_against_damage, misl
 from vlm_analysis.selection.criteria.damage import Damage
 from vlm_analysis.ui.common.downloads import PICTURE, offer_table
 from vlm_analysis.ui.common.jobs import current, job_panel, start
+from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench
 from vlm_analysis.ui.common.text import METRIC_HELP, escaped
 from vlm_analysis.ui.common.work import job
@@ -99,4 +100,5 @@ def _measure(ranked: Ranked) -> None:
                 ),
                 disabled=(view := current("damage")) is not None and view.active,
             )
+            same_line(line_of("sweep", prompts, leave_one_out=True))
     job_panel("damage", "What was measured is kept: measure again to go on.")

@@ -12,6 +12,7 @@ from vlm_analysis.export.dialects import SUFFIXES, open_dialect
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.ui.common.editor import CANDIDATES, remember, take_mask
 from vlm_analysis.ui.common.pickers import agree_on_model, described, edited_mask, open_or_stop
+from vlm_analysis.ui.common.sameline import layers_text, line_of, recording_id, same_line
 from vlm_analysis.ui.common.session import choose, workspace
 from vlm_analysis.ui.common.text import edit_line, escaped, layer_list
 from vlm_analysis.workbench.details import is_mask
@@ -48,6 +49,9 @@ def save_form() -> None:
     clicked = left.button(
         "Save mask", type="primary", icon=":material/save:", disabled=mask is None or not mask.budget, width="stretch"
     )
+    if mask is not None and mask.budget:
+        told = {"name": mask.name, "notes": mask.notes}
+        same_line(line_of("mask", recording_id(), model=False, drop=layers_text(mask), **told))
     if clicked and mask is not None:
         named = replace(mask, name=mask.name or f"drops {layer_list(mask.dropped)}")
         try:

@@ -15,6 +15,7 @@ from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import score_layers
 from vlm_analysis.ui.common.downloads import PICTURE, offer_files, offer_table
+from vlm_analysis.ui.common.sameline import line_of, recording_id, same_line
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.masks.asking import Ranked, ask_options, choose_criteria, taken
 from vlm_analysis.ui.masks.budget import layers_slider
@@ -53,6 +54,7 @@ def score_picture(ranked: Ranked) -> None:
         scale=_reach(scores, ranked.free),
     )
     st.plotly_chart(figure, key="score-bars", config=PICTURE)
+    same_line(line_of("rank", recording_id(), model=False, criterion=criterion, **asked))
     _explain(criterion)
     st.caption(
         "The axis fits the layers that may go. Whiskers: standard deviation when the prompts are drawn again with replacement, "

@@ -15,6 +15,7 @@ from vlm_analysis.selection.search.objective import SCORES, Objective
 from vlm_analysis.selection.search.search import most_tried
 from vlm_analysis.selection.strategies.make import make_mask
 from vlm_analysis.ui.common.jobs import current, job_panel, start
+from vlm_analysis.ui.common.sameline import layers_text, line_of, same_line
 from vlm_analysis.ui.common.session import bench
 from vlm_analysis.ui.common.text import METRIC_HELP, escaped, layer_list
 from vlm_analysis.ui.common.work import job
@@ -152,6 +153,22 @@ def _offer(ranked: Ranked, strategy: str, budget: int, objective: Objective, set
         ),
         disabled=budget > len(ranked.free) or ((view := current("search")) is not None and view.active),
     )
+    same_line(_line(prompts, *asked[:3], settings, taken))
+
+
+def _line(
+    prompts: Item, strategy: str, budget: int, objective: Objective, settings: dict[str, Any], taken: dict[str, Any]
+) -> str:
+    """Return the line that searches the same."""
+    start = [layers_text(mask) for mask in taken.get("start", ())]
+    asked: dict[str, Any] = {
+        "strategy": strategy,
+        "budget": budget,
+        "damage": objective.score,
+        "target": objective.target,
+    }
+    more: dict[str, Any] = {"worst": objective.worst, "unprotect": taken["unprotect"], "start": start}
+    return line_of("search", prompts, **asked, **settings, **more)
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)

@@ -10,6 +10,7 @@ from streamlit.errors import StreamlitPageNotFoundError
 from vlm_analysis.errors import StrataError
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.pickers import edited_mask, pick_item
+from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, choose, chosen, model_slot, take_result, workspace
 from vlm_analysis.ui.common.shell import go_on
 from vlm_analysis.ui.common.text import escaped, layer_list
@@ -77,6 +78,7 @@ def demo_card() -> None:
             width="stretch",
             help="Takes under a minute on two processor cores.",
         )
+        same_line(line_of("demo", model=False))
         job_panel(DEMO)
 
 

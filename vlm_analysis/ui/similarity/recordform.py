@@ -13,6 +13,7 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recording.recording import open_recording
 from vlm_analysis.ui.common.jobs import current, start
+from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, choose, workspace
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.common.work import job
@@ -49,6 +50,8 @@ def record_form(info: ModelInfo, prompts: Item) -> None:
         help="One forward pass a prompt. Hidden states are not kept. Prompts that a saved recording of this model with the same "
         "options holds already are not run again.",
     )
+    told = options | {"batch_size": options["batch_size"] if options["batch_size"] > 1 else None}
+    same_line(line_of("record", prompts, name=name, **told))
     if folder.exists() and (view is None or not view.active):
         words, forget = st.columns([3, 1], vertical_alignment="center")
         words.caption(

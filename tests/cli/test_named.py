@@ -1,0 +1,148 @@
+"""What arguments name: ids, names, files and layers; and mistakes, each one message with code 2, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from vlm_analysis import PromptSet, PruneMask, StrataError, cli, save_mask, write_prompts
+from vlm_analysis.cli.named import edits_named, layers_in, prompts_named
+from vlm_analysis.workbench.shelf import keep_mask, keep_prompts, open_item
+from vlm_analysis.workbench.workspace import Workspace
+
+HOSTILE = ("[bold red]x[/]", "../../etc", "a" * 10_000, "\x1b[2J", "--", "x; rm -rf y", "{0.__class__}", "%s", "\0")
+
+
+def strata(*words: str) -> Result:
+    return CliRunner().invoke(cli.strata, words)
+
+
+@pytest.fixture
+def shelf(few: PromptSet) -> Workspace:
+    made = Workspace()
+    keep_prompts(made, few, "few")
+    keep_mask(made, PruneMask(16, (5, 9), name="five and nine"))
+    return made
+
+
+def test_prompts_are_packs_files_folders_names_or_ids(shelf: Workspace, few: PromptSet, tmp_path: Path) -> None:
+    (item,) = shelf.items("prompts")
+    assert prompts_named(shelf, "few") == prompts_named(shelf, item.id) == item
+    table = write_prompts(few[:2], tmp_path / "own")
+    for text in (str(tmp_path / "own"), str(table)):
+        assert len(open_item(prompts_named(shelf, text))) == 2
+    both = prompts_named(shelf, "math, general")
+    assert both.name == "Bundled packs: general, math"
+    assert prompts_named(shelf, "general,math") == both
+
+
+def test_edits_are_layers_dense_files_names_or_ids(shelf: Workspace, tmp_path: Path) -> None:
+    (item,) = shelf.items("masks")
+    save_mask(PruneMask(16, (1, 2)), tmp_path / "m.json")
+    asked = ["five and nine", item.id, "3,5-7", "dense", str(tmp_path / "m.json")]
+    dropped = [edit.dropped for edit in edits_named(shelf, asked, lambda: 16)]
+    assert dropped == [(5, 9), (5, 9), (3, 5, 6, 7), (), (1, 2)]
+
+
+def test_a_saved_thing_called_like_layers_is_meant_before_them(shelf: Workspace) -> None:
+    keep_mask(shelf, PruneMask(16, (4,), name="3,5"))
+    (found,) = edits_named(shelf, ["3,5"], lambda: 16)
+    assert found.dropped == (4,)
+
+
+@pytest.mark.parametrize("text", ["", "a", "3,", "-1", "1.5", "3 5", "١", "0x3"])
+def test_other_texts_are_no_layers(text: str) -> None:
+    assert layers_in(text) in (None, (1,))
+
+
+@pytest.mark.parametrize("text", ["7-5", "0-99999999999"])
+def test_impossible_ranges_are_refused(text: str) -> None:
+    with pytest.raises(StrataError, match="are no layers"):
+        layers_in(text)
+
+
+def test_an_ambiguous_name_lists_the_ids(shelf: Workspace) -> None:
+    other = keep_mask(shelf, PruneMask(16, (1,), name="five and nine"))
+    done = strata("show", "five and nine")
+    assert done.exit_code == 2
+    assert "is the name of 2 saved things" in done.stderr
+    assert all(item.id in done.stderr for item in shelf.items("masks"))
+    assert strata("show", other.id).exit_code == 0
+
+
+def test_what_is_both_a_file_and_saved_asks_which(
+    shelf: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "few").mkdir()
+    with pytest.raises(StrataError, match="both a file and saved"):
+        prompts_named(shelf, "few")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("command", ["rank", "show", "record", "evaluate"])
+def test_hostile_names_are_one_message_with_what_there_is(shelf: Workspace, command: str, name: str) -> None:
+    done = strata(command, "--", name, *(["5"] if command == "evaluate" else []))
+    assert done.exit_code == 2, done.exception
+    assert done.stdout == ""
+    assert len(done.stderr) < 3000
+    assert "\x1b" not in done.stderr
+    assert "Traceback" not in done.stderr
+    if command == "record":
+        assert shelf.items("prompts")[0].id in done.stderr
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name not in ("--", "\0")])
+def test_what_has_a_hostile_name_is_found_by_it(shelf: Workspace, name: str) -> None:
+    keep_mask(shelf, PruneMask(16, (4,), name=name))
+    done = strata("show", "--kind", "masks", "--", name)
+    assert done.exit_code == 0, done.stderr
+    assert "drops 1 of 16 layers: 4" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("x.xlsx", "expected a name ending in .csv, .parquet, .html"),
+        ("x", "got ''"),
+        (".", "got the folder"),
+        (f"{'x' * 300}.csv", "expected a place for a new file"),
+        ("full/x.csv", "expected a place for a new file"),
+        ("a\0b.csv", "expected a place for a new file"),
+    ],
+)
+def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(
+    shelf: Workspace, tmp_path: Path, out: str, said: str
+) -> None:
+    (tmp_path / "full").write_text("a file")
+    done = strata("record", "few", "--out", f"{tmp_path}/{out}")
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert not shelf.items("recordings")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sweep", "few"], "of one kind"),
+        (["sweep", "few", "5", "--leave-one-out"], "of one kind"),
+        (["sweep", "few", "5", "--most", "3"], "choose what is compared"),
+        (["sweep", "few", "5", "--out", "x.npz"], "expected a name ending in .csv"),
+        (["cost", "few", "5", "6", "--line"], "takes one EDIT"),
+        (["search", "few", "--damage", "nonsense"], "Unknown damage"),
+        (["ask", "few", "5", "--prompt", "nobody"], "There is no prompt 'nobody'"),
+        (["ask", "few", "5", "--image", "nowhere.png"], "nowhere.png"),
+        (["show", "--kind", "nonsense"], "There is no such kind"),
+    ],
+)
+def test_mistakes_are_named_before_the_model_is_loaded(
+    shelf: Workspace, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    from vlm_analysis.workbench.slot import ModelSlot
+
+    monkeypatch.setattr(ModelSlot, "load", lambda *_: pytest.fail("the model was loaded"))
+    done = strata(*words)
+    assert done.exit_code == 2, done.exception
+    assert said in done.stderr
