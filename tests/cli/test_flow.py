@@ -116,7 +116,7 @@ def test_scores_searches_and_answers_are_those_of_the_library(
 ) -> None:
     masks = [PruneMask(16, (5, 9)), PruneMask(16, (3, 5, 6, 7))]
     dense = evaluate(loaded, few, batch_size=32)
-    alone = sweep(loaded, few, masks, reference=dense, batch_size=32)
+    alone = list(sweep(loaded, few, masks, reference=dense, batch_size=32))
     told = found("evaluate", "few", "5,9", "--no-responses", "--out", str(tmp_path / "e.json"), "-q")
     rows = plain(alone[0].by_prompt.to_dict(orient="records"))
     assert [{name: row[name] for name in rows[0]} for row in told["by_prompt"]] == rows
@@ -126,7 +126,7 @@ def test_scores_searches_and_answers_are_those_of_the_library(
     assert [row["answer_nll"] for row in swept] == expected
     assert pd.read_parquet(tmp_path / "s.parquet")["answer_nll"].tolist() == expected
     best = greedy(
-        lambda asked: sweep(loaded, few, asked, reference=dense, batch_size=32),
+        lambda asked: list(sweep(loaded, few, asked, reference=dense, batch_size=32)),
         1,
         n_layers=16,
         locks=loaded.locks,
@@ -134,19 +134,8 @@ def test_scores_searches_and_answers_are_those_of_the_library(
     )
     assert found("search", "few", "--budget", "1", "--name", "best", "-q")["key"] == best.key
     assert found("show", "best")["key"] == best.key
-    compared = found(
-        "sweep",
-        "few",
-        "--from",
-        "mine",
-        "--criterion",
-        "block-influence",
-        "--most",
-        "1",
-        "-q",
-        "--out",
-        str(tmp_path / "c.npz"),
-    )
+    chosen = ("--from", "mine", "--criterion", "block-influence", "--most", "1")
+    compared = found("sweep", "few", *chosen, "--out", str(tmp_path / "c.npz"), "-q")
     assert len(compared["masks"]) == len(open_comparison(tmp_path / "c.npz").masks)
     answers = found("ask", "few", "5,9", "--prompt", str(few[1].id), "-q")
     assert answers["question"] == few[1].question

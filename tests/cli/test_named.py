@@ -12,7 +12,17 @@ from vlm_analysis.cli.named import edits_named, layers_in, prompts_named
 from vlm_analysis.workbench.shelf import keep_mask, keep_prompts, open_item
 from vlm_analysis.workbench.workspace import Workspace
 
-HOSTILE = ("[bold red]x[/]", "../../etc", "a" * 10_000, "\x1b[2J", "--", "x; rm -rf y", "{0.__class__}", "%s", "\0")
+HOSTILE = (
+    "[bold red]x[/]",
+    "../../not there",
+    "a" * 10_000,
+    "\x1b[2J",
+    "--",
+    "x; rm -rf y",
+    "{0.__class__}",
+    "%s",
+    "\0",
+)
 
 
 def strata(*words: str) -> Result:
@@ -110,7 +120,6 @@ def test_what_has_a_hostile_name_is_found_by_it(shelf: Workspace, name: str) -> 
         (".", "got the folder"),
         (f"{'x' * 300}.csv", "expected a place for a new file"),
         ("full/x.csv", "expected a place for a new file"),
-        ("a\0b.csv", "expected a place for a new file"),
     ],
 )
 def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(

@@ -57,7 +57,7 @@ def _prompt(prompts: PromptSet, name: str, question: str, image: Path | None) ->
 @command("Export", ".json")
 def export(
     edit: EditArgument,
-    folder: Annotated[Path, typer.Argument(help="A new folder; it must not hold anything.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder; it must not hold anything.")],
     bench: Bench,
     on_progress: Progress,
     anyway: Anyway = False,

@@ -20,7 +20,10 @@ def show(
     shelf: Workspace,
     out: Path | None,
     what: Annotated[
-        str, typer.Argument(help="The name or id of anything saved, or a file; all that is saved by default.")
+        str,
+        typer.Argument(
+            metavar="WHAT", help="The name or id of anything saved, or a file; all that is saved by default."
+        ),
     ] = "",
     kind: Annotated[str, typer.Option(help="Only this kind: prompts, recordings, masks, evaluations, …")] = "",
 ) -> Found:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from vlm_analysis.workbench.bench import Bench
 
 Prompts = Annotated[
-    str, typer.Argument(help="Bundled packs (general,math), a file or folder, or the name or id of saved prompts.")
+    str,
+    typer.Argument(
+        metavar="PROMPTS", help="Bundled packs (general,math), a file or folder, or the name or id of saved prompts."
+    ),
 ]
 EditArgument = Annotated[
     str, typer.Argument(metavar="EDIT", help='Layers ("3,5-7"), dense, a file, or the name or id of a saved mask.')
