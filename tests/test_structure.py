@@ -44,7 +44,7 @@ WITH_TORCH = (  # beside these no module of the package imports torch or transfo
     "export.reload",
     "pocket",
 )
-MOST_PLAIN = 10
+MOST_PLAIN = 9
 HEAVY = ("torch", "transformers", "streamlit")
 
 

@@ -74,7 +74,7 @@ def demo(
     from vlm_analysis.workbench.bench import Bench
 
     bench = Bench("pocket-vl", shelf)
-    story = bench.open(bench.demo(first=first, on_progress=on_progress))
+    story = bench.story(bench.demo(first=first, on_progress=on_progress))
     write_story(story, report)
     say(story_text(story, width=min(100, shutil.get_terminal_size().columns)))
     say(f"\nThe pictures are in {report.absolute()}. Everything is kept in {shelf.root}; `strata app` shows it.")
