@@ -1,4 +1,4 @@
-"""Cosine against damage: where the cheap score and the measured truth part, layer by layer."""
+"""Cosine against damage: where the cheap score and the measured damage disagree, layer by layer."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def cosine_against_damage(
 
     Columns: `layer`; `block_influence` (1 − mean cosine); `damage_kl` and `damage_nll` in nats; the spread of
     each over draws of the prompts (`block_influence_spread` and so on); `cosine_rank` and `damage_rank`, 0
-    for the layer that goes first, ties share their mean, NaN where one of both numbers is missing; `rank_gap`, damage rank minus
+    for the layer that goes first, ties share their mean, NaN where one of the two is missing; `rank_gap`, damage rank minus
     cosine rank; `outlier`, whether the gap is at least a third of the ranked layers and 2 (our choice); `direction`, what an
     outlier means, else "".
 
     Args:
         recording: the similarities.
-        damage: leave-one-out Evaluations, or what `read_damage` made of them.
+        damage: leave-one-out Evaluations, or the Damage that `read_damage` returned.
         token_group: whose cosines.
         target: the domain whose cosines and damage count; None for all prompts.
         by: which damage is ranked.
@@ -57,13 +57,13 @@ def cosine_against_damage(
         StrataError: as `score_layers`.
     """
     read = damage if isinstance(damage, Damage) else read_damage(damage, recording.model)
-    found = {
+    by_column = {
         "block_influence": score_layers(recording, "block-influence", domain=target, token_group=token_group),
         "damage_kl": score_layers(recording, "damage-kl", target=target, damage=read),
         "damage_nll": score_layers(recording, "damage-nll", target=target, damage=read),
     }
     frame = pd.DataFrame({"layer": np.arange(recording.n_layers)})
-    for name, scores in found.items():
+    for name, scores in by_column.items():
         frame[name], frame[f"{name}_spread"] = scores.values, scores.spread
     both = frame[["block_influence", by]].notna().all(axis=1)
     frame["cosine_rank"] = frame["block_influence"].where(both).rank() - 1
@@ -77,7 +77,7 @@ def cosine_against_damage(
 
 
 def misleading_words(frame: pd.DataFrame, most: int = 3) -> list[str]:
-    """Return where cosine would mislead on this model, in plain sentences, of what `cosine_against_damage` returned."""
+    """Return sentences on where cosine would mislead, from the frame that `cosine_against_damage` returned."""
     by = frame.attrs.get("by", "damage_kl")
     ranked = frame[frame["rank_gap"].notna()]
     if len(ranked) < 2:
@@ -85,20 +85,22 @@ def misleading_words(frame: pd.DataFrame, most: int = 3) -> list[str]:
             "Too few layers have both a cosine and a measured damage to compare them: measure the damage of more layers."
         ]
     tau = kendall_tau(ranked["block_influence"].to_numpy(), ranked[by].to_numpy())
-    said = [_overall(tau, len(ranked), DAMAGE_NAMES[by])]
+    sentences = [_overall(tau, len(ranked), DAMAGE_NAMES[by])]
     worst = ranked[ranked["outlier"]].sort_values("rank_gap", key=lambda gaps: -gaps.abs(), kind="stable")
-    said += [_outlier(row, len(ranked), by) for _, row in worst.head(most).iterrows()]
+    sentences += [_outlier(row, len(ranked), by) for _, row in worst.head(most).iterrows()]
     if len(worst) > most:
-        said.append(f"Outliers too: {layers(int(layer) for layer in worst['layer'][most:])}.")
+        sentences.append(f"Outliers too: {layers(int(layer) for layer in worst['layer'][most:])}.")
     if worst.empty:
-        said.append("No layer's two ranks lie a third of the layers apart: cosine misleads about none of them by far.")
+        sentences.append(
+            "No layer's two ranks lie a third of the layers apart: cosine misleads about none of them by far."
+        )
     missing = sorted(set(frame["layer"]) - set(ranked["layer"]))
     if missing:
         what = (
             "lacks one of the two numbers and stands" if len(missing) == 1 else "lack one of the two numbers and stand"
         )
-        said.append(f"{sentence(layers(missing))} {what} apart.")
-    return said
+        sentences.append(f"{sentence(layers(missing))} {what} apart.")
+    return sentences
 
 
 def _overall(tau: float, number: int, damage: str) -> str:
@@ -116,10 +118,10 @@ def _outlier(row: pd.Series, number: int, by: str) -> str:
         else f"cosine keeps it, though only {less}"
     )
     return (
-        f"Layer {int(row['layer'])}: {row['direction']}. It goes {_place(row['cosine_rank'])} by cosine "
-        f"(1 − cosine {row['block_influence']:.3g}) and {_place(row['damage_rank'])} by damage ({row[by]:.3g} nats): {what}."
+        f"Layer {int(row['layer'])}: {row['direction']}. It goes {_position(row['cosine_rank'])} by cosine "
+        f"(1 − cosine {row['block_influence']:.3g}) and {_position(row['damage_rank'])} by damage ({row[by]:.3g} nats): {what}."
     )
 
 
-def _place(rank: float) -> str:
+def _position(rank: float) -> str:
     return f"in place {rank + 1:g}"

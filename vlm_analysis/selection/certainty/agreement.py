@@ -16,9 +16,9 @@ from vlm_analysis.words import TOKEN_GROUPS
 
 
 def kendall_tau(one: np.ndarray, other: np.ndarray) -> float:
-    """Return Kendall's tau-b of two (n,) arrays, in [-1, 1]; 1 where they order alike, ties in one count in between.
+    """Return Kendall's tau-b of two (n,) arrays, in [-1, 1]; 1 for equal orders; ties in only one of them lower it.
 
-    (concordant − discordant) / √((pairs − ties in one) · (pairs − ties in the other)). Places where one of them is NaN are left
+    (concordant − discordant) / √((pairs − ties in one) · (pairs − ties in the other)). Entries where one of them is NaN are left
     out; NaN where fewer than two are left or one of them is all ties. Source: Kendall, Biometrika 33 (1945).
     """
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
@@ -43,33 +43,33 @@ def agreement(
     Args:
         recording: what was measured.
         items: by name, LayerScores, or the arguments of `score_layers` with `criterion` among them.
-        layers: which layers are compared, the ones that may go say; None for all. Layers without a score in one of two items
+        layers: the layers to compare, such as those that may go; None for all. Layers without a score in one of two items
             are left out for these two.
 
     Raises:
         StrataError: as `score_layers`.
     """
-    chosen = sorted(layers) if layers is not None else list(range(recording.n_layers))
+    indices = sorted(layers) if layers is not None else list(range(recording.n_layers))
     wishes = {}
     for name, item in items.items():
         scores = item if isinstance(item, LayerScores) else score_layers(recording, **item)
-        wishes[name] = scores.wish[chosen]
+        wishes[name] = scores.wish[indices]
     rows = [[kendall_tau(one, other) for other in wishes.values()] for one in wishes.values()]
     return pd.DataFrame(rows, index=list(wishes), columns=list(wishes), dtype=np.float64)
 
 
-def criteria_items(recording: Recording, **asked: Any) -> dict[str, dict[str, Any]]:
-    """Return every criterion this recording can be scored with, by its title; `asked` are arguments of `score_layers`."""
-    usable = [criterion for criterion, reason in usable_criteria(recording, **asked).items() if not reason]
-    return {CRITERIA[criterion].title: {**asked, "criterion": criterion} for criterion in usable}
+def criteria_items(recording: Recording, **options: Any) -> dict[str, dict[str, Any]]:
+    """Return every criterion this recording can be scored with, by its title; `options` are arguments of `score_layers`."""
+    usable = [criterion for criterion, reason in usable_criteria(recording, **options).items() if not reason]
+    return {CRITERIA[criterion].title: {**options, "criterion": criterion} for criterion in usable}
 
 
-def domain_items(recording: Recording, **asked: Any) -> dict[str, dict[str, Any]]:
+def domain_items(recording: Recording, **options: Any) -> dict[str, dict[str, Any]]:
     """Return the ranking by similarity of each domain, by the domain's name."""
-    return {name: {**asked, "criterion": "target-aware", "target": name} for name in recording.domain_names}
+    return {name: {**options, "criterion": "target-aware", "target": name} for name in recording.domain_names}
 
 
-def group_items(recording: Recording, criterion: str = "block-influence", **asked: Any) -> dict[str, dict[str, Any]]:
+def group_items(recording: Recording, criterion: str = "block-influence", **options: Any) -> dict[str, dict[str, Any]]:
     """Return the ranking of one criterion over each token group that has tokens, by the group's name."""
     groups = [group for group in TOKEN_GROUPS if recording.prompts_with(None, group)]
-    return {group: {**asked, "criterion": criterion, "token_group": group} for group in groups}
+    return {group: {**options, "criterion": criterion, "token_group": group} for group in groups}

@@ -1,4 +1,4 @@
-"""How sure a mask is: how often each layer is in it when the prompts are drawn again, for any strategy."""
+"""How sure a mask is: how often each layer is dropped when the prompts are resampled, for any strategy."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import ScoreDraws, draw_scores
 from vlm_analysis.selection.criteria.spans import ANGULAR_GROUP, SIMILARITY_GROUP, Spans
 from vlm_analysis.selection.strategies.budgets import Share
+from vlm_analysis.selection.strategies.choice import StrategyInputs
 from vlm_analysis.selection.strategies.make import choose, make_mask
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
-from vlm_analysis.selection.strategies.wanted import Wanted
 from vlm_analysis.words import joined, layers, sentence
 
 MOST_NAMED = 5  # rivals in a sentence
@@ -29,15 +29,15 @@ SPAN_GROUPS = {"angular-block": ANGULAR_GROUP, "interlace": SIMILARITY_GROUP}
 
 @dataclass(frozen=True, eq=False)
 class MaskStability:
-    """How often each layer is dropped when the prompts are drawn again.
+    """How often each layer is dropped when the prompts are resampled.
 
     Attributes:
         mask: of all prompts.
         frequency: (n_layers,) share of the draws that made a mask, in [0, 1]; NaN where none did.
-        same: share of them that made this very mask.
+        same: share of these draws that made exactly `mask`.
         refused: how many draws allowed no mask of this budget.
-        n_draws: how often the prompts were drawn.
-        prompts: prompts of each domain behind the mask.
+        n_draws: number of draws.
+        prompts: number of prompts of each domain that the mask is made from.
     """
 
     mask: Edit
@@ -61,7 +61,7 @@ def mask_stability(
     locked: Collection[int] = (),
     gap: int = 1,
     costs: Sequence[float] | np.ndarray | None = None,
-    **asked: Any,
+    **options: Any,
 ) -> MaskStability:
     """Return how often each layer is dropped over draws of the prompts with replacement within each domain.
 
@@ -69,8 +69,8 @@ def mask_stability(
         recording: what was measured.
         criterion: for strategies that need scores; None for those that read spans.
         strategy, budget, locks, protected, locked, gap, costs: as in `make_mask`.
-        n_draws, seed: how often the prompts are drawn again, and from where.
-        asked: arguments of `score_layers`; for strategies that read spans only `domain` and `token_group`.
+        n_draws, seed: number and seed of the draws.
+        options: arguments of `score_layers`; for strategies that read spans only `domain` and `token_group`.
 
     Raises:
         MaskError: as `score_layers` and `make_mask`; and for strategies that read no prompts.
@@ -81,16 +81,16 @@ def mask_stability(
         raise MaskError(f"Only what depends on prompts can be resampled: expected one of {usable}, got {strategy!r}.")
     if needs == "scores" and criterion is None:
         raise MaskError(f"Strategy {strategy!r} needs layer scores: expected a criterion, got none. Name one.")
-    staying = Locks.given(recording.n_layers, locks, protected, locked)
-    options: dict[str, Any] = {"locks": staying, "gap": gap, "costs": costs}
-    wanted = Wanted(recording.n_layers, staying.free, 0, gap=gap)
+    locks = Locks.given(recording.n_layers, locks, protected, locked)
+    mask_options: dict[str, Any] = {"locks": locks, "gap": gap, "costs": costs}
+    inputs = StrategyInputs(recording.n_layers, locks.free, 0, gap=gap)
     if needs == "scores" and criterion is not None:
-        drawn = draw_scores(recording, criterion, n_draws, seed=seed, **asked)
-        mask = make_mask(drawn.scores, strategy, budget, **options)
-        return _count(mask, strategy, budget, costs, _with_scores(wanted, drawn), n_draws, drawn.prompts)
-    mask = make_mask(None, strategy, budget, recording=recording, **options, **asked)
-    spans = Spans(recording, asked.get("domain"), asked.get("token_group"), Sample(n_draws, seed))
-    every = (replace(wanted, spans=one) for one in spans.draws())
+        score_draws = draw_scores(recording, criterion, n_draws, seed=seed, **options)
+        mask = make_mask(score_draws.scores, strategy, budget, **mask_options)
+        return _count(mask, strategy, budget, costs, _with_scores(inputs, score_draws), n_draws, score_draws.prompts)
+    mask = make_mask(None, strategy, budget, recording=recording, **mask_options, **options)
+    spans = Spans(recording, options.get("domain"), options.get("token_group"), Sample(n_draws, seed))
+    every = (replace(inputs, spans=one) for one in spans.draws())
     return _count(mask, strategy, budget, costs, every, n_draws, _prompts_of(spans, SPAN_GROUPS[strategy]))
 
 
@@ -100,11 +100,11 @@ def mask_words(stability: MaskStability, level: float = LEVEL) -> list[str]:
     if np.isnan(frequency).all():
         return ["No draw of the prompts allowed a mask of this budget: nothing can be said of how sure it is."]
     number = f"your {sum(stability.prompts.values())} prompts"
-    said = single_prompts(stability.prompts)
+    sentences = single_prompts(stability.prompts)
     sure = [layer for layer in mask.dropped if frequency[layer] >= level]
     unsure = [layer for layer in mask.dropped if frequency[layer] < level]
     if sure:
-        said.append(
+        sentences.append(
             f"{sentence(layers(sure))} go{'es' * (len(sure) == 1)} in at least {level:.0%} of the draws of {number}."
         )
     if unsure:
@@ -112,22 +112,22 @@ def mask_words(stability: MaskStability, level: float = LEVEL) -> list[str]:
         rivals = [layer for layer in rivals if layer not in mask.dropped]
         more = f", and {len(rivals) - MOST_NAMED} more" if len(rivals) > MOST_NAMED else ""
         instead = f" Instead go {_shares(frequency, rivals[:MOST_NAMED])}{more}." if rivals else ""
-        said.append(
+        sentences.append(
             f"Unsure with {number}, by share of the draws in which they go: {_shares(frequency, unsure)}.{instead}"
         )
     if stability.refused:
-        said.append(f"{stability.refused} of {stability.n_draws} draws allowed no such mask and are left out.")
-    return said or ["The mask drops nothing."]
+        sentences.append(f"{stability.refused} of {stability.n_draws} draws allowed no such mask and are left out.")
+    return sentences or ["The mask drops nothing."]
 
 
 def _shares(frequency: np.ndarray, numbers: list[int]) -> str:
     return joined(f"layer {layer} ({frequency[layer]:.0%})" for layer in numbers)
 
 
-def _with_scores(wanted: Wanted, drawn: ScoreDraws) -> Iterator[Wanted]:
-    known = drawn.scores
-    for values in drawn.draws:
-        yield replace(wanted, scores=LayerScores(known.criterion, values, known.spread, known.drop, known.options))
+def _with_scores(inputs: StrategyInputs, score_draws: ScoreDraws) -> Iterator[StrategyInputs]:
+    scores = score_draws.scores
+    for values in score_draws.draws:
+        yield replace(inputs, scores=LayerScores(scores.criterion, values, scores.spread, scores.drop, scores.options))
 
 
 def _count(
@@ -135,21 +135,21 @@ def _count(
     strategy: str,
     budget: int | float | Share,
     costs: Sequence[float] | np.ndarray | None,
-    every: Iterator[Wanted],
+    every: Iterator[StrategyInputs],
     n_draws: int,
     prompts: dict[str, int],
 ) -> MaskStability:
-    counts, made, same = np.zeros(mask.n_layers), 0, 0
-    for wanted in every:
+    counts, n_masks, same = np.zeros(mask.n_layers), 0, 0
+    for inputs in every:
         try:
-            chosen = choose(strategy, wanted, budget, costs).layers
+            choice = choose(strategy, inputs, budget, costs).layers
         except MaskError:
             continue
-        counts[chosen] += 1
-        made += 1
-        same += set(chosen) == set(mask.dropped)
-    frequency = counts / made if made else np.full(mask.n_layers, np.nan)
-    return MaskStability(mask, frequency, same / made if made else np.nan, n_draws - made, n_draws, prompts)
+        counts[choice] += 1
+        n_masks += 1
+        same += set(choice) == set(mask.dropped)
+    frequency = counts / n_masks if n_masks else np.full(mask.n_layers, np.nan)
+    return MaskStability(mask, frequency, same / n_masks if n_masks else np.nan, n_draws - n_masks, n_draws, prompts)
 
 
 def _prompts_of(spans: Spans, token_group: str) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""How sure a ranking is: ranks under resampling of the prompts, layers that cannot be told apart, and what would tell them."""
+"""How sure a ranking is: ranks under resampling of the prompts, layers they cannot tell apart, and how many prompts would."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import draw_scores
 from vlm_analysis.words import joined, layers, sentence
 
-LEVEL = 0.95  # share of draws in which one layer has to go before the other to be told apart; our choice
-MOST_PROMPTS = 1_000_000  # beyond it an extrapolation is not worth a number
+LEVEL = 0.95  # share of draws in which one of two layers must go first for the order to count as settled; our choice
+MOST_PROMPTS = 1_000_000  # above it an extrapolation is not reported
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Unsure:
 
     Attributes:
         swapped: share of draws, in (0, 1], in which `stays` would go before `goes`; ties count half.
-        prompts: how many prompts would tell them apart, extrapolated; inf where their scores are equal.
+        prompts: number of prompts that would settle the order, extrapolated; inf where the scores are equal.
     """
 
     goes: int
@@ -41,13 +41,13 @@ class RankStability:
 
     Attributes:
         scores: of all prompts.
-        order: the layers that compete, first to go first: those that may go and have a score.
+        order: the layers that compete, in drop order: those that may go and have a score.
         ranks: (n_draws, n_layers) float64, 0 for the one that goes first; NaN for layers that do not compete. Ties go to the
             lower layer, as in the drop order.
         before: (n_layers, n_layers), share of draws in which layer i goes before layer j, in [0, 1], ties half; NaN where one
             does not compete.
         noise: (n_layers, n_layers), standard deviation over draws of the difference of the two scores, paired.
-        prompts: prompts of each domain behind the scores.
+        prompts: number of prompts of each domain that the scores are computed from.
     """
 
     scores: LayerScores
@@ -62,10 +62,10 @@ class RankStability:
         return sum(self.prompts.values())
 
     def interval(self, share: float = 0.9) -> np.ndarray:
-        """Return the (2, n_layers) ranks that hold `share` of the draws between them; NaN where a layer does not compete."""
+        """Return the (2, n_layers) ranks that enclose `share` of the draws; NaN where a layer does not compete."""
         ends = np.full((2, self.ranks.shape[1]), np.nan)
-        taken = list(self.order)
-        ends[:, taken] = np.quantile(self.ranks[:, taken], [(1 - share) / 2, (1 + share) / 2], axis=0)
+        columns = list(self.order)
+        ends[:, columns] = np.quantile(self.ranks[:, columns], [(1 - share) / 2, (1 + share) / 2], axis=0)
         return ends
 
     def chance(self, budget: int) -> np.ndarray:
@@ -83,13 +83,13 @@ class RankStability:
         ]
 
     def _prompts_for(self, one: int, other: int, level: float) -> float:
-        """Return n · (z · noise / gap)²: how many prompts bring the gap to z standard errors; more than there are."""
+        """Return n · (z · noise / gap)², the number of prompts at which the gap is z standard errors; at least n + 1."""
         gap = abs(float(self.scores.values[one] - self.scores.values[other]))
         noise = float(self.noise[one, other])
         if gap <= 1e-12 * max(1.0, abs(float(self.scores.values[one]))):
             return math.inf
-        wanted = self.n_prompts * (NormalDist().inv_cdf(level) * noise / gap) ** 2
-        return max(self.n_prompts + 1, math.ceil(wanted)) if wanted < MOST_PROMPTS else math.inf
+        n_prompts = self.n_prompts * (NormalDist().inv_cdf(level) * noise / gap) ** 2
+        return max(self.n_prompts + 1, math.ceil(n_prompts)) if n_prompts < MOST_PROMPTS else math.inf
 
 
 def rank_stability(
@@ -101,35 +101,35 @@ def rank_stability(
     protected: Collection[int] | None = None,
     locked: Collection[int] = (),
     seed: int = 0,
-    **asked: Any,
+    **options: Any,
 ) -> RankStability:
     """Return the ranks of the layers that may go, over draws of the prompts with replacement within each domain.
 
     Args:
-        recording, criterion, asked: as in `score_layers`.
-        n_draws: how often the prompts are drawn again.
-        locks, protected, locked: layers that stay and so take no rank, as in `make_mask`.
+        recording, criterion, options: as in `score_layers`.
+        n_draws: number of draws.
+        locks, protected, locked: layers that stay, which have no rank, as in `make_mask`.
         seed: of the draws.
 
     Raises:
-        MaskError: as `score_layers`; and for criteria that cannot be drawn again.
+        MaskError: as `score_layers`; and for criteria that are not a mean over prompts.
     """
-    drawn = draw_scores(recording, criterion, n_draws, seed=seed, **asked)
+    score_draws = draw_scores(recording, criterion, n_draws, seed=seed, **options)
     n_layers = recording.n_layers
-    staying = Locks.given(n_layers, locks, protected, locked).reasons
-    order = tuple(layer for layer in drawn.scores.order if layer not in staying)
-    sign = 1.0 if drawn.scores.drop == "highest" else -1.0
-    taken = sorted(order)
-    wish = np.where(np.isnan(drawn.draws[:, taken]), -np.inf, sign * drawn.draws[:, taken])
+    locked_reasons = Locks.given(n_layers, locks, protected, locked).reasons
+    order = tuple(layer for layer in score_draws.scores.order if layer not in locked_reasons)
+    sign = 1.0 if score_draws.scores.drop == "highest" else -1.0
+    columns = sorted(order)
+    wish = np.where(np.isnan(score_draws.draws[:, columns]), -np.inf, sign * score_draws.draws[:, columns])
     ranks = np.full((n_draws, n_layers), np.nan)
-    places = np.argsort(np.argsort(-wish, axis=1, kind="stable"), axis=1, kind="stable")
-    ranks[:, taken] = places
+    positions = np.argsort(np.argsort(-wish, axis=1, kind="stable"), axis=1, kind="stable")
+    ranks[:, columns] = positions
     before, noise = np.full((2, n_layers, n_layers), np.nan)
-    for column, layer in enumerate(taken):
+    for column, layer in enumerate(columns):
         one = wish[:, column : column + 1]
-        before[layer, taken] = ((one > wish) + 0.5 * (one == wish)).mean(axis=0)
-        noise[layer, taken] = np.std(np.where(np.isfinite(one) & np.isfinite(wish), _minus(one, wish), 0.0), axis=0)
-    return RankStability(drawn.scores, order, ranks, before, noise, drawn.prompts)
+        before[layer, columns] = ((one > wish) + 0.5 * (one == wish)).mean(axis=0)
+        noise[layer, columns] = np.std(np.where(np.isfinite(one) & np.isfinite(wish), _minus(one, wish), 0.0), axis=0)
+    return RankStability(score_draws.scores, order, ranks, before, noise, score_draws.prompts)
 
 
 def _minus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -138,25 +138,28 @@ def _minus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def stability_words(stability: RankStability, budget: int, level: float = LEVEL) -> list[str]:
-    """Return what the prompts can and cannot tell at a budget, in plain sentences; at least one."""
-    said = single_prompts(stability.prompts)
+    """Return sentences on which layers the prompts can and cannot tell apart at a budget; at least one."""
+    sentences = single_prompts(stability.prompts)
     number = f"your {stability.n_prompts} prompt{'' if stability.n_prompts == 1 else 's'}"
     if not 0 < budget < len(stability.order):
-        return [*said, f"A budget of {budget} leaves no choice among the {len(stability.order)} layers that may go."]
+        return [
+            *sentences,
+            f"A budget of {budget} leaves no choice among the {len(stability.order)} layers that may go.",
+        ]
     pairs = stability.unsure(budget, level)
-    if not pairs and not said:
+    if not pairs and not sentences:
         first = sentence(layers(stability.order[:budget]))
         return [
             f"{first} stand{_s(budget)} apart from all others with {number}: first in {level:.0%} of the draws or more."
         ]
     for goes, stays in _groups(pairs):
         inside = [pair for pair in pairs if pair.goes in goes and pair.stays in stays]
-        said.append(_apart_words(goes, stays, inside, budget, number))
-    return said
+        sentences.append(_apart_words(goes, stays, inside, budget, number))
+    return sentences
 
 
 def single_prompts(prompts: dict[str, int]) -> list[str]:
-    """Return a warning where a domain has too few prompts for its spread to be told at all."""
+    """Return a warning where a domain has too few prompts to estimate a spread."""
     few = [name for name, number in prompts.items() if number < 2]
     if not few:
         return []
@@ -186,7 +189,7 @@ def _enough(pairs: list[Unsure]) -> str:
 
 
 def _groups(pairs: list[Unsure]) -> list[tuple[set[int], set[int]]]:
-    """Return the layers that go and those that stay of each set of pairs that hang together."""
+    """Return the layers that go and those that stay, for each connected set of pairs."""
     groups: list[tuple[set[int], set[int]]] = []
     for pair in pairs:
         touching = [group for group in groups if pair.goes in group[0] or pair.stays in group[1]]

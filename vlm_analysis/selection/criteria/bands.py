@@ -1,7 +1,7 @@
-"""Skip-It? (arXiv:2509.25584): where vision tokens change little and are little looked at, and the bands that could skip them.
+"""Skip-It? (arXiv:2509.25584): layers that change vision tokens little and attend to them little, and the bands that could skip them.
 
-The paper's rule: skip where redundancy is high and the visual attention ratio is low. Its thresholds are not known to us, so all
-of them are the user's; how the two redundancies are joined is our choice and an option.
+The paper's rule: skip where redundancy is high and the visual attention ratio is low. We do not know its
+thresholds, so the user sets all of them. How the two redundancies are combined is our choice and an option.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class SkipBands:
     Attributes:
         geometric: mean 1 − cosine of vision tokens, in [0, 2]; NaN where not measured, which selects nothing.
         proximal: share of vision tokens with 1 − cosine ≥ delta, in [0, 1].
-        attention: visual attention ratio, in [0, 1]; None where no attention maps were recorded, and then it decides nothing.
+        attention: visual attention ratio, in [0, 1]; None, and not used, where no attention maps were recorded.
         geometric_low, proximal_low, attention_low: bool, at or below epsilon, eta and tau; the last None as above.
-        selected: bool, redundant by the rule and little looked at.
-        late_entry: the selected layers from the first on: vision tokens could enter behind them.
-        early_exit: the selected layers up to the last: vision tokens could leave before them; empty where late_entry is all.
+        selected: bool, redundant by the rule and with a low visual attention ratio.
+        late_entry: the selected layers at the start: vision tokens could enter after them.
+        early_exit: the selected layers at the end: vision tokens could leave before them; empty where late_entry is all layers.
     """
 
     geometric: np.ndarray
@@ -65,14 +65,14 @@ def skip_bands(
     Args:
         recording: what was measured.
         epsilon: largest mean 1 − cosine of a geometrically redundant layer.
-        delta: from which 1 − cosine on a token counts as changed, one of `DELTAS`.
+        delta: smallest 1 − cosine at which a token counts as changed, one of `DELTAS`.
         eta: largest share of changed tokens of a proximally redundant layer.
         tau: largest visual attention ratio of a layer that may be skipped.
         domain: whose prompts; None for all.
-        rule: which redundancies have to hold.
+        rule: which of the two redundancies must hold.
 
     Raises:
-        MaskError: a delta that was not recorded, an unknown rule, or a threshold that is no number.
+        MaskError: a delta that was not recorded, an unknown rule, or a threshold that is not a number.
         RecordingError: an unknown domain.
     """
     if delta not in DELTAS or rule not in RULES:
@@ -93,7 +93,7 @@ def skip_bands(
 
 
 def _bands(selected: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    kept = np.flatnonzero(~selected)
-    if not len(kept):
+    others = np.flatnonzero(~selected)
+    if not len(others):
         return tuple(range(len(selected))), ()
-    return tuple(range(int(kept[0]))), tuple(range(int(kept[-1]) + 1, len(selected)))
+    return tuple(range(int(others[0]))), tuple(range(int(others[-1]) + 1, len(selected)))

@@ -1,4 +1,4 @@
-"""The criteria as one table: what makes one number per decoder layer of a Recording.
+"""The table of criteria; each computes one number per decoder layer of a Recording.
 
 Notation: s_d(l) is the mean cosine of layer l's input and output over the prompts of domain d; z_d is s_d z-scored over all
 layers (population standard deviation; no spread gives 0). "our choice" marks what no paper states.
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from vlm_analysis.selection.criteria import similarity as by
-from vlm_analysis.selection.criteria.asked import Asked
+from vlm_analysis.selection.criteria.query import ScoreQuery
 
 Needs = Literal["recording", "domains", "attention", "damage", "nothing"]
 Drop = Literal["highest", "lowest"]
@@ -21,15 +21,15 @@ Drop = Literal["highest", "lowest"]
 
 @dataclass(frozen=True)
 class Criterion:
-    """A row of the table: what it is called, where it comes from, what it computes and what it needs.
+    """A row of the table.
 
     Attributes:
         needs: a recording; one with several domains; one with attention maps; measured damage; or nothing.
-        drop: which end goes first.
-        values: from the question to (..., n_layers); None for what is drawn, not measured.
+        drop: which end is dropped first.
+        values: returns (..., n_layers) for a query; None for the random criterion.
         takes: the arguments of `score_layers` that change the numbers.
-        measure: the measure of the recording that has to be there; "" for the cosine, which always is.
-        over: the token group it is always over; "" for the one that is asked.
+        measure: the measure that the recording must hold; "" for the cosine, which every recording holds.
+        over: the fixed token group; "" for that of the query.
     """
 
     title: str
@@ -37,20 +37,20 @@ class Criterion:
     formula: str
     needs: Needs
     drop: Drop
-    values: Callable[[Asked], np.ndarray] | None
+    values: Callable[[ScoreQuery], np.ndarray] | None
     takes: tuple[str, ...] = ("token_group", "domain")
     measure: str = ""
     over: str = ""
 
 
-def _damage_kl(asked: Asked) -> np.ndarray:
-    assert asked.damage is not None
-    return asked.damage.mean("kl_to_dense", asked.target, asked.sample)
+def _damage_kl(query: ScoreQuery) -> np.ndarray:
+    assert query.damage is not None
+    return query.damage.mean("kl_to_dense", query.target, query.sample)
 
 
-def _damage_nll(asked: Asked) -> np.ndarray:
-    assert asked.damage is not None
-    return asked.damage.mean("answer_nll", asked.target, asked.sample)
+def _damage_nll(query: ScoreQuery) -> np.ndarray:
+    assert query.damage is not None
+    return query.damage.mean("answer_nll", query.target, query.sample)
 
 
 _DOMAINS = "domain-aware selection, arXiv:2603.20275"
@@ -185,7 +185,7 @@ CRITERIA: dict[str, Criterion] = {
     ),
     "cross-modal-pooled": Criterion(
         "Cross-modal distance, pooled",
-        "µCRASP, arXiv:2605.25842; its spread cannot be told, as only sums over prompts are kept",
+        "µCRASP, arXiv:2605.25842; its spread is unknown, as only sums over prompts are kept",
         "‖mean y_l over vision − mean y_l over text‖ / mean ‖y_l‖, means over all prompts",
         "recording",
         "lowest",

@@ -1,4 +1,4 @@
-"""Measured damage: what leaving out one layer at a time did to the answers, read from Evaluations."""
+"""Measured damage: the effect of leaving out one layer at a time on the answers, read from Evaluations."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class Damage:
     def mean(self, metric: str, target: str | None = None, sample: Sample | None = None) -> np.ndarray:
         """Return the (n_layers,), or (n_draws, n_layers), mean over the target's prompts with equal weight (None: all).
 
-        NaN for layers that were not left out, and for those with a number that is not finite: it may be the largest damage.
+        NaN for layers that were not left out, and for those with a number that is not finite, which may be the largest damage.
 
         Raises:
-            MaskError: no such domain among the measured prompts.
+            MaskError: the measured prompts do not have this domain.
         """
         if target is not None and target not in self.domains:
-            known = list(dict.fromkeys(self.domains))
+            names = list(dict.fromkeys(self.domains))
             raise MaskError(
-                f"The damage was not measured on domain {target!r}: expected one of {known}. Measure it there."
+                f"The damage was not measured on domain {target!r}: expected one of {names}. Measure it there."
             )
         rows = [row for row, domain in enumerate(self.domains) if target in (None, domain)]
         sample = sample or Sample()
@@ -66,10 +66,10 @@ class Damage:
 
 
 def read_damage(evaluations: Sequence[Evaluation], model: ModelInfo) -> Damage:
-    """Return the damage that leave-one-out evaluations tell; a dense one may be among them, and layers may be missing.
+    """Return the damage read from leave-one-out evaluations; a dense one may be among them, and layers may be missing.
 
     Raises:
-        MaskError: none is given, or one is of another model, another prompt set, of a layer that came before, or drops several.
+        MaskError: there is no leave-one-out evaluation, or one is of another model or prompt set, repeats a layer, or drops several.
     """
     left_out = [evaluation for evaluation in evaluations if not evaluation.is_dense]
     if not left_out:
@@ -86,7 +86,7 @@ def read_damage(evaluations: Sequence[Evaluation], model: ModelInfo) -> Damage:
         layer = evaluation.edit.dropped[0]
         if measured[layer]:
             raise MaskError(
-                f"The damage of layer {layer} is given twice: expected one evaluation a layer. Give one of them."
+                f"The damage of layer {layer} is given twice: expected one evaluation per layer. Pass only one of them."
             )
         measured[layer] = True
         for metric, table in values.items():
@@ -115,12 +115,12 @@ def _refuse_foreign(evaluations: Sequence[Evaluation], model: ModelInfo) -> None
 
 
 def _column(evaluation: Evaluation, metric: str, ids: tuple[str, ...]) -> np.ndarray:
-    """Return a metric of each prompt in the order of `ids`, float64; what is not finite is NaN."""
+    """Return a metric of each prompt in the order of `ids`, float64; values that are not finite become NaN."""
     frame = evaluation.by_prompt
-    place = {str(name): row for row, name in enumerate(frame["id"])}
-    if len(place) != len(frame) or place.keys() != set(ids):
+    row_of = {str(name): row for row, name in enumerate(frame["id"])}
+    if len(row_of) != len(frame) or row_of.keys() != set(ids):
         raise MaskError(
             f"The damage is of different prompts: expected the same ids in every evaluation, got others. {ADVICE}"
         )
-    values = frame[metric].to_numpy(dtype=np.float64)[[place[name] for name in ids]]
+    values = frame[metric].to_numpy(dtype=np.float64)[[row_of[name] for name in ids]]
     return np.where(np.isfinite(values), values, np.nan)

@@ -1,7 +1,7 @@
-"""Means over prompts, of all of them and of prompts drawn again: what every criterion and every spread is made of.
+"""Means over all prompts and over resampled prompts; every criterion and every spread is computed from them.
 
-The bootstrap draws prompts with replacement within their domain, so that every draw has every domain with its own number of
-prompts. A prompt's weight depends on its key and its numbers, never on its place: no order of prompts changes a bit.
+The bootstrap draws prompts with replacement within their domain: every draw has as many prompts of each domain as the recording.
+A prompt's weight depends on its key and its numbers, never on its position: results do not depend on the order of prompts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Sample:
     """Which prompts a mean is over.
 
     Attributes:
-        n_draws: 0 for all prompts as they are; else how often they are drawn again.
+        n_draws: number of resamples; 0 for all prompts as they are.
         seed: of the draws.
     """
 
@@ -31,24 +31,24 @@ class Sample:
     seed: int = 0
 
     def mean(self, values: np.ndarray, counts: np.ndarray, domains: Sequence[str], labels: Sequence[Any]) -> np.ndarray:
-        """Return the mean of `values` (n_prompts, n) over the prompts that count: (n,), or (n_draws, n) of drawn ones.
+        """Return the mean of `values` (n_prompts, n) over the prompts that count, (n,), or over draws of them, (n_draws, n).
 
         Args:
-            values: float64; a number that counts and is not finite makes the means of its column NaN.
-            counts: bool, broadcast to `values`; columns in which no prompt counts give NaN.
+            values: float64; a counted number that is not finite makes the means of its column NaN.
+            counts: bool, broadcast to `values`: the numbers that count; columns without any give NaN.
             domains: each prompt's domain.
-            labels: sortable, one a prompt; they decide which prompt gets which weight.
+            labels: sortable, one per prompt; they decide which prompt gets which weight.
         """
         values = np.where(np.isfinite(values), values, np.nan)
         counts = np.broadcast_to(counts, values.shape)
         if not self.n_draws:
             return mean_of_prompts(values, counts)
         total, weight = np.zeros((2, self.n_draws, values.shape[1]))
-        kept = np.where(counts, values, 0.0)
-        for rows, drawn in self._weights(np.flatnonzero(counts.any(axis=1)).tolist(), domains, labels):
+        summands = np.where(counts, values, 0.0)
+        for rows, weights in self._weights(np.flatnonzero(counts.any(axis=1)).tolist(), domains, labels):
             with np.errstate(invalid="ignore"):
-                total += drawn @ kept[rows]
-            weight += drawn @ counts[rows].astype(np.float64)
+                total += weights @ summands[rows]
+            weight += weights @ counts[rows].astype(np.float64)
         return np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), np.nan)
 
     def _weights(
@@ -59,8 +59,8 @@ class Sample:
             rows = sorted((row for row in present if domains[row] == domain), key=lambda row: labels[row])
             if rows:
                 rng = np.random.default_rng([self.seed, zlib.crc32(domain.encode("utf-8", "surrogatepass"))])
-                drawn = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=self.n_draws)
-                yield rows, drawn.astype(np.float64)
+                weights = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=self.n_draws)
+                yield rows, weights.astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ class Sampled:
 
 
 def spread_over(draws: np.ndarray) -> np.ndarray:
-    """Return the standard deviation (ddof 0) of (n_draws, n) values over the draws that have one; none gives NaN."""
+    """Return the standard deviation (ddof 0) of (n_draws, n) values over the draws with a finite value; NaN without any."""
     there = np.isfinite(draws)
     number = np.maximum(there.sum(axis=0), 1)
     centred = np.where(there, draws - np.where(there, draws, 0.0).sum(axis=0) / number, 0.0)

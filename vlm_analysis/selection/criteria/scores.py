@@ -1,4 +1,4 @@
-"""LayerScores: one number per decoder layer, with its spread and the end that is dropped first."""
+"""LayerScores: one number per decoder layer, its spread, and which end is dropped first."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class LayerScores:
         criterion: its key in `CRITERIA`.
         values: (n_layers,) float64; NaN where the layer could not be scored (such a layer is never dropped by score).
         spread: (n_layers,) float64, standard deviation of `values` under resampling of the prompts within each domain; zero
-            where nothing was measured, NaN where it cannot be told.
-        drop: which end goes first.
-        options: what the criterion was asked (target, weight, token group, seed).
+            where nothing was measured, NaN where it is unknown.
+        drop: which end is dropped first.
+        options: the arguments of the criterion (target, weight, token group, seed).
     """
 
     criterion: str
@@ -29,7 +29,7 @@ class LayerScores:
 
     @property
     def wish(self) -> np.ndarray:
-        """Return the values so that the highest goes first; NaN without a score."""
+        """Return the values with their sign such that the highest is dropped first; NaN without a score."""
         return self.values if self.drop == "highest" else -self.values
 
     @property

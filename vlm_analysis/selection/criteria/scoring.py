@@ -1,4 +1,4 @@
-"""From a Recording and a criterion to LayerScores, with their spread under resampling of the prompts."""
+"""Compute LayerScores from a Recording, with their spread under resampling of the prompts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vlm_analysis.errors import MaskError, StrataError
 from vlm_analysis.recording.measures import DELTAS, SHARES
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.criteria import similarity as by
-from vlm_analysis.selection.criteria.asked import Asked
 from vlm_analysis.selection.criteria.criteria import CRITERIA, Criterion
 from vlm_analysis.selection.criteria.damage import Damage, read_damage
 from vlm_analysis.selection.criteria.draws import N_RESAMPLES, spread_over
+from vlm_analysis.selection.criteria.query import ScoreQuery
 from vlm_analysis.selection.criteria.scores import LayerScores
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def score_layers(
             measured damage takes all prompts by default.
         weight: of the target in `mixed`, of the others in `mixed-others`, in [0, 1].
         token_group: which tokens the similarities are averaged over; those of Skip-It? are always over vision.
-        damage: for criteria that need it, leave-one-out Evaluations of the recording's model, or what `read_damage` made of
-            them. Layers without one score NaN: they are never dropped by score, and `options["not_measured"]` names them.
+        damage: for criteria that need it, leave-one-out Evaluations of the recording's model, or the Damage that `read_damage`
+            returned. Layers without one score NaN: they are never dropped by score, and `options["not_measured"]` names them.
         seed: for `random` and for the resampling behind `spread`.
         domain: whose prompts count, for criteria that compare no domains; None for all.
         other: for `contrast`, the second domain; None for all but the target.
@@ -61,23 +61,23 @@ def score_layers(
     row = _row(criterion, seed)
     if row.values is None:
         values = np.random.default_rng(seed).random(recording.n_layers)
-        told = {"token_group": token_group, "recording_prompts": recording.prompts, "seed": seed}
-        return LayerScores(criterion, values, np.zeros_like(values), row.drop, told)
-    asked = Asked(recording, target, other, domain, weight, token_group, share, delta, _read(damage, recording))
-    asked = _checked(criterion, row, asked)
-    values = _finite(row.values(asked))
-    spread = spread_over(_finite(row.values(asked.drawn(N_RESAMPLES, seed))))
-    return LayerScores(criterion, values, spread, row.drop, _options(row, asked))
+        options = {"token_group": token_group, "recording_prompts": recording.prompts, "seed": seed}
+        return LayerScores(criterion, values, np.zeros_like(values), row.drop, options)
+    query = ScoreQuery(recording, target, other, domain, weight, token_group, share, delta, _read(damage, recording))
+    query = _checked(criterion, row, query)
+    values = _finite(row.values(query))
+    spread = spread_over(_finite(row.values(query.redrawn(N_RESAMPLES, seed))))
+    return LayerScores(criterion, values, spread, row.drop, _options(row, query))
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreDraws:
-    """The scores of one criterion, and those of prompts drawn again.
+    """The scores of one criterion on all prompts and on resampled prompts.
 
     Attributes:
         scores: of all prompts.
         draws: (n_draws, n_layers) float64, each the criterion's values on prompts drawn with replacement within their domain.
-        prompts: how many prompts of each domain stand behind the scores.
+        prompts: number of prompts of each domain that the scores are computed from.
     """
 
     scores: LayerScores
@@ -86,51 +86,49 @@ class ScoreDraws:
 
 
 def draw_scores(
-    recording: Recording, criterion: str, n_draws: int = 1000, *, seed: int = 0, **asked: Any
+    recording: Recording, criterion: str, n_draws: int = 1000, *, seed: int = 0, **options: Any
 ) -> ScoreDraws:
-    """Return the scores and those of `n_draws` draws of the prompts; `asked` are arguments of `score_layers`.
+    """Return the scores and those of `n_draws` draws of the prompts; `options` are arguments of `score_layers`.
 
     Raises:
-        MaskError: as `score_layers`; and for a criterion that is not a mean over prompts, so that nothing can be drawn.
+        MaskError: as `score_layers`; and for a criterion that is not a mean over prompts and cannot be resampled.
     """
     row = _row(criterion, seed)
     if row.values is None or row.values is by.cross_modal_pooled:
         raise MaskError(f"Criterion {criterion!r} cannot be drawn again: expected one that is a mean over prompts.")
-    question = Asked(recording, **{**asked, "damage": _read(asked.get("damage"), recording)})
-    question = _checked(criterion, row, question)
-    draws = _finite(row.values(question.drawn(n_draws, seed)))
-    scores = LayerScores(
-        criterion, _finite(row.values(question)), spread_over(draws), row.drop, _options(row, question)
-    )
-    return ScoreDraws(scores, draws, _prompts_behind(criterion, row, question))
+    query = ScoreQuery(recording, **{**options, "damage": _read(options.get("damage"), recording)})
+    query = _checked(criterion, row, query)
+    draws = _finite(row.values(query.redrawn(n_draws, seed)))
+    scores = LayerScores(criterion, _finite(row.values(query)), spread_over(draws), row.drop, _options(row, query))
+    return ScoreDraws(scores, draws, _prompts_behind(criterion, row, query))
 
 
-def _prompts_behind(criterion: str, row: Criterion, asked: Asked) -> dict[str, int]:
-    """Return by domain how many prompts count for at least one layer."""
-    if row.needs == "damage" and asked.damage is not None:
-        names = dict.fromkeys(asked.damage.domains)
-        return {name: asked.damage.n_prompts(name) for name in names if asked.target in (None, name)}
-    only = asked.target if criterion == "target-aware" else asked.domain if "domain" in row.takes else None
+def _prompts_behind(criterion: str, row: Criterion, query: ScoreQuery) -> dict[str, int]:
+    """Return the number of prompts of each domain that count for at least one layer."""
+    if row.needs == "damage" and query.damage is not None:
+        names = dict.fromkeys(query.damage.domains)
+        return {name: query.damage.n_prompts(name) for name in names if query.target in (None, name)}
+    only = query.target if criterion == "target-aware" else query.domain if "domain" in row.takes else None
     measure, which = row.measure or "cosine", 0 if row.measure in ("hsic", "changed", "important_cosine") else None
-    group = row.over or asked.token_group
+    group = row.over or query.token_group
     return {
-        name: int(asked.recording.counts_in(measure, name, group, which=which).any(axis=1).sum())
-        for name in asked.recording.domain_names
+        name: int(query.recording.counts_in(measure, name, group, which=which).any(axis=1).sum())
+        for name in query.recording.domain_names
         if only in (None, name)
     }
 
 
-def usable_criteria(recording: Recording, **asked: Any) -> dict[str, str]:
+def usable_criteria(recording: Recording, **options: Any) -> dict[str, str]:
     """Return every criterion with "" where it can score this recording's layers, else with the reason why not.
 
-    `asked` are arguments of `score_layers`; each criterion is tried.
+    `options` are arguments of `score_layers`; each criterion is tried.
     """
-    return {criterion: _why_not(recording, criterion, asked) for criterion in CRITERIA}
+    return {criterion: _why_not(recording, criterion, options) for criterion in CRITERIA}
 
 
-def _why_not(recording: Recording, criterion: str, asked: dict[str, Any]) -> str:
+def _why_not(recording: Recording, criterion: str, options: dict[str, Any]) -> str:
     try:
-        scores = score_layers(recording, criterion, **asked)
+        scores = score_layers(recording, criterion, **options)
     except StrataError as error:
         return str(error)
     if not scores.order:
@@ -152,60 +150,60 @@ def _read(damage: Sequence[Evaluation] | Damage | None, recording: Recording) ->
     return damage if damage is None or isinstance(damage, Damage) else read_damage(damage, recording.model)
 
 
-def _checked(criterion: str, row: Criterion, asked: Asked) -> Asked:
-    """Return the question with its target filled in; refuse one that the criterion cannot answer."""
-    _check_options(asked)
-    if row.measure and not asked.recording.has(row.measure):
+def _checked(criterion: str, row: Criterion, query: ScoreQuery) -> ScoreQuery:
+    """Return the query with its target filled in, or raise MaskError where the criterion cannot answer it."""
+    _check_options(query)
+    if row.measure and not query.recording.has(row.measure):
         maps = " with attention maps" if row.needs == "attention" else ""
         raise MaskError(
             f"Criterion {criterion!r} needs the measure {row.measure!r}, which this recording does not hold. Record again{maps}."
         )
-    if row.needs == "damage" and asked.damage is None:
+    if row.needs == "damage" and query.damage is None:
         raise MaskError(
             f"Criterion {criterion!r} needs measured damage: expected evaluations of left-out layers, got none."
         )
-    return _checked_domains(criterion, asked, "target" in row.takes) if row.needs == "domains" else asked
+    return _checked_domains(criterion, query, "target" in row.takes) if row.needs == "domains" else query
 
 
-def _check_options(asked: Asked) -> None:
-    if not 0 <= asked.weight <= 1:
-        raise MaskError(f"The weight of the target must lie in [0, 1], got {asked.weight!r}.")
-    for name, value, known in (("share", asked.share, SHARES), ("delta", asked.delta, DELTAS)):
+def _check_options(query: ScoreQuery) -> None:
+    if not 0 <= query.weight <= 1:
+        raise MaskError(f"The weight of the target must lie in [0, 1], got {query.weight!r}.")
+    for name, value, known in (("share", query.share, SHARES), ("delta", query.delta, DELTAS)):
         if value not in known:
             raise MaskError(f"No such {name} was recorded: expected one of {list(known)}, got {value!r}.")
 
 
-def _checked_domains(criterion: str, asked: Asked, has_target: bool) -> Asked:
-    names = asked.recording.domain_names
-    target = names[0] if asked.target is None else asked.target
+def _checked_domains(criterion: str, query: ScoreQuery, has_target: bool) -> ScoreQuery:
+    names = query.recording.domain_names
+    target = names[0] if query.target is None else query.target
     if has_target and target not in names:
         raise MaskError(f"No such target domain: expected one of {list(names)}, got {target!r}.")
     if criterion != "target-aware" and len(names) < 2:
         raise MaskError(
             f"Criterion {criterion!r} compares domains: expected at least two, got only {names[0]!r}. Add prompts of another."
         )
-    other = asked.other if criterion == "contrast" else None
+    other = query.other if criterion == "contrast" else None
     if other is not None and (other == target or other not in names):
-        left = [name for name in names if name != target]
-        raise MaskError(f"No such domain to compare {target!r} with: expected one of {left}, got {other!r}.")
-    return replace(asked, target=target if has_target else None, other=other)
+        others = [name for name in names if name != target]
+        raise MaskError(f"No such domain to compare {target!r} with: expected one of {others}, got {other!r}.")
+    return replace(query, target=target if has_target else None, other=other)
 
 
-def _options(row: Criterion, asked: Asked) -> dict[str, Any]:
-    """Return what the numbers depend on, in values that JSON can hold."""
-    told: dict[str, Any] = {"token_group": asked.token_group, "recording_prompts": asked.recording.prompts}
-    chosen = {name: getattr(asked, name) for name in row.takes if name != "token_group"}
-    told |= {name: value for name, value in chosen.items() if value is not None}
+def _options(row: Criterion, query: ScoreQuery) -> dict[str, Any]:
+    """Return the arguments that the numbers depend on, as JSON values."""
+    options: dict[str, Any] = {"token_group": query.token_group, "recording_prompts": query.recording.prompts}
+    arguments = {name: getattr(query, name) for name in row.takes if name != "token_group"}
+    options |= {name: value for name, value in arguments.items() if value is not None}
     if "token_group" not in row.takes:
-        del told["token_group"]
-    if row.needs == "damage" and asked.damage is not None:
-        missing = [int(layer) for layer in np.flatnonzero(~asked.damage.measured)]
-        told |= {
-            "damage_prompts": asked.damage.prompts,
+        del options["token_group"]
+    if row.needs == "damage" and query.damage is not None:
+        missing = [int(layer) for layer in np.flatnonzero(~query.damage.measured)]
+        options |= {
+            "damage_prompts": query.damage.prompts,
             "not_measured": missing,
-            "over_dense": asked.damage.over_dense,
+            "over_dense": query.damage.over_dense,
         }
-    return told
+    return options
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""How much a run of layers changes the stream: what strategies that look at spans are made of.
+"""How much a run of consecutive layers changes the stream, for strategies that choose spans.
 
-The stream entering layer i is x_i; x_L is the raw output of the last layer. Where DeepStack adds vision features behind a
+The stream entering layer i is x_i; x_L is the raw output of the last layer. Where DeepStack adds vision features after a
 layer, the addition is part of the stream that enters the next one.
 """
 
@@ -24,9 +24,9 @@ class Spans:
 
     Attributes:
         domain: whose prompts count; None for all.
-        token_group: which tokens; None for each span measure's own.
+        token_group: which tokens; None for the default of each span measure.
         sample: all prompts, or draws of them.
-        draw: which of the draws to answer with; None for all prompts.
+        draw: the draw that the methods return values of; None for all prompts.
     """
 
     recording: Recording
@@ -34,7 +34,7 @@ class Spans:
     token_group: str | None = None
     sample: Sample = field(default_factory=Sample)
     draw: int | None = None
-    _known: dict[tuple[str, int], np.ndarray] = field(default_factory=dict, repr=False)
+    _means: dict[tuple[str, int], np.ndarray] = field(default_factory=dict, repr=False)
 
     def angular(self, n: int) -> np.ndarray:
         """Return the (n_layers − n + 1,) angular distance of x_l and x_{l+n}, in [0, 1]; NaN where it was not measured.
@@ -49,31 +49,31 @@ class Spans:
         return self._mean("similarity", n)
 
     def draws(self) -> Iterator[Spans]:
-        """Yield the spans of each draw of the sample; what is computed for one serves all."""
+        """Yield the spans of each draw of the sample; all share one cache of means."""
         for number in range(self.sample.n_draws):
             yield replace(self, draw=number)
 
     def _mean(self, kind: str, n: int) -> np.ndarray:
-        if (kind, n) not in self._known:
+        if (kind, n) not in self._means:
             group = self.token_group or (ANGULAR_GROUP if kind == "angular" else SIMILARITY_GROUP)
             length = self.recording.n_layers + 1
-            values = self.recording.prompt_spans(self.domain, group)[:, _places(length, n)].astype(np.float64)
+            values = self.recording.prompt_spans(self.domain, group)[:, _span_columns(length, n)].astype(np.float64)
             counts = self._broken()[:, None] | ~np.isnan(values)
             counts &= self.recording.has_group(self.domain, group)[:, None]
             if kind == "angular":
                 values = np.arccos(np.clip(values, -1.0, 1.0)) / np.pi
             sampled = Sampled(self.recording, self.sample)
-            self._known[kind, n] = sampled.of(values, counts, self.domain)
-        found = self._known[kind, n]
-        return found if self.draw is None else found[self.draw]
+            self._means[kind, n] = sampled.of(values, counts, self.domain)
+        mean = self._means[kind, n]
+        return mean if self.draw is None else mean[self.draw]
 
     def _broken(self) -> np.ndarray:
-        """Return for each prompt whether a layer gave what is no number: its missing spans count, and make the mean NaN."""
+        """Return for each prompt whether a layer's output was not finite; its missing spans count and make the mean NaN."""
         rows = [row for row, name in enumerate(self.recording.domains) if self.domain in (None, name)]
         return np.asarray((self.recording.rows["nonfinite"][rows] > 0).any(axis=1))
 
 
-def _places(length: int, n: int) -> np.ndarray:
-    """Return where the pairs (l, l + n) stand in the triangle above the diagonal of a matrix of `length`."""
+def _span_columns(length: int, n: int) -> np.ndarray:
+    """Return the indices of the pairs (l, l + n) in the flattened upper triangle of a matrix of `length` rows."""
     first = np.arange(length - n)
     return first * (2 * length - first - 1) // 2 + n - 1

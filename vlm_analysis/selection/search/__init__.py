@@ -1,1 +1,1 @@
-"""Searches over masks, on what was measured."""
+"""Searches over masks by measured damage."""

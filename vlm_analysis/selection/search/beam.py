@@ -1,4 +1,4 @@
-"""Beam search on measured damage: greedy pruning that keeps several masks in the running. Our choice."""
+"""Beam search on measured damage: greedy pruning that keeps several masks at each step. Our choice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vlm_analysis.errors import MaskError
 from vlm_analysis.model_info import Locks
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.selection.search.objective import BY_KL, Objective
-from vlm_analysis.selection.search.search import Judge, Layers, Measure, layers_to_go, made_mask, told
+from vlm_analysis.selection.search.search import Judge, Layers, Measure, layers_to_go, mask_of, step_progress
 
 
 def beam(
@@ -28,26 +28,26 @@ def beam(
 ) -> Edit:
     """Return the best mask found by dropping one layer more at a time from each of the `width` best masks of the step before.
 
-    Masks are sets: one that is reached in two ways is measured once and kept once. A width of 1 is `greedy`.
+    A mask that is reached in two ways is measured once and kept once. A width of 1 is `greedy`.
 
     Args:
         measure, budget, n_layers, locks, protected, locked, objective, on_progress: as in `greedy`.
-        width: how many masks go on from each step, at least 1.
+        width: number of masks kept at each step, at least 1.
 
     Raises:
-        MaskError: a width below 1, or what `greedy` refuses.
+        MaskError: a width below 1, or as in `greedy`.
     """
     if not is_whole(width) or width < 1:
         raise MaskError(f"No beam can be kept: expected a width of at least 1, got {width!r}. Widen it.")
-    report = on_progress or no_progress
+    progress = on_progress or no_progress
     free = Locks.given(n_layers, locks, protected, locked).free
-    judge, wanted = Judge(measure, objective, n_layers), layers_to_go(budget, n_layers, free)
-    kept: list[Layers] = [()]
+    judge, n_dropped = Judge(measure, objective, n_layers), layers_to_go(budget, n_layers, free)
+    beam_sets: list[Layers] = [()]
     steps: list[dict[str, Any]] = []
-    for step in range(wanted):
-        report(*told(step, wanted, "step", steps[-1]["harm"] if steps else None))
-        wider = sorted({tuple(sorted((*one, layer))) for one in kept for layer in free if layer not in one})
+    for step in range(n_dropped):
+        progress(*step_progress(step, n_dropped, "step", steps[-1]["harm"] if steps else None))
+        wider = sorted({tuple(sorted((*one, layer))) for one in beam_sets for layer in free if layer not in one})
         ranks = judge.best(wider)[:width]
-        kept = [layers for _, _, layers in ranks]
-        steps.append({"layers": list(kept[0]), "harm": ranks[0][0], "tried": len(wider)})
-    return made_mask("beam", n_layers, kept[0], objective, budget, steps, width=width)
+        beam_sets = [layers for _, _, layers in ranks]
+        steps.append({"layers": list(beam_sets[0]), "harm": ranks[0][0], "tried": len(wider)})
+    return mask_of("beam", n_layers, beam_sets[0], objective, budget, steps, width=width)

@@ -1,4 +1,4 @@
-"""Evolutionary search on measured damage: masks of one budget that swap layers and cross, the best staying. Our choice."""
+"""Evolutionary search on measured damage: masks of one budget that swap and cross layers; the best survive. Our choice."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vlm_analysis.errors import MaskError
 from vlm_analysis.model_info import Locks
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.selection.search.objective import BY_KL, Objective, Rank
-from vlm_analysis.selection.search.search import Judge, Layers, Measure, layers_to_go, made_mask, told
+from vlm_analysis.selection.search.search import Judge, Layers, Measure, layers_to_go, mask_of, step_progress
 
 CROSSED = 0.5  # share of children of two parents; the others are swaps
 TWICE = 0.25  # share of swaps of two layers
-TRIES = 20  # draws for each new mask wanted, before all near ones count as tried
+TRIES = 20  # draws per new mask before the search for untried masks gives up
 
 
 def evolve(
@@ -38,37 +38,38 @@ def evolve(
 ) -> Edit:
     """Return the best mask found from `start` and random masks over generations; never worse than the best of `start`.
 
-    Each generation has up to `population` children of the best so far: one swaps one dropped layer for a kept one, sometimes two,
-    another drops what both its parents drop and, drawn, as much as is missing of what one of them drops. No mask is measured twice.
+    Each generation has up to `population` children of the best masks so far. Some swap one dropped layer for a kept one, sometimes
+    two; others drop the layers that both parents drop and fill up with layers drawn from those that one of them drops. No mask is
+    measured twice.
 
     Args:
         measure, budget, n_layers, locks, protected, locked, objective, on_progress: as in `greedy`; called once a generation.
-        population: masks of a generation, and of those that have children, at least 1.
-        generations: after the first masks, at least 0.
-        seed: the same draws the same masks.
-        start: masks of the budget to start from, such as those of criteria; random ones fill up the population.
+        population: number of masks in a generation, and of parents, at least 1.
+        generations: number of generations after the first masks, at least 0.
+        seed: of the random draws.
+        start: masks of the budget to start from, such as those of criteria; random masks fill up the population.
 
     Raises:
-        MaskError: a start that is not of the budget or drops a layer that stays, settings below their least, or what `greedy`
-            refuses.
+        MaskError: a start that is not of the budget or drops a layer that stays, settings below their minimum, or as in
+            `greedy`.
     """
     _check(population=(population, 1), generations=(generations, 0), seed=(seed, 0))
-    report, rng = on_progress or no_progress, np.random.default_rng(seed)
+    progress, rng = on_progress or no_progress, np.random.default_rng(seed)
     free = Locks.given(n_layers, locks, protected, locked).free
-    judge, wanted = Judge(measure, objective, n_layers), layers_to_go(budget, n_layers, free)
-    first = _checked_start(start, n_layers, free, wanted)
+    judge, n_dropped = Judge(measure, objective, n_layers), layers_to_go(budget, n_layers, free)
+    first = _checked_start(start, n_layers, free, n_dropped)
     parents: list[Rank] = []
-    seen: set[Layers] = set()
+    tried: set[Layers] = set()
     steps: list[dict[str, Any]] = []
-    for generation in range(generations + 1 if wanted else 0):
-        report(*told(generation, generations + 1, "round", parents[0][0] if parents else None))
+    for generation in range(generations + 1 if n_dropped else 0):
+        progress(*step_progress(generation, generations + 1, "round", parents[0][0] if parents else None))
         if generation:
-            new = _unseen(_children(parents, free, rng), population, seen)
+            new = _untried(_children(parents, free, rng), population, tried)
         else:
-            new = first + _unseen(_random(free, wanted, rng), population - len(first), first)
+            new = first + _untried(_random(free, n_dropped, rng), population - len(first), first)
         if not new:
             break
-        seen |= {*new}
+        tried |= {*new}
         parents = judge.best(new, parents)[:population]
         steps.append({"layers": list(parents[0][2]), "harm": parents[0][0], "tried": len(new)})
     settings = {
@@ -78,12 +79,12 @@ def evolve(
         "start": [list(one) for one in first],
     }
     best = parents[0][2] if parents else ()
-    return made_mask("evolutionary", n_layers, best, objective, budget, steps, **settings)
+    return mask_of("evolutionary", n_layers, best, objective, budget, steps, **settings)
 
 
-def _random(free: Sequence[int], wanted: int, rng: np.random.Generator) -> Iterator[Layers]:
+def _random(free: Sequence[int], n_dropped: int, rng: np.random.Generator) -> Iterator[Layers]:
     while True:
-        yield _drawn(free, wanted, rng)
+        yield _sample(free, n_dropped, rng)
 
 
 def _children(parents: Sequence[Rank], free: Sequence[int], rng: np.random.Generator) -> Iterator[Layers]:
@@ -94,43 +95,43 @@ def _children(parents: Sequence[Rank], free: Sequence[int], rng: np.random.Gener
 
 
 def _crossed(one: Layers, other: Layers, rng: np.random.Generator) -> Layers:
-    """Return what both drop and, drawn from what one of them drops, as much as is missing."""
+    """Return the layers that both drop, filled up with layers drawn from those that one of them drops."""
     both, either = set(one) & set(other), sorted(set(one) ^ set(other))
-    return _sorted([*both, *_drawn(either, len(one) - len(both), rng)])
+    return _sorted([*both, *_sample(either, len(one) - len(both), rng)])
 
 
 def _swapped(one: Layers, free: Sequence[int], rng: np.random.Generator) -> Layers:
     """Return the mask with one dropped layer, sometimes two, in exchange for kept ones."""
-    staying = [layer for layer in free if layer not in one]
-    number = min(2 if rng.random() < TWICE else 1, len(one), len(staying))
-    return _sorted([*(set(one) - set(_drawn(one, number, rng))), *_drawn(staying, number, rng)])
+    candidates = [layer for layer in free if layer not in one]
+    number = min(2 if rng.random() < TWICE else 1, len(one), len(candidates))
+    return _sorted([*(set(one) - set(_sample(one, number, rng))), *_sample(candidates, number, rng)])
 
 
-def _unseen(draws: Iterator[Layers], number: int, seen: Collection[Layers]) -> list[Layers]:
-    """Return up to `number` different draws that were not seen; fewer where they cannot be found."""
-    found: dict[Layers, None] = {}
+def _untried(draws: Iterator[Layers], number: int, tried: Collection[Layers]) -> list[Layers]:
+    """Return up to `number` different draws that are not among `tried`; fewer where none are found."""
+    new: dict[Layers, None] = {}
     for layers in islice(draws, TRIES * max(0, number)):
-        if layers not in seen:
-            found[layers] = None
-        if len(found) == number:
+        if layers not in tried:
+            new[layers] = None
+        if len(new) == number:
             break
-    return list(found)
+    return list(new)
 
 
-def _drawn(layers: Sequence[int], number: int, rng: np.random.Generator) -> Layers:
-    return _sorted([layers[place] for place in rng.choice(len(layers), number, replace=False)])
+def _sample(layers: Sequence[int], number: int, rng: np.random.Generator) -> Layers:
+    return _sorted([layers[index] for index in rng.choice(len(layers), number, replace=False)])
 
 
 def _sorted(layers: Collection[int]) -> Layers:
     return tuple(sorted(layers))
 
 
-def _checked_start(start: Sequence[Edit], n_layers: int, free: Collection[int], wanted: int) -> list[Layers]:
+def _checked_start(start: Sequence[Edit], n_layers: int, free: Collection[int], n_dropped: int) -> list[Layers]:
     """Return the different masks to start from, as the layers they drop."""
     for mask in start:
-        if mask.n_layers != n_layers or mask.budget != wanted or not set(mask.dropped) <= set(free):
+        if mask.n_layers != n_layers or mask.budget != n_dropped or not set(mask.dropped) <= set(free):
             raise MaskError(
-                f"The search cannot start from a mask of layers {list(mask.dropped)} of {mask.n_layers}: expected {wanted} of the "
+                f"The search cannot start from a mask of layers {list(mask.dropped)} of {mask.n_layers}: expected {n_dropped} of the "
                 f"layers that may go of {n_layers}. Make it anew for this budget."
             )
     return list(dict.fromkeys(mask.dropped for mask in start))

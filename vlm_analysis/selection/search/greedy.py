@@ -1,6 +1,6 @@
-"""Greedy pruning on measured damage: drop the layer that harms least, measure all that are left again, and so on.
+"""Greedy pruning on measured damage: drop the layer that harms least, measure all remaining ones again, and so on.
 
-SLEB (arXiv:2402.09025) does so with the likelihood of text.
+SLEB (arXiv:2402.09025) does this with the likelihood of text.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from vlm_analysis.errors import MaskError
 from vlm_analysis.model_info import Locks
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.selection.search.objective import BY_KL, Objective
-from vlm_analysis.selection.search.search import Judge, Measure, layers_to_go, made_mask, told
+from vlm_analysis.selection.search.search import Judge, Measure, layers_to_go, mask_of, step_progress
 
 
 @dataclass(frozen=True)
 class GreedyStep:
-    """One step: the layer that went, and the harm of each candidate on top of those gone before; None where not finite."""
+    """One step: the dropped layer, and the harm of dropping each candidate beside those dropped before; None where not finite."""
 
     layer: int
     harm: dict[int, float | None]
@@ -35,7 +35,7 @@ def greedy(
     objective: Objective = BY_KL,
     on_progress: Progress | None = None,
 ) -> Edit:
-    """Return the mask that drops, one at a time, the layer whose loss on top of those before harms least.
+    """Return the mask that drops, one at a time, the layer whose removal beside those before harms least.
 
     Args:
         measure: evaluates masks on one prompt set (see `Measure`); called for the dense model, then once a step.
@@ -43,22 +43,22 @@ def greedy(
         n_layers: of the model.
         locks, protected, locked: as in `make_mask`.
         objective: what harm is; KL to the dense model over all prompts by default. A layer without a finite harm stays.
-        on_progress: counts steps; raising `Cancelled` in it, or in `measure`, stops the work.
+        on_progress: called at each step; raising `Cancelled` in it, or in `measure`, stops the search.
 
     Raises:
-        MaskError: a budget that cannot be met, an unknown target, or evaluations of other masks than asked.
+        MaskError: a budget that cannot be met, an unknown target, or evaluations of other masks than `measure` was called with.
     """
-    report = on_progress or no_progress
-    staying = Locks.given(n_layers, locks, protected, locked)
-    wanted = layers_to_go(budget, n_layers, staying.free)
+    progress = on_progress or no_progress
+    locks = Locks.given(n_layers, locks, protected, locked)
+    n_dropped = layers_to_go(budget, n_layers, locks.free)
     steps: list[GreedyStep] = []
-    going = greedy_steps(measure, n_layers=n_layers, locks=staying, objective=objective)
-    while len(steps) < wanted:
-        report(*told(len(steps), wanted, "step", steps[-1].harm[steps[-1].layer] if steps else None))
-        steps.append(next(going))
+    step_iterator = greedy_steps(measure, n_layers=n_layers, locks=locks, objective=objective)
+    while len(steps) < n_dropped:
+        progress(*step_progress(len(steps), n_dropped, "step", steps[-1].harm[steps[-1].layer] if steps else None))
+        steps.append(next(step_iterator))
     dropped = tuple(step.layer for step in steps)
-    found = [{"layer": step.layer, "harm": step.harm[step.layer], "tried": len(step.harm)} for step in steps]
-    return made_mask("greedy", n_layers, dropped, objective, budget, found, drop_order=list(dropped))
+    rows = [{"layer": step.layer, "harm": step.harm[step.layer], "tried": len(step.harm)} for step in steps]
+    return mask_of("greedy", n_layers, dropped, objective, budget, rows, drop_order=list(dropped))
 
 
 def greedy_steps(
@@ -68,18 +68,18 @@ def greedy_steps(
     locks: Locks | None = None,
     objective: Objective = BY_KL,
 ) -> Iterator[GreedyStep]:
-    """Yield the steps of `greedy` one by one, until no layer is left that may go; measures only when the next one is asked."""
+    """Yield the steps of `greedy` until no layer is left that may go; each is measured when it is requested."""
     judge = Judge(measure, objective, n_layers)
-    gone: tuple[int, ...] = ()
-    left = Locks.given(n_layers, locks).free
-    while left and len(gone) < n_layers - 1:
-        found = dict(zip(left, judge.ranks([(*gone, layer) for layer in left]).values(), strict=True))
-        finite = {layer: rank for layer, rank in found.items() if rank is not None}
+    dropped: tuple[int, ...] = ()
+    candidates = Locks.given(n_layers, locks).free
+    while candidates and len(dropped) < n_layers - 1:
+        ranks = dict(zip(candidates, judge.ranks([(*dropped, layer) for layer in candidates]).values(), strict=True))
+        finite = {layer: rank for layer, rank in ranks.items() if rank is not None}
         if not finite:
             raise MaskError(
-                f"No layer can go after {list(gone)}: expected a finite {objective.score}, got none. Measure on other prompts."
+                f"No layer can go after {list(dropped)}: expected a finite {objective.score}, got none. Measure on other prompts."
             )
         best = min(finite, key=finite.__getitem__)
-        yield GreedyStep(best, {layer: None if rank is None else rank[0] for layer, rank in found.items()})
-        gone = (*gone, best)
-        left.remove(best)
+        yield GreedyStep(best, {layer: None if rank is None else rank[0] for layer, rank in ranks.items()})
+        dropped = (*dropped, best)
+        candidates.remove(best)

@@ -1,4 +1,4 @@
-"""The objective of a search over masks: what a mask does to the answers, as one number."""
+"""The objective of a search over masks: the effect of a mask on the answers, as one number."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ Rank = tuple[float, float, tuple[int, ...]]
 """Harm, KL and dropped layers of a mask: the lowest is the best."""
 
 
-def _lost(pruned: float, dense: float) -> float:
+def _loss(pruned: float, dense: float) -> float:
     return 1 - pruned / dense
 
 
 _HARMS: dict[str, Callable[[float, float], float]] = {  # of the mean scores, pruned and dense
     "kl_to_dense": lambda pruned, dense: pruned,
     "answer_nll": lambda pruned, dense: pruned - dense,
-    "exact_match": _lost,
-    "token_agreement": _lost,
+    "exact_match": _loss,
+    "token_agreement": _loss,
 }
 SCORES = tuple(_HARMS)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a search makes small: the harm of a mask. Definitions and ties are our choice.
+    """What a search minimises: the harm of a mask. Definitions and ties are our choice.
 
     Attributes:
         score: harm is, with equal weight on each prompt, for `kl_to_dense` the mean KL(dense ‖ pruned) in nats; for `answer_nll`
             the mean above the dense model's, in nats; for `exact_match` and `token_agreement` 1 − retention (pruned over dense
             score), without the prompts of domains on which the dense score is 0.
         target: the domain whose prompts count; None for all.
-        worst: the largest harm over the domains counts instead.
+        worst: whether harm is the largest harm over the domains.
 
     Raises:
         MaskError: an unknown score, or a target beside the worst domain.
@@ -55,7 +55,7 @@ class Objective:
             raise MaskError(f"Unknown damage: expected one of {list(SCORES)}, got {self.score!r}. Choose one of them.")
         if self.worst and self.target is not None:
             raise MaskError(
-                f"The worst domain is sought among all: expected no target beside it, got {self.target!r}. Leave one of them out."
+                f"The worst domain is taken over all domains: expected no target beside it, got {self.target!r}. Leave one of them out."
             )
 
     def harm(self, pruned: Evaluation, dense: Evaluation) -> float | None:
@@ -75,7 +75,7 @@ class Objective:
         return max(harms) if harms and np.isfinite(harms).all() else None
 
     def rank(self, pruned: Evaluation, dense: Evaluation) -> Rank | None:
-        """Return what puts masks in order; equal harms, common with exact match on few prompts, by KL, then by the mask's layers."""
+        """Return the sort key of a mask: its harm, then its KL, then its layers. Harms are often equal with exact match on few prompts."""
         harm = self.harm(pruned, dense)
         if harm is None:
             return None
@@ -83,7 +83,7 @@ class Objective:
         return harm, float("inf") if kl is None else kl, pruned.edit.dropped
 
     def _rows(self, pruned: Evaluation, dense: Evaluation) -> pd.DataFrame:
-        """Return one row a prompt that counts: its domain and both scores, float64."""
+        """Return one row per prompt that counts: its domain and both scores, float64."""
         if pruned.prompts != dense.prompts or pruned.model.fingerprint != dense.model.fingerprint:
             raise MaskError(
                 "The damage cannot be told: expected the pruned and the dense model on the same prompts, got others. "

@@ -1,4 +1,4 @@
-"""What all searches over masks share: measured masks in order, and how much may go. Pure Python over a callable."""
+"""What all searches over masks share: ranking measured masks and checking budgets. Pure Python over a callable."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 Layers = tuple[int, ...]
 Measure = Callable[[list[Edit]], "Sequence[Evaluation | None]"]
-"""Evaluates masks on one prompt set, and returns one Evaluation a mask in their order; None for a mask that the model cannot run."""
+"""Evaluates masks on one prompt set and returns one Evaluation per mask, in order; None for a mask that the model cannot run."""
 
 
 class Judge:
-    """Measures masks and ranks them; the dense model is measured once, before the first of them."""
+    """Measures masks and ranks them; the dense model is measured once, before the first mask."""
 
     def __init__(self, measure: Measure, objective: Objective, n_layers: int) -> None:
         self._measure, self._objective, self._n_layers = measure, objective, n_layers
@@ -31,28 +31,28 @@ class Judge:
         """Return the rank of each set of dropped layers; None where it has no finite harm.
 
         Raises:
-            MaskError: evaluations of other masks than asked, an unknown target, or a dense model whose score is 0 on every domain.
+            MaskError: evaluations of other masks than these, an unknown target, or a dense model whose score is 0 on every domain.
         """
         dense = self._dense = self._dense or self._measured_dense()
-        found = self._evaluations([PruneMask(self._n_layers, layers) for layers in sets])
+        evaluations = self._evaluations([PruneMask(self._n_layers, layers) for layers in sets])
         return {
             layers: None if one is None else self._objective.rank(one, dense)
-            for layers, one in zip(sets, found, strict=True)
+            for layers, one in zip(sets, evaluations, strict=True)
         }
 
-    def best(self, sets: Sequence[Layers], known: Sequence[Rank] = ()) -> list[Rank]:
-        """Return the ranks of the sets that have one and the known ones, the best first.
+    def best(self, sets: Sequence[Layers], others: Sequence[Rank] = ()) -> list[Rank]:
+        """Return the ranks of the sets that have one together with `others`, the best first.
 
         Raises:
-            MaskError: there is none.
+            MaskError: there are no ranks.
         """
-        found = sorted([*known, *(rank for rank in self.ranks(sets).values() if rank is not None)])
-        if not found:
+        ranks = sorted([*others, *(rank for rank in self.ranks(sets).values() if rank is not None)])
+        if not ranks:
             raise MaskError(
                 f"No mask can be told from the others: expected a finite {self._objective.score} of at least one of {len(sets)} "
                 "masks, got none. Measure on other prompts."
             )
-        return found
+        return ranks
 
     def _measured_dense(self) -> Evaluation:
         (dense,) = self._evaluations([PruneMask(self._n_layers)])
@@ -65,38 +65,38 @@ class Judge:
         return dense
 
     def _evaluations(self, masks: list[Edit]) -> Sequence[Evaluation | None]:
-        found = self._measure(masks)
-        if len(found) != len(masks) or any(
-            one is not None and one.edit != mask for one, mask in zip(found, masks, strict=True)
+        evaluations = self._measure(masks)
+        if len(evaluations) != len(masks) or any(
+            one is not None and one.edit != mask for one, mask in zip(evaluations, masks, strict=True)
         ):
             raise MaskError(
                 f"The damage does not belong to the masks: expected evaluations of {len(masks)} masks in their order, got others. "
                 "Return one Evaluation a mask."
             )
-        return found
+        return evaluations
 
 
 def layers_to_go(budget: int | float, n_layers: int, free: Sequence[int]) -> int:
-    """Return how many layers a budget means.
+    """Return a budget as a number of layers.
 
     Raises:
-        MaskError: so many cannot go.
+        MaskError: there are too few layers to drop.
     """
-    wanted, most = as_layers(budget, n_layers), min(len(free), n_layers - 1)
-    if wanted > most:
+    n_dropped, most = as_layers(budget, n_layers), min(len(free), n_layers - 1)
+    if n_dropped > most:
         raise MaskError(
-            f"Cannot drop {wanted} layers: {most} of {n_layers} may go, the others are protected or locked. Lower the budget."
+            f"Cannot drop {n_dropped} layers: {most} of {n_layers} may go, the others are protected or locked. Lower the budget."
         )
-    return wanted
+    return n_dropped
 
 
-def told(step: int, steps: int, what: str, best: float | None) -> tuple[int, int, str]:
-    """Return what a search reports as a step begins."""
+def step_progress(step: int, steps: int, what: str, best: float | None) -> tuple[int, int, str]:
+    """Return the arguments of `on_progress` at the start of a step."""
     so_far = "" if best is None else f", best so far {best:.4g}"
     return step, steps, f"{what} {step + 1} of {steps}{so_far}"
 
 
-def made_mask(
+def mask_of(
     strategy: str,
     n_layers: int,
     dropped: Layers,
@@ -105,28 +105,28 @@ def made_mask(
     steps: Sequence[dict[str, Any]],
     **settings: Any,
 ) -> Edit:
-    """Return the mask a search found, with how it was found as provenance."""
-    asked = {"strategy": strategy, "budget": budget, "objective": asdict(objective), **settings}
+    """Return the mask that a search found, with its settings and steps as provenance."""
+    arguments = {"strategy": strategy, "budget": budget, "objective": asdict(objective), **settings}
     name = f"{objective.score}, {strategy}, {len(dropped)}"
-    return PruneMask(n_layers, dropped, name=name, provenance={**asked, "steps": list(steps)})
+    return PruneMask(n_layers, dropped, name=name, provenance={**arguments, "steps": list(steps)})
 
 
 def most_tried(
     strategy: str, free: int, budget: int, *, width: int = 4, population: int = 16, generations: int = 8
 ) -> int:
-    """Return how many masks a search measures at most.
+    """Return the largest number of masks that a search may measure.
 
     Args:
         strategy: "greedy", "beam" or "evolutionary".
         free: how many layers may go.
-        budget: how many shall.
+        budget: how many of them to drop.
         width, population, generations: as in `beam` and `evolve`, started from at most `population` masks.
     """
     if not budget:
         return 0
     if strategy == "evolutionary":
         return min(population * (generations + 1), math.comb(free, budget))
-    kept = 1 if strategy == "greedy" else width
+    width = 1 if strategy == "greedy" else width
     return sum(
-        min(min(kept, math.comb(free, step)) * (free - step), math.comb(free, step + 1)) for step in range(budget)
+        min(min(width, math.comb(free, step)) * (free - step), math.comb(free, step + 1)) for step in range(budget)
     )

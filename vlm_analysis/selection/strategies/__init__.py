@@ -1,1 +1,1 @@
-"""Strategies: from scores, spans or nothing to a mask."""
+"""Strategies: make a mask from scores, spans or neither."""

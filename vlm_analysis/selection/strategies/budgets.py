@@ -1,4 +1,4 @@
-"""Budgets: how much shall go, in layers, as a ratio of all layers, or as a share of their parameters or measured time."""
+"""Budgets: how much to drop, in layers, as a ratio of all layers, or as a share of their parameters or measured time."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 
 from vlm_analysis.edits.change import is_whole
 from vlm_analysis.errors import MaskError
-from vlm_analysis.selection.strategies.wanted import Chosen
+from vlm_analysis.selection.strategies.choice import Choice
 
 
 @dataclass(frozen=True)
 class Share:
-    """A budget in what the layers cost: as few layers as make up at least this share.
+    """A budget in the costs of layers: the fewest layers that make up at least this share.
 
-    Unlike a ratio of layers, which is rounded down, a share is reached or passed: what is asked for is what is saved.
+    Unlike a ratio of layers, which is rounded down, a share is reached or passed.
 
     Attributes:
         share: in [0, 1).
-        of: what the costs are, in words: "parameters", "latency".
-        total: what the share is of, in the unit of the costs; None for the sum over all decoder layers.
+        of: what the costs measure: "parameters", "latency".
+        total: the whole that the share refers to, in the unit of the costs; None for the sum over all decoder layers.
 
     Raises:
         MaskError: a share outside [0, 1), or a total that is not a positive number.
@@ -40,7 +40,7 @@ class Share:
 
 
 def as_layers(budget: int | float, n_layers: int) -> int:
-    """Return how many layers a whole number or a ratio of all layers (rounded down) means."""
+    """Return a budget, a whole number or a ratio of all layers (rounded down), as a number of layers."""
     if is_whole(budget) and budget >= 0:
         return int(budget)
     if isinstance(budget, float) and 0 <= budget < 1:
@@ -52,19 +52,19 @@ def checked_costs(share: Share, costs: Sequence[float] | np.ndarray | None, n_la
     """Return the (n_layers,) costs as float64.
 
     Raises:
-        MaskError: none are given, or not one finite number of at least 0 for each layer, or all are 0.
+        MaskError: `costs` is None, does not hold one finite number of at least 0 for each layer, or is 0 throughout.
     """
     if costs is None:
         raise MaskError(f"A budget as share of {share.of} needs the costs of each layer, got none. Measure them first.")
-    found = np.asarray(costs, dtype=np.float64)
-    if found.shape != (n_layers,) or not np.isfinite(found).all() or found.min() < 0 or found.sum() <= 0:
+    checked = np.asarray(costs, dtype=np.float64)
+    if checked.shape != (n_layers,) or not np.isfinite(checked).all() or checked.min() < 0 or checked.sum() <= 0:
         raise MaskError(
-            f"The costs in {share.of} do not fit: expected {n_layers} numbers of at least 0, not all 0, got {list(found)}."
+            f"The costs in {share.of} do not fit: expected {n_layers} numbers of at least 0, not all 0, got {list(checked)}."
         )
-    return found
+    return checked
 
 
-def reach(share: Share, costs: np.ndarray, most: int, choose: Callable[[int], Chosen]) -> Chosen:
+def reach(share: Share, costs: np.ndarray, most: int, choose: Callable[[int], Choice]) -> Choice:
     """Return the choice of the fewest layers, at most `most`, whose costs add up to the share.
 
     Args:
@@ -77,13 +77,13 @@ def reach(share: Share, costs: np.ndarray, most: int, choose: Callable[[int], Ch
     best, why = 0.0, ""
     for budget in range(most + 1):
         try:
-            chosen = choose(budget)
+            choice = choose(budget)
         except MaskError as error:
             why = f" {error}"
             break
-        saved = costs[chosen.layers].sum() / total
+        saved = costs[choice.layers].sum() / total
         if saved >= share.share - 1e-9:
-            return chosen
+            return choice
         best = max(best, saved)
     raise MaskError(
         f"Cannot drop {share.share:.1%} of the {share.of}: the layers that may go make up {best:.1%} at most.{why} Lower the budget."

@@ -1,4 +1,4 @@
-"""From scores, a recording or nothing to a Edit: one call for every strategy and every kind of budget."""
+"""Make an Edit from scores, a recording or neither: one call for every strategy and every kind of budget."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.spans import Spans
 from vlm_analysis.selection.strategies.budgets import Share, as_layers, checked_costs, reach
+from vlm_analysis.selection.strategies.choice import Choice, StrategyInputs
 from vlm_analysis.selection.strategies.strategies import STRATEGIES, provenance_of
-from vlm_analysis.selection.strategies.wanted import Chosen, Wanted
 
 
 def make_mask(
@@ -42,11 +42,11 @@ def make_mask(
         scores: layer scores; None for a strategy that needs none. A layer whose score is NaN is never dropped by score.
         strategy: a key of `STRATEGIES`.
         budget: layers to drop (int); the ratio of all layers (float in [0, 1); the floor counts); or a `Share` of the costs.
-        n_layers: needed only where neither scores nor a recording tells it.
+        n_layers: of the model; needed only without scores and without a recording.
         recording: for strategies that read its spans.
-        locks: which layers stay (`loaded.locks`, `recording.model.locks`); without any the first and the last do.
-        protected, locked: the same as two collections of layers, in place of `locks`; `protected=None` means the first and the last.
-        seed: for strategies that draw.
+        locks: which layers stay (`loaded.locks`, `recording.model.locks`); by default the first and the last.
+        protected, locked: the same as two collections of layers, instead of `locks`; `protected=None` means the first and the last.
+        seed: for strategies that draw at random.
         gap: for `minimum-gap`, how many layers are kept between any two dropped ones, at least 0.
         domain, token_group: for strategies that read spans: whose prompts (None: all) and which tokens (None: the strategy's
             own choice).
@@ -62,46 +62,46 @@ def make_mask(
         raise MaskError(f"Gap and seed are whole numbers of at least 0, got {gap!r} and {seed!r}.")
     spans = None if row.needs != "recording" or recording is None else Spans(recording, domain, token_group)
     free = Locks.given(count, locks, protected, locked).free
-    wanted = Wanted(count, free, 0, scores, spans, gap, seed)
-    chosen = choose(strategy, wanted, budget, costs)
-    told: dict[str, Any] = asdict(budget) if isinstance(budget, Share) else budget  # type: ignore[assignment]
-    provenance = {"strategy": strategy, "budget": told, "seed": seed, **provenance_of(strategy, wanted, chosen)}
+    inputs = StrategyInputs(count, free, 0, scores, spans, gap, seed)
+    choice = choose(strategy, inputs, budget, costs)
+    budget_json: dict[str, Any] = asdict(budget) if isinstance(budget, Share) else budget  # type: ignore[assignment]
+    provenance = {"strategy": strategy, "budget": budget_json, "seed": seed, **provenance_of(strategy, inputs, choice)}
     first = [scores.criterion] if row.needs == "scores" and scores is not None else []
-    name = ", ".join([*first, strategy, str(len(chosen.layers))])
-    return PruneMask(count, tuple(chosen.layers), name=name, provenance=provenance)
+    name = ", ".join([*first, strategy, str(len(choice.layers))])
+    return PruneMask(count, tuple(choice.layers), name=name, provenance=provenance)
 
 
 def choose(
-    strategy: str, wanted: Wanted, budget: int | float | Share, costs: Sequence[float] | np.ndarray | None
-) -> Chosen:
+    strategy: str, inputs: StrategyInputs, budget: int | float | Share, costs: Sequence[float] | np.ndarray | None
+) -> Choice:
     """Return the strategy's choice for any kind of budget; arguments as in `make_mask`."""
     if isinstance(budget, Share):
-        checked = checked_costs(budget, costs, wanted.n_layers)
-        return reach(budget, checked, len(wanted.candidates), lambda layers: _choose(strategy, wanted, layers))
-    return _choose(strategy, wanted, as_layers(budget, wanted.n_layers))
+        checked = checked_costs(budget, costs, inputs.n_layers)
+        return reach(budget, checked, len(inputs.candidates), lambda layers: _choose(strategy, inputs, layers))
+    return _choose(strategy, inputs, as_layers(budget, inputs.n_layers))
 
 
-def _choose(strategy: str, wanted: Wanted, budget: int) -> Chosen:
+def _choose(strategy: str, inputs: StrategyInputs, budget: int) -> Choice:
     """Return the strategy's choice of exactly `budget` layers.
 
     Raises:
-        MaskError: so many cannot be dropped.
+        MaskError: there are too few layers to drop.
     """
-    number = len(wanted.candidates)
+    number = len(inputs.candidates)
     if budget > number:
         raise MaskError(
-            f"Cannot drop {budget} layers: {number} of {wanted.n_layers} may go, the others are protected or locked. "
+            f"Cannot drop {budget} layers: {number} of {inputs.n_layers} may go, the others are protected or locked. "
             "Lower the budget or unprotect layers."
         )
     function = STRATEGIES[strategy].choose
     assert function is not None  # refused by `_checked_row`
-    chosen = function(replace(wanted, budget=budget)) if budget else Chosen([])
-    if len(chosen.layers) < budget:
+    choice = function(replace(inputs, budget=budget)) if budget else Choice([])
+    if len(choice.layers) < budget:
         what = "a score" if STRATEGIES[strategy].needs == "scores" else "a measured span"
         raise MaskError(
-            f"Cannot drop {budget} layers: only {len(chosen.layers)} that may go have {what}. Lower the budget."
+            f"Cannot drop {budget} layers: only {len(choice.layers)} that may go have {what}. Lower the budget."
         )
-    return chosen
+    return choice
 
 
 def random_masks(
@@ -115,15 +115,15 @@ def random_masks(
     seed: int = 0,
     costs: Sequence[float] | np.ndarray | None = None,
 ) -> list[Edit]:
-    """Return `n_draws` masks of the strategy `random-draw`, of the seeds from `seed` on; some may be equal."""
-    staying = Locks.given(n_layers, locks, protected, locked)
+    """Return `n_draws` masks of the strategy `random-draw`, with consecutive seeds from `seed`; some may be equal."""
+    locks = Locks.given(n_layers, locks, protected, locked)
     return [
         make_mask(
             None,
             "random-draw",
             budget,
             n_layers=n_layers,
-            locks=staying,
+            locks=locks,
             seed=seed + draw,
             costs=costs,
         )
@@ -132,13 +132,13 @@ def random_masks(
 
 
 def count_layers(scores: LayerScores | None, recording: Recording | None, n_layers: int | None) -> int:
-    """Return the number of layers that all who tell it agree on."""
-    told = {len(scores.values) if scores else None, recording.n_layers if recording else None, n_layers} - {None}
-    if len(told) != 1:
+    """Return the number of layers; raise MaskError where the arguments disagree or none has it."""
+    counts = {len(scores.values) if scores else None, recording.n_layers if recording else None, n_layers} - {None}
+    if len(counts) != 1:
         raise MaskError(
-            f"Scores, recording and n_layers must agree on the number of layers, got {sorted(map(str, told))}."
+            f"Scores, recording and n_layers must agree on the number of layers, got {sorted(map(str, counts))}."
         )
-    count = told.pop()
+    count = counts.pop()
     assert count is not None
     return count
 
@@ -149,8 +149,8 @@ def _checked_row(strategy: str, scores: LayerScores | None, recording: Recording
     row = STRATEGIES[strategy]
     missing = {
         "scores": "layer scores. Call score_layers first." if scores is None else "",
-        "recording": "a recording, whose spans it reads. Hand one in." if recording is None else "",
-        "model": "the model again after each step. Call greedy, beam or evolve with a way to measure.",
+        "recording": "a recording, whose spans it reads. Pass `recording`." if recording is None else "",
+        "model": "measurements of the model after each step. Call greedy, beam or evolve instead.",
         "nothing": "",
     }[row.needs]
     if missing:

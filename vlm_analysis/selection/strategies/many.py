@@ -1,4 +1,4 @@
-"""Every mask worth comparing: all criteria, with the strategies that take scores and those that do not, at many budgets."""
+"""The masks to compare: all criteria with the strategies that take scores, and the strategies that take none, at many budgets."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ COMPARED = (PLAIN, SPACED, "angular-block", "interlace", "last-n", "evenly-space
 
 @dataclass(frozen=True)
 class Way:
-    """One way to a mask.
+    """One mask and how it was made.
 
     Attributes:
-        method: what it is called on screen, without the budget.
+        method: criterion and strategy as shown on screen, without the budget.
         criterion, target: None where the strategy needs no scores, or the criterion no target.
         budget: layers dropped.
-        draw: number of the draw, of random ones; 0 for all others.
+        draw: number of the random draw; 0 for masks that are not drawn.
     """
 
     method: str
@@ -58,56 +58,56 @@ def many_masks(
     n_draws: int = 5,
     seed: int = 0,
 ) -> tuple[list[Way], dict[str, str]]:
-    """Return every way to a mask at these budgets, and by method why there is none at some of them.
+    """Return every way to a mask at these budgets, and by method the reason where there is none.
 
-    Criteria that take a target are asked once for each domain of the recording, measured damage for all prompts too.
+    Criteria that take a target are computed once for each domain of the recording, measured damage also for all prompts.
 
     Args:
         criteria: keys of `CRITERIA`; None for all but `random`, which is the strategy `random-draw` here.
         strategies: keys of `STRATEGIES`; those that measure the model again are left out.
-        damage: for criteria that need it; without it they are among the refused.
+        damage: for criteria that need it; without it they are refused.
         locks, protected, locked: as in `make_mask`.
-        n_draws: of `random-draw`, at each budget, from `seed` on.
+        n_draws: draws of `random-draw` at each budget, with consecutive seeds from `seed`.
 
     Raises:
-        MaskError: a criterion, strategy or budget that is none.
-        Cancelled: before a ranking or a mask, where `stop_if_asked` does.
+        MaskError: an unknown criterion or strategy, or budgets that are not numbers of layers.
+        Cancelled: raised by `stop_if_asked`, before a criterion or a mask is computed.
     """
     _check_names("criteria", criteria or (), CRITERIA)
     _check_names("strategies", strategies, STRATEGIES)
     if not isinstance(budgets, Collection) or not all(map(is_whole, budgets)):
         raise MaskError(f"No such budgets: expected numbers of layers, as in range(1, 5), got {str(budgets)[:200]!r}.")
-    staying = Locks.given(recording.n_layers, locks, protected, locked)
-    kinds: dict[str, Any] = {"locks": staying}
-    most = len(staying.free)
-    found: list[Way] = []
+    locks = Locks.given(recording.n_layers, locks, protected, locked)
+    kinds: dict[str, Any] = {"locks": locks}
+    most = len(locks.free)
+    ways: list[Way] = []
     refused: dict[str, str] = {}
     for method, criterion, target, scores in _scored(recording, criteria, damage, token_group, seed, refused):
         for strategy in (one for one in strategies if STRATEGIES[one].needs == "scores"):
             name = method if strategy == PLAIN else f"{method}, {STRATEGIES[strategy].title.lower()}"
             for budget in budgets:
-                _add(found, refused, (name, criterion, strategy, target, budget, 0), most, scores, kinds)
+                _add(ways, refused, (name, criterion, strategy, target, budget, 0), most, scores, kinds)
     for strategy in (one for one in strategies if STRATEGIES[one].needs in ("recording", "nothing")):
-        row, drawn = STRATEGIES[strategy], "seed" in STRATEGIES[strategy].takes
-        name = RANDOM if drawn else row.title
-        asked = {"recording": recording} if row.needs == "recording" else {"n_layers": recording.n_layers}
+        row, is_drawn = STRATEGIES[strategy], "seed" in STRATEGIES[strategy].takes
+        name = RANDOM if is_drawn else row.title
+        arguments = {"recording": recording} if row.needs == "recording" else {"n_layers": recording.n_layers}
         for budget in budgets:
-            for draw in range(n_draws if drawn else 1):
+            for draw in range(n_draws if is_drawn else 1):
                 way = (name, None, strategy, None, budget, draw)
-                _add(found, refused, way, most, None, kinds | asked | {"seed": seed + draw})
-    return found, refused
+                _add(ways, refused, way, most, None, kinds | arguments | {"seed": seed + draw})
+    return ways, refused
 
 
-def _check_names(what: str, given: Collection[str], known: Collection[str]) -> None:
+def _check_names(what: str, names: Collection[str], table: Collection[str]) -> None:
     unknown = [
-        name for name in ([given] if isinstance(given, str) else given) if isinstance(given, str) or name not in known
+        name for name in ([names] if isinstance(names, str) else names) if isinstance(names, str) or name not in table
     ]
     if unknown:
-        raise MaskError(f"Unknown {what}: expected a list of some of {list(known)}, got {unknown}.")
+        raise MaskError(f"Unknown {what}: expected a list of some of {list(table)}, got {unknown}.")
 
 
 def targets_of(criterion: str, domains: Sequence[str]) -> list[str | None]:
-    """Return the targets that a criterion is asked with, None for all prompts."""
+    """Return the targets to compute a criterion for; None stands for all prompts."""
     row = CRITERIA[criterion]
     if "target" not in row.takes:
         return [None]
@@ -124,38 +124,38 @@ def _scored(
     seed: int,
     refused: dict[str, str],
 ) -> Iterator[tuple[str, str, str | None, LayerScores]]:
-    """Yield method, criterion, target and scores of all that can be asked; the others are among the refused."""
-    chosen = [name for name in CRITERIA if name != RANDOM] if criteria is None else criteria
-    for criterion in chosen:
+    """Yield method, criterion, target and scores of each criterion that can be computed; add the others to `refused`."""
+    names = [name for name in CRITERIA if name != RANDOM] if criteria is None else criteria
+    for criterion in names:
         title = CRITERIA[criterion].title
         for target in targets_of(criterion, recording.domain_names):
             stop_if_asked()
             method = title if target is None else f"{title} ({target})"
-            asked = {"target": target, "damage": damage, "token_group": token_group, "seed": seed}
+            arguments = {"target": target, "damage": damage, "token_group": token_group, "seed": seed}
             try:
-                yield method, criterion, target, score_layers(recording, criterion, **asked)  # type: ignore[arg-type]
+                yield method, criterion, target, score_layers(recording, criterion, **arguments)  # type: ignore[arg-type]
             except StrataError as error:
                 refused[method] = str(error)
 
 
 def _add(
-    found: list[Way],
+    ways: list[Way],
     refused: dict[str, str],
     way: tuple[str, str | None, str, str | None, int, int],
     most: int,
     scores: LayerScores | None,
-    asked: dict[str, Any],
+    arguments: dict[str, Any],
 ) -> None:
-    """Add the mask of one way; a budget beyond the layers that may go is nobody's fault and is left out."""
+    """Add the mask of one way; budgets above the number of layers that may go are skipped without a reason."""
     stop_if_asked()
     method, _, strategy, _, budget, draw = way
     if not 0 < budget <= most:
         return
     try:
-        made = make_mask(scores, strategy, budget, **asked)
+        mask = make_mask(scores, strategy, budget, **arguments)
     except StrataError as error:
         refused.setdefault(method, f"{budget} layers: {error}")
         return
-    told = f", draw {draw + 1}" if method == RANDOM else ""
-    name = f"{method}, {budget} layers{told}"
-    found.append(Way(*way, replace(made, name=name)))
+    suffix = f", draw {draw + 1}" if method == RANDOM else ""
+    name = f"{method}, {budget} layers{suffix}"
+    ways.append(Way(*way, replace(mask, name=name)))

@@ -1,4 +1,4 @@
-"""Which criteria go with which strategies, given what is at hand."""
+"""Which pairs of criterion and strategy can be used with a recording."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from vlm_analysis.selection.strategies.make import make_mask
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 
 
-def valid_pairs(recording: Recording, **asked: Any) -> dict[tuple[str | None, str], str]:
+def valid_pairs(recording: Recording, **options: Any) -> dict[tuple[str | None, str], str]:
     """Return every pair (criterion, strategy) with "" where it can be used, else with the reason why not.
 
-    The criterion is None for strategies that need no scores. Budgets are not tried: any pair may still refuse one too large.
+    The criterion is None for strategies that need no scores. Budgets are not tried: a pair may still refuse a large one.
 
     Args:
         recording: what was measured.
-        asked: arguments of `score_layers`: `damage`, `token_group` and so on.
+        options: arguments of `score_layers`: `damage`, `token_group` and so on.
     """
     pairs: dict[tuple[str | None, str], str] = {}
-    criteria = usable_criteria(recording, **asked)
+    criteria = usable_criteria(recording, **options)
     for strategy, row in STRATEGIES.items():
         if row.needs == "scores":
             pairs |= {(criterion, strategy): reason for criterion, reason in criteria.items()}
@@ -31,7 +31,7 @@ def valid_pairs(recording: Recording, **asked: Any) -> dict[tuple[str | None, st
 
 
 def _why_not(strategy: str, recording: Recording) -> str:
-    """Return why the strategy cannot drop even one layer of this recording's model, if nothing is protected."""
+    """Return why the strategy cannot drop one layer of this recording's model with nothing protected, or ""."""
     try:
         make_mask(None, strategy, min(1, recording.n_layers - 1), recording=recording, protected=())
     except StrataError as error:

@@ -1,4 +1,4 @@
-"""Strategies that look at spans of layers: the angular block and Interlace's triplets."""
+"""Strategies that choose spans of layers: the angular block and Interlace's triplets."""
 
 from __future__ import annotations
 
@@ -8,68 +8,68 @@ import numpy as np
 
 from vlm_analysis.errors import MaskError
 from vlm_analysis.selection.criteria.spans import ANGULAR_GROUP, SIMILARITY_GROUP, Spans
-from vlm_analysis.selection.strategies.wanted import Chosen, Wanted, runs_of
+from vlm_analysis.selection.strategies.choice import Choice, StrategyInputs, runs_of
 
 
-def angular_block(wanted: Wanted) -> Chosen:
+def angular_block(inputs: StrategyInputs) -> Choice:
     """Choose the run l..l+n−1 whose d(l, n) = arccos(cos(x_l, x_{l+n})) / π is smallest; ties to the lower l."""
-    if not wanted.budget:
-        return Chosen([])
-    spans = _spans(wanted)
-    distances = spans.angular(wanted.budget)
-    known = {start: float(distances[start]) for start in runs_of(wanted) if not np.isnan(distances[start])}
-    if not known:
+    if not inputs.budget:
+        return Choice([])
+    spans = _spans(inputs)
+    distances = spans.angular(inputs.budget)
+    measured = {start: float(distances[start]) for start in runs_of(inputs) if not np.isnan(distances[start])}
+    if not measured:
         raise MaskError(
-            f"No contiguous block of {wanted.budget} layers can be dropped: expected one with a measured distance among the "
-            f"layers that may go, {wanted.candidates}. Drop fewer, or record prompts that reach these layers."
+            f"No contiguous block of {inputs.budget} layers can be dropped: expected one with a measured distance among the "
+            f"layers that may go, {inputs.candidates}. Drop fewer, or record prompts that reach these layers."
         )
-    start = min(known, key=lambda first: (known[first], first))
-    told = {"token_group": spans.token_group or ANGULAR_GROUP, "angular_distance": known[start]}
-    return Chosen(list(range(start, start + wanted.budget)), told)
+    start = min(measured, key=lambda first: (measured[first], first))
+    details = {"token_group": spans.token_group or ANGULAR_GROUP, "angular_distance": measured[start]}
+    return Choice(list(range(start, start + inputs.budget)), details)
 
 
-def interlace(wanted: Wanted) -> Chosen:
+def interlace(inputs: StrategyInputs) -> Choice:
     """Choose one layer of each of the most redundant triplets, largest S_3 first, no two overlapping.
 
     S_n(i) is the mean cosine of x_i and x_{i+n}. Of a triplet's first two layers the one with the larger S_1 goes; the other
-    would be tuned and the third frozen, which the provenance tells. Where only one of the two may go, that one goes (our
+    would be tuned and the third frozen, which the provenance records. Where only one of the two may go, that one goes (our
     choice). Once triplets run out, pairs by S_2 in the same way, then single layers by S_1, those outside all triplets and
     pairs first (our choices). Ties go to the lower layer.
     """
-    spans = _spans(wanted)
+    spans = _spans(inputs)
     single = spans.similarity(1)
-    open_layers = {layer for layer in wanted.candidates if not np.isnan(single[layer])}
+    open_layers = {layer for layer in inputs.candidates if not np.isnan(single[layer])}
     dropped: list[int] = []
     groups: list[tuple[int, ...]] = []
     for size in (3, 2):
-        for start in _starts(wanted, spans, size):
+        for start in _starts(inputs, spans, size):
             first_two = [layer for layer in (start, start + 1) if layer in open_layers]
-            taken = {layer for group in groups for layer in group}
-            if len(dropped) == wanted.budget or not first_two or taken & set(range(start, start + size)):
+            grouped = {layer for group in groups for layer in group}
+            if len(dropped) == inputs.budget or not first_two or grouped & set(range(start, start + size)):
                 continue
             groups.append(tuple(range(start, start + size)))
             dropped.append(max(first_two, key=lambda layer: (single[layer], -layer)))
-    taken = {layer for group in groups for layer in group}
-    left = sorted(open_layers - set(dropped), key=lambda layer: (layer in taken, -single[layer], layer))
-    dropped += left[: wanted.budget - len(dropped)]
-    return Chosen(dropped, {"token_group": spans.token_group or SIMILARITY_GROUP, **_partners(groups, dropped)})
+    grouped = {layer for group in groups for layer in group}
+    rest = sorted(open_layers - set(dropped), key=lambda layer: (layer in grouped, -single[layer], layer))
+    dropped += rest[: inputs.budget - len(dropped)]
+    return Choice(dropped, {"token_group": spans.token_group or SIMILARITY_GROUP, **_partners(groups, dropped)})
 
 
-def _starts(wanted: Wanted, spans: Spans, size: int) -> Iterator[int]:
-    if size <= wanted.n_layers:
+def _starts(inputs: StrategyInputs, spans: Spans, size: int) -> Iterator[int]:
+    if size <= inputs.n_layers:
         similar = spans.similarity(size)
         yield from (int(start) for start in np.argsort(-similar, kind="stable") if not np.isnan(similar[start]))
 
 
 def _partners(groups: Iterable[tuple[int, ...]], dropped: list[int]) -> dict[str, list[int]]:
     """Return which kept layers of the groups would be tuned (the first two's other) and which frozen (a triplet's third)."""
-    gone = set(dropped)
+    dropped_set = set(dropped)
     return {
-        "tuned": sorted(layer for group in groups for layer in group[:2] if layer not in gone),
-        "frozen": sorted(layer for group in groups for layer in group[2:] if layer not in gone),
+        "tuned": sorted(layer for group in groups for layer in group[:2] if layer not in dropped_set),
+        "frozen": sorted(layer for group in groups for layer in group[2:] if layer not in dropped_set),
     }
 
 
-def _spans(wanted: Wanted) -> Spans:
-    assert wanted.spans is not None  # make_mask refuses a strategy without what it needs
-    return wanted.spans
+def _spans(inputs: StrategyInputs) -> Spans:
+    assert inputs.spans is not None  # make_mask refuses a strategy without what it needs
+    return inputs.spans

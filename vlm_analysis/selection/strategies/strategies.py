@@ -1,4 +1,4 @@
-"""The strategies as one table: how scores, spans or nothing become the layers to drop."""
+"""The table of strategies; each chooses the layers to drop from scores, spans or neither."""
 
 from __future__ import annotations
 
@@ -11,78 +11,78 @@ import numpy as np
 
 from vlm_analysis.errors import MaskError
 from vlm_analysis.selection.criteria.scores import LayerScores
+from vlm_analysis.selection.strategies.choice import Choice, StrategyInputs, runs_of
 from vlm_analysis.selection.strategies.spans import angular_block, interlace
-from vlm_analysis.selection.strategies.wanted import Chosen, Wanted, runs_of
 
 
-def first_k(wanted: Wanted) -> Chosen:
-    allowed = set(wanted.candidates)
-    return Chosen([layer for layer in _scores(wanted).order if layer in allowed][: wanted.budget])
+def first_k(inputs: StrategyInputs) -> Choice:
+    allowed = set(inputs.candidates)
+    return Choice([layer for layer in _scores(inputs).order if layer in allowed][: inputs.budget])
 
 
-def contiguous_block(wanted: Wanted) -> Chosen:
+def contiguous_block(inputs: StrategyInputs) -> Choice:
     """Choose the run of `budget` neighbouring layers whose summed wish to be dropped is largest; ties to the lower start."""
-    wish = _scores(wanted).wish
-    sums = {start: wish[start : start + wanted.budget].sum() for start in runs_of(wanted)}
+    wish = _scores(inputs).wish
+    sums = {start: wish[start : start + inputs.budget].sum() for start in runs_of(inputs)}
     finite = {start: total for start, total in sums.items() if math.isfinite(total)}
-    return _block(wanted, max(finite, key=lambda start: (finite[start], -start), default=None))
+    return _block(inputs, max(finite, key=lambda start: (finite[start], -start), default=None))
 
 
-def minimum_gap(wanted: Wanted) -> Chosen:
-    """Choose in drop order, leaving out layers nearer than the gap to a chosen one, or after which the rest would not fit."""
-    allowed = [layer for layer in _scores(wanted).order if layer in set(wanted.candidates)]
-    fits = len(_apart(allowed, wanted.gap))
-    if fits < wanted.budget:
+def minimum_gap(inputs: StrategyInputs) -> Choice:
+    """Choose in drop order, skipping layers within the gap of a chosen one and those after which the rest would not fit."""
+    allowed = [layer for layer in _scores(inputs).order if layer in set(inputs.candidates)]
+    fits = len(_apart(allowed, inputs.gap))
+    if fits < inputs.budget:
         raise MaskError(
-            f"Cannot drop {wanted.budget} layers with {wanted.gap} kept between any two: expected a budget of at most {fits}. "
+            f"Cannot drop {inputs.budget} layers with {inputs.gap} kept between any two: expected a budget of at most {fits}. "
             "Lower the budget or the gap."
         )
     chosen: list[int] = []
     for layer in allowed:
-        free = [other for other in allowed if all(abs(other - one) > wanted.gap for one in (*chosen, layer))]
-        near = any(abs(layer - one) <= wanted.gap for one in chosen)
+        free = [other for other in allowed if all(abs(other - one) > inputs.gap for one in (*chosen, layer))]
+        near = any(abs(layer - one) <= inputs.gap for one in chosen)
         if (
-            len(chosen) < wanted.budget
+            len(chosen) < inputs.budget
             and not near
-            and len(chosen) + 1 + len(_apart(free, wanted.gap)) >= wanted.budget
+            and len(chosen) + 1 + len(_apart(free, inputs.gap)) >= inputs.budget
         ):
             chosen.append(layer)
-    return Chosen(chosen, {"gap": wanted.gap})
+    return Choice(chosen, {"gap": inputs.gap})
 
 
-def middle_block(wanted: Wanted) -> Chosen:
+def middle_block(inputs: StrategyInputs) -> Choice:
     """Choose the run of `budget` neighbouring layers whose middle is nearest the middle of all layers; ties to the lower."""
-    off = {start: abs(2 * start + wanted.budget - wanted.n_layers) for start in runs_of(wanted)}
-    return _block(wanted, min(off, key=lambda start: (off[start], start), default=None))
+    off = {start: abs(2 * start + inputs.budget - inputs.n_layers) for start in runs_of(inputs)}
+    return _block(inputs, min(off, key=lambda start: (off[start], start), default=None))
 
 
-def last_n(wanted: Wanted) -> Chosen:
-    return Chosen(wanted.candidates[len(wanted.candidates) - wanted.budget :])
+def last_n(inputs: StrategyInputs) -> Choice:
+    return Choice(inputs.candidates[len(inputs.candidates) - inputs.budget :])
 
 
-def evenly_spaced(wanted: Wanted) -> Chosen:
+def evenly_spaced(inputs: StrategyInputs) -> Choice:
     """Choose the layers in the middle of `budget` equal parts of those that may go."""
-    number = len(wanted.candidates)
-    return Chosen([wanted.candidates[(2 * part + 1) * number // (2 * wanted.budget)] for part in range(wanted.budget)])
+    number = len(inputs.candidates)
+    return Choice([inputs.candidates[(2 * part + 1) * number // (2 * inputs.budget)] for part in range(inputs.budget)])
 
 
-def random_draw(wanted: Wanted) -> Chosen:
-    drawn = np.random.default_rng(wanted.seed).choice(len(wanted.candidates), wanted.budget, replace=False)
-    return Chosen([wanted.candidates[place] for place in drawn])
+def random_draw(inputs: StrategyInputs) -> Choice:
+    indices = np.random.default_rng(inputs.seed).choice(len(inputs.candidates), inputs.budget, replace=False)
+    return Choice([inputs.candidates[index] for index in indices])
 
 
-def _scores(wanted: Wanted) -> LayerScores:
-    assert wanted.scores is not None  # make_mask refuses a strategy without what it needs
-    return wanted.scores
+def _scores(inputs: StrategyInputs) -> LayerScores:
+    assert inputs.scores is not None  # make_mask refuses a strategy without what it needs
+    return inputs.scores
 
 
-def _block(wanted: Wanted, start: int | None) -> Chosen:
+def _block(inputs: StrategyInputs, start: int | None) -> Choice:
     if start is None:
         raise MaskError(
-            f"No contiguous block of {wanted.budget} layers can be dropped: the layers that may go are {wanted.candidates}. "
+            f"No contiguous block of {inputs.budget} layers can be dropped: the layers that may go are {inputs.candidates}. "
             "Drop fewer."
         )
-    return Chosen(list(range(start, start + wanted.budget)))
+    return Choice(list(range(start, start + inputs.budget)))
 
 
 def _apart(layers: Sequence[int], gap: int) -> list[int]:
@@ -96,20 +96,20 @@ def _apart(layers: Sequence[int], gap: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A row of the table: a way to the layers to drop.
+    """A row of the table.
 
     Attributes:
         needs: layer scores; a recording, whose spans it reads; nothing; or a model to measure again after each step
             (see `greedy`, `beam` and `evolve`).
-        choose: returns at most `budget` of the candidates; None where `make_mask` cannot do it.
-        takes: the arguments of `make_mask` that change what it chooses, beside the budget and what stays.
-        ordered: whether it chooses the layers in the order in which they go.
+        choose: returns at most `budget` of the candidates; None for strategies that `make_mask` cannot run.
+        takes: the arguments of `make_mask` that change its choice, beside the budget and the locks.
+        ordered: whether the layers are chosen in drop order.
     """
 
     title: str
     source: str
     needs: Literal["scores", "recording", "nothing", "model"]
-    choose: Callable[[Wanted], Chosen] | None
+    choose: Callable[[StrategyInputs], Choice] | None
     takes: tuple[str, ...] = ()
     ordered: bool = False
 
@@ -156,13 +156,13 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "beam": Strategy(
         "Beam search on measured damage",
-        "greedy that keeps several masks in the running (our choice)",
+        "greedy that keeps several masks at each step (our choice)",
         "model",
         None,
     ),
     "evolutionary": Strategy(
         "Evolutionary search on measured damage",
-        "masks that swap layers and cross, the best staying (our choice)",
+        "masks that swap and cross layers; the best survive (our choice)",
         "model",
         None,
     ),
@@ -173,13 +173,13 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-def provenance_of(strategy: str, wanted: Wanted, chosen: Chosen) -> dict[str, Any]:
-    """Return what the strategy was asked and what it tells about its choice, in values that JSON can hold."""
+def provenance_of(strategy: str, inputs: StrategyInputs, choice: Choice) -> dict[str, Any]:
+    """Return the strategy's arguments and the details of its choice, as JSON values."""
     row = STRATEGIES[strategy]
-    told = chosen.told | ({"drop_order": [int(layer) for layer in chosen.layers]} if row.ordered else {})
-    if row.needs == "scores" and wanted.scores is not None:
-        return {**told, "criterion": wanted.scores.criterion, **wanted.scores.options}
-    if row.needs == "recording" and wanted.spans is not None:
-        spans = wanted.spans
-        return {**told, "domain": spans.domain, "recording_prompts": spans.recording.prompts}
-    return told
+    details = choice.details | ({"drop_order": [int(layer) for layer in choice.layers]} if row.ordered else {})
+    if row.needs == "scores" and inputs.scores is not None:
+        return {**details, "criterion": inputs.scores.criterion, **inputs.scores.options}
+    if row.needs == "recording" and inputs.spans is not None:
+        spans = inputs.spans
+        return {**details, "domain": spans.domain, "recording_prompts": spans.recording.prompts}
+    return details

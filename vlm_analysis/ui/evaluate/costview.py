@@ -187,7 +187,7 @@ def _sentence(cost: Cost, phase: str) -> str:
 
 
 def _picture(cost: Cost, costs: list[Cost]) -> None:
-    from vlm_analysis.figures.costs import cost_chart
+    from vlm_analysis.figures.savings import cost_chart
 
     frame = cost_frame(costs)
     st.plotly_chart(cost_chart(frame, cost.edit.n_layers), key="cost-chart", config=PICTURE)

@@ -1,4 +1,4 @@
-"""What a strategy is given and what it gives back."""
+"""What a strategy takes and returns."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from vlm_analysis.selection.criteria.spans import Spans
 
 
 @dataclass(frozen=True, eq=False)
-class Wanted:
-    """What a strategy is given.
+class StrategyInputs:
+    """The arguments of a strategy.
 
     Attributes:
         n_layers: of the model.
         candidates: the layers that may go, ascending.
-        budget: how many of them shall; at most all.
+        budget: how many of them to drop; at most all.
         scores: for strategies that need them.
         spans: for strategies that need a recording.
         gap: kept layers between any two dropped ones, for `minimum-gap`.
-        seed: for strategies that draw.
+        seed: for strategies that draw at random.
     """
 
     n_layers: int
@@ -33,14 +33,14 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The layers a strategy drops, and what it tells about them for the mask's provenance."""
+class Choice:
+    """The layers that a strategy drops, and details for the mask's provenance."""
 
     layers: list[int]
-    told: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
 
-def runs_of(wanted: Wanted) -> list[int]:
+def runs_of(inputs: StrategyInputs) -> list[int]:
     """Return every layer at which a run of `budget` neighbouring candidates starts."""
-    allowed = set(wanted.candidates)
-    return [start for start in wanted.candidates if all(start + step in allowed for step in range(wanted.budget))]
+    allowed = set(inputs.candidates)
+    return [start for start in inputs.candidates if all(start + step in allowed for step in range(inputs.budget))]

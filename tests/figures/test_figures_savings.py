@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vlm_analysis.figures.costs import Y_MAX, cost_chart
+from vlm_analysis.figures.savings import Y_MAX, cost_chart
 
 
 def frame(**changes: list[float]) -> pd.DataFrame:
