@@ -1,6 +1,6 @@
-"""Applying an edit as a pure function: a view of the model that shares every weight which the edit leaves as it is.
+"""Apply an edit as a pure function: return a view of the model that shares every weight that the edit does not change.
 
-Nothing of the dense model is touched, so there is nothing to undo, and what is evaluated is what is exported.
+The dense model is not changed, so there is nothing to undo, and what is evaluated is what is exported.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def apply_edit(model: M, edit: Edit) -> M:
 
     Args:
         model: a transformers model; it may itself be edited, or spread over devices by accelerate.
-        edit: what is done to it.
+        edit: the changes to apply.
 
     Raises:
-        EditError: the edit is of another number of layers, or a change cannot be done to this model.
-        MaskError: it drops a locked layer, or leaves a stack that cannot be built again.
-        ModelError: the decoder layers cannot be found, a module's forward was replaced by something unknown, or a kind of change wrote
+        EditError: the edit is of another number of layers, or a change cannot be applied to this model.
+        MaskError: it drops a locked layer, or leaves a stack of layers that cannot be rebuilt.
+        ModelError: the decoder layers cannot be found, a module's forward was replaced by something unknown, or a change wrote
             into the dense model.
     """
     _check(model, edit)
@@ -37,8 +37,8 @@ def apply_edit(model: M, edit: Edit) -> M:
         change.apply(view)
     if before != _touched_sums(model, edit):
         raise ModelError(
-            f"The edit changed the dense model itself: expected changes of tensors of its own ({edit.words()}), got other weights in the "
-            "dense model. Give a module its own tensor by View.own before changing it, and load the model again."
+            f"The edit changed the dense model itself: expected changes to the view's own tensors ({edit.words()}), got other weights "
+            "in the dense model. Give a module its own tensor with View.own before changing it, and load the model again."
         )
     return view.model
 
@@ -54,7 +54,7 @@ def why_not(model: nn.Module, edit: Edit) -> str:
 
 
 def _touched_sums(model: nn.Module, edit: Edit) -> dict[str, float]:
-    """Return the sum of each dense tensor that a change of this edit could write to by mistake; none of an edit that only drops."""
+    """Return the sum of each dense tensor that a change of this edit could write to by mistake; empty for an edit that only drops."""
     if edit.is_mask:
         return {}
     path, layers = find_decoder_path(model)

@@ -1,4 +1,4 @@
-"""The Change: one thing that is done to a model. Every kind is one file in `kinds`, and one row of the table there."""
+"""The Change: one step of an edit. Each kind is one file in `kinds`, and one row of the table there."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Change(ABC):
-    """One thing that is done to a model, as a value: kinds are frozen dataclasses whose fields are plain and hashable.
+    """One change to a model, as a value. Kinds are frozen dataclasses whose fields are plain and hashable.
 
-    What a kind must say is abstract here; the rest has a default that holds for most.
+    A kind must define the abstract methods; the others have a default that suits most kinds.
 
     Attributes:
-        kind: the word for it in files.
-        reason_not_served: why no stock class of transformers loads a checkpoint with such a change; "" where one does.
+        kind: the name of the kind in files.
+        reason_not_served: why no stock class of transformers loads a checkpoint with this change; "" where one does.
     """
 
     kind: ClassVar[str]
@@ -29,14 +29,14 @@ class Change(ABC):
     @property
     @abstractmethod
     def layers(self) -> Mapping[int, str | None]:
-        """Return what becomes of each layer that is touched: None where it goes, else all that decides what it computes now.
+        """Return the effect on each changed layer: None where it is dropped, else a text with all that decides what it computes.
 
-        Equal texts mean equal computing: layers that two edits change alike are run once for both.
+        Equal texts mean equal computation: a sweep runs such layers of two edits once for both.
         """
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """Return the fields in values that JSON can hold, layers counted from 0."""
+        """Return the fields as JSON values, layers counted from 0."""
 
     @classmethod
     @abstractmethod
@@ -44,52 +44,52 @@ class Change(ABC):
         """Return the change that `to_json` wrote.
 
         Raises:
-            EditError, KeyError, TypeError, ValueError: the content is none.
+            EditError, KeyError, TypeError, ValueError: the content is not such a change.
         """
 
     @abstractmethod
     def words(self) -> str:
-        """Return what it does, for a sentence: "drops layers 3 and 5"."""
+        """Return what the change does, for a sentence: "drops layers 3 and 5"."""
 
     @abstractmethod
     def apply(self, view: View) -> None:
-        """Do it to a view (see `view.View`); torch is imported inside only. Layers that go are left out already."""
+        """Apply the change to a view (see `view.View`); import torch only inside. Dropped layers are already left out."""
 
     def check(self, n_layers: int) -> None:  # noqa: B027 - most kinds have nothing to check
-        """Refuse what fits no model of `n_layers` layers, beyond layers it does not have.
+        """Raise EditError where the change fits no model of `n_layers` layers; layers beyond `n_layers` are checked elsewhere.
 
         Raises:
-            EditError: it does not fit.
+            EditError: the change does not fit.
         """
 
     def refuses(self, model: ModelInfo) -> str:
-        """Return why it cannot be done to this model, "" where it can as far as the info tells."""
+        """Return why the change cannot be applied to this model, "" where it can as far as `model` shows."""
         return ""
 
     @property
     def before(self) -> str:
-        """Return what decides the computing ahead of layer 0, as `layers` does; "" where that is the dense model's."""
+        """Return a text with all that decides the computation before layer 0; "" where it is the dense model's."""
         return ""
 
     @property
     def after(self) -> str:
-        """Return what decides the computing behind the last layer, as `layers` does; "" where that is the dense model's."""
+        """Return a text with all that decides the computation after the last layer; "" where it is the dense model's."""
         return ""
 
     @property
     def is_empty(self) -> bool:
-        """Return whether nothing is done."""
+        """Return whether the change does nothing."""
         return not (self.layers or self.before or self.after)
 
     def saved_parameters(self, model: ModelInfo) -> int:
-        """Return how many parameters fewer a checkpoint has, of a model whose parameters were counted: those of layers that go."""
+        """Return how many parameters a checkpoint saves, of a model with counted parameters: those of the dropped layers."""
         return sum(model.layer_parameters[layer] for layer, text in self.layers.items() if text is None)
 
     def merged(self, other: Self) -> Self | None:
-        """Return both as one change of this kind; None where they stay two, one a layer."""
+        """Return both as one change of this kind; None where they stay two changes of different layers."""
         return None
 
 
 def is_whole(value: object) -> bool:
-    """Return whether the value is a whole number of Python's or numpy's, and no truth value."""
+    """Return whether the value is a Python or numpy integer and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)

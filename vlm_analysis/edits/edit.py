@@ -1,4 +1,4 @@
-"""The Edit: what is done to a dense model, as a value. A prune mask is an Edit that drops layers and does nothing else."""
+"""The Edit: the changes to a dense model, as a value. A prune mask is an Edit that only drops layers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ KEY_DIGITS = 32  # of an edit's key, hexadecimal
 
 @dataclass(frozen=True)
 class Steps:
-    """What an edited model runs. A variant is a hash of all changes that touch a place, "" where it is as in the dense model.
+    """What an edited model runs. A variant is a hash of all changes to a part, "" where it is as in the dense model.
 
     Attributes:
-        before: variant of what happens ahead of the first layer: vision tower, projector, embeddings.
-        layers: (layer, variant) in running order; a layer that goes has no step. Numbers are the dense model's.
-        after: variant of what happens behind the last layer: norm and head.
+        before: variant of what runs before the first layer: vision tower, projector, embeddings.
+        layers: (layer, variant) in running order, without dropped layers. Layer numbers are those of the dense model.
+        after: variant of what runs after the last layer: norm and head.
     """
 
     before: str
@@ -37,9 +37,9 @@ class Steps:
 
 @dataclass(frozen=True)
 class Edit:
-    """What is done to a model of `n_layers` decoder layers, as changes in the order in which they are applied.
+    """Changes to a model of `n_layers` decoder layers, in the order in which they are applied.
 
-    Two edits are equal when they do the same; name, notes, model and provenance do not count. An Edit without changes is the dense model.
+    Two edits are equal when they do the same; name, notes, model and provenance are not compared. Without changes it is the dense model.
 
     >>> edit = Edit(8, (Drop((5, 3)),))
     >>> edit.dropped, edit.kept, edit.budget, edit.ratio
@@ -49,7 +49,7 @@ class Edit:
 
     Raises:
         EditError: the changes do not fit the number of layers or contradict each other, or a kind is not in the table of kinds.
-        MaskError: a drop of layers that are not there, or of all layers.
+        MaskError: a drop of layers that the model does not have, or of all layers.
     """
 
     n_layers: int
@@ -74,9 +74,9 @@ class Edit:
 
     @cached_property
     def key(self) -> str:
-        """Return a hash of what is done: 32 hexadecimal digits under which scores and costs are kept."""
-        told = {"n_layers": self.n_layers, "changes": [[change.kind, change.to_json()] for change in self.changes]}
-        return _hash(told)
+        """Return a hash of the changes, 32 hexadecimal digits; scores and costs are kept under it."""
+        content = {"n_layers": self.n_layers, "changes": [[change.kind, change.to_json()] for change in self.changes]}
+        return _hash(content)
 
     @cached_property
     def steps(self) -> Steps:
@@ -93,13 +93,13 @@ class Edit:
 
     @cached_property
     def gone(self) -> tuple[int, ...]:
-        """Return the layers that the edited model does not have, whatever change left them out, ascending."""
+        """Return the layers that the edited model does not have, whichever change removed them, ascending."""
         touched = _touched(self.changes)
-        return tuple(sorted(layer for layer, told in touched.items() if any(text is None for _, text in told)))
+        return tuple(sorted(layer for layer, effects in touched.items() if any(text is None for _, text in effects)))
 
     @property
     def is_dense(self) -> bool:
-        """Return whether nothing is done."""
+        """Return whether there are no changes."""
         return not self.changes
 
     @cached_property
@@ -124,30 +124,30 @@ class Edit:
 
     @property
     def is_mask(self) -> bool:
-        """Return whether it drops layers, or none, and does nothing else."""
+        """Return whether the edit does nothing but drop layers; True for the dense model."""
         return all(isinstance(change, Drop) for change in self.changes)
 
     @property
     def chosen_on(self) -> frozenset[str]:
-        """Return the fingerprints of the prompt sets that it was chosen on, as far as its provenance tells."""
-        return frozenset(_prompts_told(self.provenance))
+        """Return the fingerprints of the prompt sets that its provenance names."""
+        return frozenset(_prompts_in(self.provenance))
 
     def refuses(self, model: ModelInfo) -> str:
-        """Return why it cannot be done to this model, "" where it can as far as the info tells."""
+        """Return why the edit cannot be applied to this model, "" where it can as far as `model` shows."""
         if model.n_layers != self.n_layers:
             return f"The mask does not fit the model: expected one for {model.n_layers} layers, got one for {self.n_layers}."
         return next(filter(None, (change.refuses(model) for change in self.changes)), "")
 
     def words(self) -> str:
-        """Return what is done, for a sentence: "drops layers 3 and 5"."""
+        """Return what the edit does, for a sentence: "drops layers 3 and 5"."""
         return " and ".join(change.words() for change in self.changes) or "changes nothing"
 
     def saved_parameters(self, model: ModelInfo) -> int:
-        """Return how many parameters fewer a checkpoint has, of a model whose parameters were counted."""
+        """Return how many parameters a checkpoint saves, of a model with counted parameters."""
         return sum(change.saved_parameters(model) for change in self.changes)
 
     def __add__(self, other: Edit) -> Edit:
-        """Return an Edit that does both; name, notes, model and provenance are this one's.
+        """Return an Edit with the changes of both; name, notes, model and provenance are those of this one.
 
         Raises:
             EditError: the two are of different numbers of layers, or contradict each other.
@@ -171,13 +171,13 @@ def PruneMask(  # noqa: N802 - the word for the everyday Edit
     model: ModelInfo | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> Edit:
-    """Return the Edit that drops these of `n_layers` decoder layers, counted from 0; without any it is the dense model.
+    """Return the Edit that drops these of `n_layers` decoder layers, counted from 0; without any, the dense model.
 
     >>> PruneMask(8, [5, 3]) == Edit(8, (Drop((3, 5)),))
     True
 
     Raises:
-        MaskError: an index that is not a whole number in 0..n_layers-1 or comes twice, or no layer left.
+        MaskError: an index that is not a whole number in 0..n_layers-1 or is repeated, or no layer left.
     """
     if is_whole(n_layers):
         check_layers(dropped, n_layers)
@@ -186,10 +186,10 @@ def PruneMask(  # noqa: N802 - the word for the everyday Edit
 
 
 def check_edit(edit: object, n_layers: int) -> None:
-    """Refuse what is no edit, of a model of `n_layers`.
+    """Check that `edit` is an Edit.
 
     Raises:
-        EditError: saying what to write.
+        EditError: it is not; the message says what to write.
     """
     if not isinstance(edit, Edit):
         raise EditError(
@@ -198,7 +198,7 @@ def check_edit(edit: object, n_layers: int) -> None:
 
 
 def changes_to_json(edit: Edit) -> list[dict[str, Any]]:
-    """Return the changes in values that JSON can hold."""
+    """Return the changes as JSON values."""
     return [{"kind": change.kind, **change.to_json()} for change in edit.changes]
 
 
@@ -206,17 +206,17 @@ def changes_from_json(content: Any) -> tuple[Change, ...]:
     """Return the changes that `changes_to_json` wrote.
 
     Raises:
-        EditError: the content is none.
+        EditError: the content is not a list of changes.
     """
     if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
         raise EditError(
             f"An edit is damaged: expected a list of changes, got {str(content)[:200]}. Put its own file back."
         )
-    found = []
+    changes = []
     for one in content:
         kind = kind_of(one.get("kind"))
         try:
-            found.append(kind.from_json({name: value for name, value in one.items() if name != "kind"}))
+            changes.append(kind.from_json({name: value for name, value in one.items() if name != "kind"}))
         except EditError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -224,11 +224,11 @@ def changes_from_json(content: Any) -> tuple[Change, ...]:
                 f"An edit is damaged: expected a change of the kind {kind.kind!r}, got an error at {str(error)[:200]}. "
                 "Put its own file back."
             ) from error
-    return tuple(found)
+    return tuple(changes)
 
 
 def _in_order(changes: Collection[Change]) -> tuple[Change, ...]:
-    """Return the changes in the order of the table, then of their layers; those of one kind merged where they can be."""
+    """Return the changes in the order of the table, then of their layers, merged by kind where possible."""
     if isinstance(changes, Change):
         raise EditError(
             f"An edit takes a tuple of changes: expected ({type(changes).__name__}(…),), got the change alone."
@@ -244,30 +244,30 @@ def _in_order(changes: Collection[Change]) -> tuple[Change, ...]:
         same = by_kind.setdefault(type(change), [])
         both = same[-1].merged(change) if same else None
         same[-1:] = [both] if both is not None else [*same[-1:], change]
-    kept = [change for same in by_kind.values() for change in same if not change.is_empty]
-    return tuple(sorted(kept, key=lambda change: (order.index(type(change)), sorted(change.layers))))
+    in_effect = [change for same in by_kind.values() for change in same if not change.is_empty]
+    return tuple(sorted(in_effect, key=lambda change: (order.index(type(change)), sorted(change.layers))))
 
 
 def _touched(changes: Collection[Change]) -> dict[int, list[tuple[str, str | None]]]:
-    """Return what becomes of each layer that is touched: (kind, text) of each change, in order."""
-    found: dict[int, list[tuple[str, str | None]]] = {}
+    """Return the effects on each changed layer: (kind, text) of each change, in order."""
+    effects: dict[int, list[tuple[str, str | None]]] = {}
     for change in changes:
         for layer, text in change.layers.items():
-            found.setdefault(layer, []).append((change.kind, text))
-    return found
+            effects.setdefault(layer, []).append((change.kind, text))
+    return effects
 
 
 def _check_together(changes: Collection[Change], n_layers: int) -> None:
-    """Refuse changes of layers that are not there, or that contradict each other."""
-    for layer, told in _touched(changes).items():
+    """Raise EditError for changes of layers that do not exist, or that contradict each other."""
+    for layer, effects in _touched(changes).items():
         if not is_whole(layer) or not 0 <= layer < n_layers:
             raise EditError(f"No such layer to change: expected whole numbers 0..{n_layers - 1}, got {layer!r}.")
-        kinds = [kind for kind, _ in told]
+        kinds = [kind for kind, _ in effects]
         if len(set(kinds)) < len(kinds):
             raise EditError(
                 f"Layer {layer} is changed twice: expected one {kinds[0]!r} for it, got {len(kinds)}. Take one of them."
             )
-        if len(told) > 1 and any(text is None for _, text in told):
+        if len(effects) > 1 and any(text is None for _, text in effects):
             raise EditError(
                 f"The changes contradict each other: layer {layer} is left out and changed ({', '.join(kinds)}). Take one of them out."
             )
@@ -277,18 +277,18 @@ def _check_together(changes: Collection[Change], n_layers: int) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return a number of numpy as Python's."""
+    """Return a numpy number as a Python number."""
     return value.item()
 
 
-def _hash(told: Any) -> str:
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
+def _hash(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
 
-def _prompts_told(provenance: Any) -> Iterator[str]:
+def _prompts_in(provenance: Any) -> Iterator[str]:
     if isinstance(provenance, Mapping):
         for name, value in provenance.items():
             if name in ("prompts", "recording_prompts", "damage_prompts") and isinstance(value, str):
                 yield value
-            yield from _prompts_told(value)
+            yield from _prompts_in(value)

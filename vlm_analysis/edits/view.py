@@ -1,9 +1,9 @@
-"""A view of a model: a copy of its module tree that shares every tensor, without the layers that go.
+"""A view of a model: a copy of its module tree that shares every tensor, without the dropped layers.
 
-How: the module tree is copied shallowly, so that parameters and buffers are shared and everything else is the view's own;
-the configuration is copied deeply and once. What then changes together: the layer list, every `layer_idx`, whatever the
-configuration says of layers (`models.config`) and the modules' copies of that, and the configuration object all modules see.
-Nothing of the dense model is touched. A change that gives a module other numbers gives it a tensor of its own first (`View.own`).
+The module tree is copied shallowly: parameters and buffers are shared, everything else belongs to the view. The configuration is
+copied deeply, once. Then these change together: the layer list, every `layer_idx`, all per-layer entries of the configuration
+(`models.config`), the modules' copies of those, and the configuration object that all modules share. The dense model is not changed.
+A change that needs other weights gives the module its own tensor first (`View.own`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vlm_analysis.models.layers import PACKED, find_decoder_path, text_config
 
 M = TypeVar("M", bound=nn.Module)
 
-# Attributes that a module works out from the configuration when it is built: a layer's by its number, the decoder's by count.
+# Attributes that a module computes from the configuration when it is built: a layer's from its number, the decoder's from the count.
 _OF_LAYER: dict[str, Callable[[int, Any], Any]] = {
     "is_block_boundary": lambda position, text: position % text.n_layers_per_attn_res_block == 0,
 }
@@ -36,14 +36,14 @@ _OF_DECODER: dict[str, Callable[[Any], Any]] = {
 
 
 class View(Generic[M]):
-    """A model's view with some of its layers; `model` is what runs, and is the caller's own but for the tensors it shares.
+    """A view of a model with some of its layers; `model` is the edited model, which shares its tensors with the dense one.
 
     Args:
-        dense: a transformers model; it may itself be a view, or spread over devices by accelerate. It is untouched.
+        dense: a transformers model; it may itself be a view, or spread over devices by accelerate. It is not changed.
         kept: the decoder layers to keep, ascending.
 
     Raises:
-        MaskError: the stack of these layers cannot be built again.
+        MaskError: the stack of these layers cannot be rebuilt.
         ModelError: the decoder layers cannot be found, or a module's forward was replaced by something unknown.
     """
 
@@ -66,7 +66,7 @@ class View(Generic[M]):
     def layer(self, number: int) -> nn.Module:
         """Return the view's module of a layer, by its number in the dense model.
 
-        Attributes set on it stay the view's own. Its tensors are the dense model's: take one from `own` before changing it.
+        Attributes set on it affect the view only. Its tensors are those of the dense model: take one from `own` before changing it.
 
         Raises:
             EditError: the view has no such layer.
@@ -78,10 +78,10 @@ class View(Generic[M]):
         return self._layers[number]
 
     def own(self, module: nn.Module, name: str = "weight") -> torch.Tensor:
-        """Give a module of the view a parameter of its own, equal to the shared one, and return it to be changed in place.
+        """Replace a shared parameter of a module of the view by a copy, and return the copy to be changed in place.
 
         Raises:
-            ModelError: there is no such parameter, or its numbers are not at hand, as accelerate keeps them elsewhere.
+            ModelError: there is no such parameter, or its values are not in memory, as accelerate keeps them elsewhere.
         """
         shared = module._parameters.get(name)
         if shared is None:
@@ -100,16 +100,16 @@ class View(Generic[M]):
 
 
 def check_config(model: nn.Module, kept: Sequence[int]) -> None:
-    """Refuse layers to keep of which no configuration can be made; no module is copied.
+    """Check that a configuration can be made of the layers to keep; no module is copied.
 
     Raises:
-        MaskError: the stack of these layers cannot be built again.
+        MaskError: the stack of these layers cannot be rebuilt.
     """
     _Copier(model, find_decoder_path(model)[1], kept)
 
 
 def _renumber(layer: nn.Module, position: int, text: Any) -> None:
-    """Tell every module of a layer which layer it is now."""
+    """Set the layer index in every module of a layer."""
     for module in layer.modules():
         if isinstance(getattr(module, "layer_idx", None), int):
             vars(module)["layer_idx"] = position
@@ -119,7 +119,7 @@ def _renumber(layer: nn.Module, position: int, text: Any) -> None:
 
 
 def _refit(decoder: nn.Module, text: Any, n_layers: int, kept: Sequence[int]) -> None:
-    """Let what the decoder itself holds for its layers speak of the kept ones."""
+    """Update the per-layer attributes and packed modules of the decoder to the kept layers."""
     for name, attribute in _OF_DECODER.items():
         if name in vars(decoder):
             vars(decoder)[name] = attribute(text)
@@ -130,7 +130,7 @@ def _refit(decoder: nn.Module, text: Any, n_layers: int, kept: Sequence[int]) ->
 
 
 def _select(module: nn.Module, dim: int, n_layers: int, kept: Sequence[int]) -> None:
-    """Make a module with one stretch of output a layer give the kept layers' only, and save those of its weight.
+    """Make a module with one slice of output per layer return the kept layers' slices, and save those slices of its weight.
 
     The weight itself stays shared: in Gemma 3n it is a third of the model.
     """
@@ -147,28 +147,28 @@ def _select(module: nn.Module, dim: int, n_layers: int, kept: Sequence[int]) -> 
     module.register_state_dict_post_hook(save)
 
 
-def _renamed(places: dict[str, Any], prefix: str, kept: Sequence[int]) -> dict[str, Any]:
-    """Return a device map whose layer names carry the new numbers."""
+def _renamed(device_map: dict[str, Any], prefix: str, kept: Sequence[int]) -> dict[str, Any]:
+    """Return a device map with the new layer numbers in its names."""
     position = {str(layer): str(index) for index, layer in enumerate(kept)}
     renamed = {}
-    for name, place in places.items():
+    for name, device in device_map.items():
         number, dot, rest = name.removeprefix(prefix).partition(".")
         if not name.startswith(prefix):
-            renamed[name] = place
+            renamed[name] = device
         elif number in position:
-            renamed[f"{prefix}{position[number]}{dot}{rest}"] = place
+            renamed[f"{prefix}{position[number]}{dot}{rest}"] = device
     return renamed
 
 
 class _Copier:
-    """Copies a module tree so that only tensors are shared, and each configuration once, cut to the kept layers."""
+    """Copies a module tree, sharing only tensors, and each configuration once, cut to the kept layers."""
 
     def __init__(self, model: Any, layers: nn.ModuleList, kept: Sequence[int]) -> None:
         self._layers, self._kept = layers, tuple(kept)
         self._modules: dict[int, nn.Module] = {}
         self._config_memo: dict[int, Any] = {}
         self._cut: set[int] = set()
-        self._lists: dict[int, Any] = {}  # by the identity of a dense configuration's list, what it is cut to
+        self._lists: dict[int, Any] = {}  # by the id of a list in the dense configuration, the cut list
         decoder_config = text_config(model)
         self._decoder_type, self._n_layers = decoder_config.model_type, decoder_config.num_hidden_layers
         if len(self._kept) < self._n_layers:
@@ -176,7 +176,7 @@ class _Copier:
         cut_targets(self._config(model.config), self._kept)
 
     def module(self, module: M) -> M:
-        """Return the copy of a module and all below it; a module that stands in two places gets one copy."""
+        """Return the copy of a module and all below it; a module that occurs twice gets one copy."""
         if id(module) in self._modules:
             return self._modules[id(module)]  # type: ignore[return-value]
         copied = copy.copy(module)
@@ -193,12 +193,12 @@ class _Copier:
             state["config"] = self._config(state["config"])
         children = module._modules
         if module is self._layers:
-            children = {str(place): module[layer] for place, layer in enumerate(self._kept)}
+            children = {str(index): module[layer] for index, layer in enumerate(self._kept)}
         state["_modules"] = {name: child if child is None else self.module(child) for name, child in children.items()}
         return copied
 
     def _config(self, config: Any) -> Any:
-        """Return the copy of a configuration; the decoder's own, and the copies some classes make of it, are cut."""
+        """Return the copy of a configuration; that of the decoder, and copies of it that some classes make, are cut."""
         if id(config) in self._config_memo:
             return self._config_memo[id(config)]
         copied = copy.deepcopy(config, self._config_memo)
@@ -218,26 +218,26 @@ def _with_parts(config: Any) -> list[Any]:
 
 
 def _check_saving(dense: Any, cut: Any) -> None:
-    """Refuse a mask whose configuration transformers would refuse or repair when the pruned model is loaded again."""
+    """Raise MaskError where transformers would refuse or repair the configuration when the pruned model is loaded."""
     try:
-        lost = changed_by_saving(cut) - changed_by_saving(dense)
-    except Exception as error:  # each model's own checks raise their own kinds
+        differing = changed_by_saving(cut) - changed_by_saving(dense)
+    except Exception as error:  # each model raises its own kinds of errors
         reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
         raise MaskError(
             f"The mask leaves layers that transformers does not build again: {reason}. Choose other layers."
         ) from error
-    if lost:
+    if differing:
         raise MaskError(
-            f"The mask leaves layers that transformers does not build again: it would change {', '.join(sorted(lost))} when the "
+            f"The mask leaves layers that transformers does not build again: it would change {', '.join(sorted(differing))} when the "
             "pruned model is loaded. Choose other layers: often the last one has to stay."
         )
 
 
 def _rebind(module: nn.Module, copied: nn.Module) -> None:
-    """Make a copy's replaced forward run the copy: accelerate replaces it to move tensors between devices.
+    """Make the replaced forward of a copy run the copy: accelerate replaces it to move tensors between devices.
 
     Raises:
-        ModelError: the forward was replaced by anything else; the copy would run the dense layers.
+        ModelError: something else replaced the forward; the copy would run the dense layers.
     """
     state = vars(copied)
     old, new = state.get("_old_forward"), state["forward"]

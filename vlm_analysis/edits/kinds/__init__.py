@@ -1,1 +1,1 @@
-"""Kinds of change, one a file; `table` is the table of them."""
+"""Kinds of change, one per file; `table` lists them."""

@@ -23,7 +23,7 @@ class Drop(Change):
     (3, 5)
 
     Raises:
-        MaskError: a number that is not whole or below 0, or that comes twice.
+        MaskError: a number that is not whole, below 0 or repeated.
     """
 
     kind: ClassVar[str] = "drop"
@@ -69,7 +69,7 @@ class Drop(Change):
         return ""
 
     def apply(self, view: View) -> None:
-        """Nothing is left to do: a view has no layer that goes."""
+        """Do nothing: a view is made without the dropped layers."""
 
     def merged(self, other: Self) -> Self:
         return type(self)(tuple({*self.dropped, *other.dropped}))
@@ -88,10 +88,10 @@ class Drop(Change):
 
 
 def check_layers(layers: Collection[object], n_layers: int | None = None) -> None:
-    """Refuse what is no number of a layer, counted from 0, of `n_layers` where that is known.
+    """Check that these are layer numbers, counted from 0 and below `n_layers` where that is known.
 
     Raises:
-        MaskError: naming the first.
+        MaskError: one is not; the message names the first.
     """
     if not isinstance(layers, Collection) or isinstance(layers, str):
         raise MaskError(

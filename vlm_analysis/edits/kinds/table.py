@@ -13,7 +13,7 @@ def kind_of(name: object) -> type[Change]:
     """Return the kind of this name.
 
     Raises:
-        EditError: there is none.
+        EditError: the name is unknown.
     """
     if not isinstance(name, str) or name not in KINDS:
         raise EditError(
