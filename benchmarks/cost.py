@@ -3,8 +3,8 @@
     python -m benchmarks.cost           # Pocket-VL
     python -m benchmarks.cost --large   # and a random-weight model of Qwen3-VL-2B's shape
 
-Models take turns on every prompt; a ratio is the median of the rounds' own, with a 90 % bootstrap interval over rounds. Expected is what
-the dropped layers' own shares of the dense time let expect.
+Models take turns on every prompt; a ratio is the median of the ratios of the rounds, with a 90 % bootstrap interval over rounds. The
+expected ratio is computed from the dropped layers' shares of the dense time.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def compare(name: str, folder: Path) -> None:
 
     loaded, prompts, (rounds, new_tokens) = load(name, folder), prompts_for(name, PROMPTS[name]), WORK[name]
     costs = measure_costs(loaded, prompts, spread_masks(loaded.n_layers), rounds=rounds, new_tokens=new_tokens)
-    for place, cost in enumerate([costs[0], *costs]):
-        which = min(place, 1)
-        row = [name, str(cost.edit.budget if place else 0), f"{cost.n_parameters[which] / 1e6:,.2f}"]
+    for index, cost in enumerate([costs[0], *costs]):
+        which = min(index, 1)
+        row = [name, str(cost.edit.budget if index else 0), f"{cost.n_parameters[which] / 1e6:,.2f}"]
         row += [f"{cost.n_bytes[which] / 2**20:,.1f}", f"{np.median(cost.prefill_ms[which]):.4g}"]
         row.append(f"{np.median(cost.tokens_per_s[which]):.4g}")
         for phase in ("prefill", "decode"):
             value, low, high = speedup(cost, phase)
-            told = f"{value:.2f} × ({low:.2f} to {high:.2f}); {1 / cost.expected_share(phase):.2f} ×"
-            row.append(told if place else "1; 1")
+            ratio = f"{value:.2f} × ({low:.2f} to {high:.2f}); {1 / cost.expected_share(phase):.2f} ×"
+            row.append(ratio if index else "1; 1")
         print(f"| {' | '.join(row)} |", flush=True)
 
 

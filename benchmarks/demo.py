@@ -1,8 +1,8 @@
-"""How long a newcomer waits: the empty Overview, the one-click demo from a cold start to its retention curves, and the full comparison.
+"""Waiting times of a first visit: the empty Overview, the one-click demo from a cold start to its retention curves, the full comparison.
 
     python -m benchmarks.demo        # needs Chromium and requirements-dev.txt
 
-Prints one row a claim. The baseline of the demo's evaluations is the dense model alone on the same prompts, in the same run.
+Prints one row per claim. The baseline of the demo's evaluations is the dense model alone on the same prompts, in the same run.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ def in_the_browser() -> tuple[float, float, float, float]:
         page.goto("/")
         page.get_by_role("button", name="Try the demo").wait_for()
         idle(page)
-        shown = time.perf_counter() - start
+        overview_s = time.perf_counter() - start
         start = time.perf_counter()
         page.get_by_role("button", name="Try the demo").click()
         page.get_by_text("Retention over the number of dropped layers").wait_for(timeout=600_000)
         page.locator(".scatterlayer path.point").first.wait_for(state="attached")
-        curves = time.perf_counter() - start
+        curves_s = time.perf_counter() - start
         page.goto("/masks")
         idle(page)
-        toggled = median([toggle(page, layer, count) for count, layer in enumerate(range(2, 12), start=1)])
+        toggle_s = median([toggle(page, layer, count) for count, layer in enumerate(range(2, 12), start=1)])
         page.goto("/evaluate")
         idle(page)
         page.get_by_role("tab", name="Many masks").click()
         start = time.perf_counter()
         page.get_by_role("button", name="Compare masks").click()
         page.get_by_text("Where the ranking matters").wait_for(timeout=600_000)
-        return shown, curves, toggled, time.perf_counter() - start
+        return overview_s, curves_s, toggle_s, time.perf_counter() - start
 
 
 def toggle(page: Page, layer: int, count: int) -> float:

@@ -1,11 +1,11 @@
-"""What recording costs over a bare forward pass of the same prompts, and how its memory grows with their number.
+"""The cost of recording over a bare forward pass of the same prompts, and how its memory grows with their number.
 
     python -m benchmarks.record            # times, on Pocket-VL and on a random-weight model of Qwen3-VL-2B's shape
     python -m benchmarks.record --memory   # peak memory at 20, 200 and 2000 prompts (Pocket-VL), 1 and 4 (large shape)
     python -m benchmarks.record --small    # without the large shape
 
-The bare pass asks for one logit (`logits_to_keep=1`) and is timed on inputs prepared alike; so is the usual way, which keeps every
-hidden state (`output_hidden_states`) and takes cosines of neighbours afterwards. Ways take turns; ratios are of their best rounds.
+The bare pass returns one logit (`logits_to_keep=1`). The usual way keeps every hidden state (`output_hidden_states`) and takes cosines
+of neighbours afterwards. Both prepare inputs as recording does. The ways take turns; ratios are of their best rounds.
 """
 
 from __future__ import annotations
@@ -72,24 +72,24 @@ def load(name: str, folder: Path) -> Any:
 
 
 def prompts_for(name: str, count: int) -> Any:
-    """Return bundled prompts, numbered anew; for the large shape their images are scaled up to 256 vision tokens."""
+    """Return bundled prompts with new ids; for the large shape their images are scaled up to 256 vision tokens."""
     from PIL import Image
 
     from vlm_analysis import Prompt, PromptSet, open_prompts
 
     packs = [*open_prompts("general"), *open_prompts("math")]
-    made = []
+    sampled = []
     for number in range(count):
         prompt = packs[number % len(packs)]
         images = prompt.load_images()
         if name != "pocket-vl":
             images = tuple(image.resize((1024, 1024), Image.Resampling.NEAREST) for image in images)
-        made.append(Prompt(images, prompt.question, prompt.domain, str(number), prompt.answer))
-    return PromptSet(made)
+        sampled.append(Prompt(images, prompt.question, prompt.domain, str(number), prompt.answer))
+    return PromptSet(sampled)
 
 
 def ways(loaded: Any, prompts: Any) -> dict[str, Callable[[], object]]:
-    """Return what is compared: each call prepares the inputs and runs every prompt once."""
+    """Return the ways to compare, by name: each call prepares the inputs and runs every prompt once."""
     import torch
 
     from vlm_analysis import record
@@ -120,10 +120,10 @@ def ways(loaded: Any, prompts: Any) -> dict[str, Callable[[], object]]:
 def time_model(name: str, folder: Path) -> None:
     count, rounds = MODELS[name]
     loaded, prompts = load(name, folder), prompts_for(name, count)
-    tried = ways(loaded, prompts)
-    best = dict.fromkeys(tried, float("inf"))
-    for _ in range(rounds + 1):  # the first round warms up, and counts only if it was the best
-        for way, call in tried.items():
+    calls = ways(loaded, prompts)
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(rounds + 1):  # the first round warms up, and counts only if it is the best
+        for way, call in calls.items():
             gc.collect()
             started = time.perf_counter()
             call()
@@ -138,11 +138,11 @@ def time_model(name: str, folder: Path) -> None:
 
 
 def peak_memory(name: str, count: int, folder: Path) -> None:
-    """Print what recording adds to the memory of a process in which the model is loaded and one prompt was recorded."""
+    """Print the memory that recording adds to a process that has loaded the model and recorded one prompt."""
     from vlm_analysis import record
 
     loaded = load(name, folder)
-    prompts = prompts_for(name, count)  # their images and hashes are the caller's, so they are there before
+    prompts = prompts_for(name, count)  # images and hashes belong to the caller, so they are in memory before
     assert prompts.fingerprint
     record(loaded, prompts[:1])
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
@@ -153,7 +153,7 @@ def peak_memory(name: str, count: int, folder: Path) -> None:
 
 
 def peak_kib() -> int:
-    """Return the largest resident size of this process, in KiB; getrusage would count that of the process it was started from."""
+    """Return the largest resident size of this process, in KiB; getrusage would include that of the parent process."""
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
 
 
@@ -162,17 +162,17 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--one", nargs=3, metavar=("MODEL", "PROMPTS", "FOLDER"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        peak_memory(given.one[0], int(given.one[1]), Path(given.one[2]))
+    arguments = parser.parse_args()
+    if arguments.one:
+        peak_memory(arguments.one[0], int(arguments.one[1]), Path(arguments.one[2]))
         return
-    names = ["pocket-vl"] if given.small else list(MODELS)
+    names = ["pocket-vl"] if arguments.small else list(MODELS)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "2b-shape"
         if "2b-shape" in names:
             large_shape(folder)
         print(f"{os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
-        if not given.memory:
+        if not arguments.memory:
             for name in names:
                 time_model(name, folder)
             return

@@ -1,12 +1,12 @@
-"""What a sweep costs over evaluating each mask by itself, and how near it comes to the least that could be done.
+"""The cost of a sweep over evaluating each mask by itself, and how near it comes to the lower bound.
 
     python -m benchmarks.sweep           # Pocket-VL, and a random-weight model of Qwen3-VL-2B's shape
     python -m benchmarks.sweep --small   # without the large shape
 
-By itself: one dense pass, and one pass a mask with logits at answer positions; inputs are prepared once and the dense model is never run
-again. Layers executed are counted against those each mask alone would execute. The floor is the time of the different starts of all
+By itself: one dense pass, and one pass per mask with logits at answer positions; inputs are prepared once and the dense model is not run
+again. Layers executed are compared with those that each mask alone would execute. The floor is the time of the distinct prefixes of all
 masks (the nodes of their trie, at the mean time of a layer in a dense pass) and of one pass of the vision tower, measured in the same
-run on the same prompts: neither the head nor preparing a pass is in it.
+run on the same prompts, without the head and the preparation of a pass.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def leave_one_out(n_layers: int) -> list[Any]:
 
 
 def criteria_and_budgets(n_layers: int) -> list[Any]:
-    """Return ten random drop orders cut at ten budgets: rankings of ten criteria that agree in nothing."""
+    """Return ten random drop orders cut at ten budgets: rankings of ten unrelated criteria."""
     import numpy as np
 
     from vlm_analysis import PruneMask
@@ -79,7 +79,7 @@ def compare(name: str, what: str, loaded: Any, masks: Sequence[Any], n_prompts: 
 
 
 def parts(work: Any, batch: int) -> tuple[float, float]:
-    """Return the seconds that one decoder layer and the vision tower take on all prompts: the median of some dense passes."""
+    """Return the seconds of one decoder layer and of the vision tower over all prompts: medians of a few dense passes."""
     import statistics
 
     import torch
@@ -88,25 +88,25 @@ def parts(work: Any, batch: int) -> tuple[float, float]:
     from vlm_analysis.models.inputs import batches
     from vlm_analysis.models.layers import find_decoder_layers
 
-    model, spent = work.loaded.model, {"layers": 0.0, "vision": 0.0}
-    begun: list[float] = []
-    watched = [(layer, "layers") for layer in find_decoder_layers(model)] + [(model.model.visual, "vision")]
+    model, seconds = work.loaded.model, {"layers": 0.0, "vision": 0.0}
+    starts: list[float] = []
+    modules = [(layer, "layers") for layer in find_decoder_layers(model)] + [(model.model.visual, "vision")]
 
     def ended(what: str) -> Any:
         def note(*_: Any) -> None:
-            spent[what] += time.perf_counter() - begun.pop()
+            seconds[what] += time.perf_counter() - starts.pop()
 
         return note
 
-    handles = [module.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter())) for module, _ in watched]
-    handles += [module.register_forward_hook(ended(what)) for module, what in watched]
+    handles = [module.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter())) for module, _ in modules]
+    handles += [module.register_forward_hook(ended(what)) for module, what in modules]
     rounds = []
     for _ in range(ROUNDS):
-        spent.update(layers=0.0, vision=0.0)
+        seconds.update(layers=0.0, vision=0.0)
         with torch.inference_mode():
-            for places in batches(work.encoded, batch):
-                answer_logits(work.loaded, model, [work.encoded[place] for place in places])
-        rounds.append((spent["layers"] / work.loaded.n_layers, spent["vision"]))
+            for indices in batches(work.encoded, batch):
+                answer_logits(work.loaded, model, [work.encoded[index] for index in indices])
+        rounds.append((seconds["layers"] / work.loaded.n_layers, seconds["vision"]))
     for handle in handles:
         handle.remove()
     layer_s, vision_s = (statistics.median(column) for column in zip(*rounds, strict=True))

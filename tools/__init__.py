@@ -1,1 +1,1 @@
-"""What developers run: a real server and browser, and the screenshots."""
+"""Tools for developers: a real server and browser, and the screenshots."""

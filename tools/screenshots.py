@@ -16,12 +16,12 @@ from tools.serving import ROOT, chromium, idle, running_server
 PAGES = {"overview": "", "model": "model", "prompts": "prompts", "similarity": "similarity"}
 PAGES |= {"masks": "masks", "evaluate": "evaluate", "export": "export"}
 TABS = {"evaluate-many": "Many masks", "evaluate-ask": "Ask both", "evaluate-cost": "Cost"}
-BROKEN = "count-steps-20"  # a prompt that the demo's mask answers otherwise
+BROKEN = "count-steps-20"  # a prompt that the pruned model of the demo answers differently
 WIDTHS = {"": 1280, "-narrow": 390}
 
 
 def photograph(page: Page, path: Path, width: int) -> None:
-    """Save the whole page, as high as it is."""
+    """Save a screenshot of the whole page."""
     idle(page)
     page.wait_for_timeout(1500)
     height = page.evaluate("document.querySelector('[data-testid=\"stMain\"]').scrollHeight")

@@ -50,7 +50,7 @@ def running_server(home: Path) -> Iterator[str]:
 
 
 def started_server(home: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """Start the dashboard as `running_server` does; returns its process, which is the caller's to end, and its address."""
+    """Start the dashboard as `running_server` does; returns its process, which the caller must end, and its address."""
     port, log = _free_port(), home / "server.log"
     env = {**os.environ, "HOME": str(home), "HF_HUB_OFFLINE": "1"}
     env.pop("STRATA_HOME", None)
@@ -81,10 +81,10 @@ def started_server(home: Path) -> tuple[subprocess.Popen[bytes], str]:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Run Chromium: the one `CHROMIUM` names, else the one on the path.
+    """Run Chromium: the one that `CHROMIUM` names, else the one on the path.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: no browser is found.
     """
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if not path:
@@ -98,7 +98,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def idle(page: Page) -> None:
-    """Wait until the page's script has run."""
+    """Wait until the page's script has finished."""
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=120_000)
 
 

@@ -1,4 +1,4 @@
-"""Where the files that come with Strata lie: in a checkout beside the package, in an installed one inside of it."""
+"""Paths of the files that come with Strata: beside the package in a checkout, inside it when installed."""
 
 from __future__ import annotations
 

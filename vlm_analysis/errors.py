@@ -1,16 +1,16 @@
-"""Everything a user can cause, as one tree.
+"""The errors that a user can cause, as one tree.
 
     StrataError (also a ValueError)
     ├── ModelError        a model cannot be found, loaded or used
     ├── PromptError       a prompt source or an image cannot be read
-    ├── RecordingError    a recording cannot be made, opened or asked
+    ├── RecordingError    a recording cannot be made, opened or read
     ├── EditError         an edit cannot be made, opened or applied
     │   └── MaskError         a mask, criterion or strategy does not fit
     ├── EvaluationError   an evaluation cannot be made or opened
     ├── ExportError       a checkpoint cannot be written or does not verify
     └── WorkspaceError    the workspace folder cannot be read or written
 
-Messages read "what failed: expected X, got Y. What to do." and are shown to the user as they stand.
+Messages have the form "what failed: expected X, got Y. What to do." and are shown to the user unchanged.
 `Cancelled` is not among them: stopping on request is not an error.
 """
 
@@ -24,7 +24,7 @@ FRAMES = 20  # of a traceback, the innermost ones
 
 
 class StrataError(ValueError):
-    """Something the user can mend; `str(error)` says what failed, what was expected and what to do."""
+    """An error that the user can fix; `str(error)` says what failed, what was expected and what to do."""
 
 
 class ModelError(StrataError):
@@ -36,7 +36,7 @@ class PromptError(StrataError):
 
 
 class RecordingError(StrataError):
-    """A recording cannot be made, opened or asked."""
+    """A recording cannot be made, opened or read."""
 
 
 class EditError(StrataError):
@@ -60,11 +60,11 @@ class WorkspaceError(StrataError):
 
 
 def explained(failure: BaseException) -> tuple[str, str]:
-    """The sentence for the user and the traceback, which is empty for a StrataError; never raises."""
+    """Return the message for the user and the traceback, "" for a StrataError; never raises."""
     trace = "".join(traceback.format_exception(failure, limit=-FRAMES))
     try:
         text = str(failure)
-    except BaseException:  # a broken __str__ must not end the worker either
+    except BaseException:  # a broken __str__ must not end the worker
         text = "(its message cannot be read)"
     if isinstance(failure, StrataError):
         return text, ""

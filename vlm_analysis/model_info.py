@@ -1,4 +1,4 @@
-"""ModelInfo: which model a stored item belongs to. Locks: which of its layers stay, and why."""
+"""ModelInfo: the model that a saved item belongs to. Locks: which of its layers stay, and why."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Locks:
         protected: Collection[int] | None = None,
         locked: Collection[int] = (),
     ) -> Locks:
-        """Return `locks`, or else those of two collections of layers; `protected=None` protects the first and the last.
+        """Return `locks`, or else locks made from two collections; `protected=None` protects the first and the last layer.
 
-        Of collections, layers that the model does not have are left out.
+        Layers of a collection that the model does not have are left out.
 
         Raises:
-            EditError: locks beside the two, or of another number of layers.
+            EditError: both `locks` and collections, or locks of another number of layers.
         """
         if locks is None:
             ends = dict.fromkeys((0, n_layers - 1), FIRST_AND_LAST)
@@ -60,7 +60,7 @@ class Locks:
             )
         if protected is not None or locked:
             raise EditError(
-                "Which layers stay is said twice: expected locks, or protected and locked, got both. Leave out one."
+                "Which layers stay is given twice: expected locks, or protected and locked, got both. Leave out one."
             )
         if locks.n_layers != n_layers:
             raise EditError(
@@ -71,24 +71,24 @@ class Locks:
     @property
     def reasons(self) -> dict[int, str]:
         """Return every layer that stays, with all its reasons, ascending."""
-        found: dict[int, list[str]] = {}
+        reasons: dict[int, list[str]] = {}
         for kind in (self.locked, self.protected, self.own):
             for layer, reason in kind.items():
-                found.setdefault(layer, []).append(reason)
-        return {layer: "; ".join(filter(None, found[layer])) for layer in sorted(found)}
+                reasons.setdefault(layer, []).append(reason)
+        return {layer: "; ".join(filter(None, reasons[layer])) for layer in sorted(reasons)}
 
     @property
     def free(self) -> list[int]:
         """Return the layers that may go, ascending."""
-        staying = self.reasons
-        return [layer for layer in range(self.n_layers) if layer not in staying]
+        reasons = self.reasons
+        return [layer for layer in range(self.n_layers) if layer not in reasons]
 
     def unprotected(self) -> Locks:
         """Return the locks without the protected layers."""
         return replace(self, protected={})
 
     def keeping(self, layers: Collection[int]) -> Locks:
-        """Return the locks with layers that the user wants to keep; reasons may be given, as `{layer: reason}`."""
+        """Return the locks with layers that the user wants to keep, optionally with reasons, as `{layer: reason}`."""
         return replace(self, own={**self.own, **_with_reasons(layers, "you keep it")})
 
 
@@ -98,18 +98,18 @@ def _with_reasons(layers: Collection[int], reason: str = "") -> dict[int, str]:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Which model a stored item belongs to: enough to recognise it without loading it.
+    """The model that a saved item belongs to: enough to recognise it without loading it.
 
     Attributes:
         name: the hub id, or the name of the folder it was loaded from.
-        fingerprint: sha256 of all that decides the numbers.
+        fingerprint: sha256 of everything that decides the numbers.
         protected, locked: layers that are risky to drop, and those that cannot be dropped, each with the reason.
-        revision: the commit of a hub id, else what was asked for; None for a folder.
-        config_hash: sha256 of the configuration, as far as it decides the architecture; None in items saved before there was one.
-        layer_parameters: parameters of each decoder layer; empty in items saved before they were counted.
-        n_parameters: of the whole model; 0 in such items.
-        attention_layers: those that keep keys and values, where others do not; empty where all do, and in items of version 0.1.
-        cross_attention_layers: those whose keys and values are the image's; empty in items of version 0.1.
+        revision: the commit of a hub id, or the requested revision where that is unknown; None for a folder.
+        config_hash: sha256 of the configuration, as far as it decides the architecture; None in older items.
+        layer_parameters: parameters of each decoder layer; empty in older items.
+        n_parameters: of the whole model; 0 in older items.
+        attention_layers: layers that cache keys and values, where others do not; empty where all do, and in items of version 0.1.
+        cross_attention_layers: layers whose keys and values come from the image; empty in items of version 0.1.
     """
 
     name: str
@@ -131,7 +131,7 @@ class ModelInfo:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> ModelInfo:
-        """Return the model that `dataclasses.asdict` and JSON made `content` of (JSON turns layer numbers into text)."""
+        """Return the ModelInfo of `content`, the output of `dataclasses.asdict` after JSON, which turns layer numbers into text."""
         reasons = {
             name: {int(layer): str(reason) for layer, reason in content[name].items()}
             for name in ("protected", "locked")

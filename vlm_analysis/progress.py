@@ -1,7 +1,7 @@
-"""How long work reports itself and how it is stopped: at its reports, and between them wherever it asks `stop_if_asked`.
+"""Progress and cancellation of long work: work stops at a call of `on_progress`, or of `stop_if_asked` in between.
 
-A report may do more than stop the work (a short question to the model is answered inside one), so it is made only where the model is in
-its ordinary state. `stop_if_asked` does nothing but raise, so that even a forward pass may ask it.
+A call of `on_progress` may do more than stop the work (a short question to the model is answered inside one), so it is made only where
+the model is in its ordinary state. `stop_if_asked` does nothing but raise and may be called inside a forward pass.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ class Cancelled(Exception):  # noqa: N818 - a request, not an error
 
 
 def no_progress(done: int, total: int, message: str) -> None:
-    """Report nothing."""
+    """Do nothing."""
 
 
 @dataclass
 class Pace:
-    """How fast work goes on, from its reports.
+    """The pace of work, from its progress.
 
-    Its time runs from the last report of nothing done, so that what was imported or loaded before is not counted. Counting
-    backwards means that the next stage began, which has a pace of its own.
+    Time runs from the last call with nothing done, so imports and loading before it are not counted. A count that falls starts a new
+    stage with its own pace.
 
     Attributes:
-        since: when the stage began, in seconds.
-        base, done: the count at that time, and now.
+        since: start of the stage, in seconds.
+        base, done: the count at that time and now.
     """
 
     since: float = 0.0
@@ -40,13 +40,13 @@ class Pace:
     done: int = 0
 
     def advance(self, now: float, done: int) -> None:
-        """Take in one report."""
+        """Add one call of `on_progress`."""
         if done < self.done or done <= self.base:
             self.since, self.base = now, done
         self.done = done
 
     def seconds_left(self, now: float, total: int) -> float | None:
-        """Return how long the rest will take at this pace; None while nothing can be told."""
+        """Return how long the rest will take at this pace; None while it is unknown."""
         if self.done <= self.base or total < self.done:
             return None
         return max(0.0, now - self.since) / (self.done - self.base) * (total - self.done)
@@ -56,7 +56,7 @@ _check: ContextVar[Callable[[], None]] = ContextVar("check", default=lambda: Non
 
 
 def stop_if_asked() -> None:
-    """Raise Cancelled where the work of this thread is to stop; nothing happens outside of `stoppable`."""
+    """Raise Cancelled if the work of this thread should stop; do nothing outside of `stoppable`."""
     _check.get()()
 
 

@@ -1,5 +1,4 @@
-"""Words that the whole package shares: the names of token groups, the titles of metrics, what sentences about layers are
-made of, lengths of time."""
+"""Words that the whole package shares: names of token groups, titles of metrics, phrases about layers, durations."""
 
 from __future__ import annotations
 
@@ -26,17 +25,17 @@ def joined(words: Iterable[object]) -> str:
 
 def layers(numbers: Iterable[int]) -> str:
     """Return "layer 4" or "layers 4 and 7", ascending."""
-    found = sorted(numbers)
-    return f"layer{'' if len(found) == 1 else 's'} {joined(found)}"
+    ordered = sorted(numbers)
+    return f"layer{'' if len(ordered) == 1 else 's'} {joined(ordered)}"
 
 
 def sentence(text: str) -> str:
-    """Return the text with its first letter large."""
+    """Return the text with its first letter capitalised."""
     return text[:1].upper() + text[1:]
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in words for people.
+    """Return a duration in words.
 
     >>> duration(4.2), duration(130), duration(3900)
     ('4 s', '2 min 10 s', '1 h 5 min')
