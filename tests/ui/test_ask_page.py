@@ -19,7 +19,7 @@ from streamlit.testing.v1 import AppTest
 from vlm_analysis import LoadedModel, PromptSet, PruneMask
 from vlm_analysis.evaluation.diff import Piece, word_diff
 from vlm_analysis.evaluation.run.evaluate import respond
-from vlm_analysis.evaluation.run.respond import Divergence, Step, Written
+from vlm_analysis.evaluation.run.respond import Divergence, PartialResponse, Step
 from vlm_analysis.ui.common.session import model_slot, runner, workspace
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.evaluate import askstream
@@ -140,7 +140,7 @@ class TestPage:
         self, asking: AppTest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def broken(*_: object) -> Iterator[Step]:
-            yield Step(Written("red, so far", ()), Written("blue, so far", ()))
+            yield Step(PartialResponse("red, so far", ()), PartialResponse("blue, so far", ()))
             raise ValueError("no such **shape**")
 
         monkeypatch.setattr("vlm_analysis.evaluation.run.respond.stream_both", broken)

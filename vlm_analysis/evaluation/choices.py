@@ -1,6 +1,6 @@
-"""Multiple choice by likelihood: each choice is scored as an answer of its own, and the most likely one is the model's.
+"""Multiple choice by likelihood: each choice is scored as an answer, and the most likely one is the model's choice.
 
-Two readings, as benchmarks report both: the likelihood of the whole choice (short ones are favoured), and its mean per token.
+Both common readings are computed: the likelihood of the whole choice, which favours short ones, and its mean per token.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-NOT_ASKED: dict[str, Any] = {"choice": None, "choice_match": np.nan, "choice_match_norm": np.nan}
+NO_CHOICE: dict[str, Any] = {"choice": None, "choice_match": np.nan, "choice_match_norm": np.nan}
 
 
 def choice_scores(choices: Sequence[str], nlls: Sequence[float], lengths: Sequence[int], answer: str) -> dict[str, Any]:
-    """Return the choice made, and whether it is the answer, by summed and by mean log-likelihood.
+    """Return the most likely choice, and whether it is the answer, by summed and by mean log-likelihood.
 
     Args:
-        choices: the texts to choose from; of equally likely ones the first is taken.
-        nlls: mean negative log-likelihood of each, in nats a token, its end token included. With NaN among them nothing is chosen.
-        lengths: tokens of each, its end token included.
-        answer: the text that is right.
+        choices: the texts to choose from; the first of equally likely ones is taken.
+        nlls: mean negative log-likelihood of each, in nats per token, with its end token. With a NaN among them there is no choice.
+        lengths: number of tokens of each, with its end token.
+        answer: the correct text.
     """
     means = np.asarray(nlls, dtype=np.float64)
     summed, mean = (_least(values) for values in (means * np.asarray(lengths), means))

@@ -1,4 +1,4 @@
-"""Two responses side by side: which words differ, and in which step of a step-by-step answer they part."""
+"""Two responses side by side: which words differ, and at which step of a step-by-step answer they diverge."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _STEP = re.compile(
 
 
 class Piece(NamedTuple):
-    """A stretch of a text and whether it has no counterpart in the other one."""
+    """A part of a text, and whether it has no counterpart in the other text."""
 
     text: str
     changed: bool
 
 
 def word_diff(dense: str, pruned: str) -> tuple[list[Piece], list[Piece]]:
-    """Return both texts in pieces, alternately alike and changed; joined, the pieces are the texts.
+    """Return both texts in pieces, alternately unchanged and changed; joined, the pieces are the texts.
 
-    Words are compared, and the blanks between them are not; a blank belongs to the word before it.
+    Only words are compared, not the blanks between them; a blank belongs to the word before it.
     """
     words = [re.findall(r"^\s+|\S+\s*", text) for text in (dense, pruned)]
     bare = [[word.strip() for word in side] for side in words]
@@ -44,38 +44,38 @@ def _joined(words: list[str], changed: list[bool]) -> list[Piece]:
 
 
 def split_steps(text: str) -> list[str]:
-    """Return the steps of an answer; joined, they are the text. One that is not step by step is one step.
+    """Return the steps of an answer; joined, they are the text. An answer without steps is one step.
 
-    What stands before the first numbered step belongs to it; what stands before "therefore" or "thus" is a step of its own.
+    Text before the first numbered step belongs to that step; text before "therefore" or "thus" is a separate step.
     """
-    found = list(_STEP.finditer(text))
-    cuts = [match.start() for match in found]
-    if (found and found[0]["end"] is None) or (cuts and not text[: cuts[0]].strip()):
+    matches = list(_STEP.finditer(text))
+    cuts = [match.start() for match in matches]
+    if (matches and matches[0]["end"] is None) or (cuts and not text[: cuts[0]].strip()):
         cuts[0] = 0
     edges = sorted({0, *cuts})
     return [text[start:end] for start, end in zip_longest(edges, edges[1:])]
 
 
 def by_step(pieces: list[Piece]) -> list[list[Piece]]:
-    """Return the pieces of a text (see `word_diff`) cut where its steps begin, step by step."""
+    """Return the pieces of each step of a text (see `word_diff`), cut where steps begin."""
     steps: list[list[Piece]] = []
     rest = list(pieces)
     for step in split_steps("".join(piece.text for piece in pieces)):
-        room, taken = len(step), []
+        room, step_pieces = len(step), []
         while rest and room >= len(rest[0].text):
-            taken.append(rest.pop(0))
-            room -= len(taken[-1].text)
+            step_pieces.append(rest.pop(0))
+            room -= len(step_pieces[-1].text)
         if room:
-            taken.append(rest[0]._replace(text=rest[0].text[:room]))
+            step_pieces.append(rest[0]._replace(text=rest[0].text[:room]))
             rest[0] = rest[0]._replace(text=rest[0].text[room:])
-        steps.append(taken)
+        steps.append(step_pieces)
     return steps
 
 
 def first_divergent_step(dense: str, pruned: str) -> int | None:
-    """Return the first step (from 0, see `split_steps`) in whose words two answers differ.
+    """Return the first step (from 0, see `split_steps`) whose words differ between two answers.
 
-    A step that only one of them has differs. None where they do not differ, or neither is step by step.
+    A step that only one of them has differs. None where no step differs, or neither answer has steps.
     """
     one, other = split_steps(dense), split_steps(pruned)
     if max(len(one), len(other)) < 2:

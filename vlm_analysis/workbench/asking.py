@@ -26,10 +26,10 @@ class Responses:
 
 def ask_both(desk: Desk, prompt: Prompt, edit: Edit, on_partial: Callable[[Step], None] | None = None) -> Responses:
     """Return the responses of both models; `on_partial` gets what they have written after each token, and may raise to stop them."""
-    from vlm_analysis.evaluation.run.respond import Written, compare_responses, stream_both
+    from vlm_analysis.evaluation.run.respond import PartialResponse, compare_responses, stream_both
 
     loaded = desk.loaded
-    dense = pruned = Written()
+    dense = pruned = PartialResponse()
     for step in stream_both(loaded, prompt, edit):
         dense, pruned = step.dense, step.pruned
         if on_partial is not None:

@@ -1,4 +1,4 @@
-"""How long each decoder layer takes on a prompt: measured, for budgets in time."""
+"""Measured time of each decoder layer on a prompt, for budgets in time."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Latency:
     """The time of one forward pass over a prompt (prefill), batch 1.
 
     Attributes:
-        layer_ms: (n_layers,) float64, median over prompts and rounds of a layer's own time; 0 of one that did not run.
+        layer_ms: (n_layers,) float64, median over prompts and rounds of the time of one layer; 0 for a layer that did not run.
         total_ms: median time of the whole pass, vision tower and head included.
-        n_prompts: how many prompts were timed.
-        device: where.
+        n_prompts: number of timed prompts.
+        device: the device of the model.
     """
 
     layer_ms: np.ndarray
@@ -41,45 +41,45 @@ class Latency:
 def measure_latency(
     loaded: LoadedModel, prompts: Sequence[Prompt], *, rounds: int = 5, on_progress: Progress | None = None
 ) -> Latency:
-    """Time every decoder layer on up to `MOST_PROMPTS` prompts, taken evenly out of those given.
+    """Time every decoder layer on up to `MOST_PROMPTS` prompts, taken evenly from `prompts`.
 
     The first round warms up and does not count. A layer's time is taken between its start and its end, after the device has finished.
-    Other work on the machine disturbs it: compare layers of one measurement, not of two.
+    Other work on the machine distorts the times: compare layers of one measurement, not of two.
 
     Raises:
-        PromptError: a prompt that this model cannot be asked.
+        PromptError: a prompt that this model cannot take.
     """
-    report = on_progress or no_progress
+    progress = on_progress or no_progress
     batches = timed_batches(loaded, prompts)
     layers, totals = [], []
     for turn in range(rounds + 1):
-        for place, batch in enumerate(batches):
-            report(turn * len(batches) + place, (rounds + 1) * len(batches), "timing layers")
-            with layer_clock(loaded) as spent, interruptible(loaded.model):
+        for index, batch in enumerate(batches):
+            progress(turn * len(batches) + index, (rounds + 1) * len(batches), "timing layers")
+            with layer_clock(loaded) as seconds, interruptible(loaded.model):
                 total_s = time_prefill(loaded, loaded.model, batch, use_cache=False)
             if turn:
-                layers.append(spent)
+                layers.append(seconds)
                 totals.append(total_s)
     return Latency(np.median(layers, axis=0) * 1e3, float(np.median(totals)) * 1e3, len(batches), str(loaded.device))
 
 
 def timed_batches(loaded: LoadedModel, prompts: Sequence[Prompt]) -> list[dict[str, torch.Tensor]]:
-    """Return up to `MOST_PROMPTS` of the prompts, taken evenly, each as a batch of its own."""
-    chosen = [prompts[place * len(prompts) // MOST_PROMPTS] for place in range(min(MOST_PROMPTS, len(prompts)))]
-    return [collate([encode(loaded, prompt)], pad_token(loaded)) for prompt in chosen]
+    """Return up to `MOST_PROMPTS` of the prompts, taken evenly, each as its own batch."""
+    sample = [prompts[index * len(prompts) // MOST_PROMPTS] for index in range(min(MOST_PROMPTS, len(prompts)))]
+    return [collate([encode(loaded, prompt)], pad_token(loaded)) for prompt in sample]
 
 
 @torch.inference_mode()
 def time_prefill(loaded: LoadedModel, model: Any, batch: dict[str, torch.Tensor], *, use_cache: bool) -> float:
     """Return the seconds of one forward pass, logits of the last position only where the model can do that."""
     keep = {"logits_to_keep": 1} if takes_logits_to_keep(model) else {}
-    begun = moment(loaded.device)
+    start = moment(loaded.device)
     model(**batch, **keep, use_cache=use_cache)
-    return moment(loaded.device) - begun
+    return moment(loaded.device) - start
 
 
 def moment(device: torch.device) -> float:
-    """Return the time in seconds, once the device has finished what it was given."""
+    """Return the time in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -87,16 +87,16 @@ def moment(device: torch.device) -> float:
 
 @contextmanager
 def layer_clock(loaded: LoadedModel) -> Iterator[np.ndarray]:
-    """Yield (n_layers,) seconds that the dense model's layers have taken so far, each by itself; no hook stays behind."""
+    """Yield a running sum of the (n_layers,) seconds that each layer of the dense model takes; all hooks are removed at the end."""
     layers = find_decoder_layers(loaded.model)
-    spent, handles, started = np.zeros(len(layers)), [], [0.0]
+    seconds, handles, start = np.zeros(len(layers)), [], [0.0]
 
     def before(*_: Any) -> None:
-        started[0] = moment(loaded.device)
+        start[0] = moment(loaded.device)
 
     def after(index: int) -> Any:
         def note(*_: Any) -> None:
-            spent[index] += moment(loaded.device) - started[0]
+            seconds[index] += moment(loaded.device) - start[0]
 
         return note
 
@@ -104,7 +104,7 @@ def layer_clock(loaded: LoadedModel) -> Iterator[np.ndarray]:
         for index, layer in enumerate(layers):
             handles.append(layer.register_forward_pre_hook(before))
             handles.append(layer.register_forward_hook(after(index)))
-        yield spent
+        yield seconds
     finally:
         for handle in handles:
             handle.remove()

@@ -1,7 +1,7 @@
-"""Both models answering one prompt: token by token next to each other, and how far apart they are at each token.
+"""Responses of the dense and the pruned model to one prompt, token by token, and their divergence at each token.
 
-`generate` prepares the decoding (end tokens, cache) and hands it over as a generator of tokens, so that two of them can take turns. A
-`generate` of the model's own cannot take turns: it writes its whole response.
+`generate` prepares the decoding (end tokens, cache) and returns it as a generator of tokens; two of these can take turns. A model with
+its own `generate` cannot take turns: it writes its whole response at once.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.prompts.prompts import Prompt
 
 HALF_CHARACTER = "\ufffd"
-_OWN_LOOP = ("generate", "_sample")  # methods of a model class that make its decoding another one than the loop below
+_OWN_LOOP = ("generate", "_sample")  # a model class that overrides one of these does not decode by the loop below
 
 
 @dataclass(frozen=True)
-class Written:
-    """What one model has written so far; `ids` hold its end token once that is written."""
+class PartialResponse:
+    """The response of one model so far; `ids` include the end token once it is written."""
 
     text: str = ""
     ids: tuple[int, ...] = ()
@@ -39,19 +39,19 @@ class Written:
 
 @dataclass(frozen=True)
 class Step:
-    """What both models have written after one more token each; one that has ended stays as it is."""
+    """The responses of both models after one more token each; one that has ended does not change."""
 
-    dense: Written
-    pruned: Written
+    dense: PartialResponse
+    pruned: PartialResponse
 
 
 @dataclass(frozen=True, eq=False)
 class Divergence:
-    """How the pruned model departs from the dense response, at each of its tokens, the dense response being fed in.
+    """How the pruned model diverges from the dense response at each of its tokens, with the dense response fed in.
 
     Attributes:
         tokens: the text of each token.
-        kl: (n_tokens,) KL(dense ‖ pruned) of the next-token distributions in nats; NaN where a model gives no number.
+        kl: (n_tokens,) KL(dense ‖ pruned) of the next-token distributions in nats; NaN where a model gives no finite number.
         differs: (n_tokens,) bool, where the first choices of the two models are different tokens.
     """
 
@@ -62,39 +62,39 @@ class Divergence:
     @property
     def first(self) -> int | None:
         """Return the first position (from 0) at which the first choices differ; None where they never do."""
-        places = np.flatnonzero(self.differs)
-        return int(places[0]) if len(places) else None
+        positions = np.flatnonzero(self.differs)
+        return int(positions[0]) if len(positions) else None
 
 
 def stream_both(
     loaded: LoadedModel, prompt: Prompt, edit: Edit, *, max_new_tokens: int = MAX_NEW_TOKENS
 ) -> Iterator[Step]:
-    """Yield what the dense and the pruned model write, after each token; the last texts are those of `respond`.
+    """Yield the responses of the dense and the pruned model after each token; the last texts are those of `respond`.
 
-    Before its end a text leaves out a last character of which not all bytes are written. Between two steps both models are in their
-    ordinary state: no hook is in place, and inference mode is left.
+    An unfinished text leaves out a last character whose bytes are incomplete. Between two steps both models are in their ordinary state:
+    no hook is in place, and inference mode is off.
 
     Raises:
-        Cancelled: before a layer, where `stop_if_asked` does.
+        Cancelled: raised by `stop_if_asked`, before a layer.
         EditError: the edit does not fit the model.
-        PromptError: a prompt that this model cannot be asked.
+        PromptError: a prompt that this model cannot take.
     """
     pruned_model = apply_edit(loaded.model, edit)
-    dense, pruned = Written(), Written()
-    turns = (_written(loaded, model, prompt, max_new_tokens) for model in (loaded.model, pruned_model))
+    dense, pruned = PartialResponse(), PartialResponse()
+    turns = (_responses(loaded, model, prompt, max_new_tokens) for model in (loaded.model, pruned_model))
     for new_dense, new_pruned in zip_longest(*turns):
         dense, pruned = new_dense or dense, new_pruned or pruned
         yield Step(dense, pruned)
 
 
 def compare_responses(loaded: LoadedModel, prompt: Prompt, edit: Edit, dense_ids: Sequence[int]) -> Divergence:
-    """Return how the pruned model departs from the dense response, from one pass of each over it.
+    """Return how the pruned model diverges from the dense response, from one pass of each model over it.
 
-    Up to the first difference both would write the same, so that is where their responses part.
+    Up to the first difference both would write the same, so their responses diverge there.
 
     Args:
-        dense_ids: the tokens of the dense response, its end token included if it was written (`Written.ids`). They are compared up
-            to the first placeholder of an image, which the models cannot be given.
+        dense_ids: the tokens of the dense response, its end token included if it was written (`PartialResponse.ids`). They are
+            compared up to the first image placeholder, which the models cannot take.
 
     Raises:
         Cancelled, MaskError, PromptError: as `stream_both`.
@@ -109,24 +109,24 @@ def compare_responses(loaded: LoadedModel, prompt: Prompt, edit: Edit, dense_ids
             for model in (loaded.model, apply_edit(loaded.model, edit))
         )
     kl = kl_of_tokens(dense, pruned)
-    broken = np.isnan(dense).any(axis=1) | np.isnan(pruned).any(axis=1)  # an argmax over NaN is no choice
+    broken = np.isnan(dense).any(axis=1) | np.isnan(pruned).any(axis=1)  # an argmax over NaN is not a choice
     differs = (dense.argmax(axis=1) != pruned.argmax(axis=1)) | broken
     tokens = tuple(loaded.processor.tokenizer.decode([token]) for token in dense_ids)
     return Divergence(tokens, np.where(broken, np.nan, np.maximum(kl, 0.0)), differs)
 
 
-def _written(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int) -> Iterator[Written]:
-    """Yield what a model has written after each token; once, at the end, where its decoding cannot be taken apart."""
+def _responses(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int) -> Iterator[PartialResponse]:
+    """Yield the response of a model after each token; only once, at the end, where its decoding has no steps."""
     tokens = _tokens(loaded, model, prompt, max_new_tokens)
     if tokens is None:
-        ids = greedy_ids(loaded, model, prompt, max_new_tokens)
-        yield Written(decode(loaded, ids), tuple(ids), ended=True)
+        all_ids = greedy_ids(loaded, model, prompt, max_new_tokens)
+        yield PartialResponse(decode(loaded, all_ids), tuple(all_ids), ended=True)
         return
-    written: list[int] = []
+    ids: list[int] = []
     for token, ended in tokens:
-        written.append(token)
-        text = decode(loaded, written)
-        yield Written(text if ended else text.rstrip(HALF_CHARACTER).rstrip(), tuple(written), ended)
+        ids.append(token)
+        text = decode(loaded, ids)
+        yield PartialResponse(text if ended else text.rstrip(HALF_CHARACTER).rstrip(), tuple(ids), ended)
 
 
 @torch.inference_mode()
@@ -149,7 +149,7 @@ def _tokens(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int
 def _plain_greedy(
     model: Any, input_ids: torch.Tensor, generation_config: Any, **prepared: Any
 ) -> Iterator[tuple[int, bool]] | None:
-    """Return the decoding that `generate` prepared, not begun; None where it runs compiled."""
+    """Return the decoding that `generate` prepared, not started; None where it runs compiled."""
     if model._valid_auto_compile_criteria(prepared, generation_config):
         return None
     return _decoding(model, input_ids, generation_config, **prepared)
@@ -170,11 +170,11 @@ def _decoding(
     while True:
         model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder=False)
         logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
-        chosen = logits_processor(input_ids, logits).argmax(dim=-1)
-        del outputs, logits  # of the prompt's pass they may be large
-        input_ids = torch.cat([input_ids, chosen[:, None]], dim=-1)
+        token = logits_processor(input_ids, logits).argmax(dim=-1)
+        del outputs, logits  # those of the prompt's pass may be large
+        input_ids = torch.cat([input_ids, token[:, None]], dim=-1)
         ended = bool(stopping_criteria(input_ids, None).all())
-        yield int(chosen), ended
+        yield int(token), ended
         if ended:
             return
         length = 1 if model_kwargs["use_cache"] else None

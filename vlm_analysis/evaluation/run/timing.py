@@ -1,7 +1,7 @@
-"""Measuring what an edit saves: dense and edited models timed in turn, the prompt's pass and the writing apart.
+"""Measure what an edit saves: dense and edited models timed in turn, prefill and decoding separately.
 
-A prefill is one forward pass with its cache. Writing is timed inside `generate`, from the first token to the last, with all that
-`generate` itself does between them, which no layer saves. Layers are timed in passes of their own, as their clocks slow a pass down.
+A prefill is one forward pass with a cache. Decoding is timed inside `generate`, from the first token to the last, including the work of
+`generate` itself, which dropping layers does not save. Layers are timed in separate passes, as their clocks slow a pass down.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from vlm_analysis.models.load import LoadedModel, plain_tensors
 from vlm_analysis.progress import Progress, no_progress, stop_if_asked
 from vlm_analysis.prompts.prompts import Prompt
 
-LAYER_ROUNDS = 3  # rounds after which the layers are timed too
-SLOW_S = 0.1  # from here on a pass can be stopped before every layer; asking there takes microseconds, which shorter passes are spared
+LAYER_ROUNDS = 3  # number of rounds in which the layers are timed too
+SLOW_S = 0.1  # a slower pass can be stopped before every layer; the check takes microseconds, which would distort shorter passes
 _NOT_CLOCKED = np.zeros(0)
 
 
@@ -55,23 +55,23 @@ def measure_costs(
 ) -> list[Cost]:
     """Return the Cost of each edit; all share the dense times.
 
-    On every prompt the models take turns, and each time the next one is first: with one edit dense, edited, edited, dense. The first
-    round warms up and does not count. Up to `latency.MOST_PROMPTS` prompts are taken evenly out of those given, each alone. Other
-    work on the machine disturbs it.
+    On every prompt the models take turns, and another one starts each time: with one edit dense, edited, edited, dense. The first
+    round warms up and does not count. Up to `latency.MOST_PROMPTS` prompts are taken evenly from `prompts`, each run alone. Other
+    work on the machine distorts the times.
 
     Args:
         loaded: the dense model.
-        prompts: what is asked.
-        edits: what is done to the model.
-        rounds: how often every prompt is run.
-        new_tokens: tokens written for each prompt, the end token not among them.
-        on_progress: called before each pass; raising `Cancelled` in it stops the work. `stop_if_asked` is asked between two tokens,
+        prompts: the prompts to run.
+        edits: the edits to compare with the dense model.
+        rounds: number of timed runs of every prompt.
+        new_tokens: tokens written for each prompt, without an end token.
+        on_progress: called before each pass; raising `Cancelled` in it stops the work. `stop_if_asked` is called between two tokens,
             and before every layer while warming up and where a prefill then took `SLOW_S` or more.
 
     Raises:
         EvaluationError: no prompt, no or more than 1000 rounds or fewer than two tokens, or a model that stops writing earlier.
         EditError: an edit that does not fit the model.
-        PromptError: a prompt that this model cannot be asked.
+        PromptError: a prompt that this model cannot take.
     """
     if not prompts or not 1 <= rounds <= MOST_ROUNDS or new_tokens < 2:
         got = f"{len(prompts)}, {rounds} and {new_tokens}"
@@ -80,8 +80,8 @@ def measure_costs(
         )
     models = [loaded.model, *(apply_edit(loaded.model, edit) for edit in edits)]
     batches = timed_batches(loaded, prompts)
-    took, shares = _in_turn(loaded, models, batches, rounds, new_tokens, on_progress or no_progress)
-    prefill_ms, tokens_per_s = 1e3 * took[0].mean(axis=-1), 1 / took[1].mean(axis=-1)
+    times_s, shares = _in_turn(loaded, models, batches, rounds, new_tokens, on_progress or no_progress)
+    prefill_ms, tokens_per_s = 1e3 * times_s[0].mean(axis=-1), 1 / times_s[1].mean(axis=-1)
     weights = [count_weights(model) for model in models]
     return [
         Cost(
@@ -92,24 +92,24 @@ def measure_costs(
             n_prompts=len(batches),
             prompt_tokens=float(np.mean([batch["input_ids"].shape[1] for batch in batches])),
             new_tokens=new_tokens,
-            n_parameters=(weights[0][0], weights[place][0]),
-            n_bytes=(weights[0][1], weights[place][1]),
-            prefill_ms=prefill_ms[[0, place]],
-            tokens_per_s=tokens_per_s[[0, place]],
+            n_parameters=(weights[0][0], weights[index][0]),
+            n_bytes=(weights[0][1], weights[index][1]),
+            prefill_ms=prefill_ms[[0, index]],
+            tokens_per_s=tokens_per_s[[0, index]],
             layer_shares=shares,
         )
-        for place, edit in enumerate(edits, start=1)
+        for index, edit in enumerate(edits, start=1)
     ]
 
 
 def budget_masks(loaded: LoadedModel, edit: Edit, points: int = 5) -> list[Edit]:
-    """Return `edit` and others up to half of the layers in `points` even steps, by budget; what cannot be applied is left out.
+    """Return `edit` and masks up to half of the layers in `points` even steps, by budget, without those that cannot be applied.
 
     Each drops the first layers of one order: those of `edit`, then the others that may go, the last first (our choice: layers of one
-    model cost nearly alike).
+    model cost nearly the same).
     """
-    kept = loaded.locks.reasons
-    order = [*edit.dropped, *(layer for layer in reversed(edit.kept) if layer not in kept)]
+    locked = loaded.locks.reasons
+    order = [*edit.dropped, *(layer for layer in reversed(edit.kept) if layer not in locked)]
     most = max(1, min(loaded.n_layers // 2, len(order)))
     budgets = {max(1, round((step + 1) * most / points)) for step in range(points)} - {edit.budget}
     others = [PruneMask(loaded.n_layers, order[:budget]) for budget in budgets if budget <= len(order)]
@@ -117,7 +117,7 @@ def budget_masks(loaded: LoadedModel, edit: Edit, points: int = 5) -> list[Edit]
 
 
 def count_weights(model: Any) -> tuple[int, int]:
-    """Return the parameters and the bytes of what a checkpoint of the model holds, shared weights counted once."""
+    """Return the number of parameters and of bytes in a checkpoint of the model; shared weights count once."""
     state = model.state_dict()
     parameters = sum(state.get(name, parameter).numel() for name, parameter in model.named_parameters())
     tensors = (plain for tensor in state.values() if torch.is_tensor(tensor) for plain in plain_tensors(tensor))
@@ -130,31 +130,31 @@ def _in_turn(
     batches: Sequence[dict[str, torch.Tensor]],
     rounds: int,
     new_tokens: int,
-    report: Progress,
+    progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return seconds of a prefill and of a token (2, models, rounds, prompts), and the dense layers' shares of them (2, n_layers)."""
-    took = np.zeros((2, len(models), rounds + 1, len(batches)))  # the first round warms up
+    """Return the seconds of a prefill and of a token (2, models, rounds, prompts), and each dense layer's shares of them (2, n_layers)."""
+    times_s = np.zeros((2, len(models), rounds + 1, len(batches)))  # the first round warms up
     shares, done = [], 0
     total = len(batches) * ((rounds + 1) * len(models) + min(rounds, LAYER_ROUNDS))
     for turn in range(rounds + 1):
-        said = f"round {turn} of {rounds}" if turn else "warming up"
-        slow = [turn == 0 or bool(took[0, which, 0].max() >= SLOW_S) for which in range(len(models))]
-        for place, batch in enumerate(batches):
+        message = f"round {turn} of {rounds}" if turn else "warming up"
+        slow = [turn == 0 or bool(times_s[0, which, 0].max() >= SLOW_S) for which in range(len(models))]
+        for index, batch in enumerate(batches):
             for position in range(len(models)):
-                which = (turn + place + position) % len(models)
-                report(done, total, said)
+                which = (turn + index + position) % len(models)
+                progress(done, total, message)
                 with _stoppable(models[which], slow[which]):
-                    took[:, which, turn, place] = (
+                    times_s[:, which, turn, index] = (
                         time_prefill(loaded, models[which], batch, use_cache=True),
                         _time_decode(loaded, models[which], batch, new_tokens, _NOT_CLOCKED)[0],
                     )
                 done += 1
             if 1 <= turn <= LAYER_ROUNDS:
-                report(done, total, f"{said}, timing layers")
+                progress(done, total, f"{message}, timing layers")
                 with _stoppable(loaded.model, slow[0]):
                     shares.append(_layer_shares(loaded, batch, new_tokens))
                 done += 1
-    return took[:, :, 1:], np.median(shares, axis=0)
+    return times_s[:, :, 1:], np.median(shares, axis=0)
 
 
 def _stoppable(model: Any, slow: bool) -> AbstractContextManager[None]:
@@ -163,34 +163,34 @@ def _stoppable(model: Any, slow: bool) -> AbstractContextManager[None]:
 
 def _layer_shares(loaded: LoadedModel, batch: dict[str, torch.Tensor], new_tokens: int) -> np.ndarray:
     """Return the share (2, n_layers) of a dense prefill and of a dense token's time that each layer takes."""
-    with layer_clock(loaded) as spent:
-        prefill = spent / time_prefill(loaded, loaded.model, batch, use_cache=True)
-        token_s, layer_s = _time_decode(loaded, loaded.model, batch, new_tokens, spent)
+    with layer_clock(loaded) as seconds:
+        prefill = seconds / time_prefill(loaded, loaded.model, batch, use_cache=True)
+        token_s, layer_s = _time_decode(loaded, loaded.model, batch, new_tokens, seconds)
     return np.stack([prefill, layer_s / token_s])
 
 
 class _Watch(StoppingCriteria):
-    """Notes when the first and the last token were written, with what the layers had taken until then; never stops the writing."""
+    """Records the time of the first and the last token, with the layers' time until then; never stops the decoding."""
 
-    def __init__(self, device: torch.device, new_tokens: int, spent: np.ndarray) -> None:
-        self.written = 0
-        self.noted: list[tuple[float, np.ndarray]] = []
-        self._device, self._ends, self._spent = device, (1, new_tokens), spent
+    def __init__(self, device: torch.device, new_tokens: int, seconds: np.ndarray) -> None:
+        self.n_tokens = 0
+        self.marks: list[tuple[float, np.ndarray]] = []
+        self._device, self._ends, self._seconds = device, (1, new_tokens), seconds
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
         stop_if_asked()
-        self.written += 1
-        if self.written in self._ends:
-            self.noted.append((moment(self._device), self._spent.copy()))
+        self.n_tokens += 1
+        if self.n_tokens in self._ends:
+            self.marks.append((moment(self._device), self._seconds.copy()))
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 @torch.inference_mode()
 def _time_decode(
-    loaded: LoadedModel, model: Any, batch: dict[str, torch.Tensor], new_tokens: int, spent: np.ndarray
+    loaded: LoadedModel, model: Any, batch: dict[str, torch.Tensor], new_tokens: int, seconds: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Return the seconds of one token after the first, and how much of them `spent`, a running count, grew by."""
-    watch = _Watch(loaded.device, new_tokens, spent)
+    """Return the seconds of one token after the first, and the layers' part of it, from the running sum `seconds`."""
+    watch = _Watch(loaded.device, new_tokens, seconds)
     length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}  # the end token is never chosen
     with plain_greedy(model):
         model.generate(
@@ -200,9 +200,9 @@ def _time_decode(
             pad_token_id=pad_token(loaded),
             stopping_criteria=StoppingCriteriaList([watch]),
         )
-    if len(watch.noted) < 2:
+    if len(watch.marks) < 2:
         raise EvaluationError(
-            f"Measuring cost failed: expected {new_tokens} new tokens of {loaded.name}, got {watch.written}. Ask for fewer."
+            f"Measuring cost failed: expected {new_tokens} new tokens of {loaded.name}, got {watch.n_tokens}. Ask for fewer."
         )
-    (first_s, first), (last_s, last) = watch.noted
+    (first_s, first), (last_s, last) = watch.marks
     return (last_s - first_s) / (new_tokens - 1), (last - first) / (new_tokens - 1)
