@@ -1,7 +1,7 @@
-"""Where the files of a prompt source lie: a folder on disk or a zip in memory, read by name and never left.
+"""The files of a prompt source, a folder on disk or a zip in memory, read by name; a name that leads outside is refused.
 
-All answer the same three questions (`Files`). A zip is never extracted, and no number in its directory is trusted:
-an entry is read up to its limit plus one byte. Does not know tables or prompts.
+All sources have the same three methods (`Files`). A zip is never extracted, and no number in its directory is trusted:
+an entry is read up to its limit plus one byte. This module does not know tables or prompts.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Files(Protocol):
         """Return the bytes of a file of at most `limit` bytes."""
 
     def image(self, name: str) -> Path | Image.Image:
-        """Return an image, as a path where it lies on disk, decoded otherwise."""
+        """Return an image: the path of a file on disk, else the decoded image."""
 
 
 def safe_name(name: str) -> str:
@@ -56,7 +56,7 @@ def safe_name(name: str) -> str:
     'charts/a.png'
 
     Raises:
-        PromptError: the name is absolute, holds `..`, a drive letter or a control character, or names nothing.
+        PromptError: the name is absolute, holds `..`, a drive letter or a control character, or is empty.
     """
     plain = unicodedata.normalize("NFC", name.replace("\\", "/"))
     normal = posixpath.normpath(plain)
@@ -82,9 +82,9 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
-def _missing(name: str, place: str) -> PromptError:
+def _not_found(name: str, location: str) -> PromptError:
     return PromptError(
-        f"'{name}' was not found: expected a file in {place}, got none of this name. "
+        f"'{name}' was not found: expected a file in {location}, got none of this name. "
         "Check the spelling, and that the path is relative to the table."
     )
 
@@ -128,11 +128,11 @@ class Folder:
         return self._locate(name)
 
     def _locate(self, name: str) -> Path:
-        # Not in normal form: the name on disk may hold decomposed letters.
+        # Not normalised: the name on disk may hold decomposed letters.
         safe_name(name)
         try:
             path = (self.root / name.replace("\\", "/")).resolve()
-            found = path.is_file()
+            is_file = path.is_file()
         except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long
             raise PromptError(f"'{name}' could not be found: {error}. Check the path.") from error
         if not path.is_relative_to(self.root):
@@ -140,8 +140,8 @@ class Folder:
                 f"'{name}' was refused: expected a file inside '{self.root}', got a link that leads outside. "
                 "Copy the file into the folder."
             )
-        if not found:
-            raise _missing(name, f"'{self.root}'")
+        if not is_file:
+            raise _not_found(name, f"'{self.root}'")
         return path
 
 
@@ -149,7 +149,7 @@ class Archive:
     """The files of a zip held in memory; images are decoded once and shared.
 
     Raises:
-        PromptError: it is no zip, or is encrypted, holds a name twice, more than 2000 files, more than 500 MB, a
+        PromptError: it is not a zip, or is encrypted, holds a name twice, more than 2000 files, more than 500 MB, a
             file above 20 MB or one compressed more than 200 times. Unsafe names and links are left out (`skipped`).
     """
 
@@ -159,7 +159,7 @@ class Archive:
         self._decoded_bytes = 0
         try:
             self._zip = zipfile.ZipFile(BytesIO(data))
-        except Exception as error:  # a hostile directory raises whatever it likes
+        except Exception as error:  # a hostile directory can raise any exception
             raise PromptError(
                 f"'{label}' could not be opened: expected a zip archive, got {len(data):,} bytes that are none or are "
                 f"damaged ({error}). Zip the folder again."
@@ -172,10 +172,10 @@ class Archive:
         return tuple(sorted(self._entries))
 
     def read(self, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
-        """Return the bytes of an entry, at most 20 MB whatever `limit` says."""
+        """Return the bytes of an entry of at most `limit` bytes, and never more than 20 MB."""
         entry = self._entries.get(safe_name(name))
         if entry is None:
-            raise _missing(name, f"'{self.label}'")
+            raise _not_found(name, f"'{self.label}'")
         limit = min(limit, MAX_FILE_BYTES)
         try:
             with self._zip.open(entry) as stream:
@@ -204,25 +204,25 @@ class Archive:
 
 
 class NoFiles:
-    """The files of a table that was uploaded alone: none."""
+    """No files: those of a table that was uploaded alone."""
 
     def __init__(self, label: str) -> None:
         self.label = label
         self.skipped: Skipped = ()
 
     def names(self) -> tuple[str, ...]:
-        """Return no name."""
+        """Return no names."""
         return ()
 
     def read(self, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
-        """Refuse: there is no file."""
+        """Raise PromptError: there are no files."""
         raise PromptError(
             f"'{name}' was not found: expected the images with the table, got '{self.label}' alone. "
             "Zip the table with its images and upload the zip."
         )
 
     def image(self, name: str) -> Image.Image:
-        """Refuse: there is no image."""
+        """Raise PromptError: there are no images."""
         return open_image(self.read(name))
 
 
@@ -233,7 +233,7 @@ def _raise(error: OSError) -> None:
 def _sort_entries(infos: list[zipfile.ZipInfo], label: str) -> tuple[dict[str, zipfile.ZipInfo], Skipped]:
     entries: dict[str, zipfile.ZipInfo] = {}
     skipped = []
-    if len(infos) > 10 * MAX_ENTRIES:  # hidden and refused names count here, else they could fill the memory
+    if len(infos) > 10 * MAX_ENTRIES:  # hidden and refused names count here, as they could fill the memory
         raise PromptError(
             f"'{label}' was refused: expected at most {MAX_ENTRIES} files, got {len(infos):,}. "
             "Unpack it and open the folder."
@@ -242,7 +242,7 @@ def _sort_entries(infos: list[zipfile.ZipInfo], label: str) -> tuple[dict[str, z
         if info.filename.endswith("/") and info.file_size == 0:  # is_dir() fails on a damaged, empty name
             continue
         try:
-            # The name as stored: zipfile itself cuts a name at a zero byte.
+            # The stored name: `filename` is cut at a zero byte.
             name = safe_name(info.orig_filename)
         except PromptError as error:
             skipped.append((info.orig_filename, str(error)))

@@ -1,4 +1,4 @@
-"""What a prompt may hold: its images, its texts and its choices, cleaned or refused in words."""
+"""Checks of the images, texts and choices of a prompt."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def checked_images(images: object) -> tuple[Path | Image.Image, ...]:
 
 
 def checked_text(value: object, name: str, limit: int) -> str:
-    """Return a text without surrounding blanks; None is blank, but for the question."""
+    """Return a text without surrounding blanks; None becomes "", except for the question."""
     if value is None and name != "question":
         return ""
     if not isinstance(value, str):
@@ -53,7 +53,7 @@ def checked_text(value: object, name: str, limit: int) -> str:
 
 
 def checked_choices(choices: object, answer: object) -> tuple[str, ...] | None:
-    """Return 2 to 26 different texts, the answer, where there is one, among them; None where there are no choices."""
+    """Return 2 to 26 different texts, which include the answer if there is one; None where there are no choices."""
     if choices is None:
         return None
     if not isinstance(choices, (tuple, list)):

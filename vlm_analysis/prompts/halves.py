@@ -1,4 +1,4 @@
-"""Two halves of a prompt set: masks are chosen on one and reported on the other, so that the report does not flatter them."""
+"""Split a prompt set in two halves: masks are chosen on one and evaluated on the other, for unbiased scores."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from vlm_analysis.prompts.prompts import KEY_DIGITS, PromptSet
 
 
 def split_in_halves(prompts: PromptSet, seed: int = 0) -> tuple[PromptSet, PromptSet]:
-    """Return two halves, each with half of every domain's prompts, in their order; of an odd number the first gets one more.
+    """Return two halves, each with half of every domain's prompts, in order; the first half gets the odd prompt.
 
-    Which prompt goes where is drawn by the seed and depends on the prompts' order, not on their answers. Prompts that are the same
-    (`Prompt.key`) go into one half, whatever their domains; where that leaves no even split, the first half gets less.
+    The split is drawn with the seed and depends on the prompts' order, not on their answers. Equal prompts (`Prompt.key`) go into one
+    half, whatever their domains; where that prevents an even split, the first half is the smaller one.
 
     Raises:
-        PromptError: the prompts of a domain are one, all the same, or all in one half through other domains; or an image cannot be read.
+        PromptError: a domain has a single prompt, equal prompts only, or prompts that other domains put in one half; or an image cannot be
+            read.
     """
     keys = [prompt.key for prompt in prompts]
     is_first: dict[str, bool] = {}
     rng = np.random.default_rng(seed)
     for domain in prompts.domains:
-        places = [place for place, prompt in enumerate(prompts) if prompt.domain == domain]
-        here = Counter(keys[place] for place in places)
-        room = -(-len(places) // 2) - sum(here[key] for key in here if is_first.get(key))
-        for key in dict.fromkeys(keys[place] for place in rng.permutation(places).tolist()):
+        indices = [index for index, prompt in enumerate(prompts) if prompt.domain == domain]
+        here = Counter(keys[index] for index in indices)
+        room = -(-len(indices) // 2) - sum(here[key] for key in here if is_first.get(key))
+        for key in dict.fromkeys(keys[index] for index in rng.permutation(indices).tolist()):
             if key not in is_first:
                 is_first[key] = here[key] <= room
                 room -= here[key] * is_first[key]
@@ -44,6 +45,6 @@ def split_in_halves(prompts: PromptSet, seed: int = 0) -> tuple[PromptSet, Promp
 
 
 def n_shared(prompts: PromptSet, keys: Collection[str]) -> int:
-    """Return how many of the prompts are the same as one of these keys (`Prompt.key` or `PromptSet.row_keys`), under any id."""
-    known = {key[:KEY_DIGITS] for key in keys}
-    return sum(prompt.key in known for prompt in prompts)
+    """Return how many of the prompts have one of these keys (`Prompt.key` or `PromptSet.row_keys`), under any id."""
+    known_keys = {key[:KEY_DIGITS] for key in keys}
+    return sum(prompt.key in known_keys for prompt in prompts)

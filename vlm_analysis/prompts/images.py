@@ -1,10 +1,10 @@
-"""Pictures from outside, decoded safely.
+"""Decode untrusted images safely.
 
-Knows which bytes count as an image and what every later stage sees: RGB, upright, on white, at most 2048 pixels a side.
-Does not know prompts, tables or models.
+This module decides which bytes count as an image and the form that every later stage sees: RGB, upright, on white, at most 2048 pixels
+a side. It does not know prompts, tables or models.
 
-The size limit is read from the header before a pixel is decoded: a file of 100 kB can claim 900 million pixels.
-`warnings.catch_warnings` is avoided on purpose, it is not safe with several threads.
+The size is checked in the header before a pixel is decoded: a file of 100 kB can claim 900 million pixels.
+`warnings.catch_warnings` is not used, as it is not thread-safe.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def open_image(source: Path | bytes | Image.Image) -> Image.Image:
         source: a file, the bytes of a file (PNG, JPEG, WEBP, BMP or GIF), or an image in memory.
 
     Raises:
-        PromptError: the source is no such image, is damaged or cut short, is larger than 20 MB, or has more than
+        PromptError: the source is not such an image, is damaged or cut short, is larger than 20 MB, or has more than
             40 million pixels.
     """
     if isinstance(source, Image.Image):
@@ -54,7 +54,7 @@ def open_image(source: Path | bytes | Image.Image) -> Image.Image:
 
 
 def image_hash(image: Image.Image) -> str:
-    """Return the sha256 (hex) over mode, size and pixels of the image as `open_image` gives it.
+    """Return the sha256 (hex) over mode, size and pixels of the image, as returned by `open_image`.
 
     Two files with the same pixels have the same hash, whatever their format or metadata.
 
@@ -106,7 +106,9 @@ def _decode_bytes(data: bytes, name: str) -> Image.Image:
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             _check_size(image, name)
-            image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # a JPEG decodes at a fraction of its size, others ignore this
+            image.draft(
+                "RGB", (MAX_SIDE, MAX_SIDE)
+            )  # a JPEG is decoded at a fraction of its size; other formats ignore this
             return _decode(image, name)
     except PromptError:
         raise
@@ -130,7 +132,7 @@ def _check_size(image: Image.Image, name: str) -> None:
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
-    """Check the size, then decode. Pillow's decoders raise almost any exception on hostile data, hence the net."""
+    """Check the size, then decode; Pillow's decoders can raise almost any exception on hostile data."""
     _check_size(image, name)
     try:
         image.load()
@@ -159,11 +161,11 @@ def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
             "known. Scale it to 0..255 and save as PNG."
         )
     transparent = image.has_transparency_data
-    # Converted before it shrinks: palette images would be resized without smoothing.
+    # Converted before resizing: palette images would be resized without smoothing.
     image = image.convert("RGBA" if transparent else "RGB")
     if max(image.size) > MAX_SIDE:
         image.thumbnail((MAX_SIDE, MAX_SIDE))
-    # Pasted into a new image, so that no metadata (colour profile, EXIF) travels on.
+    # Pasted into a new image to leave out metadata (colour profile, EXIF).
     clean = Image.new("RGB", image.size, "white")
     clean.paste(image, mask=image.getchannel("A") if transparent else None)
     return clean

@@ -1,8 +1,8 @@
-"""Prompts: images with a question, grouped into named domains, and where they come from.
+"""Prompts: images with a question, grouped into named domains, and the sources they are read from.
 
-A bad row never spoils a set: it becomes a `Problem` with its row and id, and the rest go on. Every image is decoded
-once when a set is opened, so that what is broken is known then and not in the middle of a recording.
-Does not know models or tokens.
+A bad row does not invalidate a set: it becomes a `Problem` with its row and id, and the others are read. Every image is decoded
+once when a set is opened, so broken images are reported then and not in the middle of a recording.
+This module does not know models or tokens.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PACKS = asset("packs")
 class Prompt:
     """Images with a question; texts lose surrounding blanks, a blank domain becomes "default", a blank answer None.
 
-    `choices` are the answers to choose from, by likelihood; the model does not see them unless the question names them.
+    `choices` are the answers that are compared by likelihood; the model does not see them unless the question names them.
 
     Raises:
         PromptError: there is no image or more than 64, the question is blank, a text is too long (10,000
@@ -81,42 +81,42 @@ class Prompt:
         """Return the images as RGB, upright, at most 2048x2048.
 
         Raises:
-            PromptError: an image is gone, damaged or too large.
+            PromptError: an image is missing, damaged or too large.
         """
         return tuple(open_image(image) for image in self.images)
 
     @cached_property
     def image_hashes(self) -> tuple[str, ...]:
-        """The content hash of each image, as of the first time they were asked for.
+        """The content hash of each image, computed at the first access.
 
         Raises:
-            PromptError: an image is gone, damaged or too large.
+            PromptError: an image is missing, damaged or too large.
         """
         return tuple(image_hash(open_image(image)) for image in self.images)
 
     @cached_property
     def content(self) -> bytes:
-        """Image contents, question, domain, id, answer and choices, if any, in one line (raises as `image_hashes`)."""
-        told = [self.image_hashes, self.question, self.domain, self.id, self.answer]
-        return json.dumps(told if self.choices is None else [*told, self.choices]).encode() + b"\n"
+        """Image hashes, question, domain, id, answer and choices, if any, as one line of JSON (raises as `image_hashes`)."""
+        fields = [self.image_hashes, self.question, self.domain, self.id, self.answer]
+        return json.dumps(fields if self.choices is None else [*fields, self.choices]).encode() + b"\n"
 
     @property
     def key(self) -> str:
-        """24 hex digits of the sha256 over images, question, answer and choices: the same prompt under any id and in any domain."""
-        asked = [self.image_hashes, self.question, self.answer, self.choices]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:KEY_DIGITS]
+        """24 hex digits of the sha256 over images, question, answer and choices, independent of id and domain."""
+        fields = [self.image_hashes, self.question, self.answer, self.choices]
+        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:KEY_DIGITS]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something left out while reading: the row (from 1; 0 where it is about the whole source), its id, and why."""
+    """Something left out while reading: the row (from 1; 0 for the whole source), its id, and the reason."""
 
     row: int
     id: str
     message: str
 
     def __post_init__(self) -> None:
-        # Names on disk may hold half characters, which no screen can show.
+        # Names on disk may hold lone surrogates, which cannot be displayed.
         for name in ("id", "message"):
             text = getattr(self, name).encode("utf-8", "replace").decode()
             object.__setattr__(self, name, text)
@@ -125,7 +125,7 @@ class Problem:
 class PromptSet(Sequence[Prompt]):
     """Prompts with distinct ids, in order; immutable. A prompt without an id gets its position, counted from 1.
 
-    A slice and `for_domain` give a PromptSet without problems: these belong to the source as it was read.
+    A slice and `for_domain` return a PromptSet without problems, as these belong to the source.
 
     Raises:
         PromptError: the set is empty, two prompts share an id, or there are more than 10,000.
@@ -137,19 +137,19 @@ class PromptSet(Sequence[Prompt]):
                 f"the prompt set could not be made: expected prompts, got a {type(prompts).__name__}. "
                 "Use open_prompts(...), or a list of Prompt(...)."
             )
-        given = tuple(prompts)
+        members = tuple(prompts)
         self.problems: tuple[Problem, ...] = tuple(problems)
-        if not given:
+        if not members:
             raise _no_prompts(self.problems)
-        for prompt in given:
+        for prompt in members:
             if not isinstance(prompt, Prompt):
                 got = type(prompt).__name__
                 raise PromptError(f"the prompt set could not be made: expected prompts, got a {got}. Use Prompt(...).")
-        if len(given) > MAX_ROWS:
+        if len(members) > MAX_ROWS:
             raise PromptError(
-                f"the prompt set could not be made: expected {MAX_ROWS:,} prompts at most, got {len(given):,}."
+                f"the prompt set could not be made: expected {MAX_ROWS:,} prompts at most, got {len(members):,}."
             )
-        self._prompts = tuple(p if p.id else replace(p, id=str(number)) for number, p in enumerate(given, 1))
+        self._prompts = tuple(p if p.id else replace(p, id=str(number)) for number, p in enumerate(members, 1))
         _refuse_duplicates(self._prompts)
 
     @overload
@@ -180,7 +180,7 @@ class PromptSet(Sequence[Prompt]):
         """The sha256 (hex) over every prompt's image contents, question, domain, id, answer and choices, in order.
 
         Raises:
-            PromptError: an image cannot be read any more.
+            PromptError: an image can no longer be read.
         """
         digest = hashlib.sha256()
         for prompt in self._prompts:
@@ -189,25 +189,25 @@ class PromptSet(Sequence[Prompt]):
 
     @cached_property
     def row_keys(self) -> tuple[str, ...]:
-        """32 hex digits a prompt, each different: its `key`, and 8 that tell its domain and how many like it stand before.
+        """32 hex digits per prompt, all different: its `key`, then 8 digits for its domain and the number of equal prompts before it.
 
         Raises:
-            PromptError: an image cannot be read any more.
+            PromptError: an image can no longer be read.
         """
-        seen: Counter[tuple[str, str]] = Counter()
+        counts: Counter[tuple[str, str]] = Counter()
         keys = []
         for prompt in self._prompts:
             one = prompt.key, prompt.domain
-            rest = hashlib.sha256(json.dumps([prompt.domain, seen[one]]).encode()).hexdigest()
+            rest = hashlib.sha256(json.dumps([prompt.domain, counts[one]]).encode()).hexdigest()
             keys.append(prompt.key + rest[: 32 - KEY_DIGITS])
-            seen[one] += 1
+            counts[one] += 1
         return tuple(keys)
 
     def for_domain(self, domain: str) -> PromptSet:
         """Return the prompts of one domain, in order.
 
         Raises:
-            PromptError: no prompt is of this domain.
+            PromptError: the set has no prompt of this domain.
         """
         if domain not in self.domains:
             raise PromptError(f"no prompt of domain '{domain}': expected one of {', '.join(map(repr, self.domains))}.")
@@ -228,12 +228,12 @@ def bundled_packs() -> tuple[str, ...]:
 
 
 def open_prompts(source: PromptSet | Path | str | tuple[str, bytes]) -> PromptSet:
-    """Return the prompts of a source; what had to be left out is in `.problems`.
+    """Return the prompts of a source; rows that were left out are listed in `.problems`.
 
     Args:
         source: a PromptSet (returned as it is), a folder, a `.csv`, `.jsonl`, `.parquet` or `.zip` file, an upload
             `(name, data)` of such a file, or the name of a bundled pack (`bundled_packs()`; a folder of the same name
-            is opened as "./name"). Images of tables on disk stay paths, those of zips are held decoded.
+            is opened as "./name"). Images of tables on disk stay paths; those of zips are kept decoded.
 
     Raises:
         PromptError: the source cannot be read as a whole, or no prompt is left.
@@ -255,8 +255,8 @@ def open_prompts(source: PromptSet | Path | str | tuple[str, bytes]) -> PromptSe
 def write_prompts(prompts: PromptSet, folder: Path) -> Path:
     """Write `prompts.jsonl` and `images/<hash>.png` into a folder and return the path of the table.
 
-    `open_prompts(folder)` gives a set of the same fingerprint. Equal images are written once. An earlier
-    `prompts.jsonl` is replaced, at the end and in one step.
+    `open_prompts(folder)` returns a set with the same fingerprint. Equal images are written once. An earlier
+    `prompts.jsonl` is replaced atomically at the end.
 
     Raises:
         PromptError: an image cannot be read, the folder holds another prompt table, or it cannot be written.
@@ -286,7 +286,7 @@ def _no_prompts(problems: tuple[Problem, ...]) -> PromptError:
     if not problems:
         return PromptError(f"{message}. Add one, or open another source.")
     first = "; ".join(f"row {p.row} ('{p.id}'): {p.message}" if p.row else p.message for p in problems[:3])
-    return PromptError(f"{message} and {len(problems)} problems. Mend these first: {first}")
+    return PromptError(f"{message} and {len(problems)} problems. Fix these first: {first}")
 
 
 def _refuse_duplicates(prompts: tuple[Prompt, ...]) -> None:
@@ -335,39 +335,39 @@ def _from_table(name: str, data: bytes, files: Files, folder: str = ".") -> Prom
     table = read_table(name, data)
     problems = []
     if table.unknown_columns:
-        found = ", ".join(map(repr, table.unknown_columns[:MAX_SHOWN]))
+        columns = ", ".join(map(repr, table.unknown_columns[:MAX_SHOWN]))
         problems.append(
-            Problem(0, "", f"columns were left out: expected {EXPECTED}, got {found}. Remove or rename them.")
+            Problem(0, "", f"columns were left out: expected {EXPECTED}, got {columns}. Remove or rename them.")
         )
     return _collect(table.rows, files, problems, folder)
 
 
 def _collect(rows: Iterable[Row], files: Files, problems: Iterable[Problem], folder: str = ".") -> PromptSet:
     prompts: dict[str, Prompt] = {}
-    found = [*problems, *(Problem(0, name, reason) for name, reason in files.skipped)]
+    all_problems = [*problems, *(Problem(0, name, reason) for name, reason in files.skipped)]
     for row in rows:
         row_id = str(row.number)
         try:
             row_id = cell_text(row.cells.get("id"), "id") or row_id
-            prompt = _prompt(row, row_id, files, folder, taken=row_id in prompts)
+            prompt = _prompt(row, row_id, files, folder, is_duplicate=row_id in prompts)
         except PromptError as error:
-            found.append(Problem(row.number, row_id[:MAX_NAME], str(error)))
+            all_problems.append(Problem(row.number, row_id[:MAX_NAME], str(error)))
         else:
             prompts[row_id] = prompt
-    return PromptSet(prompts.values(), found)
+    return PromptSet(prompts.values(), all_problems)
 
 
-def _prompt(row: Row, row_id: str, files: Files, folder: str, *, taken: bool) -> Prompt:
+def _prompt(row: Row, row_id: str, files: Files, folder: str, *, is_duplicate: bool) -> Prompt:
     if row.error:
         raise PromptError(row.error)
-    if taken:
+    if is_duplicate:
         raise PromptError(f"the id '{row_id}' is taken: expected distinct ids, got it again. Rename this row.")
     texts = {column: cell_text(row.cells.get(column), column) for column in ("question", "domain", "answer")}
     names = image_names(row.cells)[: MAX_IMAGES + 1]
     images = tuple(files.image(f"{folder}/{safe_name(name)}") for name in names)
     choices = choice_texts(row.cells.get("choices"))
     prompt = Prompt(images, texts["question"], texts["domain"], row_id, texts["answer"], choices=choices)
-    _ = prompt.image_hashes  # decodes every image: a broken one is found here, by its row
+    _ = prompt.image_hashes  # decodes every image, so that a broken one is reported with its row
     return prompt
 
 

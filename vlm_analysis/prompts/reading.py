@@ -1,7 +1,7 @@
-"""Rows of a prompt table (CSV, JSONL, Parquet), or of a folder of images with text files, before anything is checked.
+"""Read the rows of a prompt table (CSV, JSONL, Parquet), or of a folder of images with text files, without checking them.
 
-A row that cannot be read keeps its number and says why; only what spoils the whole table is raised. Turning rows into
-prompts, and looking at the images, is `prompts.py`'s work.
+A row that cannot be read keeps its number and holds the reason; an error is raised only where the whole table cannot be read.
+`prompts.py` makes prompts of the rows and checks the images.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The columns found and the rows, to be walked once."""
+    """The columns of a table and its rows, which can be iterated once."""
 
     columns: tuple[str, ...]
     rows: Iterable[Row]
 
     @property
     def unknown_columns(self) -> tuple[str, ...]:
-        """Columns that mean nothing here."""
+        """The columns that are not used."""
         return tuple(column for column in self.columns if column and column not in COLUMNS)
 
 
 def read_table(name: str, data: bytes) -> Table:
-    """Return the rows of a table; the ending of `name` says its format.
+    """Return the rows of a table; the suffix of `name` decides its format.
 
-    Column names are compared without case or surrounding blanks; blank lines count for nothing.
+    Column names are compared without case or surrounding blanks; blank lines are skipped.
 
     Raises:
-        PromptError: the ending is unknown, the text is not UTF-8, the table is damaged, empty, above 10,000 rows, or
+        PromptError: the suffix is unknown, the text is not UTF-8, the table is damaged, empty, above 10,000 rows, or
             lacks a required column.
     """
     suffix = PurePosixPath(name).suffix.lower()
@@ -75,9 +75,9 @@ def read_table(name: str, data: bytes) -> Table:
     table = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[suffix](name, data)
     columns = table.columns
     if columns and ("question" not in columns or not {"image", "images"} & set(columns)):
-        found = ", ".join(map(repr, columns[:MAX_SHOWN]))
+        columns_text = ", ".join(map(repr, columns[:MAX_SHOWN]))
         raise PromptError(
-            f"'{name}' could not be read: expected the columns {EXPECTED}, got {found}. "
+            f"'{name}' could not be read: expected the columns {EXPECTED}, got {columns_text}. "
             "Rename the columns in its first line; a CSV separates them by commas."
         )
     return table
@@ -102,7 +102,7 @@ def find_table(files: Files, *, any_depth: bool) -> str | None:
 def folder_rows(files: Files, label: str) -> list[Row]:
     """Return a row for each image of `domain/name.png` + `name.txt` (question) + `name.answer.txt` (optional).
 
-    The domain is the name of the image's folder, "default" at the top; the id is the name without its ending, such as
+    The domain is the name of the image's folder, "default" at the top; the id is the name without its suffix, such as
     "charts/bars-1". Rows are numbered in the order of their names.
 
     Raises:
@@ -111,15 +111,15 @@ def folder_rows(files: Files, label: str) -> list[Row]:
     names = files.names()
     images = [name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
     if not images:
-        found = f"{len(names)} other files, such as {names[0]!r}" if names else "no file"
+        content = f"{len(names)} other files, such as {names[0]!r}" if names else "no file"
         raise PromptError(
             f"'{label}' holds no prompts: expected one of {', '.join(TABLE_NAMES)}, or images named domain/name.png "
-            f"with their question in name.txt; got {found}. Add one of these."
+            f"with their question in name.txt; got {content}. Add one of these."
         )
     if len(images) > MAX_ROWS:
         raise _too_many_rows(label, f"{len(images):,}")
-    known = set(names)
-    return [_folder_row(number, image, files, known) for number, image in enumerate(images, 1)]
+    all_names = set(names)
+    return [_folder_row(number, image, files, all_names) for number, image in enumerate(images, 1)]
 
 
 def cell_text(value: object, column: str) -> str:
@@ -128,7 +128,7 @@ def cell_text(value: object, column: str) -> str:
     Whole numbers lose their ".0": tables made with pandas write 7 as 7.0 where the column has gaps.
 
     Raises:
-        PromptError: the cell is neither text, a finite number nor a truth value.
+        PromptError: the cell is neither text, a finite number nor a boolean.
     """
     if _is_missing(value):
         return ""
@@ -141,17 +141,15 @@ def cell_text(value: object, column: str) -> str:
     if isinstance(value, float | Decimal) and math.isfinite(value):
         whole = value == int(value) and abs(float(value)) < 1e15
         return str(int(value)) if whole else f"{value:f}" if isinstance(value, Decimal) else repr(value)
-    shown = repr(value) if isinstance(value, float) else f"a {type(value).__name__}"
-    raise PromptError(
-        f"the cell '{column}' could not be read: expected text or a number, got {shown}. Write it as text."
-    )
+    got = repr(value) if isinstance(value, float) else f"a {type(value).__name__}"
+    raise PromptError(f"the cell '{column}' could not be read: expected text or a number, got {got}. Write it as text.")
 
 
 def image_names(cells: Cells) -> tuple[str, ...]:
     """Return the image paths of a row, from `image` or `images`.
 
     Raises:
-        PromptError: both are given, none is, or one is no path.
+        PromptError: both are present, neither is, or an entry is not a path.
     """
     one, several = _paths(cells.get("image"), "image"), _paths(cells.get("images"), "images")
     if one and several:
@@ -165,7 +163,7 @@ def choice_texts(value: object) -> tuple[str, ...] | None:
     """Return the choices of a row, from a list or its JSON text; None where the cell is blank or the list empty.
 
     Raises:
-        PromptError: the cell is no list, or an entry is neither text nor a number.
+        PromptError: the cell is not a list, or an entry is neither text nor a number.
     """
     if isinstance(value, str):
         text = value.strip()
@@ -195,18 +193,18 @@ def decode_text(name: str, data: bytes) -> str:
         ) from error
 
 
-def _folder_row(number: int, image: str, files: Files, known: set[str]) -> Row:
+def _folder_row(number: int, image: str, files: Files, all_names: set[str]) -> Row:
     path = PurePosixPath(image)
     stem = str(path.with_suffix(""))
     cells: Cells = {"image": image, "id": stem, "domain": path.parent.name}
     question, answer = f"{stem}.txt", f"{stem}.answer.txt"
     try:
-        if question not in known:
+        if question not in all_names:
             raise PromptError(
                 f"'{image}' has no question: expected it in '{question}', got no such file. Write the question there."
             )
         cells["question"] = decode_text(question, files.read(question))
-        if answer in known:
+        if answer in all_names:
             cells["answer"] = decode_text(answer, files.read(answer))
     except PromptError as error:
         return Row(number, cells, str(error))
@@ -244,7 +242,7 @@ def _paths(value: object, column: str) -> tuple[str, ...]:
         )
     for path in value:
         if not isinstance(path, str) or not path.strip():
-            raise PromptError(f"the cell '{column}' could not be read: expected paths, got {path!r}. Mend the list.")
+            raise PromptError(f"the cell '{column}' could not be read: expected paths, got {path!r}. Fix the list.")
     return tuple(path.strip() for path in value)
 
 
@@ -273,15 +271,15 @@ def _check_unique(name: str, columns: tuple[str, ...]) -> None:
 
 
 def _read_csv(name: str, data: bytes) -> Table:
-    # The limit is one for the process and 128 kB by default; a longer cell is refused later, with its row number.
+    # The limit holds for the process and is 128 kB by default; a longer cell is refused later, with its row number.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_TABLE_BYTES))
-    # Strict: otherwise a quote that is never closed swallows the rest of the table without a word.
+    # Strict: otherwise an unclosed quote swallows the rest of the table without an error.
     reader = csv.reader(StringIO(decode_text(name, data), newline=""), strict=True)
     try:
         header = next((cells for cells in reader if cells), [])
     except csv.Error as error:
         raise PromptError(
-            f"'{name}' could not be read: expected a header line, got {error}. Mend its quotes."
+            f"'{name}' could not be read: expected a header line, got {error}. Fix its quotes."
         ) from error
     columns = tuple(map(_column, header))
     _check_unique(name, columns)
@@ -294,8 +292,8 @@ def _read_csv(name: str, data: bytes) -> Table:
     return Table(columns, rows)
 
 
-def _known(cells: Iterable[tuple[str, Any]]) -> Cells:
-    """Keep the cells that mean something here; a table may carry thousands of other columns."""
+def _known_cells(cells: Iterable[tuple[str, Any]]) -> Cells:
+    """Return the cells of known columns; a table may have thousands of others."""
     return {column: value for column, value in cells if column in COLUMNS}
 
 
@@ -323,20 +321,20 @@ def _csv_rows(reader: Any, columns: tuple[str, ...]) -> Iterator[Row]:
                 f"line {start} could not be read: expected {len(columns)} cells, got {len(values)}. "
                 "Put cells that hold a comma in quotes."
             )
-            yield Row(number, _known(zip(columns, values, strict=False)), error_text)
+            yield Row(number, _known_cells(zip(columns, values, strict=False)), error_text)
         else:
-            yield Row(number, _known(zip(columns, values, strict=False)))
+            yield Row(number, _known_cells(zip(columns, values, strict=False)))
 
 
 def _read_jsonl(name: str, data: bytes) -> Table:
     rows: list[Row] = []
     columns: dict[str, None] = {}
-    # Not splitlines: JSON text may hold characters that it takes for line ends.
+    # Not splitlines: it also splits at characters that JSON text may hold.
     for line in decode_text(name, data).split("\n"):
         if not line.strip():
             continue
         row = _jsonl_row(len(rows) + 1, line)
-        rows.append(Row(row.number, _known(row.cells.items()), row.error))
+        rows.append(Row(row.number, _known_cells(row.cells.items()), row.error))
         columns.update(dict.fromkeys(row.cells))
         if len(rows) > MAX_ROWS:
             break
@@ -345,7 +343,7 @@ def _read_jsonl(name: str, data: bytes) -> Table:
 
 
 def _jsonl_row(number: int, line: str) -> Row:
-    advice = "Write one object a line."
+    advice = "Write one object per line."
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -356,7 +354,7 @@ def _jsonl_row(number: int, line: str) -> Row:
 
 
 def _read_parquet(name: str, data: bytes) -> Table:
-    from pyarrow import parquet  # slow to import, and seldom needed
+    from pyarrow import parquet  # slow to import and rarely needed
 
     try:
         file = parquet.ParquetFile(BytesIO(data))
@@ -374,15 +372,15 @@ def _read_parquet(name: str, data: bytes) -> Table:
         raise PromptError(
             f"'{name}' was refused: expected at most {MAX_PARQUET_BYTES:,} bytes, got {size:,}. Split it."
         )
-    wanted = [column for column in schema.names if _column(column) in COLUMNS]
-    return Table(columns, _parquet_rows(name, file, wanted))
+    used_columns = [column for column in schema.names if _column(column) in COLUMNS]
+    return Table(columns, _parquet_rows(name, file, used_columns))
 
 
-def _parquet_rows(name: str, file: Any, wanted: list[str]) -> Iterator[Row]:
-    """Walk in small batches: a dictionary column can repeat one long text ten thousand times from a small file."""
+def _parquet_rows(name: str, file: Any, used_columns: list[str]) -> Iterator[Row]:
+    """Yield the rows in small batches: a dictionary column of a small file can repeat one long text ten thousand times."""
     number = 0
     try:
-        for batch in file.iter_batches(batch_size=PARQUET_BATCH, columns=wanted, use_threads=False):
+        for batch in file.iter_batches(batch_size=PARQUET_BATCH, columns=used_columns, use_threads=False):
             for cells in batch.to_pylist():
                 number += 1
                 yield Row(number, {_column(key): cell for key, cell in cells.items()})
