@@ -1,4 +1,4 @@
-"""The model card of an exported checkpoint: what it is, what the edit did to the answers, and how to make it again."""
+"""The model card of an exported checkpoint: what it is, its evaluation, and how to reproduce it."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _MEANING = (
 
 
 def edit_file(edit: Edit) -> str:
-    """Return the name of the file in which a checkpoint tells what was done to it."""
+    """Return the name of the file of a checkpoint that holds its edit."""
     return MASK_FILE if edit.is_mask else EDIT_FILE
 
 
 def reproduction_command(source: str, info: ModelInfo, file: str = MASK_FILE) -> str:
-    """Return a shell command that makes the checkpoint again in the folder `pruned-again`.
+    """Return a shell command that reproduces the checkpoint in the folder `pruned-again`.
 
-    Run where the edit's file lies, with Strata installed; a source that is a folder is expected there too.
+    Run it in the folder of the edit file, with Strata installed; a source that is a folder is expected there too.
 
     Args:
         source: what `load_model` takes: "pocket-vl", a hub id, or a folder as `./name`.
         info: the dense model: its revision and precision.
-        file: the edit's.
+        file: name of the edit file.
     """
     revision = f", revision={_quoted(info.revision)}" if info.revision else ""
     code = (
@@ -49,7 +49,7 @@ def reproduction_command(source: str, info: ModelInfo, file: str = MASK_FILE) ->
 
 
 def _quoted(text: str) -> str:
-    """Return text as a Python string in double quotes, so that a shell can take the command in single ones."""
+    """Return text as a Python string in double quotes, as the shell command is in single quotes."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -63,11 +63,11 @@ def model_card(
     """Return the card's Markdown.
 
     Args:
-        edit: what was done to the model.
+        edit: the edit of the checkpoint.
         info: the dense model.
-        command: how to make the checkpoint again (see `reproduction_command`).
-        evidence: what the edit did to the answers.
-        reference: the dense model's evaluation on the same prompts; retention needs it.
+        command: how to reproduce the checkpoint (see `reproduction_command`).
+        evidence: the evaluation of the edit.
+        reference: the dense evaluation on the same prompts, for retention.
     """
     name = _inline(edit.name)
     notes = "".join(f"    {line}\n" for line in edit.notes.splitlines())  # indented: shown as text, never as markdown
@@ -96,13 +96,13 @@ def _evidence(evidence: Evaluation | None, reference: Evaluation | None) -> str:
     table = evidence.by_domain
     if reference is not None:
         table["retention"] = retention(evidence, reference)
-    shown = [column for column in _COLUMNS if column in table]
-    head = ["domain", "n", *(_COLUMNS[column][0] for column in shown)]
+    columns = [column for column in _COLUMNS if column in table]
+    head = ["domain", "n", *(_COLUMNS[column][0] for column in columns)]
     rows = [
         [
             f"`{_inline(str(domain))}`",
             str(int(row["n"])),
-            *(_COLUMNS[column][1].format(row[column]) for column in shown),
+            *(_COLUMNS[column][1].format(row[column]) for column in columns),
         ]
         for domain, row in table.iterrows()
     ]
@@ -112,5 +112,5 @@ def _evidence(evidence: Evaluation | None, reference: Evaluation | None) -> str:
 
 
 def _inline(text: str) -> str:
-    """Return user text on one line that can end neither its backticks nor its cell."""
+    """Return user text on one line, without characters that end a code span or a table cell."""
     return " ".join(text.replace("`", "'").replace("|", "¦").split())

@@ -1,7 +1,7 @@
-"""Exporting an edited model as an ordinary transformers checkpoint, proved equal to what was evaluated.
+"""Export an edited model as an ordinary transformers checkpoint that is proved equal to the evaluated model.
 
 The folder is written under a temporary name, loaded in a fresh process by plain transformers, compared bit for bit (`proof`), and
-only then renamed; a kill or a full disk leaves no half checkpoint under the final name.
+only then renamed; a kill or a full disk leaves no incomplete checkpoint under the final name.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _PROCESSOR_FILES = (
     "chat_template*",
     "*.tiktoken",
     "spiece.model",
-    "*tokenizer/*.json",  # a second tokenizer in a folder of its own (InstructBLIP)
+    "*tokenizer/*.json",  # a second tokenizer in its own folder (InstructBLIP)
     "*tokenizer/vocab*",
     "*tokenizer/*.model",
 )
@@ -58,17 +58,17 @@ PART = ".part"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was exported and how it was checked; written to the folder as `strata-manifest.json`.
+    """The record of an export and its check; written to the folder as `strata-manifest.json`.
 
     Attributes:
         source, source_revision, source_fingerprint, source_config_hash: the dense model (see `ModelInfo`).
         verified: whether logits over `probe_tokens` tokens of a fixed prompt, and the greedy answer to it, were equal to the
             evaluated model's, bit for bit, when plain transformers loaded the folder.
-        fresh_process: whether that was a process of its own.
+        fresh_process: whether a fresh process loaded it.
         generated_answer, reloaded_answer: that answer, of the evaluated model and of the fresh process; `generated_tokens` long.
-        reproduce: a shell command that makes the checkpoint again from the source and the edit file.
-        files: sha256 of every file by name.
-        changes: all that was done to the model (see `Edit`); empty in manifests of version 0.1.
+        reproduce: a shell command that reproduces the checkpoint from the source and the edit file.
+        files: sha256 of every file, by name.
+        changes: the changes of the edit (see `Edit`); empty in manifests of version 0.1.
     """
 
     source: str
@@ -106,25 +106,25 @@ def export_checkpoint(
     evidence: Evaluation | None = None,
     reference: Evaluation | None = None,
 ) -> Manifest:
-    """Write the edited model to `folder` so that plain transformers loads it, and prove that it is the evaluated one.
+    """Write the edited model to `folder` as a checkpoint for plain transformers, and prove that it equals the evaluated model.
 
     Args:
         loaded: the dense model.
-        edit: what is done to the model, such as a prune mask.
+        edit: the edit to apply, such as a prune mask.
         folder: a new or empty folder.
         verify: load the written checkpoint in a fresh process and compare its logits and a greedy answer with the edited view's,
-            bit for bit. It holds the edited model while this process holds the dense one: memory is needed for both.
-        on_progress: told of the stages; raising `Cancelled` in it stops the work and leaves nothing behind.
+            bit for bit. This needs memory for the edited model beside the dense one.
+        on_progress: called at each stage; raising `Cancelled` in it stops the export and removes what was written.
         evidence: the evaluation of this edit on this model, for the model card.
-        reference: the dense evaluation on the same prompts; with it the card tells retention.
+        reference: the dense evaluation on the same prompts; with it the card shows retention.
 
     Raises:
-        ExportError: the folder is not empty or cannot be written, the evidence is of another edit or model, the fresh process failed
+        ExportError: the folder is not empty or cannot be written, the evidence is of another edit or model, the fresh process failed,
             or the reloaded model differs.
         EvaluationError: evidence and reference are not of the same prompts.
         EditError: the edit does not fit the model.
     """
-    report = on_progress or no_progress
+    progress = on_progress or no_progress
     if loaded.quantiser is not None:
         raise ExportError(
             f"{loaded.name!r} cannot be exported: its weights are quantised with {loaded.quantiser}, and transformers does not "
@@ -133,28 +133,28 @@ def export_checkpoint(
     folder = _checked_target(Path(folder))
     _check_evidence(loaded, edit, evidence, reference)
     _check_served(edit, loaded.n_layers)
-    report(0, 4, "applying the edit")
+    progress(0, 4, "applying the edit")
     view = apply_edit(loaded.model, edit)
     with _staged(folder) as part:
-        report(1, 4, "writing weights")
+        progress(1, 4, "writing weights")
         _make_savable(view.generation_config, loaded.name)
         view.save_pretrained(part, safe_serialization=True)
         _copy_processor(loaded, part)
-        report(2, 4, "loading it in a fresh process to compare" if verify else "not comparing it")
-        proof = prove(loaded, view, part, report) if verify else None
-        report(3, 4, "writing the manifest")
+        progress(2, 4, "loading it in a fresh process to compare" if verify else "not comparing it")
+        proof = prove(loaded, view, part, progress) if verify else None
+        progress(3, 4, "writing the manifest")
         edit = _as_applied(loaded, edit)
         command = reproduction_command(_source(loaded), loaded.info, edit_file(edit))
         (part / edit_file(edit)).write_text(edit_to_json(edit), "utf-8")
         (part / "README.md").write_text(model_card(edit, loaded.info, command, evidence, reference), "utf-8")
         manifest = _write_manifest(loaded, view, edit, part, proof, command)
-    report(4, 4, "exported")
+    progress(4, 4, "exported")
     return manifest
 
 
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder` to fill, which takes its place at the end; a failure leaves nothing behind."""
+    """Yield a temporary folder beside `folder`, which is renamed to `folder` at the end and removed after a failure."""
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{PART}")
     try:
         part.mkdir(parents=True)
@@ -185,7 +185,7 @@ def _check_evidence(loaded: LoadedModel, edit: Edit, evidence: Evaluation | None
 
 
 def _check_served(edit: Edit, n_layers: int) -> None:
-    """Refuse what is no edit, and an edit whose checkpoint no stock class of transformers would load."""
+    """Raise unless this is an edit whose checkpoint a stock class of transformers loads."""
     check_edit(edit, n_layers)
     for change in edit.changes:
         if change.reason_not_served:
@@ -196,7 +196,7 @@ def _check_served(edit: Edit, n_layers: int) -> None:
 
 
 def _as_applied(loaded: LoadedModel, edit: Edit) -> Edit:
-    """Return the edit as one of this model; one made for another remembers that."""
+    """Return the edit with this model; the provenance names another model that it was made for."""
     provenance = dict(edit.provenance)
     if edit.model is not None and edit.model.fingerprint != loaded.fingerprint:
         provenance["made_for"] = {"name": edit.model.name, "fingerprint": edit.model.fingerprint}
@@ -204,25 +204,25 @@ def _as_applied(loaded: LoadedModel, edit: Edit) -> Edit:
 
 
 def _source(loaded: LoadedModel) -> str:
-    """Return what `load_model` takes to load the source again: a hub id, or a folder by its name, wherever it lies."""
+    """Return what `load_model` takes to load the source again: a hub id, or a folder by its name."""
     if loaded.source == str(BUNDLED_FOLDER):
         return BUNDLED
     return f"./{loaded.name}" if Path(loaded.source).is_dir() else loaded.source
 
 
 def _checked_target(folder: Path) -> Path:
-    """Return the folder to write, and tidy what a killed export to it left beside it."""
+    """Return the folder to write, after removing temporary folders of killed exports to it."""
     try:
         folder = folder.expanduser().absolute()
-        os.fsencode(folder).decode()  # half a character or a zero byte is no name
+        os.fsencode(folder).decode()  # raises for a lone surrogate
         if "\0" in str(folder):
             raise ValueError("the name holds a zero byte")
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-        for left_over in folder.parent.glob(f".{glob.escape(folder.name)}.*{PART}"):
-            shutil.rmtree(left_over, ignore_errors=True)
+        is_taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*{PART}"):
+            shutil.rmtree(leftover, ignore_errors=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise ExportError(f"{str(folder)!r} cannot be exported to: {error}. Choose another folder.") from error
-    if taken:
+    if is_taken:
         raise ExportError(
             f"{folder} cannot be exported to: expected a new or empty folder, got one that holds something. Choose another."
         )
@@ -230,7 +230,7 @@ def _checked_target(folder: Path) -> Path:
 
 
 def _make_savable(settings: Any, name: str) -> None:
-    """Unset in a generation configuration what generation ignores: transformers loads such a one and refuses to save it."""
+    """Unset ignored settings of a generation configuration: transformers loads them but refuses to save them."""
     if settings is None:
         return
     for flags, ignored in _IGNORED:
@@ -243,12 +243,12 @@ def _make_savable(settings: Any, name: str) -> None:
         reason = " ".join(str(error).split())[:300]
         raise ExportError(
             f"The generation configuration of {name} cannot be saved: expected one that transformers accepts, got: {reason} "
-            "Mend generation_config.json of the source and load it again."
+            "Fix generation_config.json of the source and load it again."
         ) from error
 
 
 def _copy_processor(loaded: LoadedModel, target: Path) -> None:
-    """Copy the source's processor files unchanged: saved anew they could name a class that plain transformers does not know."""
+    """Copy the source's processor files unchanged: saving them again could write a class name that plain transformers does not know."""
     source = Path(loaded.source)
     if not source.is_dir():
         from huggingface_hub import snapshot_download
@@ -265,7 +265,7 @@ def _copy_processor(loaded: LoadedModel, target: Path) -> None:
 def _write_manifest(
     loaded: LoadedModel, view: Any, edit: Edit, folder: Path, proof: Proof | None, command: str
 ) -> Manifest:
-    info, told = loaded.info, proof.versions if proof else versions()
+    info, library_versions = loaded.info, proof.versions if proof else versions()
     manifest = Manifest(
         source=info.name,
         source_revision=info.revision,
@@ -283,9 +283,9 @@ def _write_manifest(
         generated_answer=proof.generated_answer if proof else "",
         reloaded_answer=proof.reloaded_answer if proof else "",
         generated_tokens=proof.generated_tokens if proof else 0,
-        python_version=told["python"],
-        torch_version=told["torch"],
-        transformers_version=told["transformers"],
+        python_version=library_versions["python"],
+        torch_version=library_versions["torch"],
+        transformers_version=library_versions["transformers"],
         reproduce=command,
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         files=dict(_hashes(folder)),
@@ -296,7 +296,7 @@ def _write_manifest(
 
 
 def _n_saved_parameters(view: Any) -> int:
-    """Return how many parameters are saved: a view may share a weight of which it saves a part."""
+    """Return the number of saved parameters: a view may save only part of a shared weight."""
     state = view.state_dict()
     return sum(state[name].numel() for name, _ in view.named_parameters())
 

@@ -1,16 +1,16 @@
-"""Masks in the formats of other tools: mergekit's `modules:` YAML and a plain order CSV. The mask file (JSON) is the source.
+"""Masks in the formats of other tools: mergekit's `modules:` YAML and a plain order CSV. The JSON mask file is the main format.
 
-mergekit YAML: the decoder is the module `text_decoder`, given as passthrough slices of one model. `layer_range: [a, b]` counts
-from 0 and is half-open: layers a to b - 1. mergekit writes the modules that are named and no others, so the vision parts are named
-too, whole. It does not say how many layers the model has: whoever opens one says so.
+mergekit YAML: the decoder is the module `text_decoder`, written as passthrough slices of one model. `layer_range: [a, b]` counts
+from 0 and is half-open: layers a to b - 1. mergekit writes only the named modules, so the vision parts are listed
+whole. The file does not state the number of layers of the model: pass `n_layers` to open one.
 
 CSV: one row for each layer of the unpruned model, with the columns
 
-    layer        the layer's number, counted from 0 (`layer_from_1` declares a file that counts from 1; it is converted once)
+    layer        the layer's number, counted from 0 (a column `layer_from_1` counts from 1 and is converted)
     kept         1: the layer stays, 0: it is dropped
-    drop_order   1 for the layer that was chosen first to be dropped, 2 for the next, …; empty where not known or kept
+    drop_order   1 for the layer that is dropped first, 2 for the next, …; empty where unknown or kept
 
-transformers' `per_layer_config` with `skip` entries is not among them: no model leaves a layer out because of one.
+The `per_layer_config` of transformers with `skip` entries is not supported: no model skips a layer because of it.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def mask_to_mergekit(
 
     Args:
         mask: the layers to leave out.
-        source: hub id or folder of the unpruned model; None takes the mask's own model.
+        source: hub id or folder of the unpruned model; None for the model of the mask.
         decoder: mergekit's name for the module that holds the decoder layers.
-        others: mergekit's names for the model's other modules; they are kept whole.
+        others: mergekit's names for the other modules, which are kept whole.
 
     Raises:
-        MaskError: neither `source` nor the mask says which model, or the edit does more than drop layers.
+        MaskError: neither `source` nor the mask names a model, or the edit does more than drop layers.
     """
     only_mask(mask, "It cannot be written for mergekit")
     if not source and mask.model is None:
@@ -86,14 +86,14 @@ def kept_ranges(mask: Edit) -> list[tuple[int, int]]:
 
 
 def mask_to_csv(mask: Edit) -> str:
-    """Return the mask as CSV with the columns `layer,kept,drop_order` (see the module's text).
+    """Return the mask as CSV with the columns `layer,kept,drop_order` (see the docstring of the module).
 
     Raises:
         MaskError: the edit does more than drop layers.
     """
     only_mask(mask, "It cannot be written as CSV")
-    place = {layer: number for number, layer in enumerate(_drop_order(mask), start=1)}
-    rows = [(layer, int(layer not in mask.dropped), place.get(layer, "")) for layer in range(mask.n_layers)]
+    position_of = {layer: number for number, layer in enumerate(_drop_order(mask), start=1)}
+    rows = [(layer, int(layer not in mask.dropped), position_of.get(layer, "")) for layer in range(mask.n_layers)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([COLUMNS, *rows])
@@ -101,7 +101,7 @@ def mask_to_csv(mask: Edit) -> str:
 
 
 def _drop_order(mask: Edit) -> list[int]:
-    """Return the dropped layers in the order they were chosen in; empty where the provenance does not tell it."""
+    """Return the dropped layers in drop order; empty where the provenance does not have it."""
     order = mask.provenance.get("drop_order")
     return order if isinstance(order, list) and sorted(map(repr, order)) == sorted(map(repr, mask.dropped)) else []
 
@@ -110,16 +110,16 @@ def _drop_order(mask: Edit) -> list[int]:
 
 
 def open_dialect(data: bytes, name: str, *, n_layers: int | None = None, from_one: bool = False) -> Edit:
-    """Return the mask in a file of any dialect, known by the ending of its name.
+    """Return the mask in a file of any dialect, decided by the suffix of its name.
 
     Args:
         data: the file's bytes, UTF-8.
-        name: what the file is called; .json, .yaml, .yml or .csv.
-        n_layers: decoder layers of the unpruned model; a mergekit file needs to be told.
-        from_one: the CSV's column `layer` counts from 1. The other dialects say themselves where they count from.
+        name: the file name, with the suffix .json, .yaml, .yml or .csv.
+        n_layers: decoder layers of the unpruned model; required for a mergekit file.
+        from_one: whether the column `layer` of a CSV counts from 1. The other dialects define this themselves.
 
     Raises:
-        MaskError: too large, not text, of another kind, or something that no mask can say.
+        MaskError: the file is too large, not text, of another kind, or not expressible as a mask.
     """
     suffix = PurePath(name).suffix.lower()
     if suffix not in _MOST_BYTES:
@@ -142,7 +142,7 @@ def mask_from_csv(text: str, name: str = "The text", *, from_one: bool = False) 
     """Return the mask of an order CSV; with `from_one`, or where the first column is `layer_from_1`, layers count from 1.
 
     Raises:
-        MaskError: a column is missing, a layer is missing or comes twice, or a value makes no sense.
+        MaskError: a column is missing, a layer is missing or repeated, or a value is invalid.
     """
     try:
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(map(str.strip, row))]
@@ -161,19 +161,19 @@ def mask_from_csv(text: str, name: str = "The text", *, from_one: bool = False) 
 
 
 def _cells(row: list[str], columns: list[str], where: str) -> dict[str, int | None]:
-    """Return one row's numbers by column; None for an empty cell, other columns left out."""
+    """Return the numbers of a row by column; None for an empty cell. Other columns are left out."""
     if len(row) != len(columns):
         raise MaskError(f"{where}: expected {len(columns)} cells, got {len(row)}.")
-    found: dict[str, int | None] = {}
+    numbers: dict[str, int | None] = {}
     for column, cell in zip(columns, map(str.strip, row), strict=True):
         if column not in COLUMNS:
             continue
         if not (cell == "" and column == "drop_order") and not (cell.isascii() and cell.isdigit() and len(cell) <= 9):
             raise MaskError(f"{where}: expected a whole number in '{column}', got {reprlib.repr(cell)}.")
-        found[column] = int(cell) if cell else None
-    if found["kept"] not in (0, 1):
-        raise MaskError(f"{where}: expected 1 (stays) or 0 (dropped) in 'kept', got {found['kept']}.")
-    return found
+        numbers[column] = int(cell) if cell else None
+    if numbers["kept"] not in (0, 1):
+        raise MaskError(f"{where}: expected 1 (stays) or 0 (dropped) in 'kept', got {numbers['kept']}.")
+    return numbers
 
 
 def _mask_of_cells(cells: list[dict[str, int | None]], first: int, name: str) -> Edit:
@@ -198,28 +198,28 @@ def _mask_of_cells(cells: list[dict[str, int | None]], first: int, name: str) ->
 
 def _order_of(cells: list[dict[str, int | None]], dropped: dict[int, int | None], name: str) -> list[int]:
     """Return the dropped layers in drop order; empty where the file has none."""
-    given = [cell["drop_order"] for cell in cells if cell.get("drop_order") is not None]
-    if not given:
+    positions = [cell["drop_order"] for cell in cells if cell.get("drop_order") is not None]
+    if not positions:
         return []
     order = sorted(dropped, key=lambda layer: dropped[layer] or 0)
-    if [dropped[layer] for layer in order] != list(range(1, len(dropped) + 1)) or len(given) != len(dropped):
+    if [dropped[layer] for layer in order] != list(range(1, len(dropped) + 1)) or len(positions) != len(dropped):
         raise MaskError(
             f"{name} is not a mask: expected 1 to {len(dropped)} in 'drop_order', each once and for the dropped layers only, got "
-            f"{reprlib.repr(given)}. Empty the column if the order is not known."
+            f"{reprlib.repr(positions)}. Empty the column if the order is not known."
         )
     return order
 
 
 def mask_from_mergekit(text: str, n_layers: int | None, name: str = "The text") -> Edit:
-    """Return the mask that a mergekit configuration expresses: passthrough slices of one model, in order, none twice.
+    """Return the mask that a mergekit configuration expresses: passthrough slices of one model, in order, without repeats.
 
     Args:
         text: YAML with `modules:` (one of which has `slices`) or, as for language models, `slices` at the top.
         n_layers: decoder layers of the unpruned model.
-        name: what to call the text in errors.
+        name: name of the text in errors.
 
     Raises:
-        MaskError: no such configuration, or one that does what no mask can: several models, reordered, repeated or scaled layers.
+        MaskError: the text is not such a configuration, or it uses several models, or reorders, repeats or scales layers.
     """
     if n_layers is None:
         raise MaskError(f"{name} does not say how many layers the model has. Pass `n_layers`, or load the model first.")
@@ -252,7 +252,7 @@ def _refuse(name: str, expected: str, got: object, advice: str) -> NoReturn:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """The safe loader, without aliases to lists and mappings: nested ones grow without end when they are walked."""
+    """The safe loader without aliases to lists and mappings, as nested aliases grow exponentially when traversed."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -264,7 +264,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 def _parsed(text: str, name: str) -> dict[str, Any]:
     try:
-        content = yaml.load(text, Loader=_PlainLoader)  # a SafeLoader: builds plain values only
+        content = yaml.load(text, Loader=_PlainLoader)  # a SafeLoader: builds only plain values
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise MaskError(f"{name} is not a mask: expected a mergekit configuration, got YAML with {reason}.") from error
@@ -274,14 +274,14 @@ def _parsed(text: str, name: str) -> dict[str, Any]:
 
 
 def _refuse_extras(entry: dict[str, Any], name: str) -> None:
-    """Refuse what changes weights beside leaving layers out."""
+    """Raise MaskError for settings that change weights."""
     for key in ("parameters", "residual_weight"):
         if entry.get(key):
             _refuse(name, f"no '{key}'", entry[key], _NO_MASK)
 
 
 def _decoder_slices(content: dict[str, Any], models: set[str], name: str) -> list[Any]:
-    """Return the slices of the one module that has some, adding the models of the others to `models`."""
+    """Return the slices of the one module that has slices; add the models of the others to `models`."""
     modules = content.get("modules")
     if modules is None:
         modules = {DECODER: {"slices": content.get("slices")}}

@@ -1,7 +1,7 @@
-"""The proof of an export: a fresh process loads the written folder by plain transformers, and both models answer the same prompt.
+"""The proof of an export: a fresh process loads the written folder with plain transformers, and both models answer the same prompt.
 
-Logits and greedy answer must be equal to the last bit. On a CPU that takes equal places of the weights in memory (`models.aligned`)
-and equal numbers of threads; the fresh process gets device, precision, attention and threads.
+Logits and greedy answer must be equal to the last bit. On a CPU this needs equal alignment of the weights in memory (`models.aligned`)
+and equal numbers of threads; the fresh process uses the same device, precision, attention and threads.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _LOG_TAIL = 600  # characters
 
 @dataclass(frozen=True)
 class Proof:
-    """What was compared and found equal.
+    """The outputs that were compared and are equal.
 
     Attributes:
-        probe_tokens, vocabulary: how many tokens of the test prompt had logits compared, and over how many words each.
-        generated_answer, reloaded_answer: the greedy answer of the evaluated model, and of the fresh process.
-        generated_tokens: its tokens, at most `MAX_NEW_TOKENS`.
+        probe_tokens, vocabulary: shape of the compared logits of the test prompt.
+        generated_answer, reloaded_answer: the greedy answer of the evaluated model and of the fresh process.
+        generated_tokens: number of its tokens, at most `MAX_NEW_TOKENS`.
         versions: of python, torch and transformers in the fresh process.
     """
 
@@ -55,7 +55,7 @@ class Proof:
 
 
 def probe_prompt() -> Prompt:
-    """Return the fixed prompt that exports are compared on: noise, so that no pixel is trivial."""
+    """Return the fixed prompt that exports are compared on: an image of noise."""
     import numpy as np
     from PIL import Image
 
@@ -63,16 +63,16 @@ def probe_prompt() -> Prompt:
     return Prompt((Image.fromarray(pixels),), "describe the picture.", id="probe")
 
 
-def prove(loaded: LoadedModel, view: Any, folder: Path, report: Progress) -> Proof:
-    """Compare the evaluated view with the folder, loaded by a process of its own.
+def prove(loaded: LoadedModel, view: Any, folder: Path, progress: Progress) -> Proof:
+    """Compare the evaluated view with the folder, loaded in a fresh process.
 
-    While that process runs, this one still holds the dense model: memory is needed for both, on a GPU in the GPU.
+    While that process runs, this one still holds the dense model: both need memory, on the same device.
 
     Args:
-        loaded: the dense model; it knows how to ask.
+        loaded: the dense model.
         view: the pruned view that was evaluated.
-        folder: the checkpoint as written; the exchange lies beside it and is removed.
-        report: called several times a second; raising in it ends the process.
+        folder: the checkpoint as written; files for the exchange are written beside it and removed.
+        progress: called several times a second; an exception in it ends the process.
 
     Raises:
         ExportError: the fresh process failed, or logits or answer differ.
@@ -84,16 +84,20 @@ def prove(loaded: LoadedModel, view: Any, folder: Path, report: Progress) -> Pro
         task, answer = Path(name) / "task.safetensors", Path(name) / "answer.safetensors"
         settings = json.dumps(how | _surroundings(loaded))
         save_file({key: value.cpu().contiguous() for key, value in inputs.items()}, task, metadata={"how": settings})
-        _run(folder, task, answer, report)
+        _run(folder, task, answer, progress)
         with safe_open(answer, framework="pt") as file:
-            found, said, versions = file.get_tensor("logits"), file.get_tensor("tokens"), dict(file.metadata())
-    _check("logits", found, logits)
-    _check("generated answer", said, tokens)
+            reloaded_logits, reloaded_tokens, versions = (
+                file.get_tensor("logits"),
+                file.get_tensor("tokens"),
+                dict(file.metadata()),
+            )
+    _check("logits", reloaded_logits, logits)
+    _check("generated answer", reloaded_tokens, tokens)
     return Proof(
         probe_tokens=logits.shape[1],
         vocabulary=logits.shape[2],
         generated_answer=decode(loaded, tokens.tolist()),
-        reloaded_answer=decode(loaded, said.tolist()),
+        reloaded_answer=decode(loaded, reloaded_tokens.tolist()),
         generated_tokens=len(tokens),
         versions=versions,
     )
@@ -110,23 +114,23 @@ def _surroundings(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def _attention(config: Any) -> dict[str, Any]:
-    """Return how attention is computed, by part of the model: parts can differ where one lacks a way."""
+    """Return the attention implementation by part of the model; parts can differ where one does not support it."""
     parts = {name: getattr(config, name, None) for name in config.sub_configs}
     return {"": config._attn_implementation} | {
         name: part._attn_implementation for name, part in parts.items() if part is not None
     }
 
 
-def _check(what: str, found: torch.Tensor, expected: torch.Tensor) -> None:
-    if found.shape != expected.shape or found.dtype != expected.dtype or not torch.equal(found, expected):
+def _check(what: str, reloaded: torch.Tensor, expected: torch.Tensor) -> None:
+    if reloaded.shape != expected.shape or reloaded.dtype != expected.dtype or not torch.equal(reloaded, expected):
         raise ExportError(
             f"The exported checkpoint is not the evaluated model: its {what} differ in a fresh process. "
             "Nothing was written. Please report it."
         )
 
 
-def _run(folder: Path, task: Path, answer: Path, report: Progress) -> None:
-    """Run the fresh process to its end; it is killed when `report` raises, and has no time limit."""
+def _run(folder: Path, task: Path, answer: Path, progress: Progress) -> None:
+    """Run the fresh process to its end, without a time limit; it is killed when `progress` raises."""
     log = task.with_name("log")
     paths = [str(IMPORT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-P", "-m", "vlm_analysis.export.reload", str(folder), str(task), str(answer)]
@@ -140,7 +144,7 @@ def _run(folder: Path, task: Path, answer: Path, report: Progress) -> None:
         )
         try:
             while process.poll() is None:
-                report(2, 4, "loading it in a fresh process to compare")
+                progress(2, 4, "loading it in a fresh process to compare")
                 try:
                     process.wait(_LOOK_EVERY_S)
                 except subprocess.TimeoutExpired:

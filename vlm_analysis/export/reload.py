@@ -1,9 +1,9 @@
-"""The fresh process of an export: loads the written folder by plain transformers alone and writes down what the model says.
+"""The fresh process of an export: loads the written folder with plain transformers alone and writes the model's outputs.
 
     python -m vlm_analysis.export.reload FOLDER TASK ANSWER
 
-TASK is a safetensors file with the model's inputs, and in its metadata how to run (see `run`); ANSWER is written: `logits`
-(1, n_tokens, vocabulary) and `tokens` (n_new,), with the versions as metadata. Ends by itself when the process that started it is gone.
+TASK is a safetensors file with the model's inputs, and in its metadata the settings (see `run`); ANSWER is written: `logits`
+(1, n_tokens, vocabulary) and `tokens` (n_new,), with the versions as metadata. The process ends when its parent ends.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def outputs(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits (1, n_tokens, vocabulary) of one pass and the tokens (n_new,) of the greedy answer.
 
-    Greedy whatever the model's generation configuration says of sampling and beams; its other settings count.
+    Always greedy: sampling and beam settings of the generation configuration are overridden, its other settings are used.
     """
-    inputs = {name: value.clone() for name, value in inputs.items()}  # at an even place in memory, like the weights
+    inputs = {name: value.clone() for name, value in inputs.items()}  # aligned in memory, like the weights
     logits = model(**inputs, use_cache=False).logits
     settings = copy.deepcopy(model.generation_config)
     settings.update(**_GREEDY, max_new_tokens=max_new_tokens, pad_token_id=pad_token)
@@ -55,19 +55,19 @@ def outputs(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that decide the last bits."""
+    """Return the library versions, on which the last bits depend."""
     return {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
 
 
 def run(folder: Path, task: Path, answer: Path) -> None:
     """Load the folder and write its logits and answer for the inputs of a task file.
 
-    The task's metadata holds, as JSON under `how`: device, dtype, attention, threads (the number of threads decides the last bits
+    The task's metadata holds, as JSON under `how`: device, dtype, attention, threads (which decides the last bits
     of sums on a CPU), matmul (float32 precision), max_new_tokens and pad_token.
     """
     with safe_open(task, framework="pt") as file:
         how = json.loads(file.metadata()["how"])
-        inputs = {name: file.get_tensor(name).to(how["device"]) for name in file.keys()}  # noqa: SIM118 - no mapping
+        inputs = {name: file.get_tensor(name).to(how["device"]) for name in file.keys()}  # noqa: SIM118 - not a mapping
     torch.set_num_threads(how["threads"])
     torch.set_float32_matmul_precision(how["matmul"])
     model = AutoModelForImageTextToText.from_pretrained(
@@ -80,18 +80,18 @@ def run(folder: Path, task: Path, answer: Path) -> None:
     )
     model = aligned(model.to(how["device"]).eval())
     logits, tokens = outputs(model, inputs, max_new_tokens=how["max_new_tokens"], pad_token=how["pad_token"])
-    found = {"logits": logits.cpu().contiguous(), "tokens": tokens.cpu().contiguous()}
-    save_file(found, answer, metadata=versions())
+    tensors = {"logits": logits.cpu().contiguous(), "tokens": tokens.cpu().contiguous()}
+    save_file(tensors, answer, metadata=versions())
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of standard input, which comes when the starting process is gone, and end too."""
+    """End this process when standard input ends, which happens when the parent process ends."""
     os.read(sys.stdin.fileno(), 1)  # not sys.stdin.read: its lock would be held at the end of a good run
     os._exit(1)
 
 
 def main(folder: str, task: str, answer: str) -> None:
-    """Run as a process of its own."""
+    """Run the comparison; the entry point of the process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     transformers.utils.logging.disable_progress_bar()
     try:

@@ -1,9 +1,9 @@
-"""A report as one HTML file that opens anywhere, offline: text, tables and live figures.
+"""A report as one HTML file that opens offline in any browser: text, tables and interactive figures.
 
-The file loads nothing: plotly.js is inside, once, and a content security policy forbids the rest.
-All text comes from users (domains, questions, file names) and is escaped, in the page and in the
-figures' JSON. Colours follow the reader's light or dark setting by CSS alone, so a figure needs no
-second version; paper is always light. No torch, no streamlit.
+The file loads nothing: it contains plotly.js once, and a content security policy blocks all requests.
+All text may come from users (domains, questions, file names) and is escaped, in the page and in the
+figures' JSON. CSS alone adapts colours to the reader's light or dark setting; printing is always light.
+This module imports neither torch nor streamlit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vlm_analysis.files import write_atomically
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-# `data:` and `blob:` because plotly.js keeps its own small pictures that way.
+# `data:` and `blob:` because plotly.js stores small pictures this way.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 _CSS = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1f27; --faint: #5b6472; --line: #d5d9e0; --band: #f4f6f9; }
@@ -70,7 +70,7 @@ addEventListener("afterprint", () => fit(null));
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a report: a heading, paragraphs (blank lines part them), and what they speak of."""
+    """One part of a report: a heading, paragraphs (separated by blank lines), and an optional figure and table."""
 
     heading: str
     text: str
@@ -79,7 +79,7 @@ class Section:
 
 
 def write_report(path: Path, title: str, sections: Sequence[Section], *, footer: str) -> Path:
-    """Write the report to `path` as one HTML file and return `path`; a file there is replaced whole.
+    """Write the report to `path` as one HTML file and return `path`; an existing file is replaced atomically.
 
     Raises:
         ExportError: the file cannot be written.
@@ -95,7 +95,7 @@ def write_report(path: Path, title: str, sections: Sequence[Section], *, footer:
 
 
 def report_html(title: str, sections: Sequence[Section], *, footer: str) -> str:
-    """The report as one HTML page that loads nothing; without figures it carries no script either."""
+    """Return the report as one HTML page that loads nothing; without figures it has no scripts."""
     from plotly.offline import get_plotlyjs
 
     scripts = ""
@@ -123,19 +123,19 @@ def _section_html(section: Section) -> str:
 
 
 def _figure_html(figure: go.Figure) -> str:
-    """A place for the figure and its JSON, which no text inside can close."""
+    """Return the container of the figure and its JSON, escaped such that no text in it can end the script element."""
     own = type(figure)(figure)
     own.update_layout(template="none", font={"family": "system-ui, sans-serif", "size": 13})
     escaped = str(own.to_json(engine="json"))
-    for char in "<>&":  # Plotly does so too, but does not promise it
+    for char in "<>&":  # Plotly escapes these too, but does not document it
         escaped = escaped.replace(char, f"\\u{ord(char):04x}")
     height = int(own.layout.height or 450)
-    place = f'<div class="figure" style="height:{height}px"></div>'
-    return f'<div class="scroll">{place}<script type="application/json">{escaped}</script></div>'
+    container = f'<div class="figure" style="height:{height}px"></div>'
+    return f'<div class="scroll">{container}<script type="application/json">{escaped}</script></div>'
 
 
 def _table_html(table: pd.DataFrame) -> str:
-    """The table, every row, cells escaped and uncut; an index that only counts is left out."""
+    """Return the whole table, with cells escaped and not truncated; a plain counting index is left out."""
     counts_only = isinstance(table.index, pd.RangeIndex) and table.index.name is None
     with pd.option_context("display.max_colwidth", None):
         body = table.to_html(
