@@ -75,7 +75,7 @@ class TestParts:
             "other": numel(inner.language_model.norm),
         }
         assert fit.n_parameters == loaded.n_parameters
-        assert fit.weight_bytes("float32") == fit.stored == loaded.n_bytes
+        assert fit.weight_bytes("float32") == fit.file_bytes == loaded.n_bytes
 
     @pytest.mark.parametrize(
         ("kind", "vision", "projector", "tied"),
@@ -114,9 +114,9 @@ class TestNumbers:
         assert parameters == loaded.n_parameters - numel(apply_edit(loaded.model, PruneMask(16, range(5, 5 + count))))
 
     def test_quantised_weights_take_what_they_take_on_disk(self) -> None:
-        fit = estimate(7, quantiser="torchao", stored=8 * GIB)
+        fit = estimate(7, quantiser="torchao", file_bytes=8 * GIB)
         assert fit.weight_bytes("float32") == fit.weight_bytes("bfloat16") == 8 * GIB
-        assert fit.chosen == "bfloat16"
+        assert fit.auto_dtype == "bfloat16"
 
 
 class TestAutoPrecision:
@@ -134,7 +134,7 @@ class TestAutoPrecision:
         self, free: int, device: str, chosen: str | None, why: str
     ) -> None:
         fit = estimate(7, free, device)
-        assert fit.chosen == chosen
+        assert fit.auto_dtype == chosen
         assert re.search(why, fit.reason)
 
     def test_a_refusal_counts_what_is_missing_and_what_would_fit(self) -> None:
@@ -247,9 +247,9 @@ class TestFreeMemory:
         }.items():
             (tmp_path / name).write_text(text)
         files = ("memory.max", "memory.current", "inactive_file")
-        assert memory._left_in(tmp_path, *files) == 450
+        assert memory._free_in(tmp_path, *files) == 450
         (tmp_path / "memory.max").write_text("max")
-        assert memory._left_in(tmp_path, *files) is None
+        assert memory._free_in(tmp_path, *files) is None
 
     def test_it_is_no_more_than_the_machine_has(self) -> None:
         assert 0 < memory.free_bytes() <= memory.psutil.virtual_memory().total

@@ -57,7 +57,7 @@ def test_estimate_takes_the_bytes_it_has_on_disk(folder: Path, int8: LoadedModel
     fit = estimate_fit(folder)
     assert fit.quantiser == "torchao"
     assert fit.n_parameters == int8.n_parameters
-    assert fit.weight_bytes("float32") == fit.stored == pytest.approx(int8.n_bytes, rel=0.01)
+    assert fit.weight_bytes("float32") == fit.file_bytes == pytest.approx(int8.n_bytes, rel=0.01)
 
 
 def test_it_records_close_to_the_dense_model(int8: LoadedModel, loaded: LoadedModel, few: PromptSet) -> None:

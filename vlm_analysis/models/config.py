@@ -1,8 +1,8 @@
-"""Cutting a decoder's configuration to the layers that are kept.
+"""Cut a decoder's configuration to the kept layers.
 
-A configuration speaks of layers in four ways: a count (`num_hidden_layers`), counts of a part (the first k, the last k), one entry
-for each layer (`layer_types`, `per_layer_config`), and lists of layer numbers (`cross_attention_layers`). Each is cut by its own
-rule; the tables name what the rules cannot tell from the value.
+A configuration describes layers in four ways: a count (`num_hidden_layers`), counts of a part (the first k, the last k), one entry
+for each layer (`layer_types`, `per_layer_config`), and lists of layer numbers (`cross_attention_layers`). Each has its own
+rule; the tables name the settings whose kind cannot be inferred from the value.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ _PER_LAYER = (
     "intermediate_size",
     "num_attention_heads",
     "num_key_value_heads",
-)  # one number, or a list with one a layer
-_NUMBER_LISTS = ("_layers", "_layer_ids", "_layer_idxs", "_attn_idxs")  # how lists of layer numbers are called
+)  # one number, or a list with one number per layer
+_NUMBER_LISTS = ("_layers", "_layer_ids", "_layer_idxs", "_attn_idxs")  # suffixes of lists of layer numbers
 _FROM_ONE = ("ple_layer_ids",)  # layer numbers that start at 1
-_SOURCES = ("kv_source_layers",)  # one entry a layer, which is itself a layer number
-_FIRST = ("first_k_dense_replace", "max_window_layers")  # how many of the first layers …
-_LAST = ("num_kv_shared_layers",)  # how many of the last layers …
+_SOURCES = ("kv_source_layers",)  # one entry per layer, each a layer number
+_FIRST = ("first_k_dense_replace", "max_window_layers")  # a number of first layers
+_LAST = ("num_kv_shared_layers",)  # a number of last layers
 
 
-_NO_ARCHITECTURE = ("transformers_version", "dtype", "torch_dtype")  # in what precision and by whom, not what
+_NO_ARCHITECTURE = ("transformers_version", "dtype", "torch_dtype")  # precision and version
 
 
 def config_hash(config: Any) -> str:
-    """Return the sha256 of a configuration as far as it decides the architecture: not precision, version or private notes."""
+    """Return the sha256 of the settings that decide the architecture, without precision, version and private settings."""
     text = json.dumps(_architecture(config.to_dict()), sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def _architecture(value: Any) -> Any:
     if isinstance(value, dict):
-        kept = ((str(key), inner) for key, inner in value.items())
-        return {key: _architecture(inner) for key, inner in kept if key[:1] != "_" and key not in _NO_ARCHITECTURE}
+        items = ((str(key), inner) for key, inner in value.items())
+        return {key: _architecture(inner) for key, inner in items if key[:1] != "_" and key not in _NO_ARCHITECTURE}
     return [_architecture(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
@@ -44,7 +44,7 @@ def cut_config(text: Any, kept: Sequence[int]) -> dict[str, Any]:
     """Cut a decoder's configuration to the layers `kept`, in place.
 
     Returns:
-        The lists that changed, by name, as they are now.
+        The lists that changed, by name, with their new values.
     """
     n_layers = text.num_hidden_layers
     changed = {}
@@ -60,29 +60,29 @@ def cut_config(text: Any, kept: Sequence[int]) -> dict[str, Any]:
 
 
 def cut_targets(config: Any, kept: Sequence[int]) -> None:
-    """Renumber in place what the whole model's configuration says of decoder layers: where Granite adds vision features."""
-    place = {layer: position for position, layer in enumerate(kept)}
+    """Renumber in place the decoder layers named in the whole model's configuration, at which Granite adds vision features."""
+    position_of = {layer: position for position, layer in enumerate(kept)}
     if getattr(config, "deepstack_layer_map", None):
-        config.deepstack_layer_map = [(vision, place[layer]) for vision, layer in config.deepstack_layer_map]
+        config.deepstack_layer_map = [(vision, position_of[layer]) for vision, layer in config.deepstack_layer_map]
     if getattr(config, "spatial_target_layers", None):
-        config.spatial_target_layers = [place[layer] for layer in config.spatial_target_layers]
+        config.spatial_target_layers = [position_of[layer] for layer in config.spatial_target_layers]
 
 
 def vision_targets(config: Any) -> set[int]:
-    """Return the decoder layers that the whole model's configuration names as places where vision features are added."""
+    """Return the decoder layers that the whole model's configuration names as targets of vision features."""
     mapped = {layer for _, layer in getattr(config, "deepstack_layer_map", None) or ()}
     return mapped | set(getattr(config, "spatial_target_layers", None) or ())
 
 
 def changed_by_saving(text: Any) -> set[str]:
-    """Return the settings that a decoder's configuration would not keep when saved and opened, as transformers repairs some.
+    """Return the settings of a decoder's configuration that change when it is saved and opened, as transformers repairs some.
 
     Raises:
-        Exception: whatever transformers raises on a configuration it does not accept.
+        Exception: any error that transformers raises for a configuration it does not accept.
     """
     before = text.to_dict()
     again = type(text).from_dict(text.to_dict())
-    getattr(again, "kv_sharing_modes", None)  # checked when asked for only
+    getattr(again, "kv_sharing_modes", None)  # is checked only when it is read
     after = again.to_dict()
     return {name for name in before if before[name] != after.get(name)}
 
@@ -94,24 +94,24 @@ def _cut_value(name: str, value: Any, n_layers: int, kept: Sequence[int]) -> Any
         return sum(layer >= n_layers - value for layer in kept)
     if not isinstance(value, (list, tuple)):
         return value
-    place = {layer: position for position, layer in enumerate(kept)}
+    position_of = {layer: position for position, layer in enumerate(kept)}
     if name in _SOURCES:
-        return [place[value[layer]] for layer in kept]
+        return [position_of[value[layer]] for layer in kept]
     if _are_numbers(name, value, n_layers):
         first = 1 if name in _FROM_ONE else 0
-        return type(value)(place[number - first] + first for number in value if number - first in place)
+        return type(value)(position_of[number - first] + first for number in value if number - first in position_of)
     if len(value) == n_layers and _is_per_layer(name):
         return type(value)(value[layer] for layer in kept)
     return value
 
 
 def _is_per_layer(name: str) -> bool:
-    """Whether a list of the right length holds one entry a layer (`layer_types`, `no_rope_layers`, …)."""
+    """Return whether a list of the right length holds one entry per layer (`layer_types`, `no_rope_layers`, …)."""
     return "layer" in name or name == "indexer_types" or name.endswith("_pattern") or name in _PER_LAYER
 
 
 def _are_numbers(name: str, value: Sequence[Any], n_layers: int) -> bool:
-    """Whether a list names layers: rising numbers, as flags for each layer (`no_rope_layers`: 1, 1, 0, 1) are not."""
+    """Return whether a list holds layer numbers, which rise, unlike flags for each layer (`no_rope_layers`: 1, 1, 0, 1)."""
     last = n_layers if name in _FROM_ONE else n_layers - 1
     whole = all(isinstance(number, int) and not isinstance(number, bool) for number in value)
     if not name.endswith(_NUMBER_LISTS) or not whole or name.startswith("no_rope"):
@@ -120,7 +120,7 @@ def _are_numbers(name: str, value: Sequence[Any], n_layers: int) -> bool:
 
 
 def _cut_overrides(text: Any, kept: Sequence[int]) -> None:
-    """Renumber `per_layer_config`, by which single layers differ from the rest; it lives in a private place."""
+    """Renumber `per_layer_config`, the overrides of single layers, which is stored in a private attribute."""
     spec = vars(text).get("_heterogeneity_spec")
     if spec is None:
         return

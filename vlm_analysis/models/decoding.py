@@ -1,7 +1,7 @@
-"""Plain greedy decoding: at each step the most likely token, whatever a checkpoint's generation settings say.
+"""Plain greedy decoding: the most likely token at each step, independent of a checkpoint's generation settings.
 
-Exact match and the dense reference stand for what a model writes this way, so everything that is written is written this way: sampling,
-beams, penalties, forced, suppressed and least numbers of tokens of a checkpoint are left out. That is our choice; its end tokens count.
+Exact match and the dense reference are defined by this decoding, so all text is written this way. A checkpoint's sampling, beams,
+penalties, forced and suppressed tokens and minimum lengths are ignored (our choice); its end tokens are used.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.prompts.prompts import Prompt
 
 MAX_NEW_TOKENS = 64
-# The generation settings that say how, not what a model writes; and its end tokens. Names that transformers does not know stay too.
-_KEPT = (
+# The generation settings that do not change the text, and the end tokens. Settings that transformers does not know are copied too.
+_SETTINGS = (
     *("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"),
     *("use_cache", "cache_implementation", "cache_config", "compile_config", "disable_compile", "prefill_chunk_size"),
 )
@@ -31,10 +31,10 @@ _PLACEHOLDER = re.compile("(image|video|audio)_token_(id|index)")
 
 @contextmanager
 def plain_greedy(model: Any) -> Iterator[None]:
-    """Let `generate` of a model decode greedily and nothing else; its own settings come back afterwards."""
+    """Make `generate` of a model decode plainly and greedily; its settings are restored afterwards."""
     own, plain = model.generation_config, GenerationConfig()
     for name, value in vars(own).items():
-        if name in _KEPT or name not in vars(plain):
+        if name in _SETTINGS or name not in vars(plain):
             setattr(plain, name, copy.deepcopy(value))
     model.generation_config = plain
     try:
@@ -45,7 +45,7 @@ def plain_greedy(model: Any) -> Iterator[None]:
 
 @torch.inference_mode()
 def greedy_ids(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int) -> list[int]:
-    """Return the tokens that a model, dense or pruned, answers one prompt with, decoded greedily; with its end token, unless cut."""
+    """Return the tokens of a model's response to one prompt, decoded greedily, with its end token unless cut."""
     encoded = encode(loaded, prompt)
     with interruptible(model), plain_greedy(model):
         tokens = model.generate(
@@ -55,11 +55,11 @@ def greedy_ids(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: 
 
 
 def before_placeholder(loaded: LoadedModel, tokens: Sequence[int]) -> tuple[int, ...]:
-    """Return a response up to its first placeholder of an image, which a model may write but cannot be given without the image."""
+    """Return a response up to its first image placeholder: a model may write one, but cannot take one without an image."""
     config = loaded.model.config
     names = [name for name in vars(config) if _PLACEHOLDER.fullmatch(name)]
     placeholders = {getattr(config, name) for name in names}
-    end = next((place for place, token in enumerate(tokens) if token in placeholders), len(tokens))
+    end = next((index for index, token in enumerate(tokens) if token in placeholders), len(tokens))
     return tuple(tokens[:end])
 
 

@@ -1,6 +1,6 @@
-"""What lies in a checkpoint's folder, looked at before a weight is read: every defect by the name of its file.
+"""Check the files of a checkpoint before a weight is read; errors name the defective file.
 
-Nothing here needs torch: a safetensors file starts with the length of a JSON header that says where each tensor ends.
+This needs no torch: a safetensors file starts with the length of a JSON header that says where each tensor ends.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from vlm_analysis.errors import ModelError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_LARGEST_HEADER = 100_000_000  # bytes; safetensors' own bound
+_LARGEST_HEADER = 100_000_000  # bytes; the bound of safetensors itself
 _BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # else the number in the name
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint, each known to be there and whole.
+    """Return the safetensors files of a checkpoint, each checked to be present and complete.
 
     Raises:
         ModelError: there are none, the index is broken or leads out of the folder, a shard is missing, or a file is cut short.
@@ -37,7 +37,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def stored_bytes(files: list[Path]) -> dict[str, int]:
-    """Return the bytes of the tensors in safetensors files by their type, as safetensors writes it ("BF16", "I8", …)."""
+    """Return the bytes of the tensors in safetensors files by the name of their type in safetensors ("BF16", "I8", …)."""
     sizes: dict[str, int] = {}
     for path in files:
         for entry in _entries(_header(path)):
@@ -56,15 +56,15 @@ def _no_weights(folder: Path) -> str:
             "save_pretrained."
         )
     others = sorted(path.name for path in folder.glob("*.safetensors"))
-    found = f"; {others[0]} is no part of one" if others else ""
+    other = f"; {others[0]} is no part of one" if others else ""
     return (
-        f"{folder.name!r} has no weights: expected {WEIGHTS}, or {INDEX} with the files it names{found}. "
+        f"{folder.name!r} has no weights: expected {WEIGHTS}, or {INDEX} with the files it names{other}. "
         "Download it again or save it with save_pretrained."
     )
 
 
 def _shards(folder: Path) -> list[Path]:
-    """Return the files that the index names; they are files in the folder itself."""
+    """Return the files that the index names, all directly in the folder."""
     where = f"The index {INDEX} of {folder.name!r} is broken"
     try:
         index = json.loads((folder / INDEX).read_text("utf-8"))
@@ -91,7 +91,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    """Return the header of a safetensors file that is as long as it says."""
+    """Return the header of a safetensors file, after checking the length of the file."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -116,7 +116,7 @@ def _entries(header: Any) -> Iterator[dict[str, Any]]:
 def _end(entry: dict[str, Any]) -> int:
     start, end = entry["data_offsets"]
     if not 0 <= start <= end or len(entry["shape"]) > 16 or min(entry["shape"], default=1) < 0:
-        raise ValueError("a tensor lies nowhere")
+        raise ValueError("a tensor has no valid position")
     bits = _BITS.get(entry["dtype"]) or int("".join(filter(str.isdigit, entry["dtype"].split("_")[0])))
     if math.prod(entry["shape"]) * bits != (end - start) * 8:
         raise ValueError("a tensor is not as large as its shape")

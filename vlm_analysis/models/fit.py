@@ -1,7 +1,7 @@
-"""Will it fit? The parameters of a model by part, from its configuration alone, against the memory that is free.
+"""Estimate whether a model fits: its parameters by part, from its configuration alone, against the free memory.
 
 The model's class is built on PyTorch's meta device, where tensors have shapes and no memory, so a model of any size is counted in
-a second or two. Loading peaks at the weights in the precision asked for: they are read tensor by tensor, and no second copy is made.
+a second or two. Loading peaks at the weights in the chosen precision: they are read tensor by tensor, without a second copy.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SAVED_SHARE = 0.25
 _MARGIN_SHARE, _MARGIN_MOST = 0.1, GIB // 2
 _MOST_PARAMETERS, _MOST_MODULES, _LONGEST_S = 10**13, 2_000_000, 30.0
-# What stands beside the decoder, by name: the first that matches. Qwen's merger stands inside the vision tower.
+# The parts beside the decoder by name; the first match counts. Qwen's merger is inside the vision tower.
 _BESIDE = (
     (re.compile(r"audio|speech|generation|vqmodel|vq_"), "other"),
     (
@@ -48,24 +48,24 @@ _IN_VISION = re.compile(r"merger|aligner|adapter$")
 
 @dataclass(frozen=True)
 class FitEstimate:
-    """What a model takes, part by part, and what is free.
+    """The memory that a model needs, part by part, and the free memory.
 
     Attributes:
-        name: what to call it on screen.
-        parts: parameters by part, in the order of `PARTS`; a head tied to the embeddings is counted with these, once.
+        name: name on screen.
+        parts: parameters by part, in the order of `PARTS`; a head tied to the embeddings is counted once, with these.
         layers: parameters of each decoder layer.
         dtype: the checkpoint's own precision.
-        stored: bytes of the weights on disk, None for a hub id, of which only the configuration is read.
-        quantiser: how the weights are quantised, None where they are not.
-        device: "cpu", "cuda", …: whose memory `free` is.
-        free: bytes that are free there, with what unloading the present model gives back.
+        file_bytes: bytes of the weights on disk; None for a hub id, of which only the configuration is read.
+        quantiser: quantisation method of the weights; None where they are not quantised.
+        device: the device whose memory `free` is: "cpu", "cuda", ….
+        free: free bytes there, including those of the present model, which is unloaded first.
     """
 
     name: str
     parts: dict[str, int]
     layers: tuple[int, ...]
     dtype: str
-    stored: int | None
+    file_bytes: int | None
     quantiser: str | None
     device: str
     free: int
@@ -76,8 +76,8 @@ class FitEstimate:
 
     def weight_bytes(self, dtype: str) -> int:
         """Return the bytes of the weights; quantised weights stay as they are stored, whatever the precision."""
-        if self.quantiser is not None and self.stored is not None:
-            return self.stored
+        if self.quantiser is not None and self.file_bytes is not None:
+            return self.file_bytes
         return self.n_parameters * _width(dtype)
 
     def needed_bytes(self, dtype: str) -> int:
@@ -89,38 +89,38 @@ class FitEstimate:
         return self.needed_bytes(dtype) <= self.free
 
     @property
-    def chosen(self) -> str | None:
-        """Return what "auto" takes: on a CPU float32 where it fits, else bfloat16; elsewhere the checkpoint's own; None: nothing fits."""
-        wanted = ("float32", "bfloat16") if self.device == "cpu" and self.quantiser is None else (self.dtype,)
-        return next((dtype for dtype in wanted if self.fits(dtype)), None)
+    def auto_dtype(self) -> str | None:
+        """Return the precision of "auto": on a CPU float32 where it fits, else bfloat16; elsewhere the checkpoint's. None: nothing fits."""
+        candidates = ("float32", "bfloat16") if self.device == "cpu" and self.quantiser is None else (self.dtype,)
+        return next((dtype for dtype in candidates if self.fits(dtype)), None)
 
     @property
     def reason(self) -> str:
-        """Return why "auto" takes what it takes, in a sentence."""
-        if self.chosen is None:
+        """Return the reason for the choice of "auto", in a sentence."""
+        if self.auto_dtype is None:
             return self.refusal(self.dtype_for("auto"))
-        needed = f"{gib(self.needed_bytes(self.chosen))} of {gib(self.free)} free"
+        required = f"{gib(self.needed_bytes(self.auto_dtype))} of {gib(self.free)} free"
         if self.quantiser is not None:
-            return f"the checkpoint's own, as its weights are quantised with {self.quantiser} ({needed})"
+            return f"the checkpoint's own, as its weights are quantised with {self.quantiser} ({required})"
         if self.device != "cpu":
-            return f"the checkpoint's own, on a GPU ({needed})"
-        if self.chosen == "float32":
-            return f"the most exact on a CPU, and it fits ({needed})"
-        return f"float32 would need {gib(self.needed_bytes('float32'))}, this {needed}"
+            return f"the checkpoint's own, on a GPU ({required})"
+        if self.auto_dtype == "float32":
+            return f"the most exact on a CPU, and it fits ({required})"
+        return f"float32 would need {gib(self.needed_bytes('float32'))}, this {required}"
 
-    def dtype_for(self, wanted: str) -> str:
-        """Return the precision that `wanted` stands for; for "auto" where nothing fits, the smallest it would try."""
-        if wanted != "auto":
-            return wanted
-        return self.chosen or ("bfloat16" if self.device == "cpu" and self.quantiser is None else self.dtype)
+    def dtype_for(self, requested: str) -> str:
+        """Return the precision that is `requested`; for "auto" where nothing fits, the smallest it tries."""
+        if requested != "auto":
+            return requested
+        return self.auto_dtype or ("bfloat16" if self.device == "cpu" and self.quantiser is None else self.dtype)
 
     def part_bytes(self, dtype: str) -> dict[str, int]:
-        """Return the bytes of each part; of quantised weights, of which only the sum is known, by their parameters."""
+        """Return the bytes of each part; for quantised weights, of which only the sum is known, in proportion to the parameters."""
         scale = self.weight_bytes(dtype) / max(1, self.n_parameters)
         return {name: round(parameters * scale) for name, parameters in self.parts.items()}
 
     def summary(self, dtype: str) -> str:
-        """Return what the model takes, in a sentence."""
+        """Return the memory that the model needs, in a sentence."""
         kind = f"weights quantised with {self.quantiser}" if self.quantiser else f"{dtype} weights"
         return (
             f"{count(self.n_parameters)} parameters: {gib(self.weight_bytes(dtype))} of {kind}, with a margin for activations "
@@ -128,7 +128,7 @@ class FitEstimate:
         )
 
     def saving_summary(self, dtype: str) -> str:
-        """Return what a quarter fewer layers would save, in a sentence."""
+        """Return the saving of dropping a quarter of the layers, in a sentence."""
         layers, parameters, n_bytes = self.saving(dtype)
         if not layers:
             return f"It has {len(self.layers)} decoder layers: too few to drop a quarter of them."
@@ -146,23 +146,23 @@ class FitEstimate:
         return n_layers, parameters, round(parameters * scale)
 
     def most_layers(self, dtype: str) -> int:
-        """Return how many decoder layers would fit, of average size, with everything else whole."""
+        """Return how many decoder layers of average size would fit beside all other parts."""
         per_parameter = self.needed_bytes(dtype) / max(1, self.n_parameters)
         rest = self.n_parameters - sum(self.layers)
         layer = sum(self.layers) / len(self.layers)
         return max(0, min(len(self.layers), math.floor((self.free / per_parameter - rest) / max(1.0, layer))))
 
     def refusal(self, dtype: str) -> str:
-        """Return the message for a precision that does not fit: how much is missing, and what would fit."""
-        needed = self.needed_bytes(dtype)
+        """Return the message for a precision that does not fit: how much memory is missing, and what would fit."""
+        required = self.needed_bytes(dtype)
         smaller = next((other for other in BYTES if _width(other) < _width(dtype) and self.fits(other)), None)
         layers = self.most_layers(dtype)
         steps = [f"choose precision {smaller!r}"] if smaller and self.quantiser is None else []
-        steps += [f"free {gib(needed - self.free)} more", "choose a model of up to " + self._largest(dtype)]
+        steps += [f"free {gib(required - self.free)} more", "choose a model of up to " + self._largest(dtype)]
         steps += [f"prune it to {layers} of its {len(self.layers)} layers on a larger machine"] if layers else []
         text = ", or ".join(steps)
         return (
-            f"{self.name!r} does not fit into memory: expected {gib(needed)} free for {dtype} weights and a margin, "
+            f"{self.name!r} does not fit into memory: expected {gib(required)} free for {dtype} weights and a margin, "
             f"got {gib(self.free)}. {text[0].upper()}{text[1:]}."
         )
 
@@ -184,11 +184,11 @@ def estimate_fit(
         source: "pocket-vl" (bundled), a folder saved by transformers, or a hub id.
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run Python code that comes with the checkpoint.
-        device: where it is to run; "auto" is a GPU where there is one.
-        given_back: bytes that will be free besides, as the present model is unloaded first.
+        device: the device to run on; "auto" is a GPU where there is one.
+        given_back: bytes of the present model, which is unloaded first.
 
     Raises:
-        ModelError: the source is missing or incomplete, is no vision-language model, or its sizes cannot be true.
+        ModelError: the source is missing or incomplete, is not a vision-language model, or has impossible sizes.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -200,16 +200,16 @@ def fit_of(source: Source, device: torch.device, given_back: int = 0) -> FitEsti
     parts, layers = count_parts(build_empty(source))
     if not layers:
         raise ModelError(f"{source.name!r} has no decoder layers: expected at least one. Choose another model.")
-    stored = None if source.files is None else stored_bytes(list(source.files))
+    file_sizes = None if source.files is None else stored_bytes(list(source.files))
     own = getattr(source.config, "dtype", None) or getattr(source.config.get_text_config(), "dtype", None)
     dtype = str(own or "float32").removeprefix("torch.")
-    total = None if stored is None else sum(stored.values())
+    total = None if file_sizes is None else sum(file_sizes.values())
     free = free_bytes(device) + given_back
     return FitEstimate(source.name, parts, layers, dtype, total, source.quantiser, device.type, free)
 
 
 def build_empty(source: Source) -> nn.Module:
-    """Build the source's class on the meta device; what takes too many modules or too long is refused."""
+    """Return the source's model on the meta device; raise ModelError if it has too many modules or takes too long."""
     config = copy.deepcopy(source.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -218,8 +218,8 @@ def build_empty(source: Source) -> nn.Module:
     def build() -> nn.Module:
         with torch.device("meta"), warnings.catch_warnings(), _bounded(source.name):
             warnings.simplefilter("ignore")
-            made: nn.Module = AutoModelForImageTextToText.from_config(config, **code)
-            return made
+            model: nn.Module = AutoModelForImageTextToText.from_config(config, **code)
+            return model
 
     model = guarded("architecture", source.name, build)
     if sum(parameter.numel() for parameter in model.parameters()) > _MOST_PARAMETERS:
@@ -228,10 +228,10 @@ def build_empty(source: Source) -> nn.Module:
 
 
 def count_parts(model: nn.Module) -> tuple[dict[str, int], tuple[int, ...]]:
-    """Return a model's parameters by part, and those of each decoder layer; what is shared is counted once.
+    """Return a model's parameters by part, and those of each decoder layer; shared parameters are counted once.
 
     Raises:
-        ModelError: it has no decoder layers that could be pruned (see `layers.find_decoder_layers`).
+        ModelError: the model has no decoder layers to prune (see `layers.find_decoder_layers`).
     """
     path, stack = find_decoder_path(model)
     owners = _owners(model)
@@ -250,23 +250,23 @@ def count_parts(model: nn.Module) -> tuple[dict[str, int], tuple[int, ...]]:
     parts["decoder layers"] = sum(layers)
     for name in sorted(
         unnamed, key=lambda name: -unnamed[name]
-    ):  # the largest is the eye of a model whose eye has no known name
+    ):  # the largest part is the vision tower of a model where none has a known name
         parts["other" if parts["vision tower"] else "vision tower"] += unnamed[name]
     return parts, tuple(layers)
 
 
 def _owners(model: nn.Module) -> dict[int, str]:
-    """Return the part of the parameters that transformers itself can point at: the head, and before it the embeddings."""
-    found: dict[int, str] = {}
+    """Return the part of the parameters that transformers names: the head, and the embeddings, which take precedence."""
+    part_of: dict[int, str] = {}
     for part, getter in (("head", "get_output_embeddings"), ("embeddings", "get_input_embeddings")):
         holder: Any = getattr(model, getter)()
         for parameter in holder.parameters() if isinstance(holder, nn.Module) else ():
-            found[id(parameter)] = part
-    return found
+            part_of[id(parameter)] = part
+    return part_of
 
 
 def _sibling(name: str, path: str) -> tuple[str, str, bool]:
-    """Return the first step of a parameter's name that leaves the way to the decoder, the next, and whether it is in the decoder."""
+    """Return the first part of a parameter's name off the path to the decoder, the next part, and whether it is in the decoder."""
     way, steps = path.split("."), name.split(".")
     depth = next((depth for depth, step in enumerate(steps) if depth >= len(way) or step != way[depth]), 0)
     return steps[depth], steps[depth + 1] if depth + 1 < len(steps) else "", depth == len(way) - 1 and depth > 0
@@ -286,7 +286,7 @@ def _beside(name: str, path: str) -> str | None:
 
 @contextmanager
 def _bounded(name: str) -> Iterator[None]:
-    """Stop a model that is being built in this thread once it has too many modules or takes too long."""
+    """Raise ModelError while a model is built in this thread, once it has too many modules or takes too long."""
     mine, start, built = threading.get_ident(), time.monotonic(), 0
 
     def check(*_: Any) -> None:
@@ -311,12 +311,12 @@ def _bounded(name: str) -> Iterator[None]:
 def _too_large(name: str, bound: str) -> str:
     return (
         f"The configuration of {name!r} cannot be true: expected a model of at most {bound}. "
-        "Mend config.json or download the checkpoint again."
+        "Fix config.json or download the checkpoint again."
     )
 
 
 def count(number: float) -> str:
-    """Return a count of parameters for people.
+    """Return a count of parameters in words.
 
     >>> count(7.06e9), count(2184032), count(96)
     ('7.1 billion', '2.2 million', '96')
@@ -328,5 +328,5 @@ def count(number: float) -> str:
 
 
 def _width(dtype: str) -> int:
-    """Return the bytes of one number; of kinds we do not know as many as of float32."""
+    """Return the bytes of one number; unknown types count as float32."""
     return BYTES.get(dtype, 1 if dtype.startswith("float8") else 4)

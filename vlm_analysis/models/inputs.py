@@ -1,4 +1,4 @@
-"""From a Prompt to the tensors of one forward pass, with every token's group.
+"""Make the tensors of one forward pass from a Prompt, with every token's group.
 
 The chat template of the model's own processor renders the prompt (images first, then the question); a reference answer is
 appended token by token as generation would append it, so that one pass scores it.
@@ -24,14 +24,12 @@ from vlm_analysis.words import TOKEN_GROUPS
 VISION, TEXT, ANSWER = 0, 1, 2
 _ZERO_OVER_ANSWER = (
     "mm_token_type_ids",
-)  # generation extends these with zeros, other per-token inputs with their last
-_SUFFIX_TYPES = (
-    "paligemma",
-)  # their token type 0 is a prompt whose tokens see each other, 1 an answer written token by token
+)  # generation extends these with zeros, other per-token inputs with their last value
+_SUFFIX_TYPES = ("paligemma",)  # token type 0 is a prompt with full attention, 1 an answer with causal attention
 _PER_TOKEN = (
     "cross_attention_mask",
-)  # (1, n_tokens, …), where every other input of three dimensions or more is an image's
-_ALONE = ("target_sizes",)  # inputs of processors that pack the patches of all images into one row: no batches
+)  # (1, n_tokens, …); every other input of three dimensions or more belongs to an image
+_ALONE = ("target_sizes",)  # from processors that pack the patches of all images into one row, which rules out batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +71,8 @@ class Encoded:
 def render_prompt(loaded: LoadedModel, prompt: Prompt) -> str:
     """Return the prompt's text as the model's chat template writes it, ready for the answer.
 
-    Without a template (base models, PaliGemma, BLIP-2) it is one image token an image, where the processor has such a token, and then
-    the question as it stands: our choice.
+    Without a template (base models, PaliGemma, BLIP-2) it is one image token per image, if the processor has one, and then the
+    question, unchanged (our choice).
 
     Raises:
         ModelError: the chat template fails.
@@ -92,7 +90,7 @@ def render_prompt(loaded: LoadedModel, prompt: Prompt) -> str:
     messages = [{"role": "user", "content": content}]
     try:
         text: str = loaded.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    except Exception as error:  # a template is a program of the checkpoint's author
+    except Exception as error:  # a template is a program from the checkpoint
         raise ModelError(f"The chat template of {loaded.name} failed: {error}. Use another checkpoint.") from error
     return text
 
@@ -112,16 +110,16 @@ def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) 
     text = render_prompt(loaded, prompt)
     images = list(prompt.load_images())
     try:
-        made = loaded.processor(text=[text], images=images, return_tensors="pt")
+        output = loaded.processor(text=[text], images=images, return_tensors="pt")
     except (ValueError, TypeError, ZeroDivisionError, IndexError) as error:
         raise PromptError(
             f"Prompt {prompt.id!r} cannot be prepared for {loaded.name}: {error} Images: {[image.size for image in images]} "
             "(width, height). Take it out, or change its images."
         ) from error
-    tensors = {name: _placed(value, loaded) for name, value in made.items() if torch.is_tensor(value)}
+    tensors = {name: _placed(value, loaded) for name, value in output.items() if torch.is_tensor(value)}
     tensors.pop(
         "labels", None
-    )  # of PaliGemma's processor; with them a forward computes a loss over logits that were not kept
+    )  # from PaliGemma's processor; with them a forward computes a loss over logits that are not returned
     n_prompt = tensors["input_ids"].shape[1]
     answer_ids = tuple(answer_ids)
     kinds = np.full(n_prompt + len(answer_ids), TEXT, dtype=np.int8)
@@ -141,7 +139,7 @@ def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) 
 
 
 def answer_tokens(loaded: LoadedModel, answer: str | None) -> tuple[int, ...]:
-    """Return the tokens of a reference answer and one end token; nothing for None."""
+    """Return the tokens of a reference answer and one end token; () for None."""
     if answer is None:
         return ()
     _refuse_special_tokens(loaded, answer, "An answer cannot be scored: it")
@@ -150,7 +148,7 @@ def answer_tokens(loaded: LoadedModel, answer: str | None) -> tuple[int, ...]:
 
 
 def collate(items: Sequence[Encoded], pad_token: int) -> dict[str, torch.Tensor]:
-    """Return one batch, padded on the right: under causal attention no real token then sees a pad."""
+    """Return one batch, padded on the right: under causal attention no token attends to the padding."""
     longest = max(item.n_tokens for item in items)
     batch = {}
     for name in items[0].tensors:
@@ -167,7 +165,7 @@ def collate(items: Sequence[Encoded], pad_token: int) -> dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a batch is put together by: the length of a prompt with its answer, and what must be equal to join it with others."""
+    """The length of a prompt with its answer, and what must be equal to join it with others in a batch."""
 
     n_tokens: int
     joins: tuple[tuple[Any, ...], ...]
@@ -185,30 +183,30 @@ def shape_of(item: Encoded) -> Shape:
 
 
 class EncodedPrompts(Sequence[Encoded]):
-    """Prompts with their answers, each encoded once; those beyond `max_bytes` are encoded again whenever they are asked for.
+    """Prompts with their answers, each encoded once; those beyond `max_bytes` are encoded again at every access.
 
     Attributes:
-        shapes: of all of them, so that batches are made up without encoding again.
+        shapes: of all prompts, to make batches without encoding again.
     """
 
     def __init__(
         self,
         loaded: LoadedModel,
-        asked: Sequence[tuple[Prompt, tuple[int, ...]]],
+        pairs: Sequence[tuple[Prompt, tuple[int, ...]]],
         *,
         max_bytes: int,
         on_progress: Progress = no_progress,
     ) -> None:
-        self._loaded, self._asked = loaded, tuple(asked)
-        self._kept: dict[int, Encoded] = {}
+        self._loaded, self._pairs = loaded, tuple(pairs)
+        self._items: dict[int, Encoded] = {}
         shapes, room = [], max_bytes
-        for index, (prompt, answer_ids) in enumerate(self._asked):
-            on_progress(index, len(self._asked), "preparing the prompts")
+        for index, (prompt, answer_ids) in enumerate(self._pairs):
+            on_progress(index, len(self._pairs), "preparing the prompts")
             item = encode(loaded, prompt, answer_ids)
             shapes.append(shape_of(item))
             size = item.kinds.nbytes + sum(value.nbytes for value in item.tensors.values())
             if size <= room:
-                self._kept[index] = item
+                self._items[index] = item
                 room -= size
         self.shapes = tuple(shapes)
 
@@ -218,16 +216,16 @@ class EncodedPrompts(Sequence[Encoded]):
     def __getitem__(self, index: slice) -> tuple[Encoded, ...]: ...
     def __getitem__(self, index: int | slice) -> Encoded | tuple[Encoded, ...]:
         if isinstance(index, slice):
-            return tuple(self[place] for place in range(*index.indices(len(self))))
-        place = range(len(self))[index]
-        return self._kept[place] if place in self._kept else encode(self._loaded, *self._asked[place])
+            return tuple(self[number] for number in range(*index.indices(len(self))))
+        number = range(len(self))[index]
+        return self._items[number] if number in self._items else encode(self._loaded, *self._pairs[number])
 
     def __len__(self) -> int:
-        return len(self._asked)
+        return len(self._pairs)
 
 
 def batches(items: Sequence[Encoded], batch_size: int) -> Iterator[list[int]]:
-    """Yield the indices of each batch: prompts of like length together, and only those whose image tensors can be joined."""
+    """Yield the indices of each batch: prompts of similar length whose image tensors can be joined."""
     if batch_size < 1:
         raise PromptError(f"A batch needs at least one prompt, got batch_size={batch_size}.")
 
@@ -247,8 +245,8 @@ def batches(items: Sequence[Encoded], batch_size: int) -> Iterator[list[int]]:
 def image_grids(item: Encoded, loaded: LoadedModel) -> tuple[tuple[int, int, int], ...]:
     """Return (first token, rows, columns) of the vision tokens of each image, where they lie on a known grid.
 
-    From the processor's own grid where it gives one. Else from the runs of vision tokens: a run of a square number is a square; of an
-    image cut into tiles the last run is taken, which shows the whole image. Empty where neither tells.
+    From the processor's grid if it returns one, else from the runs of vision tokens: a run of a square number is a square; of an
+    image cut into tiles the last run is used, which shows the whole image. Empty where the grid is unknown.
     """
     starts = np.flatnonzero(np.diff(np.concatenate([[0], item.kinds == VISION]).astype(np.int8)) == 1)
     ends = np.flatnonzero(np.diff(np.concatenate([item.kinds == VISION, [0]]).astype(np.int8)) == -1) + 1
@@ -269,12 +267,12 @@ def image_grids(item: Encoded, loaded: LoadedModel) -> tuple[tuple[int, int, int
 
 
 def takes_logits_to_keep(model: Any) -> bool:
-    """Return whether the model's forward can leave out the logits nobody asks for."""
+    """Return whether the model's forward can compute only some of the logits."""
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 def pad_token(loaded: LoadedModel) -> int:
-    """Return a token to pad with; it is masked out, so any will do where the tokenizer names none."""
+    """Return a token to pad with; it is masked out, so any token works where the tokenizer names none."""
     token = loaded.processor.tokenizer.pad_token_id
     return 0 if token is None else int(token)
 

@@ -1,4 +1,4 @@
-"""Stopping inside a forward pass: a pass over a large model on a CPU takes longer than anybody wants to wait for a cancel."""
+"""Stop work inside a forward pass, as a pass over a large model on a CPU takes too long to wait for."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from vlm_analysis.progress import stop_if_asked
 
 @contextmanager
 def interruptible(model: nn.Module) -> Iterator[None]:
-    """Let work be stopped before every layer of the model, those of its vision tower included; no hook stays behind.
+    """Make work stoppable before every layer of the model, including its vision tower; all hooks are removed at the end.
 
     Raises:
-        Cancelled: out of the forward pass, where `stop_if_asked` does.
+        Cancelled: raised by `stop_if_asked` inside the forward pass.
     """
     handles = [layer.register_forward_pre_hook(_ask) for layer in _outermost_layers(model)]
     try:
@@ -31,7 +31,7 @@ def _ask(module: nn.Module, args: Any) -> None:
 
 
 def _outermost_layers(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the entries of every ModuleList that lies in no other: layers, not their experts."""
+    """Yield the entries of every outermost ModuleList: layers, not their experts."""
     for child in module.children():
         if isinstance(child, nn.ModuleList):
             yield from child

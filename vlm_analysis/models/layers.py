@@ -1,9 +1,9 @@
-"""Where a model hides its decoder layers, and which of them should or must stay.
+"""Find the decoder layers of a model, and which of them should or must stay.
 
-Everything Strata knows about the inside of transformers' models stands here; how their configurations speak of layers stands in
-`layer_config`. Two levels: a protected layer is risky to drop and may be unlocked; a locked layer cannot be dropped, because other
-layers need what it makes, or because the pruned model could not be saved and built again. Reasons are computed from model and
-configuration; the tables name the few classes in which neither tells.
+Everything that Strata knows about the inside of transformers models is here, except for their configurations, which are in
+`config`. Two levels: a protected layer is risky to drop and may be unlocked; a locked layer cannot be dropped, because other
+layers need its output, or because the pruned model could not be saved and rebuilt. Reasons are computed from model and
+configuration; the tables name the few classes for which that is not possible.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from vlm_analysis.errors import ModelError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.models.config import vision_targets
 
-RECURRENT = ("linear_attention", "conv", "moe", "mlp")  # kinds of layers that keep no keys and values
-# Modules of a decoder whose output holds some numbers for each layer (`hidden_size_per_layer_input`): the weight's dimension with them.
+RECURRENT = ("linear_attention", "conv", "moe", "mlp")  # kinds of layers that cache no keys and values
+# Modules of a decoder whose output holds numbers for each layer (`hidden_size_per_layer_input`), with that dimension of the weight.
 PACKED = {"embed_tokens_per_layer": 1, "per_layer_model_projection": 0}
 _REFUSED = {
     "idefics": "its cross-attention blocks stand between the layers and belong to them by position",
@@ -47,7 +47,7 @@ def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
     configuration's `num_hidden_layers`.
 
     Raises:
-        ModelError: encoder-decoder models, and models in which no such list, or more than one, is found.
+        ModelError: the model is an encoder-decoder model, or has no such list or several.
     """
     name = type(model).__name__
     count = getattr(text_config(model), "num_hidden_layers", None)
@@ -65,13 +65,13 @@ def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
     direct = getattr(decoder, "layers", None)
     if isinstance(direct, nn.ModuleList) and len(direct) == count:
         return direct
-    found = list({id(m): m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count}.values())
-    if len(found) != 1:
+    lists = list({id(m): m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count}.values())
+    if len(lists) != 1:
         raise ModelError(
             f"The decoder layers of {name} were not found: looked in {type(decoder).__name__} for one list of "
-            f"{count} modules (num_hidden_layers), found {len(found)}."
+            f"{count} modules (num_hidden_layers), found {len(lists)}."
         )
-    return found[0]
+    return lists[0]
 
 
 def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -81,7 +81,7 @@ def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def layer_info(model: nn.Module) -> ModelInfo:
-    """Return what is known of a model's layers without its source: their number, and which stay with the reasons."""
+    """Return the ModelInfo of a model's layers without its source: their number, and which stay, with the reasons."""
     return ModelInfo(
         type(model).__name__,
         "",
@@ -94,7 +94,7 @@ def layer_info(model: nn.Module) -> ModelInfo:
 
 
 def layer_parameters(model: nn.Module) -> tuple[int, ...]:
-    """Return how many parameters go with each decoder layer: its own, and its part of the tables that hold one for every layer."""
+    """Return the parameters of each decoder layer: its own, and its part of the tables with entries for every layer."""
     path, layers = find_decoder_path(model)
     decoder = model.get_submodule(path.rpartition(".")[0])
     tables = [decoder.get_submodule(name) for name in PACKED if isinstance(getattr(decoder, name, None), nn.Module)]
@@ -107,7 +107,7 @@ def _n_parameters(module: nn.Module) -> int:
 
 
 def protected_layers(model: nn.Module) -> dict[int, str]:
-    """Return the layers that are risky to drop, with the reason: first, last, and those through which the image comes in."""
+    """Return the layers that are risky to drop, with the reason: first, last, and those at which the image enters."""
     n_layers = len(find_decoder_layers(model))
     reasons = {0: "first layer: it turns embeddings into the stream every other layer expects"}
     reasons[n_layers - 1] = "last layer: it prepares the stream for the output head"
@@ -135,20 +135,20 @@ def locked_layers(model: nn.Module) -> dict[int, str]:
 
 
 def attention_layers(model: nn.Module) -> list[int]:
-    """Return the layers that keep keys and values, in a stack where others do not; empty where all do or the kinds are unknown."""
+    """Return the layers that cache keys and values, in a stack where others do not; empty where all do or the kinds are unknown."""
     kinds = getattr(text_config(model), "layer_types", None) or ()
-    found = [layer for layer, kind in enumerate(kinds) if kind not in RECURRENT]
-    return found if len(found) < len(kinds) else []
+    keeping = [layer for layer, kind in enumerate(kinds) if kind not in RECURRENT]
+    return keeping if len(keeping) < len(kinds) else []
 
 
 def cross_attention_layers(model: nn.Module) -> list[int]:
-    """Return the layers whose keys and values are the image's."""
+    """Return the layers whose keys and values come from the image."""
     return sorted(getattr(text_config(model), "cross_attention_layers", None) or ())
 
 
 def first_beside_stream(model: nn.Module) -> int:
-    """Return the first layer that hands later ones something beside the stream (keys and values, chosen tokens); all layers where
-    none does."""
+    """Return the first layer that passes something beside the stream to later ones (keys and values, chosen tokens); the number of
+    layers where none does."""
     layers, text = find_decoder_layers(model), text_config(model)
     return min([*_kv_stores(text, layers), *_indexers(text, layers), len(layers)])
 
@@ -160,20 +160,20 @@ def _kv_stores(text: Any, layers: nn.ModuleList) -> dict[int, str]:
 
 
 def _indexers(text: Any, layers: nn.ModuleList) -> dict[int, str]:
-    """Return the layers that choose tokens for sparse attention on behalf of the next ones."""
+    """Return the layers that choose tokens for the sparse attention of the next layers."""
     reason = "indexer: the next layers attend to the tokens this one chooses"
     kinds = getattr(text, "indexer_types", None) or ()
-    owner, found = None, {}
+    owner, owners = None, {}
     for layer, kind in enumerate(kinds):
         if kind != "shared":
             owner = layer
         elif owner is not None:
-            found[owner] = reason
-    return found
+            owners[owner] = reason
+    return owners
 
 
 def _numbered_tables(text: Any, layers: nn.ModuleList) -> dict[int, str]:
-    """Return the layers with n-gram tables but the last: the tables of later ones are built by how many came before."""
+    """Return the layers with n-gram tables except the last: the tables of later layers depend on the number before them."""
     numbers = getattr(text, "ple_layer_ids", None) or ()
     reason = "n-gram table: those of later layers are built by how many come before"
     return {number - 1: reason for number in sorted(numbers)[:-1]}

@@ -1,6 +1,6 @@
-"""Loading a vision-language model and its processor, from the bundled folder, a local one or a hub id.
+"""Load a vision-language model and its processor, from the bundled folder, a local one or a hub id.
 
-Weights come from safetensors only and no remote code runs unless asked.
+Weights are read from safetensors only, and no remote code runs unless you allow it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from vlm_analysis.progress import Progress, no_progress
 CPU_VISION_TOKENS = 256
 _FINGERPRINT_SAMPLES = 4096
 _ANSWER = "forty-two"
-_ALIGNMENT = 64  # bytes; what torch gives tensors of its own
+_ALIGNMENT = 64  # bytes; the alignment of tensors that torch allocates
 
 
 @dataclass(eq=False)
@@ -46,11 +46,11 @@ class LoadedModel:
     Attributes:
         model: the transformers model, in eval mode. Never changed by Strata: pruning makes views.
         processor: the model's own processor (without its video part where torchvision is missing).
-        name: what to call it on screen.
+        name: name on screen.
         source: the folder it was loaded from or its hub id.
-        max_vision_tokens: bound on the vision tokens of one image, None where the processor alone decides.
-        dtype_reason: why it has the precision it has, in words.
-        quantiser: the method its weights are quantised with, None where they are not.
+        max_vision_tokens: bound on the vision tokens of one image; None where the processor alone decides.
+        dtype_reason: the reason for its precision, in words.
+        quantiser: quantisation method of its weights; None where they are not quantised.
     """
 
     model: Any
@@ -71,13 +71,13 @@ class LoadedModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return a sha256 of all that decides the numbers: architecture, precision, image bound, a fixed sample of every
+        """Return a sha256 of everything that decides the numbers: architecture, precision, image bound, a fixed sample of every
         weight tensor, and how prompts become tensors (vocabulary, chat template, image processor, end token)."""
         return model_fingerprint(self.model, self.processor, self.max_vision_tokens)
 
     @property
     def info(self) -> ModelInfo:
-        """Return what a stored item needs to know of this model."""
+        """Return the ModelInfo that is saved with items of this model."""
         return replace(
             layer_info(self.model),
             name=self.name,
@@ -100,12 +100,12 @@ class LoadedModel:
 
     @property
     def has_chat_template(self) -> bool:
-        """Return whether the checkpoint says how to ask it; where not, a prompt is its images and then the question."""
+        """Return whether the checkpoint has a chat template; without one, a prompt is its images, then the question."""
         return bool(getattr(self.processor, "chat_template", None))
 
     @cached_property
     def end_tokens(self) -> tuple[int, ...]:
-        """Return the tokens that end an answer: first the one that the chat template writes there, or else the first of them.
+        """Return the tokens that end an answer: first the one that the chat template writes, else the first one named.
 
         Raises:
             ModelError: the checkpoint names none.
@@ -122,11 +122,11 @@ class LoadedModel:
 
     def _after_an_answer(self) -> list[int]:
         """Return the tokens that the chat template writes after an answer."""
-        said = [("user", "?"), ("assistant", _ANSWER)]
-        messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said]
+        turns = [("user", "?"), ("assistant", _ANSWER)]
+        messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
         try:
             text = self.processor.apply_chat_template(messages, tokenize=False)
-        except Exception:  # a template is a program of the checkpoint's author, and may want other messages
+        except Exception:  # a template is a program from the checkpoint, and may expect other messages
             return []
         after = text.rpartition(_ANSWER)[2]
         return list(self.processor.tokenizer(after, add_special_tokens=False)["input_ids"])
@@ -147,7 +147,7 @@ class LoadedModel:
 
     @property
     def layer_parameters(self) -> tuple[int, ...]:
-        """Return how many parameters go with each decoder layer (see `layers.layer_parameters`)."""
+        """Return the parameters of each decoder layer (see `layers.layer_parameters`)."""
         return layer_parameters(self.model)
 
     @property
@@ -155,7 +155,7 @@ class LoadedModel:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def close(self) -> None:
-        """Let go of the weights."""
+        """Release the weights."""
         self.model = self.processor = None
         give_back()
 
@@ -179,37 +179,37 @@ def load_model(
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run Python code that comes with the checkpoint. Leave it off unless you have read that code.
         max_vision_tokens: bound on the vision tokens of one image; None means 256 on a CPU and the model's own on a GPU.
-        on_progress: told of the stages.
+        on_progress: called at each stage.
 
     Raises:
-        ModelError: the source is missing, incomplete, no vision-language model, or does not fit into memory.
+        ModelError: the source is missing, incomplete or not a vision-language model, or does not fit into memory.
     """
-    report = on_progress or no_progress
+    progress = on_progress or no_progress
     target = _device(device)
     _check_dtype(dtype)
     if max_vision_tokens is not None and max_vision_tokens < 1:
         raise ModelError(
             f"Images need vision tokens: expected max_vision_tokens of at least 1, got {max_vision_tokens}."
         )
-    report(0, 4, "reading the configuration")
+    progress(0, 4, "reading the configuration")
     opened = open_source(source, revision, trust_remote_code)
     name = opened.name
     fit = fit_of(opened, target)
     precision, reason = _choose(fit, dtype, target)
-    report(1, 4, "building the processor")
+    progress(1, 4, "building the processor")
     processor = guarded("processor", name, lambda: load_processor(opened.where, opened.config, opened.options))
 
     def weights() -> Any:
-        report(2, 4, "reading the weights")
+        progress(2, 4, "reading the weights")
         model = guarded("weights", name, lambda: _load_weights(opened.where, precision, opened.options))
         check_vocabulary(model, processor, name)
-        report(3, 4, f"moving to {target}")
+        progress(3, 4, f"moving to {target}")
         return guarded("weights", name, lambda: aligned(model.to(target).eval()))
 
     model = _within_memory(weights, fit, precision, target)
     bound = max_vision_tokens or (CPU_VISION_TOKENS if target.type == "cpu" else None)
     bounded = bound_vision_tokens(processor, bound)
-    report(4, 4, "loaded")
+    progress(4, 4, "loaded")
     return LoadedModel(model, processor, name, opened.where, bound if bounded else None, revision, reason)
 
 
@@ -225,8 +225,8 @@ def check_source(
     """Raise ModelError unless `source` is a vision-language model that would fit; no weights are read.
 
     Args:
-        source, device, dtype, revision, trust_remote_code: as `load_model` takes them.
-        given_back: bytes that will be free besides, as the present model is unloaded first.
+        source, device, dtype, revision, trust_remote_code: as in `load_model`.
+        given_back: bytes of the present model, which is unloaded first.
     """
     _check_dtype(dtype)
     target = _device(device)
@@ -234,7 +234,7 @@ def check_source(
 
 
 def model_fingerprint(model: Any, processor: Any, max_vision_tokens: int | None = None) -> str:
-    """Return the fingerprint (see `LoadedModel.fingerprint`): fast on large models, and the same however files are sharded."""
+    """Return the fingerprint (see `LoadedModel.fingerprint`): fast on large models, and independent of sharding."""
     digest = hashlib.sha256(f"{type(model).__name__} {model.dtype} {max_vision_tokens}".encode())
     image_processor, tokenizer = getattr(processor, "image_processor", None), processor.tokenizer
     inputs = {
@@ -260,17 +260,17 @@ def model_fingerprint(model: Any, processor: Any, max_vision_tokens: int | None 
 
 
 def plain_tensors(tensor: Any) -> list[torch.Tensor]:
-    """Return what a tensor is made of: itself, or of a quantised one its numbers, scales and zero points."""
+    """Return the plain tensors of a tensor: itself, or the values, scales and zero points of a quantised one."""
     if not hasattr(tensor, "__tensor_flatten__"):
         return [tensor]
     return [plain for name in tensor.__tensor_flatten__()[0] for plain in plain_tensors(getattr(tensor, name))]
 
 
 def aligned(model: Any) -> Any:
-    """Return the model with every weight at an even place in memory; weights read from a file lie as the file has them.
+    """Return the model with every weight aligned in memory; the alignment of weights read from a file depends on the file.
 
-    On a CPU the place decides which instructions multiply matrices, and with them the last bits of the logits: of two models with
-    equal weights, both aligned, the logits are equal.
+    On a CPU alignment decides which instructions multiply matrices, and so the last bits of the logits: two aligned models with equal
+    weights have equal logits.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type == "cpu" and tensor.data_ptr() % _ALIGNMENT:
@@ -282,14 +282,14 @@ def _device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        chosen = torch.device(device)
+        choice = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ModelError(f"Unknown device {device!r}: expected 'auto', 'cpu' or 'cuda'.") from error
-    if chosen.type not in ("cpu", "cuda", "mps", "xpu"):
+    if choice.type not in ("cpu", "cuda", "mps", "xpu"):
         raise ModelError(f"Unknown device {device!r}: expected 'auto', 'cpu' or 'cuda'.")
-    if chosen.type == "cuda" and not torch.cuda.is_available():
+    if choice.type == "cuda" and not torch.cuda.is_available():
         raise ModelError("No GPU can be used here: expected a CUDA device. Choose device 'cpu'.")
-    return chosen
+    return choice
 
 
 def _check_dtype(dtype: str) -> None:
@@ -298,31 +298,31 @@ def _check_dtype(dtype: str) -> None:
 
 
 def _choose(fit: FitEstimate, dtype: str, device: torch.device) -> tuple[str, str]:
-    """Return the precision to load in, and why; refuse what does not fit before a weight is read.
+    """Return the precision to load in, and the reason; raise ModelError before a weight is read if the model does not fit.
 
-    "auto" keeps a margin for activations. Whoever names a precision is let in without one, but not without room for the weights:
-    a system that runs out of memory ends the process, and with it everybody's work.
+    "auto" keeps a margin for activations. A named precision needs no margin, but room for the weights: a system that runs out of
+    memory ends the process, and with it all other work in it.
     """
-    chosen = fit.chosen if dtype == "auto" else dtype
-    if chosen is None or fit.weight_bytes(chosen) > fit.free:
+    precision = fit.auto_dtype if dtype == "auto" else dtype
+    if precision is None or fit.weight_bytes(precision) > fit.free:
         raise ModelError(fit.refusal(fit.dtype_for(dtype)))
-    if device.type != "cpu":  # weights pass through the machine's own memory
+    if device.type != "cpu":  # weights pass through the machine's memory
         passing = replace(fit, device="cpu", free=free_bytes())
-        if passing.weight_bytes(chosen) > passing.free:
-            raise ModelError(passing.refusal(chosen))
-    return chosen, fit.reason if dtype == "auto" else "as you chose"
+        if passing.weight_bytes(precision) > passing.free:
+            raise ModelError(passing.refusal(precision))
+    return precision, fit.reason if dtype == "auto" else "as you chose"
 
 
 def _within_memory(load: Callable[[], Any], fit: FitEstimate, dtype: str, device: torch.device) -> Any:
-    """Run `load`; where memory runs out in spite of the estimate, give back what was read and say what would help."""
+    """Run `load`; if memory runs out despite the estimate, release what was read and raise ModelError with advice."""
     try:
         return load()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    give_back()  # out here, as inside of the clause the error still holds what was read
+    give_back()  # not inside the except clause, where the error still holds what was read
     fit = replace(fit, free=free_bytes(device))
-    if fit.fits(dtype):  # something else than the machine's memory bounds this process
+    if fit.fits(dtype):  # something other than the machine's memory limits this process
         raise ModelError(
             f"Memory ran out while {fit.name!r} was loading: expected {gib(fit.needed_bytes(dtype))} for {dtype} weights and a "
             f"margin, got less than this process may take, though {gib(fit.free)} are free. Choose precision 'bfloat16' or a smaller "
@@ -345,7 +345,7 @@ def _load_weights(where: str, dtype: str, options: dict[str, Any]) -> Any:
     if surplus:
         raise ModelError(
             f"The weights do not fit the configuration: it leaves out {len(surplus)} weights of layers, first {surplus[0]!r}. "
-            "The layer count in config.json is too small; mend it or download the checkpoint again."
+            "The layer count in config.json is too small; fix it or download the checkpoint again."
         )
     if info["mismatched_keys"]:
         raise ModelError(

@@ -1,7 +1,7 @@
-"""Memory: how much is free for a model, giving it back, and telling that it ran out.
+"""Memory: how much is free for a model, returning it to the system, and recognising that it ran out.
 
-On Linux with a memory limit on the process's group (a container), what the limit leaves counts where it is less than what the
-machine has free.
+On Linux with a memory limit on the process's group (a container), the rest of the limit counts where it is less than the free
+memory of the machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 GIB = 2**30
 _OUT = re.compile(r"not enough memory|out of memory|cannot allocate memory|can't allocate memory|std::bad_alloc", re.I)
-# Of a group's limit and use, by the version of Linux's control groups: the folder, and the two files in it.
+# Limit and use of a group, by version of Linux's control groups: the folder, the two files in it, and the name of the file cache.
 _GROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -25,26 +25,28 @@ _GROUPS = (
 
 
 def free_bytes(device: torch.device | str = "cpu") -> int:
-    """Return the bytes that are free on a device: a GPU's own memory, else the machine's, within the process's limit."""
+    """Return the free bytes of a device: memory of the GPU, else of the machine, within the limit of the process."""
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    left = [psutil.virtual_memory().available]
-    left += [free for group in _GROUPS for path in _group_folders(group[0]) if (free := _left_in(path, *group[1:]))]
-    return max(0, min(left))
+    candidates = [psutil.virtual_memory().available]
+    candidates += [
+        free for group in _GROUPS for path in _group_folders(group[0]) if (free := _free_in(path, *group[1:]))
+    ]
+    return max(0, min(candidates))
 
 
 def give_back() -> None:
-    """Return freed memory to the system: what Python, PyTorch's GPU cache and the C library keep for later."""
+    """Return freed memory that Python, PyTorch's GPU cache and the C library hold to the system."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-        trim(0)  # glibc's; without it up to a fifth of a model's size was seen to stay
+        trim(0)  # glibc's; without it up to a fifth of a model's size stayed allocated in our tests
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, says that memory ran out; PyTorch on a CPU says so in a RuntimeError."""
+    """Return whether an error, or its cause, says that memory ran out; PyTorch on a CPU raises a RuntimeError."""
     while error is not None:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             return True
@@ -55,7 +57,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def gib(n_bytes: float) -> str:
-    """Return a size for people.
+    """Return a size in words.
 
     >>> gib(3.25 * 2**30), gib(50 * 2**20), gib(3000)
     ('3.2 GiB', '50 MiB', '1 MiB')
@@ -66,7 +68,7 @@ def gib(n_bytes: float) -> str:
 
 
 def _group_folders(root: Path) -> list[Path]:
-    """Return the folders that may hold this process's limit: its own group's and those above, up to the root."""
+    """Return the folders that may hold this process's limit: that of its group and those above, up to the root."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -76,8 +78,8 @@ def _group_folders(root: Path) -> list[Path]:
     return [root, *(part for folder in folders for part in (folder, *folder.parents) if root in part.parents)]
 
 
-def _left_in(folder: Path, limit_file: str, use_file: str, cache_name: str) -> int | None:
-    """Return the bytes a group may still take; its file cache counts as free, as the system drops it when memory is short."""
+def _free_in(folder: Path, limit_file: str, use_file: str, cache_name: str) -> int | None:
+    """Return the bytes that a group may still allocate; its file cache counts as free, as the system drops it when memory is short."""
     try:
         limit = int((folder / limit_file).read_text())
         used = int((folder / use_file).read_text())

@@ -1,7 +1,7 @@
 """Processors: the model's own, without its video part where torchvision is missing, and checked against the model.
 
-Without torchvision, processors that own a video processor refuse to be built; then a subclass of the model's own processor class is
-built from all its other parts.
+Without torchvision, processors with a video processor cannot be built; a subclass of the model's processor class is then built from
+all other parts.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ def _named_class(where: str, options: dict[str, Any]) -> Any:
 
 
 def without_video(base: Any) -> Any:
-    """Return a subclass of a processor class that is built from all its parts and settings but the video processor."""
+    """Return a subclass of a processor class that is built from all parts and settings except the video processor."""
     whole = inspect.signature(base.__init__)
     rest = whole.replace(parameters=[p for name, p in whole.parameters.items() if name != "video_processor"])
 
     def build(self: Any, *args: Any, **kwargs: Any) -> None:
-        given = rest.bind(self, *args, **kwargs).arguments
-        more = given.pop("kwargs", {})
+        arguments = rest.bind(self, *args, **kwargs).arguments
+        more = arguments.pop("kwargs", {})
         stand_in = _NoVideo()
-        state = vars(self)  # while it is built it has the parts of its base, of which one is a stand-in
+        state = vars(self)  # while it is built it has the parts of its base, one of them a stand-in
         state["get_attributes"] = base.get_attributes
         state["check_argument_for_proper_class"] = lambda name, part: (
             None if part is stand_in else base.check_argument_for_proper_class(self, name, part)
         )
-        base.__init__(**given, **more, video_processor=stand_in)
+        base.__init__(**arguments, **more, video_processor=stand_in)
         for name in ("get_attributes", "check_argument_for_proper_class", "video_processor"):
             state.pop(name, None)
 
@@ -65,26 +65,28 @@ def without_video(base: Any) -> Any:
         "__module__": base.__module__,
     }
     if base.apply_chat_template is not ProcessorMixin.apply_chat_template:
-        own["video_processor"] = _NoVideo()  # SmolVLM's template asks it for its frames, for images too
+        own["video_processor"] = _NoVideo()  # SmolVLM's template reads its number of frames, also for images
     return type(base.__name__, (base,), own)
 
 
 class _NoVideo:
-    """Stands for a video processor: some processors read its settings when they are built or when they fill a template."""
+    """Stand-in for a video processor: some processors read its settings when they are built or when they fill a template."""
 
     slice_mode = downsample_mode = num_frames = fps = None
 
 
 def check_vocabulary(model: Any, processor: Any, name: str) -> None:
-    """Refuse a tokenizer that is missing, or whose tokens or end token the model has no embedding for."""
+    """Raise ModelError if the tokenizer is missing, or the model has no embedding for its tokens or end token."""
     tokenizer: Any = getattr(processor, "tokenizer", None)
     vocabulary = tokenizer.get_vocab() if tokenizer is not None else {}
     if len(vocabulary) <= len(getattr(tokenizer, "all_special_tokens", ())):
         raise ModelError(f"{name!r} has no tokenizer: expected its files beside the weights. Download it again.")
     rows = model.get_input_embeddings().weight.shape[0]
     mark = getattr(model.config, "image_token_id", None)
-    known = {*getattr(processor, "image_token_ids", ()), *getattr(tokenizer, "added_tokens_decoder", ())} - {None}
-    if isinstance(mark, int) and mark not in known:
+    image_tokens = {*getattr(processor, "image_token_ids", ()), *getattr(tokenizer, "added_tokens_decoder", ())} - {
+        None
+    }
+    if isinstance(mark, int) and mark not in image_tokens:
         raise ModelError(
             f"The tokenizer of {name!r} does not fit the model: expected token {mark} for images, which is none of its special "
             "tokens. Use the tokenizer that belongs to the checkpoint."

@@ -1,6 +1,6 @@
-"""Opening a source of a model: where it lies, and its configuration, known to be of a vision-language model that can be built.
+"""Open the source of a model: its location, and its configuration, checked to be of a vision-language model that can be built.
 
-No weight is read here. Sizes in a configuration are checked before any code counts with them.
+No weight is read here. Sizes in a configuration are checked before any code uses them.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from vlm_analysis.models.memory import is_out_of_memory
 T = TypeVar("T")
 BUNDLED = "pocket-vl"
 BUNDLED_FOLDER = asset(BUNDLED)
-QUANTISERS = {"torchao": "torchao==0.18.0"}  # those that load here, and what to install
-_LARGEST = (  # by a setting's name, the first that matches: the largest number that a model of today could mean
+QUANTISERS = {"torchao": "torchao==0.18.0"}  # the supported methods, and the package to install
+_LARGEST = (  # largest plausible value by a pattern for the setting's name; the first match counts
     (re.compile(r"(^|_)(num|n)_(\w+_)?(layers?|blocks|stages)$|^(layers|depths?)$"), 1_000),
     (re.compile(r"(^|_)(num|n)_(\w+_)?(experts|heads?)$"), 4_096),
     (re.compile(r"(^|_)(image|patch|window|crop|tile)_size$"), 65_536),
@@ -51,8 +51,8 @@ class Source:
 
     Attributes:
         where: the folder or hub id, as transformers takes it.
-        name: what to call it on screen.
-        options: what every `from_pretrained` of it is given.
+        name: name on screen.
+        options: arguments for every `from_pretrained` of it.
         config: the whole model's configuration.
         files: its safetensors files where it is a folder, None for a hub id.
     """
@@ -73,8 +73,8 @@ def open_source(source: str | Path, revision: str | None = None, trust_remote_co
     """Open a folder, the bundled model or a hub id without reading weights.
 
     Raises:
-        ModelError: it is not there, is no vision-language model, has absurd sizes, is quantised by something that does not load
-            here, or its files are incomplete or damaged.
+        ModelError: it does not exist, is not a vision-language model, has impossible sizes, is quantised by an unsupported method,
+            or its files are incomplete or damaged.
     """
     folder = folder_of(source)
     where, name = (str(folder), folder.name) if folder else (str(source), str(source))
@@ -89,13 +89,13 @@ def open_source(source: str | Path, revision: str | None = None, trust_remote_co
     config = guarded("configuration", name, lambda: AutoConfig.from_pretrained(where, **options))
     _check_is_vlm(config, name)
     files = None if folder is None else tuple(weight_files(folder))
-    if folder is not None and not trust_remote_code:  # code of its own may have a vocabulary of its own
+    if folder is not None and not trust_remote_code:  # remote code may have its own kind of vocabulary
         _check_has_tokenizer(folder)
     return Source(where, name, options, config, files)
 
 
 def folder_of(source: str | Path) -> Path | None:
-    """Return the local folder `source` names, None for a hub id."""
+    """Return the local folder that `source` names; None for a hub id."""
     if source == BUNDLED:
         return BUNDLED_FOLDER
     text = str(source).strip()
@@ -122,18 +122,20 @@ def folder_of(source: str | Path) -> Path | None:
 def quantiser_of(config: Any) -> str | None:
     """Return the quantisation method that a configuration, or its settings, names."""
     settings = config if isinstance(config, dict) else config.to_dict()
-    for place in (settings, settings.get("text_config")):
-        found = place.get("quantization_config") or place.get("compression_config") if isinstance(place, dict) else None
-        if found:
-            given = found if isinstance(found, dict) else vars(found)
-            bits = given.get("load_in_8bit") or given.get("load_in_4bit")
-            method = given.get("quant_method") or ("bitsandbytes" if bits else "an unnamed method")
+    for part in (settings, settings.get("text_config")):
+        quantisation = (
+            part.get("quantization_config") or part.get("compression_config") if isinstance(part, dict) else None
+        )
+        if quantisation:
+            fields = quantisation if isinstance(quantisation, dict) else vars(quantisation)
+            bits = fields.get("load_in_8bit") or fields.get("load_in_4bit")
+            method = fields.get("quant_method") or ("bitsandbytes" if bits else "an unnamed method")
             return str(getattr(method, "value", method))[:40]
     return None
 
 
 def guarded(part: str, name: str, load: Callable[[], T]) -> T:
-    """Run `load`, turning what transformers raises into one ModelError that says what failed; memory errors go through."""
+    """Run `load`, turning what transformers raises into one ModelError that says what failed; memory errors are raised unchanged."""
     try:
         return load()
     except ModelError:
@@ -142,7 +144,7 @@ def guarded(part: str, name: str, load: Callable[[], T]) -> T:
         raise ModelError(
             f"The {part} of {name!r} needs a package that is not installed: {first_line(error)}"
         ) from error
-    except Exception as error:  # transformers raises many kinds; each means the checkpoint cannot be used
+    except Exception as error:  # transformers raises many kinds; each means that the checkpoint cannot be used
         if is_out_of_memory(error):
             raise
         raise ModelError(
@@ -158,7 +160,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _check_sizes(settings: dict[str, Any], name: str) -> None:
-    """Refuse a configuration with numbers that no model has, before anything is built or counted with them."""
+    """Raise ModelError for a configuration with impossible numbers, before anything is built from it."""
     for key, value in _walk(settings):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if _NUMBERS_ONLY.search(key) and not number and value is not None:
@@ -172,7 +174,7 @@ def _check_sizes(settings: dict[str, Any], name: str) -> None:
 
 
 def _walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every (name, value) that is no container; entries of a list have the list's name."""
+    """Yield every (name, value) except containers; entries of a list have the list's name."""
     if isinstance(value, dict):
         for inner, item in value.items():
             yield from _walk(item, str(inner))
@@ -186,7 +188,7 @@ def _walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def _absurd(name: str, key: str, expected: str, value: Any) -> str:
     return (
         f"The configuration of {name!r} cannot be true: expected {expected} for {key[:60]!r}, got {str(value)[:40]!r}. "
-        "Mend config.json or download the checkpoint again."
+        "Fix config.json or download the checkpoint again."
     )
 
 
@@ -217,5 +219,9 @@ def _check_is_vlm(config: Any, name: str) -> None:
         return
     kind = getattr(config, "model_type", "?")
     words = next((words for auto, words in _TEXT_ONLY if type(config) in auto._model_mapping), None)
-    known = f"{kind!r} is {words}" if words else f"transformers {transformers.__version__} builds none of type {kind!r}"
-    raise ModelError(f"{name!r} is not a vision-language model: {known}. Choose a checkpoint for image-text-to-text.")
+    kind_words = (
+        f"{kind!r} is {words}" if words else f"transformers {transformers.__version__} builds none of type {kind!r}"
+    )
+    raise ModelError(
+        f"{name!r} is not a vision-language model: {kind_words}. Choose a checkpoint for image-text-to-text."
+    )

@@ -54,8 +54,8 @@ def _draw(fit: FitEstimate, wanted: str) -> None:
         st.success(escaped(f"{fit.name!r} fits. {fit.summary(dtype)}"))
     else:
         st.warning(escaped(fit.refusal(dtype)))
-    if wanted == "auto" and fit.chosen is not None:
-        st.caption(escaped(f"auto takes {fit.chosen}: {fit.reason}."))
+    if wanted == "auto" and fit.auto_dtype is not None:
+        st.caption(escaped(f"auto takes {fit.auto_dtype}: {fit.reason}."))
     weights = fit.part_bytes(dtype)
     st.plotly_chart(
         memory_bar(weights, fit.needed_bytes(dtype) - fit.weight_bytes(dtype), fit.free),
