@@ -1,4 +1,4 @@
-"""What masks cost over the number of dropped layers: one curve per method, one facet per domain."""
+"""Retention over the number of dropped layers: one curve per method, one facet per domain."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def retention_curve(
     """Value over the number of dropped layers: one facet per domain, one colour and symbol per method.
 
     The method "random" is a grey band between `low` and `high` behind the others. A dotted line at 1
-    stands for the dense model. The y axis ends at `y_max`; higher values show as a triangle there.
+    marks the dense model. The y axis ends at `y_max`; higher values are triangles there.
 
     Args:
         frame: columns method, domain, budget (layers dropped), value, and optionally low and high;
             NaN values leave gaps.
         y_title: what `value` is.
         y_max: end of the y axis.
-        bands: methods to bring out when there are many: they take a thick line with markers and a band between `low` and
-            `high`; all others become thin grey lines under one name in the legend. None draws every method with error bars.
-        cost: columns budget, value (pruned / dense, 0 to 1) and title: dotted grey lines in every facet, on a right axis that
-            ends where the left one does.
+        bands: methods to highlight when there are many, with a thick line, markers and a band between `low` and `high`; all
+            others become thin grey lines with one entry in the legend. None draws every method with error bars.
+        cost: columns budget, value (pruned / dense, 0 to 1) and title: dotted grey lines in every facet, on a right axis with
+            the same range as the left one.
     """
     domains = list(frame["domain"].unique())
     looks = _looks([method for method in frame["method"].unique() if method != _RANDOM], bands)
@@ -57,18 +57,18 @@ def retention_curve(
         names=[style.label(name, 32) for name in (_RANDOM, "dense", *_named(looks), *kinds)],
     )
     curves, traces = _curves(frame), []
-    for place, domain in enumerate(domains):
+    for index, domain in enumerate(domains):
         here = {method: rows for (there, method), rows in curves.items() if there == domain}
-        ends = figure.layout[f"xaxis{place + 1 if place else ''}"].range
-        traces += [trace | axes(place) for trace in _facet(here, looks, ends, y_max)]
-        over = second_axes(place, len(domains))
+        ends = figure.layout[f"xaxis{index + 1 if index else ''}"].range
+        traces += [trace | axes(index) for trace in _facet(here, looks, ends, y_max)]
+        over = second_axes(index, len(domains))
         traces += [_cost_trace(title, rows, index) | over for index, (title, rows) in enumerate(kinds.items())]
     return figure.add_traces(named_once(traces))
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """What one curve is drawn from: (n,) arrays in the order of budgets, NaN where unknown, and a text for each point."""
+    """The data of one curve: (n,) arrays in the order of budgets, NaN where unknown, and a text for each point."""
 
     budget: np.ndarray
     value: np.ndarray
@@ -90,7 +90,7 @@ class _Look:
 
 
 def _named(looks: dict[str, _Look]) -> list[str]:
-    """The names that the legend has room for."""
+    """The names in the legend."""
     thin = [method for method, look in looks.items() if look.kind == "thin"]
     return [method for method in looks if method not in thin] + ([_others(looks)] if thin else [])
 
@@ -101,7 +101,7 @@ def _others(looks: dict[str, _Look]) -> str:
 
 
 def _looks(methods: Sequence[str], bands: Collection[str] | None) -> dict[str, _Look]:
-    """The look of every method, in the order of drawing: what is brought out comes last and has the first colours."""
+    """The look of every method, in drawing order: highlighted methods come last and have the first colours."""
     if bands is None:
         return {method: _Look("bars", index) for index, method in enumerate(methods)}
     out = [method for method in methods if method in bands]
@@ -110,7 +110,7 @@ def _looks(methods: Sequence[str], bands: Collection[str] | None) -> dict[str, _
 
 
 def _curves(frame: pd.DataFrame) -> dict[tuple[Hashable, Hashable], _Rows]:
-    """The rows of every domain and method; hover texts are written once for all, which is what takes time."""
+    """The rows of every domain and method; hover texts, which are slow to write, are made once."""
     ordered = frame.sort_values("budget")
     unknown = np.full(len(frame), np.nan)
     columns = {name: ordered[name].to_numpy(np.float64) if name in ordered else unknown for name in ("low", "high")}
@@ -125,10 +125,10 @@ def _curves(frame: pd.DataFrame) -> dict[tuple[Hashable, Hashable], _Rows]:
             strict=True,
         )
     ]
-    places: Any = ordered.groupby(["domain", "method"], sort=False, observed=True).indices.items()
+    groups: Any = ordered.groupby(["domain", "method"], sort=False, observed=True).indices.items()
     return {
         key: _Rows(**{name: column[at] for name, column in columns.items()}, hover=[texts[i] for i in at])
-        for key, at in places
+        for key, at in groups
     }
 
 
@@ -143,18 +143,18 @@ def _facet(
     """The traces of one facet, from the back to the front."""
     traces = _random_traces(rows[_RANDOM]) if _RANDOM in rows else []
     traces.append(_dense_line(ends))
-    drawn = [(method, look, rows[method]) for method, look in looks.items() if method in rows]
+    layers = [(method, look, rows[method]) for method, look in looks.items() if method in rows]
     traces += [
         area(curve.budget, curve.low, curve.high, style.translucent(look.colour, 0.2), legendgroup=f"method {method}")
-        for method, look, curve in drawn
+        for method, look, curve in layers
         if look.kind == "band"
     ]
     ends_y = (-math.inf, y_max)
-    if thin := [curve for _, look, curve in drawn if look.kind == "thin"]:
+    if thin := [curve for _, look, curve in layers if look.kind == "thin"]:
         curve, marker = _strung(thin), {"color": _THIN, "size": 6}
         traces.append(_thin(_others(looks), curve))
         traces += beyond(curve.budget, curve.value, ends_y, curve.hover, marker, legendgroup="others")
-    for method, look, curve in drawn:
+    for method, look, curve in layers:
         if look.kind == "thin":
             continue
         traces.append(_curve(method, look, curve))
@@ -181,12 +181,12 @@ def _random_traces(rows: _Rows) -> list[dict[str, Any]]:
 
 def _dense_line(ends: tuple[float, float]) -> dict[str, Any]:
     line = {"color": style.GREY, "width": 1.5, "dash": "dot"}
-    place = {"type": "scatter", "x": list(ends), "y": [1, 1], "mode": "lines"}
-    return place | {"line": line, "name": "dense", "legendgroup": "dense", "hoverinfo": "skip"}
+    line_trace = {"type": "scatter", "x": list(ends), "y": [1, 1], "mode": "lines"}
+    return line_trace | {"line": line, "name": "dense", "legendgroup": "dense", "hoverinfo": "skip"}
 
 
 def _thin(name: str, rows: _Rows) -> dict[str, Any]:
-    """The curves of all methods that are not brought out; they have a dot only where a line would not show."""
+    """The curves of all methods that are not highlighted, with a dot only where a line would not be visible."""
     trace = points(rows.budget, rows.value.astype(np.float32), rows.hover, line={"color": _THIN, "width": 1})
     return trace | {"name": name, "legendgroup": "others", "legendrank": 1050} | _dots(rows.value, _THIN)
 

@@ -1,4 +1,4 @@
-"""Every mask by what it leaves and what it keeps; those that no other beats form the front."""
+"""Every mask by its parameters left and its retention; those that no other beats form the front."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import plotly.graph_objects as go
 from vlm_analysis.figures import style
 from vlm_analysis.figures.traces import beyond, points
 
-_Y_MAX, _LEFT = 1.15, 0.4
-_AIR = 0.015  # beside the ends of the x axis, so that points there are whole
+_Y_MAX, _X_MIN = 1.15, 0.4
+_AIR = 0.015  # beside the ends of the x axis, so that points there are not cut off
 _COLOURED = 7
 _RANDOM = "random"
 _RANDOM_LOOK = {
@@ -28,19 +28,19 @@ _RANDOM_LOOK = {
 def front_chart(frame: pd.DataFrame, first: Sequence[str] = ()) -> go.Figure:
     """Retention over the parameters left, one point per mask; the points of the front are large and joined by steps.
 
-    The x axis reaches from 0.4 to 1, further to the left where a mask leaves less; the y axis from 0 to 1.15, higher
-    values show as a triangle there. A dotted line at 1 stands for the dense model. The methods `first` take the first colours,
-    then those on the front; from the eighth on methods are grey. Random masks are grey crosses.
+    The x axis reaches from 0.4 to 1, lower where a mask leaves less; the y axis from 0 to 1.15, higher
+    values are triangles there. A dotted line at 1 marks the dense model. The methods `first` get the first colours, then
+    those on the front; from the eighth on methods are grey. Random masks are grey crosses.
 
     Args:
         frame: columns x (parameters left, pruned / dense, 0 to 1), y (retention), method, name (of the mask, any text), and
             on_front (bool). Rows without a number are left out. A point's `customdata` is its row's number from 0.
-        first: methods whose colours another picture has given, in its order, drawn here or not.
+        first: methods in the colour order of another figure, drawn here or not.
     """
-    drawn = frame.assign(hover=_hover(frame), row=range(len(frame)), on_front=frame["on_front"].astype(bool))
-    drawn = drawn[np.isfinite(frame["x"].astype(float)) & np.isfinite(frame["y"].astype(float))]
-    front, others = drawn[drawn["on_front"]], drawn[~drawn["on_front"]]
-    ends = _x_ends(drawn["x"].to_numpy(np.float64))
+    table = frame.assign(hover=_hover(frame), row=range(len(frame)), on_front=frame["on_front"].astype(bool))
+    table = table[np.isfinite(frame["x"].astype(float)) & np.isfinite(frame["y"].astype(float))]
+    front, others = table[table["on_front"]], table[~table["on_front"]]
+    ends = _x_ends(table["x"].to_numpy(np.float64))
     figure = style.empty_figure(
         460,
         dragmode=False,
@@ -49,10 +49,10 @@ def front_chart(frame: pd.DataFrame, first: Sequence[str] = ()) -> go.Figure:
         xaxis=style.axis("parameters left (pruned / dense)", range=ends, dtick=0.1, tickformat=".0%"),
         yaxis=style.axis("retention (pruned / dense)", range=[0, _Y_MAX], dtick=0.25, tickformat=".2~f"),
     )
-    methods = list(dict.fromkeys([*first, *front["method"], *drawn["method"]]))
+    methods = list(dict.fromkeys([*first, *front["method"], *table["method"]]))
     named = [method for method in methods if method != _RANDOM]
     looks = {method: _look(method, index, len(named)) for index, method in enumerate(named)} | {_RANDOM: _RANDOM_LOOK}
-    there = set(drawn["method"])
+    there = set(table["method"])
     entries = _entries([looks[method] for method in methods if method in there])
     small, large = _clouds(others, looks, 6, 0.4, 0.8), _clouds(front, looks, 11, 1.0, 1.0)
     return figure.add_traces([*small, _dense_line(ends), _steps(front), *large, *entries])
@@ -60,11 +60,11 @@ def front_chart(frame: pd.DataFrame, first: Sequence[str] = ()) -> go.Figure:
 
 def _x_ends(x: np.ndarray) -> list[float]:
     low = math.floor(10 * float(x.min(initial=1.0))) / 10
-    return [min(_LEFT, low) - _AIR, max(1.0, float(x.max(initial=1.0))) + _AIR]
+    return [min(_X_MIN, low) - _AIR, max(1.0, float(x.max(initial=1.0))) + _AIR]
 
 
 def _look(method: object, index: int, number: int) -> dict[str, Any]:
-    """Marker and place in the legend: from the eighth method on they share one."""
+    """Marker and legend entry; all methods from the eighth on share one entry."""
     if index >= _COLOURED:
         rest = number - _COLOURED
         name = style.label(method, 32) if rest == 1 else f"{rest} other methods"
@@ -76,7 +76,7 @@ def _look(method: object, index: int, number: int) -> dict[str, Any]:
 
 
 def _entries(looks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each look once in the legend, opaque as the small points are not."""
+    """One opaque legend entry for each look."""
     different = {look["legendgroup"]: look for look in looks}
     return [points([None], [None], [], mode="markers", **look) for look in different.values()]
 
@@ -84,7 +84,7 @@ def _entries(looks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _clouds(
     rows: pd.DataFrame, looks: Mapping[Any, dict[str, Any]], size: int, faint: float, strong: float
 ) -> list[dict[str, Any]]:
-    """The points of each look, all of one size, and a triangle for each beyond the axis; grey ones lie behind."""
+    """The points of each look, all of one size, with triangles for those beyond the axis; grey ones are drawn first."""
     traces: list[dict[str, Any]] = []
     different = {look["legendgroup"]: look for look in looks.values()}
     groups = rows["method"].map({method: look["legendgroup"] for method, look in looks.items()})
@@ -96,12 +96,12 @@ def _clouds(
         marker = look["marker"] | {"size": size, "opacity": faint if grey else strong}
         inside = here["y"].between(0, _Y_MAX)
         quiet = {"legendgroup": group, "showlegend": False}
-        x, y, hover, places = _columns(here[inside])
+        x, y, hover, row_numbers = _columns(here[inside])
         look = quiet | {"name": look["name"], "mode": "markers", "marker": marker, "cliponaxis": False}
-        traces.append(points(x, y, hover, customdata=places, **look))
-        x, y, hover, places = _columns(here[~inside])
+        traces.append(points(x, y, hover, customdata=row_numbers, **look))
+        x, y, hover, row_numbers = _columns(here[~inside])
         marker = {name: value for name, value in marker.items() if name != "symbol"}
-        traces += beyond(x, y, (0, _Y_MAX), hover, marker, customdata=places, **quiet)
+        traces += beyond(x, y, (0, _Y_MAX), hover, marker, customdata=row_numbers, **quiet)
     return traces
 
 
@@ -120,14 +120,14 @@ def _hover(frame: pd.DataFrame) -> list[str]:
 
 def _dense_line(ends: list[float]) -> dict[str, Any]:
     line = {"color": style.GREY, "width": 1.5, "dash": "dot"}
-    place = {"type": "scatter", "x": ends, "y": [1, 1], "mode": "lines"}
-    return place | {"line": line, "name": "dense", "legendgroup": "dense", "legendrank": 1003, "hoverinfo": "skip"}
+    line_trace = {"type": "scatter", "x": ends, "y": [1, 1], "mode": "lines"}
+    return line_trace | {"line": line, "name": "dense", "legendgroup": "dense", "legendrank": 1003, "hoverinfo": "skip"}
 
 
 def _steps(front: pd.DataFrame) -> dict[str, Any]:
-    """What the best mask with so many parameters keeps: level to the next point of the front, then up."""
+    """The best retention at each number of parameters: level to the next point of the front, then up."""
     ordered = front.sort_values(["x", "y"])
     heights = np.clip(ordered["y"].to_numpy(np.float64), 0, _Y_MAX)
-    place = {"type": "scatter", "x": ordered["x"].to_numpy(np.float64), "y": heights, "mode": "lines"}
+    line_trace = {"type": "scatter", "x": ordered["x"].to_numpy(np.float64), "y": heights, "mode": "lines"}
     look = {"line": {"color": style.GREY, "width": 2, "shape": "hv"}, "hoverinfo": "skip"}
-    return place | look | {"name": "front", "legendgroup": "front", "legendrank": 1002}
+    return line_trace | look | {"name": "front", "legendgroup": "front", "legendrank": 1002}

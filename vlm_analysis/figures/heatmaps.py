@@ -25,7 +25,7 @@ COSINE_TICKS: Mapping[float, str] = {
     1: "0.9",
     2: "0.99",
     3: "0.999",
-}  # where these cosines lie on the colour scale
+}  # {position on the colour scale: cosine}
 
 
 def similarity_heatmap(
@@ -39,9 +39,9 @@ def similarity_heatmap(
 ) -> go.Figure:
     """Mean similarity of each layer's input and output, one row per domain; dropped layers outlined.
 
-    The colour follows -log10(1 - cosine), from cosine 0 to 0.999, for every model and recording alike: most layers
-    lie above 0.9, and what tells them apart is how far from 1 they are. Outside of it the colour saturates, the
-    hover box still tells the number.
+    The colour follows -log10(1 - cosine), from cosine 0 to 0.999, for every model and recording: most layers
+    are above 0.9 and differ in their distance from 1. Outside of this range the colour saturates; hover boxes
+    show the number.
 
     Args:
         values: (n_rows, n_layers) cosines; NaN where a row has no token of the group.
@@ -60,7 +60,7 @@ def similarity_heatmap(
     out = style.checked_layers(dropped, n_layers, "similarity heatmap")
     locks = style.checked_locks(locks, n_layers, "similarity heatmap")
     hover = _hover(matrix, rows, COSINE, ".4f", style.layer_notes(out, locks))
-    # While layers are toggled the room for crosses and letters stays, or the picture would jump.
+    # A clickable figure always has room for crosses and letters, or it would jump when layers are toggled.
     above = clickable or bool(out)
     figure = _grid_figure(rows, n_layers, above=above, below=bool(locks.reasons))
     shades = -np.log10(np.clip(1 - matrix, 1e-6, None))
@@ -76,7 +76,7 @@ def similarity_heatmap(
 
 
 def difference_heatmap(values: np.ndarray, rows: Sequence[str], *, limit: float | None = None) -> go.Figure:
-    """Differences per layer: blue below zero, grey at zero, orange above, the same reach both ways.
+    """Differences per layer: blue below zero, grey at zero, orange above, with a symmetric range.
 
     Args:
         values: (n_rows, n_layers) signed differences; NaN where one side has no tokens.
@@ -117,7 +117,7 @@ def edit_strips(edits: Sequence[tuple[str, Edit]], n_layers: int, *, locks: Lock
     rows = [f"{name} · {count}" for (name, _), count in zip(edits, counts, strict=True)]
     locks = style.checked_locks(locks, n_layers, "edit strips")
     figure = _grid_figure(rows, n_layers, above=False, below=bool(locks.reasons))
-    # Shortened before the number is added, or a long name would push the number out.
+    # Shortened before the number is added, which a long name would cut off.
     ticks = [f"{style.label(name, 20)} · {count}" for (name, _), count in zip(edits, counts, strict=True)]
     figure.update_yaxes(ticktext=ticks)
     figure.add_heatmap(
@@ -125,7 +125,7 @@ def edit_strips(edits: Sequence[tuple[str, Edit]], n_layers: int, *, locks: Lock
         zmin=0,
         zmax=2,
         showscale=False,
-        colorscale=[[(place + end) / 3, colour] for place, colour in enumerate(_STATE_COLOURS) for end in (0, 1)],
+        colorscale=[[(index + end) / 3, colour] for index, colour in enumerate(_STATE_COLOURS) for end in (0, 1)],
         xgap=1,
         ygap=4,
         text=np.array(_STATE_MARKS)[states].tolist(),
@@ -140,7 +140,7 @@ def edit_strips(edits: Sequence[tuple[str, Edit]], n_layers: int, *, locks: Lock
 
 
 def _layer_states(edit: Edit, n_layers: int) -> list[int]:
-    """Return what each layer is in the edited model: 0 as it was, 1 dropped, 2 changed."""
+    """Return the state of each layer in the edited model: 0 unchanged, 1 dropped, 2 changed."""
     if edit.n_layers != n_layers:
         raise MaskError(f"The strips cannot be drawn: expected edits of {n_layers} layers, got one of {edit.n_layers}.")
     variants = dict(edit.steps.layers)
@@ -196,12 +196,12 @@ def _add_cells(
     look = {"zmin": scale[0], "zmax": scale[1], "colorscale": colours, "colorbar": bar, "xgap": 1, "ygap": 1}
     finite = np.where(np.isfinite(matrix), matrix, np.nan)
     figure.add_heatmap(z=finite.astype(np.float32), name="values", **look, **boxes)
-    missing = np.argwhere(~np.isfinite(matrix))
-    if len(missing):
+    empty_cells = np.argwhere(~np.isfinite(matrix))
+    if len(empty_cells):
         flat = {"zmin": 0, "zmax": 1, "colorscale": [[0, style.MISSING], [1, style.MISSING]], "showscale": False}
         holes = np.where(np.isfinite(matrix), np.nan, 1).astype(np.float32)
         figure.add_heatmap(z=holes, name=_NO_TOKENS, hoverinfo="skip", xgap=1, ygap=1, **flat)
-        figure.add_trace(_hatching(missing))
+        figure.add_trace(_hatching(empty_cells))
 
 
 def _hatching(cells: np.ndarray) -> go.Scatter:
@@ -248,7 +248,7 @@ def _outline(layer: int, n_rows: int) -> dict[str, Any]:
 
 
 def _click_targets(shape: tuple[int, ...], hover: list[list[str]]) -> go.Scatter:
-    """Invisible squares on every cell of an (n_rows, n_layers) heatmap: they can be clicked, it cannot."""
+    """Invisible squares on every cell of an (n_rows, n_layers) heatmap: Plotly sends clicks on them, not on heatmaps."""
     row, layer = np.indices(shape)
     return go.Scatter(
         x=layer.ravel(),
@@ -277,7 +277,7 @@ def _strip_hover(edits: Sequence[tuple[str, Edit]], states: np.ndarray, locks: L
 
 
 def _rounded_up(value: float) -> float:
-    """The next of 1, 2, 5 times a power of ten; 0.01 at the least, so that noise looks like noise."""
+    """The next of 1, 2, 5 times a power of ten, at least 0.01, so that noise does not look large."""
     if value <= 0.01:
         return 0.01
     power = 10.0 ** math.floor(math.log10(value))

@@ -1,4 +1,4 @@
-"""What a mask cost: exact match dense against pruned."""
+"""Scores of one mask: exact match of the dense and the pruned model."""
 
 from __future__ import annotations
 

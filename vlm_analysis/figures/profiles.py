@@ -24,8 +24,8 @@ def layer_profile(
     Args:
         series: {name: (n_layers,)}; NaN leaves a gap in the line.
         spread: {name: (n_layers,)}, half the height of the band, in the unit of the series.
-        y_title: what is drawn and its unit.
-        scale: ends of the y axis, the same for every run that is to be compared; None fits the data.
+        y_title: the quantity and its unit.
+        scale: ends of the y axis, the same for all runs to compare; None fits the data.
     """
     figure = style.empty_figure(320, dragmode=False, legend=style.legend_above(), margin={"t": 30})
     n_layers = max((len(values) for values in series.values()), default=1)
@@ -71,7 +71,7 @@ def score_bars(
     Args:
         values: (n_layers,) scores in the criterion's unit; NaN is marked "?" instead of a bar.
         spread: (n_layers,) half length of the error bars, or None.
-        order: layers in drop order, told in the hover box.
+        order: layers in drop order, shown in the hover box.
         dropped: layers the mask drops.
         locks: layers that stay, marked above the bars: P protected, L locked, K kept by the user.
         y_title: name of the criterion and its unit.
@@ -99,7 +99,7 @@ def score_bars(
 
 
 def _with_air(scale: tuple[float, float] | None) -> tuple[float, float] | None:
-    """The scale a little wider, so that points on its ends are drawn whole."""
+    """The scale, slightly wider, so that points at its ends are not cut off."""
     if scale is None:
         return None
     air = 0.02 * (scale[1] - scale[0])
@@ -110,9 +110,9 @@ def _add_bars(
     figure: go.Figure, scores: np.ndarray, spread: np.ndarray | None, dropped: list[int], hover: list[str]
 ) -> None:
     """The bars of kept and of dropped layers, one trace each: Plotly hatches a whole trace or warns."""
-    kept = [layer for layer in range(len(scores)) if layer not in dropped]
+    others = [layer for layer in range(len(scores)) if layer not in dropped]
     looks = (
-        ("kept", kept, {"color": style.KEPT}),
+        ("kept", others, {"color": style.KEPT}),
         ("dropped", dropped, {"color": style.DROPPED, "pattern": style.HATCH}),
     )
     for name, layers, marker in looks:
@@ -161,11 +161,11 @@ def _profile_hover(name: str, values: np.ndarray, half: np.ndarray | None) -> li
 def _score_hover(
     scores: np.ndarray, spread: np.ndarray | None, order: Sequence[int], notes: Mapping[int, str]
 ) -> list[str]:
-    place = {layer: rank for rank, layer in enumerate(order, start=1)}
+    rank_of = {layer: rank for rank, layer in enumerate(order, start=1)}
     halves = np.full(len(scores), np.nan) if spread is None else np.asarray(spread)
     return [
         f"layer {layer}<br>score {_number(value, margin)}"
-        + (f"<br>number {place[layer]} of {len(order)} in drop order" if layer in place else "")
+        + (f"<br>number {rank_of[layer]} of {len(order)} in drop order" if layer in rank_of else "")
         + notes.get(layer, "")
         for layer, (value, margin) in enumerate(zip(scores.tolist(), halves.tolist(), strict=True))
     ]

@@ -1,4 +1,4 @@
-"""Pictures of rankings: how far they agree, how sure they are, cosine against damage, and Skip-It's curves with their bands."""
+"""Figures of rankings: their agreement, their stability, cosine against damage, and Skip-It's curves with their bands."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from vlm_analysis.selection.criteria.bands import SkipBands
 
 TAU = "Kendall tau-b"
-_WIDE = 20  # largest over smallest from which an axis of positive numbers is logarithmic
-_MOST_NUMBERS, _MOST_WIDE = 30, 9  # names up to which a cell has room for its number, and for all of its digits
+_WIDE = 20  # ratio of largest to smallest above which an axis of positive numbers is logarithmic
+_MOST_NUMBERS, _MOST_WIDE = 30, 9  # largest number of names for which cells show numbers, and all of their digits
 _POINTS = (
     ("near in rank", style.KEPT, "circle", 9),
     ("cosine drops it, damage ranks it high", style.DROPPED, "triangle-up", 13),
@@ -34,9 +34,9 @@ _CURVES = (
 
 
 def agreement_heatmap(frame: pd.DataFrame) -> go.Figure:
-    """Kendall's tau-b of every two rankings: orange where they order alike, grey where unrelated, blue where opposite.
+    """Kendall's tau-b of every two rankings: orange where they agree, grey where unrelated, blue where opposite.
 
-    The scale reaches from -1 to 1 for every recording alike; cells without a number (NaN) are hatched.
+    The scale reaches from -1 to 1 for every recording; cells without a number (NaN) are hatched.
 
     Args:
         frame: (n, n), the same names on both sides.
@@ -55,14 +55,14 @@ def agreement_heatmap(frame: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(across | {"ticklabelstandoff": 0})
     bar = {"orientation": "h", "y": 0, "yanchor": "top", "ypad": 14, "thickness": 10, "outlinewidth": 0, "len": 1}
     bar |= {"tickvals": [-1, -0.5, 0, 0.5, 1], "tickfont": {"size": 11}}
-    shown = np.where(np.isfinite(matrix), matrix, np.nan)
+    finite = np.where(np.isfinite(matrix), matrix, np.nan)
     figure.add_heatmap(
-        z=shown.astype(np.float32),
+        z=finite.astype(np.float32),
         zmin=-1,
         zmax=1,
         colorscale=[list(stop) for stop in DIVERGING],
         colorbar=bar | {"title": {"text": TAU, "side": "bottom", "font": {"size": 11}}},
-        text=_numbers(shown) if n <= _MOST_NUMBERS else None,
+        text=_numbers(finite) if n <= _MOST_NUMBERS else None,
         texttemplate="%{text}" if n <= _MOST_NUMBERS else None,
         textfont={"size": 11 if n <= _MOST_WIDE else 10},
         hovertext=_pair_hover(matrix, names),
@@ -71,8 +71,8 @@ def agreement_heatmap(frame: pd.DataFrame) -> go.Figure:
         ygap=1,
         name="tau",
     )
-    if len(missing := np.argwhere(~np.isfinite(matrix))):
-        figure.add_trace(_hatching(missing))
+    if len(empty_cells := np.argwhere(~np.isfinite(matrix))):
+        figure.add_trace(_hatching(empty_cells))
     return figure
 
 
@@ -107,13 +107,13 @@ def rank_intervals(
     unsure: Collection[int] = (),
     locks: Locks | None = None,
 ) -> go.Figure:
-    """Each layer's place in the drop order, 1 on top, with the interval it takes over draws of the prompts.
+    """Each layer's position in the drop order, 1 on top, with its interval over draws of the prompts.
 
     Args:
-        low, high: (n_layers,) ends of the interval, ranks from 0 for the one that goes first; NaN where a layer does not compete.
-        order: the layers that compete, first to go first.
-        budget: how many go: a line below them.
-        unsure: layers that the prompts do not settle: another colour and an open square.
+        low, high: (n_layers,) ends of the interval, ranks from 0 for the layer that is dropped first; NaN where a layer does not compete.
+        order: the layers that compete, in drop order.
+        budget: number of layers to drop; a line is drawn below them.
+        unsure: layers that the prompts do not settle, drawn as open squares in another colour.
         locks: layers that stay, marked on top: P protected, L locked, K kept by the user.
 
     Raises:
@@ -122,7 +122,7 @@ def rank_intervals(
     n_layers, number = len(low), len(order)
     style.checked_layers({*order, *unsure}, n_layers, "rank intervals")
     locks = style.checked_locks(locks, n_layers, "rank intervals")
-    place = {layer: rank for rank, layer in enumerate(order)}
+    rank_of = {layer: rank for rank, layer in enumerate(order)}
     figure = style.empty_figure(
         min(560, 130 + 14 * max(number, 8)), dragmode=False, legend=style.legend_above(), margin={"t": 30}
     )
@@ -138,7 +138,7 @@ def rank_intervals(
         ("cannot be told apart", [layer for layer in order if layer in unsure], style.DROPPED, "square-open"),
     ):
         if there:
-            figure.add_trace(_interval_trace(name, sorted(there), place, low, high, colour, symbol, number))
+            figure.add_trace(_interval_trace(name, sorted(there), rank_of, low, high, colour, symbol, number))
     if 0 < budget < number:
         line = {"color": style.GREY, "width": 2, "dash": "dash"}
         figure.add_hline(y=budget + 0.5, line=line, annotation_text=f"budget: {budget} go", annotation_font_size=11)
@@ -150,14 +150,14 @@ def rank_intervals(
 def _interval_trace(
     name: str,
     layers: list[int],
-    place: Mapping[int, int],
+    rank_of: Mapping[int, int],
     low: np.ndarray,
     high: np.ndarray,
     colour: str,
     symbol: str,
     number: int,
 ) -> go.Scatter:
-    at = np.array([place[layer] for layer in layers], dtype=np.float64)
+    at = np.array([rank_of[layer] for layer in layers], dtype=np.float64)
     ends = {"array": np.maximum(high[layers] - at, 0), "arrayminus": np.maximum(at - low[layers], 0)}
     return go.Scatter(
         x=layers,
@@ -166,7 +166,7 @@ def _interval_trace(
         marker={"symbol": symbol, "size": 9, "color": colour, "line": {"width": 2, "color": colour}},
         error_y={"type": "data", "symmetric": False, "thickness": 2, "width": 3, "color": colour, **ends},
         hovertext=[
-            f"layer {layer}<br>place {place[layer] + 1} of {number}<br>from {low[layer] + 1:g} to {high[layer] + 1:g}<br>{name}"
+            f"layer {layer}<br>place {rank_of[layer] + 1} of {number}<br>from {low[layer] + 1:g} to {high[layer] + 1:g}<br>{name}"
             for layer in layers
         ],
         hovertemplate="%{hovertext}<extra></extra>",
@@ -177,10 +177,10 @@ def _interval_trace(
 def damage_scatter(frame: pd.DataFrame, by: str = "damage_kl", *, y_title: str = "damage, nats") -> go.Figure:
     """Every layer by 1 − cosine and by measured damage, with its number; outliers in another colour and shape.
 
-    An axis is logarithmic where its numbers are all above 0 and spread over a factor of 20.
+    An axis is logarithmic where its numbers are all above 0 and span more than a factor of 20.
 
     Args:
-        frame: as `cosine_against_damage` gives it.
+        frame: as returned by `cosine_against_damage`.
         by: the column of the damage.
         y_title: the damage and its unit.
     """
@@ -218,7 +218,7 @@ def _point_words(row: pd.Series, by: str) -> str:
 
 
 def _spread_axis(title: str, values: np.ndarray) -> dict[str, Any]:
-    """An axis that fits the values with room for labels; logarithmic where they spread over a large factor."""
+    """An axis that fits the values with room for labels; logarithmic where they span a large factor."""
     if not len(values):
         return style.axis(title)
     low, high = float(values.min()), float(values.max())
@@ -245,20 +245,20 @@ def skip_curves(
     tau: float,
     locks: Locks | None = None,
 ) -> go.Figure:
-    """Skip-It's curves over the layers, one above the other, each with its threshold; what they select is shaded.
+    """Skip-It's curves over the layers, one above the other, each with its threshold; selected layers are shaded.
 
     Args:
-        bands: as `skip_bands` gives them.
-        epsilon, eta, tau: the thresholds, a dashed line in each curve's own picture.
-        locks: layers that stay, told on hover.
+        bands: as returned by `skip_bands`.
+        epsilon, eta, tau: the thresholds, a dashed line for each curve.
+        locks: layers that stay, shown on hover.
     """
     limits = {"epsilon": epsilon, "eta": eta, "tau": tau}
-    shown = [row for row in _CURVES if getattr(bands, row[1]) is not None]
-    n_layers, n = len(bands.geometric), len(shown)
+    rows = [row for row in _CURVES if getattr(bands, row[1]) is not None]
+    n_layers, n = len(bands.geometric), len(rows)
     figure = style.empty_figure(60 + 130 * n, dragmode=False, showlegend=False, margin={"t": 26, "r": 60})
     figure.update_xaxes(style.layer_axis(n_layers, anchor="y" if n == 1 else f"y{n}"))
     notes = style.layer_notes((), style.checked_locks(locks, n_layers, "skip curves"))
-    for number, (title, field, limit, letter, most) in enumerate(shown, start=1):
+    for number, (title, field, limit, letter, most) in enumerate(rows, start=1):
         values = np.asarray(getattr(bands, field), dtype=np.float64)
         top = 1.0 if not np.isfinite(values).any() or np.nanmax(values) <= 1 else most
         ends = [1 - number / n + 0.03, 1 - (number - 1) / n - 0.03]
@@ -272,7 +272,7 @@ def skip_curves(
 
 
 def _curve(title: str, values: np.ndarray, limit: float, axis: str, index: int, notes: Mapping[int, str]) -> go.Scatter:
-    """One curve; what lies at or below its threshold is filled, the rest open."""
+    """One curve; points at or below its threshold are filled, the others open."""
     colour, symbol = style.CATEGORIES[index], style.category(index)["symbol"]
     below = np.less_equal(values, limit)
     return go.Scatter(

@@ -1,4 +1,4 @@
-"""Pictures of what a recording holds beside the layer similarity: any measure, spans, tokens, several models side by side."""
+"""Figures of the contents of a recording beside the layer similarity: any measure, spans, tokens, several models side by side."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def measure_heatmap(
     *,
     locks: Locks | None = None,
 ) -> go.Figure:
-    """Any measure of layers, one row per domain, on the measure's own fixed scale (see `scales`).
+    """Any measure of layers, one row per domain, on the fixed scale of the measure (see `scales`).
 
     Args:
         values: (n_rows, n_layers); NaN where it was not measured.
@@ -51,10 +51,10 @@ def measure_heatmap(
 
 
 def span_heatmap(matrix: np.ndarray, *, outlined: tuple[int, int] | None = None) -> go.Figure:
-    """Cosine of what enters layer i (down) and what enters layer j (across): layers i to j - 1 are the span between.
+    """Cosine of the inputs of layer i (down) and layer j (across); the span between them is layers i to j - 1.
 
     Args:
-        matrix: (n_layers + 1, n_layers + 1), as `Recording.span_similarity` gives it; the upper half is drawn.
+        matrix: (n_layers + 1, n_layers + 1), as returned by `Recording.span_similarity`; the upper half is drawn.
         outlined: a span (i, j) to mark.
 
     Raises:
@@ -64,7 +64,7 @@ def span_heatmap(matrix: np.ndarray, *, outlined: tuple[int, int] | None = None)
     if values.ndim != 2 or values.shape[0] != values.shape[1]:
         raise ValueError(f"span heatmap failed: expected a square matrix, got shape {values.shape}.")
     n, scale = len(values), SCALES["span"]
-    shown = np.where(np.triu(np.ones_like(values), 1) > 0, values, np.nan)
+    upper = np.where(np.triu(np.ones_like(values), 1) > 0, values, np.nan)
     hover = [[_span_words(i, j, values[i, j], n) if j > i else "" for j in range(n)] for i in range(n)]
     figure = style.empty_figure(440, dragmode=False, margin={"l": 50, "t": 20, "b": 44})
     ticks = {"tickvals": list(range(0, n, max(1, n // 12))), "showgrid": False, "zeroline": False}
@@ -72,7 +72,7 @@ def span_heatmap(matrix: np.ndarray, *, outlined: tuple[int, int] | None = None)
     figure.update_yaxes(style.axis("enters layer i", range=[n - 1.5, -0.5], **ticks))
     bar = {"thickness": 10, "outlinewidth": 0, "tickvals": list(scale.ticks), "ticktext": list(scale.ticks.values())}
     figure.add_heatmap(
-        z=scale.shade(shown).astype(np.float32),
+        z=scale.shade(upper).astype(np.float32),
         zmin=scale.ends[0],
         zmax=scale.ends[1],
         colorscale=SEQUENTIAL,
@@ -98,12 +98,12 @@ def _span_words(i: int, j: int, value: float, n: int) -> str:
 
 
 def token_heatmap(cosine: np.ndarray, kinds: np.ndarray, texts: Sequence[str]) -> go.Figure:
-    """Every token's cosine at every layer, tokens across; a strip above tells vision, text and answer.
+    """Every token's cosine at every layer, tokens across; a strip above shows vision, text and answer.
 
     Args:
         cosine: (n_layers, n_tokens); NaN for layers that did not run.
         kinds: (n_tokens,) 0 vision, 1 text, 2 answer.
-        texts: (n_tokens,) what each token says, any text.
+        texts: (n_tokens,) text of each token.
     """
     n_layers, n_tokens = cosine.shape
     scale, words = SCALES["cosine"], [style.label(text, 30) for text in texts]
@@ -127,10 +127,10 @@ def token_heatmap(cosine: np.ndarray, kinds: np.ndarray, texts: Sequence[str]) -
         name="tokens",
     )
     for kind, (name, colour) in enumerate(_KINDS):
-        places = np.flatnonzero(kinds == kind)
+        columns = np.flatnonzero(kinds == kind)
         figure.add_scatter(
-            x=places,
-            y=np.full(len(places), -1.4),
+            x=columns,
+            y=np.full(len(columns), -1.4),
             mode="markers",
             marker={"symbol": "square", "size": 7, "color": colour},
             name=name,
@@ -141,12 +141,12 @@ def token_heatmap(cosine: np.ndarray, kinds: np.ndarray, texts: Sequence[str]) -
 
 
 def image_overlay(image: Image.Image, values: np.ndarray, *, scale: Scale = SCALES["cosine"]) -> go.Figure:
-    """The image with its vision tokens' values over it, each where the token looks.
+    """The image with the values of its vision tokens over it, each at the token's patch.
 
     Args:
-        image: the picture as the user gave it; it is shrunk for drawing.
+        image: the user's image; it is shrunk for drawing.
         values: (rows, columns) of the image's vision tokens, in reading order.
-        scale: what the colours mean.
+        scale: the colour scale.
     """
     rows, columns = values.shape
     small = image.convert("RGB")
@@ -191,8 +191,8 @@ def depth_profile(series: Mapping[str, np.ndarray], measure: str) -> go.Figure:
     """Models of different depth on one axis: a measure over relative depth, 0 at the first layer, 1 at the last.
 
     Args:
-        series: {name: (n_layers,)}, each of its own length; NaN leaves a gap.
-        measure: a key of `SCALES`; its shade is the y axis, so that cosines near 1 can be told apart.
+        series: {name: (n_layers,)}, of any lengths; NaN leaves a gap.
+        measure: a key of `SCALES`; its shade is the y axis, so that cosines near 1 are distinguishable.
     """
     scale = SCALES[measure]
     figure = style.empty_figure(360, dragmode=False, legend=style.legend_above(), margin={"t": 30})

@@ -11,18 +11,18 @@ import plotly.graph_objects as go
 
 from vlm_analysis.figures import style
 from vlm_analysis.figures.facets import axes, facets, second_axes
-from vlm_analysis.figures.traces import area, beyond, named_once, points, told
+from vlm_analysis.figures.traces import area, beyond, hover_boxes, named_once, points
 
 _ENDS = (-0.25, 0.5)
-_STRIP, _CELL = 0.14, 0.84  # share of a facet's height that the cells take, and of the space between two budgets
+_STRIP, _CELL = 0.14, 0.84  # the cells' share of a facet's height, and of the space between two budgets
 _SPREAD, _GAIN = style.CATEGORIES[0], style.CATEGORIES[4]
-# A regime that a line explains has the colour of that line.
+# A regime has the colour of the line that explains it, if any.
 REGIMES = {
     "ranking-sensitive": ("R", _SPREAD),
     "converging": ("C", style.CATEGORIES[2]),
     "structure-dominated": ("S", _GAIN),
 }
-"""{what the column `regime` says: its letter and colour}."""
+"""{regime: (letter, colour)}."""
 _LINES = {
     "noise": ("noise of the prompts (95th percentile)", style.GREY, "circle", "dot", 4),
     "spread": ("spread between rankings", _SPREAD, "circle", "solid", 7),
@@ -34,17 +34,17 @@ _NUMBERS = ("spread", "noise", "gain", "gain_low", "gain_high")
 def regime_chart(frame: pd.DataFrame) -> go.Figure:
     """Spread between rankings, noise of the prompts and gain of spaced masks over the number of dropped layers, by domain.
 
-    The axis reaches from -0.25 to 0.5 for every comparison alike; values beyond show as a triangle at its end. Along the top,
-    one cell per budget tells the regime by letter and colour.
+    The axis reaches from -0.25 to 0.5 for every comparison; values beyond are triangles at its ends. Along the top, one cell
+    per budget shows the regime by letter and colour.
 
     Args:
         frame: columns domain, budget (layers dropped), spread (standard deviation between the rankings' retention), noise
-            (95th percentile of the spread that prompts alone would make), gain (mean retention of spaced masks minus that of
+            (95th percentile of the spread due to prompts alone), gain (mean retention of spaced masks minus that of
             plain rankings), gain_low, gain_high, and regime: a key of `REGIMES`, or "" where it was not computed.
             NaN values leave gaps.
 
     Raises:
-        ValueError: a regime is none of `REGIMES`.
+        ValueError: a regime is not in `REGIMES`.
     """
     unknown = sorted({str(regime) for regime in frame["regime"]} - {"", *REGIMES})
     if unknown:
@@ -62,16 +62,16 @@ def regime_chart(frame: pd.DataFrame) -> go.Figure:
         names=[*(name for name, *_ in _LINES.values()), *REGIMES],
     )
     traces: list[dict[str, Any]] = []
-    for place, domain in enumerate(domains):
+    for index, domain in enumerate(domains):
         rows = frame[frame["domain"] == domain].sort_values("budget")
         hover = _hover(rows)
-        traces += [trace | axes(place) for trace in _lines(rows, hover)]
-        traces += [trace | second_axes(place, len(domains)) for trace in _cells(rows, hover, width)]
+        traces += [trace | axes(index) for trace in _lines(rows, hover)]
+        traces += [trace | second_axes(index, len(domains)) for trace in _cells(rows, hover, width)]
     return figure.update_layout(barmode="overlay").add_traces(named_once(traces))
 
 
 def _cell_width(budgets: np.ndarray) -> float:
-    """Cells touch where budgets stand close, and stay narrow where few budgets lie far apart."""
+    """The width of the cells: they touch where budgets are close, and stay narrow where few budgets are far apart."""
     steps = np.diff(np.unique(budgets))
     return _CELL * min(float(steps.min(initial=math.inf)), max(1.0, float(budgets.max(initial=1.0)) / 8))
 
@@ -95,7 +95,7 @@ def _lines(rows: pd.DataFrame, hover: list[str]) -> list[dict[str, Any]]:
 
 
 def _cells(rows: pd.DataFrame, hover: list[str], width: float) -> list[dict[str, Any]]:
-    """One bar per budget for each regime, and its letter on it in the font's colour, which the fill leaves readable."""
+    """One bar per budget for each regime, with its letter in the font colour, readable on the translucent fill."""
     x, regimes = rows["budget"].to_numpy(np.float64), rows["regime"].astype(str).to_numpy()
     traces: list[dict[str, Any]] = []
     for rank, (regime, (letter, colour)) in enumerate(REGIMES.items(), start=1001):
@@ -104,16 +104,16 @@ def _cells(rows: pd.DataFrame, hover: list[str], width: float) -> list[dict[str,
             continue
         colours = {"color": style.translucent(colour, 0.4), "line": {"color": colour, "width": 1}}
         bar = {"type": "bar", "x": x[at], "y": np.full(len(at), 0.65), "base": 0.3, "width": width, "marker": colours}
-        boxes = told([hover[i] for i in at.tolist()])
+        boxes = hover_boxes([hover[i] for i in at.tolist()])
         traces.append(bar | boxes | {"name": f"{letter} {regime}", "legendgroup": regime, "legendrank": rank})
-        place = {"x": x[at], "y": np.full(len(at), 0.61), "mode": "text", "text": [letter] * len(at)}
+        letters = {"x": x[at], "y": np.full(len(at), 0.61), "mode": "text", "text": [letter] * len(at)}
         words = {"textfont": {"size": 11}, "hoverinfo": "skip", "name": "letters", "showlegend": False}
-        traces.append({"type": "scatter", **place, **words, "legendgroup": regime})
+        traces.append({"type": "scatter", **letters, **words, "legendgroup": regime})
     return traces
 
 
 def _hover(rows: pd.DataFrame) -> list[str]:
-    """All numbers of a budget, whichever of them one points at."""
+    """The hover text of each budget, the same for all its points."""
     return [
         f"{style.label(row['domain'], 80)}<br>{row['budget']:g} layers dropped"
         f"<br>spread between rankings {_number(row['spread'])}<br>noise of the prompts {_number(row['noise'])}"

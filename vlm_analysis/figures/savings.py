@@ -1,4 +1,4 @@
-"""What dropping layers saves in time: measured points over the line that the layers' own shares let expect."""
+"""Time saved by dropping layers: measured points, and the line expected from the layers' shares of the dense time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _PHASES = {"prefill": "prefill, a prompt's pass", "decode": "decode, each token 
 def cost_chart(frame: pd.DataFrame, n_layers: int) -> go.Figure:
     """Time relative to the dense model over the number of dropped layers: prefill on the left, decoding on the right.
 
-    A point is a measured mask, its bar reaches from the lower to the upper quartile of the rounds. The dashed line is what is expected
-    if each layer saves what it takes; it starts at the dense model. Points above 1.3 lie at the edge as triangles.
+    A point is a measured mask, its bar reaches from the lower to the upper quartile of the rounds. The dashed line is the expected time
+    if each layer saves its share; it starts at the dense model. Points above 1.3 are triangles at the edge.
 
     Args:
         frame: columns budget (layers dropped), phase ("prefill" or "decode"), value, low, high and expected.
@@ -36,14 +36,14 @@ def cost_chart(frame: pd.DataFrame, n_layers: int) -> go.Figure:
     figure.update_xaxes(style.axis("layers dropped", range=[-0.4, end + 0.4], **ticks))
     figure.update_yaxes(style.axis(range=[0, Y_MAX], dtick=0.25, tickformat=".2~f"))
     figure.update_yaxes(title_text="time (pruned / dense)", col=1)
-    for place, phase in enumerate(_PHASES, start=1):
+    for column, phase in enumerate(_PHASES, start=1):
         rows = frame[frame["phase"] == phase].sort_values("budget")
-        first = {"showlegend": place == 1}
-        for trace in (_dense(end, first), _expected(rows, first), _measured(rows, place - 1, first)):
-            figure.add_trace(trace, row=1, col=place)
+        first = {"showlegend": column == 1}
+        for trace in (_dense(end, first), _expected(rows, first), _measured(rows, column - 1, first)):
+            figure.add_trace(trace, row=1, col=column)
         beyond = rows[rows["value"] > Y_MAX]
         if len(beyond):
-            figure.add_trace(_beyond(beyond, place - 1), row=1, col=place)
+            figure.add_trace(_beyond(beyond, column - 1), row=1, col=column)
     return figure
 
 
@@ -53,7 +53,7 @@ def _dense(end: int, first: dict[str, bool]) -> go.Scatter:
 
 
 def _expected(rows: pd.DataFrame, first: dict[str, bool]) -> go.Scatter:
-    """The line through what is expected of each budget, on average where several masks share it."""
+    """The line through the expected time of each budget, averaged over masks of equal budget."""
     line = rows.groupby("budget")["expected"].mean()
     return go.Scatter(
         x=np.concatenate([[0], line.index.to_numpy()]),

@@ -1,4 +1,4 @@
-"""The colour scale of every recorded measure: the same ends for every model and recording, so that two pictures compare."""
+"""The colour scale of every recorded measure: the same range for every model and recording, so that figures can be compared."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ DIVERGING = [[0.0, "#0072B2"], [0.25, "#7FB5D8"], [0.5, "#E8E8E8"], [0.75, "#EEA
 
 @dataclass(frozen=True)
 class Scale:
-    """How the numbers of a measure become shades.
+    """The mapping from the numbers of a measure to shades.
 
     Attributes:
-        unit: the words beside the colour bar.
-        shade: from values to where they lie on the scale; must keep NaN.
-        ends: the shades at which the colours end; beyond them they saturate.
+        unit: title of the colour bar.
+        shade: maps values to positions on the scale; must keep NaN.
+        ends: the shades at which the colours saturate.
         ticks: {shade: text} on the colour bar.
-        form: how a number is written in a hover box.
+        form: number format in hover boxes.
         colours: a Plotly colour scale.
     """
 

@@ -1,4 +1,4 @@
-"""What all figures share: colours, safe labels, axes, and the empty figure they start from."""
+"""The parts that all figures share: colours, safe labels, axes, and the empty figure."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CATEGORIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "star")
-# A template of our own keeps 7 kB of Plotly's default out of every figure. It is not empty, because
-# Streamlit writes its theme into `template.layout` and leaves figures without one alone.
+# This template keeps 7 kB of Plotly's default out of every figure. It is not empty, because Streamlit
+# writes its theme into `template.layout` and skips figures without one.
 _TEMPLATE = {"layout": {"font": {"size": 13}}}
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def label(text: object, limit: int = 24) -> str:
-    """`text` on one line, at most `limit` characters, safe to hand to Plotly.
+    """`text` on one line, at most `limit` characters, safe to pass to Plotly.
 
     Plotly reads a subset of HTML in labels and hover boxes, links included, so markup is escaped,
     and so are dollars, which would start a formula.
@@ -126,13 +126,13 @@ def band(
     """The area between `low` and `high`, each (n,); where either is NaN the area has a gap.
 
     One closed outline per unbroken run: Plotly's `fill="tonexty"` would close over the gaps. A run of one point
-    reaches `lone` to both sides, as without width it would not be seen.
+    extends by `lone` to both sides, as it would be invisible without width.
     """
-    known = np.isfinite(low) & np.isfinite(high)
+    finite = np.isfinite(low) & np.isfinite(high)
     xs: list[float | None] = []
     ys: list[float | None] = []
-    for run in np.split(np.arange(len(x)), np.flatnonzero(np.diff(known)) + 1):
-        if len(run) == 0 or not known[run[0]]:
+    for run in np.split(np.arange(len(x)), np.flatnonzero(np.diff(finite)) + 1):
+        if len(run) == 0 or not finite[run[0]]:
             continue
         wide = x[run]
         if lone and len(run) == 1:
@@ -147,7 +147,7 @@ def checked_matrix(values: np.ndarray, rows: Sequence[str], figure: str) -> np.n
     """`values` as float64 (n_rows, n_layers).
 
     Raises:
-        ValueError: `values` is not a matrix with one line per name in `rows`.
+        ValueError: `values` is not a matrix with one row per name in `rows`.
     """
     matrix = np.asarray(values, dtype=np.float64)
     if matrix.ndim != 2 or len(matrix) != len(rows) or matrix.shape[1] == 0:
@@ -156,7 +156,7 @@ def checked_matrix(values: np.ndarray, rows: Sequence[str], figure: str) -> np.n
 
 
 def checked_layers(layers: Collection[int], n_layers: int, figure: str) -> list[int]:
-    """`layers` sorted, without doubles.
+    """`layers` sorted, without duplicates.
 
     Raises:
         MaskError: one of them is not a layer of this model.
@@ -174,7 +174,7 @@ def checked_locks(locks: Locks | None, n_layers: int, figure: str) -> Locks:
     """Return the locks, or none of `n_layers` layers.
 
     Raises:
-        MaskError: they are of a model of another depth.
+        MaskError: the locks are of a model of another depth.
     """
     if locks is not None and locks.n_layers != n_layers:
         raise MaskError(
@@ -184,7 +184,7 @@ def checked_locks(locks: Locks | None, n_layers: int, figure: str) -> Locks:
 
 
 def layer_notes(dropped: Collection[int], locks: Locks) -> dict[int, str]:
-    """What a hover box adds about a layer: dropped, locked, protected or kept by the user, with the reason."""
+    """The text that a hover box adds for a layer: dropped, locked, protected or kept by the user, with the reason."""
     notes: dict[int, str] = {}
     kinds = {"locked": locks.locked, "protected": locks.protected, "your lock": locks.own}
     for layer in sorted({*dropped, *locks.reasons}):

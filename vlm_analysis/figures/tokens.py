@@ -1,4 +1,4 @@
-"""Where a pruned model's response parts from the dense one's: a strip of tokens, coloured by divergence."""
+"""Where a pruned model's response diverges from the dense one: a strip of tokens, coloured by divergence."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from vlm_analysis.figures import style
 from vlm_analysis.figures.heatmaps import _hatching
 from vlm_analysis.figures.scales import SEQUENTIAL, Scale
 
-_LABELS, _LEAST = 80, 12  # labels at the most, places at the least
-_LETTERS, _SHORT = 14, 6  # of a label, and of one that may lie
-_MARK = -0.85  # where the triangles lie, above the cells
+_LABELS, _LEAST = 80, 12  # largest number of labels, smallest number of columns
+_LETTERS, _SHORT = 14, 6  # longest label, and longest horizontal label
+_MARK = -0.85  # y of the triangles, above the cells
 _STEP = 0.01  # nats below which the scale is linear, above it logarithmic
 _VISIBLE = str.maketrans({" ": "·", "\u00a0": "·", "\n": "↵", "\r": "␍", "\t": "⇥"})
 
@@ -38,16 +38,16 @@ KL = Scale(
 def token_strip(tokens: Sequence[str], kl: np.ndarray, differs: np.ndarray) -> go.Figure:
     """The tokens of the dense response in one row, coloured by KL(dense ‖ pruned), with a triangle where the first choices differ.
 
-    The colours reach from 0 to 5 nats for every response alike: linear below 0.01, logarithmic above. Spaces, tabs and line
-    ends are drawn as signs. Of more than 80 tokens every n-th has a label; the hover box tells each.
+    The colours reach from 0 to 5 nats for every response: linear below 0.01, logarithmic above. Spaces, tabs and line ends
+    are drawn as symbols. Of more than 80 tokens every n-th has a label; hover boxes show all.
 
     Args:
-        tokens: (n,) texts, any.
+        tokens: (n,) any texts.
         kl: (n,) in nats; NaN where it was not measured.
         differs: (n,) true where the pruned model's first choice is another token.
 
     Raises:
-        ValueError: the three are not of one length.
+        ValueError: the three differ in length.
     """
     nats, other = np.asarray(kl, dtype=np.float64), np.asarray(differs, dtype=bool)
     if not nats.shape == other.shape == (len(tokens),):
@@ -80,16 +80,16 @@ def token_strip(tokens: Sequence[str], kl: np.ndarray, differs: np.ndarray) -> g
             xgap=1 if len(tokens) <= _LABELS else 0,
             name="tokens",
         )
-    if len(missing := np.flatnonzero(~np.isfinite(nats))):
-        figure.add_trace(_hatching(np.stack([np.zeros_like(missing), missing], axis=1)))
-    if len(places := np.flatnonzero(other).tolist()):
+    if len(unmeasured := np.flatnonzero(~np.isfinite(nats))):
+        figure.add_trace(_hatching(np.stack([np.zeros_like(unmeasured), unmeasured], axis=1)))
+    if len(columns := np.flatnonzero(other).tolist()):
         marker = {"symbol": "triangle-down", "size": 11 if len(tokens) <= _LABELS else 8, "color": style.DROPPED}
         figure.add_scatter(
-            x=places,
-            y=[_MARK] * len(places),
+            x=columns,
+            y=[_MARK] * len(columns),
             mode="markers",
             marker=marker,
-            hovertext=[hover[place] for place in places],
+            hovertext=[hover[index] for index in columns],
             hovertemplate="%{hovertext}<extra></extra>",
             showlegend=False,
             name="differs",
@@ -100,14 +100,19 @@ def token_strip(tokens: Sequence[str], kl: np.ndarray, differs: np.ndarray) -> g
 def _empty_strip(tokens: Sequence[str]) -> go.Figure:
     """The axes: tokens on top, below them the row of triangles, then the cells."""
     n = len(tokens)
-    shown = range(0, n, max(1, math.ceil(n / _LABELS)))
-    words = [_visible(tokens[place], _LETTERS) for place in shown]
+    labelled = range(0, n, max(1, math.ceil(n / _LABELS)))
+    words = [_visible(tokens[index], _LETTERS) for index in labelled]
     longest = max((len(html.unescape(word)) for word in words), default=0)
     upright = n > _LEAST or longest > _SHORT
     figure = style.empty_figure(150 + 7 * (longest if upright else 2), dragmode=False, margin={"t": 8, "b": 70})
-    ticks: dict[str, Any] = {"tickmode": "array", "tickvals": list(shown), "ticktext": words, "tickfont": {"size": 11}}
+    ticks: dict[str, Any] = {
+        "tickmode": "array",
+        "tickvals": list(labelled),
+        "ticktext": words,
+        "tickfont": {"size": 11},
+    }
     ticks |= {"tickangle": -90} if upright else {"autotickangles": [0, -90]}
-    # A few tokens do not fill the width: cells as wide as pages would look like measurements.
+    # A few tokens do not fill the width, as very wide cells would mislead.
     figure.update_xaxes(style.axis(range=[-0.5, max(n, _LEAST) - 0.5], side="top", showgrid=False, **ticks))
     rows: dict[str, Any] = {"tickmode": "array", "tickvals": [_MARK, 0], "ticktext": ["first choice differs", "KL"]}
     figure.update_yaxes(style.axis(range=[0.5, -1.25], showgrid=False, ticklabelstandoff=4, **rows))
@@ -115,15 +120,15 @@ def _empty_strip(tokens: Sequence[str]) -> go.Figure:
 
 
 def _visible(token: str, limit: int) -> str:
-    """A token with its spaces and line ends as signs; ∅ where nothing of it can be drawn."""
+    """A token with its spaces and line ends as symbols; ∅ where it has no printable character."""
     text = style.label(token.translate(_VISIBLE), limit)
     return text if any(letter.isprintable() for letter in text) else "∅"
 
 
 def _hover(tokens: Sequence[str], nats: np.ndarray, other: np.ndarray) -> list[str]:
     return [
-        f"token {place} {_visible(token, 80)}<br>KL(dense ‖ pruned) "
+        f"token {index} {_visible(token, 80)}<br>KL(dense ‖ pruned) "
         + (f"{value:{KL.form}} nats" if math.isfinite(value) else "not measured")
         + f"<br>the pruned model's first choice is {'another token' if differs else 'the same'}"
-        for place, (token, value, differs) in enumerate(zip(tokens, nats.tolist(), other.tolist(), strict=True))
+        for index, (token, value, differs) in enumerate(zip(tokens, nats.tolist(), other.tolist(), strict=True))
     ]

@@ -1,4 +1,4 @@
-"""Traces as plain dictionaries, to be handed to a figure all at once: one `add_trace` after the other takes much longer."""
+"""Traces as plain dictionaries, to be added to a figure all at once, which is much faster than one `add_trace` each."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 
 from vlm_analysis.figures import style
 
-_LONE = 0.15  # how far a band of one point reaches to both sides
+_LONE = 0.15  # half width of a band of one point
 
 
-def told(hover: Sequence[str]) -> dict[str, Any]:
-    """Hover boxes that say `hover`, one text a point, and nothing else."""
+def hover_boxes(hover: Sequence[str]) -> dict[str, Any]:
+    """Hover boxes with the texts `hover`, one per point, and nothing else."""
     return {"hovertext": list(hover), "hovertemplate": "%{hovertext}<extra></extra>"}
 
 
 def points(x: Any, y: Any, hover: Sequence[str], **more: Any) -> dict[str, Any]:
-    """A scatter trace, lines and markers unless said otherwise, with its hover texts."""
-    return {"type": "scatter", "x": x, "y": y, "mode": "lines+markers", **told(hover), **more}
+    """A scatter trace, by default lines and markers, with its hover texts."""
+    return {"type": "scatter", "x": x, "y": y, "mode": "lines+markers", **hover_boxes(hover), **more}
 
 
 def area(x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, **more: Any) -> dict[str, Any]:
@@ -30,20 +30,20 @@ def area(x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, **more: 
 
 def named_once(traces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same traces, each legend group named by its first trace only."""
-    seen: set[str] = set()
+    named_groups: set[str] = set()
     named = []
     for trace in traces:
-        first = trace.get("showlegend", True) and trace["legendgroup"] not in seen
-        seen |= {trace["legendgroup"]} if first else set()
+        first = trace.get("showlegend", True) and trace["legendgroup"] not in named_groups
+        named_groups |= {trace["legendgroup"]} if first else set()
         named.append(trace | {"showlegend": first})
     return named
 
 
 def lone(values: np.ndarray) -> np.ndarray:
-    """(n,) true where a number has none beside it: a line without markers would not show it."""
-    known = np.isfinite(values)
-    left, right = np.append(False, known[:-1]), np.append(known[1:], False)
-    return known & ~left & ~right
+    """(n,) true where a number has no neighbours, so that a line without markers would not show it."""
+    finite = np.isfinite(values)
+    before, after = np.append(False, finite[:-1]), np.append(finite[1:], False)
+    return finite & ~before & ~after
 
 
 def beyond(
@@ -52,11 +52,11 @@ def beyond(
     """Triangles at the ends of the y axis for values outside of them; no trace without such values.
 
     Args:
-        x, y: (n,) points; NaN is nowhere.
+        x, y: (n,) points; NaN is not drawn.
         ends: of the y axis.
-        hover: (n,) texts that tell the number.
+        hover: (n,) texts with the values.
         marker: the look of the triangles.
-        more: what else the trace holds.
+        more: other settings of the trace.
     """
     out = np.flatnonzero((y < ends[0]) | (y > ends[1]))
     if not len(out):

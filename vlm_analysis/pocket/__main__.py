@@ -13,7 +13,9 @@ ASSETS = asset("pocket-vl")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m vlm_analysis.pocket", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    train = commands.add_parser("train", help="train, or go on from the last checkpoint, then write the quality card")
+    train = commands.add_parser(
+        "train", help="train, or continue from the last checkpoint, then write the quality card"
+    )
     train.add_argument("--steps", type=int, help="length of the whole run; the rate falls to zero at its end")
     train.add_argument("--assets", type=Path, default=ASSETS, help="where the weights so far are written")
     commands.add_parser("card", help="measure the bundled model on held-out examples and write its quality card")
@@ -22,7 +24,7 @@ def main() -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run one command; torch is imported only now, so that `--help` answers at once."""
+    """Run one command; torch is imported only here, so that `--help` is fast."""
     if arguments.command == "train":
         from vlm_analysis.pocket.training import Recipe, train
 

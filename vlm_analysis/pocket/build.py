@@ -1,4 +1,4 @@
-"""Pocket-VL's architecture, tokenizer and processor: an ordinary Qwen3-VL, only small.
+"""The architecture, tokenizer and processor of Pocket-VL, a small Qwen3-VL.
 
 Everything is written in the formats transformers reads, so `load_model` treats the folder like any other checkpoint.
 """
@@ -19,7 +19,7 @@ N_LAYERS = 16
 HIDDEN = 96
 PATCH = 8
 MERGE = 2
-IMAGE_MEAN = [value / 255 for value in BACKGROUND]  # the empty page becomes zero, so that colour is what is left
+IMAGE_MEAN = [value / 255 for value in BACKGROUND]  # the empty page becomes zero, so only colour remains
 IMAGE_STD = [0.25, 0.25, 0.25]
 
 END, NEWLINE = "<|im_end|>", "\n"
@@ -137,7 +137,7 @@ def build_model(seed: int = 0) -> Qwen3VLForConditionalGeneration:
 
 
 def save_pocket(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
-    """Write model, tokenizer and processor to `folder` as transformers would; the quality card is written apart."""
+    """Write model, tokenizer and processor to `folder` as transformers would; the quality card is written separately."""
     import json
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The quality card of the bundled model, and the prompt packs: both made from held-out drawings only."""
+"""The quality card of the bundled model and the prompt packs, both made from held-out drawings only."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def as_prompts(examples: list[Example]) -> PromptSet:
 
 
 def write_packs(folder: Path) -> None:
-    """Write the bundled prompt packs, one folder a domain."""
+    """Write the bundled prompt packs, one folder per domain."""
     for domain in (GENERAL, MATH):
         write_prompts(as_prompts(make_examples(domain, PACK_PER_DOMAIN, split="pack")), folder / domain)
 
@@ -75,7 +75,7 @@ def domain_accuracy(table: pd.DataFrame) -> pd.Series:
 
 
 def card_text(table: pd.DataFrame, run: dict[str, Any]) -> str:
-    """Return the quality card: data, recipe, time, hardware, accuracy per task with n, and what it says nothing about."""
+    """Return the quality card: data, recipe, time, hardware, accuracy per task with n, and limits."""
     rows = [
         f"| {task} | {row.domain} | {row.exact_match:.1%} | {row.answer_nll:.3f} | {row.n} |"
         for task, row in table.iterrows()
@@ -104,7 +104,7 @@ def card_text(table: pd.DataFrame, run: dict[str, Any]) -> str:
 
 
 def hardware() -> str:
-    """Return what this process computes on, in words."""
+    """Return the hardware of this process, in words."""
     return f"{torch.get_num_threads()} CPU threads ({platform.machine()})"
 
 

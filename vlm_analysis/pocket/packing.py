@@ -1,7 +1,7 @@
-"""Several questions about one picture in one sequence: the image is paid for once.
+"""Pack several questions about one picture into one sequence, so that the image is encoded once.
 
-A block mask lets every question see the image and itself only, and positions restart after the image, so the packed
-forward pass gives each question the logits it would get alone (a test holds that). Used for training and for the card.
+A block mask lets every question attend to the image and itself only, and positions restart after the image, so the packed
+forward pass returns the logits that each question has alone (as tested). Used for training.
 """
 
 from __future__ import annotations
@@ -68,30 +68,34 @@ class Packer:
     ) -> PackedBatch:
         """Return the batch of these pictures, each with its own list of (question, answer).
 
-        With `most_tokens` the questions that would make a row longer are left out (less padding in training).
+        With `most_tokens` questions that would make a row longer are left out, for less padding in training.
         """
         rows, positions, blocks, sources, targets, answers = [], [], [], [], [], []
         first_free = int(self.prefix_positions.max()) + 1
         answer_number = 0
         for row, (_, pairs) in enumerate(pictures):
-            ids, blocked = list(self.prefix), [0] * len(self.prefix)
-            following: list[int] = []
+            ids, blocks_of_row = list(self.prefix), [0] * len(self.prefix)
+            row_positions: list[int] = []
             for number, (question, answer) in enumerate(pairs, start=1):
-                asked = self._tokens(question + SUFFIX)
-                answered = [*self._tokens(answer), self.end]
-                if most_tokens is not None and number > 1 and len(ids) + len(asked) + len(answered) > most_tokens:
+                question_ids = self._tokens(question + SUFFIX)
+                answer_ids = [*self._tokens(answer), self.end]
+                if (
+                    most_tokens is not None
+                    and number > 1
+                    and len(ids) + len(question_ids) + len(answer_ids) > most_tokens
+                ):
                     continue
-                start = len(ids) + len(asked)
-                sources += [(row, start + offset - 1) for offset in range(len(answered))]
-                targets += answered
-                answers += [answer_number] * len(answered)
+                start = len(ids) + len(question_ids)
+                sources += [(row, start + offset - 1) for offset in range(len(answer_ids))]
+                targets += answer_ids
+                answers += [answer_number] * len(answer_ids)
                 answer_number += 1
-                ids += asked + answered
-                blocked += [number] * (len(asked) + len(answered))
-                following += range(first_free, first_free + len(asked) + len(answered))
+                ids += question_ids + answer_ids
+                blocks_of_row += [number] * (len(question_ids) + len(answer_ids))
+                row_positions += range(first_free, first_free + len(question_ids) + len(answer_ids))
             rows.append(ids)
-            blocks.append(blocked)
-            positions.append(torch.cat([self.prefix_positions, torch.tensor(following).expand(3, -1)], dim=1))
+            blocks.append(blocks_of_row)
+            positions.append(torch.cat([self.prefix_positions, torch.tensor(row_positions).expand(3, -1)], dim=1))
         pixels = self.image_processor(images=[image for image, _ in pictures], return_tensors="pt")
         return PackedBatch(
             input_ids=_pad([torch.tensor(row) for row in rows], self.tokenizer.pad_token_id),
@@ -114,8 +118,8 @@ def block_mask(block: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     n_tokens = block.shape[1]
     query, key = block[:, :, None], block[:, None, :]
     causal = torch.ones(n_tokens, n_tokens, dtype=torch.bool).tril()
-    seen = causal & ((key == query) | (key == 0))
-    return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)[:, None]
+    visible = causal & ((key == query) | (key == 0))
+    return torch.where(visible, 0.0, torch.finfo(dtype).min).to(dtype)[:, None]
 
 
 def answer_logits(model: Qwen3VLForConditionalGeneration, batch: PackedBatch) -> torch.Tensor:
@@ -132,7 +136,7 @@ def answer_logits(model: Qwen3VLForConditionalGeneration, batch: PackedBatch) ->
 
 
 def answers_right(logits: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-    """Return per answer whether every token, the end included, is the argmax (bool, one entry an answer)."""
+    """Return per answer whether every token, the end included, is the argmax (bool, one entry per answer)."""
     wrong = (logits.argmax(-1) != batch.targets).float()
     counts = torch.zeros(int(batch.answer.max()) + 1).index_add_(0, batch.answer, wrong)
     return counts == 0

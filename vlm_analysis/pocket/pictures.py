@@ -1,8 +1,8 @@
 """Drawn 64×64 pictures: coloured shapes, bar charts and written sums, each reproducible from a seed.
 
-A picture is a value: its facts (what is drawn) and its pixels. Questions about it live in `tasks`.
-Nothing here is random beyond `random.Random(seed)`, and every glyph is drawn from a table in this file, so the same
-seed gives the same pixels on every machine.
+A picture is a value: the facts it shows and its pixels. Questions about it are in `tasks`.
+All randomness comes from `random.Random(seed)`, and every glyph is drawn from a table in this file, so the same seed
+gives the same pixels on every machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TALLEST_BAR = 9
 N_BARS = 4
 _BAR_UNIT, _BAR_WIDTH, _BAR_PITCH, _BAR_BASE = 6, 10, 15, 60
 
-# 5×7 bitmaps, one string of five characters a row.
+# 5×7 bitmaps, one string of five characters per row.
 _GLYPHS = {
     "0": "01110 10001 10011 10101 11001 10001 01110",
     "1": "00100 01100 00100 00100 00100 00100 01110",
@@ -86,7 +86,7 @@ Picture = Shapes | Bars | WrittenSum
 
 
 def is_reserved_pair(left: int, right: int) -> bool:
-    """Whether this pair of numbers is kept out of training (about one pair in ten); packs and held-out sums use only these."""
+    """Return whether this pair of numbers is kept out of training (about one in ten); packs and held-out sums use only these."""
     return zlib.crc32(f"{left}+{right}".encode()) % 10 == 0
 
 
@@ -124,14 +124,14 @@ def draw_bars(rng: Random) -> Bars:
 
 
 def draw_sum(rng: Random, *, reserved: bool) -> WrittenSum:
-    """Draw `left + right`; with `reserved` only pairs that training never shows, else only pairs it may."""
+    """Draw `left + right`; with `reserved` only pairs that training never uses, else only the others."""
     while True:
         left, right = rng.randint(10, 99), rng.randint(10, 99)
         if is_reserved_pair(left, right) == reserved:
             break
     image, pen = _canvas()
     colour = COLOURS[rng.choice(list(COLOURS))]
-    x, y = rng.randint(1, 4), 8 * rng.randint(0, 6) + 1  # two rows of patches hold a line
+    x, y = rng.randint(1, 4), 8 * rng.randint(0, 6) + 1  # a line spans two rows of patches
     for character in f"{left}+{right}":
         _draw_glyph(pen, character, colour, x, y)
         x += 12

@@ -66,7 +66,7 @@ class Example:
 
 
 def content_key(image: Image.Image, question: str) -> str:
-    """Return the hash that makes two examples the same example: their pixels and their question."""
+    """Return a hash of pixels and question, by which examples are compared."""
     return hashlib.sha256(image.tobytes() + question.encode()).hexdigest()
 
 
@@ -100,7 +100,7 @@ def _ask_presence(picture: Shapes, rng: Random) -> QuestionAndAnswer | None:
     if rng.random() < 0.5:
         colour, kind = rng.choice(sorted(there))
         return f"is there a {colour} {kind}?", "yes"
-    shape = rng.choice(picture.shapes)  # half a match is the hard case: same colour or same shape
+    shape = rng.choice(picture.shapes)  # partial matches are the hard case: same colour or same shape
     near = [(shape.colour, kind) for kind in SHAPES] + [(colour, shape.kind) for colour in COLOURS]
     absent = [pair for pair in near if pair not in there]
     if not absent:
@@ -265,34 +265,34 @@ def draw_picture(kind: type, rng: Random, *, reserved: bool) -> Picture:
 
 
 def make_example(task: str, seed: int, *, split: str = "held-out") -> Example:
-    """Return the example of `task` that (`split`, `seed`) names: the same one on every machine."""
-    chosen = TASKS[task]
+    """Return the example of `task` for (`split`, `seed`), the same on every machine."""
+    kind = TASKS[task]
     rng = Random(f"{split}/{task}/{seed}")
     while True:
-        picture = draw_picture(chosen.picture, rng, reserved=split != "train")
-        asked = chosen.ask(picture, rng)
-        if asked is not None:
-            return Example(task, chosen.domain, picture.image, *asked, split=split, seed=seed, picture=picture)
+        picture = draw_picture(kind.picture, rng, reserved=split != "train")
+        pair = kind.ask(picture, rng)
+        if pair is not None:
+            return Example(task, kind.domain, picture.image, *pair, split=split, seed=seed, picture=picture)
 
 
 def make_examples(domain: str, count: int, *, split: str = "held-out") -> list[Example]:
-    """Return `count` different examples of a domain, its tasks in turn (no two with the same pixels and question)."""
+    """Return `count` different examples of a domain, from its tasks in turn (no two with the same pixels and question)."""
     tasks = [name for name, task in TASKS.items() if task.domain == domain]
     examples: list[Example] = []
-    seen: set[str] = set()
+    keys: set[str] = set()
     seed = 0
     while len(examples) < count:
         example = make_example(tasks[len(examples) % len(tasks)], seed, split=split)
         seed += 1
-        if example.key not in seen:
-            seen.add(example.key)
+        if example.key not in keys:
+            keys.add(example.key)
             examples.append(example)
     return examples
 
 
 @lru_cache(maxsize=1)
 def reserved_keys() -> frozenset[str]:
-    """Return the content keys of every held-out, pack and monitor example; training must never show one of them."""
+    """Return the content keys of every held-out, pack and monitor example; which training must never use."""
     sets = (("held-out", HELD_OUT_PER_DOMAIN), ("pack", PACK_PER_DOMAIN), ("monitor", MONITOR_PER_DOMAIN))
     return frozenset(
         example.key
@@ -305,13 +305,13 @@ def reserved_keys() -> frozenset[str]:
 def ask_about(picture: Picture, rng: Random, count: int) -> list[tuple[str, QuestionAndAnswer]]:
     """Return up to `count` different (task, (question, answer)) that training may ask about one picture."""
     names = [name for name, task in TASKS.items() if isinstance(picture, task.picture)]
-    asked: dict[str, tuple[str, QuestionAndAnswer]] = {}
+    by_question: dict[str, tuple[str, QuestionAndAnswer]] = {}
     for _ in range(4 * count):
         name = rng.choice(names)
         pair = TASKS[name].ask(picture, rng)
-        if pair is None or pair[0] in asked or content_key(picture.image, pair[0]) in reserved_keys():
+        if pair is None or pair[0] in by_question or content_key(picture.image, pair[0]) in reserved_keys():
             continue
-        asked[pair[0]] = name, pair
-        if len(asked) == count:
+        by_question[pair[0]] = name, pair
+        if len(by_question) == count:
             break
-    return list(asked.values())
+    return list(by_question.values())

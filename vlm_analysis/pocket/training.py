@@ -1,8 +1,8 @@
-"""Training Pocket-VL from random weights on drawn pictures: resumable, logged, and never on a held-out example.
+"""Train Pocket-VL from random weights on drawn pictures: resumable, logged, and never on a held-out example.
 
-What is known: Muon on the matrices learns shapes, counting and digits several times faster than AdamW; with white as the
-zero of the pixels (`build.IMAGE_MEAN`) colour wakes within the first hundreds of steps, which it did not with mean 0.5.
-What is not: how far longer training goes; the recipe was never searched.
+Known: Muon on the matrices learns shapes, counting and digits several times faster than AdamW; with white as the zero of
+the pixels (`build.IMAGE_MEAN`) colour is learned within the first hundreds of steps, which it was not with mean 0.5.
+Not known: the effect of longer training; the recipe was not searched.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KINDS = (Shapes, Bars, WrittenSum)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the run besides the code; stored with each checkpoint."""
+    """All settings that decide the run beside the code; saved with each checkpoint."""
 
     steps: int = 8000
     pictures: int = 64
@@ -48,7 +48,7 @@ class Recipe:
 
 
 def train_folder() -> Path:
-    """Return where checkpoints lie: `STRATA_TRAIN`, else the user's cache folder. Never the work tree."""
+    """Return the folder of checkpoints: `STRATA_TRAIN`, else in the user's cache folder; never in the work tree."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "strata-train"
     return Path(os.environ.get("STRATA_TRAIN", default))
 
@@ -106,12 +106,12 @@ class Trainer:
         """Continue from the checkpoint in the folder; False if there is none."""
         if not self.checkpoint.exists():
             return False
-        with safe_open(self.checkpoint, "pt") as stored:
-            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-            metadata = json.loads(stored.metadata()["run"])
+        with safe_open(self.checkpoint, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = json.loads(file.metadata()["run"])
         self.step, self.seconds = metadata["step"], metadata["seconds"]
         weights = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
-        self.model.load_state_dict(weights, strict=False)  # the tied head is stored once
+        self.model.load_state_dict(weights, strict=False)  # the tied head is saved once
         for name, optimiser in self.optimisers.items():
             state: dict[int, dict[str, torch.Tensor]] = defaultdict(dict)
             for key, value in tensors.items():
@@ -122,7 +122,7 @@ class Trainer:
         return True
 
     def save(self) -> None:
-        """Write the checkpoint: to a temporary name first, so that a kill leaves the last one whole."""
+        """Write the checkpoint: to a temporary name first, so that a kill leaves the last one intact."""
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"model/{key}": value for key, value in self.model.state_dict().items() if key != "lm_head.weight"}
         for name, optimiser in self.optimisers.items():
@@ -133,14 +133,14 @@ class Trainer:
         write_atomically(self.checkpoint, lambda part: save_file(contiguous, part, run))
 
     def run(self) -> dict[str, Any]:
-        """Return what the quality card tells of the run so far."""
+        """Return the data on the run so far for the quality card."""
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        told = {"step": self.step, "seconds": round(self.seconds), "hardware": hardware()}
-        return {**told, "parameters": f"{parameters:,}", "recipe": asdict(self.recipe)}
+        progress = {"step": self.step, "seconds": round(self.seconds), "hardware": hardware()}
+        return {**progress, "parameters": f"{parameters:,}", "recipe": asdict(self.recipe)}
 
     def train_step(self) -> float:
         """Take one optimiser step and return its loss."""
-        started = time.monotonic()
+        start = time.monotonic()
         factor = rate_at(self.step, self.recipe)
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
@@ -155,7 +155,7 @@ class Trainer:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         self.step += 1
-        self.seconds += time.monotonic() - started
+        self.seconds += time.monotonic() - start
         return loss.item()
 
     @torch.no_grad()
@@ -166,8 +166,8 @@ class Trainer:
             examples = make_examples(domain, MONITOR_PER_DOMAIN, split="monitor")
             batch = self.packer.pack([(example.image, [(example.question, example.answer)]) for example in examples])
             with torch.autocast("cpu", torch.bfloat16):
-                found = answers_right(answer_logits(self.model, batch).float(), batch)
-            for example, is_right in zip(examples, found.tolist(), strict=True):
+                matches = answers_right(answer_logits(self.model, batch).float(), batch)
+            for example, is_right in zip(examples, matches.tolist(), strict=True):
                 right[example.task].append(is_right)
         return {task: sum(marks) / len(marks) for task, marks in right.items()}
 
@@ -177,7 +177,7 @@ class Trainer:
 
 
 def train(assets: Path, *, recipe: Recipe | None = None, every: int = 200) -> None:
-    """Train (or go on training) in `train_folder()`, logging each task's accuracy; the weights so far go to `assets`."""
+    """Train, or continue, in `train_folder()` and log each task's accuracy; weights so far are written to `assets`."""
     recipe = recipe or Recipe()
     trainer = Trainer(train_folder(), recipe)
     trainer.folder.mkdir(parents=True, exist_ok=True)
