@@ -1,9 +1,9 @@
 """Files that more than one process may use: written whole or not at all, and folders that one at a time owns.
 
-A kill or a full disk leaves the old file whole (`write_atomically`). Who changes files of a folder in place owns the folder meanwhile
-(`owned`): by a lock of the operating system, so that a killed process never blocks the next one; where there is none, by a file that
-names a living process. Owning is advice: it binds those who ask for it. A folder can still be deleted under its owner, who learns of it
-from `Hold.stands`.
+A kill or a full disk leaves the old file whole (`write_atomically`). A process that changes files of a folder in place owns the folder
+meanwhile (`owned`): by a lock of the operating system, so that a killed process never blocks the next one; without such locks, by a
+file that names a running process. Ownership is advisory: it binds only code that calls `owned`. The folder can still be deleted by
+others, which `Hold.stands` reports.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ except ImportError:  # Windows
 
 LOCK, NAMED = "owner.lock", "owner.pid"
 POLL_S = 0.1
-UNNAMED_S = 10.0  # a named lock without a name for so long was left by a process killed while it wrote it
-NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK)  # what file systems without locks say
+UNNAMED_S = 10.0  # a lock file that is empty for longer was left by a process that was killed while writing it
+NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK)  # errors of file systems without locks
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
@@ -47,7 +47,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
 
 
 def advice_for(error: OSError) -> str:
-    """Return what to do about a folder that cannot be used for this reason, as the beginning of a sentence."""
+    """Return advice for a folder that cannot be used for this reason, as the beginning of a sentence."""
     if error.errno in DISK_FULL:
         return "Free some space or choose another folder"
     if error.errno == errno.ENOENT:
@@ -57,14 +57,14 @@ def advice_for(error: OSError) -> str:
 
 @dataclass(frozen=True)
 class Owner:
-    """Who owns a folder: a process of a host, and when that process started, in seconds since the epoch."""
+    """The owner of a folder: a process of a host, and its start time in seconds since the epoch."""
 
     pid: int
     host: str
     started: float
 
     def __str__(self) -> str:
-        """Return what it is called in a sentence."""
+        """Return the owner as a phrase for messages."""
         if self == myself():
             return "other work of this process"
         return f"process {self.pid}" if self.host == socket.gethostname() else f"process {self.pid} on {self.host}"
@@ -90,15 +90,15 @@ class Hold:
     file: int
 
     def stands(self) -> bool:
-        """Return whether the folder is still owned: False once it was deleted, whoever made it anew."""
+        """Return whether the folder is still owned; False once it was deleted, even if it was made again."""
         try:
             return os.path.samestat(os.fstat(self.file), self.path.stat())
         except OSError:
             return False
 
     def let_go(self) -> None:
-        """Remove the lock, then give it up: who waits for the removed file finds that it is no longer there, and asks again."""
-        with suppress(OSError):  # Windows removes no open file
+        """Remove the lock file, then release the lock: a process waiting for the removed file notices and tries again."""
+        with suppress(OSError):  # Windows cannot remove an open file
             if self.stands():
                 self.path.unlink()
         os.close(self.file)
@@ -109,15 +109,15 @@ class Hold:
 
 @contextmanager
 def owned(folder: Path, wait: Callable[[Owner | None], object]) -> Iterator[Hold]:
-    """Own a folder inside the block: no other process, and no other thread of this one, does so too.
+    """Own a folder inside the block, exclusively among processes and threads.
 
     Args:
-        folder: it must be there.
-        wait: called again and again while another owns the folder, with its owner; what it raises ends the waiting. None where the
-            owner has not told its name yet.
+        folder: an existing folder.
+        wait: called repeatedly with the owner while another owns the folder; None while the owner has not written its name yet. An
+            exception in it ends the waiting.
 
     Raises:
-        OSError: the folder is not there, or no file can be made in it.
+        OSError: the folder does not exist, or no file can be created in it.
     """
     while (hold := _claimed(Path(folder))) is None:
         wait(owner_of(folder))
@@ -129,30 +129,30 @@ def owned(folder: Path, wait: Callable[[Owner | None], object]) -> Iterator[Hold
 
 
 def owner_of(folder: Path) -> Owner | None:
-    """Return who wrote its name into the folder's lock last; None where nobody did."""
+    """Return the last owner named in the folder's lock; None without one."""
     for name in (LOCK, NAMED):
-        found = _named_in(Path(folder) / name)
-        if found is not None:
-            return found
+        owner = _named_in(Path(folder) / name)
+        if owner is not None:
+            return owner
     return None
 
 
 def _named_in(path: Path) -> Owner | None:
     with suppress(OSError, ValueError, TypeError, KeyError):
-        told = json.loads(path.read_text("utf-8"))
-        return Owner(int(told["pid"]), str(told["host"]), float(told["started"]))
+        content = json.loads(path.read_text("utf-8"))
+        return Owner(int(content["pid"]), str(content["host"]), float(content["started"]))
     return None
 
 
 def _claimed(folder: Path) -> Hold | None:
-    """Return the hold on a folder; None where another has it."""
+    """Return the hold on a folder; None while another owner has it."""
     if fcntl is None:
         return _claimed_by_name(folder / NAMED)
     path = folder / LOCK
     hold = Hold(path, os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
     try:
         fcntl.flock(hold.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if hold.stands():  # else its last owner removed it before giving it up
+        if hold.stands():  # else its last owner removed it before releasing it
             _write_name(hold)
             return hold
     except BlockingIOError:
@@ -168,13 +168,13 @@ def _claimed(folder: Path) -> Hold | None:
 
 
 def _write_name(hold: Hold) -> None:
-    with suppress(OSError):  # a full disk: the lock holds without a name
+    with suppress(OSError):  # on a full disk the lock works without a name
         os.ftruncate(hold.file, 0)
         os.write(hold.file, json.dumps(asdict(myself())).encode())
 
 
 def _claimed_by_name(path: Path) -> Hold | None:
-    """Return the hold on a folder by a file that only one can make; a dead process's file is removed, and None returned."""
+    """Return the hold on a folder by a file created exclusively; None where it exists, after removing the file of a dead process."""
     try:
         hold = Hold(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
     except FileExistsError:
@@ -185,7 +185,7 @@ def _claimed_by_name(path: Path) -> Hold | None:
 
 
 def _remove_dead(path: Path) -> None:
-    """Remove the lock of a process that no longer runs. It is moved away first: of two who remove it, one finds it gone."""
+    """Remove the lock of a process that no longer runs; it is renamed first, so that of two removals one fails."""
     owner, grave = _named_in(path), path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     with suppress(OSError):
         if owner is None and time.time() - path.stat().st_mtime < UNNAMED_S:
@@ -193,13 +193,13 @@ def _remove_dead(path: Path) -> None:
         if owner is not None and (owner.host != socket.gethostname() or _lives(owner)):
             return
         os.rename(path, grave)
-        if _named_in(grave) != owner:  # another removed it before, and this is a new one
+        if _named_in(grave) != owner:  # another process removed it before, and this is a new lock
             os.link(grave, path)
         grave.unlink()
 
 
 def _lives(owner: Owner) -> bool:
-    """Return whether the owner's process runs; a later one may have its number."""
+    """Return whether the owner's process runs; a later process may have the same number."""
     import psutil
 
     try:

@@ -1,7 +1,7 @@
-"""Module paths of version 0.1 that are no more: importing one says which line to write instead.
+"""Module paths of version 0.1 that were removed: importing one raises an error with the line to write instead.
 
-Nothing but messages: no old name works under its old path. Modules that became packages keep their name; their `__init__` asks
-`old_names` for what they held.
+No old name works under its old path. Modules that became packages keep their name; their `__init__` uses `old_names` for the
+names they held.
 """
 
 from __future__ import annotations
@@ -86,15 +86,15 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "story": ("Story",),
     "sweep": ("sweep",),
 }
-"""By module of version 0.1, the names of it that are public now; of `PRIVATE` ones there is none."""
+"""The names of each module of version 0.1 that are public now; modules in `PRIVATE` have none."""
 OLD = dict.fromkeys(PRIVATE, ()) | PUBLIC
 
 NEW_NAMES = {"prune": "apply_edit"}
-"""What is called differently now."""
+"""Public names that changed."""
 
 
 def message(module: str, names: Sequence[str] = ()) -> str:
-    """Return what to write instead of an import from a module of version 0.1.
+    """Return the error message for an import from a module of version 0.1.
 
     >>> message("evaluate")
     'vlm_analysis.evaluate has moved. Write: from vlm_analysis import evaluate'
@@ -106,7 +106,7 @@ def message(module: str, names: Sequence[str] = ()) -> str:
 
 
 class _Finder:
-    """Finds nothing; stands last among Python's finders, so that it is asked only for modules that are not there."""
+    """Finds nothing; the last of Python's finders, called only for modules that no other finds."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -117,7 +117,7 @@ class _Finder:
 
 
 def watch() -> None:
-    """Let imports of old paths say what to write instead."""
+    """Make imports of old paths raise an error with the line to write instead."""
     if _Finder not in sys.meta_path:
         sys.meta_path.append(_Finder)
 

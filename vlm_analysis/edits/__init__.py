@@ -1,1 +1,1 @@
-"""Edits: what is done to a dense model, as a value and as a view of the model."""
+"""Edits: changes to a dense model, as a value and as a view of the model."""

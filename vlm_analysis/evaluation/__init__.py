@@ -1,4 +1,4 @@
-"""Evaluations: what an edit did to the answers, and what it saves. Values; `run` measures them."""
+"""Evaluations: the effect of an edit on the answers, and its savings. Values; `run` measures them."""
 
 from vlm_analysis.gone import old_names
 

@@ -26,7 +26,7 @@ def facets(
     strip: float = 0.0,
     names: Sequence[str] = (),
 ) -> go.Figure:
-    """Empty plots, one per domain, three to a line; the legend lies above them.
+    """Empty plots, one per domain, three to a line, with the legend above them.
 
     Args:
         domains: names, any text.
@@ -91,10 +91,10 @@ def _across(index: int, columns: int) -> list[float]:
     return [start, min(1.0, start + width)]
 
 
-def _down(place: int, columns: int, lines: int, height: int) -> tuple[float, float]:
+def _down(index: int, columns: int, lines: int, height: int) -> tuple[float, float]:
     gap = _GAP_PX / height if lines > 1 else 0.0
     size = (1 - gap * (lines - 1)) / lines
-    top = 1 - place // columns * (size + gap)
+    top = 1 - index // columns * (size + gap)
     return max(0.0, top - size), top
 
 

@@ -1,4 +1,4 @@
-"""Models: what lies in a checkpoint, whether it fits, loading it, and where it hides its decoder layers."""
+"""Models: the files of a checkpoint, its memory, loading, decoder layers, inputs and decoding."""
 
 from vlm_analysis.gone import old_names
 

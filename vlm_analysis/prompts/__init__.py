@@ -1,4 +1,4 @@
-"""Prompts: images with questions, and every hostile way in which they can arrive."""
+"""Prompts: images with questions, read safely from folders, tables and archives."""
 
 from vlm_analysis.gone import old_names
 

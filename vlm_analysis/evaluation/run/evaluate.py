@@ -58,7 +58,7 @@ def evaluate(
     Args:
         loaded: the dense model.
         prompts: a PromptSet, or any sequence of prompts. One without an answer is scored on the dense model's own response, or on the
-            choice that the dense model finds most likely. Each choice of a prompt is scored as an answer of its own.
+            choice that the dense model finds most likely. Each choice of a prompt is scored as an answer.
         edit: the edit to evaluate, such as a prune mask. None, or one without changes, evaluates the dense model: its agreement is 1
             and its KL 0.
         reference: the dense Evaluation on the same prompts; saves running the dense model again.

@@ -65,11 +65,11 @@ def criteria_items(recording: Recording, **options: Any) -> dict[str, dict[str, 
 
 
 def domain_items(recording: Recording, **options: Any) -> dict[str, dict[str, Any]]:
-    """Return the ranking by similarity of each domain, by the domain's name."""
+    """Return the arguments of `score_layers` for the similarity of each domain, by domain."""
     return {name: {**options, "criterion": "target-aware", "target": name} for name in recording.domain_names}
 
 
 def group_items(recording: Recording, criterion: str = "block-influence", **options: Any) -> dict[str, dict[str, Any]]:
-    """Return the ranking of one criterion over each token group that has tokens, by the group's name."""
+    """Return the arguments of `score_layers` for one criterion over each token group that has tokens, by token group."""
     groups = [group for group in TOKEN_GROUPS if recording.prompts_with(None, group)]
     return {group: {**options, "criterion": criterion, "token_group": group} for group in groups}

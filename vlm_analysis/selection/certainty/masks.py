@@ -142,12 +142,12 @@ def _count(
     counts, n_masks, same = np.zeros(mask.n_layers), 0, 0
     for inputs in every:
         try:
-            choice = choose(strategy, inputs, budget, costs).layers
+            dropped = choose(strategy, inputs, budget, costs).layers
         except MaskError:
             continue
-        counts[choice] += 1
+        counts[dropped] += 1
         n_masks += 1
-        same += set(choice) == set(mask.dropped)
+        same += set(dropped) == set(mask.dropped)
     frequency = counts / n_masks if n_masks else np.full(mask.n_layers, np.nan)
     return MaskStability(mask, frequency, same / n_masks if n_masks else np.nan, n_draws - n_masks, n_draws, prompts)
 

@@ -59,17 +59,17 @@ def evolve(
     judge, n_dropped = Judge(measure, objective, n_layers), layers_to_go(budget, n_layers, free)
     first = _checked_start(start, n_layers, free, n_dropped)
     parents: list[Rank] = []
-    tried: set[Layers] = set()
+    history: set[Layers] = set()
     steps: list[dict[str, Any]] = []
     for generation in range(generations + 1 if n_dropped else 0):
         progress(*step_progress(generation, generations + 1, "round", parents[0][0] if parents else None))
         if generation:
-            new = _untried(_children(parents, free, rng), population, tried)
+            new = _untried(_children(parents, free, rng), population, history)
         else:
             new = first + _untried(_random(free, n_dropped, rng), population - len(first), first)
         if not new:
             break
-        tried |= {*new}
+        history |= {*new}
         parents = judge.best(new, parents)[:population]
         steps.append({"layers": list(parents[0][2]), "harm": parents[0][0], "tried": len(new)})
     settings = {
@@ -107,11 +107,11 @@ def _swapped(one: Layers, free: Sequence[int], rng: np.random.Generator) -> Laye
     return _sorted([*(set(one) - set(_sample(one, number, rng))), *_sample(candidates, number, rng)])
 
 
-def _untried(draws: Iterator[Layers], number: int, tried: Collection[Layers]) -> list[Layers]:
-    """Return up to `number` different draws that are not among `tried`; fewer where none are found."""
+def _untried(draws: Iterator[Layers], number: int, history: Collection[Layers]) -> list[Layers]:
+    """Return up to `number` different draws that are not in `history`; fewer where none are found."""
     new: dict[Layers, None] = {}
     for layers in islice(draws, TRIES * max(0, number)):
-        if layers not in tried:
+        if layers not in history:
             new[layers] = None
         if len(new) == number:
             break

@@ -37,17 +37,17 @@ def minimum_gap(inputs: StrategyInputs) -> Choice:
             f"Cannot drop {inputs.budget} layers with {inputs.gap} kept between any two: expected a budget of at most {fits}. "
             "Lower the budget or the gap."
         )
-    chosen: list[int] = []
+    selection: list[int] = []
     for layer in allowed:
-        free = [other for other in allowed if all(abs(other - one) > inputs.gap for one in (*chosen, layer))]
-        near = any(abs(layer - one) <= inputs.gap for one in chosen)
+        free = [other for other in allowed if all(abs(other - one) > inputs.gap for one in (*selection, layer))]
+        near = any(abs(layer - one) <= inputs.gap for one in selection)
         if (
-            len(chosen) < inputs.budget
+            len(selection) < inputs.budget
             and not near
-            and len(chosen) + 1 + len(_apart(free, inputs.gap)) >= inputs.budget
+            and len(selection) + 1 + len(_apart(free, inputs.gap)) >= inputs.budget
         ):
-            chosen.append(layer)
-    return Choice(chosen, {"gap": inputs.gap})
+            selection.append(layer)
+    return Choice(selection, {"gap": inputs.gap})
 
 
 def middle_block(inputs: StrategyInputs) -> Choice:
@@ -87,11 +87,11 @@ def _block(inputs: StrategyInputs, start: int | None) -> Choice:
 
 def _apart(layers: Sequence[int], gap: int) -> list[int]:
     """Return as many of the layers as can lie more than `gap` apart."""
-    chosen: list[int] = []
+    selection: list[int] = []
     for layer in sorted(layers):
-        if not chosen or layer - chosen[-1] > gap:
-            chosen.append(layer)
-    return chosen
+        if not selection or layer - selection[-1] > gap:
+            selection.append(layer)
+    return selection
 
 
 @dataclass(frozen=True)
