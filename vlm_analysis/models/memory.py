@@ -37,7 +37,7 @@ def free_bytes(device: torch.device | str = "cpu") -> int:
 
 
 def give_back() -> None:
-    """Return freed memory that Python, PyTorch's GPU cache and the C library hold to the system."""
+    """Return to the system the freed memory that Python, PyTorch's GPU cache and the C library hold."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
