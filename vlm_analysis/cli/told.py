@@ -245,7 +245,7 @@ def of_costs(costs: Sequence[Cost], items: Sequence[Item | None]) -> Found:
     )
 
     def sections() -> list[Section]:
-        from vlm_analysis.figures.costs import cost_chart
+        from vlm_analysis.figures.savings import cost_chart
 
         return [
             Section("Cost", "Time relative to the dense model.", cost_chart(cost_frame(costs), costs[0].edit.n_layers))
