@@ -25,7 +25,8 @@ from .test_conformance import CHECKS, model_of
 HEAD = """# Which models can be pruned
 
 Every class that `AutoModelForImageTextToText` of transformers {version} knows, as a tiny model with random weights in float32 on a CPU.
-Written by `python -m tests.conformance`; `tests/conformance/` holds the checks.
+Written by `python -m tests.conformance`; `tests/conformance/` holds the checks. `make test` runs those of a sample of
+classes (`tests/conformance/sample.py`), `make slow` those of all others.
 
 - **text**: the decoder layers are found, and each runs once and in order. **prune**: the pruned model's logits are those of the dense
   model with these layers skipped, to the last bit, and the dense model is unchanged. **decode**: greedy decoding with a cache and without

@@ -25,6 +25,7 @@ from .build import N_LAYERS, tiny_model
 from .checks import Inputs, cached, loaded_as, logits, masks, reloaded, skipped, text_inputs, uncached
 from .images import processor_of
 from .rows import ALONE, CHANGES, EXCEPTIONS, KINDS, LOCKS, NOT_BUILT, PRUNED, REFUSED
+from .sample import SAMPLE, sampled
 
 Masks = Sequence[Edit]
 
@@ -122,10 +123,7 @@ def hold(kind: str, check: str, model: Any, inputs: Inputs, folder: Path) -> Non
         CHECKS[check](model, inputs, folder, kind, masks(model))
 
 
-CASES = [(kind, check) for kind in PRUNED for check in CHECKS]
-
-
-@pytest.mark.parametrize(("kind", "check"), CASES, ids=[f"{kind}-{check}" for kind, check in CASES])
+@pytest.mark.parametrize(("kind", "check"), sampled(PRUNED, CHECKS))
 def test_class(kind: str, check: str, tmp_path: Path) -> None:
     hold(kind, check, model_of(kind), text_inputs(kind), tmp_path)
 
@@ -145,6 +143,10 @@ def test_class_that_cannot_be_built_here_still_cannot(kind: str) -> None:
 def test_every_class_of_the_installed_transformers_has_a_row() -> None:
     assert set(KINDS) == set(PRUNED) | REFUSED.keys() | NOT_BUILT.keys()
     assert len(PRUNED) - len({kind for kind, _ in EXCEPTIONS}) >= 50
+
+
+def test_the_sample_has_every_class_with_locked_layers_or_an_exception() -> None:
+    assert LOCKS.keys() | {kind for kind, _ in EXCEPTIONS} <= SAMPLE.keys() <= set(PRUNED)
 
 
 def test_the_remark_on_nemotron_holds_for_the_dense_model_too() -> None:

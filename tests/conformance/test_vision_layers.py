@@ -27,6 +27,7 @@ from vlm_analysis.models.layers import (
 
 from .build import N_LAYERS
 from .checks import Inputs, cached, logits, skipped, text_inputs, uncached
+from .sample import sampled
 from .test_conformance import check_decode, check_reload
 from .test_images import made
 
@@ -65,7 +66,7 @@ def identity(model: Any, inputs: Inputs, dropped: Sequence[int]) -> torch.Tensor
 
 class TestDeepStack:
     @pytest.mark.parametrize("dropped", [(0,), (1,), (0, 1), (1, 4)], ids=str)
-    @pytest.mark.parametrize("kind", DEEPSTACK)
+    @pytest.mark.parametrize("kind", sampled(DEEPSTACK))
     def test_the_features_move_to_the_next_kept_layer(self, kind: str, dropped: tuple[int, ...]) -> None:
         model, inputs = made(kind)
         view = logits(apply_edit(model, PruneMask(N_LAYERS, dropped)), inputs)
@@ -73,27 +74,27 @@ class TestDeepStack:
             assert torch.equal(view, logits(model, inputs))
         assert not torch.equal(view, identity(model, inputs, dropped))
 
-    @pytest.mark.parametrize("kind", DEEPSTACK)
+    @pytest.mark.parametrize("kind", sampled(DEEPSTACK))
     def test_without_a_picture_the_view_equals_skipping(self, kind: str) -> None:
         model, inputs = made(kind)[0], text_inputs(kind)
         view = apply_edit(model, PruneMask(N_LAYERS, (0, 1)))
         assert torch.equal(logits(view, inputs), identity(model, inputs, (0, 1)))
 
     @pytest.mark.parametrize("dropped", [(2,), (4,), (2, 3)], ids=str)
-    @pytest.mark.parametrize("kind", DEEPSTACK)
+    @pytest.mark.parametrize("kind", sampled(DEEPSTACK))
     def test_a_later_layer_is_skipped_to_the_last_bit(self, kind: str, dropped: tuple[int, ...]) -> None:
         model, inputs = made(kind)
         view = apply_edit(model, PruneMask(N_LAYERS, dropped))
         assert torch.equal(logits(view, inputs), identity(model, inputs, dropped))
 
-    @pytest.mark.parametrize("kind", DEEPSTACK)
+    @pytest.mark.parametrize("kind", sampled(DEEPSTACK))
     def test_what_is_evaluated_is_what_is_exported(self, kind: str, tmp_path: Path) -> None:
         model, inputs = made(kind)
         chosen = [PruneMask(N_LAYERS, dropped) for dropped in ((0,), (1,), (0, 1))]
         check_reload(model, inputs, tmp_path, kind, chosen)
         check_decode(model, inputs, tmp_path, kind, chosen)
 
-    @pytest.mark.parametrize("kind", DEEPSTACK)
+    @pytest.mark.parametrize("kind", sampled(DEEPSTACK))
     def test_the_layers_are_protected_with_the_reason(self, kind: str) -> None:
         reasons = protected_layers(made(kind)[0])
         assert [layer for layer, reason in reasons.items() if "DeepStack" in reason] == [0, 1]
@@ -140,7 +141,9 @@ class TestCrossAttention:
 class TestKindsOfLayers:
     """Every layer of one kind may go, but not those in which a hybrid stack's cache counts its tokens."""
 
-    @pytest.mark.parametrize("kind", ["qwen3_5", "lfm3_vl", "gemma3", "aya_vision", "cohere2_vision", "llama4"])
+    @pytest.mark.parametrize(
+        "kind", sampled(["qwen3_5", "lfm3_vl", "gemma3", "aya_vision", "cohere2_vision", "llama4"])
+    )
     def test_all_layers_of_a_kind(self, kind: str, tmp_path: Path) -> None:
         model, inputs = made(kind)
         kinds = model.config.get_text_config().layer_types
