@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from functools import cache
 
 from streamlit.testing.v1 import AppTest
 
+from vlm_analysis import LoadedModel, load_model
+from vlm_analysis.ui.common.session import model_slot, runner
+from vlm_analysis.workbench.jobs import JobView
+from vlm_analysis.workbench.slot import ModelSlot
+
 OpenPage = Callable[[str], AppTest]
+PATIENCE_S = 300  # for what takes seconds: a busy machine fails no test
 
 
 def words(at: AppTest) -> str:
@@ -22,18 +28,43 @@ def ran(at: AppTest) -> AppTest:
     return at
 
 
-def wait_for(at: AppTest, text: str, seconds: float = 60) -> AppTest:
-    """Run the page until it says `text`, as its own polling would."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if text in words(ran(at)):
+def ended(kind: str) -> JobView:
+    """Wait until the newest job of a kind has ended; return it."""
+    job = runner().latest(kind)
+    assert job is not None, f"no job {kind!r} was started"
+    seen = runner().wait(job.id, PATIENCE_S)
+    assert seen is not None
+    assert not seen.active, f"{kind!r} never ended"
+    return seen
+
+
+def settled(at: AppTest) -> AppTest:
+    """Run the page when all jobs have ended, as its own polling would."""
+    for job in runner().list(active=True):
+        runner().wait(job.id, PATIENCE_S)
+    return ran(at)
+
+
+def wait_for(at: AppTest, text: str) -> AppTest:
+    """Run the page until the jobs that it started have ended and it says `text`."""
+    for _ in range(3):  # one that takes a result may start a job, and draws what it chose in its next run
+        if text in words(settled(at)):
             return at
-        time.sleep(0.05)
     raise AssertionError(f"{text!r} never came; the page says:\n{words(at)}")
+
+
+@cache
+def _bundled() -> LoadedModel:
+    return load_model()
+
+
+def hold_bundled() -> None:
+    """Put the bundled model into its place, loaded once for all pages; `load_bundled` loads it as a user does."""
+    vars(model_slot()).update(vars(ModelSlot.holding(_bundled())))
 
 
 def load_bundled(stocked: OpenPage) -> AppTest:
     """Load the bundled model on the Model page."""
     at = stocked("pages/1_model.py")
     next(button for button in at.button if button.label == "Load").click()
-    return wait_for(at, "Decoder layers that should stay")
+    return wait_for(ran(at), "Decoder layers that should stay")

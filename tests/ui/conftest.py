@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import streamlit as st
+from acting import PATIENCE_S
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import LoadedModel, PromptSet, PruneMask
-from vlm_analysis.ui.common.session import workspace
 from vlm_analysis.workbench.shelf import keep_evaluation, keep_mask, keep_prompts, keep_recording
+from vlm_analysis.workbench.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,20 +35,19 @@ def open_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
     monkeypatch.chdir(ROOT)
 
     def run(page: str) -> AppTest:
-        at = AppTest.from_file(str(ROOT / page), default_timeout=30).run()
+        at = AppTest.from_file(str(ROOT / page), default_timeout=PATIENCE_S).run()
         assert not at.exception
         return at
 
     return run
 
 
-@pytest.fixture
-def stocked(open_page: Callable[[str], AppTest], loaded: LoadedModel, few: PromptSet) -> Callable[[str], AppTest]:
-    """Open pages in a workspace that holds prompts, a recording, a mask and its evaluation."""
+@pytest.fixture(scope="session")
+def stock(loaded: LoadedModel, few: PromptSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with prompts, a recording, a mask and its evaluation, made once a session; tests work on copies."""
     from vlm_analysis import evaluate, record
 
-    open_page("app.py")  # points STRATA_HOME at this test's home
-    home = workspace()
+    home = Workspace(tmp_path_factory.mktemp("stock"))
     mask = PruneMask(16, [5, 9], name="five and nine", model=loaded.info)
     dense = evaluate(loaded, few)
     keep_prompts(home, few, "a few")
@@ -54,4 +55,11 @@ def stocked(open_page: Callable[[str], AppTest], loaded: LoadedModel, few: Promp
     keep_mask(home, mask)
     keep_evaluation(home, dense, "dense")
     keep_evaluation(home, evaluate(loaded, few, mask, reference=dense), "five and nine on a few")
+    return home.root
+
+
+@pytest.fixture
+def stocked(open_page: Callable[[str], AppTest], stock: Path, tmp_path: Path) -> Callable[[str], AppTest]:
+    """Open pages in a workspace that holds prompts, a recording, a mask and its evaluation."""
+    shutil.copytree(stock, tmp_path / "home")
     return open_page

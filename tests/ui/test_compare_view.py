@@ -48,7 +48,6 @@ def made(n_domains: int = 2, n_criteria: int = 4, above: float = 0.0, **more) ->
 
 
 def shown(open_page: OpenPage, comparison: Comparison) -> AppTest:
-    open_page("app.py")
     keep_comparison(workspace(), comparison, "many")
     at = open_page("pages/5_evaluate.py")
     at.session_state["evaluate_tab"] = "Many masks"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import streamlit as st
-from acting import OpenPage, load_bundled, ran, wait_for, words
+from acting import OpenPage, hold_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import Cancelled, Cost, LoadedModel, PromptSet, PruneMask, measure_cost, speedup
@@ -48,7 +48,7 @@ def test_without_a_mask_the_tab_names_the_next_step_and_nothing_more(open_page: 
 
 
 def test_weights_are_exact_and_shown_before_anything_is_measured(stocked: OpenPage, loaded: LoadedModel) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     at = cost_tab(stocked(PAGE))
     dense, gone = loaded.n_parameters, loaded.layer_parameters[5] + loaded.layer_parameters[9]
     assert [metric.value for metric in at.metric[:2]] == ["14", f"{(dense - gone) / 1e6:.2f} M"]
@@ -86,11 +86,11 @@ def test_times_of_a_disturbed_machine_are_warned_of(stocked: OpenPage, quick: Co
 
 
 def test_measuring_keeps_the_cost_which_a_refresh_finds_again(stocked: OpenPage, few: PromptSet) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     choose("prompts", keep_prompts(workspace(), few[:1], "one"))
     at = cost_tab(stocked(PAGE))
     button(at).click()
-    wait_for(ran(at), "as fast", 120)
+    wait_for(ran(at), "as fast")
     (kept,) = workspace().items("costs")
     assert kept.details == edit_details(PruneMask(16, (5, 9)))
     assert (kept.model, kept.prompts) == (model_slot().fingerprint, few[:1].fingerprint)
@@ -103,7 +103,7 @@ def test_measuring_keeps_the_cost_which_a_refresh_finds_again(stocked: OpenPage,
 
 
 def test_a_line_keeps_a_cost_of_each_budget(stocked: OpenPage, few: PromptSet) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     item = keep_prompts(workspace(), few[:1], "one")
     said_so: list[int] = []
 
@@ -142,7 +142,7 @@ def test_the_newest_whole_cost_of_a_mask_wins_and_a_damaged_one_is_named(
 
 
 def test_a_job_for_a_model_that_is_gone_fails_with_one_clear_message(stocked: OpenPage) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     at = cost_tab(stocked(PAGE))
     prompts = workspace().newest("prompts")
     assert prompts is not None
@@ -155,7 +155,7 @@ def test_a_job_for_a_model_that_is_gone_fails_with_one_clear_message(stocked: Op
 
 
 def test_cancelling_leaves_nothing(stocked: OpenPage) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     at = cost_tab(stocked(PAGE))
     button(at).click()
     ran(at)

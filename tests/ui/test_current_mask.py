@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from acting import OpenPage, load_bundled, ran, wait_for, words
+from acting import OpenPage, hold_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import Edit, LoadedModel, PromptSet, PruneMask
@@ -46,7 +46,7 @@ def test_a_refresh_keeps_name_notes_and_origin_of_the_edited_mask(
 def test_an_evaluation_after_a_refresh_still_tells_that_the_mask_was_chosen_on_its_prompts(
     stocked: OpenPage, loaded: LoadedModel, few: PromptSet
 ) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     edit(stocked, PruneMask(16, (6,), name="searched", model=loaded.info, provenance={"prompts": few.fingerprint}))
     at = stocked(EVALUATE)
     box = next(box for box in at.selectbox if box.label == "Mask")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from acting import settled
 from families import llama
 from streamlit.testing.v1 import AppTest
-
-from vlm_analysis.ui.common.session import runner
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER, HUB = "Folder on this machine", "Hugging Face Hub"
@@ -26,12 +24,7 @@ def ask(at: AppTest) -> AppTest:
     """Press the button and wait for the job behind it."""
     button(at).click()
     at.run()
-    end = time.monotonic() + 60
-    while runner().list(active=True) and time.monotonic() < end:
-        time.sleep(0.05)
-    at.run()
-    assert not at.exception, at.exception
-    return at
+    return settled(at)
 
 
 def button(at: AppTest) -> AppTest:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from acting import OpenPage, load_bundled, ran, wait_for, words
+from acting import PATIENCE_S, OpenPage, hold_bundled, load_bundled, ran, settled, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import PromptSet, PruneMask, record
@@ -83,15 +82,12 @@ def test_loading_another_model_asks_first(stocked):
 
 
 def test_record_button_makes_a_recording_and_draws_it(stocked):
-    load_bundled(stocked)
+    hold_bundled()
     before = len(workspace().items("recordings"))
     at = stocked("pages/3_similarity.py")
     next(button for button in at.button if button.label == "Record").click()
     ran(at)
-    end = time.monotonic() + 60
-    while len(workspace().items("recordings")) == before and time.monotonic() < end:
-        time.sleep(0.05)
-    ran(at)
+    settled(at)
     assert len(workspace().items("recordings")) == before + 1
     figure = json.loads(at.get("plotly_chart")[0].proto.spec)
     assert figure["data"][0]["type"] == "heatmap"
@@ -170,15 +166,13 @@ class TestMasksPage:
 
 
 def test_prune_and_evaluate_shows_what_broke(stocked):
-    load_bundled(stocked)
+    hold_bundled()
     at = stocked("pages/5_evaluate.py")
     before = len(workspace().items("evaluations"))
     next(button for button in at.button if button.label == "Prune and evaluate").click()
     ran(at)
-    end = time.monotonic() + 60
-    while len(workspace().items("evaluations")) == before and time.monotonic() < end:
-        time.sleep(0.05)
     wait_for(at, "What broke")
+    assert len(workspace().items("evaluations")) == before + 1
     assert {metric.label for metric in at.metric} == {"Retention, general (n = 3)", "Retention, math (n = 3)"}
 
 
@@ -188,7 +182,7 @@ def on_tab(at, name):
 
 
 def test_both_models_answer_side_by_side(stocked):
-    load_bundled(stocked)
+    hold_bundled()
     at = on_tab(stocked("pages/5_evaluate.py"), "Ask both")
     next(button for button in at.button if button.label == "Ask both").click()
     ran(at)
@@ -198,7 +192,7 @@ def test_both_models_answer_side_by_side(stocked):
 
 
 def test_page_shows_what_the_model_is_given_with_its_tokens_by_group(stocked):
-    load_bundled(stocked)
+    hold_bundled()
     at = on_tab(stocked("pages/5_evaluate.py"), "Ask both")
     next(button for button in at.button if button.label == "Show what the model is given").click()
     ran(at)
@@ -210,7 +204,7 @@ def test_page_shows_what_the_model_is_given_with_its_tokens_by_group(stocked):
 
 
 def test_mask_of_another_model_needs_one_deliberate_click(stocked):
-    load_bundled(stocked)
+    hold_bundled()
     info = model_slot().info
     stranger = ModelInfo("stranger", "f" * 64, info.n_layers)
     keep_mask(workspace(), replace(PruneMask(16, [3], name="foreign"), model=stranger))
@@ -224,7 +218,7 @@ def test_mask_of_another_model_needs_one_deliberate_click(stocked):
 
 
 def test_mask_of_a_model_of_another_size_is_not_offered_for_evaluation(stocked):
-    load_bundled(stocked)
+    hold_bundled()
     keep_mask(workspace(), PruneMask(8, [3], name="small"))
     at = stocked("pages/5_evaluate.py")
     assert not [option for option in at.selectbox(key="pick:mask").options if option.startswith("small")]
@@ -233,13 +227,13 @@ def test_mask_of_a_model_of_another_size_is_not_offered_for_evaluation(stocked):
 def test_damaged_recording_is_one_message_and_not_a_crash(stocked):
     item = workspace().items("recordings")[0]
     item.path.write_bytes(item.path.read_bytes()[:500])
-    at = AppTest.from_file(str(ROOT / "pages/3_similarity.py"), default_timeout=30).run()
+    at = AppTest.from_file(str(ROOT / "pages/3_similarity.py"), default_timeout=PATIENCE_S).run()
     assert not at.exception
     assert "is not a whole recording" in words(at)
 
 
 def test_job_started_for_one_model_does_not_run_on_the_next(stocked, tmp_path):
-    load_bundled(stocked)
+    hold_bundled()
     prompts = workspace().items("prompts")[0]
     work = job(bench().record, prompts, "a recording")
     model_slot().info = replace(model_slot().info, fingerprint="another")
@@ -250,7 +244,7 @@ def test_job_started_for_one_model_does_not_run_on_the_next(stocked, tmp_path):
 def test_model_that_does_not_fit_in_the_present_ones_place_leaves_it_loaded(stocked, tmp_path, monkeypatch):
     import vlm_analysis.models.fit
 
-    load_bundled(stocked)
+    hold_bundled()
     slot, mib = model_slot(), 2**20
     monkeypatch.setattr(
         vlm_analysis.models.fit, "free_bytes", lambda device: 11 * mib
@@ -265,7 +259,7 @@ def test_model_that_does_not_fit_in_the_present_ones_place_leaves_it_loaded(stoc
 
 
 def test_typo_in_a_model_folder_keeps_the_loaded_model(stocked, tmp_path):
-    load_bundled(stocked)
+    hold_bundled()
     with pytest.raises(ModelError, match="No model at"):
         model_slot().load(str(tmp_path / "nowhere"), {}, no_progress)
     assert model_slot().loaded.n_layers == 16
@@ -273,7 +267,7 @@ def test_typo_in_a_model_folder_keeps_the_loaded_model(stocked, tmp_path):
 
 def test_different_requests_of_one_kind_are_both_done(stocked):
     gate = threading.Event()
-    runner().submit("hold", "Holding", lambda progress: gate.wait(30))
+    runner().submit("hold", "Holding", lambda progress: gate.wait(PATIENCE_S))
     ids = {runner().submit("evaluate", name, lambda progress: None, dedupe=repr((name,))) for name in ("a", "b", "a")}
     gate.set()
     assert len(ids) == 2
@@ -303,7 +297,6 @@ def test_last_layer_cannot_be_dropped(stocked):
 
 
 def test_domain_named_like_a_column_is_drawn(open_page, loaded, few):
-    open_page("app.py")
     odd = PromptSet(replace(prompt, domain={"math": "layer", "general": "n"}[prompt.domain]) for prompt in few)
     keep_recording(workspace(), record(loaded, odd), "odd")
     assert not open_page("pages/3_similarity.py").error
@@ -364,7 +357,7 @@ def test_a_mask_chosen_on_some_of_the_evaluated_prompts_is_told(stocked, few):
 
 
 def test_the_edited_mask_is_there_on_evaluate_after_a_refresh(stocked):
-    load_bundled(stocked)
+    hold_bundled()
     at = stocked("pages/4_masks.py")
     next(button for button in at.button if button.label == "Load into the editor").click()
     ran(at)

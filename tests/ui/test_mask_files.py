@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from acting import OpenPage, load_bundled, ran, wait_for, words
+from acting import OpenPage, hold_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import PruneMask, mask_to_csv, mask_to_mergekit
@@ -80,7 +80,6 @@ class TestExportPage:
         assert all(part in words(at) for part in ("layers from 0", "mergekit-yaml", "counted from 0"))
 
     def test_mask_of_no_model_has_no_mergekit_file_and_says_why(self, open_page):
-        open_page("app.py")
         keep_mask(workspace(), MASK)
         at = open_page("pages/6_export.py")
         assert "A mergekit file names a model" in words(at)
@@ -90,7 +89,7 @@ class TestExportPage:
         assert "per_layer_config` are not written" in words(stocked("pages/6_export.py"))
 
     def test_checkpoint_is_proved_equal_and_both_answers_are_shown(self, stocked, tmp_path: Path):
-        load_bundled(stocked)
+        hold_bundled()
         at = stocked("pages/6_export.py")
         target = tmp_path / "pruned"
         at.text_input[0].set_value(str(target))
@@ -108,7 +107,7 @@ class TestExportPage:
         )  # the workspace holds this mask's evaluation and the dense one
 
     def test_export_into_a_folder_that_holds_something_is_refused(self, stocked, tmp_path: Path):
-        load_bundled(stocked)
+        hold_bundled()
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "mine.txt").write_text("mine")
         at = stocked("pages/6_export.py")

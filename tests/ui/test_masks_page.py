@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import time
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from acting import OpenPage, load_bundled, ran, wait_for, words
+from acting import OpenPage, ended, hold_bundled, ran, wait_for, words
 from outside import outside_prompts, save_outside_model
 from streamlit.testing.v1 import AppTest
 
@@ -27,10 +27,11 @@ from vlm_analysis import (
 )
 from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.selection.criteria.criteria import DEFAULTS
-from vlm_analysis.ui.common.session import model_slot, runner, workspace
+from vlm_analysis.ui.common.session import model_slot, workspace
 from vlm_analysis.ui.masks.asking import CHOSEN
 from vlm_analysis.workbench.damages import LEAVE_ONE_OUT
 from vlm_analysis.workbench.shelf import keep_prompts, keep_recording, keep_sweep
+from vlm_analysis.workbench.workspace import Workspace
 
 PAGE = "pages/4_masks.py"
 TABS = ("Candidates", "Scores", "Agreement", "Against damage", "Skip-It", "Compare two", "Open a file")
@@ -45,12 +46,21 @@ def measured(loaded: LoadedModel, few: PromptSet) -> tuple[Recording, list[Evalu
     return record(loaded, few, attention=True), [dense, *alone]
 
 
+@pytest.fixture(scope="module")
+def rich_stock(
+    stock: Path, measured: tuple[Recording, list[Evaluation]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    home = Workspace(shutil.copytree(stock, tmp_path_factory.mktemp("rich") / "home"))
+    keep_recording(home, measured[0], "with maps")
+    keep_sweep(home, measured[1], "each", sweep=LEAVE_ONE_OUT)
+    return home.root
+
+
 @pytest.fixture
-def rich(stocked: OpenPage, measured: tuple[Recording, list[Evaluation]]) -> OpenPage:
-    """A workspace whose newest recording has attention maps, and whose layers' damage is measured."""
-    keep_recording(workspace(), measured[0], "with maps")
-    keep_sweep(workspace(), measured[1], "each", sweep=LEAVE_ONE_OUT)
-    return stocked
+def rich(open_page: OpenPage, rich_stock: Path, tmp_path: Path) -> OpenPage:
+    """Open pages in a workspace whose newest recording has attention maps, and whose layers' damage is measured."""
+    shutil.copytree(rich_stock, tmp_path / "home")
+    return open_page
 
 
 def open_tab(at: AppTest, name: str) -> AppTest:
@@ -79,23 +89,17 @@ def press(at: AppTest, label: str) -> AppTest:
     return ran(at)
 
 
-def finish(kind: str, seconds: float = 90) -> Any:
-    """Wait until the newest job of a kind has ended; return it."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        job = runner().latest(kind)
-        if job is not None and not job.active:
-            assert job.status == "done", job.error
-            return job
-        time.sleep(0.05)
-    raise AssertionError(f"{kind} never ended")
+def finish(kind: str) -> None:
+    """Wait until the newest job of a kind is done."""
+    job = ended(kind)
+    assert job.status == "done", job.error
 
 
-@pytest.mark.parametrize("tab", TABS)
-def test_every_tab_opens_without_an_error_on_a_plain_recording(stocked: OpenPage, tab: str) -> None:
-    at = open_tab(stocked(PAGE), tab)
-    assert not at.error
-    assert not at.warning
+def test_every_tab_opens_without_an_error_on_a_plain_recording(stocked: OpenPage) -> None:
+    at = stocked(PAGE)
+    for tab in TABS:
+        open_tab(at, tab)
+        assert (tab, len(at.error), len(at.warning)) == (tab, 0, 0)
 
 
 class TestCandidates:
@@ -105,16 +109,16 @@ class TestCandidates:
         assert len(strips(press(at, "All criteria"))) == len(CRITERIA)
         assert not at.warning
 
-    @pytest.mark.parametrize("strategy", AT_ONCE)
-    def test_every_valid_pair_gives_a_strip_for_each_unit_of_budget(self, rich: OpenPage, strategy: str) -> None:
-        at = put(rich(PAGE), candidate_strategy=strategy, **{CHOSEN: list(CRITERIA)})
-        needs = STRATEGIES[strategy].needs
-        expected = {"scores": len(CRITERIA), "recording": 1, "nothing": 5 if strategy == "random-draw" else 1}[needs]
-        for unit in ("layers", "ratio", "parameters"):
-            assert len(strips(put(at, candidate_unit=unit))) == expected
-            assert not at.warning
-            drops = [int(name.split(" · ")[1].split()[0]) for name in chart(at)["layout"]["yaxis"]["ticktext"][1:]]
-            assert all(drops)
+    def test_every_valid_pair_gives_a_strip_for_each_unit_of_budget(self, rich: OpenPage) -> None:
+        at = put(rich(PAGE), **{CHOSEN: list(CRITERIA)})
+        expected = {"scores": len(CRITERIA), "recording": 1, "nothing": 1}
+        for strategy in AT_ONCE:
+            for unit in ("layers", "ratio", "parameters"):
+                put(at, candidate_strategy=strategy, candidate_unit=unit)
+                n_strips = 5 if strategy == "random-draw" else expected[STRATEGIES[strategy].needs]
+                assert (strategy, unit, len(strips(at)), len(at.warning)) == (strategy, unit, n_strips, 0)
+                drops = [int(name.split(" · ")[1].split()[0]) for name in chart(at)["layout"]["yaxis"]["ticktext"][1:]]
+                assert all(drops)
 
     def test_only_the_options_that_matter_are_shown(self, rich: OpenPage) -> None:
         at = put(rich(PAGE), **{CHOSEN: ["worst-case"]})
@@ -167,7 +171,7 @@ class TestCandidates:
         at = put(rich(PAGE), candidate_unit="latency")
         assert "load it on the Model page" in words(at)
         assert not at.session_state["mask_candidates"]
-        load_bundled(rich)
+        hold_bundled()
         press(put(rich(PAGE), candidate_unit="latency"), "Measure latency")
         finish("latency")
         at = put(rich(PAGE), candidate_unit="latency")
@@ -186,19 +190,17 @@ class TestCandidates:
 
 
 class TestScores:
-    @pytest.mark.parametrize("criterion", CRITERIA)
-    def test_every_criterion_is_drawn_with_formula_source_and_what_the_prompts_tell(
-        self, rich: OpenPage, criterion: str
-    ) -> None:
-        at = open_tab(put(rich(PAGE), score_criterion=criterion), "Scores")
-        said = words(at).replace("\\", "").replace("\u2060", "")
-        assert CRITERIA[criterion].formula in said
-        assert CRITERIA[criterion].source in said
-        drawn = "cannot be drawn again" in said
-        assert drawn == (criterion in ("random", "cross-modal-pooled"))
-        assert drawn or re.search("your [36] prompts", said)  # those of the target, or all
-        assert len(at.get("plotly_chart")) == (2 if drawn else 3)
-        assert not at.error
+    def test_every_criterion_is_drawn_with_formula_source_and_what_the_prompts_tell(self, rich: OpenPage) -> None:
+        at = open_tab(rich(PAGE), "Scores")
+        for criterion, row in CRITERIA.items():
+            said = words(put(at, score_criterion=criterion)).replace("\\", "").replace("\u2060", "")
+            assert row.formula in said
+            assert row.source in said
+            drawn = "cannot be drawn again" in said
+            assert drawn == (criterion in ("random", "cross-modal-pooled")), criterion
+            assert drawn or re.search("your [36] prompts", said), criterion  # those of the target, or all
+            assert len(at.get("plotly_chart")) == (2 if drawn else 3), criterion
+            assert not at.error
 
     def test_the_criterions_own_option_changes_the_scores(self, rich: OpenPage) -> None:
         at = open_tab(put(rich(PAGE), score_criterion="skip-proximal"), "Scores")
@@ -213,13 +215,14 @@ class TestScores:
 
 
 class TestAgreement:
-    @pytest.mark.parametrize(("between", "size"), [("criteria", 18), ("domains", 2), ("token groups", 5)])
-    def test_each_kind_is_a_square_of_numbers_with_downloads(self, rich: OpenPage, between: str, size: int) -> None:
-        at = open_tab(put(rich(PAGE), agreement_between=between, **{CHOSEN: list(CRITERIA)}), "Agreement")
-        assert len(chart(at)["layout"]["yaxis"]["ticktext"]) == size
-        assert "Kendall" in words(at)
-        assert "Most alike" in words(at)
-        assert {button.label for button in at.get("download_button")} >= {"CSV", "Parquet"}
+    def test_each_kind_is_a_square_of_numbers_with_downloads(self, rich: OpenPage) -> None:
+        at = open_tab(put(rich(PAGE), **{CHOSEN: list(CRITERIA)}), "Agreement")
+        for between, size in (("criteria", 18), ("domains", 2), ("token groups", 5)):
+            put(at, agreement_between=between)
+            assert len(chart(at)["layout"]["yaxis"]["ticktext"]) == size, between
+            assert "Kendall" in words(at)
+            assert "Most alike" in words(at)
+            assert {button.label for button in at.get("download_button")} >= {"CSV", "Parquet"}
 
     def test_one_criterion_has_nothing_to_compare_with(self, rich: OpenPage) -> None:
         at = open_tab(put(rich(PAGE), **{CHOSEN: ["mixed"]}), "Agreement")
@@ -246,7 +249,7 @@ class TestDamage:
         assert "add them on the Prompts page" in ran(at).info[0].value
 
     def test_damage_is_measured_in_a_job_and_then_drawn(self, stocked: OpenPage) -> None:
-        load_bundled(stocked)
+        hold_bundled()
         at = open_tab(stocked(PAGE), "Against damage")
         assert "16 of 16 layers, each left out alone on 6 prompts: 96 answers" in words(at).replace("\\", "")
         press(at, "Measure damage")
@@ -276,7 +279,6 @@ class TestSkipIt:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of numpy, in transformers
 def test_all_criteria_run_on_a_model_of_another_family(open_page: OpenPage, tmp_path: Path) -> None:
     other, asked = load_model(save_outside_model("smolvlm", tmp_path / "smolvlm")), outside_prompts()
-    open_page("app.py")
     keep_prompts(workspace(), asked, "four")
     keep_recording(workspace(), record(other, asked, attention=True), "smolvlm")
     at = press(put(open_page(PAGE), candidate_budget=1), "All criteria")
@@ -298,13 +300,12 @@ def test_no_tab_brings_the_model_into_memory(rich: OpenPage) -> None:
     assert model_slot().info is None
 
 
-@pytest.mark.parametrize("n_layers", [1, 2, 3])
+@pytest.mark.parametrize("n_layers", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_tiny_models_of_one_domain_are_drawn_or_refused_in_words(
     open_page: OpenPage, loaded: LoadedModel, few: PromptSet, n_layers: int
 ) -> None:
     left = PruneMask(16, range(n_layers - 1, 15)) if n_layers > 1 else PruneMask(16, range(1, 16))
     small = LoadedModel(apply_edit(loaded.model, left), loaded.processor, "small", "made here")
-    open_page("app.py")
     keep_recording(workspace(), record(small, few[:1]), "small")
     at = open_page(PAGE)
     for unit in ("ratio", "parameters", "latency", "layers"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from acting import OpenPage, load_bundled
+from acting import OpenPage, hold_bundled
 from outside import outside_prompts, save_outside_model
 
 from vlm_analysis import Cancelled, LoadedModel, Objective, PromptSet, PruneMask, evaluate, read_damage, score_layers
@@ -20,7 +20,7 @@ from vlm_analysis.workbench.shelf import find_dense, keep_prompts, open_item
 def test_damage_of_each_layer_is_measured_kept_and_ranks_layers(
     stocked: OpenPage, loaded: LoadedModel, few: PromptSet
 ) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     (prompts,) = workspace().items("prompts")
     model = model_slot().fingerprint
     assert find_damage(workspace(), model, few.fingerprint) == []
@@ -37,7 +37,7 @@ def test_damage_of_each_layer_is_measured_kept_and_ranks_layers(
 
 
 def test_a_cancelled_measurement_goes_on_where_it_stopped(stocked: OpenPage) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     (prompts,) = workspace().items("prompts")
     left: list[int] = []
 
@@ -61,7 +61,7 @@ def test_a_cancelled_measurement_goes_on_where_it_stopped(stocked: OpenPage) -> 
 def test_a_search_keeps_the_mask_it_found_and_says_how_far_it_is(
     stocked: OpenPage, loaded: LoadedModel, few: PromptSet, strategy: str, settings: dict[str, int]
 ) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     (prompts,) = workspace().items("prompts")
     reports: list[tuple[int, int, str]] = []
     work = job(bench().search, prompts, strategy, 2, Objective("token_agreement", worst=True), **settings)
@@ -81,7 +81,7 @@ def test_a_search_keeps_the_mask_it_found_and_says_how_far_it_is(
 
 
 def test_a_search_takes_up_what_another_one_measured(stocked: OpenPage) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     (prompts,) = workspace().items("prompts")
     said: list[str] = []
 
@@ -103,7 +103,6 @@ def test_a_search_takes_up_what_another_one_measured(stocked: OpenPage) -> None:
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of numpy, in transformers
 def test_a_search_leaves_out_masks_that_the_model_cannot_run(open_page: OpenPage, tmp_path: Path) -> None:
-    open_page("app.py")
     prompts = keep_prompts(workspace(), outside_prompts(), "four")
     slot = model_slot()
     slot.load(str(save_outside_model("mllama", tmp_path / "mllama")), {}, no_progress)
@@ -114,7 +113,7 @@ def test_a_search_leaves_out_masks_that_the_model_cannot_run(open_page: OpenPage
 
 
 def test_layers_are_timed_for_the_loaded_model_only(stocked: OpenPage) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     (prompts,) = workspace().items("prompts")
     found = job(bench().latency, prompts)(no_progress)
     assert model_slot().latency is found
@@ -123,7 +122,7 @@ def test_layers_are_timed_for_the_loaded_model_only(stocked: OpenPage) -> None:
 
 
 def test_scores_are_on_the_board_before_the_responses_are_written(stocked: OpenPage) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     (prompts,) = workspace().items("prompts")
     seen: list[tuple[str, object]] = []
     item = watched("evaluate", bench().evaluate, prompts, PruneMask(16, (4, 9, 11)), responses=True)(
@@ -144,7 +143,7 @@ def test_scores_are_on_the_board_before_the_responses_are_written(stocked: OpenP
 def test_a_dense_evaluation_that_is_gone_or_anothers_is_saved_again_by_the_next_evaluation(
     stocked: OpenPage, few: PromptSet, swapped: bool
 ) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     (prompts,) = workspace().items("prompts")
     bench().evaluate(prompts, PruneMask(16, (4,)))
     pruned = workspace().items("evaluations")[0]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from acting import load_bundled, ran, words
+from acting import hold_bundled, ran, settled, words
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Checkbox
 
@@ -21,15 +20,11 @@ PAGE = "pages/5_evaluate.py"
 
 
 def evaluated(at: AppTest, *, responses: bool) -> AppTest:
-    """Press the button and run the page, as its polling would, until it draws scores with or without those of responses."""
+    """Press the button and run the page to the end: it draws scores with or without those of responses."""
     next(button for button in at.button if button.label == "Prune and evaluate").click()
     ran(at)
-    end = time.monotonic() + 90
-    while time.monotonic() < end:
-        if ("normalised_match" in columns_of(ran(at))[0]) == responses:
-            return at
-        time.sleep(0.05)
-    raise AssertionError(f"no such evaluation came; the page says:\n{words(at)}")
+    assert ("normalised_match" in columns_of(settled(at))[0]) == responses, words(at)
+    return at
 
 
 def box(at: AppTest) -> Checkbox:
@@ -41,7 +36,7 @@ def columns_of(at: AppTest) -> list[list[str]]:
 
 
 def test_responses_are_written_unless_the_box_is_cleared(stocked: OpenPage) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     keep_mask(workspace(), PruneMask(16, (2, 3, 4, 9), name="four", model=model_slot().info))
     at = stocked(PAGE)
     assert box(at).value

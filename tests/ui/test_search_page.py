@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from acting import OpenPage, load_bundled, ran, wait_for, words
+from acting import OpenPage, hold_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 from test_masks_page import PAGE, finish, open_tab, press, put
 
@@ -50,7 +50,7 @@ class TestTheForm:
 def test_the_job_finds_and_saves_a_mask_by_what_was_asked(
     stocked: OpenPage, strategy: str, whose: str, expected: tuple[str | None, bool]
 ) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     asked: dict[str, Any] = {"search_score": "exact_match", "search_whose": whose, "candidate_budget": 2}
     small = {"search_width": 2, "search_population": 4, "search_generations": 2}
     at = put(stocked(PAGE), candidate_strategy=strategy)
@@ -77,7 +77,7 @@ def test_without_the_model_the_form_says_what_is_missing(stocked: OpenPage) -> N
 
 
 def test_a_second_search_waits_until_the_first_has_ended(stocked: OpenPage) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     at = put(stocked(PAGE), candidate_strategy="greedy", candidate_budget=12)
     press(at, "Search for a mask")
     assert next(button for button in at.button if button.label == "Search for a mask").disabled

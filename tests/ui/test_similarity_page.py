@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from acting import OpenPage, load_bundled, ran, wait_for, words
+from acting import OpenPage, hold_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import LoadedModel, PromptSet, record, save_recording
@@ -130,7 +129,7 @@ class TestGoingOn:
         from vlm_analysis.ui.common.session import choose
         from vlm_analysis.workbench.shelf import keep_prompts
 
-        load_bundled(stocked)
+        hold_bundled()
         at = stocked(PAGE)
         item = keep_prompts(workspace(), packs, "the packs")
         choose("prompts", item)
@@ -141,22 +140,23 @@ class TestGoingOn:
         ran(at)
         job = runner().latest("record")
         assert job is not None
-        end = time.monotonic() + 60
-        while time.monotonic() < end and (now := runner().get(job.id)) is not None and now.fraction < 0.3:
-            time.sleep(0.01)
-        runner().cancel(job.id)
-        runner().wait(job.id, 60)
+
+        def cancelled_in_the_middle() -> bool:
+            now = runner().get(job.id)
+            return now.fraction >= 0.3 and runner().cancel(job.id)
+
+        while not runner().ask(cancelled_in_the_middle):  # asked inside the job's reports: it cannot end meanwhile
+            assert runner().get(job.id).active
         at = wait_for(at, "What was recorded so far is kept")
         assert len(workspace().items("recordings")) == before
-        seen: list[float] = []
         again = next(button for button in at.button if button.label == "Go on recording")
         again.click()
         ran(at)
         job = runner().latest("record")
         assert job is not None
+        seen: list[float] = []
         while (now := runner().get(job.id)) is not None and now.active:
-            seen.append(now.fraction)
-            time.sleep(0.005)
+            seen.append(runner().ask(lambda: runner().get(job.id).fraction))
         assert len(workspace().items("recordings")) == before + 1
         assert min((fraction for fraction in seen if fraction > 0), default=1) > 0.2
         assert not list((workspace().root / "unfinished").iterdir())
@@ -167,7 +167,7 @@ class TestGoingOn:
         from vlm_analysis.ui.common.session import bench
         from vlm_analysis.workbench.shelf import keep_prompts
 
-        load_bundled(stocked)
+        hold_bundled()
         home = workspace()
         options = {"attention": False, "token_maps": False, "batch_size": 1}
         more = keep_prompts(home, PromptSet([*few, *packs[10:12]]), "two more")
