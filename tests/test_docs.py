@@ -13,8 +13,9 @@ import pytest
 from scored import n_scores
 from typer.testing import CliRunner
 
-from vlm_analysis import cli, mask_table, open_prompts
+from vlm_analysis import PruneMask, cli, mask_table, open_prompts
 from vlm_analysis.prompts import prompts
+from vlm_analysis.workbench.workspace import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,12 +39,16 @@ def test_docstring_examples_are_true(name):
     assert result.failed == 0
 
 
+def blocks() -> list[str]:
+    found = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert len(found) == 3
+    return found
+
+
 def test_library_examples_of_the_readme_run_one_after_the_other(tmp_path, monkeypatch, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 2
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    for code in blocks:
+    for code in blocks()[:2]:
         exec(compile(code, "README.md", "exec"), names)
     said = capsys.readouterr().out
     assert "exact_match" in said
@@ -72,6 +77,21 @@ def test_lines_of_the_readme_run_one_after_the_other(tmp_path, monkeypatch):
     assert (tmp_path / "sweep.csv").read_text().startswith("edit,dropped,domain")
     assert (tmp_path / "pruned" / "model.safetensors").exists()
     assert "Nothing saved is damaged" in said["doctor"]
+
+
+def test_the_bench_of_the_readme_runs_on_what_came_before_it(packs):
+    """On one prompt of each domain, where the examples before it have all."""
+    two = packs[:1] + packs[45:46]
+    names = {"prompts": two, "choose": two, "report": two, "mask": PruneMask(16, (5, 9, 11))}
+    exec(compile(blocks()[2], "README.md", "exec"), names)
+    kept = names["bench"].workspace
+    assert {kind for kind in KINDS if kept.items(kind)} >= {
+        "recordings",
+        "evaluations",
+        "masks",
+        "comparisons",
+        "costs",
+    }
 
 
 def test_pictures_and_pages_the_readme_links_to_exist():
