@@ -10,6 +10,7 @@ from playwright.sync_api import Page
 
 from tools import serving
 
+PATIENCE_MS = 300_000  # for what takes seconds: a busy machine fails no test
 SENT_MS = 100  # a click has reached the server by then, and the page says that its script runs
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 

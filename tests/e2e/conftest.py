@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from browser import PATIENCE_MS
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from tools import serving
-
-PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import go, idle, press
+from browser import PATIENCE_MS, go, idle, press
 from playwright.sync_api import Browser, Page
 from scored import n_scores
 
@@ -17,8 +17,6 @@ from tools import serving
 from vlm_analysis import PromptSet
 from vlm_analysis.workbench.shelf import keep_prompts
 from vlm_analysis.workbench.workspace import Workspace
-
-PATIENCE_MS = 120_000
 
 
 @pytest.fixture

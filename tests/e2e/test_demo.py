@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browser import go, idle, press
+from browser import PATIENCE_MS, go, idle, press
 
 from vlm_analysis import Edit, open_dialect
 
@@ -23,7 +23,7 @@ def demo_done(new_page):
             idle(page)
         press(page, "Try the demo")
         page.get_by_text(re.compile("Demo: ")).first.wait_for()
-        download.first.wait_for(timeout=180_000)
+        download.first.wait_for()
     idle(page)
     return page
 
@@ -45,7 +45,7 @@ def test_result_downloads_as_one_file_that_opens_offline(demo_done, chromium, tm
     started.value.save_as(path)
     context = chromium.new_context(offline=True)
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(PATIENCE_MS)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(path.as_uri())

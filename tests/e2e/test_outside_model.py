@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from browser import go, idle, press
+from browser import PATIENCE_MS, go, idle, press
 from outside import save_outside_model
 from PIL import Image
 from playwright.sync_api import expect
@@ -64,7 +64,7 @@ def test_an_outside_model_is_recorded_masked_pruned_exported_and_loaded_again(ne
     go(page, "Similarity")
     press(page, "Record", exact=True)
     expect(page.get_by_label("Recording", exact=True).first).to_have_value(
-        re.compile("^my-smolvlm on mine"), timeout=60_000
+        re.compile("^my-smolvlm on mine"), timeout=PATIENCE_MS
     )
     idle(page)
     go(page, "Masks")

@@ -208,11 +208,11 @@ class TestAbsurdConfigurations:
     )
     def test_they_are_refused_in_seconds(self, tmp_path: Path, text: dict[str, Any]) -> None:
         folder = spoilt(tmp_path / "huge", text)
-        start, before = time.monotonic(), memory.psutil.Process().memory_info().rss
+        start, before = time.process_time(), memory.psutil.Process().memory_info().rss
         for call in (estimate_fit, load_model):
             with pytest.raises(ModelError, match="'huge'"):
                 call(folder)
-        assert time.monotonic() - start < 30
+        assert time.process_time() - start < 30
         assert memory.psutil.Process().memory_info().rss - before < 500 * 2**20
 
     def test_a_size_of_something_else_than_text_is_checked_too(self, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from vlm_analysis.evaluation.run.evaluate import respond
 from vlm_analysis.progress import stop_if_asked, stoppable
 from vlm_analysis.workbench.jobs import JobRunner
 
-LIMIT_S = 60.0
+LIMIT_S = 300.0
 WORK: dict[str, Callable[[LoadedModel, PromptSet], Any]] = {
     "evaluate": lambda loaded, few: evaluate(loaded, few, batch_size=2),
     "record": record,

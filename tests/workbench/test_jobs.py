@@ -17,7 +17,7 @@ from vlm_analysis.errors import RecordingError
 from vlm_analysis.progress import Progress
 from vlm_analysis.workbench.jobs import JobRunner, JobView
 
-LIMIT_S = 20.0  # never reached unless something hangs
+LIMIT_S = 300.0  # never reached unless something hangs
 PAUSE = threading.Event()  # never set: `PAUSE.wait(0.001)` lets other threads go on
 
 
@@ -381,4 +381,4 @@ class TestTime:
 
 def test_jobs_need_neither_torch_nor_streamlit() -> None:
     code = "import sys, vlm_analysis.workbench.jobs; sys.exit(bool({'torch', 'streamlit', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=LIMIT_S, check=False).returncode == 0

@@ -59,7 +59,7 @@ from vlm_analysis.workbench.workspace import Workspace
 {write_then_die}
 Workspace(pathlib.Path({str(root)!r})).save("masks", "killed", write)
 """
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 9
+    assert subprocess.run([sys.executable, "-c", code], timeout=300, check=False).returncode == 9
 
 
 DIE_IN_WRITE = """
@@ -201,7 +201,7 @@ class TestTwoProcesses:
 
         def work(saver: int) -> list[Item]:
             mine = Workspace(workspace.root)
-            together.wait(20)
+            together.wait(300)
             return [mine.save("masks", f"{saver}-{n}", text(f"{saver}-{n}")) for n in range(15)]
 
         with ThreadPoolExecutor(4) as pool:
