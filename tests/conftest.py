@@ -16,8 +16,10 @@ from vlm_analysis import PromptSet, open_prompts
 if TYPE_CHECKING:
     from vlm_analysis import LoadedModel
 
-# The same examples on every run, so that a red run is the change's doing; `pytest --hypothesis-profile explore` looks for new ones.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+# The same examples on every run, so that a red run is the change's doing; `make slow` takes more of them (profile "many"), and
+# `pytest --hypothesis-profile explore` looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=25)
+settings.register_profile("many", derandomize=True, deadline=None, max_examples=200)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("repeatable")
 

@@ -80,6 +80,6 @@ def test_a_path_of_version_0_1_names_the_line_to_write(module):
 
 def test_submodules_of_packages_with_old_names_are_found():
     assert (
-        in_fresh_python("from vlm_analysis.models import load; print(load.__name__)").strip()
-        == "vlm_analysis.models.load"
+        in_fresh_python("from vlm_analysis.models import config; print(config.__name__)").strip()
+        == "vlm_analysis.models.config"
     )

@@ -23,7 +23,7 @@ from vlm_analysis.files import LOCK, NAMED, Owner, myself, owned, owner_of
 ROOT = Path(__file__).resolve().parents[1]
 MASKS = [PruneMask(16, (layer,)) for layer in (3, 4, 9)]
 BEGIN = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 import vlm_analysis.recording.record
 from vlm_analysis import PruneMask, load_model, open_prompts, record, save_recording, sweep
@@ -63,7 +63,7 @@ def started(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    out, error = process.communicate(timeout=120)
+    out, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     return out
 
@@ -173,11 +173,11 @@ class TestRecordingAtOnce:
     def test_when_the_owner_is_killed_the_other_goes_on_with_its_rows(
         self, loaded: LoadedModel, few: PromptSet, tmp_path: Path
     ) -> None:
-        process = started(RECORD, tmp_path, tmp_path / "made.npz")
+        stops = RECORD.replace("time.sleep(0.05)", "done == 3 and os.kill(os.getpid(), signal.SIGSTOP)")
+        process = started(stops, tmp_path, tmp_path / "made.npz")
         assert process.stdout is not None
         while not process.stdout.readline().startswith("3 "):
             assert process.poll() is None
-        os.kill(process.pid, signal.SIGSTOP)
         told: list[tuple[int, str]] = []
 
         def report(done: int, total: int, message: str) -> None:
@@ -209,6 +209,7 @@ class TestRecordingAtOnce:
 
 
 class TestSweepsAtOnce:
+    @pytest.mark.slow  # `make test` has the kill below, which ends in the same check
     def test_two_processes_lose_and_mix_nothing(self, loaded: LoadedModel, few: PromptSet, tmp_path: Path) -> None:
         for process in [started(SWEEP, tmp_path / "scores", tmp_path / name) for name in ("straight", "turned")]:
             ended(process)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conformance.sample import sampled
 from hypothesis import given, settings, strategies as st
 from oracles import changed_copy, qwen_layers, same_weights, weights_of
 from outside import outside_prompts, save_outside_model
@@ -86,7 +87,7 @@ class TestEqualToTheLastBit:
         found = list(sweep(loaded, few, masks, batch_size=batch_size))
         assert_equal(found, one_by_one(loaded, few, masks, batch_size=batch_size))
 
-    @settings(max_examples=12, deadline=None)
+    @settings(max_examples=settings.default.max_examples // 5)  # each takes a second
     @given(st.lists(st.sets(st.integers(0, 15), max_size=9), min_size=1, max_size=8))
     def test_any_masks_in_any_order_equal_ones_too(
         self, loaded: LoadedModel, few: PromptSet, dropped: list[set[int]]
@@ -96,7 +97,7 @@ class TestEqualToTheLastBit:
         assert_equal(found, one_by_one(loaded, few[2:4], masks, batch_size=1))
 
     @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of numpy, on transformers' ways
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", sampled(KINDS))
     def test_on_other_architectures(self, kind: str, tmp_path: Path) -> None:
         loaded = load_model(save_outside_model(kind, tmp_path / kind))
         free = [mask.dropped[0] for mask in leave_one_out(loaded)]

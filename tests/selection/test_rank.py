@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 from typing import Any
@@ -28,10 +29,13 @@ def many(seed: int = 0, domains: tuple[str, ...] = DOMAINS) -> Recording:
     return full_recording(14, 9, domains, seed=seed)
 
 
+damage_of = functools.cache(lambda n_layers, domains: left_out(n_layers, domains=domains))
+
+
 def score(recording: Recording, criterion: str, **asked: Any) -> LayerScores:
     """Score with the measured damage at hand, wherever it is needed."""
     if CRITERIA[criterion].needs == "damage":
-        asked.setdefault("damage", left_out(recording.n_layers, domains=sorted(recording.domain_names)))
+        asked.setdefault("damage", damage_of(recording.n_layers, tuple(sorted(recording.domain_names))))
     return score_layers(recording, criterion, **asked)
 
 
