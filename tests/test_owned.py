@@ -62,6 +62,13 @@ def started(code: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
+def begun(process: subprocess.Popen[str], line: str | tuple[str, ...]) -> None:
+    """Wait until the process says a line that begins so."""
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith(line):
+        assert process.poll() is None
+
+
 def ended(process: subprocess.Popen[str]) -> str:
     out, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
@@ -158,16 +165,21 @@ class TestRecordingAtOnce:
     def test_two_processes_give_what_one_gives_to_the_last_bit(
         self, loaded: LoadedModel, few: PromptSet, tmp_path: Path
     ) -> None:
-        pair = [started(RECORD, tmp_path / "rows", tmp_path / f"{name}.npz") for name in ("one", "two")]
-        told = [ended(process) for process in pair]
+        process = started(RECORD, tmp_path / "rows", tmp_path / "one.npz")
+        begun(process, "1 ")
+        told: list[str] = []
+        here = record(
+            loaded, few, folder=tmp_path / "rows", on_progress=lambda done, _, said: told.append(f"{done} {said}")
+        )
+        ended(process)
         alone = record(loaded, few)
-        for name in ("one", "two"):
-            made = open_recording(tmp_path / f"{name}.npz")
+        for made in (open_recording(tmp_path / "one.npz"), here):
             assert made.rows.tobytes() == alone.rows.tobytes()
             for domain, part in alone.activations.items():
                 assert made.activations[domain].n_prompts == part.n_prompts
                 np.testing.assert_allclose(made.activations[domain].sums, part.sums, rtol=1e-12)
-        assert sum("6 recording" in lines and "0 recording" not in lines for lines in told) == 1  # one ran nothing
+        assert told[-1] == "6 recording"
+        assert "0 recording" not in told  # the second ran nothing
         assert not (tmp_path / "rows" / LOCK).exists()
 
     def test_when_the_owner_is_killed_the_other_goes_on_with_its_rows(
@@ -175,9 +187,7 @@ class TestRecordingAtOnce:
     ) -> None:
         stops = RECORD.replace("time.sleep(0.05)", "done == 3 and os.kill(os.getpid(), signal.SIGSTOP)")
         process = started(stops, tmp_path, tmp_path / "made.npz")
-        assert process.stdout is not None
-        while not process.stdout.readline().startswith("3 "):
-            assert process.poll() is None
+        begun(process, "3 ")
         told: list[tuple[int, str]] = []
 
         def report(done: int, total: int, message: str) -> None:
@@ -216,13 +226,13 @@ class TestSweepsAtOnce:
         self.check(loaded, few, tmp_path)
 
     def test_when_one_is_killed_the_other_goes_on(self, loaded: LoadedModel, few: PromptSet, tmp_path: Path) -> None:
-        pair = [started(SWEEP, tmp_path / "scores", tmp_path / name) for name in ("straight", "turned")]
-        assert pair[0].stdout is not None
-        while not pair[0].stdout.readline().startswith(("1 part", "2 part", "3 part")):
-            assert pair[0].poll() is None
-        pair[0].kill()
-        pair[0].communicate()
-        ended(pair[1])
+        process = started(SWEEP, tmp_path / "scores", tmp_path / "straight")
+        begun(process, ("1 part", "2 part", "3 part"))
+        for _ in sweep(
+            loaded, few, MASKS[::-1], batch_size=2, folder=tmp_path / "scores", on_progress=lambda *_: process.kill()
+        ):
+            pass
+        process.communicate()
         self.check(loaded, few, tmp_path)
 
     def check(self, loaded: LoadedModel, few: PromptSet, tmp_path: Path) -> None:

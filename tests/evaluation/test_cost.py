@@ -77,7 +77,7 @@ def test_parameters_and_bytes_are_those_of_the_exported_files(
     dense = sum(parameter.numel() for parameter in unique.values())
     assert cost.n_parameters == (dense, dense - sum(parameter.numel() for parameter in gone))
     assert cost.n_bytes[0] == loaded.n_bytes
-    export_checkpoint(loaded, MASK, tmp_path / "pruned")
+    export_checkpoint(loaded, MASK, tmp_path / "pruned", verify=False)
     written = 0
     for path in (tmp_path / "pruned").glob("*.safetensors"):
         with safe_open(path, "pt") as file:
