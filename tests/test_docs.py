@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from vlm_analysis import PruneMask, cli, mask_table, open_prompts
 from vlm_analysis.prompts import prompts
-from vlm_analysis.workbench.workspace import KINDS
+from vlm_analysis.workbench.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 

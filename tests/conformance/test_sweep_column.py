@@ -8,11 +8,12 @@ import pytest
 
 from .images import image_model
 from .rows import ONE_IMAGE, PRUNED
+from .sample import sampled
 from .sweeping import check_sweep, prompts
 from .test_conformance import model_of
 
 
-@pytest.mark.parametrize("kind", PRUNED)
+@pytest.mark.parametrize("kind", sampled(PRUNED))
 def test_sweep_equals_evaluate(kind: str, tmp_path: Path) -> None:
     for n_images, inputs in prompts(kind):
         check_sweep(kind, image_model(kind) if n_images else model_of(kind), n_images, inputs, tmp_path / str(n_images))
