@@ -20,6 +20,7 @@ from .images import image_inputs, image_model
 from .noise import NOISE
 from .readme import README, TARGET, with_block
 from .rows import ALONE, EXCEPTIONS, FAMILIES, KINDS, NOT_BUILT, NOTES, PRUNED, REFUSED
+from .sweeping import check_sweep, prompts
 from .test_conformance import CHECKS, model_of
 
 HEAD = """# Which models can be pruned
@@ -36,6 +37,8 @@ classes (`tests/conformance/sample.py`), `make slow` those of all others.
   along.
 - **image**: prune, decode and reload again with a picture in the prompt, made by the class's own processor; ○ where that needs
   torchvision, with noise of the shape that it would hand on.
+- **sweep**: the dense model, each layer left out and two at once, swept together, have the scores that each has alone, to the last bit:
+  without a picture, with one, and with two where the class takes two and its processor runs here.
 - A layer through which the picture comes in is the exception to **prune**: DeepStack adds vision features after places in the list of
   layers, and without that layer they move to the next one. What is evaluated is what is exported, there too.
 - ✓ checked; ✗ does not hold, and not for the dense model either; – not checked. What cannot be pruned is refused with the reason.
@@ -43,8 +46,8 @@ classes (`tests/conformance/sample.py`), `make slow` those of all others.
 {green} of {all} classes hold in every check, {seeing} of them with an image too and {shown} with noise for one; {refused} are refused;
 {other} fail in one check or cannot be built here, as the remark says.
 
-| class | text | image | prune | decode | reload | locks | remark |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+| class | text | image | prune | decode | reload | sweep | locks | remark |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -78,9 +81,9 @@ def row(kind: str) -> str:
     """Return a class's row of the table; its checks are run."""
     name = f"{FAMILIES[kind]}: `{KINDS[kind]}` ({kind})" if kind in FAMILIES else f"`{KINDS[kind]}` ({kind})"
     if kind in REFUSED:
-        return f"| {name} | – | – | – | – | – | – | refused: {REFUSED[kind]} |"
+        return f"| {name} | – | – | – | – | – | – | – | refused: {REFUSED[kind]} |"
     if kind in NOT_BUILT:
-        return f"| {name} | – | – | – | – | – | – | not built: {NOT_BUILT[kind]} |"
+        return f"| {name} | – | – | – | – | – | – | – | not built: {NOT_BUILT[kind]} |"
     marks = {check: mark(kind, check) for check in CHECKS}
     remarks = [reason for (one, _), reason in EXCEPTIONS.items() if one == kind]
     remarks += [f"the decoder alone: its vision tower needs {ALONE[kind]}"] if kind in ALONE else []
@@ -95,6 +98,7 @@ def row(kind: str) -> str:
         pruned,
         marks["decode"],
         marks["reload"],
+        sweep_mark(kind),
         locks,
         "; ".join(remarks),
     )
@@ -110,6 +114,14 @@ def image_mark(kind: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
             CHECKS[check](model, inputs, Path(folder), kind, masks(model))
     return "✓" if kind in IMAGES else "○"
+
+
+def sweep_mark(kind: str) -> str:
+    """Return the mark of a class on which sweeping equals evaluating; where it does not, this fails."""
+    for n_images, inputs in prompts(kind):
+        with tempfile.TemporaryDirectory() as folder:
+            check_sweep(kind, image_model(kind) if n_images else model_of(kind), n_images, inputs, Path(folder))
+    return "✓"
 
 
 def mark(kind: str, check: str) -> str:

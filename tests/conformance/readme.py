@@ -18,8 +18,8 @@ _BLOCK = """{begin}
 <details>
 <summary>The best known families</summary>
 
-| class | text | image | prune | decode | reload | locks | remark |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+| class | text | image | prune | decode | reload | sweep | locks | remark |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
 </details>

@@ -13,8 +13,8 @@ def test_the_table_has_every_class_with_its_marks() -> None:
     found = table(TARGET.read_text("utf-8"))
     assert {kind: name for kind, (name, _) in found.items()} == KINDS
     for kind, (_, cells) in found.items():
-        text, image, _, decode, reload, locks, remark = cells
-        assert (text == "✓") == (kind in PRUNED)
+        text, image, _, decode, reload, sweep, locks, remark = cells
+        assert (text == "✓") == (sweep == "✓") == (kind in PRUNED)
         assert image == ("✓" if kind in IMAGES else "○" if kind in NOISE else "–")
         if kind in PRUNED:
             assert (decode == "✓", reload == "✓") == (
