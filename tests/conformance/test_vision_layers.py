@@ -25,8 +25,11 @@ from vlm_analysis.models.layers import (
     text_config,
 )
 
-from .build import N_LAYERS
+from .build import N_LAYERS, tiny_model
 from .checks import Inputs, cached, logits, skipped, text_inputs, uncached
+from .image_rows import IMAGES, TOKENS
+from .images import image_inputs
+from .rows import CHANGES
 from .sample import sampled
 from .test_conformance import check_decode, check_reload
 from .test_images import made
@@ -116,6 +119,17 @@ class TestCrossAttention:
     def test_the_configuration_counts_the_kept_ones_anew(self) -> None:
         view = apply_edit(made("mllama")[0], PruneMask(N_LAYERS, (0, 1)))
         assert cross_attention_layers(view) == [2]
+
+    def test_numbers_beyond_the_last_layer_mean_nothing(self) -> None:
+        """As Llama 3.2's list in a checkpoint of fewer layers: they are no layers, and leave the list with the dropped ones."""
+        settings = CHANGES.get("mllama", {}) | TOKENS | {"vocab_size": 320} | IMAGES["mllama"][4]
+        model = tiny_model("mllama", settings | {"text_config.cross_attention_layers": [1, 4, 9, 12]})
+        assert cross_attention_layers(model) == [1, 4]
+        inputs = image_inputs("mllama")
+        for dropped in ((2,), (1, 2), (5,)):
+            view = apply_edit(model, PruneMask(N_LAYERS, dropped))
+            assert torch.equal(logits(view, inputs), identity(model, inputs, dropped))
+        assert cross_attention_layers(apply_edit(model, PruneMask(N_LAYERS, (2,)))) == [1, 3]
 
     def test_they_are_protected_and_not_locked(self) -> None:
         model = made("mllama")[0]

@@ -18,6 +18,7 @@ from transformers import (
 
 from vlm_analysis import PruneMask
 from vlm_analysis.edits.apply import apply_edit
+from vlm_analysis.errors import MaskError
 from vlm_analysis.models.config import changed_by_saving, cut_config, cut_targets, vision_targets
 
 KEPT = (0, 2, 3, 5)
@@ -72,6 +73,8 @@ class TestLayerNumbers:
         [
             ("cross_attention_layers", [1, 3], [2]),
             ("cross_attention_layers", [1, 4], []),
+            ("cross_attention_layers", [2, 9], [1]),  # a number beyond the last layer is left out too
+            ("cross_attention_layers", [3, 0], [2, 0]),
             ("full_attn_idxs", [0, 2, 5], [0, 1, 3]),
             ("moe_layers", [0, 1, 2, 3, 4, 5], [0, 1, 2, 3]),
             ("rope_scaling_layers", (2, 4, 5), (1, 3)),
@@ -84,10 +87,20 @@ class TestLayerNumbers:
         assert cut_config(text, KEPT) == {name: cut}
         assert getattr(text, name) == cut
 
-    @pytest.mark.parametrize("value", [[1, 9], [3, 1], [1, 1], [-1, 2], [True, False], ["1", "2"], []], ids=str)
-    def test_a_list_that_cannot_be_layer_numbers_is_left_alone(self, value: list[Any]) -> None:
+    @pytest.mark.parametrize("value", [[True, False], ["1", "2"], []], ids=str)
+    def test_a_list_that_holds_no_numbers_is_left_alone(self, value: list[Any]) -> None:
         text = config(cross_attention_layers=value)
         assert cut_config(text, KEPT) == {}
+        assert text.cross_attention_layers == value
+
+    @pytest.mark.parametrize("value", [[1, 1], [-1, 2]], ids=str)
+    def test_a_list_that_cannot_be_understood_is_refused_unless_all_layers_stay(self, value: list[int]) -> None:
+        with pytest.raises(
+            MaskError, match=r"different layer numbers from 0 on in 'cross_attention_layers' .*, got \["
+        ):
+            cut_config(config(cross_attention_layers=value), KEPT)
+        text = config(cross_attention_layers=value)
+        cut_config(text, range(6))
         assert text.cross_attention_layers == value
 
 

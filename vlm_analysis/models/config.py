@@ -12,6 +12,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from vlm_analysis.errors import MaskError
+
 _PER_LAYER = (
     "intermediate_size",
     "num_attention_heads",
@@ -43,8 +45,13 @@ def _architecture(value: Any) -> Any:
 def cut_config(text: Any, kept: Sequence[int]) -> dict[str, Any]:
     """Cut a decoder's configuration to the layers `kept`, in place.
 
+    Layer numbers beyond the last layer are left out with the dropped ones, as transformers ignores them.
+
     Returns:
         The lists that changed, by name, with their new values.
+
+    Raises:
+        MaskError: a list of layer numbers that cannot be understood.
     """
     n_layers = text.num_hidden_layers
     changed = {}
@@ -98,7 +105,14 @@ def _cut_value(name: str, value: Any, n_layers: int, kept: Sequence[int]) -> Any
     if name in _SOURCES:
         return [position_of[value[layer]] for layer in kept]
     if _are_numbers(name, value, n_layers):
+        if len(kept) == n_layers:
+            return value
         first = 1 if name in _FROM_ONE else 0
+        if len(set(value)) < len(value) or min(value) < first:
+            raise MaskError(
+                f"The layers cannot be renumbered: expected different layer numbers from {first} on in {name!r} of the model's "
+                f"configuration, got {str(list(value))[:200]}. Correct the configuration, or leave all layers in."
+            )
         return type(value)(position_of[number - first] + first for number in value if number - first in position_of)
     if len(value) == n_layers and _is_per_layer(name):
         return type(value)(value[layer] for layer in kept)
@@ -111,12 +125,11 @@ def _is_per_layer(name: str) -> bool:
 
 
 def _are_numbers(name: str, value: Sequence[Any], n_layers: int) -> bool:
-    """Return whether a list holds layer numbers, which rise, unlike flags for each layer (`no_rope_layers`: 1, 1, 0, 1)."""
-    last = n_layers if name in _FROM_ONE else n_layers - 1
+    """Return whether a list holds layer numbers, some perhaps beyond the last layer, and not one flag per layer (1, 1, 0, 1)."""
     whole = all(isinstance(number, int) and not isinstance(number, bool) for number in value)
     if not name.endswith(_NUMBER_LISTS) or not whole or name.startswith("no_rope"):
         return False
-    return bool(value) and list(value) == sorted(set(value)) and min(value) >= 0 and max(value) <= last
+    return bool(value) and (len(value) != n_layers or list(value) == sorted(set(value)))
 
 
 def _cut_overrides(text: Any, kept: Sequence[int]) -> None:

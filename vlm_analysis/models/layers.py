@@ -143,7 +143,9 @@ def attention_layers(model: nn.Module) -> list[int]:
 
 def cross_attention_layers(model: nn.Module) -> list[int]:
     """Return the layers whose keys and values come from the image."""
-    return sorted(getattr(text_config(model), "cross_attention_layers", None) or ())
+    n_layers = len(find_decoder_layers(model))
+    numbers = getattr(text_config(model), "cross_attention_layers", None) or ()
+    return sorted(number for number in numbers if number < n_layers)  # transformers ignores those beyond the last layer
 
 
 def first_beside_stream(model: nn.Module) -> int:
