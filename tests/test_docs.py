@@ -28,7 +28,7 @@ DOCTESTED = (
     "models.fit",
     "words",
     "workbench.terminal",
-    "cli.named",
+    "cli.lookup",
 )
 
 

@@ -33,7 +33,7 @@ from vlm_analysis import (
     sweep,
 )
 from vlm_analysis.cli import base
-from vlm_analysis.cli.found import plain
+from vlm_analysis.cli.output import plain
 from vlm_analysis.progress import Progress
 from vlm_analysis.workbench.shelf import keep_prompts, keep_recording, open_item
 from vlm_analysis.workbench.workspace import Workspace

@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from vlm_analysis import LoadedModel, PruneMask, cli, mask_table
-from vlm_analysis.cli.found import plain
+from vlm_analysis.cli.output import plain
 from vlm_analysis.ui.common.editor import CANDIDATES
 from vlm_analysis.ui.common.sameline import line_of
 from vlm_analysis.ui.common.session import choose, model_slot, runner, workspace

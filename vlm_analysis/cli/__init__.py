@@ -1,7 +1,7 @@
-"""The command `strata`: a subcommand gathers what it is asked, makes one call of the library, and says what came back.
+"""The command `strata`: a subcommand gathers its arguments, makes one call of the library, and prints the result.
 
-`base` is what all subcommands share, `named` finds what an argument names, `told` puts results into words, rows and pictures. The
-subcommands are in the other modules.
+`base` is what all subcommands share, `lookup` finds what an argument names, `results` turns values into a Result, `output` prints and
+writes it. The subcommands are in the other modules.
 """
 
 from vlm_analysis.cli import choosing, dashboard, judging, looking, measuring  # noqa: F401 - each adds its subcommands

@@ -1,10 +1,10 @@
 """What all subcommands share: the group that lists them along the flow, exit codes, progress, `--json` and `--out`.
 
-Findings go to stdout, progress and errors to stderr. What a user can mend ends with 2 and one message, a stop with 130; anything else is a
-bug and keeps its traceback. Nothing heavy is imported before a subcommand runs, so that `--help` answers at once.
+Results go to stdout, progress and errors to stderr. Errors that a user can correct exit with 2 and one message, a stop with 130; anything
+else is a bug and keeps its traceback. Nothing heavy is imported before a subcommand runs, so that `--help` answers at once.
 
 A new subcommand is a function under `@command`: its signature is what it takes, its docstring what `--help` says. A parameter called
-`bench`, `shelf`, `on_progress` or `out` is no option of its own but brings its own; one that returns a `Found` takes
+`bench`, `shelf`, `on_progress` or `out` is not an option itself but adds the options it needs; one that returns a `Result` takes
 `--json` and `--out` too.
 """
 
@@ -23,7 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from vlm_analysis import __version__
-from vlm_analysis.cli.found import Found, check_out, tell
+from vlm_analysis.cli.output import Result, check_out, print_result
 from vlm_analysis.errors import StrataError
 from vlm_analysis.progress import Cancelled, Progress
 from vlm_analysis.workbench.terminal import printable, shown
@@ -32,7 +32,7 @@ STOPPED = "Stopped. What was done is kept; the same command goes on from there."
 MENDABLE, INTERRUPTED = 2, 130
 STAGES = ("Dashboard", "Record", "Choose", "Judge", "Export", "Look")
 """The stages of the flow under which `--help` lists the subcommands, in their order."""
-LATER = {"Bench": object, "Workspace": object, "Found": Found}  # what signatures name and only `--help` would import
+LATER = {"Bench": object, "Workspace": object, "Result": Result}  # names in signatures that are not imported here
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -57,7 +57,7 @@ MODEL_OPTIONS: dict[str, tuple[Any, Any]] = {
     "max_vision_tokens": (Tokens, None),
     "trust_remote_code": (Trust, False),
 }
-"""What the Model page asks, with its defaults."""
+"""The options of the Model page, with their defaults."""
 
 
 class Stages(TyperGroup):
@@ -87,52 +87,52 @@ def main() -> None:
 
 
 def command(stage: str, *endings: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a function the subcommand of its name, listed under a stage of the flow; the function itself comes back.
+    """Register a function as the subcommand of its name, under a stage of the flow; returns the function.
 
-    `endings` are those of `--out` that it writes beside those of a table.
+    `endings` are the file endings that `--out` takes beside those of a table.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        strata.command(rich_help_panel=stage)(ending(_sharing(function, endings)))
+        strata.command(rich_help_panel=stage)(ending(_with_shared_options(function, endings)))
         return function
 
     return register
 
 
-def _sharing(function: Callable[..., Any], endings: tuple[str, ...]) -> Callable[..., None]:
-    """Return the function with the options that its shared parameters and its result bring."""
+def _with_shared_options(function: Callable[..., Any], endings: tuple[str, ...]) -> Callable[..., None]:
+    """Return the function with the options that its shared parameters and its result add."""
     signature = inspect.signature(function, eval_str=True, locals=LATER)
-    own, tells = signature.parameters, signature.return_annotation is Found
-    kept = [one for name, one in own.items() if name not in ("bench", "shelf", "on_progress", "out")]
+    own, returns_result = signature.parameters, signature.return_annotation is Result
+    own_parameters = [one for name, one in own.items() if name not in ("bench", "shelf", "on_progress", "out")]
     options = dict(MODEL_OPTIONS) if "bench" in own else {}
     options |= {"quiet": (Quiet, False)} if "on_progress" in own else {}
-    options |= {"out": (_out_option(endings), None), "as_json": (Json, False)} if tells else {}
-    added = [
+    options |= {"out": (_out_option(endings), None), "as_json": (Json, False)} if returns_result else {}
+    shared_parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
         for name, (kind, default) in options.items()
     ]
-    by_name = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in kept]
+    by_name = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own_parameters]
 
     @wraps(function)
-    def shared(**named: Any) -> None:
-        given = {name: named.pop(name) for name in options}
-        out: Path | None = given.get("out")
+    def shared(**arguments: Any) -> None:
+        shared_options = {name: arguments.pop(name) for name in options}
+        out: Path | None = shared_options.get("out")
         if out is not None:
             check_out(out, endings)
-        with progress(bool(given.get("quiet"))) as report:
-            brought = _brought(own, given) | {"on_progress": report, "out": out}
-            found = function(**named, **{name: value for name, value in brought.items() if name in own})
-        if tells:
-            tell(found, say, out=out, as_json=given["as_json"])
+        with progress(bool(shared_options.get("quiet"))) as on_progress:
+            values = _shared_values(own, shared_options) | {"on_progress": on_progress, "out": out}
+            result = function(**arguments, **{name: value for name, value in values.items() if name in own})
+        if returns_result:
+            print_result(result, say, out=out, as_json=shared_options["as_json"])
 
     del shared.__wrapped__  # typer would look at the function's own signature
-    shared.__signature__ = inspect.Signature([*by_name, *added])  # type: ignore[attr-defined]
+    shared.__signature__ = inspect.Signature([*by_name, *shared_parameters])  # type: ignore[attr-defined]
     shared.__annotations__ = {}
     return shared
 
 
-def _brought(own: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the workspace, and the Bench of the model that is asked for, where a subcommand takes them."""
+def _shared_values(own: Any, shared_options: dict[str, Any]) -> dict[str, Any]:
+    """Return the workspace and the Bench of the chosen model, where a subcommand takes them."""
     from vlm_analysis.workbench.workspace import Workspace
 
     shelf = Workspace() if {"shelf", "bench"} & set(own) else None
@@ -140,7 +140,9 @@ def _brought(own: Any, given: dict[str, Any]) -> dict[str, Any]:
         return {"shelf": shelf}
     from vlm_analysis.workbench.bench import Bench
 
-    options = {name: given[name] for name, (_, default) in MODEL_OPTIONS.items() if given[name] != default}
+    options = {
+        name: shared_options[name] for name, (_, default) in MODEL_OPTIONS.items() if shared_options[name] != default
+    }
     return {"shelf": shelf, "bench": Bench(options.pop("model", "pocket-vl"), shelf, **options)}
 
 
@@ -153,9 +155,9 @@ def ending(function: Callable[..., None]) -> Callable[..., None]:
     """Return the function with the exit codes that all subcommands share."""
 
     @wraps(function)
-    def guarded(*given: Any, **named: Any) -> None:
+    def guarded(*positional: Any, **arguments: Any) -> None:
         try:
-            function(*given, **named)
+            function(*positional, **arguments)
         except StrataError as error:
             _end(str(error), MENDABLE)
         except (Cancelled, KeyboardInterrupt):
@@ -170,23 +172,23 @@ def _end(message: str, code: int) -> None:
 
 
 def progress(quiet: bool) -> AbstractContextManager[Progress]:
-    """Give a progress that is seen on stderr, in place of the bars that transformers draws."""
+    """Return a context whose progress is shown on stderr, in place of the progress bars of transformers."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     return shown(sys.stderr, quiet=quiet)
 
 
 def say(text: str) -> None:
-    """Print a finding."""
+    """Print a result to stdout."""
     typer.echo(printable(text))
 
 
 def warn(text: str) -> None:
-    """Print what a user should know beside the finding, to stderr."""
+    """Print a warning to stderr."""
     typer.echo(printable(text), err=True)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(show: bool) -> None:
+    if show:
         say(f"strata {__version__}")
         raise typer.Exit
 
@@ -194,7 +196,7 @@ def _version(asked: bool) -> None:
 @strata.callback()
 def _strata(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and end.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Which decoder layers of a vision-language model can you do without?"""

@@ -1,4 +1,4 @@
-"""What chooses layers from a recording, without the model: rank and mask."""
+"""The subcommands that choose layers from a recording, without the model: rank and mask."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm_analysis.cli.base import command
-from vlm_analysis.cli.found import Found
+from vlm_analysis.cli.output import Result
 from vlm_analysis.errors import MaskError
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ def rank(
     share: Share = 0.5,
     delta: Delta = 0.05,
     seed: Seed = 0,
-) -> Found:
+) -> Result:
     """Score each layer under criteria. Damage that was measured on the recording's prompts is used."""
-    from vlm_analysis.cli.named import recording_named
-    from vlm_analysis.cli.told import of_scores
+    from vlm_analysis.cli.lookup import find_recording
+    from vlm_analysis.cli.results import of_scores
     from vlm_analysis.selection.criteria.criteria import CRITERIA, DEFAULTS
     from vlm_analysis.selection.criteria.scoring import score_layers, usable_criteria
 
-    opened = recording_named(shelf, recording)
-    asked: dict[str, Any] = {"target": target, "other": other, "domain": domain, "weight": weight}
-    asked |= {
+    opened = find_recording(shelf, recording)
+    options: dict[str, Any] = {"target": target, "other": other, "domain": domain, "weight": weight}
+    options |= {
         "token_group": token_group,
         "share": share,
         "delta": delta,
@@ -61,14 +61,14 @@ def rank(
         "damage": _damage(shelf, opened),
     }
     if criterion and criterion != ["all"]:
-        return of_scores(opened, [score_layers(opened, name, **asked) for name in dict.fromkeys(criterion)], {})
+        return of_scores(opened, [score_layers(opened, name, **options) for name in dict.fromkeys(criterion)], {})
     names = CRITERIA if criterion else DEFAULTS
-    reasons = {name: reason for name, reason in usable_criteria(opened, **asked).items() if name in names}
+    reasons = {name: reason for name, reason in usable_criteria(opened, **options).items() if name in names}
     usable = [name for name, reason in reasons.items() if not reason]
     if not usable:
-        raise MaskError(f"No criterion can be used with what is asked: {next(iter(reasons.values()))}")
+        raise MaskError(f"No criterion can be used with these options: {next(iter(reasons.values()))}")
     refused = {name: reason for name, reason in reasons.items() if reason}
-    return of_scores(opened, [score_layers(opened, name, **asked) for name in usable], refused)
+    return of_scores(opened, [score_layers(opened, name, **options) for name in usable], refused)
 
 
 @command("Choose", ".json", ".yaml")
@@ -77,10 +77,8 @@ def mask(
     shelf: Workspace,
     criterion: Annotated[str, typer.Option(help="What scores the layers; `rank` shows them.")] = "block-influence",
     strategy: Annotated[str, typer.Option(help="How scores become a mask. An unknown one lists all.")] = "first-k",
-    budget: Annotated[
-        float, typer.Option(min=0, help="How much shall go: 3 layers, or a ratio or share like 0.2.")
-    ] = 3,
-    unit: Annotated[str, typer.Option(help="What the budget is in: layers, ratio or parameters.")] = "layers",
+    budget: Annotated[float, typer.Option(min=0, help="How much to drop: 3 layers, or a ratio or share like 0.2.")] = 3,
+    unit: Annotated[str, typer.Option(help="Unit of the budget: layers, ratio or parameters.")] = "layers",
     drop: Annotated[str, typer.Option(help='The layers to drop by hand: "3,5-7", in place of a criterion.')] = "",
     target: Target = None,
     other: Other = None,
@@ -95,30 +93,42 @@ def mask(
         str | None, typer.Option(help="Of strategies that read spans: their tokens; its own by default.")
     ] = None,
     unprotect: Annotated[bool, typer.Option("--unprotect", help="Let protected layers go too.")] = False,
-    name: Annotated[str, typer.Option(help="What it is called in the workspace.")] = "",
+    name: Annotated[str, typer.Option(help="Its name in the workspace.")] = "",
     notes: Annotated[str, typer.Option(help="Why these layers.")] = "",
-) -> Found:
-    """Make a mask of scores, spans or by hand, and keep it. --out writes it as JSON, for mergekit (.yaml) or as CSV."""
+) -> Result:
+    """Make a mask from scores, from spans or by hand, and save it. --out writes it as JSON, for mergekit (.yaml) or as CSV."""
     from dataclasses import replace
 
-    from vlm_analysis.cli.named import recording_named
-    from vlm_analysis.cli.told import of_mask
+    from vlm_analysis.cli.lookup import find_recording
+    from vlm_analysis.cli.results import of_mask
 
-    opened = recording_named(shelf, recording)
+    opened = find_recording(shelf, recording)
     if drop:
-        made = _by_hand(opened, drop)
+        edit = _by_hand(opened, drop)
     else:
-        asked = {"target": target, "other": other, "domain": domain, "weight": weight, "token_group": token_group}
-        asked |= {"share": share, "delta": delta, "seed": seed}
-        wanted = {"strategy": strategy, "gap": gap, "seed": seed, "domain": domain, "span_tokens": span_tokens}
-        made = _of_criterion(shelf, opened, criterion, (budget, unit), unprotect, asked, wanted)
-    made = replace(made, name=name or made.name, notes=notes, model=opened.model)
-    item = _keep(shelf, made)
-    return of_mask(made, item)
+        score_options = {
+            "target": target,
+            "other": other,
+            "domain": domain,
+            "weight": weight,
+            "token_group": token_group,
+        }
+        score_options |= {"share": share, "delta": delta, "seed": seed}
+        strategy_options = {
+            "strategy": strategy,
+            "gap": gap,
+            "seed": seed,
+            "domain": domain,
+            "span_tokens": span_tokens,
+        }
+        edit = _of_criterion(shelf, opened, criterion, (budget, unit), unprotect, score_options, strategy_options)
+    edit = replace(edit, name=name or edit.name, notes=notes, model=opened.model)
+    item = _keep(shelf, edit)
+    return of_mask(edit, item)
 
 
 def _by_hand(recording: Recording, text: str) -> Edit:
-    from vlm_analysis.cli.named import layers_in
+    from vlm_analysis.cli.lookup import layers_in
     from vlm_analysis.edits.edit import PruneMask
 
     layers = layers_in(text)
@@ -134,36 +144,36 @@ def _of_criterion(
     criterion: str,
     budget: tuple[float, str],
     unprotect: bool,
-    asked: dict[str, Any],
-    wanted: dict[str, Any],
+    score_options: dict[str, Any],
+    strategy_options: dict[str, Any],
 ) -> Edit:
     from vlm_analysis.selection.criteria.scoring import score_layers
     from vlm_analysis.selection.strategies.make import make_mask
     from vlm_analysis.selection.strategies.strategies import STRATEGIES
 
     locks = recording.model.locks.unprotected() if unprotect else recording.model.locks
-    row = STRATEGIES.get(wanted["strategy"])
+    row = STRATEGIES.get(strategy_options["strategy"])
     scores = None
     if row is None or row.needs == "scores":
-        scores = score_layers(recording, criterion, **asked, damage=_damage(shelf, recording))
+        scores = score_layers(recording, criterion, **score_options, damage=_damage(shelf, recording))
     amount, costs = _budget(recording, *budget)
     return make_mask(
         scores,
-        wanted["strategy"],
+        strategy_options["strategy"],
         amount,
         n_layers=recording.n_layers,
         recording=recording,
         locks=locks,
-        seed=wanted["seed"],
-        gap=wanted["gap"],
-        domain=wanted["domain"],
-        token_group=wanted["span_tokens"],
+        seed=strategy_options["seed"],
+        gap=strategy_options["gap"],
+        domain=strategy_options["domain"],
+        token_group=strategy_options["span_tokens"],
         costs=costs,
     )
 
 
 def _budget(recording: Recording, amount: float, unit: str) -> tuple[Any, Any]:
-    """Return the budget as `make_mask` takes it, and the costs that it is counted in."""
+    """Return the budget for `make_mask`, and the costs that it is counted in."""
     from vlm_analysis.selection.strategies.budgets import Share
 
     if unit == "ratio":
@@ -172,7 +182,7 @@ def _budget(recording: Recording, amount: float, unit: str) -> tuple[Any, Any]:
         model = recording.model
         if not model.layer_parameters or not model.n_parameters:
             raise MaskError(
-                "The budget cannot be counted in parameters: expected a recording that knows its model's by layer, got an older one. "
+                "The budget cannot be counted in parameters: expected a recording with its model's parameters by layer, got an older one. "
                 "Record again."
             )
         return Share(float(amount), total=float(model.n_parameters)), list(map(float, model.layer_parameters))
@@ -192,20 +202,20 @@ def _damage(shelf: Workspace, recording: Recording) -> Damage | None:
     from vlm_analysis.selection.criteria.damage import read_damage
     from vlm_analysis.workbench.damages import find_damage
 
-    found = find_damage(shelf, recording.model.fingerprint, recording.prompts)
-    return read_damage(found, recording.model) if found else None
+    item = find_damage(shelf, recording.model.fingerprint, recording.prompts)
+    return read_damage(item, recording.model) if item else None
 
 
-def _keep(shelf: Workspace, made: Edit) -> Any:
-    """Save a mask unless the same one is kept under its name already; returns its Item."""
+def _keep(shelf: Workspace, edit: Edit) -> Any:
+    """Save a mask unless the same one is saved under its name already; return its Item."""
     from vlm_analysis.workbench.details import edit_key
     from vlm_analysis.workbench.shelf import is_whole, keep_mask
     from vlm_analysis.workbench.workspace import clean_name
 
-    owner = None if made.model is None else made.model.fingerprint
-    told = clean_name(made.name), owner, made.key, made.notes[:500]
+    owner = None if edit.model is None else edit.model.fingerprint
+    identity = clean_name(edit.name), owner, edit.key, edit.notes[:500]
     for item in shelf.items("masks"):
-        same = (item.name, item.model, edit_key(item.details), item.details.get("notes", "")) == told
+        same = (item.name, item.model, edit_key(item.details), item.details.get("notes", "")) == identity
         if same and is_whole(item):
             return item
-    return keep_mask(shelf, made)
+    return keep_mask(shelf, edit)

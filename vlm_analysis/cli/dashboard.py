@@ -14,7 +14,7 @@ import typer
 
 from vlm_analysis.assets import dashboard
 from vlm_analysis.cli.base import command, say
-from vlm_analysis.cli.found import check_out
+from vlm_analysis.cli.output import check_out
 from vlm_analysis.errors import StrataError
 from vlm_analysis.progress import Progress
 
@@ -42,7 +42,7 @@ def _check_free(address: str, port: int) -> None:
     """Refuse a port that cannot be opened.
 
     Raises:
-        StrataError: another program has it, or it may not be opened.
+        StrataError: another program uses it, or opening it is not allowed.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -51,7 +51,7 @@ def _check_free(address: str, port: int) -> None:
         except OSError as error:
             raise StrataError(
                 f"The dashboard cannot listen on {address}:{port}: expected a free port, got: {error.strerror}. "
-                "Choose another by --port, or end what runs there."
+                "Choose another by --port, or stop the program that listens there."
             ) from error
 
 
@@ -66,8 +66,8 @@ def demo(
 ) -> None:
     """Prune the bundled model and see what breaks.
 
-    Several rankings drop layers of Pocket-VL, which comes with Strata; nothing is downloaded. The findings are printed, the pictures are in
-    the report, and the dashboard shows both.
+    Several criteria choose layers of Pocket-VL to drop; the model comes with Strata, nothing is downloaded. The results are printed, the
+    figures are in the report, and the dashboard shows both.
     """
     check_out(report, (), tables=(".html",))
     from vlm_analysis.export.story_forms import story_text, write_story

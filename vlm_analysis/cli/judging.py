@@ -1,4 +1,4 @@
-"""What is done with one edited model: ask it beside the dense one, and export it."""
+"""The subcommands for one edited model: ask it beside the dense one, and export it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_analysis.cli.base import command
-from vlm_analysis.cli.found import Found
 from vlm_analysis.cli.measuring import Anyway, EditArgument, Prompts
+from vlm_analysis.cli.output import Result
 from vlm_analysis.errors import PromptError
 from vlm_analysis.progress import Progress
 
@@ -28,30 +28,30 @@ def ask(
     question: Annotated[str, typer.Option(help="A question of your own, in place of the prompt's.")] = "",
     image: Annotated[Path | None, typer.Option(help="An image of your own, in place of the prompt's.")] = None,
     anyway: Anyway = False,
-) -> Found:
-    """Ask the dense and the edited model the same."""
-    from vlm_analysis.cli.named import edits_for, prompts_named
-    from vlm_analysis.cli.told import of_responses
+) -> Result:
+    """Ask the dense and the edited model the same question."""
+    from vlm_analysis.cli.lookup import edits_for, find_prompts
+    from vlm_analysis.cli.results import of_responses
 
-    asked = _prompt(bench.open(prompts_named(bench.workspace, prompts)), prompt, question, image)
+    chosen_prompt = _prompt(bench.open(find_prompts(bench.workspace, prompts)), prompt, question, image)
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
-    return of_responses(bench.ask(asked, chosen, on_progress=on_progress), asked.question, chosen)
+    return of_responses(bench.ask(chosen_prompt, chosen, on_progress=on_progress), chosen_prompt.question, chosen)
 
 
 def _prompt(prompts: PromptSet, name: str, question: str, image: Path | None) -> Prompt:
-    """Return the prompt that is asked: one of the set, with another question or image where given."""
+    """Return a prompt of the set, with another question or image if given."""
     from dataclasses import replace
 
-    found = next((one for one in prompts if one.id == name), None) if name else prompts[0]
-    if found is None:
+    choice = next((one for one in prompts if one.id == name), None) if name else prompts[0]
+    if choice is None:
         known = ", ".join(str(one.id) for one in prompts[:20])
         raise PromptError(
             f"There is no prompt '{name[:100]}': expected one of {known}, … got none of them. Choose an id."
         )
     if image is not None:
-        found = replace(found, images=(image,), answer=None)
-        _ = found.image_hashes  # what cannot be opened is refused before the model is loaded
-    return replace(found, question=question, answer=None) if question else found
+        choice = replace(choice, images=(image,), answer=None)
+        _ = choice.image_hashes  # an unreadable image is refused before the model is loaded
+    return replace(choice, question=question, answer=None) if question else choice
 
 
 @command("Export", ".json")
@@ -61,13 +61,13 @@ def export(
     bench: Bench,
     on_progress: Progress,
     anyway: Anyway = False,
-) -> Found:
+) -> Result:
     """Write the edited model as a checkpoint, proved equal.
 
     Plain transformers loads it in a fresh process; its logits and an answer are compared with the edited model's.
     """
-    from vlm_analysis.cli.named import edits_for
-    from vlm_analysis.cli.told import of_manifest
+    from vlm_analysis.cli.lookup import edits_for
+    from vlm_analysis.cli.results import of_manifest
 
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
     return of_manifest(bench.export(chosen, folder, on_progress=on_progress), folder)

@@ -1,4 +1,4 @@
-"""What looks at saved work, files and the machine: show and doctor."""
+"""The subcommands that show saved work, files and the machine: show and doctor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm_analysis.cli.base import command
-from vlm_analysis.cli.found import Found
+from vlm_analysis.cli.output import Result
 from vlm_analysis.errors import StrataError, WorkspaceError
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ def show(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="WHAT", help="The name or id of anything saved, or a file; all that is saved by default."
+            metavar="WHAT", help="The name or id of a saved item, or a file; lists all saved items by default."
         ),
     ] = "",
     kind: Annotated[str, typer.Option(help="Only this kind: prompts, recordings, masks, evaluations, …")] = "",
-) -> Found:
-    """Show anything saved, or a file of it."""
-    from vlm_analysis.cli import told
-    from vlm_analysis.cli.named import every_item, item_or_path
+) -> Result:
+    """Show a saved item or a file."""
+    from vlm_analysis.cli import results
+    from vlm_analysis.cli.lookup import every_item, item_or_path
     from vlm_analysis.workbench.workspace import KINDS
 
     if kind and kind not in KINDS:
@@ -38,62 +38,62 @@ def show(
         )
     if what:
         kinds = (kind,) if kind else tuple(KINDS)
-        named = item_or_path(shelf, kinds, what, "a file, or the name or id of something saved")
-        found = _of_file(named) if isinstance(named, Path) else _of_item(shelf, named)
+        item_or_file = item_or_path(shelf, kinds, what, "a file, or the name or id of a saved item")
+        result = _of_file(item_or_file) if isinstance(item_or_file, Path) else _of_item(shelf, item_or_file)
     else:
-        found = told.of_items([item for item in every_item(shelf) if kind in ("", item.kind)], str(shelf.root))
-    _check_form(found, out)
-    return found
+        result = results.of_items([item for item in every_item(shelf) if kind in ("", item.kind)], str(shelf.root))
+    _check_form(result, out)
+    return result
 
 
-def _check_form(found: Found, out: Path | None) -> None:
-    """Refuse the ending of a form that what was found does not have.
+def _check_form(result: Result, out: Path | None) -> None:
+    """Check that the result can be written with the ending of `out`.
 
     Raises:
-        WorkspaceError: it has none of that ending.
+        WorkspaceError: it has no form of that ending.
     """
-    from vlm_analysis.cli.found import TABLES
+    from vlm_analysis.cli.output import TABLES
 
-    known = (*TABLES, ".json", *found.forms)
+    known = (*TABLES, ".json", *result.forms)
     if out is not None and out.suffix.lower() not in known:
         raise WorkspaceError(
-            f"{found.title} cannot be written so: expected a name ending in {', '.join(dict.fromkeys(known))}, got '{out.suffix}'. "
+            f"{result.title} cannot be written: expected a name ending in {', '.join(dict.fromkeys(known))}, got '{out.suffix}'. "
             "Choose one of these endings."
         )
 
 
-def _of_item(shelf: Workspace, item: Item) -> Found:
-    from vlm_analysis.cli import told
+def _of_item(shelf: Workspace, item: Item) -> Result:
+    from vlm_analysis.cli import results
     from vlm_analysis.workbench.shelf import find_dense, open_item, open_whole
     from vlm_analysis.workbench.stories import open_saved_story
 
     if item.kind == "stories":
-        return told.of_story(open_saved_story(shelf, item), item)
+        return results.of_story(open_saved_story(shelf, item), item)
     value = open_item(item)
     if item.kind == "evaluations":
-        found = find_dense(shelf, item.model, item.prompts)
-        return told.of_evaluation(value, None if found is None else open_whole(found), item)
+        dense_item = find_dense(shelf, item.model, item.prompts)
+        return results.of_evaluation(value, None if dense_item is None else open_whole(dense_item), item)
     if item.kind == "sweeps":
-        return told.of_evaluations(value, [told.doing(one.edit) for one in value], item)
+        return results.of_evaluations(value, [results.edit_words(one.edit) for one in value], item)
     if item.kind == "costs":
-        return told.of_costs([value], [item])
-    tell: dict[str, Any] = {
-        "prompts": told.of_prompts,
-        "recordings": told.of_recording,
-        "masks": told.of_mask,
-        "comparisons": told.of_comparison,
+        return results.of_costs([value], [item])
+    functions: dict[str, Any] = {
+        "prompts": results.of_prompts,
+        "recordings": results.of_recording,
+        "masks": results.of_mask,
+        "comparisons": results.of_comparison,
     }
-    shown: Found = tell[item.kind](value, item)
-    return shown
+    result: Result = functions[item.kind](value, item)
+    return result
 
 
-def _of_file(path: Path) -> Found:
-    """Return what a file holds, of the first kind that opens it; a folder or a table holds prompts.
+def _of_file(path: Path) -> Result:
+    """Return the content of a file, as the first kind that opens it; a folder or a table holds prompts.
 
     Raises:
         StrataError: it is of no kind.
     """
-    from vlm_analysis.cli import told
+    from vlm_analysis.cli import results
     from vlm_analysis.edits.files import open_edit
     from vlm_analysis.evaluation.cost import open_cost
     from vlm_analysis.evaluation.evaluation import open_evaluation
@@ -102,32 +102,32 @@ def _of_file(path: Path) -> Found:
     from vlm_analysis.selection.compared.comparison import open_comparison
 
     kinds: dict[str, tuple[tuple[Any, Any], ...]] = {
-        ".npz": ((open_recording, told.of_recording), (open_comparison, told.of_comparison)),
+        ".npz": ((open_recording, results.of_recording), (open_comparison, results.of_comparison)),
         ".json": (
-            (open_edit, told.of_mask),
-            (open_evaluation, lambda value, item: told.of_evaluation(value, None, item)),
-            (open_cost, lambda value, item: told.of_costs([value], [item])),
+            (open_edit, results.of_mask),
+            (open_evaluation, lambda value, item: results.of_evaluation(value, None, item)),
+            (open_cost, lambda value, item: results.of_costs([value], [item])),
         ),
     }
     reasons = []
-    for open_it, tell in kinds.get(path.suffix.lower(), ((open_prompts, told.of_prompts),)):
+    for open_it, make_result in kinds.get(path.suffix.lower(), ((open_prompts, results.of_prompts),)):
         try:
             value = open_it(path)
         except StrataError as error:
             reasons.append(str(error))
             continue
-        shown: Found = tell(value, None)
-        return shown
+        result: Result = make_result(value, None)
+        return result
     raise WorkspaceError(f"'{path}' cannot be shown. {' '.join(reasons)}")
 
 
 @command("Look", ".json")
-def doctor(shelf: Workspace) -> Found:
+def doctor(shelf: Workspace) -> Result:
     """Check versions, devices, memory and the workspace.
 
-    Everything saved is opened once; what is damaged is named.
+    Every saved item is opened once; damaged ones are listed.
     """
-    from vlm_analysis.cli.told import of_checkup
+    from vlm_analysis.cli.results import of_checkup
     from vlm_analysis.workbench.checkup import check_up
 
     return of_checkup(check_up(shelf))

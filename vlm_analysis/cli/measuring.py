@@ -1,4 +1,4 @@
-"""What runs the model on prompts: record, evaluate, sweep, search and cost."""
+"""The subcommands that run the model on prompts: record, evaluate, sweep, search and cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm_analysis.cli.base import command
-from vlm_analysis.cli.found import Found, check_out
+from vlm_analysis.cli.output import Result, check_out
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.progress import Progress
 
@@ -29,7 +29,7 @@ Edits = Annotated[
 ]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Use a mask that was made for another model.")]
 Unprotect = Annotated[bool, typer.Option("--unprotect", help="Let protected layers go too.")]
-Name = Annotated[str, typer.Option("--name", help="What it is called in the workspace.")]
+Name = Annotated[str, typer.Option("--name", help="Its name in the workspace.")]
 
 
 @command("Record", ".npz")
@@ -40,15 +40,15 @@ def record(
     name: Name = "",
     attention: Annotated[bool, typer.Option("--attention", help="Read attention maps too; slower.")] = False,
     token_maps: Annotated[bool, typer.Option("--token-maps", help="Keep every token's cosine.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, max=64, help="Prompts a batch; more is faster on a GPU.")] = 1,
-) -> Found:
+    batch_size: Annotated[int, typer.Option(min=1, max=64, help="Prompts per batch; more is faster on a GPU.")] = 1,
+) -> Result:
     """Record what each decoder layer does to its input."""
-    from vlm_analysis.cli.named import prompts_named
-    from vlm_analysis.cli.told import of_recording
+    from vlm_analysis.cli.lookup import find_prompts
+    from vlm_analysis.cli.results import of_recording
 
-    asked = prompts_named(bench.workspace, prompts)
+    prompt_set = find_prompts(bench.workspace, prompts)
     options = {"attention": attention, "token_maps": token_maps, "batch_size": batch_size}
-    item = bench.record(asked, name, **options, on_progress=on_progress)  # type: ignore[arg-type]
+    item = bench.record(prompt_set, name, **options, on_progress=on_progress)  # type: ignore[arg-type]
     return of_recording(bench.open(item), item)
 
 
@@ -61,21 +61,23 @@ def evaluate(
     name: Name = "",
     responses: Annotated[
         bool | None,
-        typer.Option("--responses/--no-responses", help="Let both models write; by default up to 200 prompts."),
+        typer.Option(
+            "--responses/--no-responses", help="Let both models write responses; by default for up to 200 prompts."
+        ),
     ] = None,
     anyway: Anyway = False,
-) -> Found:
+) -> Result:
     """Score an edited model beside the dense one."""
-    from vlm_analysis.cli.named import edits_for, prompts_named
-    from vlm_analysis.cli.told import of_evaluation
+    from vlm_analysis.cli.lookup import edits_for, find_prompts
+    from vlm_analysis.cli.results import of_evaluation
     from vlm_analysis.workbench.evaluations import MAX_WRITTEN
 
-    asked = prompts_named(bench.workspace, prompts)
+    prompt_set = find_prompts(bench.workspace, prompts)
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
     if responses is None:
-        responses = asked.details.get("n", MAX_WRITTEN + 1) <= MAX_WRITTEN
-    item = bench.evaluate(asked, chosen, name, responses=responses, on_progress=on_progress)
-    return of_evaluation(bench.open(item), bench.dense(asked, on_progress=on_progress), item)
+        responses = prompt_set.details.get("n", MAX_WRITTEN + 1) <= MAX_WRITTEN
+    item = bench.evaluate(prompt_set, chosen, name, responses=responses, on_progress=on_progress)
+    return of_evaluation(bench.open(item), bench.dense(prompt_set, on_progress=on_progress), item)
 
 
 @command("Judge", ".npz")
@@ -99,13 +101,13 @@ def sweep(
     memory: Annotated[int, typer.Option(min=1, help="Memory for shared states, MiB.")] = 1024,
     unprotect: Unprotect = False,
     anyway: Anyway = False,
-) -> Found:
+) -> Result:
     """Score many masks at once.
 
     Those named as EDITS; with --leave-one-out each layer alone; with --compare or --from every criterion and strategy at each budget.
     """
-    asked = {"criteria": criterion, "strategies": strategy, "most": most, "n_draws": draws, "max_mib": memory}
-    given = {name: value for name, value in asked.items() if value}
+    options = {"criteria": criterion, "strategies": strategy, "most": most, "n_draws": draws, "max_mib": memory}
+    set_options = {name: value for name, value in options.items() if value}
     comparing = bool(compare or source)
     if [comparing, leave_one_out, bool(edits)].count(True) != 1:
         raise EvaluationError(
@@ -113,40 +115,40 @@ def sweep(
         )
     if not comparing and (criterion or strategy or most):
         raise EvaluationError(
-            "--criterion, --strategy and --most choose what is compared: expected --compare or --from beside them, got neither. Add one."
+            "--criterion, --strategy and --most apply to comparisons: expected --compare or --from with them, got neither. Add one."
         )
     if comparing:
-        return _compare(bench, on_progress, prompts, source, {**given, "unprotect": unprotect})
+        return _compare(bench, on_progress, prompts, source, {**set_options, "unprotect": unprotect})
     if out is not None:
         check_out(out, ())
     return _sweep(bench, on_progress, prompts, edits or [], anyway)
 
 
-def _sweep(bench: Bench, on_progress: Progress, prompts: str, edits: list[str], anyway: bool) -> Found:
-    """Score the dense model and edits; without any, each layer left out, which is kept."""
-    from vlm_analysis.cli.named import edits_for, prompts_named
-    from vlm_analysis.cli.told import doing, of_evaluations
+def _sweep(bench: Bench, on_progress: Progress, prompts: str, edits: list[str], anyway: bool) -> Result:
+    """Score the dense model and edits; without edits, the model without each layer, which is saved."""
+    from vlm_analysis.cli.lookup import edits_for, find_prompts
+    from vlm_analysis.cli.results import edit_words, of_evaluations
     from vlm_analysis.edits.edit import Edit
 
-    asked = prompts_named(bench.workspace, prompts)
+    prompt_set = find_prompts(bench.workspace, prompts)
     if not edits:
-        item = bench.measure_damage(asked, on_progress=on_progress)
-        found = bench.open(item)
-        return of_evaluations(found, [doing(one.edit) for one in found], item)
+        item = bench.measure_damage(prompt_set, on_progress=on_progress)
+        evaluations = bench.open(item)
+        return of_evaluations(evaluations, [edit_words(one.edit) for one in evaluations], item)
     chosen = edits_for(bench, edits, anyway, on_progress)
     every = list(dict.fromkeys([Edit(chosen[0].n_layers), *chosen]))
-    found = bench.scores(asked, every, on_progress=on_progress)
-    return of_evaluations(found, [one.name or doing(one) for one in every])
+    evaluations = bench.scores(prompt_set, every, on_progress=on_progress)
+    return of_evaluations(evaluations, [one.name or edit_words(one) for one in every])
 
 
-def _compare(bench: Bench, on_progress: Progress, prompts: str, source: str, asked: dict[str, Any]) -> Found:
-    from vlm_analysis.cli.named import prompts_named, saved_item
-    from vlm_analysis.cli.told import of_comparison
+def _compare(bench: Bench, on_progress: Progress, prompts: str, source: str, options: dict[str, Any]) -> Result:
+    from vlm_analysis.cli.lookup import find_prompts, saved_item
+    from vlm_analysis.cli.results import of_comparison
 
-    report = prompts_named(bench.workspace, prompts)
-    recorded = saved_item(bench.workspace, "recordings", source) if source else report
-    choose = recorded or prompts_named(bench.workspace, source)
-    item = bench.compare(choose, report, **asked, on_progress=on_progress)
+    report = find_prompts(bench.workspace, prompts)
+    recording = saved_item(bench.workspace, "recordings", source) if source else report
+    choose = recording or find_prompts(bench.workspace, source)
+    item = bench.compare(choose, report, **options, on_progress=on_progress)
     return of_comparison(bench.open(item), item)
 
 
@@ -161,31 +163,29 @@ def search(
         str, typer.Option(help="Damage as kl_to_dense, answer_nll, exact_match or token_agreement.")
     ] = "kl_to_dense",
     target: Annotated[str | None, typer.Option(help="Whose answers should survive: a domain; all by default.")] = None,
-    worst: Annotated[bool, typer.Option("--worst", help="Count the worst domain, sought anew for each mask.")] = False,
-    width: Annotated[int, typer.Option(min=1, max=16, help="Of beam: masks that go on from each step.")] = 4,
-    population: Annotated[int, typer.Option(min=4, max=64, help="Of evolutionary: masks of a generation.")] = 16,
-    generations: Annotated[
-        int, typer.Option(min=1, max=40, help="Of evolutionary: how often the best have children.")
-    ] = 8,
+    worst: Annotated[bool, typer.Option("--worst", help="Count the worst domain of each mask.")] = False,
+    width: Annotated[int, typer.Option(min=1, max=16, help="Of beam: masks kept after each step.")] = 4,
+    population: Annotated[int, typer.Option(min=4, max=64, help="Of evolutionary: masks in a generation.")] = 16,
+    generations: Annotated[int, typer.Option(min=1, max=40, help="Of evolutionary: number of generations.")] = 8,
     start: Annotated[
         list[str] | None, typer.Option(help="Of evolutionary: a mask to start from, named as EDIT; may be repeated.")
     ] = None,
     unprotect: Unprotect = False,
     name: Name = "",
-) -> Found:
-    """Search for the mask that harms least, measured."""
-    from vlm_analysis.cli.named import edits_for, prompts_named
-    from vlm_analysis.cli.told import of_mask
+) -> Result:
+    """Search for the mask with the least measured damage."""
+    from vlm_analysis.cli.lookup import edits_for, find_prompts
+    from vlm_analysis.cli.results import of_mask
     from vlm_analysis.selection.search.objective import Objective
 
-    asked = prompts_named(bench.workspace, prompts)
+    prompt_set = find_prompts(bench.workspace, prompts)
     objective = Objective(damage, target, worst)
     settings: dict[str, Any] = {"width": width} if strategy == "beam" else {}
     if strategy == "evolutionary":
         settings = {"population": population, "generations": generations}
         settings["start"] = edits_for(bench, start or [], False, on_progress)
     item = bench.search(
-        asked, strategy, budget, objective, name=name, unprotect=unprotect, on_progress=on_progress, **settings
+        prompt_set, strategy, budget, objective, name=name, unprotect=unprotect, on_progress=on_progress, **settings
     )
     return of_mask(bench.open(item), item)
 
@@ -200,17 +200,19 @@ def cost(
         bool, typer.Option("--line", help="Measure other budgets too, up to half of the layers; takes one EDIT.")
     ] = False,
     anyway: Anyway = False,
-) -> Found:
+) -> Result:
     """Measure what edits save in weights and in time."""
-    from vlm_analysis.cli.named import edits_for, prompts_named
-    from vlm_analysis.cli.told import of_costs
+    from vlm_analysis.cli.lookup import edits_for, find_prompts
+    from vlm_analysis.cli.results import of_costs
 
     if line and len(edits) != 1:
-        raise EvaluationError(f"--line takes one EDIT: expected 1, got {len(edits)}. Leave out --line or the others.")
-    asked = prompts_named(bench.workspace, prompts)
+        raise EvaluationError(
+            f"--line takes one EDIT: expected 1, got {len(edits)}. Leave out --line or the other edits."
+        )
+    prompt_set = find_prompts(bench.workspace, prompts)
     chosen = edits_for(bench, edits, anyway, on_progress)
     if line:
-        items = [bench.measure_cost(asked, chosen[0], line=True, on_progress=on_progress)]
+        items = [bench.measure_cost(prompt_set, chosen[0], line=True, on_progress=on_progress)]
     else:
-        items = bench.measure_costs(asked, chosen, on_progress=on_progress)
+        items = bench.measure_costs(prompt_set, chosen, on_progress=on_progress)
     return of_costs([bench.open(item) for item in items], items)

@@ -1,4 +1,4 @@
-"""Results of every kind put into words, rows and pictures. Opens without torch."""
+"""Turn values of every kind into a Result: text, rows and figures. Opens without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from vlm_analysis.cli.found import Found, rows_of
+from vlm_analysis.cli.output import Result, rows_of
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import edit_to_json, save_edit
 from vlm_analysis.evaluation.cost import PHASES, Cost, cost_frame, save_cost, speedup
@@ -35,36 +35,36 @@ if TYPE_CHECKING:
 BEST = 10
 
 
-def belongs(item: Item | None) -> dict[str, Any]:
-    """Return what a document tells of the saved item; nothing of a file."""
+def item_data(item: Item | None) -> dict[str, Any]:
+    """Return the keys of a JSON document that identify the saved item; none for a file."""
     return {} if item is None else {"kind": item.kind, "id": item.id, "name": item.name}
 
 
-def kept(item: Item | None) -> str:
-    """Return under which name and id something is kept, as a line."""
+def kept_line(item: Item | None) -> str:
+    """Return a line with the name and id of the saved item."""
     return "" if item is None else f"\nKept in {item.kind}: {item.name} ({item.id})"
 
 
 def grid(table: pd.DataFrame, digits: int = 3) -> str:
-    """Return a table as text; what is not known is a dash."""
+    """Return a table as text; unknown values are dashes."""
     return str(table.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.{digits}f}"))
 
 
-def doing(edit: Edit) -> str:
-    """Return what an edit does, as the pages say it."""
+def edit_words(edit: Edit) -> str:
+    """Return what an edit does, in the words of the pages."""
     if edit.is_dense:
         return "the dense model"
     return f"without layers {', '.join(map(str, edit.dropped))}" if edit.is_mask else f"edited: {edit.words()}"
 
 
-def of_recording(recording: Recording, item: Item | None) -> Found:
-    """Tell a recording: the similarity of each layer by domain; its table has every measure."""
+def of_recording(recording: Recording, item: Item | None) -> Result:
+    """Return the similarity of each layer by domain; the table has every measure."""
     names = recording.domain_names
     similar = {name: recording.layer_similarity(name, "all") for name in names}
     table = pd.DataFrame({"layer": range(recording.n_layers), **similar})
     about = f"{recording.model.name} on {recording.n_prompts} prompts: similarity of each layer, all prompt tokens"
     data = {
-        **belongs(item),
+        **item_data(item),
         "model": asdict(recording.model),
         "prompts": recording.prompts,
         "n_prompts": recording.n_prompts,
@@ -80,12 +80,14 @@ def of_recording(recording: Recording, item: Item | None) -> Found:
         return [Section("Similarity", about, figure)]
 
     forms = {".npz": lambda path: save_recording(recording, path)}
-    return Found("Recording", f"{about}\n{grid(table, 4)}{kept(item)}", data, measure_table(recording), sections, forms)
+    return Result(
+        "Recording", f"{about}\n{grid(table, 4)}{kept_line(item)}", data, measure_table(recording), sections, forms
+    )
 
 
-def of_scores(recording: Recording, found: Sequence[LayerScores], refused: dict[str, str]) -> Found:
-    """Tell the scores of criteria: one column each for people, one row for each criterion and layer in its table."""
-    shown = pd.DataFrame({"layer": range(recording.n_layers), **{one.criterion: one.values for one in found}})
+def of_scores(recording: Recording, scores: Sequence[LayerScores], refused: dict[str, str]) -> Result:
+    """Return the scores of criteria: one column for each in the text, one row for each criterion and layer in the table."""
+    shown = pd.DataFrame({"layer": range(recording.n_layers), **{one.criterion: one.values for one in scores}})
     frames = [
         pd.DataFrame(
             {
@@ -96,19 +98,19 @@ def of_scores(recording: Recording, found: Sequence[LayerScores], refused: dict[
                 "goes": [one.order.index(layer) + 1 if layer in one.order else None for layer in shown["layer"]],
             }
         )
-        for one in found
+        for one in scores
     ]
     orders = [
-        f"{CRITERIA[one.criterion].title}: the {one.drop} go first: {', '.join(map(str, one.order))}" for one in found
+        f"{CRITERIA[one.criterion].title}: the {one.drop} go first: {', '.join(map(str, one.order))}" for one in scores
     ]
     reasons = [f"{CRITERIA[name].title} cannot be used here: {reason}" for name, reason in refused.items()]
     data = {
         "model": recording.model.fingerprint,
         "prompts": recording.prompts,
-        "criteria": [asdict(one) | {"order": one.order} for one in found],
+        "criteria": [asdict(one) | {"order": one.order} for one in scores],
         "refused": refused,
     }
-    return Found(
+    return Result(
         "Scores of the layers",
         "\n".join([grid(shown, 4), "", *orders, *reasons]),
         data,
@@ -116,8 +118,8 @@ def of_scores(recording: Recording, found: Sequence[LayerScores], refused: dict[
     )
 
 
-def of_mask(edit: Edit, item: Item | None) -> Found:
-    """Tell an edit: what it does, and one row a layer."""
+def of_mask(edit: Edit, item: Item | None) -> Result:
+    """Return what an edit does, and one row per layer."""
     from vlm_analysis.export.dialects import mask_to_csv, mask_to_mergekit
 
     gone = set(edit.gone)
@@ -144,14 +146,14 @@ def of_mask(edit: Edit, item: Item | None) -> Found:
         ".yaml": lambda path: path.write_text(mask_to_mergekit(edit), "utf-8"),
         ".csv": lambda path: path.write_text(mask_to_csv(edit), "utf-8"),
     }
-    data = {**belongs(item), "key": edit.key, "edit": json.loads(edit_to_json(edit))}
-    return Found(edit.name or "Mask", f"{edit.name or 'mask'}: {words}{kept(item)}", data, table, sections, forms)
+    data = {**item_data(item), "key": edit.key, "edit": json.loads(edit_to_json(edit))}
+    return Result(edit.name or "Mask", f"{edit.name or 'mask'}: {words}{kept_line(item)}", data, table, sections, forms)
 
 
-def score_table(found: Sequence[Evaluation], dense: Evaluation | None, names: Sequence[str]) -> pd.DataFrame:
+def score_table(evaluations: Sequence[Evaluation], dense: Evaluation | None, names: Sequence[str]) -> pd.DataFrame:
     """Return one row for each edit and domain: n, every metric, retention of exact match and its 90 % interval."""
     rows = []
-    for name, one in zip(names, found, strict=True):
+    for name, one in zip(names, evaluations, strict=True):
         shares = None if dense is None else retention(one, dense)
         for domain, scores in one.by_domain.iterrows():
             row = {"edit": name, "domain": domain, "n": int(scores["n"])} | {key: scores[key] for key in one.metrics}
@@ -162,52 +164,54 @@ def score_table(found: Sequence[Evaluation], dense: Evaluation | None, names: Se
     return pd.DataFrame(rows)
 
 
-def of_evaluation(made: Evaluation, dense: Evaluation | None, item: Item | None) -> Found:
-    """Tell an evaluation beside the dense one: scores by domain; its table has every prompt."""
-    both = [made] if dense is None or made.is_dense else [dense, made]
-    scores = score_table(both, dense, [doing(one.edit) for one in both])
-    table = made.by_prompt
+def of_evaluation(evaluation: Evaluation, dense: Evaluation | None, item: Item | None) -> Result:
+    """Return an evaluation beside the dense one: scores by domain; the table has every prompt."""
+    both = [evaluation] if dense is None or evaluation.is_dense else [dense, evaluation]
+    scores = score_table(both, dense, [edit_words(one.edit) for one in both])
+    table = evaluation.by_prompt
     if dense is not None:
         table = table.assign(dense_match=dense.by_prompt["exact_match"], dense_nll=dense.by_prompt["answer_nll"])
     data = {
-        **belongs(item),
-        "key": made.edit.key,
-        "dropped": made.edit.dropped,
-        "prompts": made.prompts,
+        **item_data(item),
+        "key": evaluation.edit.key,
+        "dropped": evaluation.edit.dropped,
+        "prompts": evaluation.prompts,
         "by_domain": rows_of(scores),
         "by_prompt": rows_of(table),
     }
 
     def sections() -> list[Section]:
         if dense is None:
-            return [Section("Scores", doing(made.edit), table=scores)]
+            return [Section("Scores", edit_words(evaluation.edit), table=scores)]
         from vlm_analysis.export.story import outcome_frame
         from vlm_analysis.figures.outcomes import damage_bars
 
-        return [Section("Scores", doing(made.edit), damage_bars(outcome_frame(made, dense)), scores)]
+        return [Section("Scores", edit_words(evaluation.edit), damage_bars(outcome_frame(evaluation, dense)), scores)]
 
-    forms = {".json": lambda path: save_evaluation(made, path)}
-    about = f"{made.model.name}, {len(made.by_prompt)} prompts"
-    return Found("Evaluation", f"{about}\n{grid(scores)}{kept(item)}", data, table, sections, forms)
-
-
-def of_evaluations(found: Sequence[Evaluation], names: Sequence[str], item: Item | None = None) -> Found:
-    """Tell a sweep, the dense model first where it is among them: one row for each edit and domain."""
-    dense = next((one for one in found if one.is_dense), None)
-    table = score_table(found, dense, names)
-    table.insert(1, "dropped", [", ".join(map(str, one.edit.dropped)) for one in found for _ in one.by_domain.index])
-    data = {**belongs(item), "prompts": found[0].prompts, "rows": rows_of(table)}
-    return Found("Sweep", f"{grid(table.drop(columns=['dropped']))}{kept(item)}", data, table)
+    forms = {".json": lambda path: save_evaluation(evaluation, path)}
+    about = f"{evaluation.model.name}, {len(evaluation.by_prompt)} prompts"
+    return Result("Evaluation", f"{about}\n{grid(scores)}{kept_line(item)}", data, table, sections, forms)
 
 
-def of_comparison(comparison: Comparison, item: Item | None) -> Found:
-    """Tell a comparison: the masks that keep most of their worst domain, and the regimes; its table has every mask."""
+def of_evaluations(evaluations: Sequence[Evaluation], names: Sequence[str], item: Item | None = None) -> Result:
+    """Return a sweep: one row for each edit and domain, compared with the dense model if it is among them."""
+    dense = next((one for one in evaluations if one.is_dense), None)
+    table = score_table(evaluations, dense, names)
+    table.insert(
+        1, "dropped", [", ".join(map(str, one.edit.dropped)) for one in evaluations for _ in one.by_domain.index]
+    )
+    data = {**item_data(item), "prompts": evaluations[0].prompts, "rows": rows_of(table)}
+    return Result("Sweep", f"{grid(table.drop(columns=['dropped']))}{kept_line(item)}", data, table)
+
+
+def of_comparison(comparison: Comparison, item: Item | None) -> Result:
+    """Return a comparison: the masks with the best retention on their worst domain, and the regimes; the table has every mask."""
     table, regime = mask_table(comparison), regimes(comparison)
-    best = table.sort_values(["worst", "budget"], ascending=[False, False]).head(BEST)
+    best_masks = table.sort_values(["worst", "budget"], ascending=[False, False]).head(BEST)
     columns = ["dropped", *(f"retention, {domain}" for domain in comparison.domains), "worst", "parameters_left"]
     words = [
-        f"{len(table)} masks on {len(comparison.dense.by_prompt)} prompts; the {len(best)} that keep most of their worst domain:",
-        grid(best[columns]),
+        f"{len(table)} masks on {len(comparison.dense.by_prompt)} prompts; the {len(best_masks)} that keep most of their worst domain:",
+        grid(best_masks[columns]),
         *regime_words(regime),
         *(f"{method}: {reason}" for method, reason in comparison.left_out.items()),
     ]
@@ -219,17 +223,17 @@ def of_comparison(comparison: Comparison, item: Item | None) -> Found:
         figure = retention_curve(retention_curves(comparison), bands=(), cost=cost_curve(comparison))
         return [Section("Retention over budgets", " ".join(regime_words(regime)), figure)]
 
-    data = {**belongs(item), "masks": rows_of(table), "regimes": rows_of(regime), "left_out": comparison.left_out}
+    data = {**item_data(item), "masks": rows_of(table), "regimes": rows_of(regime), "left_out": comparison.left_out}
     forms = {".npz": lambda path: save_comparison(comparison, path)}
-    return Found("Comparison of masks", "\n".join(words) + kept(item), data, table, sections, forms)
+    return Result("Comparison of masks", "\n".join(words) + kept_line(item), data, table, sections, forms)
 
 
-def of_costs(costs: Sequence[Cost], items: Sequence[Item | None]) -> Found:
-    """Tell costs: parameters and bytes, and how many times as fast each phase is."""
+def of_costs(costs: Sequence[Cost], items: Sequence[Item | None]) -> Result:
+    """Return costs: parameters, bytes, and the speedup of each phase."""
     rows = []
     for cost in costs:
         row: dict[str, Any] = {
-            "edit": doing(cost.edit),
+            "edit": edit_words(cost.edit),
             "parameters": cost.n_parameters[1],
             "parameters_dense": cost.n_parameters[0],
             "bytes": cost.n_bytes[1],
@@ -251,30 +255,30 @@ def of_costs(costs: Sequence[Cost], items: Sequence[Item | None]) -> Found:
             Section("Cost", "Time relative to the dense model.", cost_chart(cost_frame(costs), costs[0].edit.n_layers))
         ]
 
-    words = grid(shown, 2) + "".join(kept(item) for item in items)
-    data = {"costs": [belongs(item) | row for item, row in zip(items, rows_of(table), strict=True)]}
+    words = grid(shown, 2) + "".join(kept_line(item) for item in items)
+    data = {"costs": [item_data(item) | row for item, row in zip(items, rows_of(table), strict=True)]}
     forms = {".json": lambda path: save_cost(costs[0], path)} if len(costs) == 1 else {}
-    return Found("Cost", words, data, table, sections, forms)
+    return Result("Cost", words, data, table, sections, forms)
 
 
-def of_responses(responses: Responses, question: str, edit: Edit) -> Found:
-    """Tell what both models answered, and where they part."""
-    found = responses.divergence
-    table = pd.DataFrame({"token": list(found.tokens), "kl": found.kl, "differs": found.differs})
-    words = f"{question}\n\nDense model: {responses.dense}\n{sentence(doing(edit))}: {responses.pruned}\n\n{parting(responses)}"
+def of_responses(responses: Responses, question: str, edit: Edit) -> Result:
+    """Return the responses of both models, and where they differ."""
+    divergence = responses.divergence
+    table = pd.DataFrame({"token": list(divergence.tokens), "kl": divergence.kl, "differs": divergence.differs})
+    words = f"{question}\n\nDense model: {responses.dense}\n{sentence(edit_words(edit))}: {responses.pruned}\n\n{parting(responses)}"
 
     def sections() -> list[Section]:
         from vlm_analysis.figures.tokens import token_strip
 
-        return [Section("Both answers", words, token_strip(found.tokens, found.kl, found.differs))]
+        return [Section("Both answers", words, token_strip(divergence.tokens, divergence.kl, divergence.differs))]
 
     data: dict[str, Any] = {"question": question, "dense": responses.dense, "pruned": responses.pruned, "key": edit.key}
-    data |= {"first_difference": found.first, "tokens": rows_of(table)}
-    return Found("Both asked", words, data, table, sections)
+    data |= {"first_difference": divergence.first, "tokens": rows_of(table)}
+    return Result("Both asked", words, data, table, sections)
 
 
-def of_manifest(manifest: Manifest, folder: Path) -> Found:
-    """Tell what was exported, and its proof."""
+def of_manifest(manifest: Manifest, folder: Path) -> Result:
+    """Return what was exported, and its proof."""
     lines = [f"Written to {folder}: {manifest.n_layers_after} of {manifest.n_layers_before} layers."]
     if manifest.verified:
         lines.append(
@@ -283,47 +287,52 @@ def of_manifest(manifest: Manifest, folder: Path) -> Found:
         )
     data = {"folder": str(folder), **asdict(manifest)}
     plain = {key: str(value) for key, value in asdict(manifest).items()}
-    return Found("Export", "\n".join(lines), data, pd.DataFrame(plain.items(), columns=["what", "value"]))
+    return Result("Export", "\n".join(lines), data, pd.DataFrame(plain.items(), columns=["what", "value"]))
 
 
-def of_prompts(prompts: PromptSet, item: Item | None) -> Found:
-    """Tell a prompt set: one row a prompt."""
-    told = [(one.id, one.domain, one.question, one.answer, len(one.images)) for one in prompts]
-    table = pd.DataFrame(told, columns=["id", "domain", "question", "answer", "n_images"])
+def of_prompts(prompts: PromptSet, item: Item | None) -> Result:
+    """Return a prompt set: one row per prompt."""
+    rows = [(one.id, one.domain, one.question, one.answer, len(one.images)) for one in prompts]
+    table = pd.DataFrame(rows, columns=["id", "domain", "question", "answer", "n_images"])
     words = f"{len(prompts)} prompts of {', '.join(prompts.domains)}\n{grid(table.head(BEST))}"
     more = f"\n… and {len(prompts) - BEST} more" if len(prompts) > BEST else ""
-    data = {**belongs(item), "fingerprint": prompts.fingerprint, "prompts": rows_of(table)}
-    return Found("Prompts", f"{words}{more}{kept(item)}", data, table)
+    data = {**item_data(item), "fingerprint": prompts.fingerprint, "prompts": rows_of(table)}
+    return Result("Prompts", f"{words}{more}{kept_line(item)}", data, table)
 
 
-def of_story(story: Story, item: Item) -> Found:
-    """Tell a story: its text, its pictures, and the scores of its two models."""
+def of_story(story: Story, item: Item) -> Result:
+    """Return a story: its text, its figures, and the scores of its two models."""
     from vlm_analysis.export.story import story_sections
     from vlm_analysis.export.story_forms import story_text, write_story
 
     both = [story.dense, story.pruned]
-    table = score_table(both, story.dense, [doing(one.edit) for one in both])
-    data = {**belongs(item), "title": story.title, "by_domain": rows_of(table)}
+    table = score_table(both, story.dense, [edit_words(one.edit) for one in both])
+    data = {**item_data(item), "title": story.title, "by_domain": rows_of(table)}
     forms = {".html": lambda path: write_story(story, path)}
-    return Found(story.title, f"{story_text(story)}{kept(item)}", data, table, lambda: story_sections(story), forms)
+    return Result(
+        story.title, f"{story_text(story)}{kept_line(item)}", data, table, lambda: story_sections(story), forms
+    )
 
 
-def of_items(items: Sequence[Item], root: str) -> Found:
-    """Tell what is saved: one row a thing."""
-    told = [(one.kind, one.id, one.name, one.created[:16].replace("T", " "), one.model_name) for one in items]
-    table = pd.DataFrame(told, columns=["kind", "id", "name", "created", "model"])
-    lines = [f"{kind:<12} {name_id}  {name}" for kind, name_id, name, _, _ in told] or ["Nothing is saved yet."]
-    return Found("Workspace", "\n".join([root, *lines]), {"root": root, "items": rows_of(table)}, table)
+def of_items(items: Sequence[Item], root: str) -> Result:
+    """Return what is saved: one row per item."""
+    rows = [(one.kind, one.id, one.name, one.created[:16].replace("T", " "), one.model_name) for one in items]
+    table = pd.DataFrame(rows, columns=["kind", "id", "name", "created", "model"])
+    lines = [f"{kind:<12} {name_id}  {name}" for kind, name_id, name, _, _ in rows] or ["Nothing is saved yet."]
+    return Result("Workspace", "\n".join([root, *lines]), {"root": root, "items": rows_of(table)}, table)
 
 
-def of_checkup(found: Checkup) -> Found:
-    """Tell versions, devices and memory, how much is saved, and what of it is damaged."""
-    rows = [("version", name, version) for name, version in found.versions.items()]
-    rows += [("device", name, f"{n_bytes / 2**30:.1f} GiB free") for name, n_bytes in found.devices.items()]
-    rows += [("disk", found.root, f"{found.disk_bytes / 2**30:.1f} GiB free")]
-    rows += [("saved", kind, str(count)) for kind, count in found.counts.items()]
-    rows += [("damaged", str(number), message) for number, message in enumerate(found.damaged, 1)]
+def of_checkup(checkup: Checkup) -> Result:
+    """Return versions, devices, memory, the number of saved items, and the damaged ones."""
+    rows = [("version", name, version) for name, version in checkup.versions.items()]
+    rows += [("device", name, f"{n_bytes / 2**30:.1f} GiB free") for name, n_bytes in checkup.devices.items()]
+    rows += [("disk", checkup.root, f"{checkup.disk_bytes / 2**30:.1f} GiB free")]
+    rows += [("saved", kind, str(count)) for kind, count in checkup.counts.items()]
+    rows += [("damaged", str(number), message) for number, message in enumerate(checkup.damaged, 1)]
     lines = [f"{what:<8} {name:<14} {value}" for what, name, value in rows]
-    lines += ["", f"{len(found.damaged)} saved things are damaged." if found.damaged else "Nothing saved is damaged."]
+    lines += [
+        "",
+        f"{len(checkup.damaged)} saved things are damaged." if checkup.damaged else "Nothing saved is damaged.",
+    ]
     table = pd.DataFrame(rows, columns=["what", "name", "value"])
-    return Found("Checkup", "\n".join(lines), asdict(found), table)
+    return Result("Checkup", "\n".join(lines), asdict(checkup), table)

@@ -1,7 +1,7 @@
-"""What an argument names: prompts, recordings, edits and saved things, as files or in the workspace.
+"""Find what an argument names: prompts, recordings, edits and other saved items, in files or in the workspace.
 
-A saved thing is named by its id, or by its name where that is one thing's alone. Of several with the same model, prompts and details the
-newest is meant.
+A saved item is named by its id, or by its name if that is unique. Of several with the same model, prompts and details the newest is
+found.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SHOWN = 100  # characters of a name in a message
 _LAYERS = re.compile(r"\s*\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*\s*")
 
 
-def prompts_named(shelf: Workspace, text: str) -> Item:
-    """Return the item of a prompt set: bundled packs ("math", "general,math"), one saved, or a file or folder, which is saved.
+def find_prompts(shelf: Workspace, text: str) -> Item:
+    """Return the item of a prompt set: bundled packs ("math", "general,math"), a saved one, or a file or folder, which is saved.
 
     Raises:
         StrataError: there is none, there are several, or the file cannot be read.
@@ -57,8 +57,8 @@ def prompts_named(shelf: Workspace, text: str) -> Item:
     return keep_prompts(shelf, prompts, clean_name(path.name))
 
 
-def recording_named(shelf: Workspace, text: str) -> Recording:
-    """Return the recording that is saved under a name or id, or lies in a file.
+def find_recording(shelf: Workspace, text: str) -> Recording:
+    """Return the recording that is saved under a name or id, or in a file.
 
     Raises:
         StrataError: there is none, there are several, or its file is damaged.
@@ -66,21 +66,21 @@ def recording_named(shelf: Workspace, text: str) -> Recording:
     from vlm_analysis.recording.recording import open_recording
     from vlm_analysis.workbench.shelf import open_item
 
-    found = item_or_path(shelf, ("recordings",), text, "a file, or the name or id of a saved recording")
-    recording: Recording = open_item(found) if isinstance(found, Item) else open_recording(found)
+    item_or_file = item_or_path(shelf, ("recordings",), text, "a file, or the name or id of a saved recording")
+    recording: Recording = open_item(item_or_file) if isinstance(item_or_file, Item) else open_recording(item_or_file)
     return recording
 
 
-def edits_named(shelf: Workspace, texts: Sequence[str], count: Callable[[], int]) -> list[Edit]:
-    """Return the edits that are saved under names or ids, lie in files, or are written as layers: "3,5-7", or "dense".
+def find_edits(shelf: Workspace, texts: Sequence[str], count: Callable[[], int]) -> list[Edit]:
+    """Return the edits that are saved under names or ids, in files, or written as layers: "3,5-7", or "dense".
 
-    `count` gives the model's number of layers; it is called for what does not tell it, when all else is known.
+    `count` returns the model's number of layers; it is called last, and only for edits that need it.
 
     Raises:
         StrataError: there is none, there are several, or a file is damaged.
     """
     later = [_edit(shelf, text) for text in texts]
-    return [found(count()) if callable(found) else found for found in later]
+    return [edit(count()) if callable(edit) else edit for edit in later]
 
 
 def _edit(shelf: Workspace, text: str) -> Edit | Callable[[int], Edit]:
@@ -94,14 +94,16 @@ def _edit(shelf: Workspace, text: str) -> Edit | Callable[[int], Edit]:
     layers = layers_in(text) if saved is None and path is None else None
     if layers is not None:
         return lambda n_layers: PruneMask(n_layers, layers)
-    found = item_or_path(shelf, ("masks",), text, 'layers ("3,5-7"), dense, a file, or the name or id of a saved mask')
-    if isinstance(found, Item):
-        made: Edit = open_item(found)
-        return made
-    data = _bytes(found)
-    if found.suffix.lower() in (".yaml", ".yml"):
-        return lambda n_layers: open_dialect(data, found.name, n_layers=n_layers)
-    return open_dialect(data, found.name)
+    item_or_file = item_or_path(
+        shelf, ("masks",), text, 'layers ("3,5-7"), dense, a file, or the name or id of a saved mask'
+    )
+    if isinstance(item_or_file, Item):
+        edit: Edit = open_item(item_or_file)
+        return edit
+    data = _bytes(item_or_file)
+    if item_or_file.suffix.lower() in (".yaml", ".yml"):
+        return lambda n_layers: open_dialect(data, item_or_file.name, n_layers=n_layers)
+    return open_dialect(data, item_or_file.name)
 
 
 def _bytes(path: Path) -> bytes:
@@ -111,24 +113,24 @@ def _bytes(path: Path) -> bytes:
         raise MaskError(f"No mask can be read at {path}: {error.strerror}. Name another file.") from error
 
 
-def edits_for(bench: Bench, texts: Sequence[str], anyway: bool, report: Any) -> list[Edit]:
-    """Return the edits that are named, for the model of the Bench.
+def edits_for(bench: Bench, texts: Sequence[str], anyway: bool, on_progress: Any) -> list[Edit]:
+    """Return the named edits, for the model of the Bench.
 
     Raises:
-        StrataError: as `edits_named`; or one was made for another model and `anyway` is not set.
+        StrataError: as `find_edits`; or one was made for another model and `anyway` is not set.
     """
-    found = edits_named(bench.workspace, texts, lambda: bench.loaded(on_progress=report).n_layers)
-    for text, edit in zip(texts, found, strict=True):
+    edits = find_edits(bench.workspace, texts, lambda: bench.loaded(on_progress=on_progress).n_layers)
+    for text, edit in zip(texts, edits, strict=True):
         if edit.model is not None and not anyway:
-            check_model(edit.model, bench.loaded(on_progress=report).info, f"The mask '{_short(text)}'")
-    return found
+            check_model(edit.model, bench.loaded(on_progress=on_progress).info, f"The mask '{_short(text)}'")
+    return edits
 
 
 def check_model(owner: ModelInfo, at_hand: ModelInfo, what: str) -> None:
-    """Refuse what was made for another model than the one at hand.
+    """Check that something was made for the model in use.
 
     Raises:
-        ModelError: it was.
+        ModelError: it was made for another one.
     """
     if owner.fingerprint != at_hand.fingerprint:
         raise ModelError(
@@ -138,37 +140,37 @@ def check_model(owner: ModelInfo, at_hand: ModelInfo, what: str) -> None:
 
 
 def layers_in(text: str) -> tuple[int, ...] | None:
-    """Return the layers that a text like "3,5-7" names, ascending; None where it is no such text.
+    """Return the layers in a text like "3,5-7", ascending; None if it is not such a text.
 
     >>> layers_in("5-7, 3")
     (3, 5, 6, 7)
     """
     if len(text) > 10_000 or not _LAYERS.fullmatch(text):
         return None
-    found: set[int] = set()
+    layers: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
         ends = int(first), int(last or first)
         if ends[1] < ends[0] or ends[1] > 10_000:
             raise MaskError(
-                f"'{part.strip()[:SHOWN]}' are no layers: expected the first and the last of them, from 0 and ascending. Write 5-7."
+                f"'{part.strip()[:SHOWN]}' names no layers: expected the first and the last layer, from 0 and ascending. Write 5-7."
             )
-        found |= set(range(ends[0], ends[1] + 1))
-    return tuple(sorted(found))
+        layers |= set(range(ends[0], ends[1] + 1))
+    return tuple(sorted(layers))
 
 
 def item_or_path(shelf: Workspace, kinds: Sequence[str], text: str, expected: str) -> Item | Path:
-    """Return the saved item of one of the kinds that a text names, or the path of a file.
+    """Return the saved item, of one of the kinds, or the path of the file that a text names.
 
     Raises:
-        WorkspaceError: there is neither, there is both, or there are several items of that name.
+        WorkspaceError: there is neither, both, or several items of that name.
     """
     items = [item for kind in kinds for item in shelf.items(kind)]
     saved, path = _one_of(items, text), path_of(text)
     if saved is not None and path is not None:
         raise _two(text, saved)
     if saved is None and path is None:
-        what = " ".join(kinds) if len(kinds) == 1 else "saved thing"
+        what = " ".join(kinds) if len(kinds) == 1 else "saved item"
         raise WorkspaceError(_unknown(what, text, expected, items))
     return saved or path  # type: ignore[return-value]  # one of them is there
 
@@ -183,19 +185,19 @@ def saved_item(shelf: Workspace, kind: str, text: str) -> Item | None:
 
 
 def _one_of(items: Sequence[Item], text: str) -> Item | None:
-    found = [item for item in items if item.id == text] or [
+    matches = [item for item in items if item.id == text] or [
         item for item in items if item.name in (text, clean_name(text))
     ]
-    if len({repr((item.kind, item.model, item.prompts, item.details)) for item in found}) > 1:
+    if len({repr((item.kind, item.model, item.prompts, item.details)) for item in matches}) > 1:
         raise WorkspaceError(
-            f"'{_short(text)}' is the name of {len(found)} saved things: expected the name of one, or an id. Choose an id:\n"
-            f"{listed(found)}"
+            f"'{_short(text)}' is the name of {len(matches)} saved items: expected the name of one, or an id. Choose an id:\n"
+            f"{listed(matches)}"
         )
-    return found[0] if found else None
+    return matches[0] if matches else None
 
 
 def path_of(text: str) -> Path | None:
-    """Return the path of a file or folder that is there; None where there is none of that name."""
+    """Return the path of an existing file or folder; None if there is none."""
     try:
         path = Path(text).expanduser()
         return path if text.strip() and path.exists() else None
@@ -204,7 +206,7 @@ def path_of(text: str) -> Path | None:
 
 
 def every_item(shelf: Workspace) -> list[Item]:
-    """Return all that is saved, by kind, newest first."""
+    """Return all saved items, by kind, newest first."""
     return [item for kind in KINDS for item in shelf.items(kind)]
 
 

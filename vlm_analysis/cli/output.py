@@ -1,4 +1,4 @@
-"""What a subcommand found, and the forms in which it is told: words, one JSON document, and files by their ending."""
+"""The Result of a subcommand, and its output: text, one JSON document, and files by their ending."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Write = Callable[[Path], object]
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a subcommand found.
+class Result:
+    """The result of a subcommand.
 
     Attributes:
-        title: what it is, in a few words; the heading of an HTML file.
-        text: for people at a terminal.
-        data: for machines; plain JSON but for numpy numbers, and NaN for what is not known.
+        title: a few words; the heading of an HTML file.
+        text: the output in a terminal.
+        data: the JSON document; numpy numbers are allowed, and NaN for unknown values.
         table: the rows of a CSV, Parquet or HTML file.
         sections: the parts of an HTML file; the text and the table by default.
-        forms: by ending, how it writes itself in a form of its own, which goes before a table's.
+        forms: by ending, functions that write a file of it; they take precedence over the table's.
     """
 
     title: str
@@ -44,10 +44,10 @@ class Found:
 
 
 def check_out(path: Path, endings: tuple[str, ...], tables: tuple[str, ...] = TABLES) -> None:
-    """Refuse a file that could not be written, before anything runs.
+    """Check that a file can be written, before anything runs.
 
     Raises:
-        ExportError: an ending that is not known here, a folder in its place, or a place that cannot be written.
+        ExportError: the ending is unknown, the path is a folder, or it cannot be written.
     """
     known = tuple(dict.fromkeys((*tables, *endings)))
     shown = str(path) if len(str(path)) <= 200 else f"{str(path)[:200]}…"
@@ -67,58 +67,58 @@ def check_out(path: Path, endings: tuple[str, ...], tables: tuple[str, ...] = TA
         raise _unwritable(shown, error) from error
 
 
-def tell(found: Found, say: Callable[[str], None], *, out: Path | None, as_json: bool) -> None:
-    """Write the file where one is asked for, then print the JSON document or the words.
+def print_result(result: Result, say: Callable[[str], None], *, out: Path | None, as_json: bool) -> None:
+    """Write the file if `out` is set, then print the JSON document or the text.
 
     Raises:
         ExportError: the file cannot be written.
     """
     if out is not None:
         try:
-            write_atomically(out, _writer(found, out.suffix.lower()))
+            write_atomically(out, _writer(result, out.suffix.lower()))
         except (OSError, ValueError) as error:
             raise _unwritable(str(out), error) from error
     if as_json:
-        say(json.dumps(plain(found.data), ensure_ascii=True, allow_nan=False))
+        say(json.dumps(plain(result.data), ensure_ascii=True, allow_nan=False))
     else:
-        say(found.text if out is None else f"{found.text}\n\nWritten to {out}.")
+        say(result.text if out is None else f"{result.text}\n\nWritten to {out}.")
 
 
 def _unwritable(shown: str, error: Exception) -> ExportError:
     reason = getattr(error, "strerror", None) or error
     return ExportError(
-        f"'{shown}' cannot be written: expected a place for a new file, got: {reason}. Choose another folder or free some space."
+        f"'{shown}' cannot be written: expected a path that can be written, got: {reason}. Choose another folder or free some space."
     )
 
 
-def _writer(found: Found, suffix: str) -> Write:
-    """Return what writes the file of an ending that `check_out` let pass."""
-    if suffix in found.forms:
-        return found.forms[suffix]
+def _writer(result: Result, suffix: str) -> Write:
+    """Return the function that writes a file of an ending that `check_out` accepts."""
+    if suffix in result.forms:
+        return result.forms[suffix]
     if suffix == ".csv":
-        return lambda part: found.table.to_csv(part, index=False)
+        return lambda part: result.table.to_csv(part, index=False)
     if suffix == ".parquet":
-        return lambda part: found.table.to_parquet(part, index=False)
+        return lambda part: result.table.to_parquet(part, index=False)
     if suffix == ".html":
-        return lambda part: part.write_bytes(_page(found).encode("utf-8", errors="replace"))
-    text = json.dumps(plain(found.data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return lambda part: part.write_bytes(_page(result).encode("utf-8", errors="replace"))
+    text = json.dumps(plain(result.data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     return lambda part: part.write_text(text, "utf-8", "replace")
 
 
-def _page(found: Found) -> str:
+def _page(result: Result) -> str:
     from vlm_analysis import __version__
     from vlm_analysis.export.report import Section, report_html
 
     parts = (
-        [Section("Numbers", found.text, table=found.table)]
-        if found.sections is None
-        else [*found.sections(), Section("Numbers", "", table=found.table)]
+        [Section("Numbers", result.text, table=result.table)]
+        if result.sections is None
+        else [*result.sections(), Section("Numbers", "", table=result.table)]
     )
-    return report_html(found.title, parts, footer=f"Made by Strata {__version__}.")
+    return report_html(result.title, parts, footer=f"Made by Strata {__version__}.")
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON knows it: tuples as lists, numpy numbers as Python's, NaN and infinities as None."""
+    """Return a value of JSON types: tuples become lists, numpy numbers Python's, NaN and infinities None."""
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, str | bool | int) or value is None:
@@ -133,5 +133,5 @@ def plain(value: Any) -> Any:
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table, numbers to the last bit."""
+    """Return the rows of a table as JSON types, with full precision."""
     return [plain(row) for row in table.to_dict(orient="records")]

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from vlm_analysis import PromptSet, PruneMask, StrataError, cli, save_mask, write_prompts
-from vlm_analysis.cli.named import edits_named, layers_in, prompts_named
+from vlm_analysis.cli.lookup import find_edits, find_prompts, layers_in
 from vlm_analysis.workbench.shelf import keep_mask, keep_prompts, open_item
 from vlm_analysis.workbench.workspace import Workspace
 
@@ -39,26 +39,26 @@ def shelf(few: PromptSet) -> Workspace:
 
 def test_prompts_are_packs_files_folders_names_or_ids(shelf: Workspace, few: PromptSet, tmp_path: Path) -> None:
     (item,) = shelf.items("prompts")
-    assert prompts_named(shelf, "few") == prompts_named(shelf, item.id) == item
+    assert find_prompts(shelf, "few") == find_prompts(shelf, item.id) == item
     table = write_prompts(few[:2], tmp_path / "own")
     for text in (str(tmp_path / "own"), str(table)):
-        assert len(open_item(prompts_named(shelf, text))) == 2
-    both = prompts_named(shelf, "math, general")
+        assert len(open_item(find_prompts(shelf, text))) == 2
+    both = find_prompts(shelf, "math, general")
     assert both.name == "Bundled packs: general, math"
-    assert prompts_named(shelf, "general,math") == both
+    assert find_prompts(shelf, "general,math") == both
 
 
 def test_edits_are_layers_dense_files_names_or_ids(shelf: Workspace, tmp_path: Path) -> None:
     (item,) = shelf.items("masks")
     save_mask(PruneMask(16, (1, 2)), tmp_path / "m.json")
     asked = ["five and nine", item.id, "3,5-7", "dense", str(tmp_path / "m.json")]
-    dropped = [edit.dropped for edit in edits_named(shelf, asked, lambda: 16)]
+    dropped = [edit.dropped for edit in find_edits(shelf, asked, lambda: 16)]
     assert dropped == [(5, 9), (5, 9), (3, 5, 6, 7), (), (1, 2)]
 
 
 def test_a_saved_thing_called_like_layers_is_meant_before_them(shelf: Workspace) -> None:
     keep_mask(shelf, PruneMask(16, (4,), name="3,5"))
-    (found,) = edits_named(shelf, ["3,5"], lambda: 16)
+    (found,) = find_edits(shelf, ["3,5"], lambda: 16)
     assert found.dropped == (4,)
 
 
@@ -69,7 +69,7 @@ def test_other_texts_are_no_layers(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["7-5", "0-99999999999"])
 def test_impossible_ranges_are_refused(text: str) -> None:
-    with pytest.raises(StrataError, match="are no layers"):
+    with pytest.raises(StrataError, match="names no layers"):
         layers_in(text)
 
 
@@ -77,7 +77,7 @@ def test_an_ambiguous_name_lists_the_ids(shelf: Workspace) -> None:
     other = keep_mask(shelf, PruneMask(16, (1,), name="five and nine"))
     done = strata("show", "five and nine")
     assert done.exit_code == 2
-    assert "is the name of 2 saved things" in done.stderr
+    assert "is the name of 2 saved items" in done.stderr
     assert all(item.id in done.stderr for item in shelf.items("masks"))
     assert strata("show", other.id).exit_code == 0
 
@@ -88,7 +88,7 @@ def test_what_is_both_a_file_and_saved_asks_which(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "few").mkdir()
     with pytest.raises(StrataError, match="both a file and saved"):
-        prompts_named(shelf, "few")
+        find_prompts(shelf, "few")
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -118,8 +118,8 @@ def test_what_has_a_hostile_name_is_found_by_it(shelf: Workspace, name: str) -> 
         ("x.xlsx", "expected a name ending in .csv, .parquet, .html"),
         ("x", "got ''"),
         (".", "got the folder"),
-        (f"{'x' * 300}.csv", "expected a place for a new file"),
-        ("full/x.csv", "expected a place for a new file"),
+        (f"{'x' * 300}.csv", "expected a path that can be written"),
+        ("full/x.csv", "expected a path that can be written"),
     ],
 )
 def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(
@@ -137,7 +137,7 @@ def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(
     [
         (["sweep", "few"], "of one kind"),
         (["sweep", "few", "5", "--leave-one-out"], "of one kind"),
-        (["sweep", "few", "5", "--most", "3"], "choose what is compared"),
+        (["sweep", "few", "5", "--most", "3"], "apply to comparisons"),
         (["sweep", "few", "5", "--out", "x.npz"], "expected a name ending in .csv"),
         (["cost", "few", "5", "6", "--line"], "takes one EDIT"),
         (["search", "few", "--damage", "nonsense"], "Unknown damage"),
