@@ -20,14 +20,14 @@ from vlm_analysis.models.layers import find_decoder_layers, text_config
 
 
 def eager_view(model: nn.Module) -> Any:
-    """Return a view of the whole model, sharing its weights, whose decoder computes attention in the open."""
+    """Return a view of the whole model, sharing its weights, whose decoder uses eager attention."""
     view = apply_edit(model, Edit(len(find_decoder_layers(model))))
     text_config(view)._attn_implementation = "eager"
     return view
 
 
 class AttentionMaps:
-    """The maps of the last pass: (batch, tokens, tokens) float32 a layer, queries × keys, or None where a layer made none."""
+    """The maps of the last pass: (batch, tokens, tokens) float32 for each layer, queries × keys, or None where a layer has none."""
 
     def __init__(self, model: nn.Module) -> None:
         self.layers = list(find_decoder_layers(model))
@@ -35,7 +35,7 @@ class AttentionMaps:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Hook the direct children of every layer that hand out attention weights; the hooks are removed whatever happens."""
+        """Hook the direct children of every layer that return attention weights; the hooks are always removed."""
         self.maps = [None] * len(self.layers)
         handles = []
 
@@ -73,7 +73,7 @@ def token_weights(attention: torch.Tensor, vision: torch.Tensor, text: torch.Ten
 
     A vision token: mean of the attention it receives from vision tokens and from text tokens. A text token: mean of the attention it
     receives from text tokens and the attention it pays to vision tokens. "From" is averaged over the queries, "to" over the keys;
-    a kind without tokens gives nothing.
+    a kind without tokens adds nothing.
     """
     weights = attention.new_zeros(len(attention), dtype=torch.float64)
     attention = attention.double()
@@ -88,6 +88,6 @@ def token_weights(attention: torch.Tensor, vision: torch.Tensor, text: torch.Ten
 
 
 def important_tokens(weights: np.ndarray, share: float) -> np.ndarray:
-    """Return the places of the share of tokens with the largest weights, at least one; ties to the earlier token."""
+    """Return the indices of the share of tokens with the largest weights, at least one; ties to the earlier token."""
     count = max(1, int(np.ceil(share * len(weights) - 1e-9)))
     return np.sort(np.argsort(-weights, kind="stable")[:count])

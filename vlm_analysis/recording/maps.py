@@ -1,4 +1,4 @@
-"""Token maps: every token's cosine at every layer of single prompts, kept on disk for looking closer. Needs no torch.
+"""Token maps: every token's cosine at every layer of single prompts, kept on disk. Needs no torch.
 
 While a recording is made they are small `.npz` files in its folder; saved, they are members of the recording's own file.
 """
@@ -29,7 +29,7 @@ class TokenMap:
         cosine: (n_layers, n_tokens) float16, cosine of a layer's true input and raw output; NaN for layers not run.
         kinds: (n_tokens,) int8: 0 vision, 1 text, 2 answer.
         texts: (n_tokens,) what the tokenizer calls each token.
-        grids: one (first token, rows, columns) an image whose vision tokens lie on a known grid, in reading order.
+        grids: one (first token, rows, columns) for each image whose vision tokens lie on a known grid, in reading order.
     """
 
     cosine: np.ndarray
@@ -52,10 +52,10 @@ def write_map(folder: Path, key: str, token_map: TokenMap) -> None:
 
 
 def read_map(where: Path, key: str) -> TokenMap:
-    """Return one prompt's map out of a recording's folder or file.
+    """Return one prompt's map from a recording's folder or file.
 
     Raises:
-        RecordingError: it is not there, or damaged.
+        RecordingError: it is missing or damaged.
     """
     try:
         data = _member(where, key)

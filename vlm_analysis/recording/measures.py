@@ -1,7 +1,7 @@
-"""What is recorded of every decoder layer, as one table: names, shapes and formulas of a recording's row.
+"""The table of measures that are recorded of every decoder layer: names, shapes and formulas of a recording's row.
 
 Notation: x is the true input of a layer, y its raw output, m the stream between its attention and its MLP, all at one token, in
-float32. "mean" is over a prompt's tokens of one group, in float64. Pages and readers take their words from this table.
+float32. "mean" is over a prompt's tokens of one group, in float64. Pages take their words from this table.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Measure:
     """One field of a recording's row.
 
     Attributes:
-        title: what a page calls it.
+        title: its name on the pages.
         formula: what is computed, in the notation of this module.
         source: where it comes from; "" for plain bookkeeping.
         axes: its shape, out of layer, group, delta, share, hsic and span (the upper triangle of all pairs of streams).
@@ -89,7 +89,7 @@ MEASURES: dict[str, Measure] = {
 
 
 def axis_lengths(n_layers: int) -> dict[str, int]:
-    """Return how long each axis of `MEASURES` is for a model of `n_layers`."""
+    """Return the length of each axis of `MEASURES` for a model of `n_layers`."""
     return {
         "layer": n_layers,
         "group": len(TOKEN_GROUPS),
@@ -110,7 +110,7 @@ def row_type(n_layers: int) -> np.dtype[Any]:
 
 
 def empty_rows(n_prompts: int, n_layers: int) -> np.ndarray:
-    """Return (n_prompts,) rows in which nothing is measured: NaN, and zero where something is counted."""
+    """Return (n_prompts,) rows without measurements: NaN, and zero for counts."""
     rows = np.zeros(n_prompts, row_type(n_layers))
     for name, measure in MEASURES.items():
         if measure.kind == "<f8":
@@ -119,13 +119,13 @@ def empty_rows(n_prompts: int, n_layers: int) -> np.ndarray:
 
 
 def filled_rows(n_prompts: int, n_layers: int, parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return (n_prompts,) rows with the arrays of these fields; what is not among them is not measured.
+    """Return (n_prompts,) rows with the arrays of these fields; other fields are as in `empty_rows`.
 
     Raises:
         ValueError, TypeError: an array of another shape, or of numbers of another kind.
     """
     rows = empty_rows(n_prompts, n_layers)
-    for name in set(parts) & set(rows.dtype.names or ()):  # others are of a version that this one does not know
+    for name in set(parts) & set(rows.dtype.names or ()):  # other fields are of a newer version
         values, field = parts[name], rows[name]
         if values.shape != field.shape:
             raise ValueError(f"expected {name} of shape {field.shape}, got {values.shape}")

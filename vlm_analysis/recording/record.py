@@ -1,6 +1,6 @@
-"""Recording: one forward pass per prompt tells every measure of every decoder layer (`measures.MEASURES`).
+"""Record every measure of every decoder layer (`measures.MEASURES`) with one forward pass per prompt.
 
-Rows go to disk as they come (`rows`), so that a cancelled or killed recording is taken up where it stopped, and memory holds the
+Rows are written to disk as they are measured (`rows`): a cancelled or killed recording continues where it stopped, and memory holds the
 states of one batch, whatever the number of prompts.
 """
 
@@ -50,9 +50,9 @@ from vlm_analysis.recording.rows import RowsGoneError, RowStore, opened_rows
 from vlm_analysis.recording.similarity import PromptStreams, activations, fill_row
 from vlm_analysis.recording.streams import LayerWatch, Streams
 
-CHUNK = 16  # prompts whose inputs are prepared together, so that those of like length share a batch
+CHUNK = 16  # prompts whose inputs are prepared together, so that those of similar length share a batch
 FLUSH_S = 1.0  # rows are written at least this often
-TRIES = 3  # beginnings, where the folder is deleted at work
+TRIES = 3  # attempts, if the folder is deleted meanwhile
 
 
 def record(
@@ -67,52 +67,52 @@ def record(
     folder: Path | None = None,
     on_progress: Progress | None = None,
 ) -> Recording:
-    """Run every prompt once and return what that told about each decoder layer.
+    """Run every prompt once and return the measures of each decoder layer.
 
-    A reference answer is appended to its prompt, so that the answer tokens are seen in the same pass. Hidden states are
+    A reference answer is appended to its prompt, so that the same pass measures the answer tokens. Hidden states are
     kept for one batch only.
 
     Args:
         loaded: the model; a pruned view can be recorded by putting it into a LoadedModel.
         prompts: a PromptSet, or any sequence of prompts.
-        batch_size: prompts of like length run together; padding belongs to no token group.
+        batch_size: prompts of similar length run together; padding belongs to no token group.
         full: all measures; False leaves out norms, sub-layers, HSIC and activations, and costs a little less.
         attention: also read attention maps, for the visual attention ratio and the similarity of important tokens. The decoder then
-            computes attention in the open, which is slower and may change the last bits of everything.
-        token_maps: also keep every token's cosine (float16) on disk, for looking at single prompts.
+            uses eager attention, which is slower and may change the last bits of everything.
+        token_maps: also keep every token's cosine (float16) on disk, to show single prompts.
         known: a recording of this model with these settings, of some of the prompts: only the others are run.
-        folder: where rows are kept while the work goes on. Called again with the folder of a cancelled recording, only what is missing
-            is run. While another process (or thread) records into it, this one waits, and goes on with what that one has finished;
-            where the folder is deleted meanwhile, it begins again. The recording keeps its rows when the folder goes; token maps it
-            reads from there. None: a temporary folder.
+        folder: where rows are kept during the work. With the folder of a cancelled recording, only missing prompts
+            are run. While another process (or thread) records into it, this one waits, and continues from its rows;
+            if the folder is deleted meanwhile, it starts again. The recording keeps its rows when the folder is deleted; token maps
+            are read from there. None: a temporary folder.
         on_progress: called after each batch and while waiting; raising `Cancelled` in it stops the work and removes the hooks.
 
     Raises:
-        PromptError: no prompts, or a prompt that this model cannot be asked.
+        PromptError: there are no prompts, or the model cannot take one of them.
         RecordingError: the model ran no layer, `known` or `folder` belong to something else, or the folder cannot be written.
     """
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
     keys = list(prompt_set.row_keys)
     settings = _settings(loaded, batch_size, full=full, attention=attention, token_maps=token_maps)
-    asked = _Asked(loaded, prompt_set, keys, settings, _checked_known(known, loaded, settings, keys))
+    inputs = _RecordInputs(loaded, prompt_set, keys, settings, _checked_known(known, loaded, settings, keys))
     own = tempfile.TemporaryDirectory(prefix="strata-") if folder is None else None
-    place = Path(own.name if own else folder or "")
+    rows_folder = Path(own.name if own else folder or "")
     try:
-        made = _made_in(place, asked, on_progress or no_progress)
+        recording = _record_in(rows_folder, inputs, on_progress or no_progress)
     except BaseException:
         if own is not None:
             own.cleanup()
         raise
-    if own is not None and made.maps is None:
+    if own is not None and recording.maps is None:
         own.cleanup()
     elif own is not None:
-        weakref.finalize(made, own.cleanup)
-    return made
+        weakref.finalize(recording, own.cleanup)
+    return recording
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What is to be recorded: the arguments of `record`, checked."""
+class _RecordInputs:
+    """The checked arguments of `record`."""
 
     loaded: LoadedModel
     prompts: PromptSet
@@ -121,54 +121,54 @@ class _Asked:
     known: Recording | None
 
 
-def _made_in(place: Path, asked: _Asked, report: Progress) -> Recording:
-    """Return the recording, made in a folder; begun again where that is deleted meanwhile, as by the process that was waited for."""
+def _record_in(folder: Path, inputs: _RecordInputs, progress: Progress) -> Recording:
+    """Record in a folder; start again if it is deleted meanwhile, as by the process that owned it before."""
     for _ in range(TRIES - 1):
         try:
-            return _made_at_once(place, asked, report)
+            return _record_once(folder, inputs, progress)
         except RowsGoneError:
-            report(0, len(asked.keys), "beginning again: the folder was deleted")
-    return _made_at_once(place, asked, report)
+            progress(0, len(inputs.keys), "starting again: the folder was deleted")
+    return _record_once(folder, inputs, progress)
 
 
-def _made_at_once(place: Path, asked: _Asked, report: Progress) -> Recording:
-    loaded, known, keys = asked.loaded, asked.known, asked.keys
+def _record_once(folder: Path, inputs: _RecordInputs, progress: Progress) -> Recording:
+    loaded, known, keys = inputs.loaded, inputs.known, inputs.keys
 
     def wait(owner: Owner | None) -> None:
-        report(0, len(keys), f"waiting for {owner or 'another process'}, which records the same prompts")
+        progress(0, len(keys), f"waiting for {owner or 'another process'}, which records the same prompts")
 
-    belongs = {"model": loaded.fingerprint, "settings": asked.settings}
-    with opened_rows(place, belongs, loaded.n_layers, wait) as store:
-        if known is not None and (twice := len(store.keys & set(known.keys))):
+    belongs = {"model": loaded.fingerprint, "settings": inputs.settings}
+    with opened_rows(folder, belongs, loaded.n_layers, wait) as store:
+        if known is not None and (n_twice := len(store.keys & set(known.keys))):
             raise RecordingError(
-                f"{twice} prompts are in the earlier recording and in {place} too: expected each in one of them, or they would count "
+                f"{n_twice} prompts are in the earlier recording and in {folder} too: expected each in one of them, or they would count "
                 "twice. Leave out `known`, or name another folder."
             )
-        maps = asked.settings["token_maps"]
+        maps = inputs.settings["token_maps"]
         if known is not None and maps:
-            copy_maps(known.maps, place, known.keys)
-        there = store.keys | (frozenset(known.keys) if known else frozenset())
-        missing = [(key, prompt) for key, prompt in zip(keys, asked.prompts, strict=True) if key not in there]
-        _Pass(loaded, store, asked.settings).run(missing, len(keys), report)
-        made = _finished(asked, store, place if maps else None)
-        return made if missing or not maps else _with_own_maps(made)
+            copy_maps(known.maps, folder, known.keys)
+        present_keys = store.keys | (frozenset(known.keys) if known else frozenset())
+        missing = [(key, prompt) for key, prompt in zip(keys, inputs.prompts, strict=True) if key not in present_keys]
+        _Pass(loaded, store, inputs.settings).run(missing, len(keys), progress)
+        recording = _make_recording(inputs, store, folder if maps else None)
+        return recording if missing or not maps else _with_own_maps(recording)
 
 
-def _with_own_maps(made: Recording) -> Recording:
-    """Return the recording with copies of its token maps: who recorded them in this folder may be about to delete it."""
-    assert made.maps is not None
+def _with_own_maps(recording: Recording) -> Recording:
+    """Return the recording with copies of its token maps: the process that recorded them may be about to delete the folder."""
+    assert recording.maps is not None
     own = tempfile.TemporaryDirectory(prefix="strata-")
     try:
-        copy_maps(made.maps, Path(own.name), made.keys)
+        copy_maps(recording.maps, Path(own.name), recording.keys)
     except FileNotFoundError as error:
         own.cleanup()
         raise RowsGoneError(
-            f"The recording in {made.maps} stopped: expected all its token maps, got no {error.filename}. Delete the folder and "
+            f"The recording in {recording.maps} stopped: expected all its token maps, got no {error.filename}. Delete the folder and "
             "record again."
         ) from error
-    copied = replace(made, maps=Path(own.name))
-    weakref.finalize(copied, own.cleanup)
-    return copied
+    copy = replace(recording, maps=Path(own.name))
+    weakref.finalize(copy, own.cleanup)
+    return copy
 
 
 def _settings(loaded: LoadedModel, batch_size: int, **parts: bool) -> dict[str, Any]:
@@ -187,16 +187,16 @@ def _checked_known(
 ) -> Recording | None:
     if known is None:
         return None
-    apart = [name for name, value in settings.items() if known.settings.get(name) != value] + list(known.lacks)
-    if known.model.fingerprint != loaded.fingerprint or apart:
+    different = [name for name, value in settings.items() if known.settings.get(name) != value] + list(known.lacks)
+    if known.model.fingerprint != loaded.fingerprint or different:
         raise RecordingError(
             f"The recording cannot be extended: expected one of {loaded.name} with the same settings, got one of "
-            f"{known.model.name} that differs in {', '.join(apart) or 'the model'}. Record all prompts anew."
+            f"{known.model.name} that differs in {', '.join(different) or 'the model'}. Record all prompts anew."
         )
-    strange = sum(key not in set(keys) for key in known.keys)
-    if strange:
+    n_strange = sum(key not in set(keys) for key in known.keys)
+    if n_strange:
         raise RecordingError(
-            f"The recording cannot be extended: {strange} of its {known.n_prompts} prompts are not among those to record. "
+            f"The recording cannot be extended: {n_strange} of its {known.n_prompts} prompts are not among those to record. "
             "Keep all its prompts, or record anew."
         )
     return known
@@ -212,7 +212,7 @@ def extendable(
     attention: bool = False,
     token_maps: bool = False,
 ) -> Recording | None:
-    """Return the recording that spares most work when handed to `record` as `known` with the same options, or None."""
+    """Return the recording that saves most work as `known` in `record` with the same options, or None."""
     settings = _settings(loaded, batch_size, full=full, attention=attention, token_maps=token_maps)
     keys = list(prompts.row_keys)
     best: Recording | None = None
@@ -225,18 +225,18 @@ def extendable(
     return best
 
 
-def _finished(asked: _Asked, store: RowStore, maps: Path | None) -> Recording:
-    known, prompts = asked.known, asked.prompts
+def _make_recording(inputs: _RecordInputs, store: RowStore, maps: Path | None) -> Recording:
+    known, prompts = inputs.known, inputs.prompts
     sums = dict(known.activations) if known else {}
     for domain, part in store.activations.items():
         sums[domain] = sums[domain] + part if domain in sums else part
     return Recording(
-        model=asked.loaded.info,
+        model=inputs.loaded.info,
         prompts=prompts.fingerprint,
         prompt_ids=tuple(str(prompt.id) for prompt in prompts),
         domains=tuple(prompt.domain for prompt in prompts),
-        rows=store.assembled(asked.keys, known),
-        settings=asked.settings,
+        rows=store.assembled(inputs.keys, known),
+        settings=inputs.settings,
         activations={domain: sums[domain] for domain in prompts.domains if domain in sums},
         maps=maps,
         lacks=store.lacks,
@@ -244,7 +244,7 @@ def _finished(asked: _Asked, store: RowStore, maps: Path | None) -> Recording:
 
 
 class _Pass:
-    """The forward passes of one recording: hooks, the model that runs, and where rows go."""
+    """The forward passes of one recording: hooks, the model that runs, and the store of the rows."""
 
     def __init__(self, loaded: LoadedModel, store: RowStore, settings: dict[str, Any]) -> None:
         self.loaded, self.store, self.settings = loaded, store, settings
@@ -256,27 +256,27 @@ class _Pass:
         self.written = time.monotonic()
         self.keep = {"logits_to_keep": 1} if takes_logits_to_keep(self.model) else {}
 
-    def run(self, missing: list[tuple[str, Prompt]], total: int, report: Progress) -> None:
-        """Record the missing prompts, chunk by chunk; what was measured is written whatever happens."""
+    def run(self, missing: list[tuple[str, Prompt]], total: int, progress: Progress) -> None:
+        """Record the missing prompts, chunk by chunk; measured rows are always written."""
         done = total - len(missing)
-        report(done, total, "recording")
+        progress(done, total, "recording")
         try:
             for first in range(0, len(missing), CHUNK):
                 chunk = missing[first : first + CHUNK]
                 encoded = []
                 for _, prompt in chunk:
                     encoded.append(encode(self.loaded, prompt, answer_tokens(self.loaded, prompt.answer)))
-                    report(done, total, "recording")
-                for places in batches(encoded, self.settings["batch_size"]):
-                    self._batch([chunk[place] for place in places], [encoded[place] for place in places])
-                    done += len(places)
+                    progress(done, total, "recording")
+                for indices in batches(encoded, self.settings["batch_size"]):
+                    self._batch([chunk[index] for index in indices], [encoded[index] for index in indices])
+                    done += len(indices)
                     self._write(FLUSH_S)
-                    report(done, total, "recording")
+                    progress(done, total, "recording")
         finally:
             self._write(0)
 
     def _write(self, after_s: float) -> None:
-        """Hand the rows measured since the last writing to the store, unless that was less than `after_s` ago."""
+        """Write the rows measured since the last write, unless that was less than `after_s` ago."""
         now = time.monotonic()
         if self.pending and now - self.written >= after_s:
             rows, sums = np.concatenate(self.pending), self.sums
@@ -284,9 +284,9 @@ class _Pass:
             self.store.append(rows, sums)
 
     @torch.inference_mode()
-    def _batch(self, named: list[tuple[str, Prompt]], items: list[Encoded]) -> None:
+    def _batch(self, keyed_prompts: list[tuple[str, Prompt]], items: list[Encoded]) -> None:
         streams = self._run(items)
-        if streams.uneven and self.keep:  # tokens were left out because one logit was asked for
+        if streams.uneven and self.keep:  # the model left out tokens whose logits are not needed
             self.keep = {}
             streams = self._run(items)
         if streams.uneven:
@@ -296,9 +296,9 @@ class _Pass:
                 f"{self.loaded.name} ran none of its {self.loaded.n_layers} decoder layers: nothing could be recorded."
             )
         rows, sums = empty_rows(len(items), self.loaded.n_layers), dict(self.sums)
-        for place, ((key, prompt), item) in enumerate(zip(named, items, strict=True)):
-            rows["key"][place] = key.encode()
-            part = self._row(rows[place], key, place, item, streams)
+        for index, ((key, prompt), item) in enumerate(zip(keyed_prompts, items, strict=True)):
+            rows["key"][index] = key.encode()
+            part = self._row(rows[index], key, index, item, streams)
             if part is not None:
                 sums[prompt.domain] = sums[prompt.domain] + part if prompt.domain in sums else part
         self.pending.append(rows)
@@ -314,35 +314,35 @@ class _Pass:
             self.model(**batch, **self.keep, use_cache=False)
         return streams
 
-    def _row(self, row: np.void, key: str, place: int, item: Encoded, streams: Streams) -> Activations | None:
+    def _row(self, row: np.void, key: str, index: int, item: Encoded, streams: Streams) -> Activations | None:
         """Fill one prompt's row; returns its part of the activation sums."""
-        states, groups = streams.states[:, :, place, : item.n_tokens], item.group_mask()
+        states, groups = streams.states[:, :, index, : item.n_tokens], item.group_mask()
         ran, has_middle = np.array(streams.ran), np.array(streams.has_middle)
         prompt = PromptStreams(states[0], states[1], states[2], ran, has_middle)
         cosines = fill_row(row, prompt, groups, full=self.settings["full"])
         if self.attention is not None:
-            self._fill_attention(row, place, item, cosines)
+            self._fill_attention(row, index, item, cosines)
         if self.settings["token_maps"]:
             texts = self.loaded.processor.tokenizer.convert_ids_to_tokens(item.tensors["input_ids"][0].tolist())
             half = cosines.half().cpu().numpy()
             half[~ran] = np.nan
             write_map(self.store.folder, key, TokenMap(half, item.kinds, tuple(texts), image_grids(item, self.loaded)))
-        found = activations(prompt, groups) if self.settings["full"] else None
-        if found is None:
+        result = activations(prompt, groups) if self.settings["full"] else None
+        if result is None:
             return None
-        row["cross_modal"], part = found
+        row["cross_modal"], part = result
         return part
 
-    def _fill_attention(self, row: np.void, place: int, item: Encoded, cosines: torch.Tensor) -> None:
+    def _fill_attention(self, row: np.void, index: int, item: Encoded, cosines: torch.Tensor) -> None:
         assert self.attention is not None
         n = item.n_prompt_tokens
         kinds = torch.from_numpy(item.kinds[:n])
-        for index, attention in enumerate(self.attention.maps):
+        for layer, attention in enumerate(self.attention.maps):
             if attention is None:
                 continue
-            own = attention[place, :n, :n].cpu()
+            own = attention[index, :n, :n].cpu()
             vision, text = kinds == VISION, kinds == TEXT
-            row["visual_attention"][index] = visual_attention(own, vision, text)
+            row["visual_attention"][layer] = visual_attention(own, vision, text)
             weights = token_weights(own, vision, text).numpy()
-            values = cosines[index, :n].double().cpu().numpy()
-            row["important_cosine"][index] = [values[important_tokens(weights, share)].mean() for share in SHARES]
+            values = cosines[layer, :n].double().cpu().numpy()
+            row["important_cosine"][layer] = [values[important_tokens(weights, share)].mean() for share in SHARES]

@@ -1,4 +1,4 @@
-"""The Recording: what one forward pass per prompt told about every decoder layer. Opens without torch and without the model.
+"""The Recording: the measures of every decoder layer, from one forward pass per prompt. Opens without torch and without the model.
 
 Every measure (see `measures`) is kept per prompt, so that any mean, spread or bootstrap can be taken later; hidden states never are.
 """
@@ -42,14 +42,14 @@ class Activations:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """What one forward pass a prompt told about every decoder layer of one model.
+    """The measures of every decoder layer of one model, from one forward pass per prompt.
 
     Attributes:
         model: the recorded model.
         prompts: fingerprint of the prompt set.
-        prompt_ids, domains: one entry a prompt, in prompt order.
-        rows: (n_prompts,) structured array of `measures.row_type`: every measure of every prompt; may lie on disk (memory map).
-        settings: what else decides the numbers (image bound, batch size, whether attention maps were read).
+        prompt_ids, domains: one entry per prompt, in prompt order.
+        rows: (n_prompts,) structured array of `measures.row_type`: every measure of every prompt; may be a memory map.
+        settings: everything else that the numbers depend on (image bound, batch size, whether attention maps were read).
         activations: by domain, the sums behind the pooled cross-modal distance; empty where none were recorded.
         maps: the file or folder that holds the prompts' token maps; None where none were kept.
         lacks: measures that its file lacks, as of a version that did not know them; their values are NaN, or 0 where they count.
@@ -93,7 +93,7 @@ class Recording:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Return what tells each prompt from every other, as `PromptSet.row_keys` makes it; "" in files of version 1."""
+        """Return the unique key of each prompt, as in `PromptSet.row_keys`; "" in files of version 1."""
         return tuple(key.decode() for key in self.rows["key"])
 
     def has(self, measure: str) -> bool:
@@ -103,13 +103,13 @@ class Recording:
     def prompt_values(
         self, measure: str, domain: str | None = None, token_group: str = "all", *, which: int | None = None
     ) -> np.ndarray:
-        """Return the (n_prompts of the domain, n_layers) values of a measure, one row a prompt; NaN where not measured.
+        """Return the (n_prompts of the domain, n_layers) values of a measure, one row per prompt; NaN where not measured.
 
         Args:
             measure: a key of `MEASURES` that has a layer axis.
             domain: None for all prompts.
             token_group: ignored by measures without groups.
-            which: the place on the last axis, for measures that have a third one or shares (`DELTAS`, `SHARES`, `HSIC_PARTS`).
+            which: the index on the last axis, for measures that have a third one or shares (`DELTAS`, `SHARES`, `HSIC_PARTS`).
 
         Raises:
             RecordingError: an unknown measure, domain or token group, or a measure that needs `which`.
@@ -124,7 +124,9 @@ class Recording:
             values = values[:, :, group]
         if values.ndim == 3:
             if which is None or not 0 <= which < values.shape[2]:
-                raise RecordingError(f"{measure!r} has {values.shape[2]} values a layer: expected `which` below that.")
+                raise RecordingError(
+                    f"{measure!r} has {values.shape[2]} values per layer: expected `which` below that."
+                )
             values = values[:, :, which]
         return values
 
@@ -150,7 +152,7 @@ class Recording:
         return has & (broken | ~np.isnan(values.astype(np.float64)))
 
     def prompt_similarity(self, domain: str | None = None, token_group: str = "all") -> np.ndarray:
-        """Return the (n_prompts of the domain, n_layers) mean cosines, one row a prompt; NaN rows lack the group.
+        """Return the (n_prompts of the domain, n_layers) mean cosines, one row per prompt; NaN rows lack the group.
 
         Raises:
             RecordingError: an unknown domain or token group.
@@ -179,7 +181,7 @@ class Recording:
         """Return the (n_layers + 1, n_layers + 1) mean cosines between the streams entering layer i and layer j.
 
         Index n_layers is the raw output of the last layer. Where DeepStack adds vision features after layer l, `[l, l + 1]`
-        and `layer_similarity()[l]` differ: the addition is not the layer's doing.
+        and `layer_similarity()[l]` differ: the layer does not make the addition.
 
         Raises:
             RecordingError: an unknown domain or token group.
@@ -215,7 +217,7 @@ class Recording:
         return np.linalg.norm(gap, axis=-1) / (sum(part.norms for part in parts) / count)
 
     def token_map(self, prompt: int) -> TokenMap:
-        """Return every token's cosines of one prompt, by its place; raises RecordingError where none were kept."""
+        """Return every token's cosines of one prompt, by its index; raises RecordingError where none were kept."""
         if self.maps is None:
             raise RecordingError("This recording has no token maps. Record again with token maps.")
         return read_map(self.maps, self.keys[prompt])
@@ -245,7 +247,7 @@ def _group(token_group: str) -> int:
 
 
 def cka(own: np.ndarray, cross: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return linear CKA of summed or averaged HSIC values; NaN where one of them is not positive, and so tells nothing."""
+    """Return linear CKA of summed or averaged HSIC values; NaN where one of them is not positive."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where((own > 0) & (other > 0), cross / np.sqrt(own * other), np.nan)
 
@@ -311,15 +313,15 @@ def open_recording(path: Path) -> Recording:
 
 
 def _activations(names: list[Any], arrays: Arrays, n_layers: int) -> dict[str, Activations]:
-    found = {}
+    by_domain = {}
     for number, (name, n_prompts) in enumerate(names):
         sums = arrays.get(f"sums_{number}", np.float64, (2, n_layers, None))
-        found[str(name)] = Activations(sums, arrays.get(f"norms_{number}", np.float64, (n_layers,)), int(n_prompts))
-    return found
+        by_domain[str(name)] = Activations(sums, arrays.get(f"norms_{number}", np.float64, (n_layers,)), int(n_prompts))
+    return by_domain
 
 
 def _parts(arrays: Arrays, names: list[str], n_prompts: int, n_layers: int) -> dict[str, np.ndarray]:
-    """Return the arrays of these measures, and of the prompts' keys; those of a version that this one does not know are left out."""
+    """Return the arrays of these measures, and of the prompts' keys; unknown ones, of a newer version, are left out."""
     row = row_type(n_layers)
     known = [name for name in row.names or () if name in names]
     return {name: arrays.get(name, row[name].base, (n_prompts, *row[name].shape)) for name in known}

@@ -1,4 +1,4 @@
-"""Rows of a recording on disk, prompt by prompt as they are measured: what is written stays when the work is cancelled or killed.
+"""Rows of a recording on disk, written as they are measured: they stay when the work is cancelled or killed.
 
 A folder holds `header.json` (what the rows belong to), `rows.bin` (rows one after another) and `sums.npz` (how many rows count,
 with the activation sums over them). `sums.npz` is replaced as a whole after each batch, so that a kill in between loses that batch
@@ -30,16 +30,16 @@ PIECE = 256  # rows read at once
 
 
 class RowsGoneError(RecordingError):
-    """Somebody deleted the folder while it was in use: begin again, there or elsewhere."""
+    """The folder was deleted while in use: start again, there or elsewhere."""
 
 
 @contextmanager
 def opened_rows(
     folder: Path, belongs: Mapping[str, Any], n_layers: int, wait: Callable[[Owner | None], object]
 ) -> Iterator[RowStore]:
-    """Own the folder inside the block, and give the RowStore of it; made where it is missing.
+    """Own the folder inside the block, and yield its RowStore; a missing folder is created.
 
-    While another process or another thread owns it, `wait` is called again and again with that owner; what it raises ends the waiting.
+    While another process or another thread owns it, `wait` is called repeatedly with that owner; an exception it raises ends the waiting.
 
     Raises:
         RecordingError: as RowStore.
@@ -56,13 +56,13 @@ def opened_rows(
 
 
 class RowStore:
-    """The rows of one unfinished recording in a folder of their own.
+    """The rows of one unfinished recording in a folder.
 
     Args:
-        folder: where they lie; made where it is missing.
+        folder: where they are stored; created if missing.
         belongs: what they belong to, as plain JSON.
         n_layers: of the model.
-        stands: tells whether the folder still is what it was when this was made (see `opened_rows`).
+        stands: returns whether the folder is still the same (see `opened_rows`).
 
     Raises:
         RecordingError: the folder holds rows of another model, other settings or another version, is damaged, or cannot be written.
@@ -78,7 +78,7 @@ class RowStore:
         self.folder = Path(folder)
         self._stands = stands
         self.type = row_type(n_layers)
-        self._places: dict[str, int] = {}
+        self._row_of: dict[str, int] = {}
         self.activations: dict[str, Activations] = {}
         self._n_layers = n_layers
         header = json.dumps({"rows": str(self.type.descr), "belongs": belongs}, sort_keys=True, default=str)
@@ -88,19 +88,19 @@ class RowStore:
                 self.type = self._stored_type(header)
                 self._open()
             else:
-                (self.folder / SUMS).unlink(missing_ok=True)  # without a header nobody knows of what they are
+                (self.folder / SUMS).unlink(missing_ok=True)  # sums without a header belong to nothing known
                 write_atomically(self.folder / HEADER, lambda part: part.write_text(header, "utf-8"))
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
 
     @property
     def keys(self) -> frozenset[str]:
-        """Return the keys of the prompts whose rows are there."""
-        return frozenset(self._places)
+        """Return the keys of the prompts whose rows are stored."""
+        return frozenset(self._row_of)
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """Return the measures that the folder lacks: it was begun by a version that did not know them, and goes on without."""
+        """Return the measures that the folder lacks: an older version, without them, began it."""
         return tuple(name for name in MEASURES if name not in (self.type.names or ()))
 
     def append(self, rows: np.ndarray, activations: Mapping[str, Activations]) -> None:
@@ -113,7 +113,7 @@ class RowStore:
         sums = dict(self.activations)
         for domain, part in activations.items():
             sums[domain] = sums[domain] + part if domain in sums else part
-        first, rows = len(self._places), self._as_stored(rows)
+        first, rows = len(self._row_of), self._as_stored(rows)
         try:
             self._check_folder()
             with (self.folder / ROWS).open("r+b" if first else "wb") as file:
@@ -124,7 +124,7 @@ class RowStore:
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
         self.activations = sums
-        self._places |= {key.decode(): first + place for place, key in enumerate(rows["key"])}
+        self._row_of |= {key.decode(): first + index for index, key in enumerate(rows["key"])}
 
     def assembled(self, keys: Iterable[str], known: Recording | None = None) -> np.ndarray:
         """Return the rows of these keys in this order, as a read-only map of a private file; `known` has those not stored here.
@@ -133,14 +133,14 @@ class RowStore:
             RowsGoneError: the folder was deleted meanwhile.
             RecordingError: a row is missing or that of another prompt, or the disk is full.
         """
-        elsewhere = {} if known is None else {key: place for place, key in enumerate(known.keys)}
+        elsewhere = {} if known is None else {key: index for index, key in enumerate(known.keys)}
         try:
             with ExitStack() as stack:
                 final = stack.enter_context(tempfile.TemporaryFile(dir=self.folder))
-                stored = stack.enter_context((self.folder / ROWS).open("rb")) if self._places else None
+                stored = stack.enter_context((self.folder / ROWS).open("rb")) if self._row_of else None
                 for key in keys:
-                    if stored is not None and key in self._places:
-                        stored.seek(self._places[key] * self.type.itemsize)
+                    if stored is not None and key in self._row_of:
+                        stored.seek(self._row_of[key] * self.type.itemsize)
                         row = np.frombuffer(stored.read(self.type.itemsize), np.uint8)
                     else:
                         assert known is not None
@@ -154,10 +154,10 @@ class RowStore:
 
     def _check_row(self, key: str, row: np.ndarray) -> None:
         """Raise RecordingError unless the bytes are the whole row of this prompt."""
-        if len(row) == self.type.itemsize and (found := row.view(self.type)["key"][0]) == key.encode():
+        if len(row) == self.type.itemsize and (row_key := row.view(self.type)["key"][0]) == key.encode():
             return
         self._check_folder()
-        got = f"that of {found.decode(errors='replace')!r}" if len(row) == self.type.itemsize else f"{len(row)} bytes"
+        got = f"that of {row_key.decode(errors='replace')!r}" if len(row) == self.type.itemsize else f"{len(row)} bytes"
         raise RecordingError(
             f"The recording in {self.folder} is damaged: expected the row of prompt {key!r}, got {got}. Something else wrote into "
             "the folder. Delete it and record again."
@@ -168,39 +168,39 @@ class RowStore:
             raise _gone(self.folder)
 
     def _as_stored(self, rows: np.ndarray) -> np.ndarray:
-        """Return rows of `row_type` as they lie in the folder, without the measures that it lacks."""
+        """Return rows of `row_type` in the folder's type, without the measures that it lacks."""
         if rows.dtype == self.type:
             return rows
-        kept = np.empty(len(rows), self.type)
+        stored_rows = np.empty(len(rows), self.type)
         for name in self.type.names or ():
-            kept[name] = rows[name]
-        return kept
+            stored_rows[name] = rows[name]
+        return stored_rows
 
     def _whole(self, rows: np.ndarray) -> np.ndarray:
-        """Return rows that lie in the folder as rows of `row_type`; what it lacks is not measured."""
+        """Return rows of the folder as rows of `row_type`; measures that it lacks are empty."""
         if rows.dtype == row_type(self._n_layers):
             return rows
         return filled_rows(len(rows), self._n_layers, {name: rows[name] for name in self.type.names or ()})
 
     def _stored_type(self, header: str) -> np.dtype[Any]:
-        """Return the type of the folder's rows: that of this version, or of one that knew fewer measures.
+        """Return the type of the folder's rows: that of this version, or of one with fewer measures.
 
         Raises:
             RecordingError: the folder holds something else.
         """
-        text, told = (self.folder / HEADER).read_text("utf-8"), json.loads(header)
+        text, expected = (self.folder / HEADER).read_text("utf-8"), json.loads(header)
         if text == header:
             return self.type
         try:
             stored = json.loads(text)
-            found = np.dtype(ast.literal_eval(stored.pop("rows")))
-            fields = {name: self.type[name] for name in found.names or ()}
+            stored_type = np.dtype(ast.literal_eval(stored.pop("rows")))
+            fields = {name: self.type[name] for name in stored_type.names or ()}
             if (
-                stored == {"belongs": told["belongs"]}
-                and fields == {name: found[name] for name in fields}
+                stored == {"belongs": expected["belongs"]}
+                and fields == {name: stored_type[name] for name in fields}
                 and "key" in fields
             ):
-                return found
+                return stored_type
         except (ValueError, TypeError, KeyError, AttributeError, SyntaxError, RecursionError, MemoryError):
             pass
         raise RecordingError(
@@ -209,17 +209,17 @@ class RowStore:
         )
 
     def _open(self) -> None:
-        """Take up what counts; a last batch that was cut short does not."""
+        """Read the rows that count; a last batch that was cut short does not."""
         if not (self.folder / SUMS).exists() or not (self.folder / ROWS).exists():
             return
         try:
             with np.load(self.folder / SUMS, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             meta = json.loads(arrays["meta"].tobytes())
-            places = self._read_keys(meta["n_rows"])
+            row_of = self._read_keys(meta["n_rows"])
             sums = {
-                str(name): Activations(arrays[f"sums_{place}"], arrays[f"norms_{place}"], int(count))
-                for place, (name, count) in enumerate(meta["domains"])
+                str(name): Activations(arrays[f"sums_{index}"], arrays[f"norms_{index}"], int(count))
+                for index, (name, count) in enumerate(meta["domains"])
             }
         except FileNotFoundError:
             raise
@@ -227,27 +227,27 @@ class RowStore:
             raise RecordingError(
                 f"The unfinished recording in {self.folder} is damaged ({error}). Delete the folder and record again."
             ) from error
-        self._places, self.activations = places, sums
+        self._row_of, self.activations = row_of, sums
 
     def _read_keys(self, n_rows: int) -> dict[str, int]:
-        """Return where the row of each key stands, of the first `n_rows`."""
-        places: dict[str, int] = {}
+        """Return the index of the row of each key, of the first `n_rows`."""
+        row_of: dict[str, int] = {}
         with (self.folder / ROWS).open("rb") as file:
             for first in range(0, n_rows, PIECE):
-                wanted = min(PIECE, n_rows - first)
-                rows = np.fromfile(file, self.type, wanted)
-                if len(rows) != wanted:
+                n_next = min(PIECE, n_rows - first)
+                rows = np.fromfile(file, self.type, n_next)
+                if len(rows) != n_next:
                     raise ValueError(f"expected {n_rows} rows, got {first + len(rows)}")
-                places |= {key.decode(): first + place for place, key in enumerate(rows["key"])}
-        if len(places) != n_rows:
-            raise ValueError(f"expected the rows of {n_rows} prompts, got those of {len(places)}")
-        return places
+                row_of |= {key.decode(): first + index for index, key in enumerate(rows["key"])}
+        if len(row_of) != n_rows:
+            raise ValueError(f"expected the rows of {n_rows} prompts, got those of {len(row_of)}")
+        return row_of
 
     def _write_sums(self, n_rows: int, sums: Mapping[str, Activations]) -> None:
         meta = {"n_rows": n_rows, "domains": [[name, part.n_prompts] for name, part in sums.items()]}
         arrays: dict[str, Any] = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
-        for place, part in enumerate(sums.values()):
-            arrays[f"sums_{place}"], arrays[f"norms_{place}"] = part.sums, part.norms
+        for index, part in enumerate(sums.values()):
+            arrays[f"sums_{index}"], arrays[f"norms_{index}"] = part.sums, part.norms
 
         def write(part: Path) -> None:
             with part.open("wb") as file:

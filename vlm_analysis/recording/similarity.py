@@ -87,8 +87,8 @@ def fill_row(row: np.void, streams: PromptStreams, groups: np.ndarray, *, full: 
     row["cosine"] = means = group_means(values, groups)
     row["cosine_std"] = _group_stds(values, means, groups)
     row["nonfinite"] = (~np.isfinite(values[:, prompt])).sum(axis=1)
-    for place, delta in enumerate(DELTAS):
-        row["changed"][:, :, place] = group_means(np.where(np.isnan(values), np.nan, values <= 1 - delta), groups)
+    for index, delta in enumerate(DELTAS):
+        row["changed"][:, :, index] = group_means(np.where(np.isnan(values), np.nan, values <= 1 - delta), groups)
     if full:
         _fill_norms(row, streams, x_norms, y_norms, groups)
         _fill_middles(row, streams, x, y, groups)
@@ -150,14 +150,14 @@ def _hsic_of(k: torch.Tensor, l: torch.Tensor, groups: np.ndarray) -> np.ndarray
     n = groups.sum(axis=1).astype(np.float64)
     rows = [(gram @ members) * members for gram in (k, l)]  # K1 of each group, (n_layers, tokens, n_groups)
     totals = [sums.sum(dim=1) for sums in rows]
-    found = []
+    estimates = []
     for (first, a), (second, b) in (((k, 0), (k, 0)), ((k, 0), (l, 1)), ((l, 1), (l, 1))):
         trace = (((first * second) @ members) * members).sum(dim=1).cpu().numpy()
         both = (totals[a] * totals[b]).cpu().numpy()
         crossed = (rows[a] * rows[b]).sum(dim=1).cpu().numpy()
         with np.errstate(invalid="ignore", divide="ignore"):
-            found.append((trace + both / ((n - 1) * (n - 2)) - crossed * 2 / (n - 2)) / (n * (n - 3)))
-    values = np.stack(found, axis=-1)
+            estimates.append((trace + both / ((n - 1) * (n - 2)) - crossed * 2 / (n - 2)) / (n * (n - 3)))
+    values = np.stack(estimates, axis=-1)
     values[:, n < HSIC_TOKENS] = np.nan
     return values
 

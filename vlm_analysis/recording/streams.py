@@ -27,7 +27,7 @@ class Streams:
         ran: (n_layers,) bool, which layers ran; the states of others are not set.
         has_middle: (n_layers,) bool.
         tokens: (prompts, tokens) of the batch.
-        uneven: whether a layer was handed other tokens than these: some models leave out tokens nobody asks logits of.
+        uneven: whether a layer got other tokens than these: some models leave out tokens whose logits are not needed.
     """
 
     def __init__(self, n_layers: int) -> None:
@@ -36,12 +36,12 @@ class Streams:
         self.clear((0, 0))
 
     def clear(self, tokens: tuple[int, int]) -> None:
-        """Make ready for a batch of (prompts, tokens); memory is used again where the shape is the same."""
+        """Prepare for a batch of (prompts, tokens); memory is reused if the shape is the same."""
         self.tokens, self.uneven = tokens, False
         self.ran, self.has_middle = [False] * self.n_layers, [False] * self.n_layers
 
     def take(self, which: int, index: int, hidden_states: torch.Tensor) -> None:
-        """Copy one layer's states; several streams a token (4-D states of AltUp and hyper-connections) are laid end to end."""
+        """Copy one layer's states; several streams per token (4-D states of AltUp and hyper-connections) are concatenated."""
         values = hidden_states
         if values.ndim == 4:  # (prompts, tokens, streams, hidden), or as in Gemma 3n (streams, prompts, tokens, hidden)
             values = (values if values.shape[:2] == self.tokens else values.movedim(0, 2)).flatten(2)
@@ -57,7 +57,7 @@ class Streams:
 
 
 class LayerWatch:
-    """Hooks on the decoder layers of one model; `watching()` puts them on for the length of a block."""
+    """Hooks on the decoder layers of one model; `watching()` registers them inside a block."""
 
     def __init__(self, model: nn.Module, *, middles: bool = True) -> None:
         self.middles = middles
@@ -100,8 +100,8 @@ class LayerWatch:
         return handles
 
     def _search(self, index: int, layer: nn.Module) -> list[Any]:
-        """Return hooks that find the middle of a layer in the coming pass, and take it."""
-        seen: dict[str, Any] = {}  # tensors are held, not their addresses: memory that is let go is used again
+        """Return hooks that find the middle of a layer in the next pass, and copy it."""
+        seen: dict[str, Any] = {}  # tensors are held, not their addresses: freed memory is used again
 
         def start(module: Any, args: Any, kwargs: Any) -> None:
             seen.clear()
@@ -109,16 +109,16 @@ class LayerWatch:
             self._middles[index] = None
 
         def enter(module: Any, args: Any, kwargs: Any) -> None:
-            given = _hidden(args, kwargs)
-            if given is None or self._middles.get(index) is not None:
+            hidden = _hidden(args, kwargs)
+            if hidden is None or self._middles.get(index) is not None:
                 return
             if "output" not in seen:
                 if not _is_norm(module):
                     seen.setdefault("attention", module)
-                    seen.setdefault("given", given)
-            elif given.shape == seen["shape"] and not _is_one_of(given, seen["given"], seen["output"]):
+                    seen.setdefault("input", hidden)
+            elif hidden.shape == seen["shape"] and not _is_one_of(hidden, seen["input"], seen["output"]):
                 self._middles[index] = module
-                self.streams.take(MIDDLE, index, given)
+                self.streams.take(MIDDLE, index, hidden)
 
         def leave(module: Any, args: Any, output: Any) -> None:
             if module is seen.get("attention") and "output" not in seen:
@@ -133,8 +133,8 @@ class LayerWatch:
 
 def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return the states a module was called with: its first argument, or the keyword `hidden_states`, or None."""
-    found = args[0] if args else kwargs.get("hidden_states")
-    return found if torch.is_tensor(found) else None
+    hidden = args[0] if args else kwargs.get("hidden_states")
+    return hidden if torch.is_tensor(hidden) else None
 
 
 def _first(output: Any) -> torch.Tensor:

@@ -44,8 +44,8 @@ def _columns(recording: Recording, name: str, domain: str | None, group: str) ->
     if name not in _THIRD:
         return {name: recording.layer_values(name, domain, group)}
     return {
-        f"{name}_{ending}": recording.layer_values(name, domain, group, which=place)
-        for place, ending in enumerate(_THIRD[name])
+        f"{name}_{ending}": recording.layer_values(name, domain, group, which=index)
+        for index, ending in enumerate(_THIRD[name])
     }
 
 
@@ -53,7 +53,7 @@ def prompt_table(recording: Recording, token_group: str = "all") -> pd.DataFrame
     """Return one row per prompt: its id, domain, token counts and the cosine of every layer for a token group."""
     counts = recording.rows["token_counts"]
     columns: dict[str, object] = {"prompt": recording.prompt_ids, "domain": recording.domains}
-    columns |= {f"{group}_tokens": counts[:, place] for place, group in enumerate(TOKEN_GROUPS)}
+    columns |= {f"{group}_tokens": counts[:, index] for index, group in enumerate(TOKEN_GROUPS)}
     columns["not_finite"] = recording.rows["nonfinite"].sum(axis=1)
     values = recording.prompt_similarity(None, token_group)
     columns |= {f"layer_{layer}": values[:, layer] for layer in range(recording.n_layers)}
