@@ -6,9 +6,9 @@ from vlm_analysis.ui.common.editor import begin_editing, editor
 from vlm_analysis.ui.common.pickers import open_or_stop, pick_item
 from vlm_analysis.ui.common.session import choose_result
 from vlm_analysis.ui.common.shell import begin, go_on, next_step
-from vlm_analysis.ui.masks.asking import gather
 from vlm_analysis.ui.masks.candidates import candidates, explain_criteria
 from vlm_analysis.ui.masks.damageview import damage_view
+from vlm_analysis.ui.masks.inputs import gather
 from vlm_analysis.ui.masks.maskstore import compare_two, open_file, save_form, start_from
 from vlm_analysis.ui.masks.rankview import agreement_view, score_picture
 from vlm_analysis.ui.masks.skipview import skip_view

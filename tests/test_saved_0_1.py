@@ -356,7 +356,7 @@ class TestGoingOn:
         assert (left.model_name, left.name) == (told["model_name"], told["name"])
         check(of_question(left.question), told["question"])
         choose, report = (item_of(home, item_id) for item_id in (left.question.choose, left.question.report))
-        made = open_item(Bench(slot, home).compare(choose, report, **left.question.asked, on_progress=reports))
+        made = open_item(Bench(slot, home).compare(choose, report, **left.question.options, on_progress=reports))
         assert reports.missing == told["missing"] == 21
         check(of_comparison(made), told["value"], LIVE)
         assert list(unfinished(home)) == []

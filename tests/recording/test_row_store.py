@@ -312,5 +312,5 @@ class TestRecordingInParts:
             told.append(message) if done == 2 or message != "recording" else None
 
         made = record(loaded, few, folder=tmp_path / "rows", on_progress=delete_once)
-        assert "beginning again: the folder was deleted" in told
+        assert "starting again: the folder was deleted" in told
         assert_same_numbers(made, record(loaded, few))

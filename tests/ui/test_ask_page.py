@@ -24,7 +24,7 @@ from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.evaluate import askstream
 from vlm_analysis.ui.evaluate.askresult import in_steps, marked
 from vlm_analysis.ui.evaluate.askstream import ask_both
-from vlm_analysis.workbench.asking import Responses, parting
+from vlm_analysis.workbench.responses import Responses, parting
 from vlm_analysis.workbench.shelf import keep_mask
 
 HARD = PruneMask(16, (2, 3, 4, 9, 14), name="hard")

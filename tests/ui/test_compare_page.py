@@ -17,7 +17,7 @@ from vlm_analysis.ui.common.session import bench, choose, last_choices, live, wo
 from vlm_analysis.ui.common.work import Work, watched
 from vlm_analysis.ui.prompts.promptview import contents
 from vlm_analysis.workbench.comparisons import Question, unfinished
-from vlm_analysis.workbench.details import MOST_TOLD
+from vlm_analysis.workbench.details import MOST_NAMES
 from vlm_analysis.workbench.shelf import keep_prompts, open_item
 from vlm_analysis.workbench.workspace import Item
 
@@ -40,7 +40,7 @@ def question(prompts_id: str, **more) -> Question:
 
 
 def compare_work(choose: Item, report: Item, asked: Question) -> Work:
-    return watched("compare", bench().compare, choose, report, **asked.asked)
+    return watched("compare", bench().compare, choose, report, **asked.options)
 
 
 def test_without_a_model_the_page_says_what_to_do(stocked: OpenPage) -> None:
@@ -217,7 +217,7 @@ def test_a_note_nested_too_deep_is_passed_over_and_hides_no_other(stocked: OpenP
 
 @pytest.mark.parametrize("changed", [one for one in HOSTILE if "criteria" not in one], ids=str)
 def test_a_question_that_cannot_be_asked_is_refused(changed: dict) -> None:
-    with pytest.raises(EvaluationError, match=r"cannot be asked: expected .*, got .*\. Ask again\."):
+    with pytest.raises(EvaluationError, match=r"cannot start: expected .*, got .*\. Choose again\."):
         replace(
             question("p"), **{key: tuple(value) if isinstance(value, list) else value for key, value in changed.items()}
         )
@@ -268,7 +268,7 @@ def test_nothing_to_compare_cannot_be_started(stocked: OpenPage) -> None:
 
 def test_domains_count_where_the_description_does_not_name_them_all(stocked: OpenPage, few: PromptSet) -> None:
     hold_bundled()
-    names = [f"domain {number}" for number in range(MOST_TOLD + 20)]
+    names = [f"domain {number}" for number in range(MOST_NAMES + 20)]
     item = keep_prompts(workspace(), PromptSet(replace(few[0], id=name, domain=name) for name in names), "many domains")
     choose("prompts", item)
     at = many(stocked)
@@ -276,7 +276,7 @@ def test_domains_count_where_the_description_does_not_name_them_all(stocked: Ope
     at.session_state["compare_strategies"] = ["first-k"]
     at.session_state["compare_most:16"] = 1
     assert f"Up to {len(names)} masks on {len(names)} prompts" in words(ran(at))
-    assert contents(item) == (len(names), f"{', '.join(names[:MOST_TOLD])} and 20 more")
+    assert contents(item) == (len(names), f"{', '.join(names[:MOST_NAMES])} and 20 more")
 
 
 def picked(at: AppTest) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from vlm_analysis import (
 from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.selection.criteria.criteria import DEFAULTS
 from vlm_analysis.ui.common.session import model_slot, workspace
-from vlm_analysis.ui.masks.asking import CHOSEN
+from vlm_analysis.ui.masks.inputs import CHOSEN
 from vlm_analysis.workbench.damages import LEAVE_ONE_OUT
 from vlm_analysis.workbench.shelf import keep_prompts, keep_recording, keep_sweep
 from vlm_analysis.workbench.workspace import Workspace

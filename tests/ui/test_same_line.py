@@ -149,6 +149,9 @@ def test_a_line_is_quoted_and_leaves_out_what_is_not_asked(open_page: OpenPage) 
 
 def test_the_model_of_the_model_page_is_named(stocked: OpenPage) -> None:
     load_bundled(stocked)
-    model_slot().asked = ("./my model", {"device": "cpu", "dtype": "auto", "revision": "main", "max_vision_tokens": 64})
+    model_slot().arguments = (
+        "./my model",
+        {"device": "cpu", "dtype": "auto", "revision": "main", "max_vision_tokens": 64},
+    )
     words = shlex.split(line_of("record", "x"))
     assert words[3:] == ["--model", "./my model", "--device", "cpu", "--max-vision-tokens", "64"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vlm_analysis.workbench.details import MOST_TOLD, check_details, count_domains, domain_details
+from vlm_analysis.workbench.details import MOST_NAMES, check_details, count_domains, domain_details
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def test_details_as_they_are_saved_pass(details: dict[str, Any]) -> None:
 
 
 def test_domains_are_counted_whether_all_are_named_or_not() -> None:
-    many = [str(number) for number in range(MOST_TOLD + 1)]
+    many = [str(number) for number in range(MOST_NAMES + 1)]
     told = domain_details(many)
     check_details(told)
-    assert (len(told["domains"]), count_domains(told)) == (MOST_TOLD, MOST_TOLD + 1)
+    assert (len(told["domains"]), count_domains(told)) == (MOST_NAMES, MOST_NAMES + 1)
     assert count_domains({"domains": ["a", "b"]}) == 2
     assert count_domains({}) == 0

@@ -23,7 +23,7 @@ from vlm_analysis.selection.compared.findings import mask_table, regime_words, r
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.words import sentence
-from vlm_analysis.workbench.asking import Responses, parting
+from vlm_analysis.workbench.responses import Responses, parting
 from vlm_analysis.workbench.workspace import Item
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The Bench: the whole flow with memory, for scripts, the command line and pages alike."""
+"""The Bench: the whole flow with memory, for scripts, the command line and pages."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.damage import Damage
 from vlm_analysis.selection.search.objective import Objective
 from vlm_analysis.selection.strategies.many import COMPARED, RANDOM
-from vlm_analysis.workbench import asking, costs, damages, evaluations, recordings, searches, stories
-from vlm_analysis.workbench.asking import Responses
+from vlm_analysis.workbench import (
+    costs,
+    damages,
+    evaluations,
+    recordings,
+    searches,
+    stories,
+)
 from vlm_analysis.workbench.comparisons import Question, compare_ways
-from vlm_analysis.workbench.desk import Desk, kept_prompts
+from vlm_analysis.workbench.desk import Desk, prompts_item
 from vlm_analysis.workbench.evaluations import OnPartial
 from vlm_analysis.workbench.recordings import recorded_prompts
+from vlm_analysis.workbench.responses import Responses, ask_both, see_prompt
 from vlm_analysis.workbench.shelf import find_evidence, open_item
 from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.workspace import Item, Workspace
@@ -39,22 +46,22 @@ ALL_CRITERIA = tuple(name for name in CRITERIA if name != RANDOM)
 
 
 class Bench:
-    """A model and a workspace: what is known is opened, what is missing is measured and kept.
+    """A model and a workspace: known results are opened, missing ones are measured and saved.
 
-    **Nouns answer, verbs make.** `recording`, `dense`, `scores`, `damage`, `cost` and `latency` return a value; what is known of it is
-    opened and the rest measured. `record`, `evaluate`, `measure_damage`, `measure_cost`, `measure_costs`, `compare`, `search`,
-    `tell_story` and `demo` save something new under a name and return its Item, of which `open` gives the value; they too run only what is
-    missing, but for times, which are taken anew. `ask` and `export` keep nothing in the workspace.
+    **Nouns return, verbs save.** `recording`, `dense`, `scores`, `damage`, `cost` and `latency` return a value; known parts are
+    opened, the rest is measured. `record`, `evaluate`, `measure_damage`, `measure_cost`, `measure_costs`, `compare`, `search`,
+    `tell_story` and `demo` save something new under a name and return its Item, whose value `open` returns; they too run only what is
+    missing, except that times are always measured again. `ask` and `export` save nothing in the workspace.
 
-    Prompts are a PromptSet, which is kept in the workspace, or the Item of one. Rows and scores go to disk as they come. `on_progress` is
-    called as `on_progress(done, total, message)`; raising `Cancelled` in it stops the work, and the same call goes on from there, after a
-    kill too. Any number of Benches and the dashboard may share a workspace.
+    Prompts are a PromptSet, which is saved in the workspace, or the Item of one. Rows and scores are written to disk as they come. `on_progress` is
+    called as `on_progress(done, total, message)`; raising `Cancelled` in it stops the work, and the same call continues from there, also after a
+    kill. Any number of Benches and the dashboard may share a workspace.
 
     Args:
-        model: a LoadedModel; what `load_model` takes, which is loaded when it is first needed; or a ModelSlot with the model in it. The
-            Bench belongs to that model: where another is in the slot by the time of a call, it raises ModelError.
+        model: a LoadedModel; a source for `load_model`, loaded when first needed; or a ModelSlot that holds the model. The Bench
+            belongs to that model: it raises ModelError if the slot holds another one.
         workspace: a Workspace or its folder; that of STRATA_HOME, else of the user's home by default.
-        options: of `load_model`, where `model` is to be loaded.
+        options: of `load_model`, if `model` is a source.
     """
 
     def __init__(
@@ -82,7 +89,7 @@ class Bench:
         return stories.open_saved_story(self.workspace, item) if item.kind == "stories" else open_item(item)
 
     def story(self, item: Item) -> Story:
-        """Return the story that the Item of `tell_story` or `demo` tells, or one of version 0.1.
+        """Return the story of an Item of `tell_story` or `demo`, or of version 0.1.
 
         Raises:
             StrataError: its file or its recording is missing or damaged.
@@ -126,7 +133,7 @@ class Bench:
     def dense(
         self, prompts: PromptSet | Item, *, responses: bool = False, on_progress: Progress = no_progress
     ) -> Evaluation:
-        """Return the dense model's evaluation; with `responses`, one that has them. One from disk has no log-probabilities."""
+        """Return the dense model's evaluation; with `responses`, one with responses. One from disk has no log-probabilities."""
         desk, item = self._at(prompts, on_progress)
         known = evaluations.known_dense(desk, str(item.prompts), responses=responses)
         return known or evaluations.dense_evaluation(desk, open_item(item), item.name, on_progress, responses=responses)
@@ -139,9 +146,9 @@ class Bench:
         on_partial: OnPartial | None = None,
         on_progress: Progress = no_progress,
     ) -> list[Evaluation]:
-        """Return the Evaluation of each edit, in their order; those without changes give the dense one.
+        """Return the Evaluation of each edit, in their order; for edits without changes, the dense one.
 
-        `on_partial` is called after each batch with each edit's place and its Evaluation on the prompts so far.
+        `on_partial` is called after each batch with each edit's index and its Evaluation on the prompts so far.
         """
         desk, item = self._at(prompts, on_progress)
         return evaluations.scorer(desk, item, on_progress)(edits, on_partial)
@@ -172,12 +179,12 @@ class Bench:
             MaskError: no layer can go.
         """
         desk, item = self._at(prompts, on_progress)
-        found = damages.damage_of(desk, item, on_progress)
-        if found is None:
+        damage = damages.damage_of(desk, item, on_progress)
+        if damage is None:
             raise MaskError(
                 f"No damage was measured: expected a layer of {self._slot.loaded.name} that may go, got none."
             )
-        return found
+        return damage
 
     def measure_damage(self, prompts: PromptSet | Item, *, on_progress: Progress = no_progress) -> Item:
         """Save the evaluations of the dense model and of it without each layer alone."""
@@ -204,8 +211,8 @@ class Bench:
 
         Args:
             choose, report: the prompts that masks are chosen on, and those reported on; the same by default. `choose` may be the Item of a
-                recording: its prompts, then.
-            criteria, strategies: keys of `CRITERIA` and `STRATEGIES`. What they need is recorded and measured first.
+                recording, for its prompts.
+            criteria, strategies: keys of `CRITERIA` and `STRATEGIES`. Recordings and damage that they need are measured first.
             most: the largest budget; half of the layers, or all that may go, by default.
             n_draws: draws of each random method at each budget.
             unprotect: whether protected layers may go.
@@ -213,8 +220,8 @@ class Bench:
             on_partial: called after each batch with the Comparison on the prompts so far.
         """
         desk = self._desk(on_progress)
-        item = recorded_prompts(desk, choose) if isinstance(choose, Item) else kept_prompts(self.workspace, choose)
-        other = item if report is None else kept_prompts(self.workspace, report)
+        item = recorded_prompts(desk, choose) if isinstance(choose, Item) else prompts_item(self.workspace, choose)
+        other = item if report is None else prompts_item(self.workspace, report)
         if most is None:
             most = max(1, min(desk.loaded.n_layers // 2, len(desk.loaded.locks.free)))
         question = Question(
@@ -234,27 +241,27 @@ class Bench:
         on_progress: Progress = no_progress,
         **settings: Any,
     ) -> Item:
-        """Save the mask of `budget` layers that a search finds: "greedy", "beam" or "evolutionary".
+        """Save the mask of `budget` layers from a search: "greedy", "beam" or "evolutionary".
 
         `unprotect` lets protected layers go too; `settings` are those of `vlm_analysis.greedy`, `beam` and `evolve`.
         """
         desk, item = self._at(prompts, on_progress)
-        asked = (strategy, budget, objective or Objective())
-        return searches.search_mask(desk, item, *asked, on_progress, name=name, unprotect=unprotect, **settings)
+        arguments = (strategy, budget, objective or Objective())
+        return searches.search_mask(desk, item, *arguments, on_progress, name=name, unprotect=unprotect, **settings)
 
     def tell_story(self, prompts: PromptSet | Item, *, on_progress: Progress = no_progress) -> Item:
-        """Save the comparison of `vlm_analysis.compare` on the prompts, with its recording, mask and evaluations; `story` tells it."""
+        """Save the comparison of `vlm_analysis.compare` on the prompts, with its recording, mask and evaluations; `story` returns its story."""
         desk, item = self._at(prompts, on_progress)
         return stories.tell_story(desk.slot, desk.shelf, open_item(item), item, on_progress)
 
     def demo(self, *, first: int | None = None, on_progress: Progress = no_progress) -> Item:
-        """Save the same of the bundled model on its packs, with `first` on so many prompts of each.
+        """Save the same for the bundled model on its packs, or on the `first` prompts of each.
 
-        Any other model of this Bench is unloaded first; from then on the Bench belongs to the bundled one.
+        Any other model of this Bench is unloaded first; then the Bench belongs to the bundled one.
         """
-        made = stories.demo(self._slot, self.workspace, on_progress, first=first)
+        item = stories.demo(self._slot, self.workspace, on_progress, first=first)
         self._source, self._model = None, self._slot.fingerprint
-        return made
+        return item
 
     # -- times -----------------------------------------------------------------------------------------------------
 
@@ -299,15 +306,15 @@ class Bench:
         on_partial: Callable[[Step], None] | None = None,
         on_progress: Progress = no_progress,
     ) -> Responses:
-        """Return what the dense and the edited model answer; `on_partial` gets what both have written after each token."""
-        return asking.ask_both(self._desk(on_progress), prompt, edit, on_partial)
+        """Return the responses of the dense and the edited model; `on_partial` gets both texts so far after each token."""
+        return ask_both(self._desk(on_progress), prompt, edit, on_partial)
 
     def given(self, prompt: Prompt, *, on_progress: Progress = no_progress) -> tuple[str, dict[str, int]]:
-        """Return the text the model is given for a prompt, its template and placeholders included, and its tokens by group."""
-        return asking.see_prompt(self._desk(on_progress), prompt)
+        """Return the model's input text for a prompt, with template and placeholders, and its tokens by group."""
+        return see_prompt(self._desk(on_progress), prompt)
 
     def export(self, edit: Edit, folder: Path | str, *, on_progress: Progress = no_progress) -> Manifest:
-        """Write the edited model as a checkpoint, its card with what the workspace knows (see `vlm_analysis.export_checkpoint`)."""
+        """Write the edited model as a checkpoint, its card with the evidence in the workspace (see `vlm_analysis.export_checkpoint`)."""
         from vlm_analysis.export.checkpoint import export_checkpoint
 
         desk = self._desk(on_progress)
@@ -319,16 +326,16 @@ class Bench:
     # -- the desk --------------------------------------------------------------------------------------------------
 
     def _desk(self, on_progress: Progress) -> Desk:
-        """Return what parts work on, the model loaded where it was named only."""
+        """Return the Desk of this Bench, loading the model if needed."""
         if self._source is not None:
             self._slot.load(self._source, self._options, on_progress)
             self._source, self._model = None, self._slot.fingerprint
         desk = Desk(self._slot, self.workspace, self._model)
-        _ = desk.loaded  # another model there is refused before anything is done
+        _ = desk.loaded  # raises before any work if the slot holds another model
         return desk
 
     def _at(self, prompts: PromptSet | Item, on_progress: Progress) -> tuple[Desk, Item]:
-        return self._desk(on_progress), kept_prompts(self.workspace, prompts)
+        return self._desk(on_progress), prompts_item(self.workspace, prompts)
 
     def _name(self, prompts: Item) -> str:
         return f"{self._slot.loaded.name} on {prompts.name}"

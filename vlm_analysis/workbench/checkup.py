@@ -1,4 +1,4 @@
-"""What a bug report needs to tell: versions, devices, memory, and a workspace of which every item was opened once."""
+"""What a bug report needs: versions, devices, memory, and the items of the workspace, each opened once."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Checkup:
-    """What was found.
+    """The result of `check_up`.
 
     Attributes:
         versions: of Python, Strata and the packages it uses; "not installed" where one is missing.
-        devices: where a model can be loaded, with their free memory in bytes.
+        devices: the devices that can hold a model, with their free memory in bytes.
         disk_bytes: free on the disk of the workspace.
         root: the workspace's folder.
-        counts: how many things of each kind are saved.
-        damaged: one message for each that cannot be opened.
+        counts: number of saved items of each kind.
+        damaged: one message for each item that cannot be opened.
     """
 
     versions: dict[str, str]
@@ -48,17 +48,17 @@ class Checkup:
 
 
 def check_up(shelf: Workspace) -> Checkup:
-    """Return what there is, with every saved thing opened once."""
+    """Return the versions, devices and memory, and open every saved item once."""
     items = {kind: shelf.items(kind) for kind in KINDS}
-    reasons = [(item, _why_damaged(shelf, item)) for found in items.values() for item in found]
+    reasons = [(item, _why_damaged(shelf, item)) for each in items.values() for item in each]
     damaged = [f"{item.kind}: {item.name} ({item.id}): {reason}" for item, reason in reasons if reason]
-    there = next(folder for folder in (shelf.root, *shelf.root.parents) if folder.exists())
+    existing = next(folder for folder in (shelf.root, *shelf.root.parents) if folder.exists())
     return Checkup(
         _versions(),
         _devices(),
-        shutil.disk_usage(there).free,
+        shutil.disk_usage(existing).free,
         str(shelf.root),
-        {kind: len(found) for kind, found in items.items()},
+        {kind: len(each) for kind, each in items.items()},
         (*shelf.problems(), *damaged),
     )
 
@@ -66,13 +66,13 @@ def check_up(shelf: Workspace) -> Checkup:
 def _versions() -> dict[str, str]:
     from vlm_analysis import __version__
 
-    found = {"python": platform.python_version(), "strata": __version__}
+    versions = {"python": platform.python_version(), "strata": __version__}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def _devices() -> dict[str, int]:
@@ -82,10 +82,10 @@ def _devices() -> dict[str, int]:
         return {}
     from vlm_analysis.models.memory import free_bytes
 
-    found = {f"cpu, {torch.get_num_threads()} threads": free_bytes("cpu")}
+    devices = {f"cpu, {torch.get_num_threads()} threads": free_bytes("cpu")}
     for number in range(torch.cuda.device_count()):
-        found[f"cuda:{number}, {torch.cuda.get_device_name(number)}"] = free_bytes(f"cuda:{number}")
-    return found
+        devices[f"cuda:{number}, {torch.cuda.get_device_name(number)}"] = free_bytes(f"cuda:{number}")
+    return devices
 
 
 def _why_damaged(shelf: Workspace, item: Item) -> str:

@@ -1,4 +1,4 @@
-"""Comparisons of every mask of every criterion, from a recording to a saved Comparison; what one was asked outlives a kill."""
+"""Comparisons of every mask of every criterion, from a recording to a saved Comparison; its question survives a kill."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from vlm_analysis.models.load import LoadedModel
     from vlm_analysis.selection.compared.comparison import Comparison
 
-ASKED = "asked.json"
+QUESTION_FILE = "asked.json"
 MOST = {"most": MOST_LAYERS, "n_draws": 100, "max_mib": 1 << 20}
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a comparison is asked; plain, so that it can be taken up after a restart.
+    """The arguments of a comparison; plain values, so that it can continue after a restart.
 
     Attributes:
         choose, report: ids of the prompt sets that masks are chosen on and reported on.
@@ -48,7 +48,7 @@ class Question:
         max_mib: bound on the states kept for sharing.
 
     Raises:
-        EvaluationError: something of another type, out of bounds, or not known.
+        EvaluationError: a value of another type, out of bounds, or unknown.
     """
 
     choose: str
@@ -64,29 +64,29 @@ class Question:
         for name in ("choose", "report"):
             _expect(isinstance(getattr(self, name), str), f"the id of a prompt set as {name!r}", getattr(self, name))
         for name, known in (("criteria", CRITERIA), ("strategies", STRATEGIES)):
-            given = getattr(self, name)
-            _expect(isinstance(given, tuple), f"a tuple of {name}", given)
-            fits = all(isinstance(one, str) and one in known for one in given) and len(set(given)) == len(given)
-            _expect(fits, f"different {name} among {', '.join(known)}", given)
+            value = getattr(self, name)
+            _expect(isinstance(value, tuple), f"a tuple of {name}", value)
+            fits = all(isinstance(one, str) and one in known for one in value) and len(set(value)) == len(value)
+            _expect(fits, f"different {name} among {', '.join(known)}", value)
         for name, bound in MOST.items():
-            given = getattr(self, name)
-            _expect(type(given) is int and 1 <= given <= bound, f"{name!r} in 1..{bound}", given)
+            value = getattr(self, name)
+            _expect(type(value) is int and 1 <= value <= bound, f"{name!r} in 1..{bound}", value)
         _expect(isinstance(self.unprotect, bool), "yes or no as 'unprotect'", self.unprotect)
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """Return what `Bench.compare` is asked beside the prompt sets."""
+    def options(self) -> dict[str, Any]:
+        """Return the arguments of `Bench.compare` besides the prompt sets."""
         return {name: value for name, value in asdict(self).items() if name not in ("choose", "report")}
 
     @property
     def needs(self) -> set[str]:
-        """Return what its criteria need beside a recording."""
+        """Return what its criteria need besides a recording."""
         return {CRITERIA[criterion].needs for criterion in self.criteria}
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A comparison that was asked and has not ended: where it lies, of which model, and what was asked."""
+    """A comparison that was started and has not ended: its folder, model, name and question."""
 
     folder: Path
     model: str
@@ -97,7 +97,7 @@ class Unfinished:
 
 def _expect(fits: bool, expected: str, got: object) -> None:
     if not fits:
-        raise EvaluationError(f"The comparison cannot be asked: expected {expected}, got {str(got)[:200]}. Ask again.")
+        raise EvaluationError(f"The comparison cannot start: expected {expected}, got {str(got)[:200]}. Choose again.")
 
 
 def compare_ways(
@@ -108,7 +108,7 @@ def compare_ways(
     progress: Progress,
     on_partial: Callable[[Comparison], None] | None = None,
 ) -> Item:
-    """Record and measure damage where that was not done yet, then evaluate every mask; returns the Item of the Comparison."""
+    """Record and measure damage if needed, then evaluate every mask; return the Item of the Comparison."""
     from vlm_analysis.workbench.pipeline import compare_masks
 
     name = report.name if choose.prompts == report.prompts else f"{report.name}, chosen on {choose.name}"
@@ -116,40 +116,40 @@ def compare_ways(
     _remember(shelf, loaded, name, question)
     recording = _recording(desk, choose, question)
     if recording is None:
-        saying, title = _saying(progress, f"recording {choose.name}"), f"{loaded.name} on {choose.name}"
-        recording = open_item(record_prompts(desk, choose, title, _options(question), saying))
+        recording_progress, title = _with_words(progress, f"recording {choose.name}"), f"{loaded.name} on {choose.name}"
+        recording = open_item(record_prompts(desk, choose, title, _options(question), recording_progress))
     damage = None
     if "damage" in question.needs:
-        damage = damage_of(desk, choose, _saying(progress, f"each layer left out on {choose.name}"))
+        damage = damage_of(desk, choose, _with_words(progress, f"each layer left out on {choose.name}"))
     progress(0, 1, "making the masks")
     ways, left_out = ways_of(recording, question, damage)
     prompts = open_item(report)
-    made = compare_masks(
+    comparison = compare_masks(
         loaded,
         prompts,
         ways,
         recording=recording,
         left_out=left_out,
-        reference=dense_evaluation(desk, prompts, report.name, _saying(progress, "dense model")),
+        reference=dense_evaluation(desk, prompts, report.name, _with_words(progress, "dense model")),
         max_bytes=question.max_mib << 20,
         folder=scores_folder(shelf, loaded, prompts),
         on_partial=on_partial,
         on_progress=progress,
     )
-    item = keep_comparison(shelf, made, f"{len(made.masks)} masks on {name}")
-    for left in unfinished(shelf):
-        if (left.model, left.question) == (desk.model, question):
-            forget(left)
+    item = keep_comparison(shelf, comparison, f"{len(comparison.masks)} masks on {name}")
+    for other in unfinished(shelf):
+        if (other.model, other.question) == (desk.model, question):
+            forget(other)
     return item
 
 
-def _saying(progress: Progress, words: str) -> Progress:
-    """Return a progress that says what is done before the comparison itself."""
+def _with_words(progress: Progress, words: str) -> Progress:
+    """Return a progress with `words` before each message."""
     return lambda done, total, message: progress(done, total, f"{words}: {message}")
 
 
 def ways_of(recording: Recording, question: Question, damage: Damage | None) -> tuple[list[Any], dict[str, str]]:
-    """Return the ways to masks that a question asks for, and by method why some are missing."""
+    """Return the ways of a question, and by method why some are missing."""
     model = recording.model
     return many_masks(
         recording,
@@ -163,14 +163,14 @@ def ways_of(recording: Recording, question: Question, damage: Damage | None) -> 
 
 
 def unfinished(shelf: Workspace) -> Iterator[Unfinished]:
-    """Yield the comparisons that were cancelled or interrupted, or run now; a file that is not valid is passed over."""
-    for path in sorted((shelf.root / "unfinished").glob(f"*/{ASKED}")):
+    """Yield the comparisons that were cancelled or interrupted, or run now; files that are not valid are skipped."""
+    for path in sorted((shelf.root / "unfinished").glob(f"*/{QUESTION_FILE}")):
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             yield _note(path)
 
 
 def _note(path: Path) -> Unfinished:
-    """Return what a file of `_remember` tells.
+    """Return the content of a file of `_remember`.
 
     Raises:
         ValueError, KeyError, TypeError, RecursionError: it is not one.
@@ -178,30 +178,30 @@ def _note(path: Path) -> Unfinished:
     content = json.loads(path.read_text("utf-8"))
     model, model_name, name = (content[key] for key in ("model", "model_name", "name"))
     _expect(re.fullmatch("[0-9a-f]{64}", model) is not None, "the fingerprint of a model", model)
-    "".join((model_name, name)).encode()  # what is no text, or half a character, cannot be shown
-    asked = content["question"]
-    question = Question(**{**asked, **{key: tuple(asked[key]) for key in ("criteria", "strategies")}})
+    "".join((model_name, name)).encode()  # raises for what is not text, or half a character
+    fields = content["question"]
+    question = Question(**{**fields, **{key: tuple(fields[key]) for key in ("criteria", "strategies")}})
     return Unfinished(path.parent, model, model_name, name, question)
 
 
-def forget(found: Unfinished) -> None:
-    """Remove an unfinished comparison, as a button's callback; what was measured for it stays known."""
-    shutil.rmtree(found.folder, ignore_errors=True)
+def forget(comparison: Unfinished) -> None:
+    """Remove an unfinished comparison, as a button's callback; its measurements stay."""
+    shutil.rmtree(comparison.folder, ignore_errors=True)
 
 
 def _remember(shelf: Workspace, loaded: LoadedModel, name: str, question: Question) -> None:
-    """Write down what was asked, in a folder that model and question name; it goes when the comparison is there."""
-    told = {
+    """Write the question into a folder named by model and question; it is deleted when the comparison is saved."""
+    content = {
         "model": loaded.fingerprint,
         "model_name": loaded.name,
         "name": name,
         "question": asdict(question),
     }
-    text = json.dumps(told, sort_keys=True)
-    asked = json.dumps([told["model"], told["question"]], sort_keys=True)  # no names: they may change until it goes on
-    folder = shelf.root / "unfinished" / hashlib.sha256(asked.encode()).hexdigest()[:16]
+    text = json.dumps(content, sort_keys=True)
+    identity = json.dumps([content["model"], content["question"]], sort_keys=True)  # no names: they may change
+    folder = shelf.root / "unfinished" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     try:
-        write_atomically(folder / ASKED, lambda part: part.write_text(text, "utf-8"))
+        write_atomically(folder / QUESTION_FILE, lambda part: part.write_text(text, "utf-8"))
     except OSError as error:
         raise WorkspaceError(
             f"The comparison cannot be written to {folder}: {error.strerror or error}. Free some space, or set STRATA_HOME to another "
@@ -214,8 +214,8 @@ def _options(question: Question) -> dict[str, Any]:
 
 
 def _recording(desk: Desk, choose: Item, question: Question) -> Recording | None:
-    """Return the newest whole recording of the model on the prompts that holds what the question needs."""
+    """Return the newest whole recording of the model on the prompts with all measures that the question needs."""
     if unfinished_folder(desk.shelf, desk.model, choose, _options(question)).exists():
         return None
-    found = whole_recordings(desk, choose.prompts)
-    return next((one for one in found if "attention" not in question.needs or one.has("important_cosine")), None)
+    recordings = whole_recordings(desk, choose.prompts)
+    return next((one for one in recordings if "attention" not in question.needs or one.has("important_cosine")), None)

@@ -1,4 +1,4 @@
-"""Costs with memory: what an edit saves, timed on this machine and kept, and what was measured before."""
+"""Costs with memory: measured on this machine and saved, or found among saved ones."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vlm_analysis.workbench.workspace import Item, Workspace
 
 
 def time_edits(desk: Desk, prompts: Item, edits: Sequence[Edit], progress: Progress) -> list[Item]:
-    """Time the model without and with each edit, all in turn; returns the Items of their Costs."""
+    """Time the model without and with each edit, in turn; return the Items of their Costs."""
     from vlm_analysis.evaluation.run.timing import measure_costs
 
     prompt_set = open_item(prompts)
-    made = measure_costs(desk.loaded, prompt_set, edits, on_progress=progress)
+    costs = measure_costs(desk.loaded, prompt_set, edits, on_progress=progress)
     name = f"layers on {prompts.name}"
-    return [keep_cost(desk.shelf, cost, f"{cost.edit.budget} {name}", prompt_set.fingerprint) for cost in made]
+    return [keep_cost(desk.shelf, cost, f"{cost.edit.budget} {name}", prompt_set.fingerprint) for cost in costs]
 
 
 def time_line(desk: Desk, prompts: Item, edit: Edit, progress: Progress) -> Item:
-    """Time the model without and with an edit and masks of other budgets; returns the Item of the edit's Cost."""
+    """Time the model without and with an edit and masks of other budgets; return the Item of the edit's Cost."""
     from vlm_analysis.evaluation.run.timing import budget_masks
 
     edits = budget_masks(desk.loaded, edit)
@@ -36,17 +36,17 @@ def time_line(desk: Desk, prompts: Item, edit: Edit, progress: Progress) -> Item
 def costs_of(desk: Desk, prompts: Item, edits: Sequence[Edit], progress: Progress) -> list[Cost]:
     """Return the Cost of each edit: the newest one measured on these prompts by as many threads of the same device, else a new one.
 
-    What is missing is timed together, in turn.
+    Missing ones are timed together, in turn.
     """
     import torch
 
     here = str(desk.loaded.device), torch.get_num_threads()
-    found, _ = find_costs(desk.shelf, desk.model, prompts.prompts, here=here)
-    known = {cost.edit.key: cost for cost in found}
+    costs, _ = find_costs(desk.shelf, desk.model, prompts.prompts, here=here)
+    known = {cost.edit.key: cost for cost in costs}
     missing = [edit for edit in dict.fromkeys(edits) if edit.key not in known]
     if missing:
-        made = [open_item(item) for item in time_edits(desk, prompts, missing, progress)]
-        known |= {cost.edit.key: cost for cost in made}
+        new_costs = [open_item(item) for item in time_edits(desk, prompts, missing, progress)]
+        known |= {cost.edit.key: cost for cost in new_costs}
     return [known[edit.key] for edit in edits]
 
 
@@ -58,9 +58,9 @@ def find_costs(
     here: tuple[str, int] | None = None,
     opened: Callable[[Item], Any] = open_item,
 ) -> tuple[list[Cost], list[str]]:
-    """Return the newest whole Cost of each edit, measured for a model on prompts (None: on any), newest first, and what is damaged.
+    """Return the newest whole Cost of each edit for a model on prompts (None: on any), newest first, and messages on damaged ones.
 
-    With `here`, a device and a number of threads, only what was measured on these. `opened` gives the value behind an item.
+    With `here`, a device and a number of threads, only Costs measured on these. `opened` returns the value of an item.
     """
     newest: dict[str | None, Cost] = {}
     problems = []
@@ -79,7 +79,7 @@ def find_costs(
 
 
 def alike(costs: Sequence[Cost], cost: Cost) -> list[Cost]:
-    """Return those of the costs that were measured as this one was: on as many threads of the same device, prompts and tokens."""
+    """Return the costs measured like this one: same device, threads, prompts and tokens."""
 
     def way(one: Cost) -> tuple[object, ...]:
         return one.device, one.threads, one.n_prompts, one.prompt_tokens, one.new_tokens

@@ -1,4 +1,4 @@
-"""What each layer's absence does, measured: evaluations of the model without one layer at a time, kept as a sweep."""
+"""Measured damage: evaluations of the model without one layer at a time, saved as a sweep."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ LEAVE_ONE_OUT = "leave-one-out"
 
 
 def measure_damage(desk: Desk, prompts: Item, progress: Progress) -> Item:
-    """Evaluate the model without each layer that may go, one at a time; returns the Item of the sweep.
+    """Evaluate the model without each layer that may go, one at a time; return the Item of the sweep.
 
-    What was evaluated is kept as it comes: a measurement that was cancelled or interrupted is taken up where it stopped.
+    Scores are kept as they come: a measurement that was cancelled or interrupted continues where it stopped.
     """
     from vlm_analysis.edits.apply import why_not
 
     loaded = desk.loaded
-    measured = scorer(desk, prompts, progress)
+    score = scorer(desk, prompts, progress)
     masks = [PruneMask(loaded.n_layers, (layer,)) for layer in range(loaded.n_layers)]
-    found = measured([Edit(loaded.n_layers), *(mask for mask in masks if not why_not(loaded.model, mask))])
-    return keep_sweep(desk.shelf, found, f"each layer left out on {prompts.name}", sweep=LEAVE_ONE_OUT)
+    evaluations = score([Edit(loaded.n_layers), *(mask for mask in masks if not why_not(loaded.model, mask))])
+    return keep_sweep(desk.shelf, evaluations, f"each layer left out on {prompts.name}", sweep=LEAVE_ONE_OUT)
 
 
 def known_damage(desk: Desk, prompts: Item) -> Damage | None:
-    """Return the damage that was measured last; None where none was."""
-    found = find_damage(desk.shelf, desk.model, prompts.prompts)
-    return read_damage(found, desk.loaded.info) if found else None
+    """Return the damage that was measured last; None if there is none."""
+    evaluations = find_damage(desk.shelf, desk.model, prompts.prompts)
+    return read_damage(evaluations, desk.loaded.info) if evaluations else None
 
 
 def damage_of(desk: Desk, prompts: Item, progress: Progress) -> Damage | None:
-    """Return the damage of each layer, measured where that was not done yet; None where no layer may go."""
+    """Return the damage of each layer, measured if needed; None if no layer may go."""
     known = known_damage(desk, prompts)
     if known is not None:
         return known
@@ -44,11 +44,11 @@ def damage_of(desk: Desk, prompts: Item, progress: Progress) -> Damage | None:
 
 
 def find_damage(shelf: Workspace, model: str | None, prompts: str | None) -> list[Evaluation]:
-    """Return the newest leave-one-out evaluations of a model on a prompt set, the dense one first; none where not measured."""
-    found = (
+    """Return the newest leave-one-out evaluations of a model on a prompt set, the dense one first; empty if not measured."""
+    items = (
         item
         for item in shelf.items("sweeps")
         if item.model == model and item.prompts == prompts and item.details.get("sweep") == LEAVE_ONE_OUT
     )
-    opened = (open_whole(item) for item in found)
+    opened = (open_whole(item) for item in items)
     return next((evaluations for evaluations in opened if evaluations is not None), [])

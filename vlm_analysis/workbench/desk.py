@@ -1,4 +1,4 @@
-"""What every part of the Bench works on: the place of the model, the workspace, and the model that was meant."""
+"""What every part of the Bench works on: the model slot, the workspace, and the model that the work is for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Desk:
-    """A model in its place, and the workspace; `model` is the fingerprint of the model that the work is for."""
+    """The model slot and the workspace; `model` is the fingerprint of the model that the work is for."""
 
     slot: ModelSlot
     shelf: Workspace
@@ -24,14 +24,14 @@ class Desk:
 
     @property
     def loaded(self) -> LoadedModel:
-        """Return the model; raises ModelError where another is in its place by now."""
+        """Return the model; raises ModelError if the slot holds another one."""
         return self.slot.expected(self.model)
 
 
-def kept_prompts(shelf: Workspace, prompts: PromptSet | Item) -> Item:
-    """Return the saved item of a prompt set: the one given, else the newest whole one of the same prompts, else a new one."""
+def prompts_item(shelf: Workspace, prompts: PromptSet | Item) -> Item:
+    """Return the saved item of a prompt set: `prompts` if it is an Item, else the newest whole one of the same prompts, else a new one."""
     if isinstance(prompts, Item):
         return prompts
-    there = (item for item in shelf.items("prompts") if item.prompts == prompts.fingerprint and is_whole(item))
+    saved = (item for item in shelf.items("prompts") if item.prompts == prompts.fingerprint and is_whole(item))
     name = f"{len(prompts)} prompts: {', '.join(prompts.domains)}"
-    return next(there, None) or keep_prompts(shelf, prompts, name)
+    return next(saved, None) or keep_prompts(shelf, prompts, name)

@@ -1,4 +1,4 @@
-"""The details of saved things: what a sidecar tells so that pages need not open the file itself."""
+"""The details of saved items: what pages show without opening the file, kept in a sidecar."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from vlm_analysis.edits.edit import KEY_DIGITS, Edit, PruneMask
 
-MOST_TOLD = 100  # domains named in a sidecar: as many as its limit takes, however long and foreign their names are
+MOST_NAMES = 100  # domains named in a sidecar; they fit its size limit whatever their names
 MOST_WORDS = 1000  # characters of what an edit does
 _MOST = 1_000_000
 _KEY = re.compile(f"[0-9a-f]{{{KEY_DIGITS}}}")
@@ -16,17 +16,17 @@ _COUNTS = ("n", "n_layers", "n_masks", "n_domains")
 
 
 def domain_details(domains: Sequence[str]) -> dict[str, Any]:
-    """Return what a sidecar tells of domains: how many they are, and the first 100 names."""
-    return {"domains": list(domains[:MOST_TOLD]), "n_domains": len(domains)}
+    """Return the details of domains: their number, and the first 100 names."""
+    return {"domains": list(domains[:MOST_NAMES]), "n_domains": len(domains)}
 
 
 def count_domains(details: dict[str, Any]) -> int:
-    """Return the number of domains; sidecars that do not tell it name all of them."""
+    """Return the number of domains; sidecars without it name all domains."""
     return int(details.get("n_domains", len(details.get("domains", ()))))
 
 
 def edit_details(edit: Edit) -> dict[str, Any]:
-    """Return what a sidecar tells of an edit."""
+    """Return the details of an edit."""
     return {
         "edit": edit.key,
         "what": edit.words()[:MOST_WORDS],
@@ -36,30 +36,30 @@ def edit_details(edit: Edit) -> dict[str, Any]:
 
 
 def edit_key(details: dict[str, Any]) -> str | None:
-    """Return the key of the edit that a sidecar tells of, None where it tells of none; version 0.1 told the dropped layers only."""
+    """Return the key of the edit in a sidecar, None where there is none; version 0.1 kept the dropped layers only."""
     if "edit" in details:
         return str(details["edit"])
-    told = details.get("n_layers"), details.get("dropped")
-    return None if None in told else PruneMask(*told).key  # type: ignore[arg-type]
+    layers = details.get("n_layers"), details.get("dropped")
+    return None if None in layers else PruneMask(*layers).key  # type: ignore[arg-type]
 
 
 def is_dense(details: dict[str, Any]) -> bool:
-    """Return whether a sidecar tells of the dense model."""
+    """Return whether a sidecar belongs to the dense model."""
     n_layers = details.get("n_layers")
     return n_layers is not None and edit_key(details) == Edit(n_layers).key
 
 
 def is_mask(details: dict[str, Any]) -> bool:
-    """Return whether a sidecar tells of an edit that drops layers and does nothing else."""
-    told = details.get("n_layers"), details.get("dropped")
-    return None not in told and edit_key(details) == PruneMask(*told).key  # type: ignore[arg-type]
+    """Return whether a sidecar belongs to an edit that only drops layers."""
+    layers = details.get("n_layers"), details.get("dropped")
+    return None not in layers and edit_key(details) == PruneMask(*layers).key  # type: ignore[arg-type]
 
 
 def check_details(details: dict[str, Any]) -> None:
-    """Refuse known details of another form; what is missing or unknown is let pass.
+    """Check the known details; missing and unknown ones are ignored.
 
     Raises:
-        ValueError: a count that is none, domains that are no list of texts, a key that is none, or dropped layers that are no layers of
+        ValueError: a count is not a number, domains are not a list of texts, a key is invalid, or dropped layers are not among
             `n_layers`.
     """
     for name in _COUNTS:

@@ -1,4 +1,4 @@
-"""Evaluations with memory: the dense model's once for each prompt set, and scores of edits kept for good as they come."""
+"""Evaluations with memory: the dense model's once for each prompt set, and the scores of edits, kept for good."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 MAX_WRITTEN = 200  # prompts; above that, responses are written when asked for
 
 OnPartial = Callable[[int, Evaluation], None]
-"""Called after each batch with an edit's place and its Evaluation on the prompts so far."""
+"""Called after each batch with an edit's index and its Evaluation on the prompts so far."""
 
 
 class Scorer(Protocol):
-    """What `scorer` returns: called with edits, it gives their Evaluations in the same order."""
+    """The function that `scorer` returns: it takes edits and returns their Evaluations in the same order."""
 
     def __call__(self, edits: Sequence[Edit], on_partial: OnPartial | None = None) -> list[Evaluation]: ...
 
@@ -47,28 +47,28 @@ def evaluate_edit(
     responses: bool = False,
     on_partial: Callable[[Evaluation, Evaluation], None] | None = None,
 ) -> Item:
-    """Evaluate the dense model, where that was not done yet, and an edit; returns the Item of the edit's evaluation.
+    """Evaluate the dense model, if needed, and an edit; return the Item of the edit's evaluation.
 
     `on_partial` gets the scores and the dense model's before the responses are written.
     """
-    dense, made = scorer(desk, prompts, progress)([Edit(edit.n_layers), edit])
-    made = replace(made, edit=edit)  # under its own name, where it changes nothing too
+    dense, evaluation = scorer(desk, prompts, progress)([Edit(edit.n_layers), edit])
+    evaluation = replace(evaluation, edit=edit)  # under its own name, where it changes nothing too
     if on_partial is not None:
-        on_partial(made, dense)
+        on_partial(evaluation, dense)
     if responses:
         prompt_set = open_item(prompts)
         if "response" not in dense.by_prompt:
             dense_evaluation(desk, prompt_set, prompts.name, progress, responses=True)
-        made = with_responses(desk, prompt_set, made, progress)
-    return keep_evaluation(desk.shelf, made, name or f"{edit.name or 'unnamed mask'} on {prompts.name}")
+        evaluation = with_responses(desk, prompt_set, evaluation, progress)
+    return keep_evaluation(desk.shelf, evaluation, name or f"{edit.name or 'unnamed mask'} on {prompts.name}")
 
 
 def dense_evaluation(
     desk: Desk, prompts: PromptSet, name: str, progress: Progress, *, responses: bool = False
 ) -> Evaluation:
-    """Return the dense evaluation on these prompts: made once per loaded model, and kept in the workspace unless a whole one is there.
+    """Return the dense evaluation on these prompts: computed once per loaded model, and saved unless a whole one is saved already.
 
-    Where responses are asked for and it has none, they are written and kept too.
+    With `responses`, missing responses are written and saved too.
     """
     from vlm_analysis.evaluation.run.evaluate import evaluate
 
@@ -86,38 +86,40 @@ def dense_evaluation(
 
 
 def known_dense(desk: Desk, prompts: str, *, responses: bool = False) -> Evaluation | None:
-    """Return the dense evaluation on a prompt set (by its fingerprint) that is in memory, else the saved one; None where there is none.
+    """Return the dense evaluation on a prompt set (by its fingerprint) from memory, else the saved one; None if there is none.
 
-    A saved one has no log-probabilities. With `responses`, one without them is none.
+    A saved one has no log-probabilities. With `responses`, one without responses does not count.
     """
     item = find_dense(desk.shelf, desk.model, prompts)
-    for found in (desk.slot.dense.get(prompts), None if item is None else open_whole(item)):
-        if found is not None and (not responses or "response" in found.by_prompt):
-            return found
+    for evaluation in (desk.slot.dense.get(prompts), None if item is None else open_whole(item)):
+        if evaluation is not None and (not responses or "response" in evaluation.by_prompt):
+            return evaluation
     return None
 
 
-def scorer(desk: Desk, asked: Item, progress: Progress, on_dense: Progress | None = None) -> Scorer:
-    """Return what evaluates edits on the prompts: inputs are prepared once, and scores are kept for good as they come.
+def scorer(desk: Desk, prompts_item: Item, progress: Progress, on_dense: Progress | None = None) -> Scorer:
+    """Return a function that evaluates edits on the prompts; inputs are prepared once, and scores are kept for good.
 
-    Where all scores that are asked for are known, and the dense model was evaluated in another process, the model runs no prompt.
-    `on_dense` gets the dense model's progress in place of `progress` where that runs among the edits.
+    If all scores are known, and the dense model was evaluated in another process, the model does not run.
+    `on_dense` gets the dense model's progress in place of `progress` when it runs among the edits.
     """
     from vlm_analysis.evaluation.run.evaluate import batch_for, evaluation_of, prepare
     from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
 
-    loaded, prompts = desk.loaded, open_item(asked)
-    dense = _saved_reference(desk, prompts) or dense_evaluation(desk, prompts, asked.name, progress)
+    loaded, prompts = desk.loaded, open_item(prompts_item)
+    dense = _saved_reference(desk, prompts) or dense_evaluation(desk, prompts, prompts_item.name, progress)
     ready = prepare(loaded, prompts, dense, on_progress=lambda *_: progress(0, 1, "preparing the prompts"))
     batch = batch_for(loaded)
     store = open_scores(ready, batch, scores_folder(desk.shelf, loaded, prompts))
 
-    def measured(edits: Sequence[Edit], on_partial: OnPartial | None = None) -> list[Evaluation]:
+    def score(edits: Sequence[Edit], on_partial: OnPartial | None = None) -> list[Evaluation]:
         nonlocal dense
         changed = [edit for edit in edits if not edit.is_dense]
         rows = range(len(ready.encoded))
         if any(store.lacks(edit.key, rows) for edit in changed):
-            dense = dense_evaluation(desk, prompts, asked.name, on_dense or progress)  # for its log-probabilities
+            dense = dense_evaluation(
+                desk, prompts, prompts_item.name, on_dense or progress
+            )  # for its log-probabilities
 
         def partial(scores: ScoreStore) -> None:
             for number, edit in enumerate(edits):
@@ -136,34 +138,34 @@ def scorer(desk: Desk, asked: Item, progress: Progress, on_dense: Progress | Non
         )
         return [dense if edit.is_dense else evaluation_of(ready, edit, store.of(edit.key)) for edit in edits]
 
-    return measured
+    return score
 
 
 def _saved_reference(desk: Desk, prompts: PromptSet) -> Evaluation | None:
-    """Return the saved dense evaluation where none is in memory and each answer was given: other answers are this machine's own."""
+    """Return the saved dense evaluation if none is in memory and all prompts have answers; others depend on the machine."""
     if prompts.fingerprint in desk.slot.dense:
         return None
     item = find_dense(desk.shelf, desk.model, prompts.fingerprint)
-    found: Evaluation | None = None if item is None else open_whole(item)
-    given = all(prompt.answer is not None for prompt in prompts)
-    return found if given else None
+    evaluation: Evaluation | None = None if item is None else open_whole(item)
+    all_answered = all(prompt.answer is not None for prompt in prompts)
+    return evaluation if all_answered else None
 
 
-def with_responses(desk: Desk, prompts: PromptSet, made: Evaluation, progress: Progress) -> Evaluation:
+def with_responses(desk: Desk, prompts: PromptSet, evaluation: Evaluation, progress: Progress) -> Evaluation:
     """Return the evaluation with responses: those of a saved one with the same scores to the last bit, else the model writes them."""
     from vlm_analysis.evaluation.run.evaluate import write_responses
 
     scores = [*METRICS, "answer"]
-    for known in _whole_evaluations(desk, made.edit.key, made.prompts):
-        if "response" in known.by_prompt and known.by_prompt[scores].equals(made.by_prompt[scores]):
-            return replace(made, by_prompt=known.by_prompt)
-    return write_responses(desk.loaded, prompts, made, on_progress=progress)
+    for known in _whole_evaluations(desk, evaluation.edit.key, evaluation.prompts):
+        if "response" in known.by_prompt and known.by_prompt[scores].equals(evaluation.by_prompt[scores]):
+            return replace(evaluation, by_prompt=known.by_prompt)
+    return write_responses(desk.loaded, prompts, evaluation, on_progress=progress)
 
 
 def _whole_evaluations(desk: Desk, key: str, prompts: str) -> Iterator[Evaluation]:
-    """Yield the saved evaluations of an edit on a prompt set that can be opened, newest first."""
+    """Yield the saved evaluations of an edit on a prompt set that open, newest first."""
     for item in desk.shelf.items("evaluations"):
         if (item.model, item.prompts) == (desk.model, prompts) and edit_key(item.details) == key:
-            found: Evaluation | None = open_whole(item)
-            if found is not None:
-                yield found
+            evaluation: Evaluation | None = open_whole(item)
+            if evaluation is not None:
+                yield evaluation

@@ -3,7 +3,7 @@
 Knows: order, progress, time left, cancelling, and short questions (`JobRunner.ask`) that are answered between two
 progress reports of the running job. There is one model, so there is one worker, and nothing else may touch the model.
 
-Does not know: what a job does, who asked for it, how it is drawn. Results live in memory only and only for the newest
+Does not know: what a job does, why it was started, how it is drawn. Results live in memory only and only for the newest
 finished jobs; work worth keeping is saved by the job itself.
 
 A short question runs *inside* the job's call of `on_progress`. A job must therefore report only where the model is in
@@ -33,7 +33,7 @@ _ACTIVE = ("queued", "running")
 
 @dataclass(frozen=True)
 class JobView:
-    """What a job looked like at one moment; it never changes afterwards.
+    """The state of a job at one moment; it never changes.
 
     Times are seconds since the epoch. `position` is 1 for the job that runs next and 0 for one that no longer waits.
     `error` is written for the user; `traceback` is empty unless the failure was unexpected.
@@ -356,8 +356,8 @@ class JobRunner:
             if job.status == "running":
                 job.advance(self._clock(), done, total, message)
             self._stop_if_asked(job)
-            asked = bool(self._calls) and threading.current_thread() is self._thread
-        if asked:
+            has_calls = bool(self._calls) and threading.current_thread() is self._thread
+        if has_calls:
             self._answer()
             with self._changed:
                 self._stop_if_asked(job)

@@ -1,4 +1,4 @@
-"""What the workspace keeps: a row a kind, and nothing else has to name all of them."""
+"""The table of what the workspace keeps; nothing else lists all kinds."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Kind:
     """A kind of saved work; its name in `KINDS` is the folder's.
 
     Attributes:
-        ending: of its files; "" where a thing is a folder.
-        save, open: write a value to a path, and return the value at one; None where that takes more than a path.
-        details: what a sidecar tells of a value.
-        about: the part of a value that has its `model`, and its `prompts` as a fingerprint, where it belongs to them.
+        ending: of its files; "" for folders.
+        save, open: write a value to a path, and return the value at one; None where a path is not enough.
+        details: returns the details of a value for its sidecar.
+        about: the part of a value that has its `model`, and its `prompts` as a fingerprint, where it has them.
     """
 
     ending: str
@@ -36,7 +36,7 @@ class Kind:
 
 
 def save_sweep(evaluations: Sequence[Evaluation], folder: Path) -> None:
-    """Write evaluations of many edits into a folder of their own, in their order."""
+    """Write evaluations of many edits into a folder, in their order."""
     folder.mkdir(exist_ok=True)
     for number, evaluation in enumerate(evaluations):
         save_evaluation(evaluation, folder / f"{number:05d}.json")
@@ -48,10 +48,10 @@ def open_sweep(folder: Path) -> list[Evaluation]:
     Raises:
         EvaluationError: there is none, or one is damaged.
     """
-    found = [open_evaluation(path) for path in sorted(folder.glob("*.json"))]
-    if not found:
-        raise EvaluationError(f"No evaluations lie in {folder.name}. Measure again.")
-    return found
+    evaluations = [open_evaluation(path) for path in sorted(folder.glob("*.json"))]
+    if not evaluations:
+        raise EvaluationError(f"There are no evaluations in {folder.name}. Measure again.")
+    return evaluations
 
 
 def _counts(comparison: Comparison) -> dict[str, Any]:
@@ -60,9 +60,9 @@ def _counts(comparison: Comparison) -> dict[str, Any]:
 
 
 KINDS = {
-    "prompts": Kind("", write_prompts, open_prompts, lambda made: {"n": len(made), **domain_details(made.domains)}),
-    "sweeps": Kind("", save_sweep, open_sweep, lambda made: {"n": len(made)}, lambda made: made[0]),
-    "masks": Kind(".json", save_edit, open_edit, lambda made: edit_details(made) | {"notes": made.notes[:500]}),
+    "prompts": Kind("", write_prompts, open_prompts, lambda value: {"n": len(value), **domain_details(value.domains)}),
+    "sweeps": Kind("", save_sweep, open_sweep, lambda value: {"n": len(value)}, lambda value: value[0]),
+    "masks": Kind(".json", save_edit, open_edit, lambda value: edit_details(value) | {"notes": value.notes[:500]}),
     "evaluations": Kind(".json", save_evaluation, open_evaluation),
     "stories": Kind(".json", None, None),  # of version 0.1; now they are comparisons
     "costs": Kind(".json", save_cost, open_cost),
@@ -70,7 +70,7 @@ KINDS = {
         ".npz",
         save_recording,
         open_recording,
-        lambda made: {"n_layers": made.n_layers, "n": made.n_prompts, **domain_details(made.domain_names)},
+        lambda value: {"n_layers": value.n_layers, "n": value.n_prompts, **domain_details(value.domain_names)},
     ),
-    "comparisons": Kind(".npz", save_comparison, open_comparison, _counts, lambda made: made.dense),
+    "comparisons": Kind(".npz", save_comparison, open_comparison, _counts, lambda value: value.dense),
 }

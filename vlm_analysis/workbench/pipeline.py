@@ -1,4 +1,4 @@
-"""The whole flow as one call: record, rank, mask, prune, evaluate, and the story of it."""
+"""The whole flow as one call: record, score, mask, prune, evaluate, and tell the story."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def compare(
     scores: Path | None = None,
     on_progress: Progress | None = None,
 ) -> Story:
-    """Record, rank, mask, prune and evaluate over budgets 1 to half of the layers, and return the story.
+    """Record, score, mask, prune and evaluate over budgets 1 to half of the layers, and return the story.
 
-    Every domain gets its target-aware ranking; block influence and random draws stand beside them. First and last layer
+    Layers are scored by the target-aware criterion for every domain, by block influence and at random. The first and last layer
     and those the model protects stay.
 
     Args:
         loaded: the dense model.
         prompts: prompts of one or more domains.
-        rows, scores: folders where the recording's rows and the masks' scores are kept as they come (see `record` and `sweep`), so that
-            an interrupted comparison goes on.
+        rows, scores: folders of the recording's rows and the masks' scores (see `record` and `sweep`), so that an interrupted
+            comparison continues.
         on_progress: counts prompts and evaluations; raising `Cancelled` in it stops the work.
 
     Raises:
-        StrataError: a prompt cannot be asked, no layer may be dropped, or too many layers give no finite numbers.
+        StrataError: the model cannot take a prompt, no layer may be dropped, or too many layers have no finite scores.
     """
     return story_of(*compare_rankings(loaded, prompts, rows=rows, scores=scores, on_progress=on_progress))
 
@@ -68,21 +68,25 @@ def compare_rankings(
     scores: Path | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[Comparison, Recording]:
-    """Return the Comparison that `compare` tells of, and its recording."""
+    """Return the Comparison behind the story of `compare`, and its recording."""
     from vlm_analysis.evaluation.run.evaluate import evaluate
     from vlm_analysis.recording.record import record
 
-    report, n_prompts = on_progress or no_progress, len(prompts)
+    progress, n_prompts = on_progress or no_progress, len(prompts)
     budgets = range(1, _most(loaded) + 1)
     total = 2 * n_prompts + (len(prompts.domains) + 1 + RANDOM_DRAWS) * len(budgets)
-    recording = record(loaded, prompts, folder=rows, on_progress=_part(report, 0, n_prompts, total, "recording prompt"))
+    recording = record(
+        loaded, prompts, folder=rows, on_progress=_part(progress, 0, n_prompts, total, "recording prompt")
+    )
     ways = _ways(_rankings(recording), budgets, loaded)
-    dense = evaluate(loaded, prompts, on_progress=_part(report, n_prompts, 0, total, "running the dense model"))
-    pruned = _part(report, 2 * n_prompts, len(ways), total, "pruned model")
-    made = compare_masks(loaded, prompts, ways, recording=recording, reference=dense, folder=scores, on_progress=pruned)
-    report(total, total, "asking the pruned model")
-    examples = _examples(loaded, prompts, dense, story_of(made, recording).pruned)
-    return replace(made, examples=examples), recording
+    dense = evaluate(loaded, prompts, on_progress=_part(progress, n_prompts, 0, total, "running the dense model"))
+    pruned = _part(progress, 2 * n_prompts, len(ways), total, "pruned model")
+    comparison = compare_masks(
+        loaded, prompts, ways, recording=recording, reference=dense, folder=scores, on_progress=pruned
+    )
+    progress(total, total, "asking the pruned model")
+    examples = _examples(loaded, prompts, dense, story_of(comparison, recording).pruned)
+    return replace(comparison, examples=examples), recording
 
 
 def _most(loaded: LoadedModel) -> int:
@@ -97,14 +101,14 @@ def _most(loaded: LoadedModel) -> int:
     return most
 
 
-def _part(report: Progress, first: int, size: int, total: int, words: str) -> Progress:
-    """Return a progress that counts as `size` steps of `total`, from `first` on."""
+def _part(progress: Progress, first: int, size: int, total: int, words: str) -> Progress:
+    """Return a progress that maps to `size` steps of `total`, from `first` on."""
 
-    def told(done: int, of: int, message: str) -> None:
+    def part_progress(done: int, of: int, message: str) -> None:
         step = size * done // of if of else 0
-        report(first + step, total, f"{words} {min(step + 1, size)} of {size}" if size else words)
+        progress(first + step, total, f"{words} {min(step + 1, size)} of {size}" if size else words)
 
-    return told
+    return part_progress
 
 
 def compare_masks(
@@ -125,17 +129,17 @@ def compare_masks(
 
     Args:
         loaded: the dense model.
-        prompts: those to report on.
-        ways: what to compare. Those whose mask the model cannot run are left out.
-        recording: what the rankings were made of; its prompts are told apart from those reported on.
+        prompts: the prompts to report on.
+        ways: the masks to compare and how each is made. Those that the model cannot run are left out.
+        recording: the source of the scores; the Comparison counts how many of its prompts are reported on too.
         left_out: by method, why masks of it are missing (see `many_masks`).
         reference: the dense evaluation on these prompts.
-        batch_size: prompts of like length run together; `batch_for` the model by default.
-        folder: where scores are kept as they come (see `sweep`).
+        batch_size: prompts of similar length run together; `batch_for` the model by default.
+        folder: where scores are kept (see `sweep`).
         on_partial: called after each batch with the comparison on the prompts that all masks have been scored on so far.
 
     Raises:
-        EvaluationError: no way is given, the reference belongs to others, or the folder does.
+        EvaluationError: `ways` is empty, or the reference or the folder belongs to another model or other prompts.
         MaskError, PromptError: as `sweep`.
     """
     from vlm_analysis.evaluation.run.evaluate import batch_for, check_reference, evaluate_prepared, prepare
@@ -144,8 +148,8 @@ def compare_masks(
     ways, missing = _runnable(loaded, ways, left_out)
     check_reference(reference, loaded, prompts)
     batch_size = batch_size or batch_for(loaded)
-    report = on_progress or no_progress
-    work = prepare(loaded, prompts, reference, on_progress=lambda *_: report(0, 1, "preparing the prompts"))
+    progress = on_progress or no_progress
+    work = prepare(loaded, prompts, reference, on_progress=lambda *_: progress(0, 1, "preparing the prompts"))
     dense = reference or evaluate_prepared(
         work, Edit(loaded.n_layers), None, batch_size=batch_size, on_progress=on_progress
     )
@@ -155,16 +159,16 @@ def compare_masks(
     store = open_scores(work, batch_size, folder)
 
     def partial(scores: ScoreStore) -> None:
-        found = _scored(dense, masks, scores)
-        if found is not None and on_partial is not None:
-            at_most = min(shared, len(found[0].by_prompt))  # of the prompts so far
-            on_partial(Comparison(found[0], masks, found[1], frame, recording.prompts, at_most, missing))
+        scored = _scored(dense, masks, scores)
+        if scored is not None and on_partial is not None:
+            at_most = min(shared, len(scored[0].by_prompt))  # of the prompts so far
+            on_partial(Comparison(scored[0], masks, scored[1], frame, recording.prompts, at_most, missing))
 
     how: dict[str, Any] = {"batch_size": batch_size, "max_bytes": max_bytes, "on_progress": on_progress}
     sweep_prepared(work, masks, dense.dense_log_probs, store=store, on_batch=partial, **how)
-    found = _scored(dense, masks, store)
-    assert found is not None  # every mask was scored on every prompt
-    columns = found[1] | (_choices(work, masks, store) if CHOICE_METRICS[0] in dense.by_prompt else {})
+    scored = _scored(dense, masks, store)
+    assert scored is not None  # every mask was scored on every prompt
+    columns = scored[1] | (_choices(work, masks, store) if CHOICE_METRICS[0] in dense.by_prompt else {})
     return Comparison(dense, masks, columns, frame, recording.prompts, shared, missing)
 
 
@@ -174,7 +178,7 @@ def _runnable(
     """Return the ways whose mask the model can run, and by method why others are missing.
 
     Raises:
-        EvaluationError: none is left.
+        EvaluationError: the model can run none.
     """
     from vlm_analysis.edits.apply import why_not
 
@@ -185,9 +189,9 @@ def _runnable(
             missing.setdefault(way.method, f"{way.budget} layers: {reasons[way.mask]}")
     can_run = [way for way in ways if not reasons[way.mask]]
     if not can_run:
-        told = "; ".join(dict.fromkeys(missing.values()))
+        reason_words = "; ".join(dict.fromkeys(missing.values()))
         raise EvaluationError(
-            f"There is nothing to compare: expected at least one mask, got none. Choose other criteria and budgets. {told}".strip()
+            f"There is nothing to compare: expected at least one mask, got none. Choose other criteria and budgets. {reason_words}".strip()
         )
     return can_run, missing
 
@@ -216,7 +220,7 @@ def _choices(work: Prepared, masks: Sequence[Edit], scores: ScoreStore) -> dict[
 
 
 def _rankings(recording: Recording) -> dict[str, list[LayerScores]]:
-    """Return the rankings of each method on screen; the random method has several."""
+    """Return the scores of each method; the random method has several."""
     rankings = {
         f"{domain}-aware": [score_layers(recording, "target-aware", target=domain)]
         for domain in reversed(recording.domain_names)
@@ -227,10 +231,10 @@ def _rankings(recording: Recording) -> dict[str, list[LayerScores]]:
 
 
 def _check_scored(rankings: Mapping[str, Sequence[LayerScores]], most: int, loaded: LoadedModel) -> None:
-    """Refuse rankings that have no score for so many layers that `most` cannot be dropped.
+    """Check that every method has enough scores to drop `most` layers.
 
     Raises:
-        RecordingError: naming those layers.
+        RecordingError: one has too few; it names the layers without a score.
     """
     free = loaded.locks.free
     scored = [set(free) & set(ranking.order) for draws in rankings.values() for ranking in draws]
@@ -238,25 +242,25 @@ def _check_scored(rankings: Mapping[str, Sequence[LayerScores]], most: int, load
         return
     broken = [layer for layer in free if not all(layer in one for one in scored)]
     raise RecordingError(
-        f"The rankings of {loaded.name} cannot be compared: expected finite numbers of every layer, got none of layers "
+        f"The methods on {loaded.name} cannot be compared: expected finite scores of every layer, got none of layers "
         f"{', '.join(map(str, broken))}. Check the weights of layer {broken[0]}, or load the model in another precision."
     )
 
 
 def _ways(rankings: Mapping[str, Sequence[LayerScores]], budgets: range, loaded: LoadedModel) -> list[Way]:
-    """Return the ways to the masks of each ranking at each budget.
+    """Return the masks of each method at each budget, as ways.
 
     Raises:
-        RecordingError: a ranking has too few scores for the largest budget.
+        RecordingError: a method has too few scores for the largest budget.
     """
     _check_scored(rankings, budgets[-1], loaded)
     ways = []
     for method, draws in rankings.items():
         for draw, ranking in enumerate(draws):
             for budget in budgets:
-                told = f", draw {draw + 1}" if method == RANDOM else ""
-                made = make_mask(ranking, "first-k", budget, locks=loaded.locks)
-                mask = replace(made, name=f"{method}, {budget} layers{told}", model=loaded.info)
+                draw_words = f", draw {draw + 1}" if method == RANDOM else ""
+                edit = make_mask(ranking, "first-k", budget, locks=loaded.locks)
+                mask = replace(edit, name=f"{method}, {budget} layers{draw_words}", model=loaded.info)
                 criterion, strategy = (None, "random-draw") if method == RANDOM else (ranking.criterion, "first-k")
                 ways.append(Way(method, criterion, strategy, ranking.options.get("target"), budget, draw, mask))
     return ways
@@ -270,6 +274,6 @@ def _examples(loaded: LoadedModel, prompts: PromptSet, dense: Evaluation, pruned
     rows = []
     for index in broken[:: max(1, len(broken) // N_EXAMPLES)][:N_EXAMPLES]:
         prompt = prompts[int(index)]
-        answer = dense.by_prompt["answer"][index]  # the dense model gives it exactly
+        answer = dense.by_prompt["answer"][index]  # the dense model answers with it exactly
         rows.append((prompt.domain, prompt.question, answer, respond(loaded, prompt, pruned.edit)))
     return pd.DataFrame(rows, columns=list(EXAMPLES))

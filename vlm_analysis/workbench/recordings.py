@@ -1,4 +1,4 @@
-"""Recordings with memory: opened where the same one was made, taken up where one was interrupted, extended where one holds a part."""
+"""Recordings with memory: a saved one is opened, an interrupted one continues, one of fewer prompts is extended."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from vlm_analysis.workbench.workspace import Item
 
 
 def record_prompts(desk: Desk, prompts: Item, name: str, options: Mapping[str, Any], progress: Progress) -> Item:
-    """Record the prompts, going on from what an unfinished or an earlier recording holds; returns the recording's Item."""
+    """Record the prompts, continuing from an unfinished or an earlier recording; return the recording's Item."""
     from vlm_analysis.recording.record import extendable, record
 
     loaded, prompt_set = desk.loaded, open_item(prompts)
     folder = unfinished_folder(desk.shelf, desk.model, prompts, options)
     known = None if folder.exists() else extendable(whole_recordings(desk), loaded, prompt_set, **options)
-    made = record(loaded, prompt_set, **options, known=known, folder=folder, on_progress=progress)
-    item = keep_recording(desk.shelf, made, name)
+    recording = record(loaded, prompt_set, **options, known=known, folder=folder, on_progress=progress)
+    item = keep_recording(desk.shelf, recording, name)
     shutil.rmtree(folder, ignore_errors=True)
     return item
 
 
 def known_recording(desk: Desk, prompts: Item, options: Mapping[str, Any]) -> Recording | None:
-    """Return the newest whole recording of the model on these prompts that was made with these options; None where there is none."""
+    """Return the newest whole recording of the model on these prompts with these options; None if there is none."""
     from vlm_analysis.recording.record import extendable
 
     return extendable(whole_recordings(desk, prompts.prompts), desk.loaded, open_item(prompts), **options)
@@ -44,7 +44,7 @@ def whole_recordings(desk: Desk, prompts: str | None = None) -> Iterator[Recordi
 
 
 def recorded_prompts(desk: Desk, item: Item) -> Item:
-    """Return the saved prompts of a recording; the item itself where it is that of prompts.
+    """Return the saved prompts of a recording; an item of prompts is returned as it is.
 
     Raises:
         RecordingError: the recording is another model's, or its prompts are not saved.
@@ -57,10 +57,10 @@ def recorded_prompts(desk: Desk, item: Item) -> Item:
             f"{item.model_name} ({str(item.model)[:8]}). Load that model, or choose another recording."
         )
     saved = (one for one in desk.shelf.items("prompts") if one.prompts == item.prompts and is_whole(one))
-    found = next(saved, None)
-    if found is None:
+    prompts = next(saved, None)
+    if prompts is None:
         raise RecordingError(
             f"The prompts of the recording {item.name!r} are not saved: expected those of {str(item.prompts)[:8]}, got none. "
             "Save them again."
         )
-    return found
+    return prompts

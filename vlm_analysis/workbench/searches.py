@@ -1,4 +1,4 @@
-"""Searches on measured damage: the mask that is found is kept, and so is every score on the way to it."""
+"""Searches on measured damage; the resulting mask and every score on the way are saved."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vlm_analysis.models.load import LoadedModel
 
 SEARCHES: dict[str, Callable[..., Edit]] = {"greedy": greedy, "beam": beam, "evolutionary": evolve}
-PARTS = 1000  # of a step, in what is reported
+PARTS = 1000  # of a step, in the progress
 
 
 def search_mask(
@@ -39,12 +39,12 @@ def search_mask(
     unprotect: bool = False,
     **settings: Any,
 ) -> Item:
-    """Search for the mask of `budget` layers that harms least; returns its Item.
+    """Search for the mask of `budget` layers with the least damage; return its Item.
 
-    What was measured is kept as it comes, for all searches on the same model and prompts: one that was cancelled goes on there.
+    Scores are kept as they come, for all searches on the same model and prompts: a cancelled one continues from there.
 
     Args:
-        strategy: a key of `SEARCHES`; `settings` are what its function takes beside.
+        strategy: a key of `SEARCHES`; `settings` are the other arguments of its function.
         unprotect: whether protected layers may go too.
 
     Raises:
@@ -65,8 +65,8 @@ def search_mask(
         **settings,
     )
     name = name or f"{strategy} by {objective_words(objective)}, {budget} layers, on {prompts.name}"
-    found = {**mask.provenance, "prompts": prompts.prompts}
-    return keep_mask(desk.shelf, replace(mask, name=name, model=loaded.info, provenance=found))
+    provenance = {**mask.provenance, "prompts": prompts.prompts}
+    return keep_mask(desk.shelf, replace(mask, name=name, model=loaded.info, provenance=provenance))
 
 
 def objective_words(objective: Objective) -> str:
@@ -75,20 +75,20 @@ def objective_words(objective: Objective) -> str:
     return f"{METRIC_TITLES[objective.score]} of {whose}"
 
 
-def _runnable(loaded: LoadedModel, measured: Scorer) -> Callable[[list[Edit]], list[Evaluation | None]]:
-    """Return what measures the masks that the model can run; the others come back as None."""
+def _runnable(loaded: LoadedModel, score: Scorer) -> Callable[[list[Edit]], list[Evaluation | None]]:
+    """Return a function that scores masks; those that the model cannot run give None."""
     from vlm_analysis.edits.apply import why_not
 
     def measure(masks: list[Edit]) -> list[Evaluation | None]:
         can_run = [mask for mask in masks if not why_not(loaded.model, mask)]
-        found = dict(zip(can_run, measured(can_run), strict=True))
-        return [found.get(mask) for mask in masks]
+        evaluations = dict(zip(can_run, score(can_run), strict=True))
+        return [evaluations.get(mask) for mask in masks]
 
     return measure
 
 
 class _Steps:
-    """Reports the masks of each step of a search as a part of the whole."""
+    """Progress over the steps of a search, and within each step."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -99,7 +99,7 @@ class _Steps:
         self.within(0, 1, "preparing")
 
     def wait(self, done: int, total: int, words: str) -> None:
-        """Report work that is no part of the step."""
+        """Report work that does not belong to the step."""
         self.within(0, 1, words)
 
     def within(self, done: int, total: int, words: str) -> None:

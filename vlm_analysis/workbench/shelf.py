@@ -1,4 +1,4 @@
-"""What the workspace keeps, as values: each kind is written and opened by the module that owns it."""
+"""Save values in the workspace and open them; each kind is written and opened by the module that owns it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def keep(
     more: Mapping[str, Any] = MappingProxyType({}),
     prompts: str | None = None,
 ) -> Item:
-    """Save a value under the fingerprints of its model and prompts; `more` details are told beside those of its kind."""
+    """Save a value under the fingerprints of its model and prompts; `more` is added to the details of its kind."""
     row = KINDS[kind]
     about = row.about(value)
     model = getattr(about, "model", None)
     belongs = {} if model is None else {"model": model.fingerprint, "model_name": model.name}
 
     def write(path: Path) -> None:
-        assert row.save is not None  # nothing new of the others is made
+        assert row.save is not None  # other kinds are only opened
         row.save(value, path)
 
     prompts = prompts or getattr(about, "prompts", None)
@@ -48,7 +48,7 @@ def keep(
 
 
 def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str) -> Item:
-    """Save a prompt set; the same prompts saved before under this name come back as that item."""
+    """Save a prompt set; returns the item if the same prompts are saved under this name already."""
     for item in workspace.items("prompts"):
         if item.prompts == prompts.fingerprint and item.name == name and is_whole(item):
             return item
@@ -61,7 +61,7 @@ def keep_recording(workspace: Workspace, recording: Recording, name: str) -> Ite
 
 
 def keep_mask(workspace: Workspace, mask: Edit) -> Item:
-    """Save a mask under its own name."""
+    """Save a mask under its name."""
     return keep(workspace, "masks", mask, mask.name or "unnamed mask")
 
 
@@ -71,10 +71,10 @@ def keep_evaluation(workspace: Workspace, evaluation: Evaluation, name: str) -> 
 
 
 def keep_dense(shelf: Workspace, dense: Evaluation, name: str) -> None:
-    """Save a dense evaluation unless a whole one with as much in it is there; any other makes room."""
+    """Save a dense evaluation unless a whole one with the same columns is saved; replaces any other."""
     item = find_dense(shelf, dense.model.fingerprint, dense.prompts)
-    there = None if item is None else open_whole(item)
-    if there is not None and set(dense.by_prompt) <= set(there.by_prompt):
+    saved = None if item is None else open_whole(item)
+    if saved is not None and set(dense.by_prompt) <= set(saved.by_prompt):
         return
     keep_evaluation(shelf, dense, f"dense model on {name}")
     if item is not None:
@@ -83,16 +83,16 @@ def keep_dense(shelf: Workspace, dense: Evaluation, name: str) -> None:
 
 def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item | None:
     """Return the saved dense evaluation of a model on a prompt set, by their fingerprints."""
-    found = (
+    items = (
         item
         for item in shelf.items("evaluations")
         if item.model == model and item.prompts == prompts and is_dense(item.details)
     )
-    return next(found, None)
+    return next(items, None)
 
 
 def find_evidence(shelf: Workspace, mask: Edit, model: str) -> tuple[Evaluation | None, Evaluation | None]:
-    """Return the newest whole evaluation of a mask on a model, and the dense one on its prompts; None where there is none."""
+    """Return the newest whole evaluation of a mask on a model, and the dense one on its prompts; None if there is none."""
     items = (i for i in shelf.items("evaluations") if i.model == model and edit_key(i.details) == mask.key)
     opened = (open_whole(item) for item in items)
     evidence = next((evaluation for evaluation in opened if evaluation is not None), None)
@@ -111,23 +111,23 @@ def keep_comparison(workspace: Workspace, comparison: Comparison, name: str, **p
 
 
 def keep_cost(workspace: Workspace, cost: Cost, name: str, prompts: str | None = None) -> Item:
-    """Save a Cost, under the fingerprint of the prompts where given."""
+    """Save a Cost, under the fingerprint of the prompts if there is one."""
     return keep(workspace, "costs", cost, name, prompts=prompts)
 
 
 def unfinished_folder(shelf: Workspace, model: str, prompts: Item, options: Mapping[str, Any]) -> Path:
-    """Return where the rows of a recording lie until it is finished: its own for each model, prompt set and choice of options."""
-    told = json.dumps([model, prompts.prompts, sorted(options.items())])
-    return shelf.root / "unfinished" / hashlib.sha256(told.encode()).hexdigest()[:16]
+    """Return the folder of an unfinished recording's rows: one for each model, prompt set and choice of options."""
+    identity = json.dumps([model, prompts.prompts, sorted(options.items())])
+    return shelf.root / "unfinished" / hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def scores_folder(shelf: Workspace, loaded: LoadedModel, prompts: PromptSet) -> Path:
-    """Return where scores of masks are kept for good: what was measured once on a model and prompts is not measured again."""
+    """Return the folder of the scores of masks on a model and prompts; it is kept for good."""
     from vlm_analysis.evaluation.run.evaluate import batch_for
     from vlm_analysis.evaluation.run.sweep import score_header
 
-    told = json.dumps([FOLDER_VERSION, score_header(loaded, prompts, batch_for(loaded))], sort_keys=True)
-    return shelf.root / "scores" / hashlib.sha256(told.encode()).hexdigest()[:16]
+    identity = json.dumps([FOLDER_VERSION, score_header(loaded, prompts, batch_for(loaded))], sort_keys=True)
+    return shelf.root / "scores" / hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def is_whole(item: Item) -> bool:
@@ -136,7 +136,7 @@ def is_whole(item: Item) -> bool:
 
 
 def open_whole(item: Item) -> Any:
-    """Return what `open_item` does; None where the file behind the item is missing or damaged."""
+    """Return the value of `open_item`; None if the file is missing or damaged."""
     try:
         return open_item(item)
     except StrataError:
@@ -167,24 +167,26 @@ def open_item(item: Item) -> Any:
         raise WorkspaceError(
             f"{item.name!r} cannot be opened here: expected no story of version 0.1. Open it on the Overview."
         )
-    made: Any = opener(item.path)
-    for part in made if item.kind == "sweeps" else [made]:
+    value: Any = opener(item.path)
+    for part in value if item.kind == "sweeps" else [value]:
         _check_belongs(item, part)
-    return made
+    return value
 
 
-def _check_belongs(item: Item, made: Any) -> None:
-    """Refuse a file that was put in the place of another's, as far as it and the sidecar tell."""
-    about = made if item.kind == "sweeps" else KINDS[item.kind].about(made)  # of a sweep, each evaluation by itself
-    edit = made if item.kind == "masks" else getattr(about, "edit", None)
-    told = {
+def _check_belongs(item: Item, value: Any) -> None:
+    """Check that the file belongs to the item, by what both say of model, prompts and edit."""
+    about = (
+        value if item.kind == "sweeps" else KINDS[item.kind].about(value)
+    )  # each evaluation of a sweep is checked on its own
+    edit = value if item.kind == "masks" else getattr(about, "edit", None)
+    pairs = {
         "model": (item.model, getattr(about.model, "fingerprint", None)),
         "prompts": (item.prompts, getattr(about, "prompts", None)),
         "edit": (edit_key(item.details), None if edit is None else edit.key),
     }
-    for what, (expected, got) in told.items():
+    for what, (expected, got) in pairs.items():
         if expected is not None and got is not None and expected != got:
             raise WorkspaceError(
                 f"The file of {item.name!r} is damaged: expected the {what} it was saved with, got other {what}. "
-                "Put its own file back, or make it again."
+                "Restore its file, or make it again."
             )

@@ -1,4 +1,4 @@
-"""The place of the one loaded model. Torch is imported when a model is loaded."""
+"""The slot of the one loaded model. Torch is imported when a model is loaded."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 
 class ModelSlot:
-    """The one loaded model of the process, with the dense evaluations made of it. Only jobs load into it."""
+    """The one loaded model of the process, with its dense evaluations. Only jobs load into it."""
 
     def __init__(self) -> None:
         self._loaded: LoadedModel | None = None
         self.info: ModelInfo | None = None
         self.dense: dict[str, Evaluation] = {}
         self.latency: Latency | None = None
-        self.asked: tuple[str, dict[str, Any]] = ("pocket-vl", {})  # what the model was loaded with
+        self.arguments: tuple[str, dict[str, Any]] = ("pocket-vl", {})  # what the model was loaded with
         self._borrowed = False
 
     @classmethod
     def holding(cls, loaded: LoadedModel) -> ModelSlot:
-        """Return a slot with a model in it that somebody else loaded, and who closes it."""
+        """Return a slot with a model that the caller loaded and will close."""
         slot = cls()
         slot._loaded, slot.info, slot._borrowed = loaded, loaded.info, True
         return slot
 
     @property
     def loaded(self) -> LoadedModel:
-        """Return the loaded model; raises ModelError where there is none."""
+        """Return the loaded model; raises ModelError if there is none."""
         if self._loaded is None:
             raise ModelError("No model is loaded. Load one on the Model page.")
         return self._loaded
@@ -55,27 +55,27 @@ class ModelSlot:
 
     @property
     def fingerprint(self) -> str:
-        """Return the loaded model's fingerprint, "" where there is none."""
+        """Return the loaded model's fingerprint, "" if there is none."""
         return "" if self.info is None else self.info.fingerprint
 
     def load(self, source: str, options: dict[str, Any], on_progress: Progress) -> LoadedModel:
-        """Check that the source would fit in the present model's place, unload that, then load.
+        """Check that the source would fit in place of the present model, unload that, then load.
 
-        A source that is refused leaves the present model loaded. The garbage collector leaves the new one's objects alone.
+        If the source is refused, the present model stays loaded. The new model's objects are exempt from garbage collection.
         """
         from vlm_analysis.models.load import check_source, load_model
 
-        asked = {name: value for name, value in options.items() if name != "max_vision_tokens"}
-        check_source(source, **asked, given_back=0 if self._loaded is None else self._loaded.n_bytes)
+        check_options = {name: value for name, value in options.items() if name != "max_vision_tokens"}
+        check_source(source, **check_options, given_back=0 if self._loaded is None else self._loaded.n_bytes)
         self.unload()
         self._loaded = load_model(source, **options, on_progress=on_progress)
-        self.info, self.asked = self._loaded.info, (source, dict(options))
+        self.info, self.arguments = self._loaded.info, (source, dict(options))
         gc.collect()
         gc.freeze()
         return self._loaded
 
     def fit(self, source: str, options: dict[str, Any], on_progress: Progress) -> FitEstimate:
-        """Return an estimate of whether a model fits in the present one's place."""
+        """Return an estimate of whether a model fits in place of the present one."""
         on_progress(0, 1, "reading the configuration (the first time, PyTorch takes some seconds)")
         from vlm_analysis.models.fit import estimate_fit
 
@@ -88,7 +88,7 @@ class ModelSlot:
         )
 
     def unload(self) -> None:
-        """Let go of the model and give its memory back."""
+        """Unload the model and free its memory."""
         if self._loaded is None:
             return
         loaded, self._loaded, self.info = self._loaded, None, None

@@ -1,4 +1,4 @@
-"""Comparisons that tell a story, with memory: the demo and the same on any model, kept with all that it made."""
+"""Comparisons that tell a story: the demo and the same on any model, saved with their parts."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from vlm_analysis.recording.recording import Recording
 
 PARTS = ("recordings", "prompts", "masks", "evaluations")
-"""The kinds of what a story was made of or made; its item's details have their ids."""
+"""The kinds of a story's parts; its item's details have their ids."""
 DEMO_PACKS = ("general", "math")
 DEMO_PROMPTS = "Bundled packs: general, math"
 
 
 def demo(slot: ModelSlot, shelf: Workspace, on_progress: Progress, *, first: int | None = None) -> Item:
-    """Load the bundled model where it is not there, take the packs, compare; returns the Item of the comparison.
+    """Load the bundled model if needed and compare on the packs; return the Item of the comparison.
 
-    With `first`, only so many prompts of each pack are taken.
+    `first` limits the prompts of each pack.
     """
     on_progress(0, 1, "loading Pocket-VL (the first time, PyTorch takes some seconds)")
     from vlm_analysis.models.source import BUNDLED_FOLDER
@@ -51,52 +51,61 @@ def demo(slot: ModelSlot, shelf: Workspace, on_progress: Progress, *, first: int
     return tell_story(slot, shelf, prompts, keep_prompts(shelf, prompts, about), on_progress)
 
 
-def tell_story(slot: ModelSlot, shelf: Workspace, prompts: PromptSet, kept: Item, on_progress: Progress) -> Item:
-    """Compare the rankings on the loaded model and keep that, the dense evaluation ready for later masks; returns the comparison's Item.
+def tell_story(
+    slot: ModelSlot, shelf: Workspace, prompts: PromptSet, prompts_item: Item, on_progress: Progress
+) -> Item:
+    """Compare criteria on the loaded model, save the comparison and its parts, and return its Item.
 
-    `kept` is the saved item of the prompts. An interrupted one continues where it stopped.
+    `prompts_item` is the saved item of the prompts. An interrupted comparison continues where it stopped.
     """
     from vlm_analysis.export.story import story_of
     from vlm_analysis.workbench.pipeline import compare_rankings
 
     loaded = slot.loaded
     rows, scores = (
-        unfinished_folder(shelf, loaded.fingerprint, kept, {"story": True}),
+        unfinished_folder(shelf, loaded.fingerprint, prompts_item, {"story": True}),
         scores_folder(shelf, loaded, prompts),
     )
-    made, recording = compare_rankings(loaded, prompts, rows=rows, scores=scores, on_progress=on_progress)
-    slot.dense[prompts.fingerprint] = made.dense
-    pruned = story_of(made, recording).pruned
-    if CHOICE_METRICS[0] in made.scores:  # a comparison keeps how well the model chose, its evaluation also what
-        pruned = scorer(Desk(slot, shelf, loaded.fingerprint), kept, on_progress)([pruned.edit])[0]
-    item = _keep(shelf, made, recording, pruned, kept)
+    comparison, recording = compare_rankings(loaded, prompts, rows=rows, scores=scores, on_progress=on_progress)
+    slot.dense[prompts.fingerprint] = comparison.dense
+    pruned = story_of(comparison, recording).pruned
+    if (
+        CHOICE_METRICS[0] in comparison.scores
+    ):  # a comparison has only the scores of choices, the evaluation also the choices
+        pruned = scorer(Desk(slot, shelf, loaded.fingerprint), prompts_item, on_progress)([pruned.edit])[0]
+    item = _keep(shelf, comparison, recording, pruned, prompts_item)
     shutil.rmtree(rows, ignore_errors=True)
     return item
 
 
-def _keep(shelf: Workspace, made: Comparison, recording: Recording, pruned: Evaluation, prompts: Item) -> Item:
-    """Save a comparison and what other pages can go on with: its recording, the mask of its story and both evaluations."""
+def _keep(shelf: Workspace, comparison: Comparison, recording: Recording, pruned: Evaluation, prompts: Item) -> Item:
+    """Save a comparison, its recording, the mask of its story and both evaluations."""
     about, mask = f"{recording.model.name} on {prompts.name}", pruned.edit
-    kept = keep_recording(shelf, recording, about)
-    kept_mask = keep_mask(shelf, mask)
-    keep_dense(shelf, made.dense, prompts.name)
+    saved_recording = keep_recording(shelf, recording, about)
+    saved_mask = keep_mask(shelf, mask)
+    keep_dense(shelf, comparison.dense, prompts.name)
     evaluation = keep_evaluation(shelf, pruned, f"{mask.name} on {prompts.name}")
-    parts = {"prompts": prompts.id, "recordings": kept.id, "masks": kept_mask.id, "evaluations": evaluation.id}
-    return keep_comparison(shelf, made, about, **parts)
+    parts = {
+        "prompts": prompts.id,
+        "recordings": saved_recording.id,
+        "masks": saved_mask.id,
+        "evaluations": evaluation.id,
+    }
+    return keep_comparison(shelf, comparison, about, **parts)
 
 
 def stories(shelf: Workspace) -> list[Item]:
     """Return the saved comparisons that tell a story and the stories of version 0.1, newest first."""
-    told = [item for item in shelf.items("comparisons") if PARTS[0] in item.details]
-    return sorted([*told, *shelf.items("stories")], key=lambda item: item.id, reverse=True)
+    comparisons = [item for item in shelf.items("comparisons") if PARTS[0] in item.details]
+    return sorted([*comparisons, *shelf.items("stories")], key=lambda item: item.id, reverse=True)
 
 
 def open_saved_story(shelf: Workspace, item: Item) -> Story:
-    """Return the story that a saved comparison tells, or one of version 0.1; raises StrataError where it or its recording is gone."""
+    """Return the story that a saved comparison tells, or one of version 0.1; raises StrataError if it or its recording is missing."""
     from vlm_analysis.export.story import open_story, story_of
 
-    kept = shelf.find("recordings", str(item.details.get("recordings")))
-    if kept is None:
+    recording_item = shelf.find("recordings", str(item.details.get("recordings")))
+    if recording_item is None:
         raise WorkspaceError("The recording behind this demo result was deleted. Run the demo again.")
-    recording = open_item(kept)
+    recording = open_item(recording_item)
     return open_story(item.path, recording) if item.kind == "stories" else story_of(open_item(item), recording)

@@ -1,4 +1,4 @@
-"""Progress in a terminal: one line that is drawn again and again, or a line now and then where nobody watches."""
+"""Progress in a terminal: one line that is redrawn, or a line now and then if the stream is not a terminal."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ CLEAR = "\r\x1b[K"
 
 @contextmanager
 def shown(stream: TextIO, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> Iterator[Progress]:
-    """Give a progress whose reports are seen on `stream`, with the time left; `quiet` shows nothing.
+    """Yield a progress that is shown on `stream`, with the time left; `quiet` shows nothing.
 
-    A terminal keeps nothing of it; any other stream gets the first report and then one at most every 15 seconds.
+    In a terminal the line is removed at the end; other streams get the first line, then at most one every 15 seconds.
     """
     if quiet:
         yield no_progress
         return
     watched, pace, last = stream.isatty(), Pace(clock()), -LINE_S
 
-    def report(done: int, total: int, message: str) -> None:
+    def on_progress(done: int, total: int, message: str) -> None:
         nonlocal last
         now = clock()
         pace.advance(now, done)
@@ -39,7 +39,7 @@ def shown(stream: TextIO, *, quiet: bool = False, clock: Callable[[], float] = t
         stream.flush()
 
     try:
-        yield report
+        yield on_progress
     finally:
         if watched:
             stream.write(CLEAR)
@@ -48,8 +48,8 @@ def shown(stream: TextIO, *, quiet: bool = False, clock: Callable[[], float] = t
 
 def _line(done: int, total: int, message: str, seconds_left: float | None) -> str:
     share = f"{min(100, 100 * done // total):3d} %  " if total > 1 and done >= 0 else ""
-    left = "" if seconds_left is None else f", about {duration(seconds_left)} left"
-    return printable(f"{share}{message or 'working'}{left}")
+    time_left = "" if seconds_left is None else f", about {duration(seconds_left)} left"
+    return printable(f"{share}{message or 'working'}{time_left}")
 
 
 def printable(text: str) -> str:

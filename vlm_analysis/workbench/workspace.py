@@ -1,10 +1,10 @@
 """The work kept on disk between sessions: prompt sets, recordings, masks, evaluations, sweeps, comparisons, stories, costs.
 
-    <root>/<kind>/<id>[.npz | .json]      the thing itself, written by whoever knows its format; prompt sets and sweeps are folders
-    <root>/<kind>/<id>.item.json          the sidecar: what it is called and which model and prompts it belongs to
-    <root>/<kind>/*.part                  a save or a deletion under way, or cut short
+    <root>/<kind>/<id>[.npz | .json]      the file, written by the module that owns its format; prompt sets and sweeps are folders
+    <root>/<kind>/<id>.item.json          the sidecar: its name, model and prompts
+    <root>/<kind>/*.part                  a save or a deletion that is running, or was cut short
 
-A thing appears under its final name complete or not at all, and its sidecar comes last: without one it is not listed.
+An item appears under its final name complete or not at all, and its sidecar comes last: without one it is not listed.
 Any number of processes may share a root; there is no lock, every step is one rename.
 
 Knows of a kind only the ending of its files: listing reads sidecars; the rows of `kinds` write and open what is inside.
@@ -36,7 +36,7 @@ KINDS = {kind: row.ending for kind, row in kinds.KINDS.items()}
 
 NAME_LIMIT = 120
 SIDECAR_LIMIT = 256 * 1024  # characters; sidecars are read in bulk, so they stay small
-PART_AGE_S = 24 * 3600  # an older left-over belongs to no living process
+PART_AGE_S = 24 * 3600  # older files belong to no running process
 
 _SCHEMA = 1
 _ENDING = ".item.json"
@@ -62,9 +62,9 @@ _REASONS: dict[int | None, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Item:
-    """One saved thing, as its sidecar describes it; `path` is the file or folder itself.
+    """A saved item, as its sidecar describes it; `path` is its file or folder.
 
-    `created` is ISO 8601 in UTC. `model` and `prompts` are fingerprints, None where the thing depends on neither.
+    `created` is ISO 8601 in UTC. `model` and `prompts` are fingerprints, None if the item depends on neither.
     """
 
     kind: str
@@ -82,10 +82,10 @@ class Workspace:
     """The saved work under one root folder.
 
     The root is `root`, else the environment's STRATA_HOME, else ~/.strata. Nothing is created before the first save.
-    What a killed process left behind more than a day ago is tidied up here.
+    Files that a killed process left behind more than a day ago are removed here.
 
     Raises:
-        WorkspaceError: No root is given and there is no home folder.
+        WorkspaceError: `root` is None and there is no home folder.
     """
 
     def __init__(self, root: Path | None = None) -> None:
@@ -137,7 +137,7 @@ class Workspace:
         return item
 
     def items(self, kind: str) -> list[Item]:
-        """The saved things of a kind, newest first; damaged ones are left out and named by `problems`.
+        """Return the saved items of a kind, newest first; damaged ones are left out and listed by `problems`.
 
         Raises:
             WorkspaceError: Unknown kind.
@@ -145,11 +145,11 @@ class Workspace:
         return self._scan(kind)[0]
 
     def problems(self) -> list[str]:
-        """One message for the user per thing that cannot be listed; never raises."""
+        """Return a message for each item that cannot be listed; never raises."""
         return [problem for kind in KINDS for problem in self._scan(kind)[1]]
 
     def find(self, kind: str, item_id: str) -> Item | None:
-        """The thing of this id; None if there is none, it is damaged, or the id has not the form of one.
+        """Return the item of this id; None if there is none, it is damaged, or the id is invalid.
 
         Raises:
             WorkspaceError: Unknown kind.
@@ -164,7 +164,7 @@ class Workspace:
         return item if item.path.exists() else None
 
     def newest(self, kind: str, *, model: str | None = None, prompts: str | None = None) -> Item | None:
-        """The newest thing of a kind, of this model and these prompts where given; None if there is none.
+        """Return the newest item of a kind, for this model and these prompts if set; None if there is none.
 
         Raises:
             WorkspaceError: Unknown kind.
@@ -173,12 +173,12 @@ class Workspace:
         return next(fitting, None)
 
     def delete(self, item: Item) -> None:
-        """Remove a thing and its sidecar; nothing happens if it is gone already.
+        """Delete an item and its sidecar; does nothing if it is deleted already.
 
         Raises:
-            WorkspaceError: The folder cannot be written, or the item has no proper kind and id.
+            WorkspaceError: The folder cannot be written, or the item's kind or id is invalid.
         """
-        path, sidecar = self._places(item)
+        path, sidecar = self._paths(item)
         grave = path.parent / f"{item.id}-{secrets.token_hex(4)}.part"
         with _explained(f"Deleting '{item.name}' from {self.root}"):
             sidecar.unlink(missing_ok=True)
@@ -188,12 +188,12 @@ class Workspace:
         _discard(grave)
 
     def rename(self, item: Item, name: str) -> Item:
-        """Give a thing another name and return its new Item.
+        """Rename an item and return its new Item.
 
         Raises:
-            WorkspaceError: It is gone or damaged, or the folder cannot be written.
+            WorkspaceError: It is deleted or damaged, or the folder cannot be written.
         """
-        path, sidecar = self._places(item)
+        path, sidecar = self._paths(item)
         what = f"Renaming '{item.name}' in {self.root}"
         gone = WorkspaceError(f"{what} failed: expected a saved item, got none: it was deleted. Reload the page.")
         draft = path.parent / f"{item.id}-{secrets.token_hex(4)}.part"
@@ -218,8 +218,8 @@ class Workspace:
             )
         return self.root / kind
 
-    def _places(self, item: Item) -> tuple[Path, Path]:
-        """Where an item and its sidecar lie by its kind and id; its own `path` is not trusted."""
+    def _paths(self, item: Item) -> tuple[Path, Path]:
+        """Return the paths of an item and its sidecar by kind and id; its `path` is not trusted."""
         folder = self._folder(item.kind)
         if not _is_id(item.id):
             raise WorkspaceError(
@@ -253,7 +253,7 @@ class Workspace:
         return items, problems
 
     def _tidy(self, kind: str) -> None:
-        """Remove the old left-overs of killed processes; a save killed between its last two renames is finished."""
+        """Remove old files of killed processes; a save killed between its last two renames is finished."""
         folder = self.root / kind
         with suppress(OSError):
             for part in [folder / name for name in os.listdir(folder) if name.endswith(".part")]:
@@ -267,7 +267,7 @@ class Workspace:
 
 
 def clean_name(name: str) -> str:
-    """The name as it may stand on a screen: one line without control characters, 1 to 120 characters."""
+    """Return the name for the screen: one line without control characters, 1 to 120 characters."""
     plain = (" " if c.isspace() else c for c in _REORDERING.sub("", name))  # before the other controls go
     visible = "".join(c for c in plain if unicodedata.category(c) not in ("Cc", "Cs"))
     return " ".join(visible.split())[:NAME_LIMIT].strip() or "untitled"
@@ -278,7 +278,7 @@ def _is_id(text: object) -> bool:
 
 
 def _open_part(folder: Path, ending: str) -> tuple[str, str, Path]:
-    """Claim an id nobody has; return it, its moment in ISO 8601 and its temporary folder on the same file system."""
+    """Claim a new id; return it, its time in ISO 8601 and its temporary folder on the same file system."""
     folder.mkdir(parents=True, exist_ok=True)
     while True:
         now = datetime.now(UTC)  # ids sort by time: five of the eight digits are microseconds
@@ -292,7 +292,7 @@ def _open_part(folder: Path, ending: str) -> tuple[str, str, Path]:
 
 
 def _write_part(item: Item, part: Path, write: Callable[[Path], None], what: str) -> None:
-    """Write the thing and its sidecar into the temporary folder."""
+    """Write the item and its sidecar into the temporary folder."""
     text, draft = _sidecar_text(item), part / item.path.name
     with _explained(what, every=False):
         write(draft)
@@ -304,7 +304,7 @@ def _write_part(item: Item, part: Path, write: Callable[[Path], None], what: str
 
 
 def _publish(item: Item, part: Path) -> None:
-    """Move the thing, then its sidecar, from the temporary folder into place: both or neither."""
+    """Move the item, then its sidecar, from the temporary folder into place: both or neither."""
     sidecar = item.path.parent / (item.id + _ENDING)
     try:
         (part / item.path.name).rename(item.path)
@@ -316,7 +316,7 @@ def _publish(item: Item, part: Path) -> None:
 
 
 def _discard(path: Path) -> None:
-    """Remove a file, link or folder as far as possible; what stays is tidied up later."""
+    """Remove a file, link or folder as far as possible; the rest is removed later."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -372,7 +372,7 @@ def _parse(value: Any, folder: Path, kind: str, item_id: str) -> Item:
     if value.get("schema_version") != _SCHEMA:
         raise ValueError(f"schema_version {value.get('schema_version')!r} instead of {_SCHEMA}")
     if not _is_id(item_id) or (value.get("kind"), value.get("id")) != (kind, item_id):
-        raise ValueError(f"kind {value.get('kind')!r} and id {value.get('id')!r} do not fit its place")
+        raise ValueError(f"kind {value.get('kind')!r} and id {value.get('id')!r} do not fit its path")
     for key, allowed in _STORED.items():
         if key not in value or not isinstance(value[key], allowed):
             raise ValueError(f"'{key}' is missing or of the wrong type")
@@ -384,12 +384,12 @@ def _parse(value: Any, folder: Path, kind: str, item_id: str) -> Item:
 
 @contextmanager
 def _explained(what: str, *, every: bool = True) -> Iterator[None]:
-    """Turn an OSError into a WorkspaceError; with `every=False` only one that speaks of the disk, not of the caller."""
+    """Turn an OSError into a WorkspaceError; with `every=False` only one about the disk, not about the caller."""
     try:
         yield
     except OSError as error:
         if error.errno not in _REASONS and not every:
             raise
         got, advice = _REASONS.get(error.errno, (f"{error.strerror or error}", "Check the path, or set STRATA_HOME."))
-        place = f" at {error.filename}" if error.filename else ""
-        raise WorkspaceError(f"{what} failed: expected a writable folder, got {got}{place}. {advice}") from error
+        location = f" at {error.filename}" if error.filename else ""
+        raise WorkspaceError(f"{what} failed: expected a writable folder, got {got}{location}. {advice}") from error

@@ -81,6 +81,6 @@ def _option(name: str, value: Value) -> list[str]:
 
 
 def _model_options() -> dict[str, Value]:
-    source, options = model_slot().asked
+    source, options = model_slot().arguments
     told: dict[str, Value] = {"model": "" if source == "pocket-vl" else source}
     return told | {name: value for name, value in options.items() if value != PLAIN.get(name)}

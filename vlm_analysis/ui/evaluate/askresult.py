@@ -9,7 +9,7 @@ import streamlit as st
 
 from vlm_analysis.evaluation.diff import Piece, by_step, first_divergent_step, word_diff
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.workbench.asking import Responses, parting
+from vlm_analysis.workbench.responses import Responses, parting
 
 NOTHING = "(nothing)"
 MARKS = ("orange", "blue")  # of words that only the dense, only the pruned response has; they are bold too

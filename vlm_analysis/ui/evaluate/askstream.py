@@ -15,7 +15,7 @@ from vlm_analysis.edits.edit import Edit
 from vlm_analysis.progress import Cancelled, stoppable
 from vlm_analysis.prompts.prompts import Prompt
 from vlm_analysis.ui.common.session import bench, runner
-from vlm_analysis.workbench.asking import Responses
+from vlm_analysis.workbench.responses import Responses
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

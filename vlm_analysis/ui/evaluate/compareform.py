@@ -242,7 +242,7 @@ def _count(info: ModelInfo, question: Question, n_domains: int) -> int:
 
 
 def _compare(choose: Item, report: Item, question: Question) -> Work:
-    return watched("compare", bench().compare, choose, report, **question.asked)
+    return watched("compare", bench().compare, choose, report, **question.options)
 
 
 def so_far() -> None:

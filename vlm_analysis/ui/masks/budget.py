@@ -14,7 +14,7 @@ from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.session import bench, model_slot
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.common.work import job
-from vlm_analysis.ui.masks.asking import Ranked, missing_to_measure, model_is_here, prompts_of, say_missing
+from vlm_analysis.ui.masks.inputs import Ranked, missing_to_measure, model_is_here, prompts_of, say_missing
 
 UNITS = {
     "layers": "A number of decoder layers.",

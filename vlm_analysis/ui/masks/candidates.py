@@ -19,8 +19,8 @@ from vlm_analysis.ui.common.downloads import PICTURE, offer_table
 from vlm_analysis.ui.common.editor import CANDIDATES
 from vlm_analysis.ui.common.sameline import line_of, recording_id, same_line
 from vlm_analysis.ui.common.text import GROUP_HELP, NEEDS, escaped, layer_list
-from vlm_analysis.ui.masks.asking import Ranked, ask_options, choose_criteria, taken, unprotected
 from vlm_analysis.ui.masks.budget import Budget, ask_budget
+from vlm_analysis.ui.masks.inputs import Ranked, ask_options, choose_criteria, taken, unprotected
 from vlm_analysis.ui.masks.searchview import search_form
 
 N_RANDOM = 5

@@ -15,7 +15,7 @@ from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench
 from vlm_analysis.ui.common.text import METRIC_HELP, escaped
 from vlm_analysis.ui.common.work import job
-from vlm_analysis.ui.masks.asking import Ranked, missing_to_measure, pick_domain, prompts_of, say_missing
+from vlm_analysis.ui.masks.inputs import Ranked, missing_to_measure, pick_domain, prompts_of, say_missing
 from vlm_analysis.ui.masks.searchview import search_form
 
 By = Literal["damage_kl", "damage_nll"]

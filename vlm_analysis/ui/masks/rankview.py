@@ -17,8 +17,8 @@ from vlm_analysis.selection.criteria.scoring import score_layers
 from vlm_analysis.ui.common.downloads import PICTURE, offer_files, offer_table
 from vlm_analysis.ui.common.sameline import line_of, recording_id, same_line
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.ui.masks.asking import Ranked, ask_options, choose_criteria, taken
 from vlm_analysis.ui.masks.budget import layers_slider
+from vlm_analysis.ui.masks.inputs import Ranked, ask_options, choose_criteria, taken
 
 BETWEEN = {
     "criteria": "Every criterion that this recording can be scored with.",

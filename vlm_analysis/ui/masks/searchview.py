@@ -19,7 +19,8 @@ from vlm_analysis.ui.common.sameline import layers_text, line_of, same_line
 from vlm_analysis.ui.common.session import bench
 from vlm_analysis.ui.common.text import METRIC_HELP, escaped, layer_list
 from vlm_analysis.ui.common.work import job
-from vlm_analysis.ui.masks.asking import (
+from vlm_analysis.ui.masks.budget import layers_slider
+from vlm_analysis.ui.masks.inputs import (
     Ranked,
     forget_unknown,
     missing_to_measure,
@@ -27,7 +28,6 @@ from vlm_analysis.ui.masks.asking import (
     say_missing,
     unprotected,
 )
-from vlm_analysis.ui.masks.budget import layers_slider
 from vlm_analysis.words import METRIC_TITLES
 from vlm_analysis.workbench.workspace import Item
 

@@ -11,7 +11,7 @@ from vlm_analysis.recording.measures import DELTAS
 from vlm_analysis.selection.criteria.bands import RULES, SkipBands, skip_bands
 from vlm_analysis.ui.common.downloads import PICTURE, offer_table
 from vlm_analysis.ui.common.text import escaped, layer_list
-from vlm_analysis.ui.masks.asking import Ranked, pick_domain
+from vlm_analysis.ui.masks.inputs import Ranked, pick_domain
 
 RULE_WORDS = {
     "both": "geometric and proximal",

@@ -1,4 +1,4 @@
-"""One prompt put to the dense and the edited model. Nothing of it is kept."""
+"""The responses of the dense and the edited model to one prompt. Nothing is saved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Responses:
-    """What both models wrote, and how far apart they are along the dense response."""
+    """The responses of both models, and their divergence along the dense response."""
 
     dense: str
     pruned: str
@@ -25,7 +25,7 @@ class Responses:
 
 
 def ask_both(desk: Desk, prompt: Prompt, edit: Edit, on_partial: Callable[[Step], None] | None = None) -> Responses:
-    """Return the responses of both models; `on_partial` gets what they have written after each token, and may raise to stop them."""
+    """Return the responses of both models; `on_partial` gets the text so far after each token, and may raise to stop them."""
     from vlm_analysis.evaluation.run.respond import PartialResponse, compare_responses, stream_both
 
     loaded = desk.loaded
@@ -38,7 +38,7 @@ def ask_both(desk: Desk, prompt: Prompt, edit: Edit, on_partial: Callable[[Step]
 
 
 def see_prompt(desk: Desk, prompt: Prompt) -> tuple[str, dict[str, int]]:
-    """Return the text the model is given for a prompt, its template and placeholders included, and its tokens by group."""
+    """Return the model's input text for a prompt, with template and placeholders, and its tokens by group."""
     from vlm_analysis.models.inputs import answer_tokens, encode, render_prompt
 
     loaded = desk.loaded
@@ -47,17 +47,17 @@ def see_prompt(desk: Desk, prompt: Prompt) -> tuple[str, dict[str, int]]:
 
 
 def parting(responses: Responses) -> str:
-    """Say in a sentence where two responses part."""
+    """Return a sentence on where two responses differ."""
     if responses.dense == responses.pruned:
         return "The same answer."
-    places, at = [], responses.divergence.first
+    positions, at = [], responses.divergence.first
     if at is not None:
         tokens = responses.divergence.tokens
-        places.append(f"at token {at + 1} of {len(tokens)} ('{tokens[at]}')")
+        positions.append(f"at token {at + 1} of {len(tokens)} ('{tokens[at]}')")
     step = first_divergent_step(responses.dense, responses.pruned)
     if step is not None:
         n_steps = len(split_steps(responses.dense))
-        places.append(
+        positions.append(
             f"in step {step + 1} of {n_steps}" if step < n_steps else f"after step {n_steps}, the dense model's last"
         )
-    return f"They part {', '.join(places)}." if places else "They differ."
+    return f"They part {', '.join(positions)}." if positions else "They differ."
