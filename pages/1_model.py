@@ -12,7 +12,7 @@ from vlm_analysis.ui.model.modelview import details, load_form
 
 begin("Model", ":material/deployed_code:", "One model is loaded at a time, for everybody who has this page open.")
 
-wanted = load_form()
+arguments = load_form()
 info = model_slot().info
 agreed = info is None or st.checkbox(f"Unload {escaped(info.name)} to make room", key="unload_agreed")
 left, middle, right, _ = st.columns([1, 1, 1, 2])
@@ -21,12 +21,12 @@ left.button(
     type="primary",
     icon=":material/download:",
     on_click=start,
-    args=("load", f"Loading {wanted[0]}", load_work(*wanted), *wanted),
-    disabled=not agreed or not wanted[0] or ((view := current("load")) is not None and view.active),
+    args=("load", f"Loading {arguments[0]}", load_work(*arguments), *arguments),
+    disabled=not agreed or not arguments[0] or ((view := current("load")) is not None and view.active),
     width="stretch",
 )
 with middle:
-    fit_button(*wanted)
+    fit_button(*arguments)
 right.button(
     "Unload",
     on_click=start,
@@ -35,7 +35,7 @@ right.button(
     width="stretch",
     help="Gives the memory back. Saved work stays.",
 )
-fit_view(*wanted)
+fit_view(*arguments)
 job_panel("load")
 if info is not None and not agreed:
     st.caption("Tick the box above to load another model in its place.")

@@ -27,12 +27,12 @@ with tabs[shown]:
         compare_form()
         compare_view()
     else:
-        asked = ask_mask()
+        inputs = ask_mask()
         if shown == "One mask":
-            one_mask(asked)
+            one_mask(inputs)
         elif shown == "Ask both":
-            side_by_side(asked)
+            side_by_side(inputs)
         else:
-            cost_view(asked)
-        if asked.ready:
+            cost_view(inputs)
+        if inputs.ready:
             go_on("pages/6_export.py", "Go on to Export")

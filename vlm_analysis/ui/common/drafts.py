@@ -288,12 +288,12 @@ def _with_edits(draft: Draft, edits: Mapping[str, Any]) -> Draft:
     return replace(draft, ticked=bool(edits.get("ticked", draft.ticked)), **texts)
 
 
-def _free_name(name: str, taken: set[str]) -> str:
+def _free_name(name: str, names: set[str]) -> str:
     """Return a name of one line that no row has yet: the second "a.png" becomes "a.png (2)"."""
-    wanted = free = clean_name(name)
+    cleaned = free = clean_name(name)
     number = 2
-    while free in taken:
-        free, number = f"{wanted} ({number})", number + 1
+    while free in names:
+        free, number = f"{cleaned} ({number})", number + 1
     return free
 
 

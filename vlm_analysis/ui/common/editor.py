@@ -30,8 +30,8 @@ def begin_editing(model: ModelInfo) -> None:
 def remember() -> None:
     """Keep the mask as it stands for sessions to come, with its name, notes and origin: a refresh is a new session."""
     state = st.session_state
-    told = {"name": state.get("mask_name", ""), "notes": state.get("mask_notes", "")}
-    kept = PruneMask(state.mask_model.n_layers, tuple(state.mask), **told, provenance=state.mask_origin)
+    details = {"name": state.get("mask_name", ""), "notes": state.get("mask_notes", "")}
+    kept = PruneMask(state.mask_model.n_layers, tuple(state.mask), **details, provenance=state.mask_origin)
     last_choices()[f"mask:{state.mask_model.fingerprint}"] = kept
 
 

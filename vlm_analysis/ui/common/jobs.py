@@ -1,4 +1,4 @@
-"""Jobs on screen: starting one, its progress with time left and cancel, and what it said when it ended."""
+"""Jobs on screen: starting one, its progress with time left and cancel, and its error at the end."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vlm_analysis.workbench.jobs import JobView
 POLL_S = 1.0
 
 
-def start(kind: str, label: str, work: Callable[[Progress], Any], *asked: object) -> None:
-    """Start a job as a button's callback; a double click, or a second tab that asks for the same, joins the one there."""
-    st.session_state[f"job:{kind}"] = runner().submit(kind, label, work, dedupe=repr(asked))
+def start(kind: str, label: str, work: Callable[[Progress], Any], *arguments: object) -> None:
+    """Start a job as a button's callback; a double click, or a second tab with the same arguments, joins the running one."""
+    st.session_state[f"job:{kind}"] = runner().submit(kind, label, work, dedupe=repr(arguments))
 
 
 def cancel(job_id: str) -> None:
@@ -27,7 +27,7 @@ def cancel(job_id: str) -> None:
 
 
 def current(kind: str) -> JobView | None:
-    """Return this session's job of the kind, else the newest of anybody (after a refresh, in another tab)."""
+    """Return this session's job of the kind, else the newest of all sessions (after a refresh, in another tab)."""
     own = runner().get(st.session_state.get(f"job:{kind}", ""))
     newest = runner().latest(kind)
     if own is not None and (own.active or newest is None or not newest.active):
@@ -38,9 +38,9 @@ def current(kind: str) -> JobView | None:
 def job_panel(
     kind: str, left_behind: str = "It left no result.", so_far: Callable[[], None] | None = None
 ) -> JobView | None:
-    """Draw the job of this kind: it moves by itself, and the page runs once more when it ends. Returns what was drawn.
+    """Draw the job of this kind: it updates itself, and the page reruns when it ends. Returns the JobView.
 
-    `left_behind` says what a cancelled one leaves; `so_far` draws the numbers there are while it runs.
+    `left_behind` says what a cancelled job leaves; `so_far` draws partial results while it runs.
     """
     view = current(kind)
     if view is None or st.session_state.get(f"dismissed:{kind}") == view.id:
@@ -85,8 +85,8 @@ def _draw(view: JobView, kind: str, left_behind: str) -> None:
 def _progress_text(view: JobView) -> str:
     if view.status == "queued":
         return f"{escaped(view.label)}: waiting, position {view.position} in the queue"
-    left = "" if view.seconds_left is None else f" · about {duration(view.seconds_left)} left"
-    return f"{escaped(view.label)}: {escaped(view.message or 'starting')}{left}"
+    time_left = "" if view.seconds_left is None else f" · about {duration(view.seconds_left)} left"
+    return f"{escaped(view.label)}: {escaped(view.message or 'starting')}{time_left}"
 
 
 def sidebar_job() -> None:

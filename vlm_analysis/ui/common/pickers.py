@@ -1,4 +1,4 @@
-"""Choosing saved things, and the one deliberate click where model and item do not belong together."""
+"""Choosing saved items, and the confirmation where model and item do not belong together."""
 
 from __future__ import annotations
 
@@ -126,9 +126,9 @@ def edited_mask() -> Edit | None:
     model = st.session_state.get("mask_model")
     if mask is None or not isinstance(model, ModelInfo):
         return None
-    told = {"name": st.session_state.get("mask_name", ""), "notes": st.session_state.get("mask_notes", "")}
+    details = {"name": st.session_state.get("mask_name", ""), "notes": st.session_state.get("mask_notes", "")}
     origin = {"made": "by hand", "started_from": st.session_state.get("mask_origin", {})}
-    return PruneMask(model.n_layers, tuple(mask), **told, model=model, provenance=origin)
+    return PruneMask(model.n_layers, tuple(mask), **details, model=model, provenance=origin)
 
 
 def agree_on_model(owner: ModelInfo | None, at_hand: ModelInfo | None, what: str, key: str) -> bool:

@@ -64,10 +64,10 @@ def _word(argument: Item | Edit | str | Path) -> str:
 
 def _saved(edit: Edit) -> Item | None:
     """Return the saved item of an edit of this name; None where it is not saved."""
-    found = (
+    items = (
         item for item in workspace().items("masks") if edit_key(item.details) == edit.key and item.name == edit.name
     )
-    return next(found, None)
+    return next(items, None)
 
 
 def _option(name: str, value: Value) -> list[str]:
@@ -82,5 +82,5 @@ def _option(name: str, value: Value) -> list[str]:
 
 def _model_options() -> dict[str, Value]:
     source, options = model_slot().arguments
-    told: dict[str, Value] = {"model": "" if source == "pocket-vl" else source}
-    return told | {name: value for name, value in options.items() if value != PLAIN.get(name)}
+    values: dict[str, Value] = {"model": "" if source == "pocket-vl" else source}
+    return values | {name: value for name, value in options.items() if value != PLAIN.get(name)}

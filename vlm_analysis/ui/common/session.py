@@ -1,4 +1,4 @@
-"""What outlives a script run: the process-wide workspace, job runner and model, and the session's choices.
+"""State that outlives a script run: the process-wide workspace, job runner and model, and the session's choices.
 
 Nothing here is drawn. Torch is imported only by the work that jobs do.
 """
@@ -32,14 +32,14 @@ def workspace() -> Workspace:
 @st.cache_resource(show_spinner=False, on_release=JobRunner.close)
 def runner() -> JobRunner:
     """Return the process-wide job runner; a worker still in torch at exit would abort the process, so exit waits for it."""
-    made = JobRunner()
-    atexit.register(made.close)
-    return made
+    jobs = JobRunner()
+    atexit.register(jobs.close)
+    return jobs
 
 
 @st.cache_resource(show_spinner=False)
 def model_slot() -> ModelSlot:
-    """Return the process-wide place of the one loaded model."""
+    """Return the process-wide slot of the one loaded model."""
     return ModelSlot()
 
 
@@ -76,19 +76,19 @@ def choose(kind: str, item: Item) -> None:
 
 
 def chosen(kind: str, among: list[Item] | None = None) -> Item | None:
-    """Return the item this session works with: the one chosen, else the last one chosen by anybody, else the newest.
+    """Return the item this session works with: the chosen one, else the last one chosen in any session, else the newest.
 
     It is one of the kind, or one `among` others, newest first.
     """
     by_id = {item.id: item for item in among or ()}
     for item_id in (st.session_state.get(f"chosen:{kind}", ""), last_choices().get(kind, "")):
-        if (found := workspace().find(kind, item_id) if among is None else by_id.get(item_id)) is not None:
+        if (item := workspace().find(kind, item_id) if among is None else by_id.get(item_id)) is not None:
             break
     else:
-        found = workspace().newest(kind) if among is None else next(iter(among), None)
-    if found is not None:
-        st.session_state[f"chosen:{kind}"] = found.id  # from now on this session's own, whatever others save
-    return found
+        item = workspace().newest(kind) if among is None else next(iter(among), None)
+    if item is not None:
+        st.session_state[f"chosen:{kind}"] = item.id  # from now on this session's own, whatever others save
+    return item
 
 
 def take_result(job_kind: str) -> Item | None:
@@ -102,7 +102,7 @@ def take_result(job_kind: str) -> Item | None:
 
 
 def choose_result(kind: str, job_kind: str) -> None:
-    """After a job of this session ended, work with what it made."""
-    made = take_result(job_kind)
-    if made is not None:
-        choose(kind, made)
+    """After a job of this session ended, choose its result."""
+    item = take_result(job_kind)
+    if item is not None:
+        choose(kind, item)

@@ -1,6 +1,6 @@
-"""The jobs that pages start: each is one call of the Bench or of the model's place, and what it shows before it ends.
+"""The jobs that pages start: each is one call of the Bench or of the model slot, and the partial results it shows.
 
-What a job is asked is gathered while the page runs; the call itself never touches Streamlit's session.
+The arguments of a job are gathered while the page runs; the call never touches Streamlit's session.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 Work = Callable[[Progress], Any]
 
 
-def job(call: Callable[..., Any], *asked: Any, **named: Any) -> Work:
+def job(call: Callable[..., Any], *arguments: Any, **options: Any) -> Work:
     """Return the job that makes one call of the Bench."""
-    return lambda progress: call(*asked, **named, on_progress=progress)
+    return lambda progress: call(*arguments, **options, on_progress=progress)
 
 
-def watched(kind: str, call: Callable[..., Any], *asked: Any, **named: Any) -> Work:
-    """Return the job that makes one call of the Bench, with what it tells before its end on the live board under `kind`."""
+def watched(kind: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Work:
+    """Return the job that makes one call of the Bench, with its partial results on the live board under `kind`."""
     board = live()
 
     def show(*partial: Any) -> None:
@@ -31,9 +31,9 @@ def watched(kind: str, call: Callable[..., Any], *asked: Any, **named: Any) -> W
 
     def work(progress: Progress) -> Any:
         board.pop(kind, None)
-        made = call(*asked, **named, on_partial=show, on_progress=progress)
+        result = call(*arguments, **options, on_partial=show, on_progress=progress)
         board.pop(kind, None)
-        return made
+        return result
 
     return work
 
@@ -45,7 +45,7 @@ def load_work(source: str, options: dict[str, Any]) -> Work:
 
 
 def fit_work(source: str, options: dict[str, Any]) -> Work:
-    """Estimate whether a model fits in the present one's place; returns what was asked and the FitEstimate."""
+    """Estimate whether a model fits in place of the present one; returns the arguments and the FitEstimate."""
     slot = model_slot()
 
     def work(progress: Progress) -> tuple[Any, FitEstimate]:

@@ -1,4 +1,4 @@
-"""One prompt asked of the dense and the pruned model: their responses side by side, and what the models are given."""
+"""One prompt asked of the dense and the pruned model: their responses side by side, and the models' input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlm_analysis.ui.common.session import bench, model_slot, runner
 from vlm_analysis.ui.common.text import done_to, escaped
 from vlm_analysis.ui.evaluate.askresult import draw_responses, marked
 from vlm_analysis.ui.evaluate.askstream import ask_both
-from vlm_analysis.ui.evaluate.evaluateview import Asked
+from vlm_analysis.ui.evaluate.evaluateview import EvaluateInputs
 from vlm_analysis.words import sentence
 from vlm_analysis.workbench.workspace import clean_name
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 _KEPT, _LAST = "ask:kept", "ask:last"
 
 
-def side_by_side(asked: Asked) -> None:
+def side_by_side(inputs: EvaluateInputs) -> None:
     """Draw one prompt with the responses of the dense and the pruned model, asked on a click and kept until others are."""
-    if not asked.ready or asked.prompts is None or asked.mask is None:
+    if not inputs.ready or inputs.prompts is None or inputs.mask is None:
         return
     left, right = st.columns([1, 2])
     with left:
-        chosen = _pick_prompt(open_or_stop(asked.prompts), asked.prompts.id)
+        chosen = _pick_prompt(open_or_stop(inputs.prompts), inputs.prompts.id)
         try:
             own = _own_image()
         except PromptError as error:
@@ -49,11 +49,11 @@ def side_by_side(asked: Asked) -> None:
         if own is not None:
             st.caption("Your image, in place of the prompt's.")
     with right:
-        question, pressed, seen = _question_form(chosen, f"ask_question:{asked.prompts.id}:{chosen.id}")
+        question, pressed, seen = _question_form(chosen, f"ask_question:{inputs.prompts.id}:{chosen.id}")
         try:
             if question != chosen.question:
                 prompt = replace(prompt, question=question, answer=None)
-            belongs = (model_slot().fingerprint, asked.mask.key, prompt.image_hashes, prompt.question)
+            belongs = (model_slot().fingerprint, inputs.mask.key, prompt.image_hashes, prompt.question)
         except PromptError as error:
             st.error(escaped(error))
             return
@@ -62,10 +62,10 @@ def side_by_side(asked: Asked) -> None:
             st.text(prompt.answer)
     if own is None:
         asks = question if question != chosen.question else ""
-        same_line(line_of("ask", asked.prompts, asked.mask, prompt=chosen.id, question=asks))
+        same_line(line_of("ask", inputs.prompts, inputs.mask, prompt=chosen.id, question=asks))
     if seen:
         _show_given(prompt)
-    _draw_answers(prompt, asked.mask, belongs, pressed)
+    _draw_answers(prompt, inputs.mask, belongs, pressed)
 
 
 def _pick_prompt(prompts: PromptSet, prompts_id: str) -> Prompt:
@@ -140,8 +140,8 @@ def _question_form(prompt: Prompt, key: str) -> tuple[str, bool, bool]:
 def _show_given(prompt: Prompt) -> None:
     try:
         with st.spinner("Preparing the prompt"):
-            given = bench().given
-            text, counts = runner().ask(lambda: given(prompt))
+            see_input = bench().given
+            text, counts = runner().ask(lambda: see_input(prompt))
     except Exception as error:  # a model's own code raises what it likes
         _say_why(error)
         return
@@ -210,8 +210,8 @@ class _Growing:
             return
         self.begun = True
         self._said.caption("Both models are answering")
-        for place, written in zip(self._places, (step.dense, step.pruned), strict=True):
-            place.markdown(marked([Piece(written.text, changed=False)], "gray") if written.text else "…")
+        for container, written in zip(self._places, (step.dense, step.pruned), strict=True):
+            container.markdown(marked([Piece(written.text, changed=False)], "gray") if written.text else "…")
 
     def end(self) -> None:
         """Leave what was written, without the button and the caption of the answering."""

@@ -27,9 +27,11 @@ def draw_responses(responses: Responses, titles: Sequence[str]) -> None:
     if responses.divergence.tokens:
         from vlm_analysis.figures.tokens import token_strip
 
-        found = responses.divergence
+        divergence = responses.divergence
         st.plotly_chart(
-            token_strip(found.tokens, found.kl, found.differs), key="token-strip", config={"displayModeBar": False}
+            token_strip(divergence.tokens, divergence.kl, divergence.differs),
+            key="token-strip",
+            config={"displayModeBar": False},
         )
         st.caption(
             "How far the pruned model is from the dense one before each token of the dense response: KL(dense ‖ pruned) in nats, "

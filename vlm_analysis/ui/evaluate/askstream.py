@@ -51,7 +51,7 @@ def ask_both(prompt: Prompt, mask: Edit, draw: Callable[[Step | None], None]) ->
 
 
 def _decoding(prompt: Prompt, mask: Edit, steps: SimpleQueue[Step | None], gone: Event) -> Callable[[], Responses]:
-    """Return the worker's part: it hands over every step, and stops where nobody looks on any more."""
+    """Return the worker's part: it passes on every step, and stops if the page is gone."""
     ask = bench().ask
 
     def check() -> None:

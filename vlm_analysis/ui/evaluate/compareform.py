@@ -77,7 +77,7 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
 
 
 def _line(choose: Item, report: Item, question: Question) -> str:
-    """Return the line that asks the same; what the command takes by itself is left out."""
+    """Return the line of the same comparison, without arguments that are the command's defaults."""
     criteria = [] if question.criteria == ALL_CRITERIA else list(question.criteria)
     strategies = [] if question.strategies == COMPARED else list(question.strategies)
     of: dict[str, Any] = {"compare": True} if choose.id == report.id else {"from": choose.id}
@@ -108,9 +108,11 @@ def _remember(choose: Item, report: Item) -> None:
         last_choices()[CHOOSE] = [last_choices().get("prompts"), choose.id, report.id]
 
 
-def _pick(place: st.delta_generator.DeltaGenerator, label: str, key: str, items: dict[str, Item], words: str) -> str:
+def _pick(
+    container: st.delta_generator.DeltaGenerator, label: str, key: str, items: dict[str, Item], words: str
+) -> str:
     """Draw the choice of a saved prompt set."""
-    picked: str = place.selectbox(
+    picked: str = container.selectbox(
         label,
         list(items),
         format_func=lambda name: described(items[name]),
@@ -247,13 +249,13 @@ def _compare(choose: Item, report: Item, question: Question) -> Work:
 
 def so_far() -> None:
     """Draw the best masks on the prompts that were scored so far."""
-    found = live().get("compare")
-    if found is None:
+    partial = live().get("compare")
+    if partial is None:
         return
-    (found,) = found
-    table = mask_table(found).sort_values(["worst", "budget"], ascending=[False, False]).head(SHOWN)
-    st.caption(f"So far, on {len(found.dense.by_prompt)} prompts, the masks that keep most of their worst domain:")
-    st.dataframe(mask_columns(table), hide_index=True, width="stretch", column_config=column_config(found.domains))
+    (partial,) = partial
+    table = mask_table(partial).sort_values(["worst", "budget"], ascending=[False, False]).head(SHOWN)
+    st.caption(f"So far, on {len(partial.dense.by_prompt)} prompts, the masks that keep most of their worst domain:")
+    st.dataframe(mask_columns(table), hide_index=True, width="stretch", column_config=column_config(partial.domains))
 
 
 def mask_columns(table: pd.DataFrame) -> pd.DataFrame:
@@ -301,31 +303,33 @@ def _left_unfinished(info: ModelInfo | None, items: dict[str, Item]) -> None:
     """Draw the comparisons that were cancelled or interrupted, with the way to finish each."""
     if (view := current("compare")) is not None and view.active:
         return
-    for found in unfinished(workspace()):
-        question = found.question
+    for comparison in unfinished(workspace()):
+        question = comparison.question
         words, go_on, drop = st.columns([4, 1, 1], vertical_alignment="center")
-        here = info is not None and info.fingerprint == found.model
-        lacks = _lacks(found, here, items)
+        here = info is not None and info.fingerprint == comparison.model
+        lacks = _lacks(comparison, here, items)
         words.info(
-            f"Unfinished: masks on {escaped(found.name)}, model {escaped(found.model_name)} ({found.model[:8]}). What was measured is "
-            f"kept. {lacks}",
+            f"Unfinished: masks on {escaped(comparison.name)}, model {escaped(comparison.model_name)} ({comparison.model[:8]}). "
+            f"What was measured is kept. {lacks}",
             icon=":material/pending:",
         )
         if not lacks:
             choose, report = items[question.choose], items[question.report]
             go_on.button(
                 "Go on",
-                key=f"go-on:{found.folder.name}",
+                key=f"go-on:{comparison.folder.name}",
                 on_click=start,
                 args=("compare", f"Comparing masks on {report.name}", _compare(choose, report, question), question),
                 width="stretch",
             )
-        drop.button("Forget it", key=f"forget:{found.folder.name}", on_click=forget, args=(found,), width="stretch")
+        drop.button(
+            "Forget it", key=f"forget:{comparison.folder.name}", on_click=forget, args=(comparison,), width="stretch"
+        )
 
 
-def _lacks(found: Unfinished, here: bool, items: dict[str, Item]) -> str:
+def _lacks(comparison: Unfinished, here: bool, items: dict[str, Item]) -> str:
     """Return what is missing to finish it; "" where nothing is."""
     if not here:
         return "Load its model to go on."
-    gone = {found.question.choose, found.question.report} - set(items)
+    gone = {comparison.question.choose, comparison.question.report} - set(items)
     return "Its prompts were deleted: it cannot go on." if gone else ""

@@ -70,10 +70,10 @@ def compare_view() -> None:
         ),
     )
     table = _table(item.id, metric, comparison)
-    drawn = comparison.only(_pick_domains(comparison, item.id))
-    picked = _curves(drawn, item.id, metric, _best_methods(comparison, table))
-    _regimes(drawn, item.id, metric)
-    _front(comparison, item.id, metric, picked, drawn.domains)
+    selection = comparison.only(_pick_domains(comparison, item.id))
+    picked = _curves(selection, item.id, metric, _best_methods(comparison, table))
+    _regimes(selection, item.id, metric)
+    _front(comparison, item.id, metric, picked, selection.domains)
     _masks(comparison, table, metric)
 
 
@@ -154,7 +154,7 @@ def _curves(drawn: Comparison, item_id: str, metric: str, best: list[str]) -> tu
     """Draw retention over budgets; return the methods brought out, in the order of their colours."""
     frame = _frames(item_id, metric, drawn)[0]
     methods = [method for method in dict.fromkeys(frame["method"]) if method != RANDOM]
-    wanted = st.multiselect(
+    choice = st.multiselect(
         "Methods with bands",
         methods,
         default=best[:3],
@@ -164,7 +164,7 @@ def _curves(drawn: Comparison, item_id: str, metric: str, best: list[str]) -> tu
         "Given are the three that keep most of their worst domain on these prompts, mean over the budgets; methods that fall together "
         "with one of them are passed over.",
     )
-    picked = tuple(method for method in methods if method in wanted)
+    picked = tuple(method for method in methods if method in choice)
     st.plotly_chart(_curve_chart(item_id, metric, picked, drawn), key="compare-curves", config=PICTURE)
     beyond = ""
     if (frame[["value", "high"]] > Y_MAX).any(axis=None):
@@ -239,7 +239,7 @@ def _front_chart(item_id: str, metric: str, by: str, picked: tuple[str, ...], _c
         {
             "x": table["parameters_left"],
             "y": y,
-            "method": [_named_by(methods.get(place, [""]), picked) for place in table.index],
+            "method": [_named_by(methods.get(index, [""]), picked) for index in table.index],
             "name": table["methods"] + ": " + table["dropped"],
             "on_front": on_front(pd.DataFrame({"kept": -y, "left": table["parameters_left"]}).to_numpy()),
         }

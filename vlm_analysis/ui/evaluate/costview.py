@@ -24,24 +24,24 @@ from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, model_slot, opened, workspace
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.common.work import job
-from vlm_analysis.ui.evaluate.evaluateview import Asked
+from vlm_analysis.ui.evaluate.evaluateview import EvaluateInputs
 from vlm_analysis.workbench.costs import alike, find_costs
 
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _WORDS = {"prefill": "A prompt's pass (prefill)", "decode": "Writing (decode)"}
 
 
-def cost_view(asked: Asked) -> None:
+def cost_view(inputs: EvaluateInputs) -> None:
     """Draw the weights a mask saves, the button that measures time, and what was measured on this model and mask last."""
-    mask = asked.mask
-    model = asked.info or (mask.model if mask is not None else None)
+    mask = inputs.mask
+    model = inputs.info or (mask.model if mask is not None else None)
     if mask is None or model is None:
         return
-    prompts = None if asked.prompts is None else asked.prompts.prompts
+    prompts = None if inputs.prompts is None else inputs.prompts.prompts
     costs, problems = find_costs(workspace(), model.fingerprint, prompts, opened=opened)
     cost = next((cost for cost in costs if cost.edit == mask), None)
     _weights(model, mask, cost)
-    _ask(asked, mask)
+    _ask(inputs, mask)
     job_panel("cost", "Nothing was kept.")
     for problem in problems:
         st.warning(escaped(problem))
@@ -82,9 +82,11 @@ def _counted(model: ModelInfo, mask: Edit) -> tuple[tuple[int, int], tuple[int, 
     return parameters, None if quantised else sizes
 
 
-def _saved(place: st.delta_generator.DeltaGenerator, label: str, both: tuple[int, int], value: str, unit: str) -> None:
+def _saved(
+    container: st.delta_generator.DeltaGenerator, label: str, both: tuple[int, int], value: str, unit: str
+) -> None:
     less = both[0] - both[1]
-    place.metric(
+    container.metric(
         label,
         value,
         f"{less:,}{unit} fewer ({less / both[0]:.1%})",
@@ -99,7 +101,7 @@ def _size(n_bytes: int) -> str:
     return f"{n_bytes / size:,.2f} {unit}"
 
 
-def _ask(asked: Asked, mask: Edit) -> None:
+def _ask(inputs: EvaluateInputs, mask: Edit) -> None:
     line = st.toggle(
         "Measure other budgets too",
         key="cost_line",
@@ -107,7 +109,7 @@ def _ask(asked: Asked, mask: Edit) -> None:
         help="Up to five masks from few layers to half of them, for the picture: those of this mask first, then others that may go. "
         "It takes up to three times as long.",
     )
-    view, prompts = current("cost"), asked.prompts
+    view, prompts = current("cost"), inputs.prompts
     work = None if prompts is None else job(bench().measure_cost, prompts, mask, line=line)
     label = f"Timing {mask.name or 'the edited mask'}"
     st.button(
@@ -115,11 +117,11 @@ def _ask(asked: Asked, mask: Edit) -> None:
         icon=":material/timer:",
         on_click=start,
         args=("cost", label, work, mask, prompts.id if prompts else "", line),
-        disabled=not asked.ready or work is None or (view is not None and view.active),
+        disabled=not inputs.ready or work is None or (view is not None and view.active),
         help="Runs up to 8 of the prompts once to warm up and 7 times in turn on the dense and the pruned model, and lets both write "
         "32 tokens each time.",
     )
-    if asked.ready:
+    if inputs.ready:
         same_line(line_of("cost", prompts, mask, line=line))
 
 
@@ -180,10 +182,10 @@ def _spread(low: float, middle: float, high: float) -> str:
 
 def _sentence(cost: Cost, phase: str) -> str:
     value, low, high = speedup(cost, phase)
-    told = f"**{_WORDS[phase]}** is {value:.2f} × as fast (90 % interval {low:.2f} to {high:.2f})"
+    text = f"**{_WORDS[phase]}** is {value:.2f} × as fast (90 % interval {low:.2f} to {high:.2f})"
     if low <= 1 <= high:
-        told += ", which may be no difference at all"
-    return f"{told}; the dropped layers' own times let expect {1 / cost.expected_share(phase):.2f} ×."
+        text += ", which may be no difference at all"
+    return f"{text}; the dropped layers' own times let expect {1 / cost.expected_share(phase):.2f} ×."
 
 
 def _picture(cost: Cost, costs: list[Cost]) -> None:

@@ -1,4 +1,4 @@
-"""The Evaluate page on one mask: what is asked, scores per domain, and the prompts that broke."""
+"""The Evaluate page on one mask: its inputs, scores per domain, and the prompts that broke."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ SOURCE_HELP = "“given” is the prompt's own answer; others have the dense mod
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the Evaluate page works with; `ready` where model, mask and prompts are there and belong together."""
+class EvaluateInputs:
+    """The inputs of the Evaluate page; `ready` if there are a model, a mask and prompts that belong together."""
 
     info: ModelInfo | None
     mask: Edit | None
@@ -43,7 +43,7 @@ class Asked:
     ready: bool
 
 
-def ask_mask() -> Asked:
+def ask_mask() -> EvaluateInputs:
     """Draw the choice of a mask, and the one next step where something is missing."""
     info, prompts = model_slot().info, chosen("prompts")
     if info is not None and "mask" not in st.session_state:
@@ -59,17 +59,17 @@ def ask_mask() -> Asked:
         next_step("No model is loaded. Saved evaluations open without one.", "pages/1_model.py", "Load a model")
     else:
         ready = agree_on_model(mask.model, info, "This mask", "evaluate")
-    return Asked(info, mask, prompts, ready)
+    return EvaluateInputs(info, mask, prompts, ready)
 
 
-def one_mask(asked: Asked) -> None:
+def one_mask(inputs: EvaluateInputs) -> None:
     """Draw the button that evaluates the mask, and a saved evaluation: scores, and what broke."""
-    mask, prompts = asked.mask, asked.prompts
+    mask, prompts = inputs.mask, inputs.prompts
     if mask is not None and prompts is not None:
-        if asked.ready and asked.info is not None:
+        if inputs.ready and inputs.info is not None:
             count = prompts.details.get("n", "?")
             st.markdown(
-                f"Prune **{escaped(asked.info.name)}** and answer **{escaped(prompts.name)}** ({count} prompts)."
+                f"Prune **{escaped(inputs.info.name)}** and answer **{escaped(prompts.name)}** ({count} prompts)."
             )
         responses = _responses_box(prompts)
         st.button(
@@ -85,9 +85,9 @@ def one_mask(asked: Asked) -> None:
                 prompts.id,
                 responses,
             ),
-            disabled=not asked.ready or ((view := current("evaluate")) is not None and view.active),
+            disabled=not inputs.ready or ((view := current("evaluate")) is not None and view.active),
         )
-        if asked.ready:
+        if inputs.ready:
             same_line(line_of("evaluate", prompts, mask, responses=responses, no_responses=not responses))
     job_panel("evaluate", so_far=_so_far)
     item = pick_item("evaluations", "Evaluation", "Saved evaluations open without the model.")
@@ -101,15 +101,15 @@ def one_mask(asked: Asked) -> None:
 
 
 def _so_far() -> None:
-    """Draw what is known before the responses are written."""
-    found = live().get("evaluate")
-    if found is not None:
-        st.caption(f"{sentence(done_to(found[0].edit))}; the responses are still being written:")
-        _retention_cards(*found)
+    """Draw the scores while the responses are written."""
+    partial = live().get("evaluate")
+    if partial is not None:
+        st.caption(f"{sentence(done_to(partial[0].edit))}; the responses are still being written:")
+        _retention_cards(*partial)
 
 
 def _responses_box(prompts: Item) -> bool:
-    """Draw whether the models are to write their responses; for many prompts that is left to the user to ask for."""
+    """Draw the choice whether the models write responses; off by default for many prompts."""
     count = prompts.details.get("n")
     return st.checkbox(
         "Write the responses",
@@ -147,7 +147,7 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
 
 
 def say_answer_source(evaluation: Evaluation) -> None:
-    """Say how many prompts are scored on what the dense model makes of them."""
+    """Say how many prompts are scored on the dense model's response or choice."""
     responses = int((evaluation.by_prompt["answer_source"] != "given").sum())
     if responses:
         st.info(
@@ -229,8 +229,10 @@ def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet
     )
     if len(lost):
         source = ["answer_source"] * bool((lost["answer_source"] != "given").any())
-        told = source + [column for column in ("response", "choice") if column in lost and lost[column].notna().any()]
-        shown = lost[["id", "domain", "answer", *told, "extra_nll", "token_agreement", "kl_to_dense"]].copy()
+        columns = source + [
+            column for column in ("response", "choice") if column in lost and lost[column].notna().any()
+        ]
+        shown = lost[["id", "domain", "answer", *columns, "extra_nll", "token_agreement", "kl_to_dense"]].copy()
         if prompts is not None and prompts.fingerprint == evaluation.prompts:
             questions = {prompt.id: prompt.question for prompt in prompts}
             shown.insert(2, "question", shown["id"].map(questions))
@@ -252,10 +254,10 @@ def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet
 
 def _of_given(both: pd.DataFrame, lost: pd.DataFrame) -> str:
     """Return how many prompts with an answer of their own are lost, where others are scored on what the dense model said itself."""
-    given = both["answer_source"] == "given"
-    if given.all():
+    has_answer = both["answer_source"] == "given"
+    if has_answer.all():
         return ""
     return (
-        f" With an answer of their own: {int(given[lost.index].sum())} of {int((given & both['dense_match']).sum())} are lost; the "
-        "others are scored on what the dense model says itself."
+        f" With an answer of their own: {int(has_answer[lost.index].sum())} of {int((has_answer & both['dense_match']).sum())} are lost; "
+        "the others are scored on what the dense model says itself."
     )

@@ -1,4 +1,4 @@
-"""The budget control: how much shall go, in layers, as a ratio, or as a share of parameters or measured time."""
+"""The budget control: how much to drop, in layers, as a ratio, or as a share of parameters or measured time."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def ask_budget(ranked: Ranked) -> Budget:
     return Budget(layers_slider(ranked, right))
 
 
-def layers_slider(ranked: Ranked, place: DeltaGenerator | None = None) -> int:
+def layers_slider(ranked: Ranked, container: DeltaGenerator | None = None) -> int:
     """Draw the slider of a budget in layers, the same on every tab."""
     n_layers, free = ranked.recording.n_layers, len(ranked.free)
     most = max(2, min(free, n_layers - 1))
     _remember("candidate_budget", 3, 1, most)
     return int(
-        (place or st).slider(
+        (container or st).slider(
             "Budget: layers to drop",
             1,
             most,
@@ -81,26 +81,26 @@ def layers_slider(ranked: Ranked, place: DeltaGenerator | None = None) -> int:
 
 def _remember(key: str, default: int, least: int, most: int) -> None:
     """Keep a slider's number within what this model allows; its default the first time."""
-    wanted = min(max(int(st.session_state.get(key, default)), least), most)
-    if st.session_state.get(key) != wanted:
-        st.session_state[key] = wanted
+    value = min(max(int(st.session_state.get(key, default)), least), most)
+    if st.session_state.get(key) != value:
+        st.session_state[key] = value
 
 
-def _ratio(ranked: Ranked, place: DeltaGenerator) -> Budget:
+def _ratio(ranked: Ranked, container: DeltaGenerator) -> Budget:
     n_layers = ranked.recording.n_layers
     least, most = math.ceil(100 / n_layers), math.floor(100 * len(ranked.free) / n_layers)
     if least >= most:
-        place.caption("Too few layers may go for a ratio. Choose a budget in layers.")
+        container.caption("Too few layers may go for a ratio. Choose a budget in layers.")
         return Budget(None)
-    percent = _percent(place, "Budget: ratio of layers, %", least, min(most, 99), "candidate_ratio", n_layers)
-    place.caption(f"{math.floor(percent / 100 * n_layers + 1e-9)} of {n_layers} layers.")
+    percent = _percent(container, "Budget: ratio of layers, %", least, min(most, 99), "candidate_ratio", n_layers)
+    container.caption(f"{math.floor(percent / 100 * n_layers + 1e-9)} of {n_layers} layers.")
     return Budget(percent / 100)
 
 
-def _percent(place: DeltaGenerator, label: str, least: int, most: int, key: str, n_layers: int) -> int:
+def _percent(container: DeltaGenerator, label: str, least: int, most: int, key: str, n_layers: int) -> int:
     _remember(key, round(300 / n_layers), least, most)
     return int(
-        place.slider(
+        container.slider(
             label,
             least,
             most,
@@ -112,25 +112,25 @@ def _percent(place: DeltaGenerator, label: str, least: int, most: int, key: str,
     )
 
 
-def _parameters(ranked: Ranked, place: DeltaGenerator) -> Budget:
+def _parameters(ranked: Ranked, container: DeltaGenerator) -> Budget:
     model = ranked.recording.model
     if not model.layer_parameters or not model.n_parameters:
-        place.caption(
+        container.caption(
             "This recording does not know the model's parameters by layer: it was made before they were kept. Record again."
         )
         return Budget(None)
     costs = np.array(model.layer_parameters, dtype=np.float64)
-    return _share(ranked, place, "parameters", costs, float(model.n_parameters))
+    return _share(ranked, container, "parameters", costs, float(model.n_parameters))
 
 
-def _latency(ranked: Ranked, place: DeltaGenerator) -> Budget:
+def _latency(ranked: Ranked, container: DeltaGenerator) -> Budget:
     latency = model_slot().latency if model_is_here(ranked.recording) else None
     if latency is None:
-        with place:
+        with container:
             _measure_latency(ranked)
         return Budget(None)
-    place.caption(f"A forward pass takes {latency.total_ms:.3g} ms here, measured on {latency.n_prompts} prompts.")
-    return _share(ranked, place, "latency", np.asarray(latency.layer_ms, np.float64), float(latency.total_ms))
+    container.caption(f"A forward pass takes {latency.total_ms:.3g} ms here, measured on {latency.n_prompts} prompts.")
+    return _share(ranked, container, "latency", np.asarray(latency.layer_ms, np.float64), float(latency.total_ms))
 
 
 def _measure_latency(ranked: Ranked) -> None:
@@ -150,13 +150,15 @@ def _measure_latency(ranked: Ranked) -> None:
     job_panel("latency")
 
 
-def _share(ranked: Ranked, place: DeltaGenerator, of: str, costs: np.ndarray, total: float) -> Budget:
+def _share(ranked: Ranked, container: DeltaGenerator, of: str, costs: np.ndarray, total: float) -> Budget:
     """Draw the slider of a share, up to what the layers that may go make up."""
     most = math.floor(100 * float(costs[ranked.free].sum()) / total + 1e-9)
     if most < 2:
-        place.caption(escaped(f"The layers that may go make up less than 2 % of the {of}. Choose a budget in layers."))
+        container.caption(
+            escaped(f"The layers that may go make up less than 2 % of the {of}. Choose a budget in layers.")
+        )
         return Budget(None)
     percent = _percent(
-        place, f"Budget: share of {of}, %", 1, min(most, 99), f"candidate_{of}", ranked.recording.n_layers
+        container, f"Budget: share of {of}, %", 1, min(most, 99), f"candidate_{of}", ranked.recording.n_layers
     )
     return Budget(Share(percent / 100, of=of, total=total), costs)

@@ -47,29 +47,29 @@ def candidates(ranked: Ranked) -> dict[str, Edit]:
     criteria = choose_criteria(ranked) if row.needs == "scores" else []
     names = taken(criteria) | ({"seed"} if "seed" in row.takes else set())
     names |= {"domain"} if "domain" in row.takes else set()
-    asked = ask_options(ranked, names)
+    score_options = ask_options(ranked, names)
     options = _strategy_options(strategy)
-    made: dict[str, Edit] = {}
+    masks: dict[str, Edit] = {}
     if budget.amount is not None:
-        key = repr((ranked.key, strategy, budget.key, criteria, sorted(asked.items()), sorted(options.items())))
-        made, refused = _make(key, ranked, strategy, budget, criteria, asked, options)
+        key = repr((ranked.key, strategy, budget.key, criteria, sorted(score_options.items()), sorted(options.items())))
+        masks, refused = _make(key, ranked, strategy, budget, criteria, score_options, options)
         for reason in dict.fromkeys(reason for _, reason in refused):
             st.warning(escaped(f"{', '.join(title for title, why in refused if why == reason)}: {reason}"))
-    st.session_state[CANDIDATES] = made
-    if made:
-        _strips(made, ranked)
-        _numbers(made)
-        same_line(*_lines(strategy, budget, criteria, asked, options))
-        _how_sure(ranked, strategy, budget, criteria, asked, options)
-    return made
+    st.session_state[CANDIDATES] = masks
+    if masks:
+        _strips(masks, ranked)
+        _numbers(masks)
+        same_line(*_lines(strategy, budget, criteria, score_options, options))
+        _how_sure(ranked, strategy, budget, criteria, score_options, options)
+    return masks
 
 
 def _strategy_options(strategy: str) -> dict[str, Any]:
     """Draw what only this strategy takes."""
     takes = STRATEGIES[strategy].takes
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if "gap" in takes:
-        found["gap"] = st.slider(
+        options["gap"] = st.slider(
             "Gap: layers kept between any two dropped ones",
             0,
             8,
@@ -87,8 +87,8 @@ def _strategy_options(strategy: str) -> dict[str, Any]:
             persist_state="session",
             help="Over which tokens the change of a run of layers is measured; the switch above the heatmap does not count here.",
         )
-        found["token_group"] = picked or None
-    return found
+        options["token_group"] = picked or None
+    return options
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
@@ -98,70 +98,80 @@ def _make(
     strategy: str,
     _budget: Budget,
     criteria: list[str],
-    asked: dict[str, Any],
+    score_options: dict[str, Any],
     options: dict[str, Any],
 ) -> tuple[dict[str, Edit], list[tuple[str, str]]]:
     """Return the masks by their names on screen, and why others could not be made; kept between script runs by the key."""
     ranked, budget = _ranked, _budget
     assert budget.amount is not None
-    row, made, refused = STRATEGIES[strategy], {}, []
+    row, by_title, refused = STRATEGIES[strategy], {}, []
     kinds: dict[str, Any] = {"locks": ranked.locks, "costs": budget.costs}
     for criterion in criteria if row.needs == "scores" else [""]:
         title = CRITERIA[criterion].title if criterion else row.title
         if criterion and "target" in CRITERIA[criterion].takes:
-            title += f" ({asked.get('target')})"
+            title += f" ({score_options.get('target')})"
         try:
             if criterion:
-                scores = score_layers(ranked.recording, criterion, damage=ranked.damage, **asked)
-                made[title] = make_mask(scores, strategy, budget.amount, **kinds, **options)
+                scores = score_layers(ranked.recording, criterion, damage=ranked.damage, **score_options)
+                by_title[title] = make_mask(scores, strategy, budget.amount, **kinds, **options)
             elif row.needs == "recording":
-                only = {"domain": asked.get("domain"), **options}
-                made[title] = make_mask(None, strategy, budget.amount, recording=ranked.recording, **kinds, **only)
+                only = {"domain": score_options.get("domain"), **options}
+                by_title[title] = make_mask(None, strategy, budget.amount, recording=ranked.recording, **kinds, **only)
             elif strategy == "random-draw":
-                seed, n_layers = int(asked["seed"]), ranked.recording.n_layers
+                seed, n_layers = int(score_options["seed"]), ranked.recording.n_layers
                 masks = random_masks(N_RANDOM, budget.amount, n_layers=n_layers, seed=seed, **kinds)
-                made |= {f"{title}, seed {seed + place}": mask for place, mask in enumerate(masks)}
+                by_title |= {f"{title}, seed {seed + number}": mask for number, mask in enumerate(masks)}
             else:
-                made[title] = make_mask(None, strategy, budget.amount, n_layers=ranked.recording.n_layers, **kinds)
+                by_title[title] = make_mask(None, strategy, budget.amount, n_layers=ranked.recording.n_layers, **kinds)
         except StrataError as error:
             refused.append((title, str(error)))
-    return made, refused
+    return by_title, refused
 
 
 def _lines(
-    strategy: str, budget: Budget, criteria: list[str], asked: dict[str, Any], options: dict[str, Any]
+    strategy: str, budget: Budget, criteria: list[str], score_options: dict[str, Any], options: dict[str, Any]
 ) -> list[str]:
     """Return the line of each candidate; none for a budget in measured time, which needs the model."""
     amount = budget.amount
     if isinstance(amount, Share) and amount.of != "parameters":
         return []
     unit = "parameters" if isinstance(amount, Share) else "ratio" if isinstance(amount, float) else None
-    told = {**asked, "gap": options.get("gap"), "span_tokens": options.get("token_group"), "unprotect": unprotected()}
-    told |= {"strategy": strategy, "budget": amount.share if isinstance(amount, Share) else amount, "unit": unit}
+    arguments = {
+        **score_options,
+        "gap": options.get("gap"),
+        "span_tokens": options.get("token_group"),
+        "unprotect": unprotected(),
+    }
+    arguments |= {"strategy": strategy, "budget": amount.share if isinstance(amount, Share) else amount, "unit": unit}
     each: list[dict[str, Any]] = [{"criterion": one} for one in criteria] or [{}]
     if strategy == "random-draw":
-        each = [{"seed": int(asked["seed"]) + place} for place in range(N_RANDOM)]
-    return [line_of("mask", recording_id(), model=False, **{**told, **one}) for one in each]
+        each = [{"seed": int(score_options["seed"]) + number} for number in range(N_RANDOM)]
+    return [line_of("mask", recording_id(), model=False, **{**arguments, **one}) for one in each]
 
 
-def _strips(made: dict[str, Edit], ranked: Ranked) -> None:
+def _strips(masks: dict[str, Edit], ranked: Ranked) -> None:
     """Draw the candidate masks and the edited one as strips."""
     from vlm_analysis.figures.heatmaps import edit_strips
 
     n_layers = ranked.recording.n_layers
-    rows = [("in the editor", PruneMask(n_layers, st.session_state.mask)), *made.items()]
+    rows = [("in the editor", PruneMask(n_layers, st.session_state.mask)), *masks.items()]
     st.plotly_chart(edit_strips(rows, n_layers, locks=ranked.locks), key="candidate-strips", config=PICTURE)
 
 
-def _numbers(made: dict[str, Edit]) -> None:
+def _numbers(masks: dict[str, Edit]) -> None:
     """Draw the candidates as a table with its downloads."""
-    rows = [(name, mask.budget, layer_list(mask.dropped), mask.provenance["strategy"]) for name, mask in made.items()]
+    rows = [(name, mask.budget, layer_list(mask.dropped), mask.provenance["strategy"]) for name, mask in masks.items()]
     with st.expander("Numbers"):
         offer_table(pd.DataFrame(rows, columns=["candidate", "n_dropped", "dropped", "strategy"]), "candidates")
 
 
 def _how_sure(
-    ranked: Ranked, strategy: str, budget: Budget, criteria: list[str], asked: dict[str, Any], options: dict[str, Any]
+    ranked: Ranked,
+    strategy: str,
+    budget: Budget,
+    criteria: list[str],
+    score_options: dict[str, Any],
+    options: dict[str, Any],
 ) -> None:
     """Draw, for a candidate that is chosen, how often its layers go when the prompts are drawn again."""
     needs = STRATEGIES[strategy].needs
@@ -178,7 +188,11 @@ def _how_sure(
     )
     if picked is None:
         return
-    question = {**asked, "damage": ranked.damage, **options} if needs == "scores" else {"domain": asked.get("domain")}
+    question = (
+        {**score_options, "damage": ranked.damage, **options}
+        if needs == "scores"
+        else {"domain": score_options.get("domain")}
+    )
     question = {name: value for name, value in {**question, **options}.items() if value is not None}
     kinds: dict[str, Any] = {"locks": ranked.locks, "costs": budget.costs}
     try:

@@ -76,12 +76,12 @@ def _scatter(ranked: Ranked, damage: Damage) -> None:
 def _measure(ranked: Ranked) -> None:
     """Draw the button that measures what is not measured yet."""
     recording, damage = ranked.recording, ranked.damage
-    left = len(set(range(recording.n_layers)) - set(recording.model.locked)) if damage is None else 0
-    if left:
+    n_left = len(set(range(recording.n_layers)) - set(recording.model.locked)) if damage is None else 0
+    if n_left:
         prompts, missing = prompts_of(recording), missing_to_measure(recording)
         st.caption(
-            f"To measure: {left} of {recording.n_layers} layers, each left out alone on {recording.n_prompts} prompts: "
-            f"{left * recording.n_prompts} answers to score, and those of the dense model where it was not evaluated yet. A job that "
+            f"To measure: {n_left} of {recording.n_layers} layers, each left out alone on {recording.n_prompts} prompts: "
+            f"{n_left * recording.n_prompts} answers to score, and those of the dense model where it was not evaluated yet. A job that "
             "is cancelled is taken up where it stopped."
         )
         if missing:

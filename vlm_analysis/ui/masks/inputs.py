@@ -1,4 +1,4 @@
-"""What the Masks page's tabs ask the rankings: the recording, the damage measured for it, and each criterion's own options."""
+"""The inputs of the Masks page's tabs: the recording, its measured damage, and the options of each criterion."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SEEDS = 10_000
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """What rankings are made of on this page.
+    """What scores are computed from on this page.
 
     Attributes:
         group: the token group chosen on the page.
-        damage: what leaving out each layer did on the recording's prompts; None where it was not measured.
+        damage: the measured damage of each layer on the recording's prompts; None where it was not measured.
         problem: why stored damage cannot be read; "".
     """
 
@@ -43,7 +43,7 @@ class Ranked:
 
     @property
     def locks(self) -> Locks:
-        """Return which layers no ranking may drop."""
+        """Return the layers that stay, with their reasons."""
         locks = self.recording.model.locks
         return locks.unprotected() if unprotected() else locks
 
@@ -54,10 +54,10 @@ class Ranked:
 
     @property
     def key(self) -> str:
-        """Return what its numbers depend on, as text: rankings are kept between script runs by it."""
+        """Return everything that scores depend on, as text: the key by which they are kept between script runs."""
         recording, damage = self.recording, self.damage
-        told = "" if damage is None else f"{damage.prompts} {damage.measured.tobytes().hex()}"
-        return f"{recording.model.fingerprint} {recording.prompts} {recording.settings} {self.group} {told} {self.locks.reasons}"
+        damage_text = "" if damage is None else f"{damage.prompts} {damage.measured.tobytes().hex()}"
+        return f"{recording.model.fingerprint} {recording.prompts} {recording.settings} {self.group} {damage_text} {self.locks.reasons}"
 
     def reasons(self) -> dict[str, str]:
         """Return every criterion with "" where it can be used, else why not."""
@@ -78,7 +78,7 @@ def unprotected() -> bool:
 
 
 def gather(recording: Recording, group: str) -> Ranked:
-    """Return what the tabs rank with, the stored damage of the recording's model and prompts included."""
+    """Return the inputs of the tabs, with the stored damage of the recording's model and prompts."""
     shelf = workspace()
     sweeps = tuple(item.id for item in shelf.items("sweeps"))
     try:
@@ -90,8 +90,8 @@ def gather(recording: Recording, group: str) -> Ranked:
 @st.cache_resource(show_spinner=False, max_entries=4, hash_funcs={ModelInfo: lambda model: model.fingerprint})
 def _damage(root: str, sweeps: tuple[str, ...], prompts: str, model: ModelInfo) -> Damage | None:
     """Return the damage as stored; read once for the sweeps there are."""
-    found = find_damage(workspace(), model.fingerprint, prompts)
-    return read_damage(found, model) if found else None
+    evaluations = find_damage(workspace(), model.fingerprint, prompts)
+    return read_damage(evaluations, model) if evaluations else None
 
 
 def prompts_of(recording: Recording) -> Item | None:
@@ -127,13 +127,13 @@ def pick_domain(
     label: str,
     key: str,
     help_text: str,
-    place: DeltaGenerator | None = None,
+    container: DeltaGenerator | None = None,
     every: str = "all domains",
 ) -> str | None:
     """Draw the choice of a domain or all of them (None)."""
     choices = ["", *recording.domain_names]  # Streamlit draws None as nothing chosen
     forget_unknown(key, choices)
-    picked = (place or st).selectbox(
+    picked = (container or st).selectbox(
         label, choices, format_func=lambda name: name or every, key=key, persist_state="session", help=help_text
     )
     return picked or None
@@ -180,12 +180,12 @@ def taken(criteria: Iterable[str]) -> set[str]:
 
 def ask_options(ranked: Ranked, names: Collection[str]) -> dict[str, Any]:
     """Draw a control for each named argument of `score_layers`, and return what was chosen, the token group included."""
-    drawn = [name for name in _CONTROLS if name in names and not (name == "other" and _one_domain(ranked))]
+    controls = [name for name in _CONTROLS if name in names and not (name == "other" and _one_domain(ranked))]
     chosen: dict[str, Any] = {"token_group": ranked.group}
-    for start in range(0, len(drawn), 3):
+    for start in range(0, len(controls), 3):
         columns = st.columns(3)
-        for name, place in zip(drawn[start : start + 3], columns, strict=False):
-            chosen[name] = _CONTROLS[name](place, ranked.recording)
+        for name, container in zip(controls[start : start + 3], columns, strict=False):
+            chosen[name] = _CONTROLS[name](container, ranked.recording)
     if chosen.get("other") == chosen.get("target", ""):
         chosen["other"] = None
     return chosen
@@ -195,9 +195,9 @@ def _one_domain(ranked: Ranked) -> bool:
     return len(ranked.recording.domain_names) < 2
 
 
-def _target(place: DeltaGenerator, recording: Recording) -> Any:
+def _target(container: DeltaGenerator, recording: Recording) -> Any:
     forget_unknown("candidate_target", recording.domain_names)
-    return place.selectbox(
+    return container.selectbox(
         "Target domain",
         recording.domain_names,
         key="candidate_target",
@@ -206,8 +206,8 @@ def _target(place: DeltaGenerator, recording: Recording) -> Any:
     )
 
 
-def _weight(place: DeltaGenerator, recording: Recording) -> Any:
-    return place.slider(
+def _weight(container: DeltaGenerator, recording: Recording) -> Any:
+    return container.slider(
         "Weight w in the mixed criteria",
         0.0,
         1.0,
@@ -219,23 +219,23 @@ def _weight(place: DeltaGenerator, recording: Recording) -> Any:
     )
 
 
-def _domain(place: DeltaGenerator, recording: Recording) -> Any:
+def _domain(container: DeltaGenerator, recording: Recording) -> Any:
     return pick_domain(
         recording,
         "Prompts that count",
         "candidate_domain",
         "For criteria and strategies that compare no domains.",
-        place,
+        container,
     )
 
 
-def _other(place: DeltaGenerator, recording: Recording) -> Any:
+def _other(container: DeltaGenerator, recording: Recording) -> Any:
     words = "The second domain of “Contrast of domains”; the target itself counts as all but the target."
-    return pick_domain(recording, "Contrast with", "candidate_other", words, place, "all but the target")
+    return pick_domain(recording, "Contrast with", "candidate_other", words, container, "all but the target")
 
 
-def _share(place: DeltaGenerator, recording: Recording) -> Any:
-    return place.select_slider(
+def _share(container: DeltaGenerator, recording: Recording) -> Any:
+    return container.select_slider(
         "Share of tokens taken as important",
         SHARES,
         0.5,
@@ -246,8 +246,8 @@ def _share(place: DeltaGenerator, recording: Recording) -> Any:
     )
 
 
-def _delta(place: DeltaGenerator, recording: Recording) -> Any:
-    return place.select_slider(
+def _delta(container: DeltaGenerator, recording: Recording) -> Any:
+    return container.select_slider(
         "δ: a token counts as changed from 1 − cosine",
         DELTAS,
         0.05,
@@ -258,8 +258,8 @@ def _delta(place: DeltaGenerator, recording: Recording) -> Any:
     )
 
 
-def _seed(place: DeltaGenerator, recording: Recording) -> Any:
-    return place.number_input(
+def _seed(container: DeltaGenerator, recording: Recording) -> Any:
+    return container.number_input(
         "Seed",
         0,
         SEEDS,

@@ -20,21 +20,21 @@ from vlm_analysis.workbench.shelf import keep_mask
 from vlm_analysis.workbench.workspace import Item
 
 
-def start_from(made: dict[str, Edit], recording: Recording) -> None:
+def start_from(masks: dict[str, Edit], recording: Recording) -> None:
     """Draw the choice of a candidate or saved mask to go on from."""
     saved = {item.id: item for item in _fitting(recording.n_layers)}
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     picked = left.selectbox(
         "Start from",
-        [*made, *saved],
+        [*masks, *saved],
         format_func=lambda key: described(saved[key]) if key in saved else key,
         key="start_from",
         help="A candidate of above, or a saved mask.",
     )
     if picked is None:
         return
-    mask = made[picked] if picked in made else open_or_stop(saved[picked])
-    allowed = picked in made or agree_on_model(mask.model, recording.model, "This mask", "start")
+    mask = masks[picked] if picked in masks else open_or_stop(saved[picked])
+    allowed = picked in masks or agree_on_model(mask.model, recording.model, "This mask", "start")
     right.button("Load into the editor", on_click=take_mask, args=(mask,), disabled=not allowed, width="stretch")
 
 
@@ -50,12 +50,12 @@ def save_form() -> None:
         "Save mask", type="primary", icon=":material/save:", disabled=mask is None or not mask.budget, width="stretch"
     )
     if mask is not None and mask.budget:
-        told = {"name": mask.name, "notes": mask.notes}
-        same_line(line_of("mask", recording_id(), model=False, drop=layers_text(mask), **told))
+        details = {"name": mask.name, "notes": mask.notes}
+        same_line(line_of("mask", recording_id(), model=False, drop=layers_text(mask), **details))
     if clicked and mask is not None:
-        named = replace(mask, name=mask.name or f"drops {layer_list(mask.dropped)}")
+        mask_with_name = replace(mask, name=mask.name or f"drops {layer_list(mask.dropped)}")
         try:
-            choose("masks", keep_mask(workspace(), named))
+            choose("masks", keep_mask(workspace(), mask_with_name))
             st.toast("Mask saved.", icon=":material/check:")
         except StrataError as error:
             st.error(escaped(error))

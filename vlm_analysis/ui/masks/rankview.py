@@ -38,9 +38,9 @@ def score_picture(ranked: Ranked) -> None:
         st.info(escaped(reasons[criterion]), icon=":material/arrow_forward:")
         _explain(criterion)
         return
-    asked = ask_options(ranked, taken([criterion]))
+    options = ask_options(ranked, taken([criterion]))
     try:
-        scores = score_layers(ranked.recording, criterion, damage=ranked.damage, **asked)
+        scores = score_layers(ranked.recording, criterion, damage=ranked.damage, **options)
     except StrataError as error:
         st.caption(escaped(error))
         return
@@ -54,13 +54,13 @@ def score_picture(ranked: Ranked) -> None:
         scale=_reach(scores, ranked.free),
     )
     st.plotly_chart(figure, key="score-bars", config=PICTURE)
-    same_line(line_of("rank", recording_id(), model=False, criterion=criterion, **asked))
+    same_line(line_of("rank", recording_id(), model=False, criterion=criterion, **options))
     _explain(criterion)
     st.caption(
         "The axis fits the layers that may go. Whiskers: standard deviation when the prompts are drawn again with replacement, "
         "within each domain."
     )
-    _stability(ranked, criterion, scores, asked)
+    _stability(ranked, criterion, scores, options)
 
 
 def _explain(criterion: str) -> None:
@@ -89,14 +89,14 @@ def _reach(scores: LayerScores, free: list[int]) -> tuple[float, float] | None:
     return (low - air if low < 0 else low, high + air) if high > low else None
 
 
-def _stability(ranked: Ranked, criterion: str, scores: LayerScores, asked: dict[str, Any]) -> None:
+def _stability(ranked: Ranked, criterion: str, scores: LayerScores, options: dict[str, Any]) -> None:
     """Draw the interval of each layer's place and say in words what the prompts do not settle."""
     from vlm_analysis.figures.rankings import rank_intervals
 
     st.markdown("**How sure the order is**")
     budget = layers_slider(ranked)
     try:
-        sure = rank_stability(ranked.recording, criterion, damage=ranked.damage, locks=ranked.locks, **asked)
+        sure = rank_stability(ranked.recording, criterion, damage=ranked.damage, locks=ranked.locks, **options)
     except StrataError as error:
         st.caption(escaped(error))
         offer_table(_score_frame(scores, None, budget), f"scores-{criterion}")
@@ -118,9 +118,9 @@ def _stability(ranked: Ranked, criterion: str, scores: LayerScores, asked: dict[
 def _score_frame(scores: LayerScores, sure: RankStability | None, budget: int) -> pd.DataFrame:
     frame = pd.DataFrame({"layer": np.arange(len(scores.values)), "score": scores.values, "spread": scores.spread})
     if sure is not None:
-        place = {layer: number for number, layer in enumerate(sure.order, start=1)}
+        rank = {layer: number for number, layer in enumerate(sure.order, start=1)}
         low, high = sure.interval()
-        frame["place"] = frame["layer"].map(place).astype("Int64")
+        frame["place"] = frame["layer"].map(rank).astype("Int64")
         frame["place_5"], frame["place_95"] = low + 1, high + 1
         frame[f"goes_of_{budget}"] = sure.chance(budget)
     return frame
@@ -165,14 +165,14 @@ def _items(ranked: Ranked, between: str) -> dict[str, dict[str, Any]]:
     if between == "domains":
         return domain_items(ranked.recording, token_group=ranked.group)
     if between == "token groups":
-        options = [key for key in ranked.usable() if "token_group" in CRITERIA[key].takes]
-        criterion = _pick_criterion(options, "agreement_criterion")
-        asked = ask_options(ranked, taken([criterion]) - {"token_group"})
+        names = [key for key in ranked.usable() if "token_group" in CRITERIA[key].takes]
+        criterion = _pick_criterion(names, "agreement_criterion")
+        options = ask_options(ranked, taken([criterion]) - {"token_group"})
         _explain(criterion)
-        return group_items(ranked.recording, criterion, **{k: v for k, v in asked.items() if k != "token_group"})
+        return group_items(ranked.recording, criterion, **{k: v for k, v in options.items() if k != "token_group"})
     criteria = choose_criteria(ranked)
-    asked = ask_options(ranked, taken(criteria))
-    return {CRITERIA[key].title: {**asked, "criterion": key, "damage": ranked.damage} for key in criteria}
+    options = ask_options(ranked, taken(criteria))
+    return {CRITERIA[key].title: {**options, "criterion": key, "damage": ranked.damage} for key in criteria}
 
 
 def _extremes(frame: pd.DataFrame) -> str:
@@ -183,5 +183,5 @@ def _extremes(frame: pd.DataFrame) -> str:
     if not pairs:
         return "No two of them can be compared."
     (most, one, other), (least, third, fourth) = max(pairs), min(pairs)
-    said = f"Most alike: {one} and {other} (tau {most:.2f})."
-    return said if len(pairs) == 1 else f"{said} Least alike: {third} and {fourth} (tau {least:.2f})."
+    text = f"Most alike: {one} and {other} (tau {most:.2f})."
+    return text if len(pairs) == 1 else f"{text} Least alike: {third} and {fourth} (tau {least:.2f})."

@@ -76,8 +76,8 @@ def search_form(ranked: Ranked, strategy: str | None = None) -> None:
     _offer(ranked, chosen, budget, objective, settings)
     view = job_panel("search", "What was measured is kept: search again to go on.")
     if view is not None and view.status == "done":
-        found = view.result if isinstance(view.result, Item) else None
-        words = f"{found.name}: drops {layer_list(found.details.get('dropped', []))}." if found is not None else ""
+        item = view.result if isinstance(view.result, Item) else None
+        words = f"{item.name}: drops {layer_list(item.details.get('dropped', []))}." if item is not None else ""
         st.success(
             f"{escaped(words)} The mask is saved, and can be started from on the Candidates tab. It was fitted to these prompts: evaluate "
             "it on others.",
@@ -99,7 +99,7 @@ def _ask_strategy() -> str:
     )
 
 
-def _whose(recording: Recording, place: DeltaGenerator) -> tuple[str | None, bool]:
+def _whose(recording: Recording, container: DeltaGenerator) -> tuple[str | None, bool]:
     """Draw the choice of whose answers count: a target, None for all, and whether the worst domain counts."""
     names = list(recording.domain_names)
     choices: dict[str, tuple[str | None, bool]] = {"all": (None, False)}
@@ -108,7 +108,7 @@ def _whose(recording: Recording, place: DeltaGenerator) -> tuple[str | None, boo
     words = {"all": "all domains", "worst": "the worst domain"}
     choices |= {f"domain {name}": (name, False) for name in names}
     forget_unknown("search_whose", choices)
-    picked = place.selectbox(
+    picked = container.selectbox(
         "On prompts of",
         list(choices),
         format_func=lambda key: words.get(key) or key.removeprefix("domain "),
@@ -135,10 +135,12 @@ def _offer(ranked: Ranked, strategy: str, budget: int, objective: Objective, set
     if missing or prompts is None:
         say_missing(missing)
         return
-    asked = (strategy, budget, objective, unprotected())
-    taken: dict[str, Any] = {**settings, "unprotect": asked[-1]}
+    arguments = (strategy, budget, objective, unprotected())
+    line_settings: dict[str, Any] = {**settings, "unprotect": arguments[-1]}
     if strategy == "evolutionary":
-        taken["start"] = _masks_of_criteria(repr((ranked.key, budget)), ranked, budget)[: settings["population"]]
+        line_settings["start"] = _masks_of_criteria(repr((ranked.key, budget)), ranked, budget)[
+            : settings["population"]
+        ]
     st.button(
         "Search for a mask",
         icon=":material/search:",
@@ -146,39 +148,44 @@ def _offer(ranked: Ranked, strategy: str, budget: int, objective: Objective, set
         args=(
             "search",
             f"{TITLES[strategy]} search on {prompts.name}",
-            job(bench().search, prompts, *asked[:3], **taken),
+            job(bench().search, prompts, *arguments[:3], **line_settings),
             prompts.id,
-            *asked,
+            *arguments,
             settings,
         ),
         disabled=budget > len(ranked.free) or ((view := current("search")) is not None and view.active),
     )
-    same_line(_line(prompts, *asked[:3], settings, taken))
+    same_line(_line(prompts, *arguments[:3], settings, line_settings))
 
 
 def _line(
-    prompts: Item, strategy: str, budget: int, objective: Objective, settings: dict[str, Any], taken: dict[str, Any]
+    prompts: Item,
+    strategy: str,
+    budget: int,
+    objective: Objective,
+    settings: dict[str, Any],
+    line_settings: dict[str, Any],
 ) -> str:
     """Return the line that searches the same."""
-    start = [layers_text(mask) for mask in taken.get("start", ())]
-    asked: dict[str, Any] = {
+    start = [layers_text(mask) for mask in line_settings.get("start", ())]
+    options: dict[str, Any] = {
         "strategy": strategy,
         "budget": budget,
         "damage": objective.score,
         "target": objective.target,
     }
-    more: dict[str, Any] = {"worst": objective.worst, "unprotect": taken["unprotect"], "start": start}
-    return line_of("search", prompts, **asked, **settings, **more)
+    more: dict[str, Any] = {"worst": objective.worst, "unprotect": line_settings["unprotect"], "start": start}
+    return line_of("search", prompts, **options, **settings, **more)
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)
 def _masks_of_criteria(key: str, _ranked: Ranked, budget: int) -> list[Edit]:
     """Return the different masks of the usable criteria; kept between script runs by the key."""
-    made: dict[Edit, None] = {}
+    masks: dict[Edit, None] = {}
     for criterion in _ranked.usable():
         try:
             scores = score_layers(_ranked.recording, criterion, damage=_ranked.damage, token_group=_ranked.group)
-            made[make_mask(scores, "first-k", budget, locks=_ranked.locks)] = None
+            masks[make_mask(scores, "first-k", budget, locks=_ranked.locks)] = None
         except StrataError:
             continue  # the others will do
-    return list(made)
+    return list(masks)

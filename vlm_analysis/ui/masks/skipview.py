@@ -1,4 +1,4 @@
-"""Skip-It?: where vision tokens change little and are little looked at, with the thresholds in the user's hand."""
+"""Skip-It?: layers that change vision tokens little and attend to them little, with thresholds set by the user."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def skip_view(ranked: Ranked) -> None:
 
 
 def _thresholds() -> dict[str, float]:
-    places = [*st.columns(2), *st.columns(2)]
-    epsilon = places[0].slider(
+    containers = [*st.columns(2), *st.columns(2)]
+    epsilon = containers[0].slider(
         "ε: mean 1 − cosine at most",
         0.0,
         1.0,
@@ -77,7 +77,7 @@ def _thresholds() -> dict[str, float]:
         help="No unit. Layers at or below are geometrically redundant.",
         persist_state="session",
     )
-    delta = places[1].select_slider(
+    delta = containers[1].select_slider(
         "δ: a token counts as changed from 1 − cosine",
         DELTAS,
         0.05,
@@ -86,7 +86,7 @@ def _thresholds() -> dict[str, float]:
         help="No unit. These thresholds are recorded.",
         persist_state="session",
     )
-    eta = places[2].slider(
+    eta = containers[2].slider(
         "η: share of changed vision tokens at most",
         0.0,
         1.0,
@@ -96,7 +96,7 @@ def _thresholds() -> dict[str, float]:
         help="Of all vision tokens. Layers at or below are proximally redundant.",
         persist_state="session",
     )
-    tau = places[3].slider(
+    tau = containers[3].slider(
         "τ: visual attention ratio at most",
         0.0,
         1.0,
@@ -113,26 +113,26 @@ def _words(bands: SkipBands) -> list[str]:
     """Return what the thresholds select, in sentences."""
     selected = np.flatnonzero(bands.selected).tolist()
     if not selected:
-        said = ["No layer is selected: raise a threshold."]
+        sentences = ["No layer is selected: raise a threshold."]
     else:
-        said = [f"Selected: {len(selected)} of {len(bands.selected)} layers: {layer_list(selected)}."]
+        sentences = [f"Selected: {len(selected)} of {len(bands.selected)} layers: {layer_list(selected)}."]
         late, early = list(bands.late_entry), list(bands.early_exit)
-        said.append(
+        sentences.append(
             f"**Late entry**: vision tokens could enter behind layer {late[-1]}, and skip layers {layer_list(late)}."
             if late
             else "**Late entry**: none, as the first layer is not selected."
         )
-        said.append(
+        sentences.append(
             f"**Early exit**: vision tokens could leave before layer {early[0]}, and skip layers {layer_list(early)}."
             if early
             else "**Early exit**: none, as the last layer is not selected or late entry takes all."
         )
     if bands.attention is None:
-        said.append(
+        sentences.append(
             "The visual attention ratio was not recorded, so that τ decides nothing: record with attention maps on the Similarity "
             "page (Options)."
         )
-    return said
+    return sentences
 
 
 def _frame(bands: SkipBands) -> pd.DataFrame:

@@ -34,10 +34,10 @@ def fit_view(source: str, options: dict[str, Any]) -> None:
     view = current("fit")
     if view is None:
         return
-    wanted = (source, options)
-    if view.active or st.session_state.get(_ASKED) == wanted:
+    arguments = (source, options)
+    if view.active or st.session_state.get(_ASKED) == arguments:
         job_panel("fit")
-    if view.status == "done" and view.result is not None and view.result[0] == wanted:
+    if view.status == "done" and view.result is not None and view.result[0] == arguments:
         _draw(view.result[1], str(options["dtype"]))
 
 
@@ -46,15 +46,15 @@ def _ask(source: str, options: dict[str, Any]) -> None:
     start("fit", f"Sizing up {source}", fit_work(source, options), source, options)
 
 
-def _draw(fit: FitEstimate, wanted: str) -> None:
+def _draw(fit: FitEstimate, source: str) -> None:
     from vlm_analysis.figures.memory import memory_bar
 
-    dtype = fit.dtype_for(wanted)
+    dtype = fit.dtype_for(source)
     if fit.fits(dtype):
         st.success(escaped(f"{fit.name!r} fits. {fit.summary(dtype)}"))
     else:
         st.warning(escaped(fit.refusal(dtype)))
-    if wanted == "auto" and fit.auto_dtype is not None:
+    if source == "auto" and fit.auto_dtype is not None:
         st.caption(escaped(f"auto takes {fit.auto_dtype}: {fit.reason}."))
     weights = fit.part_bytes(dtype)
     st.plotly_chart(

@@ -112,8 +112,8 @@ def story_view() -> None:
     from vlm_analysis.export.story_forms import story_html
 
     for kind in (DEMO, OWN):
-        if (made := take_result(kind)) is not None:
-            _go_on_with(made)
+        if (item := take_result(kind)) is not None:
+            _go_on_with(item)
     item = pick_item("stories", "Story", "The demo's and your own. Each opens without the model.", stories(workspace()))
     if item is None:
         st.caption("No result yet. Try the demo, or start with a model of your own on the Model page.")

@@ -125,27 +125,27 @@ def read(name: str, source: Path | str | tuple[str, bytes]) -> None:
     """Open a source and remember what came of it, or the error, until it is saved or another is opened."""
     with st.spinner(f"Opening {escaped(name)}"):
         try:
-            found: PromptSet | str = open_prompts(source)
+            result: PromptSet | str = open_prompts(source)
         except StrataError as error:
-            found = str(error)
-    st.session_state["read"] = (clean_name(name), found)
+            result = str(error)
+    st.session_state["read"] = (clean_name(name), result)
 
 
 def draw_read() -> None:
     """Draw what was read: the error, or the count with the problems and the button that saves the set."""
-    name, found = st.session_state.get("read", ("", None))
-    if isinstance(found, str):
-        st.error(escaped(found))
-    if not isinstance(found, PromptSet):
+    name, result = st.session_state.get("read", ("", None))
+    if isinstance(result, str):
+        st.error(escaped(result))
+    if not isinstance(result, PromptSet):
         return
-    place = st.empty()
-    with place.container():
-        counts = f"{counted(len(found), 'prompt')} in {counted(len(found.domains), 'domain')}"
-        st.markdown(f"**{escaped(name)}**: {counts}; {counted(len(found.problems), 'problem')}")
-        if found.problems:
-            drafts.draw_problems(found.problems)
+    container = st.empty()
+    with container.container():
+        counts = f"{counted(len(result), 'prompt')} in {counted(len(result.domains), 'domain')}"
+        st.markdown(f"**{escaped(name)}**: {counts}; {counted(len(result.problems), 'problem')}")
+        if result.problems:
+            drafts.draw_problems(result.problems)
         kept = name_form("file", name)
-    item = use(found, kept) if kept is not None else None
+    item = use(result, kept) if kept is not None else None
     if item:
-        place.success(f"Saved {counts} as '{escaped(item.name)}'.", icon=":material/check:")
+        container.success(f"Saved {counts} as '{escaped(item.name)}'.", icon=":material/check:")
         del st.session_state["read"]

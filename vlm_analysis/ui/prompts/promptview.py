@@ -56,9 +56,9 @@ def saved_tab() -> None:
 
 def contents(item: Item) -> tuple[int | None, str]:
     """Return the number of prompts of a saved set and its domains, as its description has them."""
-    named = item.details.get("domains", [])
-    more = count_domains(item.details) - len(named)
-    return item.details.get("n"), ", ".join(named) + f" and {more} more" * (more > 0)
+    domains = item.details.get("domains", [])
+    more = count_domains(item.details) - len(domains)
+    return item.details.get("n"), ", ".join(domains) + f" and {more} more" * (more > 0)
 
 
 def created(item: Item) -> str:

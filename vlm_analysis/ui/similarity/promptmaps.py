@@ -22,19 +22,19 @@ def prompts_view(recording: Recording, group: str) -> None:
     from vlm_analysis.figures.heatmaps import similarity_heatmap
 
     domain = st.selectbox("Domain", recording.domain_names, key="drill_domain")
-    places = [place for place, name in enumerate(recording.domains) if name == domain]
-    pages = -(-len(places) // PAGE)
+    indices = [index for index, name in enumerate(recording.domains) if name == domain]
+    pages = -(-len(indices) // PAGE)
     page = st.number_input(f"Page of {pages}", 1, pages, 1, key="drill_page") if pages > 1 else 1
-    shown = places[(page - 1) * PAGE : page * PAGE]
-    names = [recording.prompt_ids[place] for place in shown]
+    shown = indices[(page - 1) * PAGE : page * PAGE]
+    names = [recording.prompt_ids[index] for index in shown]
     values = recording.prompt_similarity(None, group)[shown]
     st.plotly_chart(similarity_heatmap(values, names), key="drill-heatmap", config=PICTURE)
-    place = st.selectbox("Prompt", shown, format_func=lambda place: recording.prompt_ids[place], key="drill_prompt")
-    _one(recording, place)
+    index = st.selectbox("Prompt", shown, format_func=lambda index: recording.prompt_ids[index], key="drill_prompt")
+    _one(recording, index)
 
 
-def _one(recording: Recording, place: int) -> None:
-    prompt = _prompt_of(recording, place)
+def _one(recording: Recording, index: int) -> None:
+    prompt = _prompt_of(recording, index)
     if prompt is None:
         st.caption(
             "The prompt set of this recording is not in the workspace, so its question and images cannot be shown."
@@ -46,7 +46,7 @@ def _one(recording: Recording, place: int) -> None:
         _images(prompt)
         return
     try:
-        token_map = recording.token_map(place)
+        token_map = recording.token_map(index)
     except StrataError as error:
         st.error(escaped(error))
         return
@@ -54,11 +54,11 @@ def _one(recording: Recording, place: int) -> None:
     _over_images(token_map, prompt, recording.n_layers)
 
 
-def _prompt_of(recording: Recording, place: int) -> Prompt | None:
+def _prompt_of(recording: Recording, index: int) -> Prompt | None:
     for item in workspace().items("prompts"):
         if item.prompts == recording.prompts:
             try:
-                return opened(item)[place]
+                return opened(item)[index]
             except StrataError:
                 return None
     return None

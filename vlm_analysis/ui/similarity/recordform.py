@@ -50,8 +50,8 @@ def record_form(info: ModelInfo, prompts: Item) -> None:
         help="One forward pass a prompt. Hidden states are not kept. Prompts that a saved recording of this model with the same "
         "options holds already are not run again.",
     )
-    told = options | {"batch_size": options["batch_size"] if options["batch_size"] > 1 else None}
-    same_line(line_of("record", prompts, name=name, **told))
+    line_options = options | {"batch_size": options["batch_size"] if options["batch_size"] > 1 else None}
+    same_line(line_of("record", prompts, name=name, **line_options))
     if folder.exists() and (view is None or not view.active):
         words, forget = st.columns([3, 1], vertical_alignment="center")
         words.caption(

@@ -127,14 +127,14 @@ def measures(recording: Recording, group: str) -> None:
 def _third_axis(name: str) -> int | None:
     if name == "changed":
         return st.select_slider(
-            "δ", range(len(DELTAS)), value=2, format_func=lambda place: f"{DELTAS[place]:g}", key="delta"
+            "δ", range(len(DELTAS)), value=2, format_func=lambda index: f"{DELTAS[index]:g}", key="delta"
         )
     if name == "important_cosine":
         return st.select_slider(
             "Share of tokens taken",
             range(len(SHARES)),
             value=1,
-            format_func=lambda place: f"{SHARES[place]:.0%}",
+            format_func=lambda index: f"{SHARES[index]:.0%}",
             key="share",
         )
     return None
