@@ -126,12 +126,12 @@ class Form:
         except self.error:
             raise
         except Exception as error:  # damaged bytes make numpy, zlib and json raise a dozen kinds
-            told = f"it lacks {error}" if isinstance(error, KeyError) else f"{error}"
-            raise self.error(f"{name} is not a whole {self.word}: {told[:500].rstrip('.')}. {self.advice}") from error
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{error}"
+            raise self.error(f"{name} is not a whole {self.word}: {reason[:500].rstrip('.')}. {self.advice}") from error
 
 
 class Arrays:
-    """The arrays of an open npz file; none is unpacked before its header told that it is the one expected.
+    """The arrays of an open npz file; none is unpacked before its header is checked.
 
     Attributes:
         names: those of the arrays, `meta` among them.
@@ -142,12 +142,12 @@ class Arrays:
         members = stored.infolist()
         _refuse_larger(sum(member.file_size for member in members), MAX_BYTES)
         _refuse_larger(sum(member.file_size for member in members if member.filename == "meta.npy"), MAX_TEXT)
-        found = [member.filename for member in members]
-        if len(set(found)) != len(found):
+        file_names = [member.filename for member in members]
+        if len(set(file_names)) != len(file_names):
             raise ValueError("expected each array once, got one twice")
         self._stored = stored
-        self.names = frozenset(name.removesuffix(".npy") for name in found if name.endswith(".npy"))
-        self.more = len(self.names) < len(found)
+        self.names = frozenset(name.removesuffix(".npy") for name in file_names if name.endswith(".npy"))
+        self.more = len(self.names) < len(file_names)
 
     def get(self, name: str, dtype: Any, shape: tuple[int | None, ...]) -> np.ndarray:
         """Return an array of this type and shape, None in it being any length; any type where `dtype` is None.
@@ -156,13 +156,13 @@ class Arrays:
             ValueError, LookupError: it is not there, or another.
         """
         with self._stored.open(f"{name}.npy") as file:
-            found, _, kind = HEADERS[np.lib.format.read_magic(file)](file)
+            got_shape, _, kind = HEADERS[np.lib.format.read_magic(file)](file)
             size = self._stored.getinfo(f"{name}.npy").file_size - file.tell()
-        fits = len(found) == len(shape) and all(n in (None, m) for n, m in zip(shape, found, strict=True))
-        wanted = kind if dtype is None else np.dtype(dtype)
-        if not fits or kind != wanted or size != math.prod(found) * kind.itemsize:
+        fits = len(got_shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, got_shape, strict=True))
+        expected_type = kind if dtype is None else np.dtype(dtype)
+        if not fits or kind != expected_type or size != math.prod(got_shape) * kind.itemsize:
             raise ValueError(
-                f"expected {wanted} of shape {shape} in {name}, got {kind} of shape {found} in {size} bytes"
+                f"expected {expected_type} of shape {shape} in {name}, got {kind} of shape {got_shape} in {size} bytes"
             )
         with self._stored.open(f"{name}.npy") as file:
             array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
@@ -197,8 +197,8 @@ def _finite(text: str) -> float:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of a file whose names are different: of two, nobody knows which one counts."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    """Return an object of a file after checking that its names are different."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         raise ValueError("a name stands twice in it")
-    return found
+    return fields

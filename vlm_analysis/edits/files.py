@@ -110,7 +110,7 @@ def edit_from_json(text: str, name: str = "The text") -> Edit:
 
 
 def edit_of(content: Any) -> Edit:
-    """Return the edit that `edit_content` told of, out of another file (see `Form.part`)."""
+    """Return the edit of a content made by `edit_content`, from another file (see `Form.part`)."""
     return FORM.part(content, _edit_of, "The mask in it")
 
 

@@ -1,4 +1,4 @@
-"""The Cost: what dropping layers saves in weights and in time, as a value. Opens without torch."""
+"""The Cost: the weights and the time that an edit saves, as a value. Opens without torch."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ _LIMITS = {  # no measured number lies beyond them
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """What an edit saves, batch 1; of two, the first is the dense model and the second the edited one.
+    """The weights and times of the dense and the edited model, batch 1; in pairs the dense model is first.
 
     Attributes:
-        edit, model: whom the numbers belong to.
+        edit, model: the edit, and the dense model.
         device, threads: where it was measured.
-        n_prompts, prompt_tokens: how many prompts, and how many tokens they have on average, image tokens included.
+        n_prompts, prompt_tokens: number of prompts, and their mean number of tokens, image tokens included.
         new_tokens: tokens written for each.
-        n_parameters: (2,) what a checkpoint would hold, shared weights counted once.
+        n_parameters: (2,) parameters of a checkpoint, shared weights counted once.
         n_bytes: (2,) bytes of its tensors.
         prefill_ms: (2, rounds) float64, mean over prompts of one forward pass with its cache, vision tower included.
         tokens_per_s: (2, rounds) float64, tokens written a second, greedily and with the cache, after the first one.
-        layer_shares: (2, n_layers) float64, which share of a dense prefill and of a dense decoded token each layer takes.
+        layer_shares: (2, n_layers) float64, each layer's share of the time of a dense prefill and of a dense decoded token.
 
     Raises:
         EvaluationError: numbers of another shape, not finite or beyond what can be measured, or more than 1000 rounds.
@@ -77,17 +77,17 @@ class Cost:
         shapes = {"n_parameters": (2,), "n_bytes": (2,), "layer_shares": (2, self.edit.n_layers)}
         shapes |= dict.fromkeys(("prefill_ms", "tokens_per_s"), (2, self.rounds))
         for name, (least, most) in _LIMITS.items():
-            numbers, wanted = np.asarray(getattr(self, name), dtype=np.float64), shapes.get(name, ())
-            _refuse_unless(numbers.shape == wanted and numbers.size > 0, f"{name} of shape {wanted}", numbers.shape)
+            numbers, shape = np.asarray(getattr(self, name), dtype=np.float64), shapes.get(name, ())
+            _refuse_unless(numbers.shape == shape and numbers.size > 0, f"{name} of shape {shape}", numbers.shape)
             within = bool(((numbers >= least) & (numbers <= most)).all())
             _refuse_unless(within, f"{name} from {least:g} to {most:g}", "others")
         _refuse_unless(self.rounds <= MOST_ROUNDS, f"{MOST_ROUNDS} rounds at most", self.rounds)
-        taken = float(self.layer_shares.sum(axis=1).max())
-        _refuse_unless(taken < 1, "layer_shares that sum to less than 1", taken)
+        total = float(self.layer_shares.sum(axis=1).max())
+        _refuse_unless(total < 1, "layer_shares that sum to less than 1", total)
 
     @property
     def rounds(self) -> int:
-        """Return how often the prompts were run."""
+        """Return the number of rounds."""
         return self.prefill_ms.shape[-1] if self.prefill_ms.ndim else 0
 
     def ms(self, phase: str) -> np.ndarray:
@@ -122,8 +122,8 @@ def speedup(cost: Cost, phase: str, *, share: float = 0.9, seed: int = 0) -> tup
     """
     dense, pruned = cost.ms(phase)
     ratios = dense / pruned
-    drawn = np.random.default_rng(seed).integers(len(ratios), size=(N_RESAMPLES, len(ratios)))
-    low, high = np.quantile(np.median(ratios[drawn], axis=1), [(1 - share) / 2, (1 + share) / 2])
+    indices = np.random.default_rng(seed).integers(len(ratios), size=(N_RESAMPLES, len(ratios)))
+    low, high = np.quantile(np.median(ratios[indices], axis=1), [(1 - share) / 2, (1 + share) / 2])
     return float(np.median(ratios)), float(low), float(high)
 
 
@@ -140,7 +140,7 @@ def was_disturbed(cost: Cost, phase: str) -> bool:
 
 
 def cost_frame(costs: Sequence[Cost]) -> pd.DataFrame:
-    """Return time relative to the dense model, one row a Cost and phase, in the columns `COLUMNS`.
+    """Return time relative to the dense model, one row per Cost and phase, in the columns `COLUMNS`.
 
     `value` is the median of the rounds' ratios, `low` and `high` are their quartiles, `expected` is the linear line.
     """
@@ -171,8 +171,8 @@ def weights_without(model: ModelInfo, edit: Edit) -> tuple[tuple[int, int], tupl
 
 def save_cost(cost: Cost, path: Path) -> Path:
     """Write the Cost as JSON; the file appears whole or not at all. Returns the path."""
-    told = {name: getattr(cost, name) for name in _PLAIN} | {name: getattr(cost, name).tolist() for name in _ARRAYS}
-    return FORM.save(path, {"mask": edit_content(cost.edit), "model": asdict(cost.model), **told})
+    fields = {name: getattr(cost, name) for name in _PLAIN} | {name: getattr(cost, name).tolist() for name in _ARRAYS}
+    return FORM.save(path, {"mask": edit_content(cost.edit), "model": asdict(cost.model), **fields})
 
 
 def open_cost(path: Path) -> Cost:
@@ -185,14 +185,14 @@ def open_cost(path: Path) -> Cost:
 
 
 def _cost_of(content: dict[str, Any]) -> Cost:
-    told: dict[str, Any] = {name: int(content[name]) for name in ("threads", "n_prompts", "new_tokens")}
-    told |= {name: content[name] for name in ("n_parameters", "n_bytes", *_ARRAYS)}
+    fields: dict[str, Any] = {name: int(content[name]) for name in ("threads", "n_prompts", "new_tokens")}
+    fields |= {name: content[name] for name in ("n_parameters", "n_bytes", *_ARRAYS)}
     return Cost(
         edit=edit_of(content["mask"]),
         model=ModelInfo.from_json(content["model"]),
         device=str(content["device"]),
         prompt_tokens=float(content["prompt_tokens"]),
-        **told,
+        **fields,
     )
 
 

@@ -64,7 +64,7 @@ class Evaluation:
     def by_domain(self) -> pd.DataFrame:
         """Return the equal-weight mean of each metric over the prompts of a domain, indexed by domain, with `n`.
 
-        A metric of `EXTRA_METRICS` is the mean over the prompts it was asked of.
+        A metric of `EXTRA_METRICS` is the mean over the prompts that have it.
         """
         groups = self.by_prompt.groupby("domain", sort=False)
         means = groups[list(self.metrics)].mean().astype(np.float64)
@@ -72,7 +72,7 @@ class Evaluation:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Return `METRICS` and those of `EXTRA_METRICS` that any prompt was asked for."""
+        """Return `METRICS` and those of `EXTRA_METRICS` that any prompt has."""
         frame = self.by_prompt
         return (*METRICS, *(name for name in EXTRA_METRICS if name in frame and frame[name].notna().any()))
 
@@ -92,15 +92,15 @@ def with_extras(frame: pd.DataFrame, extras: Mapping[str, Sequence[Any]]) -> pd.
         name: pd.Series(list(values), index=frame.index, dtype=np.float64 if name in EXTRA_METRICS else object)
         for name, values in extras.items()
     }
-    made = frame.assign(**typed)
-    return made[[column for column in (*COLUMNS, *EXTRA_COLUMNS) if column in made]]
+    typed_frame = frame.assign(**typed)
+    return typed_frame[[column for column in (*COLUMNS, *EXTRA_COLUMNS) if column in typed_frame]]
 
 
 def retention(pruned: Evaluation, dense: Evaluation, metric: str = "exact_match") -> pd.Series:
     """Return pruned over dense score per domain; NaN where the dense score is 0.
 
     Raises:
-        EvaluationError: the two do not belong to the same model and prompts, or one was not asked for the metric.
+        EvaluationError: the two do not belong to the same model and prompts, or one lacks the metric.
     """
     _check_comparable(pruned, dense, metric)
     base = dense.by_domain[metric]
@@ -118,10 +118,10 @@ def retention_interval(
 ) -> tuple[float, float]:
     """Return the interval of a domain's retention at the level `share` (see `retention_bands`); NaN where the dense score is 0.
 
-    Prompts that were not asked for a metric of `EXTRA_METRICS` do not count.
+    Prompts without a metric of `EXTRA_METRICS` do not count.
 
     Raises:
-        EvaluationError: the two do not belong to the same model and prompts, or one was not asked for the metric.
+        EvaluationError: the two do not belong to the same model and prompts, or one lacks the metric.
     """
     _check_comparable(pruned, dense, metric)
     rows = (dense.by_prompt["domain"] == domain).to_numpy()
@@ -182,8 +182,8 @@ def drawn_ratios(kept: np.ndarray, base: np.ndarray, seed: int = 0) -> np.ndarra
         seed: draws in which the dense score is 0 are left out.
     """
     count = len(base)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=N_RESAMPLES)
-    *sums, dense = np.vstack([kept, base]) @ drawn.T.astype(np.float64)
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=N_RESAMPLES)
+    *sums, dense = np.vstack([kept, base]) @ weights.T.astype(np.float64)
     return np.stack(sums)[:, dense > 0] / dense[dense > 0]
 
 
@@ -234,7 +234,7 @@ def evaluation_content(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def evaluation_of(content: dict[str, Any]) -> Evaluation:
-    """Return the evaluation that `evaluation_content` told of.
+    """Return the evaluation of a content made by `evaluation_content`.
 
     Raises:
         StrataError, ValueError, LookupError, TypeError: it is damaged.

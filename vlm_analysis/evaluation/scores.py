@@ -152,7 +152,7 @@ class ScoreStore:
         """What is written inside is there as a whole or not at all."""
         with self._explained():
             if self._folder is not None:
-                os.stat(self._folder / FILE)  # a file removed under its connection takes rows that nobody will find
+                os.stat(self._folder / FILE)  # a file removed under its connection takes rows that are lost
         self._run("BEGIN IMMEDIATE")
         try:
             yield
@@ -215,11 +215,11 @@ def _rows_of_0_1(folder: Path, header: Mapping[str, Any]) -> list[Row]:
     if not any((folder / name).exists() for name in (OLD_HEADER, OLD_RECORDS)):
         return []
     try:
-        told = (folder / OLD_HEADER).read_text("utf-8")
+        header_text = (folder / OLD_HEADER).read_text("utf-8")
         data = (folder / OLD_RECORDS).read_bytes() if (folder / OLD_RECORDS).exists() else b""
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"a {OLD_HEADER} or {OLD_RECORDS} that cannot be read") from error
-    if told != _text({**header, "version": OLD_VERSION}):
+    if header_text != _text({**header, "version": OLD_VERSION}):
         raise _of_others(folder)
     return list(_old_rows(data, header["layers"], header["rows"]))
 

@@ -70,14 +70,14 @@ def story_of(comparison: Comparison, recording: Recording) -> Story:
     methods = ways.groupby("budget")["method"].nunique()
     whole = [int(budget) for budget in methods.index[methods == ways["method"].nunique()] if budget <= most]
     if not whole:
-        told = "; ".join(dict.fromkeys(comparison.left_out.values()))
+        reasons = "; ".join(dict.fromkeys(comparison.left_out.values()))
         raise EvaluationError(
             f"The comparison has no story: expected a mask of every method at one budget of 1 to {most} layers, got none. "
-            f"Compare other methods. {told}".strip()
+            f"Compare other methods. {reasons}".strip()
         )
     shown = ways[(ways["budget"] == whole[-1]) & (ways["draw"] == 0)]
     masks = {
-        str(method): comparison.masks[place] for method, place in zip(shown["method"], shown["place"], strict=True)
+        str(method): comparison.masks[index] for method, index in zip(shown["method"], shown["place"], strict=True)
     }
     pruned = comparison.evaluation(int(shown["place"].iloc[0]))
     return Story(recording, masks, retention_curves(comparison), comparison.dense, pruned, comparison.examples)
@@ -143,10 +143,10 @@ def _strips(story: Story) -> Section:
     from vlm_analysis.figures.heatmaps import edit_strips
 
     common = set.intersection(*(set(mask.dropped) for name, mask in story.masks.items() if name != RANDOM))
-    agreed = f"all agree on {_layers(sorted(common))}" if common else "no layer is chosen by all of them"
+    agreement = f"all agree on {_layers(sorted(common))}" if common else "no layer is chosen by all of them"
     budget = story.shown[1].budget
     text = (
-        f"What each ranking would drop at a budget of {budget} layers; random aside, {agreed}. A domain's ranking drops first "
+        f"What each ranking would drop at a budget of {budget} layers; random aside, {agreement}. A domain's ranking drops first "
         f"what changes that domain's prompts least; block influence, what changes all prompts least."
     )
     figure = edit_strips(list(story.masks.items()), story.recording.n_layers, locks=story.recording.model.locks)
@@ -230,7 +230,7 @@ def open_story(path: Path, recording: Recording) -> Story:
         EvaluationError: the file is missing, cut short, or of another kind or version.
     """
 
-    def made(content: dict[str, Any]) -> Story:
+    def story_from(content: dict[str, Any]) -> Story:
         if not content["masks"]:
             raise ValueError("it has no mask")
         return Story(
@@ -242,7 +242,7 @@ def open_story(path: Path, recording: Recording) -> Story:
             pruned=EVALUATION.read(content["pruned"], "the pruned evaluation", evaluation_of),
         )
 
-    return FORM.open(path, made)
+    return FORM.open(path, story_from)
 
 
 def _table(content: dict[str, Any], columns: tuple[str, ...]) -> pd.DataFrame:

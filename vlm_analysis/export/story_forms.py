@@ -31,10 +31,10 @@ def story_text(story: Story, width: int = 100) -> str:
     """Return the story as plain text: the scores by domain, then what stands beside and in place of the pictures."""
     parts = [f"{story.title}\n{'=' * len(story.title)}", _scores(story)]
     for section in story_sections(story):
-        told = [section.heading, *(fill(part, width) for part in section.text.split("\n\n"))]
+        lines = [section.heading, *(fill(part, width) for part in section.text.split("\n\n"))]
         if section.table is not None:
-            told += [_row(section.table.iloc[row], width) for row in range(len(section.table))]
-        parts.append("\n".join(told))
+            lines += [_row(section.table.iloc[row], width) for row in range(len(section.table))]
+        parts.append("\n".join(lines))
     return "\n\n".join([*parts, fill(_footer(story), width)])
 
 
@@ -55,9 +55,9 @@ def _row(row: pd.Series, width: int) -> str:
 
 def _footer(story: Story) -> str:
     info = story.recording.model
-    made = datetime.now(UTC).date().isoformat()
+    date = datetime.now(UTC).date().isoformat()
     footer = (
-        f"Made by Strata on {made}. Model {info.name}, {info.fingerprint[:16]}; prompts {story.dense.prompts[:16]}."
+        f"Made by Strata on {date}. Model {info.name}, {info.fingerprint[:16]}; prompts {story.dense.prompts[:16]}."
     )
     if info.name == "pocket-vl":
         footer += (

@@ -291,7 +291,7 @@ def open_recording(path: Path) -> Recording:
         RecordingError: the file is missing, cut short, too large, of another kind or of a newer version.
     """
 
-    def made(content: dict[str, Any], arrays: Arrays) -> Recording:
+    def recording_from(content: dict[str, Any], arrays: Arrays) -> Recording:
         model, n_prompts = ModelInfo.from_json(content["model"]), len(content["prompt_ids"])
         names = content.get("arrays", ())
         parts = _PARTS[content["schema_version"]](arrays, names, n_prompts, model.n_layers)
@@ -309,7 +309,7 @@ def open_recording(path: Path) -> Recording:
             lacks=tuple(name for name in MEASURES if name not in parts),
         )
 
-    return FORM.open_arrays(path, made)
+    return FORM.open_arrays(path, recording_from)
 
 
 def _activations(names: list[Any], arrays: Arrays, n_layers: int) -> dict[str, Activations]:

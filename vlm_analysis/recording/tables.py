@@ -1,4 +1,4 @@
-"""Recordings as tables, for CSV, Parquet and whoever goes on in pandas."""
+"""Recordings as tables, for CSV, Parquet and pandas."""
 
 from __future__ import annotations
 

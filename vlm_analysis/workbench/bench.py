@@ -53,9 +53,9 @@ class Bench:
     `tell_story` and `demo` save something new under a name and return its Item, whose value `open` returns; they too run only what is
     missing, except that times are always measured again. `ask` and `export` save nothing in the workspace.
 
-    Prompts are a PromptSet, which is saved in the workspace, or the Item of one. Rows and scores are written to disk as they come. `on_progress` is
-    called as `on_progress(done, total, message)`; raising `Cancelled` in it stops the work, and the same call continues from there, also after a
-    kill. Any number of Benches and the dashboard may share a workspace.
+    Prompts are a PromptSet, which is saved in the workspace, or the Item of one. Rows and scores are written to disk as they come.
+    `on_progress` is called as `on_progress(done, total, message)`; raising `Cancelled` in it stops the work, and the same call continues
+    from there, also after a kill. Any number of Benches and the dashboard may share a workspace.
 
     Args:
         model: a LoadedModel; a source for `load_model`, loaded when first needed; or a ModelSlot that holds the model. The Bench
@@ -250,7 +250,7 @@ class Bench:
         return searches.search_mask(desk, item, *arguments, on_progress, name=name, unprotect=unprotect, **settings)
 
     def tell_story(self, prompts: PromptSet | Item, *, on_progress: Progress = no_progress) -> Item:
-        """Save the comparison of `vlm_analysis.compare` on the prompts, with its recording, mask and evaluations; `story` returns its story."""
+        """Save the comparison of `vlm_analysis.compare` on the prompts, with its recording, mask and evaluations (see `story`)."""
         desk, item = self._at(prompts, on_progress)
         return stories.tell_story(desk.slot, desk.shelf, open_item(item), item, on_progress)
 

@@ -1,12 +1,12 @@
-"""Running many edits on one batch with what they have in common computed once: the vision tower and the first steps they share.
+"""Run many edits on one batch and compute common parts once: the vision tower and the first steps that edits share.
 
-Edits are walked in the order of their steps, so that each shares the longest start with the one before; at every place where a later
+Edits are walked in the order of their steps, so that each shares the longest start with the one before; at every step where a later
 edit branches off, the raw output of the last common layer is kept. An edit then runs the model's own forward, in which the layers before
-that place hand their input on and the last of them hands back what was kept. Whatever the model adds between layers (DeepStack) it adds
-again, at the same places. Edits that differ ahead of the first layer share nothing.
+that step return their input and the last of them returns the kept output. What the model adds between layers (DeepStack) it adds again, at
+the same steps. Edits that differ ahead of the first layer share nothing.
 
-Sharing is sound where a layer depends on nothing but its input and what the model computes before its first layer. What models say of
-shared keys and values is known (`first_beside_stream`); beyond that a model is tried once, on a short prompt, and once more when prompts
+Sharing is sound if a layer depends only on its input and on what the model computes before its first layer. Shared keys and values
+are known (`first_beside_stream`); beyond that a model is tried once, on a short prompt, and once more when prompts
 with more images come. Every layer is run alone: without those before it, after a pass over another stream, it must give the same output to
 the last bit; where one does not, no layers are shared. Then edits that leave out the first and the last layer that can go must give the
 same scores shared as alone: what a model makes of an image may depend on how the layers are numbered (Granite Vision). Where they do not,
@@ -33,26 +33,24 @@ from vlm_analysis.models.load import LoadedModel
 
 MOST_MODULES = 60_000  # of the views that are kept, some kilobytes each
 MOST_IMAGES = 2  # a model is tried on prompts without images, with one and with more
-_TRIED: WeakKeyDictionary[nn.Module, tuple[int, bool, bool, int]] = (
-    WeakKeyDictionary()
-)  # what the trial of a model said
+_TRIED: WeakKeyDictionary[nn.Module, tuple[int, bool, bool, int]] = WeakKeyDictionary()  # the result of a model's trial
 _OF_THE_MODEL = (
     RuntimeError,
     TypeError,
     ValueError,
     LookupError,
     AttributeError,
-)  # what a forward of somebody else's may raise
+)  # what a model's forward may raise
 
 
 def ordered(edits: Iterable[Edit]) -> list[Edit]:
     """Return the different edits by their steps: each shares the longest start with the one before, the dense one is first."""
 
-    def place(edit: Edit) -> tuple[Any, ...]:
+    def sort_key(edit: Edit) -> tuple[Any, ...]:
         steps = edit.steps
         return steps.before, (*steps.layers, (edit.n_layers, "")), steps.after  # the end sorts behind every layer
 
-    return sorted(dict.fromkeys(edits), key=place)
+    return sorted(dict.fromkeys(edits), key=sort_key)
 
 
 class SharedRunner:
@@ -75,7 +73,7 @@ class SharedRunner:
             loaded.model, (None, True, False, -1)
         )
         self._views: dict[str, nn.Module] = {}  # by the edit's key
-        self._kept: dict[int, torch.Tensor] = {}  # raw output of the layer before each branching place, by that place
+        self._kept: dict[int, torch.Tensor] = {}  # raw output of the layer before each branch, by its step
         self._vision: dict[str, Any] = {}
 
     @torch.inference_mode()
@@ -94,27 +92,27 @@ class SharedRunner:
     def _run(self, items: list[Encoded], plan: Sequence[Edit]) -> Iterator[tuple[Edit, list[np.ndarray]]]:
         self._plan, self._kept, self._vision = list(plan), {}, {}
         last: Edit | None = None
-        for place, edit in enumerate(self._plan):
+        for index, edit in enumerate(self._plan):
             shared = 0 if last is None else _common(last, edit)
             if last is not None and last.steps.before != edit.steps.before:
                 self._vision = {}
             start = max((known for known in self._kept if known <= shared), default=0)
             self._kept = {known: state for known, state in self._kept.items() if known <= shared}
-            logits = self._forward(items, edit, start, self._branches(place, start))
+            logits = self._forward(items, edit, start, self._branches(index, start))
             yield edit, _log_probs(logits)
             last = edit
         self._kept, self._vision = {}, {}
 
-    def _branches(self, place: int, start: int) -> list[int]:
-        """Return the places after `start` at which a later edit branches off this one before any other does."""
-        steps = self._plan[place].steps.layers
-        found, least = [], len(steps)
-        for later in self._plan[place + 1 :]:
-            least = min(least, _common(self._plan[place], later))
+    def _branches(self, index: int, start: int) -> list[int]:
+        """Return the steps after `start` at which a later edit branches off this one before any other does."""
+        steps = self._plan[index].steps.layers
+        branches, least = [], len(steps)
+        for later in self._plan[index + 1 :]:
+            least = min(least, _common(self._plan[index], later))
             if least <= start:
                 break
-            found.append(least)
-        return sorted({branch for branch in found if steps[branch - 1][0] < (self._limit or 0)})
+            branches.append(least)
+        return sorted({branch for branch in branches if steps[branch - 1][0] < (self._limit or 0)})
 
     def _forward(self, items: list[Encoded], edit: Edit, start: int, branches: Sequence[int]) -> list[torch.Tensor]:
         view = self._view(edit)
@@ -136,21 +134,21 @@ class SharedRunner:
 
     @contextmanager
     def _watched(self, layers: Sequence[nn.Module], branches: Sequence[int]) -> Iterator[None]:
-        """Keep the raw output of the layer before each branching place, as far as memory allows."""
+        """Keep the raw output of the layer before each branch, as far as memory allows."""
 
-        def keep(place: int) -> Callable[..., None]:
+        def keep(branch: int) -> Callable[..., None]:
             def hook(module: Any, args: Any, output: Any) -> None:
                 state = output[0] if isinstance(output, tuple) else output
                 if sum(map(_n_bytes, self._kept.values())) + _n_bytes(state) <= self.max_bytes:
-                    self._kept[place] = state.clone()
+                    self._kept[branch] = state.clone()
 
             return hook
 
-        with _hooked({layers[place - 1]: keep(place) for place in self._evenly(branches)}):
+        with _hooked({layers[branch - 1]: keep(branch) for branch in self._evenly(branches)}):
             yield
 
     def _evenly(self, branches: Sequence[int]) -> list[int]:
-        """Return as many branching places as states fit, spread over all of them; the size is known from the first state."""
+        """Return as many branches as states fit, spread over all of them; the size is known from the first state."""
         if not self._kept or not branches:
             return list(branches)
         size = max(1, _n_bytes(next(iter(self._kept.values()))))
@@ -179,7 +177,7 @@ class SharedRunner:
         yield
 
     def _try(self, item: Encoded) -> None:
-        """Find out what may be shared, beside what a trial on fewer images has ruled out."""
+        """Find out what may be shared, apart from what a trial on fewer images ruled out."""
         known, counted = (self._limit, self._shares_vision), (self.layers_run, self.layers_counted)
         self._shares_vision = True
         limit, fits = self._limit_alone(item)
@@ -234,53 +232,56 @@ class SharedRunner:
         layers = list(find_decoder_layers(view))
         states: list[torch.Tensor | None] = [None] * len(layers)
 
-        def keep(place: int) -> Callable[..., None]:
+        def keep(index: int) -> Callable[..., None]:
             def hook(module: Any, args: Any, output: Any) -> None:
                 self._tuples = isinstance(output, tuple)
-                states[place] = (output[0] if self._tuples else output).clone()
+                states[index] = (output[0] if self._tuples else output).clone()
 
             return hook
 
-        with _hooked({layer: keep(place) for place, layer in enumerate(layers)}), self._seen_once(view):
+        with _hooked({layer: keep(index) for index, layer in enumerate(layers)}), self._seen_once(view):
             return states, answer_logits(self.loaded, view, [item])
 
     def _stands_alone(self, view: nn.Module, item: Encoded, states: Sequence[torch.Tensor | None], layer: int) -> bool:
         """Return whether a layer gives its output again when those before it do not run; one that does not run stands alone."""
-        layers, expected, found = list(find_decoder_layers(view)), states[layer], list[torch.Tensor]()
+        layers, expected, outputs = list(find_decoder_layers(view)), states[layer], list[torch.Tensor]()
         if expected is None:
             return True
 
         def stop(module: Any, args: Any, output: Any) -> None:
-            found.append(output[0] if isinstance(output, tuple) else output)
+            outputs.append(output[0] if isinstance(output, tuple) else output)
             raise _EnoughSeen
 
         with ExitStack() as stack:
-            stack.enter_context(_replaced(layers, _given(states, layer), self._tuples))
+            stack.enter_context(_replaced(layers, _stored_outputs(states, layer), self._tuples))
             stack.enter_context(_hooked({layers[layer]: stop}))
             stack.enter_context(self._seen_once(view))
             try:
                 answer_logits(self.loaded, view, [item])
             except _EnoughSeen:
-                return torch.equal(found[0], expected)
+                return torch.equal(outputs[0], expected)
         return False
 
     def _replay(
         self, view: nn.Module, item: Encoded, states: Sequence[torch.Tensor | None], start: int
     ) -> list[torch.Tensor]:
         """Return the logits of a pass in which the layers from `start` on run."""
-        with _replaced(list(find_decoder_layers(view)), _given(states, start), self._tuples), self._seen_once(view):
+        with (
+            _replaced(list(find_decoder_layers(view)), _stored_outputs(states, start), self._tuples),
+            self._seen_once(view),
+        ):
             return answer_logits(self.loaded, view, [item])
 
 
-class _EnoughSeen(Exception):  # noqa: N818 - ends a pass whose rest nobody needs
+class _EnoughSeen(Exception):  # noqa: N818 - ends a pass whose rest is not needed
     pass
 
 
-def _given(states: Sequence[torch.Tensor | None], start: int) -> dict[int, torch.Tensor | None]:
-    """Return what each layer before `start` hands on: its input (None), but for the last that ran, which gives what is known."""
+def _stored_outputs(states: Sequence[torch.Tensor | None], start: int) -> dict[int, torch.Tensor | None]:
+    """Return the output of each layer before `start`: its input (None), except for the last that ran, whose output is stored."""
     ran = [layer for layer in range(start) if states[layer] is not None]
-    given: dict[int, torch.Tensor | None] = dict.fromkeys(range(start))
-    return given | ({ran[-1]: states[ran[-1]]} if ran else {})
+    outputs: dict[int, torch.Tensor | None] = dict.fromkeys(range(start))
+    return outputs | ({ran[-1]: states[ran[-1]]} if ran else {})
 
 
 def _common(one: Edit, other: Edit) -> int:
@@ -321,21 +322,21 @@ def _hooked(hooks: Mapping[nn.Module, Callable[..., None]]) -> Iterator[None]:
 @contextmanager
 def _replaced(layers: Sequence[nn.Module], states: Mapping[int, torch.Tensor | None], tuples: bool) -> Iterator[None]:
     """Let layers of a view hand on their input (None) or a state, by their place; their own forwards come back afterwards."""
-    kept = {place: vars(layers[place]).get("forward") for place in states}
+    forwards = {index: vars(layers[index]).get("forward") for index in states}
 
     def forward(state: torch.Tensor | None) -> Callable[..., Any]:
         def hand_on(*args: Any, **kwargs: Any) -> Any:
-            given = state.clone() if state is not None else args[0] if args else kwargs["hidden_states"]
-            return (given,) if tuples else given
+            state_out = state.clone() if state is not None else args[0] if args else kwargs["hidden_states"]
+            return (state_out,) if tuples else state_out
 
         return hand_on
 
     try:
-        for place, state in states.items():
-            vars(layers[place])["forward"] = forward(state)
+        for index, state in states.items():
+            vars(layers[index])["forward"] = forward(state)
         yield
     finally:
-        for place, own in kept.items():
-            del vars(layers[place])["forward"]
-            if own is not None:
-                vars(layers[place])["forward"] = own
+        for index, previous in forwards.items():
+            del vars(layers[index])["forward"]
+            if previous is not None:
+                vars(layers[index])["forward"] = previous

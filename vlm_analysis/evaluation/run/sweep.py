@@ -57,18 +57,18 @@ def sweep(
         prompts: a PromptSet, or any sequence of prompts. One without an answer is scored on the dense model's own response.
         edits: equal ones are evaluated once.
         reference: the dense Evaluation on the same prompts; with its log-probabilities the dense model is not run again.
-        batch_size: prompts of like length run together; `batch_for` the model by default.
+        batch_size: prompts of similar length run together; `batch_for` the model by default.
         max_bytes: bound on the states kept for sharing, 1 GiB by default; with less, more is computed again.
         folder: where scores are kept as they come. Called again with the folder of a sweep that was cancelled or killed, or of one of
             other edits, only what is missing is run. Several processes may use one folder at once: what another has scored meanwhile is
             not run again. None: nothing is kept.
-        on_partial: called after each batch with each edit's place and its Evaluation on the prompts so far.
+        on_partial: called after each batch with each edit's index and its Evaluation on the prompts so far.
         on_progress: counts edits times batches that are left to run; raising `Cancelled` in it stops the work.
 
     Raises:
-        EvaluationError: the reference is not the dense evaluation of this model and these prompts, or the folder belongs to others.
+        EvaluationError: the reference is not the dense evaluation of this model and these prompts, or the folder belongs to another.
         EditError: an edit does not fit the model.
-        PromptError: a prompt that this model cannot be asked.
+        PromptError: the model cannot take a prompt.
     """
     _check_edits(edits, loaded.n_layers)
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
@@ -107,7 +107,7 @@ def _check_edits(edits: Sequence[Edit], n_layers: int) -> None:
 
 
 def open_scores(work: Prepared, batch_size: int, folder: Path | None = None) -> ScoreStore:
-    """Return where scores of edits on prepared prompts go; what a folder holds of them already is there.
+    """Return the store for scores of edits on prepared prompts, with those of the folder.
 
     Raises:
         EvaluationError: the folder holds scores of something else.
@@ -117,7 +117,7 @@ def open_scores(work: Prepared, batch_size: int, folder: Path | None = None) -> 
 
 
 def score_header(loaded: LoadedModel, prompts: PromptSet, batch_size: int) -> dict[str, Any]:
-    """Return what decides a score, as plain JSON."""
+    """Return everything that a score depends on, as plain JSON."""
     numbered = vision_targets(loaded.model.config)  # version 0.1 gave these edits image features of other layers
     return {
         "model": loaded.fingerprint,
@@ -142,12 +142,12 @@ def sweep_prepared(
     on_batch: Callable[[ScoreStore], None] | None = None,
     on_progress: Progress | None = None,
 ) -> None:
-    """Bring the scores of edits on prepared prompts into `store`, those that are missing (see `sweep`).
+    """Compute the missing scores of edits on prepared prompts into `store` (see `sweep`).
 
     `dense` are the prompts' dense log-probabilities; None runs the dense model too, in batches where a score is missing.
     `on_batch` is called after each batch that ran.
     """
-    report = on_progress or no_progress
+    progress = on_progress or no_progress
     whole, ends = Edit(work.loaded.n_layers), work.loaded.end_tokens
     different = ordered(edits)
     runner = SharedRunner(work.loaded, max_bytes)
@@ -157,27 +157,27 @@ def sweep_prepared(
     for turn, (indices, here) in enumerate(zip(parts, missing, strict=True)):
         if not here:
             continue
-        left = [edit for edit in here if store.lacks(edit.key, indices)]
-        done += len(here) - len(left)  # by another process meanwhile
-        if not left:
+        remaining = [edit for edit in here if store.lacks(edit.key, indices)]
+        done += len(here) - len(remaining)  # by another process meanwhile
+        if not remaining:
             continue
-        report(done, total, f"part {turn + 1} of {len(parts)}, {len(left)} edits")
+        progress(done, total, f"part {turn + 1} of {len(parts)}, {len(remaining)} edits")
         items = [work.encoded[index] for index in indices]
         base: Sequence[np.ndarray | None] | None
         base = None if dense is None else [dense[index] if index < len(dense) else None for index in indices]
-        for edit, scored in runner.run(items, left if dense is not None else ordered([whole, *left])):
+        for edit, scored in runner.run(items, remaining if dense is not None else ordered([whole, *remaining])):
             base = scored if base is None else base  # the dense model comes first in its plan
-            if edit in left:
-                found = zip(indices, scored, base, strict=True)
+            if edit in remaining:
+                rows = zip(indices, scored, base, strict=True)
                 scores = [
                     answer_scores(
                         one, one if edit == whole and other is not None else other, work.answers[index].ids, ends
                     )
-                    for index, one, other in found
+                    for index, one, other in rows
                 ]
                 store.put(edit.key, indices, scores)
                 done += 1
-                report(done, total, f"part {turn + 1} of {len(parts)}, {len(left)} edits")
+                progress(done, total, f"part {turn + 1} of {len(parts)}, {len(remaining)} edits")
         if on_batch is not None:
             on_batch(store)
-    report(total, total, "evaluated")
+    progress(total, total, "evaluated")

@@ -80,17 +80,17 @@ class Comparison:
 
     def rows(self, domain: str | None, metric: str = "exact_match") -> np.ndarray:
         """Return which prompts of a domain (None: of all) the metric was asked of, (n_prompts,) bool."""
-        names, asked = self.dense.by_prompt["domain"].to_numpy(), ~np.isnan(self.base(metric))
-        return asked if domain is None else asked & (names == domain)
+        names, has_metric = self.dense.by_prompt["domain"].to_numpy(), ~np.isnan(self.base(metric))
+        return has_metric if domain is None else has_metric & (names == domain)
 
     def only(self, domains: Collection[str]) -> Comparison:
-        """Return the same masks on the prompts of these domains; `n_shared` is bounded, as nobody knows which prompts are shared."""
+        """Return the same masks on the prompts of these domains; `n_shared` is bounded, as it is unknown which prompts are shared."""
         if set(self.domains) <= set(domains):
             return self
-        asked = self.dense.by_prompt["domain"].isin(domains).to_numpy()
-        dense = replace(self.dense, by_prompt=self.dense.by_prompt[asked].reset_index(drop=True))
-        scores = {name: values[:, asked] for name, values in self.scores.items()}
-        return replace(self, dense=dense, scores=scores, n_shared=min(self.n_shared, int(asked.sum())))
+        in_domains = self.dense.by_prompt["domain"].isin(domains).to_numpy()
+        dense = replace(self.dense, by_prompt=self.dense.by_prompt[in_domains].reset_index(drop=True))
+        scores = {name: values[:, in_domains] for name, values in self.scores.items()}
+        return replace(self, dense=dense, scores=scores, n_shared=min(self.n_shared, int(in_domains.sum())))
 
     def evaluation(self, place: int) -> Evaluation:
         """Return the Evaluation of one mask, as evaluating it alone gives it, but for responses and choices."""
@@ -177,8 +177,8 @@ def _is_none(value: object) -> bool:
 
 def ways_frame(ways: Sequence[Way], masks: Sequence[Edit]) -> pd.DataFrame:
     """Return the `ways` of a Comparison of these masks."""
-    place = {mask: number for number, mask in enumerate(masks)}
-    rows = [(w.method, w.criterion, w.strategy, w.target, w.budget, w.draw, place[w.mask]) for w in ways]
+    index_of = {mask: number for number, mask in enumerate(masks)}
+    rows = [(w.method, w.criterion, w.strategy, w.target, w.budget, w.draw, index_of[w.mask]) for w in ways]
     return pd.DataFrame(rows, columns=list(WAYS)).astype({"criterion": object, "target": object})
 
 

@@ -68,17 +68,17 @@ def retention_curves(comparison: Comparison, metric: str = "exact_match") -> pd.
         kept, base = comparison.scores[metric][:, rows], comparison.base(metric)[rows]
         low, high = retention_bands(kept, base, metric, share=SHARE)
         frame = comparison.ways[["method", "budget"]].copy()
-        place = comparison.ways["place"].to_numpy()
+        indices = comparison.ways["place"].to_numpy()
         is_random = (frame["method"] == RANDOM).to_numpy()
-        frame["value"] = value[place]
-        frame["low"] = np.where(is_random, value[place], low[place])
-        frame["high"] = np.where(is_random, value[place], high[place])
+        frame["value"] = value[indices]
+        frame["low"] = np.where(is_random, value[indices], low[indices])
+        frame["high"] = np.where(is_random, value[indices], high[indices])
         parts.append(frame.assign(domain=domain))
     groups = pd.concat(parts).sort_index(kind="stable").groupby(["method", "domain", "budget"], sort=False)
-    found = groups.agg(value=("value", "mean"), low=("low", "min"), high=("high", "max"))
+    curves = groups.agg(value=("value", "mean"), low=("low", "min"), high=("high", "max"))
     broken = groups["value"].count() < groups["value"].size()  # one draw without a number leaves none for the whole
-    found = found.mask(broken).reset_index()
-    return found[list(CURVE)]
+    curves = curves.mask(broken).reset_index()
+    return curves[list(CURVE)]
 
 
 def cost_curve(comparison: Comparison) -> pd.DataFrame:
@@ -110,9 +110,9 @@ def mask_table(comparison: Comparison, metric: str = "exact_match") -> pd.DataFr
     Pareto front over the retention of every domain and the parameters left, the dense model not among the rivals.
     """
     kept = {domain: retentions(comparison, domain, metric) for domain in comparison.domains}
-    left = comparison.parameters_left()
+    parameters_left = comparison.parameters_left()
     names = comparison.ways.groupby("place")["method"].agg(lambda methods: "; ".join(dict.fromkeys(methods)))
-    table = pd.DataFrame({"methods": [names.get(place, "") for place in range(len(comparison.masks))]})
+    table = pd.DataFrame({"methods": [names.get(index, "") for index in range(len(comparison.masks))]})
     table["budget"] = [mask.budget for mask in comparison.masks]
     for domain, values in kept.items():
         table[f"retention, {domain}"] = values
@@ -124,9 +124,9 @@ def mask_table(comparison: Comparison, metric: str = "exact_match") -> pd.DataFr
     ) + 0.0  # no −0
     for metric in ("kl_to_dense", "token_agreement"):
         table[metric] = comparison.scores[metric].mean(axis=1)
-    table["parameters_left"] = left
+    table["parameters_left"] = parameters_left
     defined = measured[np.isfinite(measured).all(axis=1)]
-    table["on_front"] = on_front(np.column_stack([*(-values for values in defined), left]))
+    table["on_front"] = on_front(np.column_stack([*(-values for values in defined), parameters_left]))
     table["dropped"] = [
         ", ".join(map(str, mask.dropped)) if mask.is_mask else mask.words() for mask in comparison.masks
     ]
@@ -142,13 +142,13 @@ def regimes(comparison: Comparison, metric: str = "exact_match", seed: int = 0) 
     plain = comparison.ways[comparison.ways["strategy"] == PLAIN]
     for domain in comparison.domains:
         value = retentions(comparison, domain, metric)
-        drawn = drawn_retentions(comparison, domain, metric, seed)
+        draws = drawn_retentions(comparison, domain, metric, seed)
         base = comparison.base(metric)[comparison.rows(domain, metric)]
         counts = len(base), int((base > 0).sum())
         for budget in sorted(comparison.ways["budget"].unique()):
-            places = plain[plain["budget"] == budget]["place"].to_numpy()
-            spread, noise = _spread(value, drawn, places)
-            gain = _gain(value, drawn, *_pairs(comparison.ways, int(budget)))
+            indices = plain[plain["budget"] == budget]["place"].to_numpy()
+            spread, noise = _spread(value, draws, indices)
+            gain = _gain(value, draws, *_pairs(comparison.ways, int(budget)))
             regime = _regime(spread, noise, gain) if counts[1] >= LEAST else ""
             rows.append((domain, *counts, int(budget), spread, noise, *gain, regime))
     return pd.DataFrame(rows, columns=list(REGIMES))
@@ -158,26 +158,26 @@ def _pairs(ways: pd.DataFrame, budget: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the places of the masks of each criterion and target, plain and with no two neighbours, where both are there."""
     here = ways[(ways["budget"] == budget) & ways["strategy"].isin((PLAIN, SPACED))]
     table: dict[tuple[str, str | None], dict[str, int]] = {}
-    for criterion, target, strategy, place in here[["criterion", "target", "strategy", "place"]].itertuples(
+    for criterion, target, strategy, index in here[["criterion", "target", "strategy", "place"]].itertuples(
         index=False
     ):
         whose = target if isinstance(target, str) else None  # pandas makes None a NaN
-        table.setdefault((str(criterion), whose), {})[strategy] = int(place)
+        table.setdefault((str(criterion), whose), {})[strategy] = int(index)
     both = [pair for pair in table.values() if len(pair) == 2]
     return np.array([pair[PLAIN] for pair in both], int), np.array([pair[SPACED] for pair in both], int)
 
 
-def _spread(value: np.ndarray, drawn: np.ndarray, places: np.ndarray) -> tuple[float, float]:
-    if len(places) < 2 or not drawn.shape[1]:
+def _spread(value: np.ndarray, draws: np.ndarray, indices: np.ndarray) -> tuple[float, float]:
+    if len(indices) < 2 or not draws.shape[1]:
         return np.nan, np.nan
-    by_chance = (drawn[places] - value[places, None]).std(axis=0)
-    return float(value[places].std()), float(np.quantile(by_chance, 0.95))
+    by_chance = (draws[indices] - value[indices, None]).std(axis=0)
+    return float(value[indices].std()), float(np.quantile(by_chance, 0.95))
 
 
-def _gain(value: np.ndarray, drawn: np.ndarray, plain: np.ndarray, spaced: np.ndarray) -> tuple[float, float, float]:
-    if not len(plain) or not drawn.shape[1]:
+def _gain(value: np.ndarray, draws: np.ndarray, plain: np.ndarray, spaced: np.ndarray) -> tuple[float, float, float]:
+    if not len(plain) or not draws.shape[1]:
         return np.nan, np.nan, np.nan
-    low, high = np.quantile((drawn[spaced] - drawn[plain]).mean(axis=0), [(1 - SHARE) / 2, (1 + SHARE) / 2])
+    low, high = np.quantile((draws[spaced] - draws[plain]).mean(axis=0), [(1 - SHARE) / 2, (1 + SHARE) / 2])
     return float((value[spaced] - value[plain]).mean()), float(low), float(high)
 
 
@@ -192,25 +192,25 @@ def _regime(spread: float, noise: float, gain: tuple[float, float, float]) -> st
 
 def regime_words(frame: pd.DataFrame) -> list[str]:
     """Return one sentence a domain: the regime of each stretch of budgets, or that too few prompts are answered for one."""
-    said = []
+    sentences = []
     for domain, rows in frame.groupby("domain", sort=False):
         n_prompts, n_answered = int(rows["n_prompts"].iloc[0]), int(rows["n_answered"].iloc[0])
-        told = _stretches(rows[rows["regime"] != ""])
+        parts = _stretches(rows[rows["regime"] != ""])
         if n_answered < LEAST:
-            told = f"too few prompts that the dense model answers ({n_answered}); no regime"
-        if told:
-            said.append(f"{domain} (n = {n_prompts}): {told}.")
-    return said
+            parts = f"too few prompts that the dense model answers ({n_answered}); no regime"
+        if parts:
+            sentences.append(f"{domain} (n = {n_prompts}): {parts}.")
+    return sentences
 
 
 def _stretches(rows: pd.DataFrame) -> str:
-    found: list[tuple[str, list[int]]] = []
+    stretches: list[tuple[str, list[int]]] = []
     for budget, regime in zip(rows["budget"], rows["regime"], strict=True):
-        if found and found[-1][0] == regime:
-            found[-1][1].append(int(budget))
+        if stretches and stretches[-1][0] == regime:
+            stretches[-1][1].append(int(budget))
         else:
-            found.append((regime, [int(budget)]))
-    return ", ".join(f"{_stretch(budgets)} {regime}" for regime, budgets in found)
+            stretches.append((regime, [int(budget)]))
+    return ", ".join(f"{_stretch(budgets)} {regime}" for regime, budgets in stretches)
 
 
 def _stretch(budgets: Sequence[int]) -> str:
