@@ -103,10 +103,18 @@ def test_recording_ranking_and_masks_are_those_of_the_library(
         "--name",
         "m",
     )
+    shown = CliRunner().invoke(cli.strata, ["rank", "mine", "--criterion", "target-aware"])
+    assert f"Target-aware ({made.domain_names[0]}): the" in shown.stdout  # the first domain, and it says so
+    unused = CliRunner().invoke(cli.strata, ["mask", "mine", "--target", "math", "--name", "no target"])
+    assert "--target changes nothing here" in unused.stderr
+    both = CliRunner().invoke(cli.strata, ["mask", "mine", "--drop", "3", "--budget", "5"])
+    assert (both.exit_code, "expected no --budget beside it" in both.stderr) == (2, True)
+    wrong = CliRunner().invoke(cli.strata, ["rank", "mine", "--out", "r.xyz"])
+    assert wrong.stderr.count("cannot be written") == 1
     kept = found(*asked, "--out", str(tmp_path / "m.json"))
     assert kept["key"] == mask.key == open_mask(tmp_path / "m.json").key
     assert found(*asked)["id"] == kept["id"]
-    (saved,) = shelf.items("masks")
+    saved = next(item for item in shelf.items("masks") if item.name == "m")
     assert open_item(saved).key == mask.key
     assert saved.model == loaded.fingerprint
 
@@ -160,7 +168,7 @@ def test_a_cancelled_sweep_goes_on(shelf: Workspace, monkeypatch: pytest.MonkeyP
         patch.setattr(base, "shown", interrupted)
         done = strata(*words)
     assert (done.exit_code, done.stdout, done.stderr) == (130, "", f"{base.STOPPED}\n")
-    assert "same command goes on" in base.STOPPED
+    assert "run the same command again to continue" in base.STOPPED
     assert not shelf.items("sweeps")
     assert list((shelf.root / "scores").rglob("*"))
     assert found(*words, "-q")["id"] == shelf.items("sweeps")[0].id

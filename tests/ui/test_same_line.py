@@ -73,6 +73,14 @@ def on_tab(at: AppTest, name: str) -> AppTest:
     return ran(at)
 
 
+def test_the_model_and_the_prompts_in_use(stocked: OpenPage, elsewhere: RunLine) -> None:
+    load_bundled(stocked)
+    (line,) = lines(stocked("pages/1_model.py"))
+    assert line.startswith("strata record ")
+    (line,) = lines(ran(stocked("pages/2_prompts.py")))
+    assert elsewhere(line)
+
+
 def test_recording(stocked: OpenPage, elsewhere: RunLine) -> None:
     load_bundled(stocked)
     at = stocked("pages/3_similarity.py")

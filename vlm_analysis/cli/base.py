@@ -28,7 +28,7 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.progress import Cancelled, Progress
 from vlm_analysis.workbench.terminal import printable, shown
 
-STOPPED = "Stopped. What was done is kept; the same command goes on from there."
+STOPPED = "Stopped. What was measured so far is kept; run the same command again to continue."
 MENDABLE, INTERRUPTED = 2, 130
 STAGES = ("Dashboard", "Record", "Choose", "Judge", "Export", "Look")
 """The stages of the flow under which `--help` lists the subcommands, in their order."""

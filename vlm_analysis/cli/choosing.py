@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_analysis.cli.base import command
+from vlm_analysis.cli.base import command, warn
 from vlm_analysis.cli.output import Result
 from vlm_analysis.errors import MaskError
 
@@ -75,9 +75,14 @@ def rank(
 def mask(
     recording: Recorded,
     shelf: Workspace,
-    criterion: Annotated[str, typer.Option(help="What scores the layers; `rank` shows them.")] = "block-influence",
+    criterion: Annotated[
+        str | None, typer.Option(help="What scores the layers, block-influence by default; `rank` shows them.")
+    ] = None,
     strategy: Annotated[str, typer.Option(help="How scores become a mask. An unknown one lists all.")] = "first-k",
-    budget: Annotated[float, typer.Option(min=0, help="How much to drop: 3 layers, or a ratio or share like 0.2.")] = 3,
+    budget: Annotated[
+        float | None,
+        typer.Option(min=0, help="How much to drop: 3 layers (the default), or a ratio or share like 0.2."),
+    ] = None,
     unit: Annotated[str, typer.Option(help="Unit of the budget: layers, ratio or parameters.")] = "layers",
     drop: Annotated[str, typer.Option(help='The layers to drop by hand: "3,5-7", in place of a criterion.')] = "",
     target: Target = None,
@@ -103,6 +108,7 @@ def mask(
     from vlm_analysis.cli.results import of_mask
 
     opened = find_recording(shelf, recording)
+    _check_used(drop, criterion, budget, target)
     if drop:
         edit = _by_hand(opened, drop)
     else:
@@ -121,10 +127,32 @@ def mask(
             "domain": domain,
             "span_tokens": span_tokens,
         }
-        edit = _of_criterion(shelf, opened, criterion, (budget, unit), unprotect, score_options, strategy_options)
+        edit = _of_criterion(
+            shelf,
+            opened,
+            criterion or "block-influence",
+            (3 if budget is None else budget, unit),
+            unprotect,
+            score_options,
+            strategy_options,
+        )
     edit = replace(edit, name=name or edit.name, notes=notes, model=opened.model)
     item = _keep(shelf, edit)
     return of_mask(edit, item)
+
+
+def _check_used(drop: str, criterion: str | None, budget: float | None, target: str | None) -> None:
+    """Refuse or name options that would change nothing."""
+    from vlm_analysis.selection.criteria.criteria import CRITERIA
+
+    if drop:
+        unused = {"--criterion": criterion, "--budget": budget, "--target": target}
+        named = [name for name, value in unused.items() if value is not None]
+        if named:
+            raise MaskError(f"--drop names the layers itself: expected no {', '.join(named)} beside it. Leave one out.")
+    row = CRITERIA.get(criterion or "block-influence")
+    if target is not None and row is not None and "target" not in row.takes:
+        warn(f"--target changes nothing here: {row.title} treats the prompts of all domains alike.")
 
 
 def _by_hand(recording: Recording, text: str) -> Edit:

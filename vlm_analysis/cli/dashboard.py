@@ -62,7 +62,10 @@ def demo(
     report: Annotated[Path, typer.Option("--out", help="The report, one HTML file that opens offline.")] = Path(
         "strata-demo.html"
     ),
-    first: Annotated[int | None, typer.Option(hidden=True, min=1, help="Prompts of each pack.")] = None,
+    first: Annotated[
+        int | None,
+        typer.Option(min=1, help="Take only so many prompts of each pack: faster, and too few to tell much."),
+    ] = None,
 ) -> None:
     """Prune the bundled model and see what breaks.
 

@@ -63,6 +63,8 @@ def check_out(path: Path, endings: tuple[str, ...], tables: tuple[str, ...] = TA
         probe = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
         probe.touch(exist_ok=False)
         probe.unlink()
+    except ExportError:
+        raise
     except (OSError, ValueError) as error:
         raise _unwritable(shown, error) from error
 

@@ -85,9 +85,19 @@ def of_recording(recording: Recording, item: Item | None) -> Result:
     )
 
 
+def _target(scores: LayerScores) -> str:
+    """Return the domain that scores are for, as a criterion's name is followed by it; "" where they are for all."""
+    target = scores.options.get("target")
+    return "" if target is None else f" ({target})"
+
+
+def _column(scores: LayerScores) -> str:
+    return f"{scores.criterion}{_target(scores)}"
+
+
 def of_scores(recording: Recording, scores: Sequence[LayerScores], refused: dict[str, str]) -> Result:
     """Return the scores of criteria: one column for each in the text, one row for each criterion and layer in the table."""
-    shown = pd.DataFrame({"layer": range(recording.n_layers), **{one.criterion: one.values for one in scores}})
+    shown = pd.DataFrame({"layer": range(recording.n_layers), **{_column(one): one.values for one in scores}})
     frames = [
         pd.DataFrame(
             {
@@ -101,7 +111,8 @@ def of_scores(recording: Recording, scores: Sequence[LayerScores], refused: dict
         for one in scores
     ]
     orders = [
-        f"{CRITERIA[one.criterion].title}: the {one.drop} go first: {', '.join(map(str, one.order))}" for one in scores
+        f"{CRITERIA[one.criterion].title}{_target(one)}: the {one.drop} go first: {', '.join(map(str, one.order))}"
+        for one in scores
     ]
     reasons = [f"{CRITERIA[name].title} cannot be used here: {reason}" for name, reason in refused.items()]
     data = {

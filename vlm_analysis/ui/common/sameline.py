@@ -17,10 +17,10 @@ Value = str | int | float | bool | Sequence[str] | None
 PLAIN = {"device": "auto", "dtype": "auto", "revision": "main"}  # what the Model page says where nothing was chosen
 
 
-def same_line(*lines: str) -> None:
+def same_line(*lines: str, label: str = "The same on the command line") -> None:
     """Draw lines of the command `strata`, folded up, to copy; nothing without any."""
     if lines:
-        with st.expander("The same on the command line"):
+        with st.expander(label):
             st.code("\n".join(lines), language="bash", wrap_lines=True)
 
 

@@ -8,7 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.ui.common.session import model_slot
+from vlm_analysis.ui.common.sameline import line_of, same_line
+from vlm_analysis.ui.common.session import chosen, model_slot
 from vlm_analysis.ui.common.text import escaped
 
 BUNDLED, FOLDER, HUB = "Bundled: Pocket-VL", "Folder on this machine", "Hugging Face Hub"
@@ -88,3 +89,4 @@ def details(info: ModelInfo) -> None:
     frame = pd.DataFrame(sorted(rows), columns=["layer", "level", "why"])
     config = {"layer": st.column_config.NumberColumn(width="small"), "why": st.column_config.TextColumn(width="large")}
     st.dataframe(frame, hide_index=True, width="stretch", row_height=64, column_config=config)
+    same_line(line_of("record", chosen("prompts") or "general"), label="This model on the command line")

@@ -11,6 +11,7 @@ from vlm_analysis.errors import PromptError, StrataError
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.ui.common import drafts
 from vlm_analysis.ui.common.pickers import delete, rename, say_problem
+from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import choose, chosen, opened, workspace
 from vlm_analysis.ui.common.shell import go_on
 from vlm_analysis.ui.common.text import escaped
@@ -99,6 +100,7 @@ def draw_in_use() -> None:
         st.error(escaped(error))
         return
     go_on("pages/3_similarity.py", "Go on to Similarity")
+    same_line(line_of("show", item, model=False))
     counts = Counter(prompt.domain for prompt in prompts)
     answered = Counter(prompt.domain for prompt in prompts if prompt.answer)
     rows = [(domain, n, answered[domain]) for domain, n in counts.items()]
