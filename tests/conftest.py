@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, max_exa
 settings.register_profile("many", derandomize=True, deadline=None, max_examples=200)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("repeatable")
+
+# Started in the background of a shell, a process ignores Ctrl-C, and so do those that it starts; here it is what tests are about.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # What makes a test file need more than values: torch, a model, a fresh process, a page.

@@ -45,7 +45,7 @@ def test_ctrl_c_is_130_and_the_same_command_goes_on() -> None:
     os.kill(process.pid, signal.SIGINT)
     code, said, errors = ended(process)
     assert (code, said) == (130, "")
-    assert errors.rstrip().endswith("the same command goes on from there.")
+    assert errors.rstrip().endswith("run the same command again to continue.")
     assert "Traceback" not in errors
     code, said, _ = ended(started(*words))
     assert code == 0

@@ -103,7 +103,7 @@ class TestEqual:
     ) -> None:
         changed = changed_copy(loaded)
         changed.model.generation_config.num_return_sequences = 3
-        with pytest.raises(ExportError, match=r"generation configuration of pocket-vl.*num_return_sequences.*Mend"):
+        with pytest.raises(ExportError, match=r"generation configuration of pocket-vl.*num_return_sequences.*Fix"):
             export_checkpoint(changed, MASK, tmp_path / "pruned", verify=False)
         assert list(tmp_path.iterdir()) == []
 
