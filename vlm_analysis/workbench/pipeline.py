@@ -69,7 +69,7 @@ def compare_rankings(
     on_progress: Progress | None = None,
 ) -> tuple[Comparison, Recording]:
     """Return the Comparison behind the story of `compare`, and its recording."""
-    from vlm_analysis.evaluation.run.evaluate import evaluate
+    from vlm_analysis.evaluation.run.evaluate import batch_for, evaluate_prepared, prepare
     from vlm_analysis.recording.record import record
 
     progress, n_prompts = on_progress or no_progress, len(prompts)
@@ -79,11 +79,11 @@ def compare_rankings(
         loaded, prompts, folder=rows, on_progress=_part(progress, 0, n_prompts, total, "recording prompt")
     )
     ways = _ways(_rankings(recording), budgets, loaded)
-    dense = evaluate(loaded, prompts, on_progress=_part(progress, n_prompts, 0, total, "running the dense model"))
+    running = _part(progress, n_prompts, 0, total, "running the dense model")
+    work = prepare(loaded, prompts, None, on_progress=running)
+    dense = evaluate_prepared(work, Edit(loaded.n_layers), None, batch_size=batch_for(loaded), on_progress=running)
     pruned = _part(progress, 2 * n_prompts, len(ways), total, "pruned model")
-    comparison = compare_masks(
-        loaded, prompts, ways, recording=recording, reference=dense, folder=scores, on_progress=pruned
-    )
+    comparison = _compared(work, dense, ways, recording=recording, left_out={}, folder=scores, on_progress=pruned)
     progress(total, total, "asking the pruned model")
     examples = _examples(loaded, prompts, dense, story_of(comparison, recording).pruned)
     return replace(comparison, examples=examples), recording
@@ -143,9 +143,7 @@ def compare_masks(
         MaskError, PromptError: as `sweep`.
     """
     from vlm_analysis.evaluation.run.evaluate import batch_for, check_reference, evaluate_prepared, prepare
-    from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
 
-    ways, missing = _runnable(loaded, ways, left_out)
     check_reference(reference, loaded, prompts)
     batch_size = batch_size or batch_for(loaded)
     progress = on_progress or no_progress
@@ -153,6 +151,40 @@ def compare_masks(
     dense = reference or evaluate_prepared(
         work, Edit(loaded.n_layers), None, batch_size=batch_size, on_progress=on_progress
     )
+    return _compared(
+        work,
+        dense,
+        ways,
+        recording=recording,
+        left_out=left_out,
+        batch_size=batch_size,
+        max_bytes=max_bytes,
+        folder=folder,
+        on_partial=on_partial,
+        on_progress=on_progress,
+    )
+
+
+def _compared(
+    work: Prepared,
+    dense: Evaluation,
+    ways: Sequence[Way],
+    *,
+    recording: Recording,
+    left_out: Mapping[str, str],
+    batch_size: int | None = None,
+    max_bytes: int | None = None,
+    folder: Path | None = None,
+    on_partial: Callable[[Comparison], None] | None = None,
+    on_progress: Progress | None = None,
+) -> Comparison:
+    """Evaluate every mask on prepared prompts (see `compare_masks`)."""
+    from vlm_analysis.evaluation.run.evaluate import batch_for
+    from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
+
+    loaded, prompts = work.loaded, work.prompts
+    batch_size = batch_size or batch_for(loaded)
+    ways, missing = _runnable(loaded, ways, left_out)
     masks = tuple(dict.fromkeys(way.mask for way in ways))
     frame = ways_frame(ways, masks)
     shared = len(prompts) if recording.prompts == prompts.fingerprint else n_shared(prompts, recording.keys)
