@@ -288,7 +288,7 @@ class TestGoingOn:
         store = ScoreStore(layers, rows, folder, belongs)
         for mask in told["masks"]:
             key = PruneMask(layers, mask["dropped"]).key
-            assert store.n_known(key) == rows
+            assert len(store.of(key)) == rows
             for metric in ("answer_nll", "kl_to_dense"):
                 check(store.column(metric, [key], rows)[0], mask[metric])
         assert n_scores(folder) == len(told["masks"]) * rows  # the torn end is left out

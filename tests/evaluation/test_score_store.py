@@ -67,7 +67,7 @@ def test_what_was_put_is_there_again(tmp_path_factory: pytest.TempPathFactory, g
             assert all(same(kept[row], rows[row]) for row in rows)
             assert not found.lacks(edit, list(rows))
             assert found.lacks(edit, range(10)) == (len(rows) < 10)
-            assert found.n_known(edit) == len(rows)
+            assert len(found.of(edit)) == len(rows)
 
 
 SCORE = {"exact_match": True, "answer_nll": 0.1, "token_agreement": 1.0, "kl_to_dense": 0.2}
@@ -204,7 +204,7 @@ def test_a_hundred_thousand_records_of_a_thousand_edits_open_again(tmp_path: Pat
             key(*np.flatnonzero([number >> layer & 1 for layer in range(12)]).tolist()), range(100), [SCORE] * 100
         )
     again = ScoreStore(12, 100, tmp_path)
-    assert again.n_known(key(0, 1)) == again.n_known(key(9, 8, 7)) == 100
+    assert len(again.of(key(0, 1))) == len(again.of(key(9, 8, 7))) == 100
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

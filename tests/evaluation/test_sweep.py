@@ -256,7 +256,7 @@ list(sweep(load_model(), packs[:3] + packs[45:48], masks, batch_size=2, folder=P
         assert done.returncode == -9
         store = ScoreStore(16, 6, tmp_path, score_header(loaded, few, 2))
         first, second = list(batches(prepare(loaded, few).encoded, 2))[:2]
-        assert sum(store.n_known(PruneMask(16, (layer,)).key) for layer in (3, 4, 5)) == 3 * len(first) + len(second)
+        assert sum(len(store.of(PruneMask(16, (layer,)).key)) for layer in (3, 4, 5)) == 3 * len(first) + len(second)
         masks = [PruneMask(16, (layer,)) for layer in (3, 4, 5)]
         assert_equal(
             list(sweep(loaded, few, masks, batch_size=2, folder=tmp_path)),

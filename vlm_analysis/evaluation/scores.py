@@ -89,11 +89,8 @@ class ScoreStore:
 
     def lacks(self, key: str, rows: Sequence[int]) -> bool:
         """Return whether a score of the edit on any of these rows is missing."""
-        return not {row for (row,) in self._columns((), key)}.issuperset(rows)
-
-    def n_known(self, key: str) -> int:
-        """Return how many rows of the edit have scores."""
-        return len(self._columns((), key))
+        line = "SELECT count(*) FROM scores WHERE edit = ? AND row IN (SELECT value FROM json_each(?))"
+        return self._run(line, (key, json.dumps(list(rows))))[0][0] < len(set(rows))
 
     def put(self, key: str, rows: Sequence[int], scores: Sequence[Mapping[str, Any]]) -> None:
         """Add the scores of an edit on some rows (see `evaluate.answer_scores`); they are on disk once this returns.
