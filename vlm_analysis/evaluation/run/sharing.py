@@ -182,8 +182,8 @@ class SharedRunner:
         self._shares_vision = True
         limit, fits = self._limit_alone(item)
         limit = limit if known[0] is None else min(limit, known[0])
-        for vision in (True, False):
-            self._limit, self._shares_vision = limit, vision and known[1]
+        self._limit = limit
+        for self._shares_vision in (True, False) if known[1] else (False,):
             if self._same_on_edits(item):
                 break
         else:
