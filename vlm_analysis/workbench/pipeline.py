@@ -79,11 +79,15 @@ def compare_rankings(
         loaded, prompts, folder=rows, on_progress=_part(progress, 0, n_prompts, total, "recording prompt")
     )
     ways = _ways(_rankings(recording), budgets, loaded)
+    runnable, missing = _runnable(loaded, ways, {})
     running = _part(progress, n_prompts, 0, total, "running the dense model")
     work = prepare(loaded, prompts, None, on_progress=running)
-    dense = evaluate_prepared(work, Edit(loaded.n_layers), None, batch_size=batch_for(loaded), on_progress=running)
+    batch_size = batch_for(loaded)
+    dense = evaluate_prepared(work, Edit(loaded.n_layers), None, batch_size=batch_size, on_progress=running)
     pruned = _part(progress, 2 * n_prompts, len(ways), total, "pruned model")
-    comparison = _compared(work, dense, ways, recording=recording, left_out={}, folder=scores, on_progress=pruned)
+    comparison = _compared(
+        work, dense, runnable, missing, recording, batch_size=batch_size, folder=scores, on_progress=pruned
+    )
     progress(total, total, "asking the pruned model")
     examples = _examples(loaded, prompts, dense, story_of(comparison, recording).pruned)
     return replace(comparison, examples=examples), recording
@@ -144,6 +148,7 @@ def compare_masks(
     """
     from vlm_analysis.evaluation.run.evaluate import batch_for, check_reference, evaluate_prepared, prepare
 
+    ways, missing = _runnable(loaded, ways, left_out)
     check_reference(reference, loaded, prompts)
     batch_size = batch_size or batch_for(loaded)
     progress = on_progress or no_progress
@@ -155,8 +160,8 @@ def compare_masks(
         work,
         dense,
         ways,
-        recording=recording,
-        left_out=left_out,
+        missing,
+        recording,
         batch_size=batch_size,
         max_bytes=max_bytes,
         folder=folder,
@@ -169,22 +174,19 @@ def _compared(
     work: Prepared,
     dense: Evaluation,
     ways: Sequence[Way],
-    *,
+    missing: Mapping[str, str],
     recording: Recording,
-    left_out: Mapping[str, str],
-    batch_size: int | None = None,
+    *,
+    batch_size: int,
     max_bytes: int | None = None,
     folder: Path | None = None,
     on_partial: Callable[[Comparison], None] | None = None,
     on_progress: Progress | None = None,
 ) -> Comparison:
-    """Evaluate every mask on prepared prompts (see `compare_masks`)."""
-    from vlm_analysis.evaluation.run.evaluate import batch_for
+    """Evaluate the masks that the model can run on prepared prompts (see `compare_masks`); `missing` says why others are not there."""
     from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
 
-    loaded, prompts = work.loaded, work.prompts
-    batch_size = batch_size or batch_for(loaded)
-    ways, missing = _runnable(loaded, ways, left_out)
+    prompts = work.prompts
     masks = tuple(dict.fromkeys(way.mask for way in ways))
     frame = ways_frame(ways, masks)
     shared = len(prompts) if recording.prompts == prompts.fingerprint else n_shared(prompts, recording.keys)
