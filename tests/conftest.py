@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +72,16 @@ def loaded() -> LoadedModel:
     from vlm_analysis import load_model
 
     return load_model()
+
+
+@pytest.fixture
+def _no_bars(loaded: LoadedModel) -> Iterator[None]:
+    """As in a process that began with the command: transformers draws no bars, and torch and it have said what they say when imported."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    yield
+    logging.enable_progress_bar()
 
 
 @pytest.fixture(scope="session")

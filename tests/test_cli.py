@@ -19,7 +19,7 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 import vlm_analysis
-from vlm_analysis import LoadedModel, StrataError, cli
+from vlm_analysis import StrataError, cli
 from vlm_analysis.cli import base, dashboard
 from vlm_analysis.export.story_forms import story_html
 from vlm_analysis.progress import Cancelled, Progress
@@ -98,16 +98,6 @@ class TestEndings:
 
         one.command()(base.ending(fails))
         return one
-
-
-@pytest.fixture
-def _no_bars(loaded: LoadedModel) -> Iterator[None]:
-    """As in a process that began with the command: transformers draws no bars, and torch and it have said what they say when imported."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    yield
-    logging.enable_progress_bar()
 
 
 @pytest.mark.usefixtures("_no_bars")

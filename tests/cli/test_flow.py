@@ -41,13 +41,7 @@ from vlm_analysis.workbench.workspace import Workspace
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def _no_bars(loaded: LoadedModel) -> Iterator[None]:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    yield
-    logging.enable_progress_bar()
+pytestmark = pytest.mark.usefixtures("_no_bars")
 
 
 @pytest.fixture

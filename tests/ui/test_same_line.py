@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from acting import OpenPage, load_bundled, ran
 from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
-from vlm_analysis import LoadedModel, PruneMask, cli, mask_table
+from vlm_analysis import PruneMask, cli, mask_table
 from vlm_analysis.cli.output import plain
 from vlm_analysis.ui.common.editor import CANDIDATES
 from vlm_analysis.ui.common.sameline import line_of
@@ -24,13 +24,7 @@ from vlm_analysis.workbench.shelf import keep_prompts, open_item
 RunLine = Callable[[str], dict[str, Any]]
 
 
-@pytest.fixture(autouse=True)
-def _no_bars(loaded: LoadedModel) -> Iterator[None]:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    yield
-    logging.enable_progress_bar()
+pytestmark = pytest.mark.usefixtures("_no_bars")
 
 
 @pytest.fixture

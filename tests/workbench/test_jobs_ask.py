@@ -8,58 +8,18 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import pytest
+from holding import LIMIT_S, PAUSE, Held, ended
 
 from vlm_analysis import Cancelled
 from vlm_analysis.progress import Progress
 from vlm_analysis.workbench import jobs
-from vlm_analysis.workbench.jobs import JobRunner, JobView
-
-LIMIT_S = 300.0  # never reached unless something hangs
-PAUSE = threading.Event()  # never set: `PAUSE.wait(0.001)` lets other threads go on
-
-
-class Held:
-    """Work that says when it has begun and goes on to its only report when it is let go."""
-
-    def __init__(self, result: Any = "held") -> None:
-        self.begun, self.go, self.result = threading.Event(), threading.Event(), result
-
-    def __call__(self, on_progress: Progress) -> Any:
-        self.begun.set()
-        assert self.go.wait(LIMIT_S)
-        on_progress(1, 2, "let go")
-        return self.result
-
-
-@pytest.fixture
-def runner() -> Iterator[JobRunner]:
-    runner = JobRunner()
-    yield runner
-    runner.close()
-    assert runner.join(LIMIT_S), "the worker did not end"
-
-
-@pytest.fixture
-def held(runner: JobRunner) -> Iterator[Held]:
-    """A running job that everything else has to wait for."""
-    held = Held()
-    runner.submit("hold", "Holding", held)
-    assert held.begun.wait(LIMIT_S)
-    yield held
-    held.go.set()
-
-
-def ended(runner: JobRunner, job_id: str) -> JobView:
-    view = runner.wait(job_id, LIMIT_S)
-    assert view is not None
-    assert not view.active, f"'{view.label}' did not end"
-    return view
+from vlm_analysis.workbench.jobs import JobRunner
 
 
 def until(claim: Callable[[], object]) -> None:

@@ -16,29 +16,11 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from writing import ID, folder, text
 
 from vlm_analysis import Cancelled
 from vlm_analysis.errors import WorkspaceError
 from vlm_analysis.workbench.workspace import KINDS, NAME_LIMIT, Item, Workspace
-
-ID = "20250101-120000-0123abcd"
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "home")
-
-
-def text(content: str = "{}") -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        path.write_text(content)
-
-    return write
-
-
-def folder(path: Path) -> None:
-    path.mkdir()
-    (path / "prompts.jsonl").write_text("{}")
 
 
 def writer(kind: str) -> Callable[[Path], None]:
