@@ -64,12 +64,10 @@ def _check_form(result: Result, out: Path | None) -> None:
 
 def _of_item(shelf: Workspace, item: Item) -> Result:
     from vlm_analysis.cli import results
-    from vlm_analysis.workbench.shelf import find_dense, open_item, open_whole
-    from vlm_analysis.workbench.stories import open_saved_story
+    from vlm_analysis.workbench.shelf import find_dense, open_whole
+    from vlm_analysis.workbench.stories import open_saved
 
-    if item.kind == "stories":
-        return results.of_story(open_saved_story(shelf, item), item)
-    value = open_item(item)
+    value = open_saved(shelf, item)
     if item.kind == "evaluations":
         dense_item = find_dense(shelf, item.model, item.prompts)
         return results.of_evaluation(value, None if dense_item is None else open_whole(dense_item), item)
@@ -82,6 +80,7 @@ def _of_item(shelf: Workspace, item: Item) -> Result:
         "recordings": results.of_recording,
         "masks": results.of_mask,
         "comparisons": results.of_comparison,
+        "stories": results.of_story,
     }
     result: Result = functions[item.kind](value, item)
     return result

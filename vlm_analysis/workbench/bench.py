@@ -86,7 +86,7 @@ class Bench:
         Raises:
             StrataError: the file behind it is missing, damaged or another item's.
         """
-        return stories.open_saved_story(self.workspace, item) if item.kind == "stories" else open_item(item)
+        return stories.open_saved(self.workspace, item)
 
     def story(self, item: Item) -> Story:
         """Return the story of an Item of `tell_story` or `demo`, or of version 0.1.

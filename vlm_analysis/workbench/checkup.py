@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 
 from vlm_analysis.errors import StrataError
-from vlm_analysis.workbench.shelf import open_item
-from vlm_analysis.workbench.stories import open_saved_story
+from vlm_analysis.workbench.stories import open_saved
 from vlm_analysis.workbench.workspace import KINDS, Item, Workspace
 
 PACKAGES = (
@@ -90,7 +89,7 @@ def _devices() -> dict[str, int]:
 
 def _why_damaged(shelf: Workspace, item: Item) -> str:
     try:
-        open_saved_story(shelf, item) if item.kind == "stories" else open_item(item)
+        open_saved(shelf, item)
     except StrataError as error:
         return str(error)
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.errors import WorkspaceError
 from vlm_analysis.progress import Progress
@@ -98,6 +98,15 @@ def stories(shelf: Workspace) -> list[Item]:
     """Return the saved comparisons that tell a story and the stories of version 0.1, newest first."""
     comparisons = [item for item in shelf.items("comparisons") if PARTS[0] in item.details]
     return sorted([*comparisons, *shelf.items("stories")], key=lambda item: item.id, reverse=True)
+
+
+def open_saved(shelf: Workspace, item: Item) -> Any:
+    """Return the value behind a saved item of any kind: a Story for one of version 0.1, else what `open_item` returns.
+
+    Raises:
+        StrataError: its file, or the recording of a story, is missing or damaged.
+    """
+    return open_saved_story(shelf, item) if item.kind == "stories" else open_item(item)
 
 
 def open_saved_story(shelf: Workspace, item: Item) -> Story:
