@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlm_analysis.cli.arguments import Name, Unprotect
 from vlm_analysis.cli.base import command, warn
 from vlm_analysis.cli.output import Result
 from vlm_analysis.errors import MaskError
@@ -27,6 +28,20 @@ Group = Annotated[str, typer.Option("--token-group", help="vision, text, answer,
 Share = Annotated[float, typer.Option(help="Of important-tokens: the share of tokens.")]
 Delta = Annotated[float, typer.Option(help="Of skip-proximal: a token counts as changed from 1 − cosine.")]
 Seed = Annotated[int, typer.Option(min=0, max=10_000, help="Of random draws, and of every spread.")]
+
+Criterion = Annotated[
+    str | None, typer.Option(help="What scores the layers, block-influence by default; `rank` shows them.")
+]
+Strategy = Annotated[str, typer.Option(help="How scores become a mask. An unknown one lists all.")]
+Budget = Annotated[
+    float | None, typer.Option(min=0, help="How much to drop: 3 layers (the default), or a ratio or share like 0.2.")
+]
+Unit = Annotated[str, typer.Option(help="Unit of the budget: layers, ratio or parameters.")]
+ByHand = Annotated[str, typer.Option(help='The layers to drop by hand: "3,5-7", in place of a criterion.')]
+Gap = Annotated[int, typer.Option(min=0, help="Of minimum-gap: layers kept between any two dropped ones.")]
+SpanTokens = Annotated[
+    str | None, typer.Option(help="Of strategies that read spans: their tokens; its own by default.")
+]
 
 
 @command("Choose", ".json")
@@ -52,14 +67,8 @@ def rank(
     from vlm_analysis.selection.criteria.scoring import score_layers, usable_criteria
 
     opened = find_recording(shelf, recording)
-    options: dict[str, Any] = {"target": target, "other": other, "domain": domain, "weight": weight}
-    options |= {
-        "token_group": token_group,
-        "share": share,
-        "delta": delta,
-        "seed": seed,
-        "damage": _damage(shelf, opened),
-    }
+    options: dict[str, Any] = {"target": target, "other": other, "domain": domain, "weight": weight, "seed": seed}
+    options |= {"token_group": token_group, "share": share, "delta": delta, "damage": _damage(shelf, opened)}
     if criterion and criterion != ["all"]:
         return of_scores(opened, [score_layers(opened, name, **options) for name in dict.fromkeys(criterion)], {})
     names = CRITERIA if criterion else DEFAULTS
@@ -75,16 +84,11 @@ def rank(
 def mask(
     recording: Recorded,
     shelf: Workspace,
-    criterion: Annotated[
-        str | None, typer.Option(help="What scores the layers, block-influence by default; `rank` shows them.")
-    ] = None,
-    strategy: Annotated[str, typer.Option(help="How scores become a mask. An unknown one lists all.")] = "first-k",
-    budget: Annotated[
-        float | None,
-        typer.Option(min=0, help="How much to drop: 3 layers (the default), or a ratio or share like 0.2."),
-    ] = None,
-    unit: Annotated[str, typer.Option(help="Unit of the budget: layers, ratio or parameters.")] = "layers",
-    drop: Annotated[str, typer.Option(help='The layers to drop by hand: "3,5-7", in place of a criterion.')] = "",
+    criterion: Criterion = None,
+    strategy: Strategy = "first-k",
+    budget: Budget = None,
+    unit: Unit = "layers",
+    drop: ByHand = "",
     target: Target = None,
     other: Other = None,
     domain: Domain = None,
@@ -93,12 +97,10 @@ def mask(
     share: Share = 0.5,
     delta: Delta = 0.05,
     seed: Seed = 0,
-    gap: Annotated[int, typer.Option(min=0, help="Of minimum-gap: layers kept between any two dropped ones.")] = 1,
-    span_tokens: Annotated[
-        str | None, typer.Option(help="Of strategies that read spans: their tokens; its own by default.")
-    ] = None,
-    unprotect: Annotated[bool, typer.Option("--unprotect", help="Let protected layers go too.")] = False,
-    name: Annotated[str, typer.Option(help="Its name in the workspace.")] = "",
+    gap: Gap = 1,
+    span_tokens: SpanTokens = None,
+    unprotect: Unprotect = False,
+    name: Name = "",
     notes: Annotated[str, typer.Option(help="Why these layers.")] = "",
 ) -> Result:
     """Make a mask from scores, from spans or by hand, and save it. --out writes it as JSON, for mergekit (.yaml) or as CSV."""
@@ -112,14 +114,8 @@ def mask(
     if drop:
         edit = _by_hand(opened, drop)
     else:
-        score_options = {
-            "target": target,
-            "other": other,
-            "domain": domain,
-            "weight": weight,
-            "token_group": token_group,
-        }
-        score_options |= {"share": share, "delta": delta, "seed": seed}
+        score_options = {"target": target, "other": other, "domain": domain, "weight": weight, "seed": seed}
+        score_options |= {"token_group": token_group, "share": share, "delta": delta}
         strategy_options = {
             "strategy": strategy,
             "gap": gap,
@@ -127,15 +123,8 @@ def mask(
             "domain": domain,
             "span_tokens": span_tokens,
         }
-        edit = _of_criterion(
-            shelf,
-            opened,
-            criterion or "block-influence",
-            (3 if budget is None else budget, unit),
-            unprotect,
-            score_options,
-            strategy_options,
-        )
+        scored, amount = criterion or "block-influence", (3 if budget is None else budget, unit)
+        edit = _of_criterion(shelf, opened, scored, amount, unprotect, score_options, strategy_options)
     edit = replace(edit, name=name or edit.name, notes=notes, model=opened.model)
     item = _keep(shelf, edit)
     return of_mask(edit, item)

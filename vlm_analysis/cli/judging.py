@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlm_analysis.cli.arguments import Anyway, EditArgument, Prompts
 from vlm_analysis.cli.base import command
-from vlm_analysis.cli.measuring import Anyway, EditArgument, Prompts
 from vlm_analysis.cli.output import Result
 from vlm_analysis.errors import PromptError
 from vlm_analysis.progress import Progress

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlm_analysis.cli.arguments import Anyway, EditArgument, Edits, Name, Prompts, Unprotect
 from vlm_analysis.cli.base import command
 from vlm_analysis.cli.output import Result, check_out
 from vlm_analysis.errors import EvaluationError
@@ -14,22 +15,6 @@ from vlm_analysis.progress import Progress
 
 if TYPE_CHECKING:
     from vlm_analysis.workbench.bench import Bench
-
-Prompts = Annotated[
-    str,
-    typer.Argument(
-        metavar="PROMPTS", help="Bundled packs (general,math), a file or folder, or the name or id of saved prompts."
-    ),
-]
-EditArgument = Annotated[
-    str, typer.Argument(metavar="EDIT", help='Layers ("3,5-7"), dense, a file, or the name or id of a saved mask.')
-]
-Edits = Annotated[
-    list[str] | None, typer.Argument(metavar="EDITS", help='Each is layers ("3,5-7"), dense, a file, or a saved mask.')
-]
-Anyway = Annotated[bool, typer.Option("--anyway", help="Use a mask that was made for another model.")]
-Unprotect = Annotated[bool, typer.Option("--unprotect", help="Let protected layers go too.")]
-Name = Annotated[str, typer.Option("--name", help="Its name in the workspace.")]
 
 
 @command("Record", ".npz")
