@@ -11,7 +11,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tools.serving import ROOT, chromium, idle, running_server
+from tools.serving import ROOT, chromium, compare_masks, idle, running_server
 
 PAGES = {"overview": "", "model": "model", "prompts": "prompts", "similarity": "similarity"}
 PAGES |= {"masks": "masks", "evaluate": "evaluate", "export": "export"}
@@ -48,8 +48,7 @@ def main() -> None:
         first.get_by_role("button", name="Download as HTML").wait_for(timeout=300_000)
         first.set_default_timeout(300_000)
         open_tab(first, "Many masks")
-        first.get_by_role("button", name="Compare masks").click()
-        first.get_by_text("Where the ranking matters").wait_for()
+        compare_masks(first)
         open_tab(first, "One mask")
         first.get_by_role("button", name="Prune and evaluate").click()
         first.wait_for_timeout(2000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = [
@@ -118,3 +119,11 @@ def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -
         except OSError:
             time.sleep(0.1)
     raise RuntimeError("The server did not start:\n" + log.read_text())
+
+
+def compare_masks(page: Page, timeout_ms: float = 600_000) -> None:
+    """Press "Compare masks" and wait until the page shows the new comparison, not one that was there before, as the demo's."""
+    page.get_by_role("button", name="Compare masks").click()
+    shown = page.get_by_role("combobox", name="Comparison")
+    expect(shown).to_have_value(re.compile(r"^\d+ masks on "), timeout=timeout_ms)
+    page.get_by_text("Where the ranking matters").wait_for()
