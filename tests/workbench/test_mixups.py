@@ -33,7 +33,7 @@ from vlm_analysis.export.checkpoint import PART
 from vlm_analysis.export.story import story_of
 from vlm_analysis.models.source import BUNDLED_FOLDER
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.workbench.pipeline import compare_rankings
+from vlm_analysis.workbench.pipeline import compare_first_k
 from vlm_analysis.workbench.shelf import keep_prompts, open_item
 from vlm_analysis.workbench.workspace import Workspace
 
@@ -103,7 +103,7 @@ def test_image_no_processor_takes_is_named_with_its_prompt(loaded):
 
 def test_domains_that_look_like_numbers_stay_apart_in_a_saved_story(loaded, few, tmp_path):
     renamed = PromptSet(replace(prompt, domain={"math": "007", "general": "7"}[prompt.domain]) for prompt in few)
-    comparison, recording = compare_rankings(loaded, renamed)
+    comparison, recording = compare_first_k(loaded, renamed)
     opened = story_of(open_comparison(save_comparison(comparison, tmp_path / "c.npz")), recording)
     assert set(opened.curve["domain"]) == {"007", "7"}
     assert set(opened.examples["domain"]) <= {"007", "7"}

@@ -41,12 +41,12 @@ from vlm_analysis.export.story import story_of, story_sections
 from vlm_analysis.models.layers import find_decoder_layers
 from vlm_analysis.selection.compared.findings import CURVE, retentions
 from vlm_analysis.selection.strategies.many import Way
-from vlm_analysis.workbench.pipeline import compare_rankings
+from vlm_analysis.workbench.pipeline import compare_first_k
 
 
 @pytest.fixture(scope="module")
 def told(loaded: LoadedModel, few: PromptSet) -> tuple[Comparison, Recording]:
-    return compare_rankings(loaded, few)
+    return compare_first_k(loaded, few)
 
 
 @pytest.fixture(scope="module")

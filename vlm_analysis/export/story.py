@@ -146,7 +146,7 @@ def _strips(story: Story) -> Section:
     agreement = f"all agree on {_layers(sorted(common))}" if common else "no layer is chosen by all of them"
     budget = story.shown[1].budget
     text = (
-        f"What each ranking would drop at a budget of {budget} layers; random aside, {agreement}. A domain's ranking drops first "
+        f"What each method would drop at a budget of {budget} layers; random aside, {agreement}. The method named after a domain drops first "
         f"what changes that domain's prompts least; block influence, what changes all prompts least."
     )
     figure = edit_strips(list(story.masks.items()), story.recording.n_layers, locks=story.recording.model.locks)
@@ -164,10 +164,10 @@ def _retention(story: Story) -> Section:
     )
     best = "; ".join(f"{domain}: {_best(here, domain)}" for domain in story.recording.domain_names)
     text = (
-        f"Without {mask.budget} of {mask.n_layers} layers, chosen by “{method}”, the model keeps {kept}. Best ranking at this "
+        f"Without {mask.budget} of {mask.n_layers} layers, chosen by “{method}”, the model keeps {kept}. Best method at this "
         f"budget: {best}. Bars are 90 % intervals over prompts, the grey band is the range of the random draws; above 1 the "
         f"pruned model answers more prompts than the dense one. Layers were chosen and answers counted on the same prompts, which "
-        f"flatters the rankings."
+        f"flatters the methods."
     )
     return Section("Retention over the number of dropped layers", text, retention_curve(story.curve, y_max=1.15))
 

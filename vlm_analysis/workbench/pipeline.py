@@ -57,10 +57,10 @@ def compare(
     Raises:
         StrataError: the model cannot take a prompt, no layer may be dropped, or too many layers have no finite scores.
     """
-    return story_of(*compare_rankings(loaded, prompts, rows=rows, scores=scores, on_progress=on_progress))
+    return story_of(*compare_first_k(loaded, prompts, rows=rows, scores=scores, on_progress=on_progress))
 
 
-def compare_rankings(
+def compare_first_k(
     loaded: LoadedModel,
     prompts: PromptSet,
     *,
@@ -78,7 +78,7 @@ def compare_rankings(
     recording = record(
         loaded, prompts, folder=rows, on_progress=_part(progress, 0, n_prompts, total, "recording prompt")
     )
-    ways = _ways(_rankings(recording), budgets, loaded)
+    ways = _ways(_scores(recording), budgets, loaded)
     runnable, missing = _runnable(loaded, ways, {})
     running = _part(progress, n_prompts, 0, total, "running the dense model")
     work = prepare(loaded, prompts, None, on_progress=running)
@@ -253,25 +253,25 @@ def _choices(work: Prepared, masks: Sequence[Edit], scores: ScoreStore) -> dict[
     return {metric: np.stack([table[metric].to_numpy(np.float64) for table in tables]) for metric in CHOICE_METRICS}
 
 
-def _rankings(recording: Recording) -> dict[str, list[LayerScores]]:
+def _scores(recording: Recording) -> dict[str, list[LayerScores]]:
     """Return the scores of each method; the random method has several."""
-    rankings = {
+    methods = {
         f"{domain}-aware": [score_layers(recording, "target-aware", target=domain)]
         for domain in reversed(recording.domain_names)
     }
-    rankings["block influence"] = [score_layers(recording, "block-influence")]
-    rankings[RANDOM] = [score_layers(recording, "random", seed=seed) for seed in range(RANDOM_DRAWS)]
-    return rankings
+    methods["block influence"] = [score_layers(recording, "block-influence")]
+    methods[RANDOM] = [score_layers(recording, "random", seed=seed) for seed in range(RANDOM_DRAWS)]
+    return methods
 
 
-def _check_scored(rankings: Mapping[str, Sequence[LayerScores]], most: int, loaded: LoadedModel) -> None:
+def _check_scored(methods: Mapping[str, Sequence[LayerScores]], most: int, loaded: LoadedModel) -> None:
     """Check that every method has enough scores to drop `most` layers.
 
     Raises:
         RecordingError: one has too few; it names the layers without a score.
     """
     free = loaded.locks.free
-    scored = [set(free) & set(ranking.order) for draws in rankings.values() for ranking in draws]
+    scored = [set(free) & set(scores.order) for draws in methods.values() for scores in draws]
     if min(map(len, scored)) >= most:
         return
     broken = [layer for layer in free if not all(layer in one for one in scored)]
@@ -281,22 +281,22 @@ def _check_scored(rankings: Mapping[str, Sequence[LayerScores]], most: int, load
     )
 
 
-def _ways(rankings: Mapping[str, Sequence[LayerScores]], budgets: range, loaded: LoadedModel) -> list[Way]:
+def _ways(methods: Mapping[str, Sequence[LayerScores]], budgets: range, loaded: LoadedModel) -> list[Way]:
     """Return the masks of each method at each budget, as ways.
 
     Raises:
         RecordingError: a method has too few scores for the largest budget.
     """
-    _check_scored(rankings, budgets[-1], loaded)
+    _check_scored(methods, budgets[-1], loaded)
     ways = []
-    for method, draws in rankings.items():
-        for draw, ranking in enumerate(draws):
+    for method, draws in methods.items():
+        for draw, scores in enumerate(draws):
             for budget in budgets:
                 draw_words = f", draw {draw + 1}" if method == RANDOM else ""
-                edit = make_mask(ranking, "first-k", budget, locks=loaded.locks)
+                edit = make_mask(scores, "first-k", budget, locks=loaded.locks)
                 mask = replace(edit, name=f"{method}, {budget} layers{draw_words}", model=loaded.info)
-                criterion, strategy = (None, "random-draw") if method == RANDOM else (ranking.criterion, "first-k")
-                ways.append(Way(method, criterion, strategy, ranking.options.get("target"), budget, draw, mask))
+                criterion, strategy = (None, "random-draw") if method == RANDOM else (scores.criterion, "first-k")
+                ways.append(Way(method, criterion, strategy, scores.options.get("target"), budget, draw, mask))
     return ways
 
 

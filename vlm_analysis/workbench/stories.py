@@ -59,14 +59,14 @@ def tell_story(
     `prompts_item` is the saved item of the prompts. An interrupted comparison continues where it stopped.
     """
     from vlm_analysis.export.story import story_of
-    from vlm_analysis.workbench.pipeline import compare_rankings
+    from vlm_analysis.workbench.pipeline import compare_first_k
 
     loaded = slot.loaded
     rows, scores = (
         unfinished_folder(shelf, loaded.fingerprint, prompts_item, {"story": True}),
         scores_folder(shelf, loaded, prompts),
     )
-    comparison, recording = compare_rankings(loaded, prompts, rows=rows, scores=scores, on_progress=on_progress)
+    comparison, recording = compare_first_k(loaded, prompts, rows=rows, scores=scores, on_progress=on_progress)
     slot.dense[prompts.fingerprint] = comparison.dense
     pruned = story_of(comparison, recording).pruned
     if (

@@ -45,7 +45,7 @@ class Comparison:
         scores: by metric, (n_masks, n_prompts) float64, in the order of the masks and of the dense evaluation's prompts: `METRICS`, and
             where prompts have choices `CHOICE_METRICS` (NaN for prompts without).
         ways: columns `WAYS`, one row for each way to a mask; `place` is the mask's.
-        chosen_on: fingerprint of the prompts that the rankings were made on.
+        chosen_on: fingerprint of the prompts that layers were scored on.
         n_shared: how many of the evaluated prompts are among those.
         left_out: by method, why masks of it are missing.
         examples: columns `EXAMPLES`, text: some prompts that the dense model answers exactly and one of the masks does not, with both

@@ -116,7 +116,11 @@ class Strategy:
 
 STRATEGIES: dict[str, Strategy] = {
     "first-k": Strategy(
-        "First k of the drop order", "one-shot ranking, as in arXiv:2603.20275", "scores", first_k, ordered=True
+        "First k of the drop order",
+        "all at once by one order of the layers, as in arXiv:2603.20275",
+        "scores",
+        first_k,
+        ordered=True,
     ),
     "contiguous-block": Strategy(
         "Contiguous block",

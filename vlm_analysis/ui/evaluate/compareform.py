@@ -51,7 +51,7 @@ def compare_form() -> None:
 def _form(info: ModelInfo, items: dict[str, Item]) -> None:
     _follow(items)
     left, right = st.columns(2)
-    words = "The rankings come from these prompts; they are recorded where that was not done yet."
+    words = "Layers are scored on these prompts, which are recorded first where that was not done yet."
     choose = items[_pick(left, "Choose masks on", CHOOSE, items, words)]
     report = items[_pick(right, "Report on", REPORT, items, "Every mask answers these prompts.")]
     _remember(choose, report)
@@ -235,11 +235,11 @@ def _count(info: ModelInfo, question: Question, n_domains: int) -> int:
     free = len((info.locks.unprotected() if question.unprotect else info.locks).free)
     budgets = min(question.most, free)
     domains = [str(number) for number in range(n_domains)]
-    rankings = sum(len(targets_of(name, domains)) for name in question.criteria)
+    scores = sum(len(targets_of(name, domains)) for name in question.criteria)
     number = 0
     for strategy in question.strategies:
         row = STRATEGIES[strategy]
-        number += rankings if row.needs == "scores" else question.n_draws if "seed" in row.takes else 1
+        number += scores if row.needs == "scores" else question.n_draws if "seed" in row.takes else 1
     return number * budgets
 
 

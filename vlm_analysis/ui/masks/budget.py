@@ -14,7 +14,7 @@ from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.session import bench, model_slot
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.common.work import job
-from vlm_analysis.ui.masks.inputs import Ranked, missing_to_measure, model_is_here, prompts_of, say_missing
+from vlm_analysis.ui.masks.inputs import ScoreInputs, missing_to_measure, model_is_here, prompts_of, say_missing
 
 UNITS = {
     "layers": "A number of decoder layers.",
@@ -37,7 +37,7 @@ class Budget:
         return f"{self.amount!r} {None if self.costs is None else self.costs.tobytes().hex()}"
 
 
-def ask_budget(ranked: Ranked) -> Budget:
+def ask_budget(inputs: ScoreInputs) -> Budget:
     """Draw the unit and its slider; where the costs are not known, say why and how to get them."""
     left, right = st.columns([2, 3])
     unit = left.segmented_control(
@@ -49,22 +49,22 @@ def ask_budget(ranked: Ranked) -> Budget:
         persist_state="session",
         help=" ".join(f"**{name}**: {words}" for name, words in UNITS.items()),
     )
-    free = len(ranked.free)
+    free = len(inputs.free)
     if not free:
         st.caption("No layer may go: all are protected or locked. Let protected layers go too, above.")
         return Budget(None)
     if unit == "parameters":
-        return _parameters(ranked, right)
+        return _parameters(inputs, right)
     if unit == "latency":
-        return _latency(ranked, right)
+        return _latency(inputs, right)
     if unit == "ratio":
-        return _ratio(ranked, right)
-    return Budget(layers_slider(ranked, right))
+        return _ratio(inputs, right)
+    return Budget(layers_slider(inputs, right))
 
 
-def layers_slider(ranked: Ranked, container: DeltaGenerator | None = None) -> int:
+def layers_slider(inputs: ScoreInputs, container: DeltaGenerator | None = None) -> int:
     """Draw the slider of a budget in layers, the same on every tab."""
-    n_layers, free = ranked.recording.n_layers, len(ranked.free)
+    n_layers, free = inputs.recording.n_layers, len(inputs.free)
     most = max(2, min(free, n_layers - 1))
     _remember("candidate_budget", 3, 1, most)
     return int(
@@ -86,9 +86,9 @@ def _remember(key: str, default: int, least: int, most: int) -> None:
         st.session_state[key] = value
 
 
-def _ratio(ranked: Ranked, container: DeltaGenerator) -> Budget:
-    n_layers = ranked.recording.n_layers
-    least, most = math.ceil(100 / n_layers), math.floor(100 * len(ranked.free) / n_layers)
+def _ratio(inputs: ScoreInputs, container: DeltaGenerator) -> Budget:
+    n_layers = inputs.recording.n_layers
+    least, most = math.ceil(100 / n_layers), math.floor(100 * len(inputs.free) / n_layers)
     if least >= most:
         container.caption("Too few layers may go for a ratio. Choose a budget in layers.")
         return Budget(None)
@@ -112,29 +112,29 @@ def _percent(container: DeltaGenerator, label: str, least: int, most: int, key: 
     )
 
 
-def _parameters(ranked: Ranked, container: DeltaGenerator) -> Budget:
-    model = ranked.recording.model
+def _parameters(inputs: ScoreInputs, container: DeltaGenerator) -> Budget:
+    model = inputs.recording.model
     if not model.layer_parameters or not model.n_parameters:
         container.caption(
             "This recording does not know the model's parameters by layer: it was made before they were kept. Record again."
         )
         return Budget(None)
     costs = np.array(model.layer_parameters, dtype=np.float64)
-    return _share(ranked, container, "parameters", costs, float(model.n_parameters))
+    return _share(inputs, container, "parameters", costs, float(model.n_parameters))
 
 
-def _latency(ranked: Ranked, container: DeltaGenerator) -> Budget:
-    latency = model_slot().latency if model_is_here(ranked.recording) else None
+def _latency(inputs: ScoreInputs, container: DeltaGenerator) -> Budget:
+    latency = model_slot().latency if model_is_here(inputs.recording) else None
     if latency is None:
         with container:
-            _measure_latency(ranked)
+            _measure_latency(inputs)
         return Budget(None)
     container.caption(f"A forward pass takes {latency.total_ms:.3g} ms here, measured on {latency.n_prompts} prompts.")
-    return _share(ranked, container, "latency", np.asarray(latency.layer_ms, np.float64), float(latency.total_ms))
+    return _share(inputs, container, "latency", np.asarray(latency.layer_ms, np.float64), float(latency.total_ms))
 
 
-def _measure_latency(ranked: Ranked) -> None:
-    missing, prompts = missing_to_measure(ranked.recording), prompts_of(ranked.recording)
+def _measure_latency(inputs: ScoreInputs) -> None:
+    missing, prompts = missing_to_measure(inputs.recording), prompts_of(inputs.recording)
     st.caption("No time was measured since this model was loaded.")
     if missing:
         say_missing(missing)
@@ -150,15 +150,15 @@ def _measure_latency(ranked: Ranked) -> None:
     job_panel("latency")
 
 
-def _share(ranked: Ranked, container: DeltaGenerator, of: str, costs: np.ndarray, total: float) -> Budget:
+def _share(inputs: ScoreInputs, container: DeltaGenerator, of: str, costs: np.ndarray, total: float) -> Budget:
     """Draw the slider of a share, up to what the layers that may go make up."""
-    most = math.floor(100 * float(costs[ranked.free].sum()) / total + 1e-9)
+    most = math.floor(100 * float(costs[inputs.free].sum()) / total + 1e-9)
     if most < 2:
         container.caption(
             escaped(f"The layers that may go make up less than 2 % of the {of}. Choose a budget in layers.")
         )
         return Budget(None)
     percent = _percent(
-        container, f"Budget: share of {of}, %", 1, min(most, 99), f"candidate_{of}", ranked.recording.n_layers
+        container, f"Budget: share of {of}, %", 1, min(most, 99), f"candidate_{of}", inputs.recording.n_layers
     )
     return Budget(Share(percent / 100, of=of, total=total), costs)

@@ -20,13 +20,13 @@ from vlm_analysis.ui.common.editor import CANDIDATES
 from vlm_analysis.ui.common.sameline import line_of, recording_id, same_line
 from vlm_analysis.ui.common.text import GROUP_HELP, NEEDS, escaped, layer_list
 from vlm_analysis.ui.masks.budget import Budget, ask_budget
-from vlm_analysis.ui.masks.inputs import Ranked, ask_options, choose_criteria, taken, unprotected
+from vlm_analysis.ui.masks.inputs import ScoreInputs, ask_options, choose_criteria, taken, unprotected
 from vlm_analysis.ui.masks.searchview import search_form
 
 N_RANDOM = 5
 
 
-def candidates(ranked: Ranked) -> dict[str, Edit]:
+def candidates(inputs: ScoreInputs) -> dict[str, Edit]:
     """Draw the choice of strategy, budget and what they take; returns the masks, by their names on screen."""
     left, _ = st.columns([2, 3])
     strategy = left.selectbox(
@@ -40,27 +40,27 @@ def candidates(ranked: Ranked) -> dict[str, Edit]:
     row = STRATEGIES[strategy]
     st.caption(escaped(f"{row.title}: {row.source}. Needs {NEEDS[row.needs]}."))
     if row.needs == "model":
-        search_form(ranked, strategy)
+        search_form(inputs, strategy)
         st.session_state[CANDIDATES] = {}
         return {}
-    budget = ask_budget(ranked)
-    criteria = choose_criteria(ranked) if row.needs == "scores" else []
+    budget = ask_budget(inputs)
+    criteria = choose_criteria(inputs) if row.needs == "scores" else []
     names = taken(criteria) | ({"seed"} if "seed" in row.takes else set())
     names |= {"domain"} if "domain" in row.takes else set()
-    score_options = ask_options(ranked, names)
+    score_options = ask_options(inputs, names)
     options = _strategy_options(strategy)
     masks: dict[str, Edit] = {}
     if budget.amount is not None:
-        key = repr((ranked.key, strategy, budget.key, criteria, sorted(score_options.items()), sorted(options.items())))
-        masks, refused = _make(key, ranked, strategy, budget, criteria, score_options, options)
+        key = repr((inputs.key, strategy, budget.key, criteria, sorted(score_options.items()), sorted(options.items())))
+        masks, refused = _make(key, inputs, strategy, budget, criteria, score_options, options)
         for reason in dict.fromkeys(reason for _, reason in refused):
             st.warning(escaped(f"{', '.join(title for title, why in refused if why == reason)}: {reason}"))
     st.session_state[CANDIDATES] = masks
     if masks:
-        _strips(masks, ranked)
+        _strips(masks, inputs)
         _numbers(masks)
         same_line(*_lines(strategy, budget, criteria, score_options, options))
-        _how_sure(ranked, strategy, budget, criteria, score_options, options)
+        _how_sure(inputs, strategy, budget, criteria, score_options, options)
     return masks
 
 
@@ -94,7 +94,7 @@ def _strategy_options(strategy: str) -> dict[str, Any]:
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _make(
     key: str,
-    _ranked: Ranked,
+    _inputs: ScoreInputs,
     strategy: str,
     _budget: Budget,
     criteria: list[str],
@@ -102,27 +102,27 @@ def _make(
     options: dict[str, Any],
 ) -> tuple[dict[str, Edit], list[tuple[str, str]]]:
     """Return the masks by their names on screen, and why others could not be made; kept between script runs by the key."""
-    ranked, budget = _ranked, _budget
+    inputs, budget = _inputs, _budget
     assert budget.amount is not None
     row, by_title, refused = STRATEGIES[strategy], {}, []
-    kinds: dict[str, Any] = {"locks": ranked.locks, "costs": budget.costs}
+    kinds: dict[str, Any] = {"locks": inputs.locks, "costs": budget.costs}
     for criterion in criteria if row.needs == "scores" else [""]:
         title = CRITERIA[criterion].title if criterion else row.title
         if criterion and "target" in CRITERIA[criterion].takes:
             title += f" ({score_options.get('target')})"
         try:
             if criterion:
-                scores = score_layers(ranked.recording, criterion, damage=ranked.damage, **score_options)
+                scores = score_layers(inputs.recording, criterion, damage=inputs.damage, **score_options)
                 by_title[title] = make_mask(scores, strategy, budget.amount, **kinds, **options)
             elif row.needs == "recording":
                 only = {"domain": score_options.get("domain"), **options}
-                by_title[title] = make_mask(None, strategy, budget.amount, recording=ranked.recording, **kinds, **only)
+                by_title[title] = make_mask(None, strategy, budget.amount, recording=inputs.recording, **kinds, **only)
             elif strategy == "random-draw":
-                seed, n_layers = int(score_options["seed"]), ranked.recording.n_layers
+                seed, n_layers = int(score_options["seed"]), inputs.recording.n_layers
                 masks = random_masks(N_RANDOM, budget.amount, n_layers=n_layers, seed=seed, **kinds)
                 by_title |= {f"{title}, seed {seed + number}": mask for number, mask in enumerate(masks)}
             else:
-                by_title[title] = make_mask(None, strategy, budget.amount, n_layers=ranked.recording.n_layers, **kinds)
+                by_title[title] = make_mask(None, strategy, budget.amount, n_layers=inputs.recording.n_layers, **kinds)
         except StrataError as error:
             refused.append((title, str(error)))
     return by_title, refused
@@ -149,13 +149,13 @@ def _lines(
     return [line_of("mask", recording_id(), model=False, **{**arguments, **one}) for one in each]
 
 
-def _strips(masks: dict[str, Edit], ranked: Ranked) -> None:
+def _strips(masks: dict[str, Edit], inputs: ScoreInputs) -> None:
     """Draw the candidate masks and the edited one as strips."""
     from vlm_analysis.figures.heatmaps import edit_strips
 
-    n_layers = ranked.recording.n_layers
+    n_layers = inputs.recording.n_layers
     rows = [("in the editor", PruneMask(n_layers, st.session_state.mask)), *masks.items()]
-    st.plotly_chart(edit_strips(rows, n_layers, locks=ranked.locks), key="candidate-strips", config=PICTURE)
+    st.plotly_chart(edit_strips(rows, n_layers, locks=inputs.locks), key="candidate-strips", config=PICTURE)
 
 
 def _numbers(masks: dict[str, Edit]) -> None:
@@ -166,7 +166,7 @@ def _numbers(masks: dict[str, Edit]) -> None:
 
 
 def _how_sure(
-    ranked: Ranked,
+    inputs: ScoreInputs,
     strategy: str,
     budget: Budget,
     criteria: list[str],
@@ -189,15 +189,15 @@ def _how_sure(
     if picked is None:
         return
     question = (
-        {**score_options, "damage": ranked.damage, **options}
+        {**score_options, "damage": inputs.damage, **options}
         if needs == "scores"
         else {"domain": score_options.get("domain")}
     )
     question = {name: value for name, value in {**question, **options}.items() if value is not None}
-    kinds: dict[str, Any] = {"locks": ranked.locks, "costs": budget.costs}
+    kinds: dict[str, Any] = {"locks": inputs.locks, "costs": budget.costs}
     try:
         sure = mask_stability(
-            ranked.recording,
+            inputs.recording,
             picked if needs == "scores" else None,
             strategy,
             budget.amount,

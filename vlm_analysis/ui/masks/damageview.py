@@ -15,31 +15,31 @@ from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench
 from vlm_analysis.ui.common.text import METRIC_HELP, escaped
 from vlm_analysis.ui.common.work import job
-from vlm_analysis.ui.masks.inputs import Ranked, missing_to_measure, pick_domain, prompts_of, say_missing
+from vlm_analysis.ui.masks.inputs import ScoreInputs, missing_to_measure, pick_domain, prompts_of, say_missing
 from vlm_analysis.ui.masks.searchview import search_form
 
 By = Literal["damage_kl", "damage_nll"]
 BY: dict[By, str] = {"damage_kl": "KL to dense", "damage_nll": "answer NLL"}
 
 
-def damage_view(ranked: Ranked) -> None:
+def damage_view(inputs: ScoreInputs) -> None:
     """Draw cosine against damage where it was measured, else the next step; then the search for masks."""
-    if ranked.problem:
-        st.error(escaped(ranked.problem))
-    if ranked.damage is None:
+    if inputs.problem:
+        st.error(escaped(inputs.problem))
+    if inputs.damage is None:
         st.markdown(
-            "Cosine is cheap; the truth is what happens to the answers when a layer is left out. Measured once, that is a ranking "
-            "of its own, and shows which layers cosine gets wrong on this model."
+            "Cosine is cheap; the truth is what happens to the answers when a layer is left out. Measured once, it scores "
+            "layers like any criterion, and shows which layers cosine gets wrong on this model."
         )
     else:
-        _scatter(ranked, ranked.damage)
-    _measure(ranked)
+        _scatter(inputs, inputs.damage)
+    _measure(inputs)
     st.divider()
     st.markdown("**Search on measured damage**")
-    search_form(ranked)
+    search_form(inputs)
 
 
-def _scatter(ranked: Ranked, damage: Damage) -> None:
+def _scatter(inputs: ScoreInputs, damage: Damage) -> None:
     from vlm_analysis.figures.rankings import damage_scatter
 
     left, right = st.columns(2)
@@ -54,9 +54,9 @@ def _scatter(ranked: Ranked, damage: Damage) -> None:
         help=f"**KL to dense**: {METRIC_HELP['kl_to_dense']} **Answer NLL**: its increase. {METRIC_HELP['answer_nll']}",
     )
     words = "Whose cosines and damage are compared."
-    target = pick_domain(ranked.recording, "On prompts of", "damage_target", words, right)
+    target = pick_domain(inputs.recording, "On prompts of", "damage_target", words, right)
     try:
-        frame = cosine_against_damage(ranked.recording, damage, ranked.group, target, by=by)
+        frame = cosine_against_damage(inputs.recording, damage, inputs.group, target, by=by)
     except StrataError as error:
         st.caption(escaped(error))
         return
@@ -65,7 +65,7 @@ def _scatter(ranked: Ranked, damage: Damage) -> None:
     figure = damage_scatter(frame, by, y_title=f"damage: {BY[by]}, nats")
     st.plotly_chart(figure, key="damage-scatter", config=PICTURE)
     st.caption(
-        f"Each point is a layer. Across: block influence, 1 − mean cos(x, y) over {ranked.group} tokens (ShortGPT, arXiv:2403.03853). "
+        f"Each point is a layer. Across: block influence, 1 − mean cos(x, y) over {inputs.group} tokens (ShortGPT, arXiv:2403.03853). "
         "Up: what leaving out this layer alone does to the answers, in nats (as in SLEB, arXiv:2402.09025). An outlier's two ranks "
         "lie at least a third of the layers, and 2, apart (our choice)."
     )
@@ -73,9 +73,9 @@ def _scatter(ranked: Ranked, damage: Damage) -> None:
         offer_table(frame, "cosine-against-damage")
 
 
-def _measure(ranked: Ranked) -> None:
+def _measure(inputs: ScoreInputs) -> None:
     """Draw the button that measures what is not measured yet."""
-    recording, damage = ranked.recording, ranked.damage
+    recording, damage = inputs.recording, inputs.damage
     n_left = len(set(range(recording.n_layers)) - set(recording.model.locked)) if damage is None else 0
     if n_left:
         prompts, missing = prompts_of(recording), missing_to_measure(recording)

@@ -27,7 +27,7 @@ SEEDS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
-class Ranked:
+class ScoreInputs:
     """What scores are computed from on this page.
 
     Attributes:
@@ -68,8 +68,8 @@ class Ranked:
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)
-def _reasons(key: str, _ranked: Ranked) -> dict[str, str]:
-    return usable_criteria(_ranked.recording, damage=_ranked.damage, token_group=_ranked.group)
+def _reasons(key: str, _inputs: ScoreInputs) -> dict[str, str]:
+    return usable_criteria(_inputs.recording, damage=_inputs.damage, token_group=_inputs.group)
 
 
 def unprotected() -> bool:
@@ -77,14 +77,14 @@ def unprotected() -> bool:
     return bool(st.session_state.get("mask_unprotect"))
 
 
-def gather(recording: Recording, group: str) -> Ranked:
+def gather(recording: Recording, group: str) -> ScoreInputs:
     """Return the inputs of the tabs, with the stored damage of the recording's model and prompts."""
     shelf = workspace()
     sweeps = tuple(item.id for item in shelf.items("sweeps"))
     try:
-        return Ranked(recording, group, _damage(str(shelf.root), sweeps, recording.prompts, recording.model))
+        return ScoreInputs(recording, group, _damage(str(shelf.root), sweeps, recording.prompts, recording.model))
     except StrataError as error:
-        return Ranked(recording, group, None, str(error))
+        return ScoreInputs(recording, group, None, str(error))
 
 
 @st.cache_resource(show_spinner=False, max_entries=4, hash_funcs={ModelInfo: lambda model: model.fingerprint})
@@ -142,9 +142,9 @@ def pick_domain(
 # --- the options of criteria and strategies ------------------------------------------------------------------------
 
 
-def choose_criteria(ranked: Ranked) -> list[str]:
+def choose_criteria(inputs: ScoreInputs) -> list[str]:
     """Draw the choice of criteria; those that cannot be used here are listed with the reason."""
-    reasons = ranked.reasons()
+    reasons = inputs.reasons()
     usable = [criterion for criterion, reason in reasons.items() if not reason]
     if CHOSEN in st.session_state:
         st.session_state[CHOSEN] = [criterion for criterion in st.session_state[CHOSEN] if criterion in usable]
@@ -178,21 +178,21 @@ def taken(criteria: Iterable[str]) -> set[str]:
     return {name for criterion in criteria for name in CRITERIA[criterion].takes}
 
 
-def ask_options(ranked: Ranked, names: Collection[str]) -> dict[str, Any]:
+def ask_options(inputs: ScoreInputs, names: Collection[str]) -> dict[str, Any]:
     """Draw a control for each named argument of `score_layers`, and return what was chosen, the token group included."""
-    controls = [name for name in _CONTROLS if name in names and not (name == "other" and _one_domain(ranked))]
-    chosen: dict[str, Any] = {"token_group": ranked.group}
+    controls = [name for name in _CONTROLS if name in names and not (name == "other" and _one_domain(inputs))]
+    chosen: dict[str, Any] = {"token_group": inputs.group}
     for start in range(0, len(controls), 3):
         columns = st.columns(3)
         for name, container in zip(controls[start : start + 3], columns, strict=False):
-            chosen[name] = _CONTROLS[name](container, ranked.recording)
+            chosen[name] = _CONTROLS[name](container, inputs.recording)
     if chosen.get("other") == chosen.get("target", ""):
         chosen["other"] = None
     return chosen
 
 
-def _one_domain(ranked: Ranked) -> bool:
-    return len(ranked.recording.domain_names) < 2
+def _one_domain(inputs: ScoreInputs) -> bool:
+    return len(inputs.recording.domain_names) < 2
 
 
 def _target(container: DeltaGenerator, recording: Recording) -> Any:

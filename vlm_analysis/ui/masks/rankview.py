@@ -18,7 +18,7 @@ from vlm_analysis.ui.common.downloads import PICTURE, offer_files, offer_table
 from vlm_analysis.ui.common.sameline import line_of, recording_id, same_line
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.masks.budget import layers_slider
-from vlm_analysis.ui.masks.inputs import Ranked, ask_options, choose_criteria, taken
+from vlm_analysis.ui.masks.inputs import ScoreInputs, ask_options, choose_criteria, taken
 
 BETWEEN = {
     "criteria": "Every criterion that this recording can be scored with.",
@@ -27,20 +27,20 @@ BETWEEN = {
 }
 
 
-def score_picture(ranked: Ranked) -> None:
+def score_picture(inputs: ScoreInputs) -> None:
     """Draw one criterion's score of every layer with its spread, its rank intervals and what the prompts settle."""
     from vlm_analysis.figures.profiles import score_bars
 
-    reasons = ranked.reasons()
+    reasons = inputs.reasons()
     criterion = _pick_criterion(list(CRITERIA), "score_criterion")
     row = CRITERIA[criterion]
     if reasons[criterion]:
         st.info(escaped(reasons[criterion]), icon=":material/arrow_forward:")
         _explain(criterion)
         return
-    options = ask_options(ranked, taken([criterion]))
+    options = ask_options(inputs, taken([criterion]))
     try:
-        scores = score_layers(ranked.recording, criterion, damage=ranked.damage, **options)
+        scores = score_layers(inputs.recording, criterion, damage=inputs.damage, **options)
     except StrataError as error:
         st.caption(escaped(error))
         return
@@ -49,9 +49,9 @@ def score_picture(ranked: Ranked) -> None:
         scores.spread,
         scores.order,
         st.session_state.mask,
-        ranked.recording.model.locks,
+        inputs.recording.model.locks,
         y_title=row.title,
-        scale=_reach(scores, ranked.free),
+        scale=_reach(scores, inputs.free),
     )
     st.plotly_chart(figure, key="score-bars", config=PICTURE)
     same_line(line_of("rank", recording_id(), model=False, criterion=criterion, **options))
@@ -60,7 +60,7 @@ def score_picture(ranked: Ranked) -> None:
         "The axis fits the layers that may go. Whiskers: standard deviation when the prompts are drawn again with replacement, "
         "within each domain."
     )
-    _stability(ranked, criterion, scores, options)
+    _stability(inputs, criterion, scores, options)
 
 
 def _explain(criterion: str) -> None:
@@ -89,21 +89,21 @@ def _reach(scores: LayerScores, free: list[int]) -> tuple[float, float] | None:
     return (low - air if low < 0 else low, high + air) if high > low else None
 
 
-def _stability(ranked: Ranked, criterion: str, scores: LayerScores, options: dict[str, Any]) -> None:
+def _stability(inputs: ScoreInputs, criterion: str, scores: LayerScores, options: dict[str, Any]) -> None:
     """Draw the interval of each layer's place and say in words what the prompts do not settle."""
     from vlm_analysis.figures.rankings import rank_intervals
 
     st.markdown("**How sure the order is**")
-    budget = layers_slider(ranked)
+    budget = layers_slider(inputs)
     try:
-        sure = rank_stability(ranked.recording, criterion, damage=ranked.damage, locks=ranked.locks, **options)
+        sure = rank_stability(inputs.recording, criterion, damage=inputs.damage, locks=inputs.locks, **options)
     except StrataError as error:
         st.caption(escaped(error))
         offer_table(_score_frame(scores, None, budget), f"scores-{criterion}")
         return
     low, high = sure.interval()
     unsure = {layer for pair in sure.unsure(budget) for layer in (pair.goes, pair.stays)}
-    figure = rank_intervals(low, high, sure.order, budget, unsure=unsure, locks=ranked.locks)
+    figure = rank_intervals(low, high, sure.order, budget, unsure=unsure, locks=inputs.locks)
     for sentence in stability_words(sure, budget):
         st.markdown(escaped(sentence))
     st.plotly_chart(figure, key="rank-intervals", config=PICTURE)
@@ -129,7 +129,7 @@ def _score_frame(scores: LayerScores, sure: RankStability | None, budget: int) -
 # --- agreement -----------------------------------------------------------------------------------------------------
 
 
-def agreement_view(ranked: Ranked) -> None:
+def agreement_view(inputs: ScoreInputs) -> None:
     """Draw Kendall's tau-b between criteria, domains or token groups as a matrix, with its downloads."""
     from vlm_analysis.figures.rankings import agreement_heatmap
 
@@ -143,8 +143,8 @@ def agreement_view(ranked: Ranked) -> None:
         help=" ".join(f"**{name}**: {words}" for name, words in BETWEEN.items()),
     )
     try:
-        items = _items(ranked, between)
-        frame = agreement(ranked.recording, items, layers=ranked.free)
+        items = _items(inputs, between)
+        frame = agreement(inputs.recording, items, layers=inputs.free)
     except StrataError as error:
         st.caption(escaped(error))
         return
@@ -161,18 +161,18 @@ def agreement_view(ranked: Ranked) -> None:
     offer_files(frame.rename_axis("ranking").reset_index(), f"agreement-{between.replace(' ', '-')}")
 
 
-def _items(ranked: Ranked, between: str) -> dict[str, dict[str, Any]]:
+def _items(inputs: ScoreInputs, between: str) -> dict[str, dict[str, Any]]:
     if between == "domains":
-        return domain_items(ranked.recording, token_group=ranked.group)
+        return domain_items(inputs.recording, token_group=inputs.group)
     if between == "token groups":
-        names = [key for key in ranked.usable() if "token_group" in CRITERIA[key].takes]
+        names = [key for key in inputs.usable() if "token_group" in CRITERIA[key].takes]
         criterion = _pick_criterion(names, "agreement_criterion")
-        options = ask_options(ranked, taken([criterion]) - {"token_group"})
+        options = ask_options(inputs, taken([criterion]) - {"token_group"})
         _explain(criterion)
-        return group_items(ranked.recording, criterion, **{k: v for k, v in options.items() if k != "token_group"})
-    criteria = choose_criteria(ranked)
-    options = ask_options(ranked, taken(criteria))
-    return {CRITERIA[key].title: {**options, "criterion": key, "damage": ranked.damage} for key in criteria}
+        return group_items(inputs.recording, criterion, **{k: v for k, v in options.items() if k != "token_group"})
+    criteria = choose_criteria(inputs)
+    options = ask_options(inputs, taken(criteria))
+    return {CRITERIA[key].title: {**options, "criterion": key, "damage": inputs.damage} for key in criteria}
 
 
 def _extremes(frame: pd.DataFrame) -> str:

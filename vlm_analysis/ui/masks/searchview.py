@@ -21,7 +21,7 @@ from vlm_analysis.ui.common.text import METRIC_HELP, escaped, layer_list
 from vlm_analysis.ui.common.work import job
 from vlm_analysis.ui.masks.budget import layers_slider
 from vlm_analysis.ui.masks.inputs import (
-    Ranked,
+    ScoreInputs,
     forget_unknown,
     missing_to_measure,
     prompts_of,
@@ -53,12 +53,12 @@ HARMS = {
 }
 
 
-def search_form(ranked: Ranked, strategy: str | None = None) -> None:
+def search_form(inputs: ScoreInputs, strategy: str | None = None) -> None:
     """Draw what a search is asked and the button that starts it; its mask is saved. Without a `strategy` that is a choice too."""
     chosen = strategy or _ask_strategy()
     st.caption(f"{WORDS[chosen]} The mask is saved, and can be started from.")
     left, middle, right = st.columns(3)
-    budget = layers_slider(ranked, left)
+    budget = layers_slider(inputs, left)
     score = middle.selectbox(
         "Damage as",
         SCORES,
@@ -68,12 +68,12 @@ def search_form(ranked: Ranked, strategy: str | None = None) -> None:
         help="The lowest harm wins; ties go by KL. These definitions are our choice. "
         + " ".join(f"**{METRIC_TITLES[score]}**: {words}" for score, words in HARMS.items()),
     )
-    objective = Objective(score, *_whose(ranked.recording, right))
+    objective = Objective(score, *_whose(inputs.recording, right))
     settings = _ask_settings(TAKES[chosen])
-    free, count = len(ranked.free), ranked.recording.n_prompts
+    free, count = len(inputs.free), inputs.recording.n_prompts
     runs = most_tried(chosen, free, min(budget, free), **settings)
     st.caption(f"Up to {runs} evaluations on {count} prompts: {runs * count} answers to score.")
-    _offer(ranked, chosen, budget, objective, settings)
+    _offer(inputs, chosen, budget, objective, settings)
     view = job_panel("search", "What was measured is kept: search again to go on.")
     if view is not None and view.status == "done":
         item = view.result if isinstance(view.result, Item) else None
@@ -129,16 +129,16 @@ def _ask_settings(names: tuple[str, ...]) -> dict[str, int]:
     return settings
 
 
-def _offer(ranked: Ranked, strategy: str, budget: int, objective: Objective, settings: dict[str, int]) -> None:
+def _offer(inputs: ScoreInputs, strategy: str, budget: int, objective: Objective, settings: dict[str, int]) -> None:
     """Draw the button that starts the search, or what is missing for it."""
-    prompts, missing = prompts_of(ranked.recording), missing_to_measure(ranked.recording)
+    prompts, missing = prompts_of(inputs.recording), missing_to_measure(inputs.recording)
     if missing or prompts is None:
         say_missing(missing)
         return
     arguments = (strategy, budget, objective, unprotected())
     line_settings: dict[str, Any] = {**settings, "unprotect": arguments[-1]}
     if strategy == "evolutionary":
-        line_settings["start"] = _masks_of_criteria(repr((ranked.key, budget)), ranked, budget)[
+        line_settings["start"] = _masks_of_criteria(repr((inputs.key, budget)), inputs, budget)[
             : settings["population"]
         ]
     st.button(
@@ -153,7 +153,7 @@ def _offer(ranked: Ranked, strategy: str, budget: int, objective: Objective, set
             *arguments,
             settings,
         ),
-        disabled=budget > len(ranked.free) or ((view := current("search")) is not None and view.active),
+        disabled=budget > len(inputs.free) or ((view := current("search")) is not None and view.active),
     )
     same_line(_line(prompts, *arguments[:3], settings, line_settings))
 
@@ -179,13 +179,13 @@ def _line(
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)
-def _masks_of_criteria(key: str, _ranked: Ranked, budget: int) -> list[Edit]:
+def _masks_of_criteria(key: str, _inputs: ScoreInputs, budget: int) -> list[Edit]:
     """Return the different masks of the usable criteria; kept between script runs by the key."""
     masks: dict[Edit, None] = {}
-    for criterion in _ranked.usable():
+    for criterion in _inputs.usable():
         try:
-            scores = score_layers(_ranked.recording, criterion, damage=_ranked.damage, token_group=_ranked.group)
-            masks[make_mask(scores, "first-k", budget, locks=_ranked.locks)] = None
+            scores = score_layers(_inputs.recording, criterion, damage=_inputs.damage, token_group=_inputs.group)
+            masks[make_mask(scores, "first-k", budget, locks=_inputs.locks)] = None
         except StrataError:
             continue  # the others will do
     return list(masks)

@@ -11,7 +11,7 @@ from vlm_analysis.recording.measures import DELTAS
 from vlm_analysis.selection.criteria.bands import RULES, SkipBands, skip_bands
 from vlm_analysis.ui.common.downloads import PICTURE, offer_table
 from vlm_analysis.ui.common.text import escaped, layer_list
-from vlm_analysis.ui.masks.inputs import Ranked, pick_domain
+from vlm_analysis.ui.masks.inputs import ScoreInputs, pick_domain
 
 RULE_WORDS = {
     "both": "geometric and proximal",
@@ -21,7 +21,7 @@ RULE_WORDS = {
 }
 
 
-def skip_view(ranked: Ranked) -> None:
+def skip_view(inputs: ScoreInputs) -> None:
     """Draw the thresholds, the curves with the layers they select, and both bands in words."""
     from vlm_analysis.figures.rankings import skip_curves
 
@@ -40,10 +40,10 @@ def skip_view(ranked: Ranked) -> None:
         help="Geometric: mean 1 − cosine at or below ε. Proximal: share of changed tokens at or below η.",
     )
     domain = pick_domain(
-        ranked.recording, "Prompts that count", "candidate_domain", "Whose vision tokens count.", right
+        inputs.recording, "Prompts that count", "candidate_domain", "Whose vision tokens count.", right
     )
     try:
-        bands = skip_bands(ranked.recording, **limits, domain=domain, rule=rule)
+        bands = skip_bands(inputs.recording, **limits, domain=domain, rule=rule)
     except StrataError as error:
         st.caption(escaped(error))
         return
@@ -51,7 +51,7 @@ def skip_view(ranked: Ranked) -> None:
         st.info("No prompt of this recording has vision tokens here. Record prompts with an image.")
         return
     shown = {name: limits[name] for name in ("epsilon", "eta", "tau")}
-    model = ranked.recording.model
+    model = inputs.recording.model
     figure = skip_curves(bands, **shown, locks=model.locks)
     for sentence in _words(bands):
         st.markdown(sentence)

@@ -62,7 +62,7 @@ def demo_card() -> None:
         left, right = st.columns([3, 1], vertical_alignment="center")
         left.markdown(
             "**See it work.** The demo takes Pocket-VL, a small model that comes with Strata, and 90 drawn prompts about "
-            "looking and about arithmetic; records how much each layer does, lets several rankings drop layers, and "
+            "looking and about arithmetic; records how much each layer does, lets several methods drop layers, and "
             "measures what breaks. Nothing is downloaded."
         )
         allowed = not other or left.checkbox(
@@ -91,8 +91,8 @@ def own_story_card() -> None:
     with st.container(border=True):
         left, right = st.columns([3, 1], vertical_alignment="center")
         left.markdown(
-            f"**The same with your own.** Compares the rankings on **{escaped(about)}**: records, drops 1 to half of the layers "
-            "by each ranking, and measures what breaks."
+            f"**The same with your own.** Compares the methods on **{escaped(about)}**: records, drops 1 to half of the layers "
+            "by each method, and measures what breaks."
         )
         right.button(
             "Tell its story",
