@@ -91,6 +91,20 @@ def test_what_is_both_a_file_and_saved_asks_which(
         find_prompts(shelf, "few")
 
 
+def test_a_name_of_another_kind_and_a_model_s_folder_say_what_they_are(shelf: Workspace, tmp_path: Path) -> None:
+    swapped = strata("evaluate", "five and nine", "few")
+    assert (swapped.exit_code, "got one of the saved masks" in swapped.stderr) == (2, True)
+    (tmp_path / "config.json").write_text("{}")
+    shown = strata("show", str(tmp_path))
+    assert (shown.exit_code, "--model" in shown.stderr) == (2, True)
+
+
+def test_a_folder_that_holds_something_is_refused_before_the_model_is_loaded(shelf: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    done = strata("export", "five and nine", str(tmp_path), "--model", "no such model")
+    assert (done.exit_code, "expected a new or empty folder" in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("command", ["rank", "show", "record", "evaluate"])
 def test_hostile_names_are_one_message_with_what_there_is(shelf: Workspace, command: str, name: str) -> None:

@@ -32,7 +32,7 @@ def test_success_is_0_with_one_document_and_a_mistake_2_with_one_message() -> No
     assert json.loads(said)["items"] == []
     code, said, errors = ended(started("rank", "[red]nobody"))
     assert (code, said) == (2, "")
-    assert errors.startswith("There are no recordings '[red]nobody': expected")
+    assert errors.startswith("'[red]nobody' names no saved recordings: expected")
     assert "Traceback" not in errors
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import streamlit as st
 from acting import PATIENCE_S
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import LoadedModel, PromptSet, PruneMask
@@ -16,6 +18,14 @@ from vlm_analysis.workbench.shelf import keep_evaluation, keep_mask, keep_prompt
 from vlm_analysis.workbench.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _packages_scanned_once() -> Iterator[None]:
+    """Streamlit reads the metadata of every installed package anew for each AppTest, half a second; here once a session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", cache(manifest_scanner.scan_component_manifests))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -121,12 +121,14 @@ def test_timing(stocked: OpenPage, elsewhere: RunLine) -> None:
     load_bundled(stocked)
     one = keep_prompts(workspace(), open_item(workspace().items("prompts")[0])[:1], "one")
     choose("prompts", one)
-    at = on_tab(stocked("pages/5_evaluate.py"), "Cost")
-    (line,) = lines(at)
+    at = stocked("pages/5_evaluate.py")
+    at.session_state["cost_rounds"] = 1
+    (line,) = lines(on_tab(at, "Cost"))
     made = open_item(pressed(at, "Measure cost", "cost"))
     (found,) = elsewhere(line)["costs"]
     assert (found["parameters_dense"], found["parameters"]) == made.n_parameters
     assert (found["bytes_dense"], found["bytes"]) == made.n_bytes
+    assert made.rounds == 1
     assert found["prefill"] > 0
 
 

@@ -68,6 +68,8 @@ def export(
     """
     from vlm_analysis.cli.lookup import edits_for
     from vlm_analysis.cli.results import of_manifest
+    from vlm_analysis.export.checkpoint import check_target
 
+    folder = check_target(folder)  # before the model is loaded
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
     return of_manifest(bench.export(chosen, folder, on_progress=on_progress), folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,6 +109,11 @@ def _of_file(path: Path) -> Result:
             (open_cost, lambda value, item: results.of_costs([value], [item])),
         ),
     }
+    if (path / "config.json").is_file():
+        raise WorkspaceError(
+            f"'{path}' cannot be shown: expected prompts, a recording, a mask, an evaluation, a cost or a comparison, got a model. "
+            f"Name it by --model, as in: strata record general --model {shlex.quote(str(path))}"
+        )
     reasons = []
     for open_it, make_result in kinds.get(path.suffix.lower(), ((open_prompts, results.of_prompts),)):
         try:

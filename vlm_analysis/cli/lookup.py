@@ -48,7 +48,7 @@ def find_prompts(shelf: Workspace, text: str) -> Item:
         return keep_prompts(shelf, reduce(operator.add, map(open_prompts, names)), f"Bundled packs: {', '.join(names)}")
     if path is None:
         what = f"a bundled pack ({', '.join(packs)}), a file or folder, or saved prompts"
-        raise PromptError(_unknown("prompts", text, what, shelf.items("prompts")))
+        raise PromptError(_unknown(shelf, ("prompts",), text, what))
     prompts = open_prompts(path)
     for problem in prompts.problems[:LISTED]:
         warn(f"{_short(text)}: row {problem.row} is left out: {problem.message}")
@@ -170,8 +170,7 @@ def item_or_path(shelf: Workspace, kinds: Sequence[str], text: str, expected: st
     if saved is not None and path is not None:
         raise _two(text, saved)
     if saved is None and path is None:
-        what = " ".join(kinds) if len(kinds) == 1 else "saved item"
-        raise WorkspaceError(_unknown(what, text, expected, items))
+        raise WorkspaceError(_unknown(shelf, kinds, text, expected))
     return saved or path  # type: ignore[return-value]  # one of them is there
 
 
@@ -226,6 +225,12 @@ def _two(text: str, saved: Item) -> StrataError:
     )
 
 
-def _unknown(what: str, text: str, expected: str, items: Sequence[Item]) -> str:
-    saved = f"Saved are:\n{listed(items)}" if items else "Nothing of the kind is saved yet."
-    return f"There are no {what} '{_short(text)}': expected {expected}, got none of these. {saved}"
+def _unknown(shelf: Workspace, kinds: Sequence[str], text: str, expected: str) -> str:
+    """Return the message on a text that names nothing of these kinds, with what it names instead, and what there is."""
+    items = every_item(shelf)
+    other = next((item for item in items if text in (item.id, item.name)), None)
+    found = "none of these" if other is None else f"one of the saved {other.kind}"
+    known = [item for item in items if item.kind in kinds]
+    saved = f"Saved are:\n{listed(known)}" if known else "Nothing of the kind is saved yet."
+    what = f"no saved {kinds[0]}" if len(kinds) == 1 else "nothing saved"
+    return f"'{_short(text)}' names {what}: expected {expected}, got {found}. {saved}"

@@ -184,6 +184,10 @@ def cost(
     line: Annotated[
         bool, typer.Option("--line", help="Measure other budgets too, up to half of the layers; takes one EDIT.")
     ] = False,
+    rounds: Annotated[
+        int,
+        typer.Option(min=1, max=1000, help="Timed runs of each prompt; fewer end sooner, with wider intervals."),
+    ] = 7,
     anyway: Anyway = False,
 ) -> Result:
     """Measure what edits save in weights and in time."""
@@ -197,7 +201,7 @@ def cost(
     prompt_set = find_prompts(bench.workspace, prompts)
     chosen = edits_for(bench, edits, anyway, on_progress)
     if line:
-        items = [bench.measure_cost(prompt_set, chosen[0], line=True, on_progress=on_progress)]
+        items = [bench.measure_cost(prompt_set, chosen[0], line=True, rounds=rounds, on_progress=on_progress)]
     else:
-        items = bench.measure_costs(prompt_set, chosen, on_progress=on_progress)
+        items = bench.measure_costs(prompt_set, chosen, rounds=rounds, on_progress=on_progress)
     return of_costs([bench.open(item) for item in items], items)

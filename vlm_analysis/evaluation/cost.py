@@ -20,6 +20,7 @@ FORM = Form(("strata-cost",), 1, "cost", "Measure again.", EvaluationError)
 PHASES = ("prefill", "decode")
 N_RESAMPLES = 500
 MOST_ROUNDS = 1000
+ROUNDS = 7  # by default
 COLUMNS = ("budget", "phase", "value", "low", "high", "expected")
 _WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _PLAIN = ("device", "threads", "n_prompts", "prompt_tokens", "new_tokens", "n_parameters", "n_bytes")

@@ -130,7 +130,7 @@ def export_checkpoint(
             f"{loaded.name!r} cannot be exported: its weights are quantised with {loaded.quantiser}, and transformers does not "
             "write such weights again. Export the mask, and apply it to the checkpoint this one was made from."
         )
-    folder = _checked_target(Path(folder))
+    folder = check_target(Path(folder))
     _check_evidence(loaded, edit, evidence, reference)
     _check_served(edit, loaded.n_layers)
     progress(0, 4, "applying the edit")
@@ -210,8 +210,12 @@ def _source(loaded: LoadedModel) -> str:
     return f"./{loaded.name}" if Path(loaded.source).is_dir() else loaded.source
 
 
-def _checked_target(folder: Path) -> Path:
-    """Return the folder to write, after removing temporary folders of killed exports to it."""
+def check_target(folder: Path) -> Path:
+    """Return the folder to write, after removing temporary folders of killed exports to it.
+
+    Raises:
+        ExportError: it holds something, or cannot be written.
+    """
     try:
         folder = folder.expanduser().absolute()
         os.fsencode(folder).decode()  # raises for a lone surrogate

@@ -146,8 +146,8 @@ def _strips(story: Story) -> Section:
     agreement = f"all agree on {_layers(sorted(common))}" if common else "no layer is chosen by all of them"
     budget = story.shown[1].budget
     text = (
-        f"What each method would drop at a budget of {budget} layers; random aside, {agreement}. The method named after a domain drops first "
-        f"what changes that domain's prompts least; block influence, what changes all prompts least."
+        f"What each method would drop at a budget of {budget} layers; random aside, {agreement}. The method named after a domain drops "
+        f"first what changes that domain's prompts least; block influence, what changes all prompts least."
     )
     figure = edit_strips(list(story.masks.items()), story.recording.n_layers, locks=story.recording.model.locks)
     return Section("Candidate masks", text, figure)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import MaskError
-from vlm_analysis.evaluation.cost import Cost
+from vlm_analysis.evaluation.cost import ROUNDS, Cost
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
@@ -271,20 +271,31 @@ class Bench:
         return costs.costs_of(desk, item, edits, on_progress)
 
     def measure_cost(
-        self, prompts: PromptSet | Item, edit: Edit, *, line: bool = False, on_progress: Progress = no_progress
+        self,
+        prompts: PromptSet | Item,
+        edit: Edit,
+        *,
+        line: bool = False,
+        rounds: int = ROUNDS,
+        on_progress: Progress = no_progress,
     ) -> Item:
         """Save the Cost of an edit, timed now; with `line` also those of masks of other budgets, for a picture."""
         desk, item = self._at(prompts, on_progress)
         if line:
-            return costs.time_line(desk, item, edit, on_progress)
-        return costs.time_edits(desk, item, [edit], on_progress)[0]
+            return costs.time_line(desk, item, edit, rounds, on_progress)
+        return costs.time_edits(desk, item, [edit], rounds, on_progress)[0]
 
     def measure_costs(
-        self, prompts: PromptSet | Item, edits: Sequence[Edit], *, on_progress: Progress = no_progress
+        self,
+        prompts: PromptSet | Item,
+        edits: Sequence[Edit],
+        *,
+        rounds: int = ROUNDS,
+        on_progress: Progress = no_progress,
     ) -> list[Item]:
         """Save the Cost of each edit, all timed now and in turn."""
         desk, item = self._at(prompts, on_progress)
-        return costs.time_edits(desk, item, edits, on_progress)
+        return costs.time_edits(desk, item, edits, rounds, on_progress)
 
     def latency(self, prompts: PromptSet | Item, *, on_progress: Progress = no_progress) -> Latency:
         """Return the time of each layer, measured once on some of the prompts while the model is loaded."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import StrataError
-from vlm_analysis.evaluation.cost import Cost
+from vlm_analysis.evaluation.cost import ROUNDS, Cost
 from vlm_analysis.progress import Progress
 from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.details import edit_key
@@ -15,22 +15,22 @@ from vlm_analysis.workbench.shelf import keep_cost, open_item
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 
-def time_edits(desk: Desk, prompts: Item, edits: Sequence[Edit], progress: Progress) -> list[Item]:
+def time_edits(desk: Desk, prompts: Item, edits: Sequence[Edit], rounds: int, progress: Progress) -> list[Item]:
     """Time the model without and with each edit, in turn; return the Items of their Costs."""
     from vlm_analysis.evaluation.run.timing import measure_costs
 
     prompt_set = open_item(prompts)
-    costs = measure_costs(desk.loaded, prompt_set, edits, on_progress=progress)
+    costs = measure_costs(desk.loaded, prompt_set, edits, rounds=rounds, on_progress=progress)
     name = f"layers on {prompts.name}"
     return [keep_cost(desk.shelf, cost, f"{cost.edit.budget} {name}", prompt_set.fingerprint) for cost in costs]
 
 
-def time_line(desk: Desk, prompts: Item, edit: Edit, progress: Progress) -> Item:
+def time_line(desk: Desk, prompts: Item, edit: Edit, rounds: int, progress: Progress) -> Item:
     """Time the model without and with an edit and masks of other budgets; return the Item of the edit's Cost."""
     from vlm_analysis.evaluation.run.timing import budget_masks
 
     edits = budget_masks(desk.loaded, edit)
-    return time_edits(desk, prompts, edits, progress)[edits.index(edit)]
+    return time_edits(desk, prompts, edits, rounds, progress)[edits.index(edit)]
 
 
 def costs_of(desk: Desk, prompts: Item, edits: Sequence[Edit], progress: Progress) -> list[Cost]:
@@ -45,7 +45,7 @@ def costs_of(desk: Desk, prompts: Item, edits: Sequence[Edit], progress: Progres
     known = {cost.edit.key: cost for cost in costs}
     missing = [edit for edit in dict.fromkeys(edits) if edit.key not in known]
     if missing:
-        new_costs = [open_item(item) for item in time_edits(desk, prompts, missing, progress)]
+        new_costs = [open_item(item) for item in time_edits(desk, prompts, missing, ROUNDS, progress)]
         known |= {cost.edit.key: cost for cost in new_costs}
     return [known[edit.key] for edit in edits]
 

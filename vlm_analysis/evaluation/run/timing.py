@@ -17,7 +17,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from vlm_analysis.edits.apply import apply_edit, why_not
 from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.evaluation.cost import MOST_ROUNDS, Cost
+from vlm_analysis.evaluation.cost import MOST_ROUNDS, ROUNDS, Cost
 from vlm_analysis.evaluation.run.latency import layer_clock, moment, time_prefill, timed_batches
 from vlm_analysis.models.decoding import plain_greedy
 from vlm_analysis.models.inputs import pad_token
@@ -36,7 +36,7 @@ def measure_cost(
     prompts: Sequence[Prompt],
     edit: Edit,
     *,
-    rounds: int = 7,
+    rounds: int = ROUNDS,
     new_tokens: int = 32,
     on_progress: Progress | None = None,
 ) -> Cost:
@@ -49,7 +49,7 @@ def measure_costs(
     prompts: Sequence[Prompt],
     edits: Sequence[Edit],
     *,
-    rounds: int = 7,
+    rounds: int = ROUNDS,
     new_tokens: int = 32,
     on_progress: Progress | None = None,
 ) -> list[Cost]:

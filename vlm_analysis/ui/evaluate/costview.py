@@ -9,6 +9,7 @@ from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.cost import (
     PHASES,
+    ROUNDS,
     Cost,
     cost_frame,
     quartiles,
@@ -102,7 +103,17 @@ def _size(n_bytes: int) -> str:
 
 
 def _ask(inputs: EvaluateInputs, mask: Edit) -> None:
-    line = st.toggle(
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    rounds = right.number_input(
+        "Rounds",
+        1,
+        50,
+        ROUNDS,
+        key="cost_rounds",
+        persist_state="session",
+        help="How often each prompt is run on each model. Fewer rounds end sooner and give wider intervals.",
+    )
+    line = left.toggle(
         "Measure other budgets too",
         key="cost_line",
         persist_state="session",
@@ -110,19 +121,19 @@ def _ask(inputs: EvaluateInputs, mask: Edit) -> None:
         "It takes up to three times as long.",
     )
     view, prompts = current("cost"), inputs.prompts
-    work = None if prompts is None else job(bench().measure_cost, prompts, mask, line=line)
+    work = None if prompts is None else job(bench().measure_cost, prompts, mask, line=line, rounds=rounds)
     label = f"Timing {mask.name or 'the edited mask'}"
     st.button(
         "Measure cost",
         icon=":material/timer:",
         on_click=start,
-        args=("cost", label, work, mask, prompts.id if prompts else "", line),
+        args=("cost", label, work, mask, prompts.id if prompts else "", line, rounds),
         disabled=not inputs.ready or work is None or (view is not None and view.active),
-        help="Runs up to 8 of the prompts once to warm up and 7 times in turn on the dense and the pruned model, and lets both write "
-        "32 tokens each time.",
+        help=f"Runs up to 8 of the prompts once to warm up and {rounds} times in turn on the dense and the pruned model, and lets both "
+        "write 32 tokens each time.",
     )
     if inputs.ready:
-        same_line(line_of("cost", prompts, mask, line=line))
+        same_line(line_of("cost", prompts, mask, line=line, rounds=rounds if rounds != ROUNDS else None))
 
 
 def _times(cost: Cost) -> None:
