@@ -13,6 +13,7 @@ import pytest
 from scored import n_scores
 from typer.testing import CliRunner
 
+import vlm_analysis
 from vlm_analysis import PruneMask, cli, mask_table, open_prompts
 from vlm_analysis.prompts import prompts
 from vlm_analysis.workbench.kinds import KINDS
@@ -45,8 +46,11 @@ def blocks() -> list[str]:
     return found
 
 
-def test_library_examples_of_the_readme_run_one_after_the_other(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("most", [12, pytest.param(None, marks=pytest.mark.slow)])
+def test_library_examples_of_the_readme_run_one_after_the_other(tmp_path, monkeypatch, capsys, most):
+    """As they stand, on the first prompts of each pack."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(vlm_analysis, "open_prompts", lambda source: open_prompts(source)[:most])
     names: dict[str, object] = {}
     for code in blocks()[:2]:
         exec(compile(code, "README.md", "exec"), names)

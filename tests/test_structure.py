@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ MOST_PLAIN = 9
 HEAVY = ("torch", "transformers", "streamlit")
 
 
+@cache
 def imports_of(path: Path) -> list[tuple[str, bool]]:
     """Return (imported module, imported at run time) of every import in a file; those under TYPE_CHECKING are not."""
     tree = ast.parse(path.read_text("utf-8"))

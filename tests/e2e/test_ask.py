@@ -100,6 +100,7 @@ def test_a_second_click_leaves_the_model_usable(asking):
     page.get_by_text(re.compile("Tokens: .*vision 16")).first.wait_for()
 
 
+@pytest.mark.slow
 def test_two_browsers_ask_at_once(asking):
     pages = [asking(), asking()]
     for page in pages:
@@ -108,6 +109,7 @@ def test_two_browsers_ask_at_once(asking):
         answered(page)
 
 
+@pytest.mark.slow
 def test_a_hostile_question_is_text_and_reaches_no_other_host(asking):
     page = asking()
     box = page.get_by_label("Question", exact=True)

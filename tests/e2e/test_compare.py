@@ -50,6 +50,7 @@ def opened(chromium: Browser, url: str, *, load: bool = True) -> Page:
     return page
 
 
+@pytest.mark.slow
 def test_a_server_killed_in_the_middle_is_followed_by_one_that_finishes(
     chromium: Browser, home: Path, servers: list[subprocess.Popen]
 ) -> None:

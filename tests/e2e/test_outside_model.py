@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from browser import PATIENCE_MS, go, idle, press
 from outside import save_outside_model
 from PIL import Image
@@ -51,6 +52,7 @@ def load_folder(page, folder: Path) -> None:
     idle(page)
 
 
+@pytest.mark.slow
 def test_an_outside_model_is_recorded_masked_pruned_exported_and_loaded_again(new_page, tmp_path: Path):
     page = new_page("/")
     load_folder(page, save_outside_model("smolvlm", tmp_path / "my-smolvlm"))

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conformance.sample import sampled
 from hypothesis import given, settings, strategies as st
 from oracles import changed_copy, qwen_layers, same_weights, weights_of
 from outside import outside_prompts, save_outside_model
@@ -50,7 +49,6 @@ KINDS = [
     "internvl",
     "llava_onevision",
     "minicpmv4_6",
-    "mllama",
     "ovis2",
     "qwen2_5_vl",
     "qwen3_5",
@@ -79,7 +77,7 @@ def can_go(loaded: LoadedModel, masks: list[Edit]) -> list[Edit]:
 
 
 class TestEqualToTheLastBit:
-    @pytest.mark.parametrize("batch_size", [1, 4])
+    @pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 4])
     def test_each_layer_left_out_on_the_bundled_model(
         self, loaded: LoadedModel, few: PromptSet, batch_size: int
     ) -> None:
@@ -97,7 +95,9 @@ class TestEqualToTheLastBit:
         assert_equal(found, one_by_one(loaded, few[2:4], masks, batch_size=1))
 
     @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of numpy, on transformers' ways
-    @pytest.mark.parametrize("kind", sampled(KINDS))
+    @pytest.mark.parametrize(
+        "kind", ["mllama", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS)]
+    )  # conformance has more
     def test_on_other_architectures(self, kind: str, tmp_path: Path) -> None:
         loaded = load_model(save_outside_model(kind, tmp_path / kind))
         free = [mask.dropped[0] for mask in leave_one_out(loaded)]

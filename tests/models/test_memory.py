@@ -70,7 +70,7 @@ needs_linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason=
 
 
 @needs_linux
-@pytest.mark.parametrize(("dtype", "share"), [("float32", 1.0), ("bfloat16", 0.5)])
+@pytest.mark.parametrize(("dtype", "share"), [("float32", 1.0), pytest.param("bfloat16", 0.5, marks=pytest.mark.slow)])
 def test_unloading_gives_the_memory_back_and_loading_peaks_at_the_weights(
     big: tuple[Path, float], dtype: str, share: float
 ) -> None:
@@ -90,6 +90,7 @@ print(peak - before, loaded - before, held() - before)
 
 
 @needs_linux
+@pytest.mark.slow
 def test_switching_never_holds_two_models(big: tuple[Path, float]) -> None:
     code = """
 from vlm_analysis.workbench.slot import ModelSlot

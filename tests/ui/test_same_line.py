@@ -132,6 +132,7 @@ def test_timing(stocked: OpenPage, elsewhere: RunLine) -> None:
     assert found["prefill"] > 0
 
 
+@pytest.mark.slow  # two exports; tests/test_docs.py makes one by a line, tests/ui/test_mask_files.py one on the page
 def test_exporting(stocked: OpenPage, elsewhere: RunLine, tmp_path: Path) -> None:
     load_bundled(stocked)
     at = stocked("pages/6_export.py")

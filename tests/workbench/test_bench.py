@@ -152,7 +152,7 @@ ASKED: dict[str, Callable[[Bench, PromptSet], object]] = {
     "damage": lambda bench, few: bench.damage(few),
     "measure_damage": lambda bench, few: bench.measure_damage(few),
     "search": lambda bench, few: bench.search(few, "greedy", 1),
-    "cost": lambda bench, few: bench.cost(few[:1], MASK),
+    "cost": lambda bench, few: bench.cost(few[:1], MASK, rounds=1),
 }
 
 

@@ -265,10 +265,12 @@ class Bench:
 
     # -- times -----------------------------------------------------------------------------------------------------
 
-    def cost(self, prompts: PromptSet | Item, *edits: Edit, on_progress: Progress = no_progress) -> list[Cost]:
+    def cost(
+        self, prompts: PromptSet | Item, *edits: Edit, rounds: int = ROUNDS, on_progress: Progress = no_progress
+    ) -> list[Cost]:
         """Return the Cost of each edit as measured on these prompts and this machine (see `vlm_analysis.measure_costs`)."""
         desk, item = self._at(prompts, on_progress)
-        return costs.costs_of(desk, item, edits, on_progress)
+        return costs.costs_of(desk, item, edits, rounds, on_progress)
 
     def measure_cost(
         self,

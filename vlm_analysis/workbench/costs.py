@@ -7,7 +7,7 @@ from typing import Any
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import StrataError
-from vlm_analysis.evaluation.cost import ROUNDS, Cost
+from vlm_analysis.evaluation.cost import Cost
 from vlm_analysis.progress import Progress
 from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.details import edit_key
@@ -33,8 +33,9 @@ def time_line(desk: Desk, prompts: Item, edit: Edit, rounds: int, progress: Prog
     return time_edits(desk, prompts, edits, rounds, progress)[edits.index(edit)]
 
 
-def costs_of(desk: Desk, prompts: Item, edits: Sequence[Edit], progress: Progress) -> list[Cost]:
-    """Return the Cost of each edit: the newest one measured on these prompts by as many threads of the same device, else a new one.
+def costs_of(desk: Desk, prompts: Item, edits: Sequence[Edit], rounds: int, progress: Progress) -> list[Cost]:
+    """Return the Cost of each edit: the newest one measured on these prompts by as many threads of the same device, else a new one of
+    as many rounds.
 
     Missing ones are timed together, in turn.
     """
@@ -45,7 +46,7 @@ def costs_of(desk: Desk, prompts: Item, edits: Sequence[Edit], progress: Progres
     known = {cost.edit.key: cost for cost in costs}
     missing = [edit for edit in dict.fromkeys(edits) if edit.key not in known]
     if missing:
-        new_costs = [open_item(item) for item in time_edits(desk, prompts, missing, ROUNDS, progress)]
+        new_costs = [open_item(item) for item in time_edits(desk, prompts, missing, rounds, progress)]
         known |= {cost.edit.key: cost for cost in new_costs}
     return [known[edit.key] for edit in edits]
 
