@@ -11,7 +11,6 @@ from .rows import ONE_IMAGE, PRUNED
 from .sweeping import check_sweep, prompts
 from .test_conformance import model_of
 
-
 # Whose layers take more than the stream, or more than their own images; `make slow` checks all others.
 SAMPLE = ("llava", "qwen3_vl", "granite4_vision", "mllama", "gemma3n", "gemma4", "qwen3_5", "molmo2")
 
