@@ -15,7 +15,7 @@ METRIC_HELP = {
     "token_agreement": "Share of answer positions at which the pruned model's first choice is the dense model's.",
     "kl_to_dense": "Mean Kullback-Leibler divergence KL(dense ‖ pruned) over the answer's positions, in nats. 0 for the dense model.",
     "normalised_match": "Share of prompts whose response is the answer once case, articles and punctuation are gone.",
-    "numeric_match": "As the normalised match, but numbers within 5 % of the answer's count as equal (relaxed accuracy, after ChartQA).",
+    "numeric_match": "As the normalised match, but a number within 5 % of the answer's counts as equal, and 50% is 0.5 (as in ChartQA).",
     "choice_match": "Share of prompts with choices whose answer is the choice of the highest likelihood.",
     "choice_match_norm": "The same by the mean log-likelihood per token, which does not favour short choices.",
     "retention": "Pruned exact match over dense exact match. 100 % means as many right answers as the dense model, not always the same: "
