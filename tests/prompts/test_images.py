@@ -164,6 +164,37 @@ def test_the_first_frame_of_an_animation_is_taken() -> None:
     assert opened.getpixel((0, 0)) == (255, 0, 0)
 
 
+def deep_png(values: np.ndarray) -> bytes:
+    """A PNG of 16-bit grey or colours, which Pillow does not write."""
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[values.shape[2]]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 4], ids=["grey", "grey with alpha", "colours", "colours with alpha"])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_of_16_bits_those_that_are_used_are_seen(bits: int, bands: int) -> None:
+    """Scanners store 12 bits in files of 16, of which the upper 8 are nearly black."""
+    values = np.random.default_rng(0).integers(0, 2**bits, (9, 7, bands))
+    values[0, 0] = 2**bits - 1
+    n_colours = bands - (bands % 2 == 0)
+    values[..., n_colours:] = 0xFFFF
+    seen = np.asarray(open_image(deep_png(values)))
+    want = (values[..., :n_colours] >> (bits - 8)).astype(np.uint8)
+    np.testing.assert_array_equal(seen, np.broadcast_to(want, (9, 7, 3)))
+
+
+def test_black_stays_black_and_16_bits_in_memory_are_read_alike() -> None:
+    assert not np.asarray(open_image(deep_png(np.zeros((2, 2, 3), int)))).any()
+    values = np.array([[0, 0x123, 0xFFF]], np.uint16)
+    assert open_image(Image.fromarray(values)).getpixel((2, 0)) == (255, 255, 255)
+
+
 def test_16_bit_grey_keeps_its_shades() -> None:
     values = np.array([[0, 0x1234, 0x80FF, 0xFFFF]], dtype=np.uint16)
     opened = open_image(encoded(Image.fromarray(values)))

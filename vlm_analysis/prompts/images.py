@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from vlm_analysis.errors import PromptError
 
@@ -22,13 +22,15 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 MAX_FILE_BYTES = 20_000_000
 MAX_PIXELS = 40_000_000
 MAX_SIDE = 2048
+DEPTHS = (8, 12, 16)  # bits that a 16-bit file may really hold
 
 
 def open_image(source: Path | bytes | Image.Image) -> Image.Image:
     """Return a new RGB image: first frame, EXIF orientation applied, transparency over white, at most 2048x2048.
 
-    16-bit grey becomes 8-bit by keeping the high byte. An image already in this form comes back with equal pixels,
-    so applying the function twice changes nothing.
+    Of 16-bit grey or colours (PNG) the upper 8 bits are kept: of 16, or of 12 or 8 where the brightest pixel needs no more, as scanners
+    store 12 bits in 16, of which the upper 8 are nearly black (our choice). An image already in this form comes back with equal
+    pixels, so applying the function twice changes nothing.
 
     Args:
         source: a file, the bytes of a file (PNG, JPEG, WEBP, BMP or GIF), or an image in memory.
@@ -109,7 +111,7 @@ def _decode_bytes(data: bytes, name: str) -> Image.Image:
             image.draft(
                 "RGB", (MAX_SIDE, MAX_SIDE)
             )  # a JPEG is decoded at a fraction of its size; other formats ignore this
-            return _decode(image, name)
+            return _decode(_brightened(image, data), name)
     except PromptError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -143,6 +145,33 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise _damaged(name, error) from error
 
 
+def _upper_bits(pixels: np.ndarray) -> np.ndarray:
+    """Return 16-bit values as 8-bit ones: the upper 8 of as many bits as the brightest needs, of 8, 12 or 16."""
+    bits = next(bits for bits in DEPTHS if int(pixels.max(initial=0)) < 2**bits)
+    return (pixels >> (bits - 8)).astype(np.uint8)
+
+
+def _brightened(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+    """Return an opened image; one with 16-bit colours of which 12 bits are used comes back in 8 bits, as Pillow keeps the upper 8 of 16."""
+    rawmode = str(image.tile[0].args) if image.tile else ""
+    if image.format != "PNG" or rawmode not in ("RGB;16B", "RGBA;16B", "LA;16B"):
+        return image
+    image.load()
+    upper = np.asarray(image).astype(np.uint16)
+    n_colours = len(image.getbands()) - ("A" in image.getbands())
+    if upper[..., :n_colours].max(initial=0) >= 2 ** (DEPTHS[-2] - 8):
+        return image
+    with Image.open(BytesIO(data), formats=FORMATS) as again:
+        again.tile = [
+            again.tile[0]._replace(args=rawmode.replace("16B", "16L"))
+        ]  # read as if the lower byte came first
+        lower = np.asarray(again)
+    colours = _upper_bits(upper[..., :n_colours] << 8 | lower[..., :n_colours])
+    bright = Image.fromarray(np.concatenate([colours, upper[..., n_colours:].astype(np.uint8)], axis=-1), image.mode)
+    bright.info = {key: image.info[key] for key in ("exif",) if key in image.info}
+    return bright
+
+
 def _damaged(name: str, error: Exception) -> PromptError:
     return PromptError(
         f"{name} could not be decoded: expected a whole image, got damaged or cut-short data ({error}). "
@@ -154,7 +183,7 @@ def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         # Pillow's own conversion clips at 255, which turns a 16-bit image all white.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = Image.fromarray(_upper_bits(np.asarray(image)))
     elif image.mode in ("I", "F"):
         raise PromptError(
             f"{name} could not be opened: expected 8 or 16 bits a channel, got mode {image.mode}, whose range is not "
