@@ -110,6 +110,11 @@ class ModelInfo:
         n_parameters: of the whole model; 0 in older items.
         attention_layers: layers that cache keys and values, where others do not; empty where all do, and in items of version 0.1.
         cross_attention_layers: layers whose keys and values come from the image; empty in items of version 0.1.
+        chat_template: the file that holds the chat template in force, or "none"; None in items of version 0.1, as the next three.
+        end_token: the token that ends an answer.
+        context_length: the most tokens of a prompt with its answer; None where the configuration names none.
+        adapter: the adapter that was merged into the weights; None without one.
+        disagreements: a sentence for each point in which the checkpoint's files disagree about how it is asked.
     """
 
     name: str
@@ -124,6 +129,11 @@ class ModelInfo:
     n_parameters: int = 0
     attention_layers: tuple[int, ...] = ()
     cross_attention_layers: tuple[int, ...] = ()
+    chat_template: str | None = None
+    end_token: str | None = None
+    context_length: int | None = None
+    adapter: str | None = None
+    disagreements: tuple[str, ...] = ()
 
     @property
     def locks(self) -> Locks:
@@ -140,4 +150,5 @@ class ModelInfo:
             name: tuple(int(number) for number in content.get(name, ()))
             for name in ("layer_parameters", "attention_layers", "cross_attention_layers")
         }
-        return cls(**{**content, **reasons, **counted})
+        said = tuple(str(text) for text in content.get("disagreements", ()))
+        return cls(**{**content, **reasons, **counted, "disagreements": said})

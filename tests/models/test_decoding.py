@@ -100,7 +100,8 @@ class TestEndTokens:
 
     def test_without_a_template_the_first_one_ends_them(self, two_ends: LoadedModel) -> None:
         bare = copy.copy(two_ends.processor)
-        bare.chat_template = None
+        bare.chat_template, bare.tokenizer = None, copy.copy(bare.tokenizer)
+        bare.tokenizer.chat_template = None
         assert LoadedModel(two_ends.model, bare, "bare", "").end_tokens == (OTHER_END, END)
 
     def test_any_end_token_ends_an_answer_but_nothing_else_does(self) -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from vlm_analysis import Cancelled, LoadedModel, Prompt, load_model
 from vlm_analysis.errors import ModelError
-from vlm_analysis.models.load import model_fingerprint
+from vlm_analysis.models.fingerprint import model_fingerprint
 from vlm_analysis.models.source import BUNDLED_FOLDER
 
 WEIGHTS = "model.safetensors"
@@ -141,9 +141,7 @@ class TestSourcesThatAreNone:
             load_model(str(tmp_path / "file"))
 
     def test_a_folder_without_a_configuration_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            ModelError, match=r"configuration of .* could not be loaded.*Check that the source is a complete"
-        ):
+        with pytest.raises(ModelError, match=r"is no model: expected config\.json .*got an empty folder"):
             load_model(tmp_path)
 
     def test_a_configuration_that_is_no_json_is_refused(self, folder: Path) -> None:

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from vlm_analysis import LoadedModel, PromptSet, PruneMask, evaluate, export_checkpoint, load_model, record
 from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.errors import ExportError, ModelError
+from vlm_analysis.models.fingerprint import plain_tensors
 from vlm_analysis.models.fit import estimate_fit
-from vlm_analysis.models.load import plain_tensors
 from vlm_analysis.models.source import BUNDLED_FOLDER
 
 WEIGHTS = "model.safetensors"

@@ -30,6 +30,7 @@ from vlm_analysis.evaluation.evaluation import Evaluation, check_same_work
 from vlm_analysis.export.card import MANIFEST_FILE, edit_file, model_card, reproduction_command
 from vlm_analysis.export.proof import Proof, prove
 from vlm_analysis.export.reload import versions
+from vlm_analysis.models.asking import named_ends
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.source import BUNDLED, BUNDLED_FOLDER
 from vlm_analysis.progress import Progress, no_progress
@@ -130,6 +131,11 @@ def export_checkpoint(
             f"{loaded.name!r} cannot be exported: its weights are quantised with {loaded.quantiser}, and transformers does not "
             "write such weights again. Export the mask, and apply it to the checkpoint this one was made from."
         )
+    if type(loaded.model).__module__.startswith("transformers_modules."):
+        raise ExportError(
+            f"{loaded.name!r} cannot be exported: expected a model class of transformers, got code that comes with the checkpoint, "
+            "which plain transformers does not run. Export the mask, and apply it to this checkpoint."
+        )
     folder = check_target(Path(folder))
     _check_evidence(loaded, edit, evidence, reference)
     _check_served(edit, loaded.n_layers)
@@ -138,6 +144,7 @@ def export_checkpoint(
     with _staged(folder) as part:
         progress(1, 4, "writing weights")
         _make_savable(view.generation_config, loaded.name)
+        _stop_as_evaluated(view.generation_config, loaded)
         view.save_pretrained(part, safe_serialization=True)
         _copy_processor(loaded, part)
         progress(2, 4, "loading it in a fresh process to compare" if verify else "not comparing it")
@@ -207,7 +214,10 @@ def _source(loaded: LoadedModel) -> str:
     """Return what `load_model` takes to load the source again: a hub id, or a folder by its name."""
     if loaded.source == str(BUNDLED_FOLDER):
         return BUNDLED
-    return f"./{loaded.name}" if Path(loaded.source).is_dir() else loaded.source
+    folder = Path(loaded.source)
+    if not folder.is_dir():
+        return loaded.source
+    return loaded.name if folder.parent.name == "snapshots" else f"./{loaded.name}"  # in the Hub's cache, its id
 
 
 def check_target(folder: Path) -> Path:
@@ -251,9 +261,19 @@ def _make_savable(settings: Any, name: str) -> None:
         ) from error
 
 
+def _stop_as_evaluated(settings: Any, loaded: LoadedModel) -> None:
+    """Name the token with which the chat template ends an answer, where the source's settings name other ones only."""
+    named = named_ends(loaded.model, loaded.processor)
+    if settings is not None and named and loaded.end_tokens[0] not in named:
+        settings.eos_token_id = list(loaded.end_tokens)
+
+
 def _copy_processor(loaded: LoadedModel, target: Path) -> None:
-    """Copy the source's processor files unchanged: saving them again could write a class name that plain transformers does not know."""
-    source = Path(loaded.source)
+    """Copy the source's processor files unchanged: saving them again could write a class name that plain transformers does not know.
+
+    An adapter has the files of its base, and the chat template that lies beside it.
+    """
+    source = Path(loaded.base or loaded.source)
     if not source.is_dir():
         from huggingface_hub import snapshot_download
 
@@ -264,6 +284,10 @@ def _copy_processor(loaded: LoadedModel, target: Path) -> None:
                 copy = target / path.relative_to(source)
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, copy)
+    if loaded.base and isinstance(template := loaded.processor.chat_template, str):
+        for name in ("chat_template.json", "chat_template.jinja"):
+            (target / name).unlink(missing_ok=True)
+        (target / "chat_template.jinja").write_text(template, "utf-8")
 
 
 def _write_manifest(

@@ -30,12 +30,15 @@ _PLACEHOLDER = re.compile("(image|video|audio)_token_(id|index)")
 
 
 @contextmanager
-def plain_greedy(model: Any) -> Iterator[None]:
-    """Make `generate` of a model decode plainly and greedily; its settings are restored afterwards."""
+def plain_greedy(model: Any, ends: Sequence[int] = ()) -> Iterator[None]:
+    """Make `generate` of a model decode plainly and greedily until one of its end tokens or of `ends`; its settings come back."""
     own, plain = model.generation_config, GenerationConfig()
     for name, value in vars(own).items():
         if name in _SETTINGS or name not in vars(plain):
             setattr(plain, name, copy.deepcopy(value))
+    if ends:
+        own_ends = plain.eos_token_id if isinstance(plain.eos_token_id, (list, tuple)) else [plain.eos_token_id]
+        plain.eos_token_id = list(dict.fromkeys(end for end in (*own_ends, *ends) if end is not None))
     model.generation_config = plain
     try:
         yield
@@ -47,11 +50,17 @@ def plain_greedy(model: Any) -> Iterator[None]:
 def greedy_ids(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int) -> list[int]:
     """Return the tokens of a model's response to one prompt, decoded greedily, with its end token unless cut."""
     encoded = encode(loaded, prompt)
-    with interruptible(model), plain_greedy(model):
-        tokens = model.generate(
-            **encoded.tensors, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad_token(loaded)
-        )
+    most = room(loaded, encoded.n_prompt_tokens, max_new_tokens)
+    with interruptible(model), plain_greedy(model, loaded.end_tokens):
+        tokens = model.generate(**encoded.tensors, max_new_tokens=most, do_sample=False, pad_token_id=pad_token(loaded))
     return tokens[0, encoded.n_prompt_tokens :].tolist()
+
+
+def room(loaded: LoadedModel, n_prompt_tokens: int, max_new_tokens: int) -> int:
+    """Return how many tokens a response may have: `max_new_tokens`, or what the context has room for; the last one takes no position."""
+    if loaded.context_length is None:
+        return max_new_tokens
+    return min(max_new_tokens, loaded.context_length - n_prompt_tokens + 1)
 
 
 def before_placeholder(loaded: LoadedModel, tokens: Sequence[int]) -> tuple[int, ...]:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from vlm_analysis.errors import ModelError
+from vlm_analysis.models.folders import other_kind
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_LFS = b"version https://git-lfs"
 _LARGEST_HEADER = 100_000_000  # bytes; the bound of safetensors itself
 _BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # else the number in the name
 
@@ -55,10 +57,12 @@ def _no_weights(folder: Path) -> str:
             "any code, so only safetensors are read. Convert it where you trust it: load it with transformers and call "
             "save_pretrained."
         )
+    if (other := other_kind(folder)) is not None:
+        return other
     others = sorted(path.name for path in folder.glob("*.safetensors"))
-    other = f"; {others[0]} is no part of one" if others else ""
+    surplus = f"; {others[0]} is no part of one" if others else ""
     return (
-        f"{folder.name!r} has no weights: expected {WEIGHTS}, or {INDEX} with the files it names{other}. "
+        f"{folder.name!r} has no weights: expected {WEIGHTS}, or {INDEX} with the files it names{surplus}. "
         "Download it again or save it with save_pretrained."
     )
 
@@ -94,6 +98,11 @@ def _header(path: Path) -> dict[str, Any]:
     """Return the header of a safetensors file, after checking the length of the file."""
     try:
         with path.open("rb") as file:
+            if file.read(len(_LFS)) == _LFS:
+                raise ModelError(
+                    f"{path.name} is a pointer of Git LFS: expected weights, got the note where they are. Run 'git lfs pull' in its folder."
+                )
+            file.seek(0)
             length = int.from_bytes(file.read(8), "little")
             size = path.stat().st_size
             header = json.loads(file.read(length)) if 2 <= length <= min(size, _LARGEST_HEADER) else None

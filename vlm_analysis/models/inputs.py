@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from vlm_analysis.errors import ModelError, PromptError
+from vlm_analysis.models.asking import found_special, image_mark, render
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt
@@ -78,34 +79,27 @@ def render_prompt(loaded: LoadedModel, prompt: Prompt) -> str:
         ModelError: the chat template fails.
         PromptError: the question holds one of the model's special tokens.
     """
-    for token in loaded.processor.tokenizer.all_special_tokens:
-        if token.strip() and token in prompt.question:
-            raise PromptError(
-                f"Prompt {prompt.id!r} cannot be asked: its question holds the special token {token!r}. Reword it."
-            )
-    if not loaded.has_chat_template:
-        mark = getattr(loaded.processor, "image_token", None)
-        return f"{mark if isinstance(mark, str) else ''}" * len(prompt.images) + prompt.question
-    content = [{"type": "image"} for _ in prompt.images] + [{"type": "text", "text": prompt.question}]
-    messages = [{"role": "user", "content": content}]
+    _refuse_special_tokens(loaded, prompt.question, f"Prompt {prompt.id!r} cannot be asked: its question")
+    if loaded.template is None:
+        return image_mark(loaded.processor) * len(prompt.images) + prompt.question
+    turns = [("user", prompt.question, len(prompt.images))]
     try:
-        text: str = loaded.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return render(loaded.processor, loaded.template, turns, open_answer=True)
     except Exception as error:  # a template is a program from the checkpoint
         raise ModelError(f"The chat template of {loaded.name} failed: {error}. Use another checkpoint.") from error
-    return text
 
 
 def _refuse_special_tokens(loaded: LoadedModel, text: str, what: str) -> None:
-    for token in loaded.processor.tokenizer.all_special_tokens:
-        if token.strip() and token in text:
-            raise PromptError(f"{what} holds the model's special token {token!r}. Reword it.")
+    token = found_special(loaded.processor, loaded.special_tokens, text)
+    if token is not None:
+        raise PromptError(f"{what} holds the special token {token!r}. Reword it.")
 
 
 def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) -> Encoded:
     """Return the model inputs of one prompt, with the tokens of an answer appended (see `answer_tokens`).
 
     Raises:
-        PromptError: an image cannot be read, or the question holds a special token.
+        PromptError: an image cannot be read, the question holds a special token, or the prompt is longer than the model's context.
     """
     text = render_prompt(loaded, prompt)
     images = list(prompt.load_images())
@@ -114,7 +108,7 @@ def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) 
     except (ValueError, TypeError, ZeroDivisionError, IndexError) as error:
         raise PromptError(
             f"Prompt {prompt.id!r} cannot be prepared for {loaded.name}: {error} Images: {[image.size for image in images]} "
-            "(width, height). Take it out, or change its images."
+            "(width, height). Take it out or change its images; if every prompt fails so, the checkpoint's processor files are incomplete."
         ) from error
     tensors = {name: _placed(value, loaded) for name, value in output.items() if torch.is_tensor(value)}
     tensors.pop(
@@ -122,6 +116,7 @@ def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) 
     )  # from PaliGemma's processor; with them a forward computes a loss over logits that are not returned
     n_prompt = tensors["input_ids"].shape[1]
     answer_ids = tuple(answer_ids)
+    _check_length(loaded, prompt, n_prompt, len(answer_ids))
     kinds = np.full(n_prompt + len(answer_ids), TEXT, dtype=np.int8)
     is_vision = _is_vision(loaded, tensors)
     if images and not is_vision.any():
@@ -136,6 +131,16 @@ def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) 
         if loaded.model.config.model_type in _SUFFIX_TYPES and "token_type_ids" in tensors:
             tensors["token_type_ids"][:, n_prompt:] = 1
     return Encoded(tensors, kinds, answer_ids, len(images))
+
+
+def _check_length(loaded: LoadedModel, prompt: Prompt, n_prompt: int, n_answer: int) -> None:
+    most = loaded.context_length
+    if most is not None and n_prompt + n_answer > most:
+        answer = f" and {n_answer} of its answer" if n_answer else ""
+        raise PromptError(
+            f"Prompt {prompt.id!r} is longer than the context of {loaded.name}: expected at most {most:,} tokens, got {n_prompt:,}"
+            f"{answer}. Shorten its text, or load the model with fewer vision tokens an image."
+        )
 
 
 def answer_tokens(loaded: LoadedModel, answer: str | None) -> tuple[int, ...]:

@@ -5,8 +5,6 @@ Weights are read from safetensors only, and no remote code runs unless you allow
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,7 +17,18 @@ from transformers import AutoModelForImageTextToText
 
 from vlm_analysis.errors import ModelError
 from vlm_analysis.model_info import Locks, ModelInfo
+from vlm_analysis.models.adapter import merge, take_template
+from vlm_analysis.models.asking import (
+    Template,
+    all_ends,
+    context_length,
+    disagreements,
+    find_template,
+    special_tokens,
+    tokens_of,
+)
 from vlm_analysis.models.config import config_hash
+from vlm_analysis.models.fingerprint import model_fingerprint, plain_tensors
 from vlm_analysis.models.fit import BYTES, FitEstimate, fit_of
 from vlm_analysis.models.layers import (
     find_decoder_layers,
@@ -30,12 +39,10 @@ from vlm_analysis.models.layers import (
 )
 from vlm_analysis.models.memory import free_bytes, gib, give_back, is_out_of_memory
 from vlm_analysis.models.processors import bound_vision_tokens, check_vocabulary, load_processor
-from vlm_analysis.models.source import BUNDLED, guarded, open_source, quantiser_of
+from vlm_analysis.models.source import BUNDLED, Source, guarded, open_source, parent_renamings, quantiser_of
 from vlm_analysis.progress import Progress, no_progress
 
 CPU_VISION_TOKENS = 256
-_FINGERPRINT_SAMPLES = 4096
-_ANSWER = "forty-two"
 _ALIGNMENT = 64  # bytes; the alignment of tensors that torch allocates
 
 
@@ -51,6 +58,8 @@ class LoadedModel:
         max_vision_tokens: bound on the vision tokens of one image; None where the processor alone decides.
         dtype_reason: the reason for its precision, in words.
         quantiser: quantisation method of its weights; None where they are not quantised.
+        adapter: the adapter that was merged into its weights, None without one; `source` is then the adapter's folder.
+        base: the folder of the base model of that adapter, which has the processor.
     """
 
     model: Any
@@ -60,6 +69,8 @@ class LoadedModel:
     max_vision_tokens: int | None = None
     revision: str | None = None
     dtype_reason: str = ""
+    adapter: str | None = None
+    base: str | None = None
     locked_layers: dict[int, str] = field(init=False)
     protected_layers: dict[int, str] = field(init=False)
     n_layers: int = field(init=False)
@@ -73,7 +84,7 @@ class LoadedModel:
     def fingerprint(self) -> str:
         """Return a sha256 of everything that decides the numbers: architecture, precision, image bound, a fixed sample of every
         weight tensor, and how prompts become tensors (vocabulary, chat template, image processor, end token)."""
-        return model_fingerprint(self.model, self.processor, self.max_vision_tokens)
+        return model_fingerprint(self.model, self.processor, self.max_vision_tokens, self.template)
 
     @property
     def info(self) -> ModelInfo:
@@ -87,6 +98,11 @@ class LoadedModel:
             config_hash=config_hash(self.model.config),
             layer_parameters=self.layer_parameters,
             n_parameters=self.n_parameters,
+            chat_template="none" if self.template is None else self.template.file,
+            end_token=next(iter(tokens_of(self.processor, self._ends[:1])), None),
+            context_length=self.context_length,
+            adapter=self.adapter,
+            disagreements=tuple(self.disagreements),
         )
 
     @property
@@ -98,10 +114,20 @@ class LoadedModel:
     def dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
 
+    @cached_property
+    def template(self) -> Template | None:
+        """Return the chat template that is in force; None where the checkpoint has none."""
+        return find_template(self.processor, [self.source, *([self.base] if self.base else [])])
+
     @property
     def has_chat_template(self) -> bool:
         """Return whether the checkpoint has a chat template; without one, a prompt is its images, then the question."""
-        return bool(getattr(self.processor, "chat_template", None))
+        return self.template is not None
+
+    @cached_property
+    def special_tokens(self) -> dict[str, int]:
+        """Return the tokens that no question and no answer may hold, each with its number."""
+        return special_tokens(self.processor, self.template)
 
     @cached_property
     def end_tokens(self) -> tuple[int, ...]:
@@ -110,26 +136,23 @@ class LoadedModel:
         Raises:
             ModelError: the checkpoint names none.
         """
-        named = self.model.generation_config.eos_token_id
-        named = self.processor.tokenizer.eos_token_id if named is None else named
-        if named is None:
+        if not self._ends:
             raise ModelError(f"{self.name} has no end token: expected eos_token_id in its generation configuration.")
-        ends = tuple(dict.fromkeys(map(int, named if isinstance(named, (list, tuple)) else [named])))
-        first = (
-            next((token for token in self._after_an_answer() if token in ends), ends[0]) if len(ends) > 1 else ends[0]
-        )
-        return first, *(token for token in ends if token != first)
+        return self._ends
 
-    def _after_an_answer(self) -> list[int]:
-        """Return the tokens that the chat template writes after an answer."""
-        turns = [("user", "?"), ("assistant", _ANSWER)]
-        messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
-        try:
-            text = self.processor.apply_chat_template(messages, tokenize=False)
-        except Exception:  # a template is a program from the checkpoint, and may expect other messages
-            return []
-        after = text.rpartition(_ANSWER)[2]
-        return list(self.processor.tokenizer(after, add_special_tokens=False)["input_ids"])
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        return all_ends(self.model, self.processor, self.template)
+
+    @cached_property
+    def context_length(self) -> int | None:
+        """Return the most tokens of a prompt with its answer; None where the configuration names none."""
+        return context_length(self.model.config)
+
+    @cached_property
+    def disagreements(self) -> list[str]:
+        """Return a sentence for each point in which the checkpoint's files disagree about how it is asked."""
+        return disagreements(self.model, self.processor, self.template, self.context_length)
 
     @property
     def quantiser(self) -> str | None:
@@ -198,11 +221,15 @@ def load_model(
     precision, reason = _choose(fit, dtype, target)
     progress(1, 4, "building the processor")
     processor = guarded("processor", name, lambda: load_processor(opened.where, opened.config, opened.options))
+    if opened.adapter is not None:
+        take_template(processor, opened.adapter)
 
     def weights() -> Any:
         progress(2, 4, "reading the weights")
-        model = guarded("weights", name, lambda: _load_weights(opened.where, precision, opened.options))
+        model = guarded("weights", name, lambda: _load_weights(opened, precision))
         check_vocabulary(model, processor, name)
+        if (adapter := opened.adapter) is not None:
+            guarded("adapter", name, lambda: merge(model, adapter))
         progress(3, 4, f"moving to {target}")
         return guarded("weights", name, lambda: aligned(model.to(target).eval()))
 
@@ -210,7 +237,10 @@ def load_model(
     bound = max_vision_tokens or (CPU_VISION_TOKENS if target.type == "cpu" else None)
     bounded = bound_vision_tokens(processor, bound)
     progress(4, 4, "loaded")
-    return LoadedModel(model, processor, name, opened.where, bound if bounded else None, revision, reason)
+    loaded = LoadedModel(model, processor, name, opened.where, bound if bounded else None, opened.revision, reason)
+    if opened.adapter is not None:
+        loaded.source, loaded.base, loaded.adapter = str(opened.adapter.folder), opened.where, opened.adapter.words
+    return loaded
 
 
 def check_source(
@@ -231,39 +261,6 @@ def check_source(
     _check_dtype(dtype)
     target = _device(device)
     _choose(fit_of(open_source(source, revision, trust_remote_code), target, given_back), dtype, target)
-
-
-def model_fingerprint(model: Any, processor: Any, max_vision_tokens: int | None = None) -> str:
-    """Return the fingerprint (see `LoadedModel.fingerprint`): fast on large models, and independent of sharding."""
-    digest = hashlib.sha256(f"{type(model).__name__} {model.dtype} {max_vision_tokens}".encode())
-    image_processor, tokenizer = getattr(processor, "image_processor", None), processor.tokenizer
-    inputs = {
-        "images": image_processor.to_dict() if image_processor is not None else None,
-        "vocabulary": sorted(tokenizer.get_vocab().items()),
-        "template": getattr(processor, "chat_template", None),
-        "end": model.generation_config.eos_token_id,
-    }
-    digest.update(json.dumps(inputs, sort_keys=True, default=str).encode("utf-8", "backslashreplace"))
-    config = {
-        key: value
-        for key, value in model.config.to_dict().items()
-        if not key.startswith("_") and key != "transformers_version"
-    }
-    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        for plain in plain_tensors(tensor):
-            digest.update(f"{name} {tuple(plain.shape)} {plain.dtype}".encode())
-            flat = plain.detach().reshape(-1)
-            step = max(1, flat.numel() // _FINGERPRINT_SAMPLES)
-            digest.update(flat[::step].to("cpu", torch.float32).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def plain_tensors(tensor: Any) -> list[torch.Tensor]:
-    """Return the plain tensors of a tensor: itself, or the values, scales and zero points of a quantised one."""
-    if not hasattr(tensor, "__tensor_flatten__"):
-        return [tensor]
-    return [plain for name in tensor.__tensor_flatten__()[0] for plain in plain_tensors(getattr(tensor, name))]
 
 
 def aligned(model: Any) -> Any:
@@ -331,10 +328,11 @@ def _within_memory(load: Callable[[], Any], fit: FitEstimate, dtype: str, device
     raise ModelError(fit.refusal(dtype))
 
 
-def _load_weights(where: str, dtype: str, options: dict[str, Any]) -> Any:
-    model, info = AutoModelForImageTextToText.from_pretrained(
-        where, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
-    )
+def _load_weights(source: Source, dtype: str) -> Any:
+    model, info = _read_weights(source, dtype)
+    if info["missing_keys"] and source.has_own_class and (renamings := parent_renamings(type(model))):
+        del model
+        model, info = _read_weights(source, dtype, key_mapping=renamings)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
@@ -352,3 +350,17 @@ def _load_weights(where: str, dtype: str, options: dict[str, Any]) -> Any:
             f"The weights do not fit the configuration: {sorted(info['mismatched_keys'])[0]}. Download it again."
         )
     return model
+
+
+def _read_weights(source: Source, dtype: str, **more: Any) -> tuple[Any, dict[str, Any]]:
+    if source.has_own_class:
+        more["config"] = source.config
+    how = {
+        "dtype": getattr(torch, dtype),
+        "use_safetensors": True,
+        "output_loading_info": True,
+        **source.options,
+        **more,
+    }
+    model, info = AutoModelForImageTextToText.from_pretrained(source.where, **how)
+    return model, info

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoProcessor
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.image_processing_base import ImageProcessingMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.processing_utils import ProcessorMixin
 
@@ -19,22 +21,88 @@ from vlm_analysis.errors import ModelError
 
 
 def load_processor(where: str, config: Any, options: dict[str, Any]) -> Any:
-    """Return the processor of a checkpoint; without torchvision, one without its video part."""
-    if importlib.util.find_spec("torchvision") is not None:
-        return AutoProcessor.from_pretrained(where, **options)
+    """Return the processor of a checkpoint, complete; without torchvision, one without its video part.
+
+    Raises:
+        ModelError: it lacks a setting that the model's configuration does not tell either, or it is a tokenizer alone.
+        Exception: any that transformers raises.
+    """
+    processor = _built(where, config, options)
+    if isinstance(processor, PreTrainedTokenizerBase):
+        raise ModelError(
+            f"{Path(where).name!r} has no processor for images: expected preprocessor_config.json or processor_config.json of a class "
+            "that transformers knows, got a tokenizer alone. Add the processor files of the model that it was made from."
+        )
+    _complete(processor, config, Path(where).name, _settings(where, options))
+    return processor
+
+
+def _built(where: str, config: Any, options: dict[str, Any]) -> Any:
     base = PROCESSOR_MAPPING.get(type(config), None) or _named_class(where, options)
-    if base is None or "video_processor" not in base.get_attributes():
-        return AutoProcessor.from_pretrained(where, **options)
-    return without_video(base).from_pretrained(where, **options)
+    stock = importlib.util.find_spec("torchvision") is not None
+    if stock or base is None or "video_processor" not in base.get_attributes():
+        build, parts = AutoProcessor, base
+    else:
+        build = parts = without_video(base)
+    try:
+        return build.from_pretrained(where, **options)
+    except ValueError as error:
+        if "Unrecognized image processor" not in str(error) or parts is None:
+            raise
+        return _from_parts(parts, where, config, options)
+
+
+def _from_parts(base: Any, where: str, config: Any, options: dict[str, Any]) -> Any:
+    """Return a processor whose files name a class that transformers no longer has, with the present one for this model."""
+    made = {
+        "image_processor": AutoImageProcessor.from_pretrained(where, config=config, **options),
+        "tokenizer": AutoTokenizer.from_pretrained(where, **options),
+    }
+    return base.from_args_and_dict([made[name] for name in base.get_attributes()], _settings(where, options))
+
+
+def _complete(processor: Any, config: Any, name: str, named: dict[str, Any]) -> None:
+    """Set what the processors of older checkpoints leave to the model's configuration, as LLaVA's did."""
+    vision = getattr(config, "vision_config", None)
+    patch, side = getattr(vision, "patch_size", None), getattr(vision, "image_size", None)
+    known = {
+        "patch_size": patch,
+        "vision_feature_select_strategy": getattr(config, "vision_feature_select_strategy", None),
+        "num_image_tokens": (side // patch) ** 2
+        if isinstance(side, int) and isinstance(patch, int) and patch
+        else None,
+    }
+    parameters = inspect.signature(type(processor).__init__).parameters
+    for setting in known.keys() & parameters.keys():
+        if getattr(processor, setting, None) is None and known[setting] is not None:
+            setattr(processor, setting, known[setting])
+    has_class_token = str(getattr(vision, "model_type", "")).startswith("clip")
+    if has_class_token and {"num_additional_image_tokens"} <= parameters.keys() - named.keys():
+        processor.num_additional_image_tokens = 1
+    if "patch_size" in parameters and processor.patch_size is None:
+        raise ModelError(
+            f"The processor of {name!r} is incomplete: expected patch_size in processor_config.json, got none there and none in the "
+            "configuration of the vision tower. Add it."
+        )
+
+
+def _settings(where: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what processor_config.json says; empty where there is none."""
+    try:
+        return dict(ProcessorMixin.get_processor_dict(where, **options)[0])
+    except OSError:
+        return {}
 
 
 def _named_class(where: str, options: dict[str, Any]) -> Any:
     """Return the processor class of transformers that the checkpoint's own files name; None where they name none."""
-    try:
-        settings, _ = ProcessorMixin.get_processor_dict(where, **options)
-    except OSError:
-        return None
-    return getattr(transformers, str(settings.get("processor_class")), None)
+    named = _settings(where, options).get("processor_class")
+    if named is None:
+        try:
+            named = ImageProcessingMixin.get_image_processor_dict(where, **options)[0].get("processor_class")
+        except OSError:
+            return None
+    return getattr(transformers, str(named), None)
 
 
 def without_video(base: Any) -> Any:

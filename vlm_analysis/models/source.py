@@ -14,16 +14,21 @@ from typing import Any, TypeVar
 
 import transformers
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForSeq2SeqLM,
     PreTrainedConfig,
 )
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 
 from vlm_analysis.assets import asset
 from vlm_analysis.errors import ModelError
+from vlm_analysis.models.adapter import Adapter, base_of, open_adapter
 from vlm_analysis.models.files import weight_files
+from vlm_analysis.models.folders import open_folder
 from vlm_analysis.models.memory import is_out_of_memory
 
 T = TypeVar("T")
@@ -39,6 +44,12 @@ _LARGEST = (  # largest plausible value by a pattern for the setting's name; the
 _LARGEST_NUMBER = 2**53
 _NUMBERS_ONLY = re.compile(r"(^|_)(num|n)_(\w+_)?(layers|heads|experts)$|^(hidden|intermediate|vocab)_size$")
 _VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken", "tekken.json")
+_OWN = (  # where a checkpoint with code of its own names its class, the best first
+    "AutoModelForImageTextToText",
+    "AutoModelForVision2Seq",
+    "AutoModelForCausalLM",
+    "AutoModel",
+)
 _TEXT_ONLY = (
     (AutoModelForCausalLM, "a language model without a vision tower"),
     (AutoModelForSeq2SeqLM, "an encoder-decoder language model without a vision tower"),
@@ -55,6 +66,8 @@ class Source:
         options: arguments for every `from_pretrained` of it.
         config: the whole model's configuration.
         files: its safetensors files where it is a folder, None for a hub id.
+        revision: the commit that a folder of the Hub's cache holds, else what was asked for.
+        adapter: a LoRA that is merged into the weights of the base model at `where`.
     """
 
     where: str
@@ -62,6 +75,13 @@ class Source:
     options: dict[str, Any]
     config: Any
     files: tuple[Path, ...] | None
+    revision: str | None = None
+    adapter: Adapter | None = None
+
+    @property
+    def has_own_class(self) -> bool:
+        """Return whether its model class is code of its own that may run."""
+        return bool(self.options["trust_remote_code"]) and _own_class(self.config)
 
     @property
     def quantiser(self) -> str | None:
@@ -76,8 +96,11 @@ def open_source(source: str | Path, revision: str | None = None, trust_remote_co
         ModelError: it does not exist, is not a vision-language model, has impossible sizes, is quantised by an unsupported method,
             or its files are incomplete or damaged.
     """
-    folder = folder_of(source)
-    where, name = (str(folder), folder.name) if folder else (str(source), str(source))
+    path = folder_of(source)
+    opened = None if path is None else open_folder(path)
+    adapter = open_adapter(opened.path) if opened is not None and opened.is_adapter else None
+    folder = None if opened is None else opened.path if adapter is None else _base_folder(adapter)
+    where, name = (str(folder), opened.name) if opened else (str(source), str(source))
     options = {
         "trust_remote_code": trust_remote_code,
         "revision": revision or "main",
@@ -86,12 +109,46 @@ def open_source(source: str | Path, revision: str | None = None, trust_remote_co
     settings, _ = guarded("configuration", name, lambda: PreTrainedConfig.get_config_dict(where, **options))
     _check_sizes(settings, name)
     _check_quantiser(settings, name)
+    _check_code(settings, name, trust_remote_code)
     config = guarded("configuration", name, lambda: AutoConfig.from_pretrained(where, **options))
-    _check_is_vlm(config, name)
+    if not (trust_remote_code and _own_class(config)):
+        _check_is_vlm(config, name)
     files = None if folder is None else tuple(weight_files(folder))
     if folder is not None and not trust_remote_code:  # remote code may have its own kind of vocabulary
         _check_has_tokenizer(folder)
-    return Source(where, name, options, config, files)
+    return Source(where, name, options, config, files, opened.revision if opened else revision, adapter)
+
+
+def _base_folder(adapter: Adapter) -> Path:
+    base = open_folder(base_of(adapter))
+    if base.is_adapter:
+        raise ModelError(
+            f"{adapter.folder.name!r} is an adapter of an adapter: expected a whole model as its base, got {base.name!r}. "
+            "Merge that one first, and save it."
+        )
+    return base.path
+
+
+def _own_class(config: Any) -> bool:
+    """Return whether the checkpoint brings a model class of its own, and make it the one that is loaded."""
+    named = getattr(config, "auto_map", None) or {}
+    own = next((named[auto] for auto in _OWN if auto in named), None)
+    if own is not None:
+        config.auto_map = {**named, _OWN[0]: own}
+    return own is not None
+
+
+def parent_renamings(own: type) -> dict[str, str]:
+    """Return the weights' names that transformers changed for the class that a checkpoint's own class derives from, as `key_mapping`."""
+    for parent in own.__mro__:
+        if not parent.__module__.startswith("transformers.models."):
+            continue
+        kind = getattr(getattr(parent, "config_class", None), "model_type", None)
+        changes = get_checkpoint_conversion_mapping(parent.__name__) or get_checkpoint_conversion_mapping(kind) or []
+        return {
+            change.source_patterns[0]: change.target_patterns[0] for change in changes if type(change) is WeightRenaming
+        }
+    return {}
 
 
 def folder_of(source: str | Path) -> Path | None:
@@ -212,6 +269,17 @@ def _check_quantiser(settings: dict[str, Any], name: str) -> None:
         raise ModelError(
             f"{name!r} is quantised with {method}, which is not installed. Run: pip install {QUANTISERS[method]}"
         )
+
+
+def _check_code(settings: dict[str, Any], name: str, trust_remote_code: bool) -> None:
+    """Raise ModelError for a checkpoint that only code of its own can build, unless that code may run."""
+    kind, own = settings.get("model_type"), settings.get("auto_map")
+    if trust_remote_code or kind in CONFIG_MAPPING or not isinstance(own, dict) or "AutoConfig" not in own:
+        return
+    raise ModelError(
+        f"{name!r} brings code of its own: expected a model type of transformers {transformers.__version__}, got {str(kind)[:80]!r}. "
+        "Read its code; where you trust it, load it with trust_remote_code, on the Model page under Options."
+    )
 
 
 def _check_is_vlm(config: Any, name: str) -> None:

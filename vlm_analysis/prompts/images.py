@@ -111,7 +111,7 @@ def _decode_bytes(data: bytes, name: str) -> Image.Image:
             image.draft(
                 "RGB", (MAX_SIDE, MAX_SIDE)
             )  # a JPEG is decoded at a fraction of its size; other formats ignore this
-            return _decode(_brightened(image, data), name)
+            return _decode(_brightened(image, data, name), name)
     except PromptError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -151,7 +151,7 @@ def _upper_bits(pixels: np.ndarray) -> np.ndarray:
     return (pixels >> (bits - 8)).astype(np.uint8)
 
 
-def _brightened(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+def _brightened(image: ImageFile.ImageFile, data: bytes, name: str) -> Image.Image:
     """Return an opened image; one with 16-bit colours of which 12 bits are used comes back in 8 bits, as Pillow keeps the upper 8 of 16."""
     rawmode = str(image.tile[0].args) if image.tile else ""
     if image.format != "PNG" or rawmode not in ("RGB;16B", "RGBA;16B", "LA;16B"):
@@ -159,8 +159,14 @@ def _brightened(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     image.load()
     upper = np.asarray(image).astype(np.uint16)
     n_colours = len(image.getbands()) - ("A" in image.getbands())
-    if upper[..., :n_colours].max(initial=0) >= 2 ** (DEPTHS[-2] - 8):
+    brightest = int(upper[..., :n_colours].max(initial=0))
+    if brightest >= 2 ** (DEPTHS[-2] - 8) or (not brightest and rawmode.startswith("LA")):
         return image
+    if rawmode.startswith("LA"):
+        raise PromptError(
+            f"{name} could not be opened: expected 16 bits of grey, got at most 12 of them beside transparency, which would turn black. "
+            "Save it without transparency, or with 8 bits."
+        )
     with Image.open(BytesIO(data), formats=FORMATS) as again:
         again.tile = [
             again.tile[0]._replace(args=rawmode.replace("16B", "16L"))

@@ -18,7 +18,7 @@ from transformers import GenerationMixin
 from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.evaluation.run.evaluate import answer_logits, kl_of_tokens
-from vlm_analysis.models.decoding import MAX_NEW_TOKENS, before_placeholder, decode, greedy_ids, plain_greedy
+from vlm_analysis.models.decoding import MAX_NEW_TOKENS, before_placeholder, decode, greedy_ids, plain_greedy, room
 from vlm_analysis.models.inputs import encode, pad_token
 from vlm_analysis.models.interrupt import interruptible
 from vlm_analysis.models.load import LoadedModel
@@ -135,10 +135,11 @@ def _tokens(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int
     own_loop = any(getattr(type(model), name) is not getattr(GenerationMixin, name) for name in _OWN_LOOP)
     if own_loop or model.config.is_encoder_decoder:
         return None
-    with interruptible(model), plain_greedy(model):
+    encoded = encode(loaded, prompt)
+    with interruptible(model), plain_greedy(model, loaded.end_tokens):
         tokens: Iterator[tuple[int, bool]] | None = model.generate(
-            **encode(loaded, prompt).tensors,
-            max_new_tokens=max_new_tokens,
+            **encoded.tensors,
+            max_new_tokens=room(loaded, encoded.n_prompt_tokens, max_new_tokens),
             do_sample=False,
             pad_token_id=pad_token(loaded),
             custom_generate=_plain_greedy,

@@ -20,9 +20,10 @@ from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.cost import MOST_ROUNDS, ROUNDS, Cost
 from vlm_analysis.evaluation.run.latency import layer_clock, moment, time_prefill, timed_batches
 from vlm_analysis.models.decoding import plain_greedy
+from vlm_analysis.models.fingerprint import plain_tensors
 from vlm_analysis.models.inputs import pad_token
 from vlm_analysis.models.interrupt import interruptible
-from vlm_analysis.models.load import LoadedModel, plain_tensors
+from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.progress import Progress, no_progress, stop_if_asked
 from vlm_analysis.prompts.prompts import Prompt
 

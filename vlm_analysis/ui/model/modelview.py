@@ -61,6 +61,29 @@ def load_form() -> tuple[str, dict[str, Any]]:
     return source.strip(), options
 
 
+def how_asked(info: ModelInfo) -> None:
+    """Draw how the model is asked, and in which points the files of its checkpoint disagree about it."""
+    loaded = model_slot().loaded
+    st.markdown("**How it is asked**")
+    context = (
+        "not named" if info.context_length is None else f"{info.context_length:,} tokens, longer prompts are refused"
+    )
+    rows = {
+        "chat template": info.chat_template,
+        "end of an answer": info.end_token or "not named",
+        "context": context,
+        "adapter": info.adapter or "none",
+    }
+    st.text("\n".join(f"{name}: {value}" for name, value in rows.items()))
+    if not loaded.has_chat_template:
+        st.warning(
+            "The checkpoint has no chat template, so a prompt is given as its images and then the question, as base models take it. "
+            "If this is a chat model, its template is missing: answers will be poor."
+        )
+    for text in info.disagreements:
+        st.warning(escaped(text))
+
+
 def details(info: ModelInfo) -> None:
     """Draw what is loaded: its size, where it computes, and each layer with why it should stay."""
     loaded = model_slot().loaded
@@ -78,11 +101,7 @@ def details(info: ModelInfo) -> None:
         st.caption(f"{escaped(info.dtype)}: {escaped(loaded.dtype_reason)}")
     origin = "bundled with Strata" if info.name == "pocket-vl" else f"from {loaded.source}"
     st.text(f"{info.name}\nfingerprint {info.fingerprint[:16]}, {origin}")
-    if not loaded.has_chat_template:
-        st.warning(
-            "The checkpoint has no chat template, so a prompt is given as its images and then the question, as base models take it. "
-            "If this is a chat model, its template is missing: answers will be poor."
-        )
+    how_asked(info)
     st.markdown("**Decoder layers that should stay** (all others may go)")
     rows = [(layer, "protected: may be unlocked", reason) for layer, reason in info.protected.items()]
     rows += [(layer, "locked", reason) for layer, reason in info.locked.items()]
