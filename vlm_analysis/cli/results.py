@@ -15,11 +15,12 @@ from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import edit_to_json, save_edit
 from vlm_analysis.evaluation.cost import PHASES, Cost, cost_frame, save_cost, speedup
 from vlm_analysis.evaluation.evaluation import Evaluation, retention, retention_interval, save_evaluation
+from vlm_analysis.evaluation.telling import telling_line, telling_score_of
 from vlm_analysis.export.report import Section
 from vlm_analysis.recording.recording import Recording, save_recording
 from vlm_analysis.recording.tables import measure_table
 from vlm_analysis.selection.compared.comparison import Comparison, save_comparison
-from vlm_analysis.selection.compared.findings import mask_table, regime_words, regimes
+from vlm_analysis.selection.compared.findings import mask_table, regime_words, regimes, telling
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.words import sentence
@@ -63,6 +64,7 @@ def of_recording(recording: Recording, item: Item | None) -> Result:
     similar = {name: recording.layer_similarity(name, "all") for name in names}
     table = pd.DataFrame({"layer": range(recording.n_layers), **similar})
     about = f"{recording.model.name} on {recording.n_prompts} prompts: similarity of each layer, all prompt tokens"
+    about = "\n".join([*recording.model.disagreements, about])
     data = {
         **item_data(item),
         "model": asdict(recording.model),
@@ -162,23 +164,36 @@ def of_mask(edit: Edit, item: Item | None) -> Result:
 
 
 def score_table(evaluations: Sequence[Evaluation], dense: Evaluation | None, names: Sequence[str]) -> pd.DataFrame:
-    """Return one row for each edit and domain: n, every metric, retention of exact match and its 90 % interval."""
-    rows = []
+    """Return one row for each edit and domain: n, every metric, retention of the telling score and its 90 % interval."""
+    rows, metric = [], _telling(evaluations, dense)
     for name, one in zip(names, evaluations, strict=True):
-        shares = None if dense is None else retention(one, dense)
+        shares = None if dense is None else retention(one, dense, metric)
         for domain, scores in one.by_domain.iterrows():
             row = {"edit": name, "domain": domain, "n": int(scores["n"])} | {key: scores[key] for key in one.metrics}
             if dense is not None and shares is not None and not one.is_dense:
-                low, high = retention_interval(one, dense, str(domain))
+                low, high = retention_interval(one, dense, str(domain), metric=metric)
                 row |= {"retention": shares[str(domain)], "retention_low": low, "retention_high": high}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
+def _telling(evaluations: Sequence[Evaluation], dense: Evaluation | None) -> str:
+    """Return the score whose retention is told (see `evaluation.telling`)."""
+    if dense is None:
+        return "exact_match"
+    return telling_score_of(dense, *(one for one in evaluations if not one.is_dense))
+
+
+def _telling_line(metric: str) -> str:
+    """Return a line that says which score is told in place of exact match; "" for exact match."""
+    line = telling_line(metric)
+    return line and f"{line} Retention is that of it.\n"
+
+
 def of_evaluation(evaluation: Evaluation, dense: Evaluation | None, item: Item | None) -> Result:
     """Return an evaluation beside the dense one: scores by domain; the table has every prompt."""
     both = [evaluation] if dense is None or evaluation.is_dense else [dense, evaluation]
-    scores = score_table(both, dense, [edit_words(one.edit) for one in both])
+    scores, metric = score_table(both, dense, [edit_words(one.edit) for one in both]), _telling(both, dense)
     table = evaluation.by_prompt
     if dense is not None:
         table = table.assign(dense_match=dense.by_prompt["exact_match"], dense_nll=dense.by_prompt["answer_nll"])
@@ -197,11 +212,15 @@ def of_evaluation(evaluation: Evaluation, dense: Evaluation | None, item: Item |
         from vlm_analysis.export.story import outcome_frame
         from vlm_analysis.figures.outcomes import damage_bars
 
-        return [Section("Scores", edit_words(evaluation.edit), damage_bars(outcome_frame(evaluation, dense)), scores)]
+        bars = damage_bars(outcome_frame(evaluation, dense), metric=metric)
+        return [Section("Scores", f"{edit_words(evaluation.edit)}. {_telling_line(metric)}".strip(), bars, scores)]
 
     forms = {".json": lambda path: save_evaluation(evaluation, path)}
-    about = f"{evaluation.model.name}, {len(evaluation.by_prompt)} prompts"
-    return Result("Evaluation", f"{about}\n{grid(scores)}{kept_line(item)}", data, table, sections, forms)
+    about = "\n".join(
+        [*evaluation.model.disagreements, f"{evaluation.model.name}, {len(evaluation.by_prompt)} prompts"]
+    )
+    line = _telling_line(metric)
+    return Result("Evaluation", f"{about}\n{line}{grid(scores)}{kept_line(item)}", data, table, sections, forms)
 
 
 def of_evaluations(evaluations: Sequence[Evaluation], names: Sequence[str], item: Item | None = None) -> Result:
@@ -212,7 +231,8 @@ def of_evaluations(evaluations: Sequence[Evaluation], names: Sequence[str], item
         1, "dropped", [", ".join(map(str, one.edit.dropped)) for one in evaluations for _ in one.by_domain.index]
     )
     data = {**item_data(item), "prompts": evaluations[0].prompts, "rows": rows_of(table)}
-    return Result("Sweep", f"{grid(table.drop(columns=['dropped']))}{kept_line(item)}", data, table)
+    line = _telling_line(_telling(evaluations, dense))
+    return Result("Sweep", f"{line}{grid(table.drop(columns=['dropped']))}{kept_line(item)}", data, table)
 
 
 def of_comparison(comparison: Comparison, item: Item | None) -> Result:
@@ -221,6 +241,7 @@ def of_comparison(comparison: Comparison, item: Item | None) -> Result:
     best_masks = table.sort_values(["worst", "budget"], ascending=[False, False]).head(BEST)
     columns = ["dropped", *(f"retention, {domain}" for domain in comparison.domains), "worst", "parameters_left"]
     words = [
+        *filter(None, [telling_line(telling(comparison))]),
         f"{len(table)} masks on {len(comparison.dense.by_prompt)} prompts; the {len(best_masks)} that keep most of their worst domain:",
         grid(best_masks[columns]),
         *regime_words(regime),

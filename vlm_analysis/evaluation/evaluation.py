@@ -20,6 +20,7 @@ from vlm_analysis.saved import Form
 FORM = Form(("strata-evaluation",), 1, "evaluation", "Evaluate again.", EvaluationError)
 METRICS = ("exact_match", "answer_nll", "token_agreement", "kl_to_dense")
 EXTRA_METRICS = ("normalised_match", "numeric_match", "choice_match", "choice_match_norm")
+IN_NATS = ("answer_nll", "kl_to_dense")
 RIGHT_OR_WRONG = ("exact_match", *EXTRA_METRICS)
 N_RESAMPLES = 500
 COLUMNS = ("id", "domain", *METRICS, "answer", "answer_source", "answer_ids")
@@ -96,13 +97,27 @@ def with_extras(frame: pd.DataFrame, extras: Mapping[str, Sequence[Any]]) -> pd.
     return typed_frame[[column for column in (*COLUMNS, *EXTRA_COLUMNS) if column in typed_frame]]
 
 
+def as_kept(metric: str, edited: Any, dense: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return two scores of each prompt as amounts of which more is better, so that their ratio is a retention.
+
+    KL is e to its negative power, of which the dense model has 1; NLL the likelihood of an answer's token over the dense model's.
+    """
+    edited, dense = np.asarray(edited, np.float64), np.asarray(dense, np.float64)
+    if metric not in IN_NATS:
+        return edited, dense
+    return np.exp(dense - edited), np.where(np.isnan(dense), np.nan, 1.0)
+
+
 def retention(pruned: Evaluation, dense: Evaluation, metric: str = "exact_match") -> pd.Series:
-    """Return pruned over dense score per domain; NaN where the dense score is 0.
+    """Return pruned over dense score per domain; NaN where the dense score is 0. Of KL and NLL it is that of `as_kept`.
 
     Raises:
         EvaluationError: the two do not belong to the same model and prompts, or one lacks the metric.
     """
     _check_comparable(pruned, dense, metric)
+    if metric in IN_NATS:
+        kept, _ = as_kept(metric, pruned.by_prompt[metric], dense.by_prompt[metric])
+        return pd.Series(kept).groupby(dense.by_prompt["domain"], sort=False).mean().rename("retention")
     base = dense.by_domain[metric]
     return (pruned.by_domain[metric] / base.where(base > 0)).rename("retention")
 
@@ -125,7 +140,7 @@ def retention_interval(
     """
     _check_comparable(pruned, dense, metric)
     rows = (dense.by_prompt["domain"] == domain).to_numpy()
-    scores = np.stack([evaluation.by_prompt[metric].to_numpy(dtype=np.float64)[rows] for evaluation in (pruned, dense)])
+    scores = np.stack(as_kept(metric, *(one.by_prompt[metric].to_numpy(np.float64)[rows] for one in (pruned, dense))))
     if metric in EXTRA_METRICS:
         scores = scores[:, ~np.isnan(scores).any(axis=0)]
     low, high = retention_bands(scores[:1], scores[1], metric, share=share, seed=seed)

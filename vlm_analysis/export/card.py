@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+from math import isnan
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.evaluation.evaluation import Evaluation, retention
+from vlm_analysis.evaluation.telling import telling_line, telling_score_of
 from vlm_analysis.model_info import ModelInfo
 
 MASK_FILE, EDIT_FILE, MANIFEST_FILE = "strata-mask.json", "strata-edit.json", "strata-manifest.json"
@@ -93,22 +95,25 @@ def _what_else(edit: Edit) -> str:
 def _evidence(evidence: Evaluation | None, reference: Evaluation | None) -> str:
     if evidence is None:
         return "None: this edit was exported without an evaluation.\n"
-    table = evidence.by_domain
+    table, line = evidence.by_domain, ""
     if reference is not None:
-        table["retention"] = retention(evidence, reference)
+        metric = telling_score_of(reference, evidence)
+        table["retention"] = retention(evidence, reference, metric)
+        line = telling_line(metric)
     columns = [column for column in _COLUMNS if column in table]
     head = ["domain", "n", *(_COLUMNS[column][0] for column in columns)]
     rows = [
         [
             f"`{_inline(str(domain))}`",
             str(int(row["n"])),
-            *(_COLUMNS[column][1].format(row[column]) for column in columns),
+            *("–" if isnan(row[column]) else _COLUMNS[column][1].format(row[column]) for column in columns),
         ]
         for domain, row in table.iterrows()
     ]
     lines = [head, ["---"] * len(head), *rows]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{text}\n\n{_MEANING} Prompts: fingerprint `{_inline(evidence.prompts)[:16]}`.\n"
+    told = f" {_inline(line)} Retention is that of it." if line else ""
+    return f"{text}\n\n{_MEANING}{told} Prompts: fingerprint `{_inline(evidence.prompts)[:16]}`.\n"
 
 
 def _inline(text: str) -> str:

@@ -17,12 +17,13 @@ import pandas as pd
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import edit_of
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.evaluation.evaluation import FORM as EVALUATION, METRICS, Evaluation, evaluation_of
+from vlm_analysis.evaluation.evaluation import FORM as EVALUATION, IN_NATS, METRICS, Evaluation, evaluation_of
+from vlm_analysis.evaluation.telling import KEPT, telling_line, title_of
 from vlm_analysis.export.report import Section
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.saved import Form
 from vlm_analysis.selection.compared.comparison import EXAMPLES, Comparison
-from vlm_analysis.selection.compared.findings import CURVE, retention_curves
+from vlm_analysis.selection.compared.findings import CURVE, retention_curves, telling
 from vlm_analysis.selection.strategies.many import RANDOM
 
 FORM = Form(("strata-story",), 1, "demo result", "Run the demo again.", EvaluationError)
@@ -36,9 +37,10 @@ class Story:
     Attributes:
         recording: the layer similarities.
         masks: each method's mask at the shown budget, by the method's name on screen.
-        curve: of exact match, as `retention_curves` gives it.
+        curve: of the score `metric`, as `retention_curves` gives it.
         dense, pruned: the evaluations of the dense model and of the first of `masks`.
         examples: those of the comparison, of the first of `masks`.
+        metric: the score that the story tells (see `evaluation.telling`); exact match in stories of version 0.1.
     """
 
     recording: Recording
@@ -47,6 +49,12 @@ class Story:
     dense: Evaluation
     pruned: Evaluation
     examples: pd.DataFrame
+    metric: str = "exact_match"
+
+    @property
+    def line(self) -> str:
+        """Return which score is told in place of exact match, and why; "" for exact match."""
+        return telling_line(self.metric)
 
     @property
     def title(self) -> str:
@@ -80,7 +88,9 @@ def story_of(comparison: Comparison, recording: Recording) -> Story:
         str(method): comparison.masks[index] for method, index in zip(shown["method"], shown["place"], strict=True)
     }
     pruned = comparison.evaluation(int(shown["place"].iloc[0]))
-    return Story(recording, masks, retention_curves(comparison), comparison.dense, pruned, comparison.examples)
+    metric = telling(comparison)
+    curve = retention_curves(comparison, metric)
+    return Story(recording, masks, curve, comparison.dense, pruned, comparison.examples, metric)
 
 
 def story_sections(story: Story) -> list[Section]:
@@ -146,8 +156,8 @@ def _strips(story: Story) -> Section:
     agreement = f"all agree on {_layers(sorted(common))}" if common else "no layer is chosen by all of them"
     budget = story.shown[1].budget
     text = (
-        f"What each method would drop at a budget of {budget} layers; random aside, {agreement}. The method named after a domain drops "
-        f"first what changes that domain's prompts least; block influence, what changes all prompts least."
+        f"What each ranking would drop at a budget of {budget} layers; random aside, {agreement}. A domain's ranking drops first "
+        f"what changes that domain's prompts least; block influence, what changes all prompts least."
     )
     figure = edit_strips(list(story.masks.items()), story.recording.n_layers, locks=story.recording.model.locks)
     return Section("Candidate masks", text, figure)
@@ -159,15 +169,15 @@ def _retention(story: Story) -> Section:
     method, mask = story.shown
     here = story.curve[story.curve["budget"] == mask.budget].set_index(["method", "domain"])["value"]
     kept = " and ".join(
-        f"{_share(here[method, domain])} of its {domain} answers (random: {_share(here[RANDOM, domain])})"
+        f"{_share(here[method, domain])} of {KEPT[story.metric].format(domain)} (random: {_share(here[RANDOM, domain])})"
         for domain in story.recording.domain_names
     )
     best = "; ".join(f"{domain}: {_best(here, domain)}" for domain in story.recording.domain_names)
+    above = "above 1 the pruned model answers more prompts than the dense one. " if not story.line else ""
     text = (
-        f"Without {mask.budget} of {mask.n_layers} layers, chosen by “{method}”, the model keeps {kept}. Best method at this "
-        f"budget: {best}. Bars are 90 % intervals over prompts, the grey band is the range of the random draws; above 1 the "
-        f"pruned model answers more prompts than the dense one. Layers were chosen and answers counted on the same prompts, which "
-        f"flatters the methods."
+        f"{story.line}{' ' * bool(story.line)}Without {mask.budget} of {mask.n_layers} layers, chosen by “{method}”, the model keeps "
+        f"{kept}. Best ranking at this budget: {best}. Bars are 90 % intervals over prompts, the grey band is the range of the random "
+        f"draws; {above}Layers were chosen and answers counted on the same prompts, which flatters the rankings."
     )
     return Section("Retention over the number of dropped layers", text, retention_curve(story.curve, y_max=1.15))
 
@@ -183,24 +193,29 @@ def _best(here: pd.Series, domain: str) -> str:
 def _damage(story: Story) -> Section:
     from vlm_analysis.figures.outcomes import damage_bars
 
-    frame = outcome_frame(story.pruned, story.dense)
-    exact = frame[frame["metric"] == "exact_match"]
-    worst = exact.assign(lost=exact["dense"] - exact["pruned"]).sort_values("lost").iloc[-1]
+    frame, metric = outcome_frame(story.pruned, story.dense), story.metric
+    rows = frame[frame["metric"] == metric]
+    lost = (rows["dense"] - rows["pruned"]) * (-1 if metric in IN_NATS else 1)
+    worst, form = rows.loc[lost.sort_values().index[-1]], "{:.2f} nats" if metric in IN_NATS else "{:.0%}"
     text = (
-        f"Without {_layers(story.pruned.edit.dropped)}, {worst['domain']} suffers most: exact match goes from "
-        f"{worst['dense']:.0%} to {worst['pruned']:.0%}."
+        f"Without {_layers(story.pruned.edit.dropped)}, {worst['domain']} suffers most: {title_of(metric)} goes from "
+        f"{form.format(worst['dense'])} to {form.format(worst['pruned'])}."
     )
-    return Section("What it costs each domain", text, damage_bars(frame))
+    return Section("What it costs each domain", text, damage_bars(frame, metric=metric))
 
 
 def _broken(story: Story) -> Section:
-    dense_right = int(story.dense.by_prompt["exact_match"].sum())
-    both = story.dense.by_prompt["exact_match"] & ~story.pruned.by_prompt["exact_match"]
-    text = f"Of the {dense_right} prompts the dense model answers exactly, {int(both.sum())} are no longer answered exactly."
+    dense, pruned = story.dense.by_prompt, story.pruned.by_prompt
+    dense_right = int(dense["exact_match"].sum())
+    n_broken = int((dense["exact_match"] & ~pruned["exact_match"]).sum())
+    text = f"Of the {dense_right} prompts the dense model answers exactly, {n_broken} are no longer answered exactly."
+    names = {"dense": "dense model (the reference answer)", "pruned": "pruned model"}
+    if story.line:
+        n_broken, names["dense"] = int((pruned["token_agreement"] < 1).sum()), "dense model"
+        text = f"In {n_broken} of {len(pruned)} answers the pruned model chooses another token than the dense one somewhere."
     if story.examples.empty:
         return Section("What broke", text)
-    names = {"dense": "dense model (the reference answer)", "pruned": "pruned model"}
-    part = "They are:" if len(story.examples) == int(both.sum()) else f"{len(story.examples)} of them:"
+    part = "They are:" if len(story.examples) == n_broken else f"{len(story.examples)} of them:"
     return Section("What broke", f"{text} {part}", table=story.examples.rename(columns=names))
 
 

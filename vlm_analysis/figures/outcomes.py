@@ -1,4 +1,4 @@
-"""Scores of one mask: exact match of the dense and the pruned model."""
+"""Scores of one mask: exact match, or another score, of the dense and the pruned model."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ import plotly.graph_objects as go
 
 from vlm_analysis.figures import style
 
+_SHARES = {"exact_match": "share of prompts", "token_agreement": "share of tokens"}
+
 
 def damage_bars(frame: pd.DataFrame, *, metric: str = "exact_match") -> go.Figure:
-    """Dense against pruned share of exactly matched answers, one pair of bars per domain.
+    """Dense against pruned score, such as the share of exactly matched answers, one pair of bars per domain.
 
     Args:
-        frame: columns domain, metric, dense, pruned, both shares in [0, 1]; NaN shows as "not measured".
+        frame: columns domain, metric, dense, pruned; both are shares in [0, 1], or nats. NaN shows as "not measured".
         metric: the rows of `frame` to draw.
     """
     rows = frame[frame["metric"] == metric].reset_index(drop=True)
+    most = (
+        0.0
+        if metric in _SHARES
+        else float(np.nan_to_num(rows[["dense", "pruned"]].to_numpy(np.float64)).max(initial=0.0))
+    )
     figure = style.empty_figure(
         max(46 * len(rows), 60) + 84, barmode="overlay", dragmode=False, legend=style.legend_above()
     )
     figure.update_xaxes(
         style.axis(
-            f"{style.label(metric.replace('_', ' '), 40)} (share of prompts)",
-            range=[0, 1.1],
-            tickvals=[0, 0.25, 0.5, 0.75, 1],
+            f"{style.label(metric.replace('_', ' '), 40)} ({_SHARES.get(metric, 'nats')})",
+            range=[0, 1.1 if metric in _SHARES else 1.1 * (most or 1.0)],
+            **({"tickvals": [0, 0.25, 0.5, 0.75, 1]} if metric in _SHARES else {}),
         )
     )
     figure.update_yaxes(style.row_axis([str(domain) for domain in rows["domain"]]))

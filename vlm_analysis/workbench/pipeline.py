@@ -301,13 +301,21 @@ def _ways(methods: Mapping[str, Sequence[LayerScores]], budgets: range, loaded: 
 
 
 def _examples(loaded: LoadedModel, prompts: PromptSet, dense: Evaluation, pruned: Evaluation) -> pd.DataFrame:
-    """Return some prompts that the dense model answers exactly and the pruned one does not, with both answers."""
+    """Return some prompts that the dense model answers exactly and the pruned one does not, with both answers.
+
+    Where exact match tells nothing (see `evaluation.telling`), those in whose answers the two choose different tokens most often.
+    """
     from vlm_analysis.evaluation.run.evaluate import respond
 
-    broken = (dense.by_prompt["exact_match"] & ~pruned.by_prompt["exact_match"]).to_numpy().nonzero()[0]
+    exact, agreement = dense.by_prompt["exact_match"], pruned.by_prompt["token_agreement"]
+    if free := not exact.any():
+        broken = agreement[agreement < 1].sort_values(kind="stable").index.to_numpy()[:N_EXAMPLES]
+    else:
+        broken = (exact & ~pruned.by_prompt["exact_match"]).to_numpy().nonzero()[0]
+        broken = broken[:: max(1, len(broken) // N_EXAMPLES)][:N_EXAMPLES]
     rows = []
-    for index in broken[:: max(1, len(broken) // N_EXAMPLES)][:N_EXAMPLES]:
+    for index in broken:
         prompt = prompts[int(index)]
-        answer = dense.by_prompt["answer"][index]  # the dense model answers with it exactly
+        answer = respond(loaded, prompt) if free else dense.by_prompt["answer"][index]  # it answers with that exactly
         rows.append((prompt.domain, prompt.question, answer, respond(loaded, prompt, pruned.edit)))
     return pd.DataFrame(rows, columns=list(EXAMPLES))

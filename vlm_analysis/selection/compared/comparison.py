@@ -48,8 +48,8 @@ class Comparison:
         chosen_on: fingerprint of the prompts that layers were scored on.
         n_shared: how many of the evaluated prompts are among those.
         left_out: by method, why masks of it are missing.
-        examples: columns `EXAMPLES`, text: some prompts that the dense model answers exactly and one of the masks does not, with both
-            answers; empty where none was asked for.
+        examples: columns `EXAMPLES`, text: some prompts that the dense model answers exactly and one of the masks does not, or in whose
+            answers they differ most, with both answers; empty where none was asked for.
     """
 
     dense: Evaluation

@@ -22,7 +22,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from vlm_analysis.evaluation.evaluation import drawn_ratios, retention_bands
+from vlm_analysis.evaluation.evaluation import as_kept, drawn_ratios, retention_bands
+from vlm_analysis.evaluation.telling import telling_score
 from vlm_analysis.selection.compared.comparison import Comparison
 from vlm_analysis.selection.strategies.many import PLAIN, RANDOM, SPACED
 
@@ -34,11 +35,25 @@ LEAST = 5
 ROUNDING = 1e-12
 
 
-def retentions(comparison: Comparison, domain: str | None, metric: str = "exact_match") -> np.ndarray:
-    """Return the (n_masks,) retention of each mask: mean score over the dense model's; NaN where that is 0."""
+def telling(comparison: Comparison) -> str:
+    """Return the score to report of a comparison (see `evaluation.telling`)."""
+    return telling_score(comparison.dense.by_prompt, comparison.scores)
+
+
+def kept_scores(comparison: Comparison, domain: str | None, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores (n_masks, n_rows) of a domain's prompts and the dense model's (n_rows,), of which more is better."""
     rows = comparison.rows(domain, metric)
-    count = max(1, int(rows.sum()))  # of means, as `evaluation.retention` takes it: the same to the last bit
-    base, kept = comparison.base(metric)[rows].sum(), comparison.scores[metric][:, rows].sum(axis=1)
+    return as_kept(metric, comparison.scores[metric][:, rows], comparison.base(metric)[rows])
+
+
+def retentions(comparison: Comparison, domain: str | None, metric: str = "exact_match") -> np.ndarray:
+    """Return the (n_masks,) retention of each mask: mean score over the dense model's; NaN where that is 0.
+
+    Of KL and NLL it is that of `as_kept`: 1 for the dense model, less for one that differs.
+    """
+    scores, dense = kept_scores(comparison, domain, metric)
+    count = max(1, len(dense))  # of means, as `evaluation.retention` takes it: the same to the last bit
+    base, kept = dense.sum(), scores.sum(axis=1)
     return (kept / count) / (base / count) if base > 0 else np.full(len(kept), np.nan)
 
 
@@ -49,23 +64,21 @@ def drawn_retentions(
 
     Draws in which the dense score is 0 are left out.
     """
-    rows = comparison.rows(domain, metric)
-    if not rows.any():
-        return np.empty((len(comparison.masks), 0))
-    return drawn_ratios(comparison.scores[metric][:, rows], comparison.base(metric)[rows], seed)
+    kept, base = kept_scores(comparison, domain, metric)
+    return drawn_ratios(kept, base, seed) if base.size else np.empty((len(comparison.masks), 0))
 
 
-def retention_curves(comparison: Comparison, metric: str = "exact_match") -> pd.DataFrame:
+def retention_curves(comparison: Comparison, metric: str | None = None) -> pd.DataFrame:
     """Return columns `CURVE`: retention of every method on every domain over the budget, in the order of the ways, then domains.
 
+    By default it is that of the `telling` score, as in `mask_table` and `regimes`.
     `low` and `high` are the 90 % interval of `retention_bands`; of random masks `value` is the mean, `low` and `high` the range of the
     draws.
     """
-    parts = []
+    parts, metric = [], metric or telling(comparison)
     for domain in comparison.domains:
         value = retentions(comparison, domain, metric)
-        rows = comparison.rows(domain, metric)
-        kept, base = comparison.scores[metric][:, rows], comparison.base(metric)[rows]
+        kept, base = kept_scores(comparison, domain, metric)
         low, high = retention_bands(kept, base, metric, share=SHARE)
         frame = comparison.ways[["method", "budget"]].copy()
         indices = comparison.ways["place"].to_numpy()
@@ -102,13 +115,14 @@ def on_front(values: np.ndarray) -> np.ndarray:
     return front
 
 
-def mask_table(comparison: Comparison, metric: str = "exact_match") -> pd.DataFrame:
+def mask_table(comparison: Comparison, metric: str | None = None) -> pd.DataFrame:
     """Return one row a mask, in the order of `comparison.masks`.
 
-    Columns: methods (all that lead to it), budget, one `retention, <domain>` a domain (of `metric`), worst (the least of them that is
-    defined), nll_above_dense, kl_to_dense, token_agreement (means over prompts), parameters_left, on_front, dropped. `on_front` is the
-    Pareto front over the retention of every domain and the parameters left, the dense model not among the rivals.
+    Columns: methods (all that lead to it), budget, one `retention, <domain>` a domain (of `metric`, by default the `telling` one), worst
+    (the least of them that is defined), nll_above_dense, kl_to_dense, token_agreement (means over prompts), parameters_left, on_front,
+    dropped. `on_front` is the Pareto front over the retention of every domain and the parameters left, without the dense model.
     """
+    metric = metric or telling(comparison)
     kept = {domain: retentions(comparison, domain, metric) for domain in comparison.domains}
     parameters_left = comparison.parameters_left()
     names = comparison.ways.groupby("place")["method"].agg(lambda methods: "; ".join(dict.fromkeys(methods)))
@@ -122,8 +136,8 @@ def mask_table(comparison: Comparison, metric: str = "exact_match") -> pd.DataFr
     table["nll_above_dense"] = (comparison.scores["answer_nll"] - comparison.base("answer_nll")).mean(
         axis=1
     ) + 0.0  # no −0
-    for metric in ("kl_to_dense", "token_agreement"):
-        table[metric] = comparison.scores[metric].mean(axis=1)
+    for name in ("kl_to_dense", "token_agreement"):
+        table[name] = comparison.scores[name].mean(axis=1)
     table["parameters_left"] = parameters_left
     defined = measured[np.isfinite(measured).all(axis=1)]
     table["on_front"] = on_front(np.column_stack([*(-values for values in defined), parameters_left]))
@@ -133,12 +147,12 @@ def mask_table(comparison: Comparison, metric: str = "exact_match") -> pd.DataFr
     return table
 
 
-def regimes(comparison: Comparison, metric: str = "exact_match", seed: int = 0) -> pd.DataFrame:
+def regimes(comparison: Comparison, metric: str | None = None, seed: int = 0) -> pd.DataFrame:
     """Return columns `REGIMES`, one row a domain and budget; NaN where something cannot be computed, "" where there is no regime.
 
     `n_prompts` are those of the domain that the metric was asked of, `n_answered` those of them with a dense score above 0.
     """
-    rows = []
+    rows, metric = [], metric or telling(comparison)
     plain = comparison.ways[comparison.ways["strategy"] == PLAIN]
     for domain in comparison.domains:
         value = retentions(comparison, domain, metric)

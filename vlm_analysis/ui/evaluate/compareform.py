@@ -9,9 +9,10 @@ import pandas as pd
 import streamlit as st
 
 from vlm_analysis.errors import StrataError
+from vlm_analysis.evaluation.telling import title_of
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.prompts.halves import split_in_halves
-from vlm_analysis.selection.compared.findings import mask_table
+from vlm_analysis.selection.compared.findings import mask_table, telling
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.strategies.many import COMPARED, RANDOM, targets_of
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
@@ -22,7 +23,6 @@ from vlm_analysis.ui.common.session import bench, chosen, last_choices, live, mo
 from vlm_analysis.ui.common.shell import next_step
 from vlm_analysis.ui.common.text import NEEDS, escaped
 from vlm_analysis.ui.common.work import Work, watched
-from vlm_analysis.words import METRIC_TITLES
 from vlm_analysis.workbench.bench import ALL_CRITERIA
 from vlm_analysis.workbench.comparisons import Question, Unfinished, forget, unfinished
 from vlm_analysis.workbench.details import count_domains
@@ -253,9 +253,12 @@ def so_far() -> None:
     if partial is None:
         return
     (partial,) = partial
-    table = mask_table(partial).sort_values(["worst", "budget"], ascending=[False, False]).head(SHOWN)
+    metric = telling(partial)
+    table = mask_table(partial, metric).sort_values(["worst", "budget"], ascending=[False, False]).head(SHOWN)
     st.caption(f"So far, on {len(partial.dense.by_prompt)} prompts, the masks that keep most of their worst domain:")
-    st.dataframe(mask_columns(table), hide_index=True, width="stretch", column_config=column_config(partial.domains))
+    st.dataframe(
+        mask_columns(table), hide_index=True, width="stretch", column_config=column_config(partial.domains, metric)
+    )
 
 
 def mask_columns(table: pd.DataFrame) -> pd.DataFrame:
@@ -265,7 +268,7 @@ def mask_columns(table: pd.DataFrame) -> pd.DataFrame:
 
 def column_config(domains: Sequence[str], metric: str = "exact_match") -> dict[str, Any]:
     """Return titles, formats and explanations of the columns of a mask table that keeps retention of `metric`."""
-    of = METRIC_TITLES[metric].lower()
+    of = title_of(metric)
     config: dict[str, Any] = {
         f"retention, {domain}": st.column_config.NumberColumn(
             f"Retention, {domain}", help=f"Pruned over dense model's {of} on this domain.", format="percent"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
+from vlm_analysis.evaluation.telling import telling_line, title_of
 from vlm_analysis.selection.compared.comparison import CHOICE_METRICS, Comparison
 from vlm_analysis.selection.compared.findings import (
     LEAST,
@@ -17,6 +18,7 @@ from vlm_analysis.selection.compared.findings import (
     regime_words,
     regimes,
     retention_curves,
+    telling,
 )
 from vlm_analysis.selection.strategies.many import RANDOM
 from vlm_analysis.ui.common.downloads import PICTURE, offer_files
@@ -57,10 +59,13 @@ def compare_view() -> None:
         return
     comparison: Comparison = open_or_stop(item)
     _say_how_chosen(comparison)
+    first = telling(comparison)
+    if line := telling_line(first):
+        st.info(escaped(line))
     metric = st.segmented_control(
         "Retention of",
-        [name for name in METRICS if name in comparison.scores],
-        default=METRICS[0],
+        [name for name in METRICS if name in comparison.scores] + [first] * (first not in METRICS),
+        default=first,
         required=True,
         format_func=METRIC_TITLES.__getitem__,
         key=f"compare_metric:{item.id}",
@@ -207,7 +212,7 @@ def _regimes(comparison: Comparison, item_id: str, metric: str) -> None:
 
 
 def _front(comparison: Comparison, item_id: str, metric: str, picked: tuple[str, ...], domains: Sequence[str]) -> None:
-    of = METRIC_TITLES[metric].lower()
+    of = title_of(metric)
     st.subheader(f"Parameters against {of}")
     columns = ["worst", *(f"retention, {domain}" for domain in domains)]
     by = st.segmented_control(
@@ -297,6 +302,6 @@ def _masks(comparison: Comparison, table: pd.DataFrame, metric: str) -> None:
     else:
         st.caption(
             "Tick a row at its left to load its mask into the editor. Click a heading to sort. Retention is of "
-            f"{METRIC_TITLES[metric].lower()}."
+            f"{title_of(metric)}."
         )
     offer_files(shown, "masks")

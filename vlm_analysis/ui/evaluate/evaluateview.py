@@ -11,6 +11,7 @@ import streamlit as st
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import StrataError
 from vlm_analysis.evaluation.evaluation import Evaluation, retention, retention_interval
+from vlm_analysis.evaluation.telling import telling_line, telling_score_of, title_of
 from vlm_analysis.export.story import outcome_frame
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.prompts.halves import n_shared
@@ -136,12 +137,14 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
         )
     say_answer_source(evaluation)
     if dense is not None and not evaluation.is_dense:
+        metric = telling_score_of(dense, evaluation)
+        if line := telling_line(metric):
+            st.info(escaped(line))
         _retention_cards(evaluation, dense)
         from vlm_analysis.figures.outcomes import damage_bars
 
-        st.plotly_chart(
-            damage_bars(outcome_frame(evaluation, dense)), key="damage-bars", config={"displayModeBar": False}
-        )
+        bars = damage_bars(outcome_frame(evaluation, dense), metric=metric)
+        st.plotly_chart(bars, key="damage-bars", config={"displayModeBar": False})
     _score_table(evaluation, dense)
     return dense
 
@@ -182,10 +185,11 @@ def _open_dense(item: Item) -> Evaluation | None:
 
 
 def _retention_cards(evaluation: Evaluation, dense: Evaluation) -> None:
-    kept, counts = retention(evaluation, dense), dense.by_domain["n"].to_dict()
+    metric = telling_score_of(dense, evaluation)
+    kept, counts = retention(evaluation, dense, metric), dense.by_domain["n"].to_dict()
     columns = st.columns(min(4, len(kept)))
     for index, (domain, share) in enumerate(kept.items()):
-        low, high = retention_interval(evaluation, dense, str(domain))
+        low, high = retention_interval(evaluation, dense, str(domain), metric=metric)
         columns[index % len(columns)].metric(
             f"Retention, {escaped(domain)} (n = {counts[domain]})",
             "not defined" if pd.isna(share) else f"{share:.0%}",
@@ -193,7 +197,9 @@ def _retention_cards(evaluation: Evaluation, dense: Evaluation) -> None:
             delta_color="off",
             delta_arrow="off",
             border=True,
-            help=METRIC_HELP["retention"]
+            help=(
+                METRIC_HELP["retention"] if metric == "exact_match" else f"Of {title_of(metric)}: {METRIC_HELP[metric]}"
+            )
             + " The interval is a paired bootstrap over these prompts, widened to what so few can tell where they agree.",
         )
 
@@ -223,10 +229,16 @@ def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet
     lost = both[both["dense_match"] & ~both["exact_match"]].sort_values("extra_nll", ascending=False)
     won = both[~both["dense_match"] & both["exact_match"]]
     st.subheader("What broke")
-    st.text(
-        f"{len(lost)} of {int(both['dense_match'].sum())} prompts the dense model answers exactly are lost; "
-        f"{len(won)} it misses are now answered.{_of_given(both, lost)}"
-    )
+    if telling_score_of(dense, evaluation) == "exact_match":
+        st.text(
+            f"{len(lost)} of {int(both['dense_match'].sum())} prompts the dense model answers exactly are lost; "
+            f"{len(won)} it misses are now answered.{_of_given(both, lost)}"
+        )
+    else:
+        lost = both[both["token_agreement"] < 1].sort_values("token_agreement", kind="stable")
+        st.text(
+            f"In {len(lost)} of {len(both)} answers the pruned model chooses another token than the dense one somewhere."
+        )
     if len(lost):
         source = ["answer_source"] * bool((lost["answer_source"] != "given").any())
         columns = source + [

@@ -1,0 +1,64 @@
+"""Which score tells something: exact match, unless the dense model matches no answer exactly, as with free-form answers.
+
+Then (our choice) the score is agreement with the dense model, or KL to it where all models agree, or answer NLL where both say nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from vlm_analysis.evaluation.evaluation import Evaluation
+from vlm_analysis.words import METRIC_TITLES
+
+TELLING = ("exact_match", "token_agreement", "kl_to_dense", "answer_nll")
+KEPT = {
+    "exact_match": "its {} answers",
+    "token_agreement": "its choices of tokens in {} answers",
+    "kl_to_dense": "its predictions in {} answers",
+    "answer_nll": "the likelihood of {} answers",
+}
+_WHAT = {
+    "token_agreement": "agreement with the dense model, the share of an answer's positions at which both choose the same token",
+    "kl_to_dense": "nearness to the dense model, e to the power of −KL",
+    "answer_nll": "likelihood of an answer's tokens, e to the power of the dense model's NLL minus this one's",
+}
+
+
+def telling_score(dense: pd.DataFrame, edited: Mapping[str, np.ndarray]) -> str:
+    """Return the score to report, one of `TELLING`.
+
+    Args:
+        dense: the dense evaluation's `by_prompt`.
+        edited: by metric, the (n_edits, n_prompts) scores of the edits that are reported.
+    """
+    if dense["exact_match"].any():
+        return "exact_match"
+    for metric in TELLING[1:]:
+        values, base = np.asarray(edited[metric], np.float64), dense[metric].to_numpy(np.float64)
+        if (np.abs(values - base) > 1e-12).any():  # not where a score is NaN, or the dense model's
+            return metric
+    return "token_agreement"
+
+
+def telling_score_of(dense: Evaluation, *edited: Evaluation) -> str:
+    """Return the score to report of some edits on the same prompts."""
+    tables = [one.by_prompt for one in edited or (dense,)]
+    return telling_score(
+        dense.by_prompt, {name: np.stack([table[name].to_numpy(np.float64) for table in tables]) for name in TELLING}
+    )
+
+
+def telling_line(metric: str) -> str:
+    """Return which score of `TELLING` is reported in place of exact match, and why; "" for exact match."""
+    if metric == "exact_match":
+        return ""
+    return f"The dense model matches no answer exactly, so the score in its place is {_WHAT[metric]}."
+
+
+def title_of(metric: str) -> str:
+    """Return the title of a metric inside a sentence: "exact match", "KL to dense"."""
+    title = METRIC_TITLES[metric]
+    return title if title[:2].isupper() else title[:1].lower() + title[1:]
