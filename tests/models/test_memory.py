@@ -111,7 +111,7 @@ print(one - before, peak - before, two - before, held() - before)
     one, peak, two, left = measured(code, folder)
     assert 0.95 * size < min(one, two)
     assert peak < 1.2 * size
-    assert left < 0.2 * size
+    assert left < 0.35 * size  # after six models; measured 0.06 to 0.25, without adding up
 
 
 @needs_linux

@@ -220,7 +220,9 @@ def _with_parts(config: Any) -> list[Any]:
 def _check_saving(dense: Any, cut: Any) -> None:
     """Raise MaskError where transformers would refuse or repair the configuration when the pruned model is loaded."""
     try:
-        differing = changed_by_saving(cut) - changed_by_saving(dense)
+        differing = changed_by_saving(cut)
+        if differing:
+            differing -= changed_by_saving(dense)
     except Exception as error:  # each model raises its own kinds of errors
         reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
         raise MaskError(
