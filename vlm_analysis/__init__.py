@@ -58,8 +58,8 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         Prompt as Prompt,
         PromptSet as PromptSet,
         open_prompts as open_prompts,
-        write_prompts as write_prompts,
     )
+    from vlm_analysis.prompts.writing import write_prompts as write_prompts
     from vlm_analysis.recording.measures import MEASURES as MEASURES
     from vlm_analysis.recording.record import record as record
     from vlm_analysis.recording.recording import (
@@ -72,7 +72,8 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         open_comparison as open_comparison,
         save_comparison as save_comparison,
     )
-    from vlm_analysis.selection.compared.findings import mask_table as mask_table, regimes as regimes
+    from vlm_analysis.selection.compared.findings import mask_table as mask_table
+    from vlm_analysis.selection.compared.verdicts import regimes as regimes
     from vlm_analysis.selection.criteria.criteria import CRITERIA as CRITERIA
     from vlm_analysis.selection.criteria.damage import Damage as Damage, read_damage as read_damage
     from vlm_analysis.selection.criteria.scores import LayerScores as LayerScores
@@ -142,8 +143,8 @@ _HOMES = {
         "Prompt",
         "PromptSet",
         "open_prompts",
-        "write_prompts",
     ),
+    "prompts.writing": ("write_prompts",),
     "recording.measures": ("MEASURES",),
     "recording.record": ("record",),
     "recording.recording": (
@@ -156,10 +157,8 @@ _HOMES = {
         "open_comparison",
         "save_comparison",
     ),
-    "selection.compared.findings": (
-        "mask_table",
-        "regimes",
-    ),
+    "selection.compared.findings": ("mask_table",),
+    "selection.compared.verdicts": ("regimes",),
     "selection.criteria.criteria": ("CRITERIA",),
     "selection.criteria.damage": (
         "Damage",

@@ -23,6 +23,24 @@ def joined(words: Iterable[object]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "prompt"), counted(1200, "prompt")
+    ('1 prompt', '1,200 prompts')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def in_groups(n_prompts: int, n_groups: int) -> str:
+    """Return how many prompts there are, and in how many groups where some share one.
+
+    >>> in_groups(45, 45), in_groups(231, 24)
+    ('45 prompts', '231 prompts in 24 groups')
+    """
+    return counted(n_prompts, "prompt") + f" in {counted(n_groups, 'group')}" * (n_groups < n_prompts)
+
+
 def layers(numbers: Iterable[int]) -> str:
     """Return "layer 4" or "layers 4 and 7", ascending."""
     ordered = sorted(numbers)

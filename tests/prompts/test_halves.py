@@ -34,7 +34,8 @@ def test_a_seed_draws_the_same_halves_and_another_others(packs: PromptSet) -> No
 
 def test_a_domain_of_one_prompt_cannot_be_split(packs: PromptSet) -> None:
     with pytest.raises(
-        PromptError, match="Domain 'general' cannot be split: expected different prompts for each half, got 1 for"
+        PromptError,
+        match="'general' cannot be split: expected different prompts for each half, on pictures of their own, got 1 in 1 group",
     ):
         split_in_halves(packs[:4] + packs[45:46])
 

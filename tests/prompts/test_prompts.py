@@ -11,7 +11,7 @@ from tables import BLUE, RED, from_csv, from_jsonl, questions, rows
 
 from vlm_analysis import Prompt, PromptSet, open_prompts, write_prompts
 from vlm_analysis.errors import PromptError
-from vlm_analysis.prompts import prompts as prompts_module, reading as prompt_sources
+from vlm_analysis.prompts import prompts as prompts_module, reading as prompt_sources, writing
 from vlm_analysis.prompts.images import image_hash
 from vlm_analysis.prompts.prompts import (
     KEY_DIGITS,
@@ -275,7 +275,7 @@ def test_a_table_uploaded_alone_asks_for_its_images() -> None:
 
 
 def test_a_table_too_long_to_open_again_is_not_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompts_module, "MAX_TABLE_BYTES", 100)
+    monkeypatch.setattr(writing, "MAX_TABLE_BYTES", 100)
     with pytest.raises(PromptError, match="expected 100 bytes"):
         write_prompts(PromptSet([Prompt((RED,), "x" * 100)]), folder / "out")
     assert not (folder / "out" / "prompts.jsonl").exists()

@@ -71,7 +71,7 @@ def test_numbers_are_those_of_evaluating_each_mask_alone(
     assert "6 of the 6 prompts reported on were also used to choose the masks" in said
     assert "Where the ranking matters" in said
     assert "too few prompts that the dense model answers" in said
-    assert "Regimes need two plain rankings" in said
+    assert "Verdicts need two methods at least, and 5 groups" in said
     table = next(frame.value for frame in at.dataframe if "methods" in frame.value.columns)
     assert len(table) == len(mask_table(comparison))
     at.session_state[f"compare_metric:{item.id}"] = "token_agreement"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from acting import OpenPage, ran, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import Comparison, Evaluation, PruneMask, mask_table, regimes
+from vlm_analysis.evaluation.evaluation import with_groups
 from vlm_analysis.figures import curves, front
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.selection.compared.comparison import ways_frame
@@ -116,7 +118,7 @@ def test_a_part_of_a_comparison_has_the_numbers_of_the_whole() -> None:
     part = whole.only(("domain 3", "domain 1"))
     assert part.domains == ("domain 1", "domain 3")
     assert part.n_shared == 80
-    for told in (retention_curves, regimes):
+    for told in (retention_curves, lambda comparison: regimes(comparison).drop(columns="regime")):
         frame = told(whole)
         wanted = frame[frame["domain"].isin(part.domains)].reset_index(drop=True)
         pd.testing.assert_frame_equal(
@@ -197,3 +199,33 @@ def test_values_beyond_the_axis_are_spoken_of_where_there_are_some(open_page: Op
     said = words(shown(open_page, made(above=above)))
     for sentence in ("A triangle at the top is a value above 1.15", "A triangle at the top is a mask above 1.15"):
         assert (sentence in said) == (above > 0)
+
+
+def plain(at: AppTest) -> str:
+    """Return all text on the page, without the marks that keep it from being live."""
+    return words(at).replace("\\", "")
+
+
+def test_the_family_of_a_verdict_is_stated_and_can_be_chosen(open_page: OpenPage) -> None:
+    at = shown(open_page, made())
+    family = box(at, "Methods compared")
+    assert family.value == [f"c{n}" for n in range(4)]
+    said = plain(at)
+    assert "Compared: c0, c1, c2 and c3; " in said
+    assert re.search(r"6 verdicts, corrected \(Holm\) for their \d+ tests", said)
+    family.set_value(["c0", "c2"])
+    assert "Compared: c0 and c2; 2 different masks a budget." in plain(ran(at))
+
+
+def test_prompts_of_one_picture_are_said_to_be_one_group_without_interval_or_verdict(open_page: OpenPage) -> None:
+    comparison = made(1)
+    frame = with_groups(comparison.dense.by_prompt, ["one"] * 40)
+    tied = replace(comparison, dense=replace(comparison.dense, by_prompt=frame))
+    assert retention_curves(tied)[["low", "high"]].isna().all().all()
+    said = plain(shown(open_page, tied))
+    assert "40 prompts in 1 group, none of which the masks were chosen on." in said
+    assert (
+        "(40 prompts in 1 group): too few prompts that the dense model answers (40 prompts in 1 group); no verdict."
+        in said
+    )
+    assert "Verdicts need two methods at least, and 5 groups of prompts" in said

@@ -173,7 +173,8 @@ def test_prune_and_evaluate_shows_what_broke(stocked):
     ran(at)
     wait_for(at, "What broke")
     assert len(workspace().items("evaluations")) == before + 1
-    assert {metric.label for metric in at.metric} == {"Retention, general (n = 3)", "Retention, math (n = 3)"}
+    assert {metric.label for metric in at.metric} == {"Retention, general (3 prompts)", "Retention, math (3 prompts)"}
+    assert {metric.delta for metric in at.metric} == {"no interval: 3 groups, it takes 5"}
 
 
 def on_tab(at, name):

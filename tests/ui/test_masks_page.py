@@ -198,7 +198,9 @@ class TestScores:
             assert row.source in said
             drawn = "cannot be drawn again" in said
             assert drawn == (criterion in ("random", "cross-modal-pooled")), criterion
-            assert drawn or re.search("your [36] prompts", said), criterion  # those of the target, or all
+            assert drawn or re.search("your 6 prompts|here are [36] prompts", said), (
+                criterion
+            )  # those of the target, or all
             assert len(at.get("plotly_chart")) == (2 if drawn else 3), criterion
             assert not at.error
 

@@ -7,12 +7,14 @@ import zipfile
 from collections.abc import Callable
 
 import pytest
+from acting import words
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis import PromptSet
+from vlm_analysis import Prompt, PromptSet
 from vlm_analysis.ui.common.drafts import Draft
-from vlm_analysis.ui.common.session import opened, workspace
+from vlm_analysis.ui.common.session import choose, opened, workspace
+from vlm_analysis.workbench.shelf import keep_prompts
 from vlm_analysis.workbench.workspace import Item
 
 PAGE = "pages/2_prompts.py"
@@ -310,3 +312,13 @@ def test_a_damaged_set_in_use_is_an_error_on_the_page(at: AppTest) -> None:
     (item.path / "prompts.jsonl").write_text("{")
     opened.__globals__["_opened"].clear()
     assert len(ran(at).error) == 1
+
+
+def test_prompts_of_one_picture_are_one_group_and_a_logo_is_named(open_page: OpenPage) -> None:
+    logo, *others = (Image.effect_noise((9, 9), 50 + number) for number in range(6))
+    pairs = [(logo, others[0]), (logo, others[1]), (logo, others[2]), (others[3],), (others[3],)]
+    prompts = PromptSet(Prompt(pair, f"question {place}", id=f"p{place}") for place, pair in enumerate(pairs))
+    choose("prompts", keep_prompts(workspace(), prompts, "logos"))
+    said = words(ran(open_page(PAGE)))
+    assert "5 prompts in 4 groups: prompts that share a picture" in said
+    assert "Picture 1 of 'p0' is in 3 of 5 prompts, as a logo or a blank would be" in said

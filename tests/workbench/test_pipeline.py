@@ -181,22 +181,15 @@ class TestRetention:
         assert retention(story.pruned, dense).isna().all()
         assert np.isnan(retention_interval(story.pruned, dense, "math")).all()
 
-    def test_interval_of_equal_answers_has_the_width_that_their_number_allows(self, story):
-        """Nothing lost or won of 3: by Wilson's interval for 0 of 3, up to z² / (3 + z²) may be lost; won, the odds of that."""
-        dense = self.with_matches(story.dense, [True] * 6)
-        square = 1.6448536**2
-        expected = (1 - square / (3 + square), 1 + square / 3)
-        assert retention_interval(dense, dense, "math") == pytest.approx(expected, abs=1e-6)
+    def test_three_prompts_of_a_domain_have_no_interval(self, story):
+        assert np.isnan(retention_interval(story.dense, story.dense, "math")).all()
 
-    def test_interval_is_that_of_a_paired_bootstrap_and_no_shorter_than_the_counts_allow(self, story):
-        """Three prompts, two kept: of all 27 equally likely draws, the ratio's quantiles by enumeration."""
-        dense = self.with_matches(story.dense, [True] * 6)
-        pruned = self.with_matches(story.pruned, [True, True, False] * 2)
-        draws = np.array([[a, b, c] for a in range(3) for b in range(3) for c in range(3)])
-        ratios = np.array([1, 1, 0])[draws].mean(axis=1)
-        low, high = retention_interval(pruned, dense, "math")
-        assert low <= np.quantile(ratios, 0.05) < 1 <= np.quantile(ratios, 0.95) < high
-        assert (low, high) == retention_interval(pruned, dense, "math")
+    def test_interval_of_equal_answers_has_the_width_that_their_number_allows(self, story):
+        """Nothing lost or won of 6: where 1 − 0.05^(1/6) were lost, none would be in 5 % of cases; won, the odds of that."""
+        one = story.dense.by_prompt.assign(domain="all", exact_match=True)
+        dense = replace(story.dense, by_prompt=one)
+        most = 1 - 0.05 ** (1 / 6)
+        assert retention_interval(dense, dense, "all") == pytest.approx((1 - most, 1 + most / (1 - most)), abs=1e-9)
 
     def test_evaluations_of_other_prompts_are_refused(self, story):
         with pytest.raises(EvaluationError, match="different prompt sets"):

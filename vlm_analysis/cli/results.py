@@ -20,10 +20,11 @@ from vlm_analysis.export.report import Section
 from vlm_analysis.recording.recording import Recording, save_recording
 from vlm_analysis.recording.tables import measure_table
 from vlm_analysis.selection.compared.comparison import Comparison, save_comparison
-from vlm_analysis.selection.compared.findings import mask_table, regime_words, regimes, telling
+from vlm_analysis.selection.compared.findings import mask_table, telling
+from vlm_analysis.selection.compared.verdicts import family_of, family_words, regime_words, regimes
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.scores import LayerScores
-from vlm_analysis.words import sentence
+from vlm_analysis.words import in_groups, sentence
 from vlm_analysis.workbench.responses import Responses, parting
 from vlm_analysis.workbench.workspace import Item
 
@@ -164,12 +165,17 @@ def of_mask(edit: Edit, item: Item | None) -> Result:
 
 
 def score_table(evaluations: Sequence[Evaluation], dense: Evaluation | None, names: Sequence[str]) -> pd.DataFrame:
-    """Return one row for each edit and domain: n, every metric, retention of the telling score and its 90 % interval."""
+    """Return one row for each edit and domain: n, every metric, retention of the telling score and its 90 % interval.
+
+    `groups` is there where prompts share one.
+    """
     rows, metric = [], _telling(evaluations, dense)
     for name, one in zip(names, evaluations, strict=True):
         shares = None if dense is None else retention(one, dense, metric)
         for domain, scores in one.by_domain.iterrows():
-            row = {"edit": name, "domain": domain, "n": int(scores["n"])} | {key: scores[key] for key in one.metrics}
+            row = {"edit": name, "domain": domain, "n": int(scores["n"])}
+            row |= {"groups": one.groups_by_domain[str(domain)]} if one.shared_groups else {}
+            row |= {key: scores[key] for key in one.metrics}
             if dense is not None and shares is not None and not one.is_dense:
                 low, high = retention_interval(one, dense, str(domain), metric=metric)
                 row |= {"retention": shares[str(domain)], "retention_low": low, "retention_high": high}
@@ -188,6 +194,11 @@ def _telling_line(metric: str) -> str:
     """Return a line that says which score is told in place of exact match; "" for exact match."""
     line = telling_line(metric)
     return line and f"{line} Retention is that of it.\n"
+
+
+def _prompts(evaluation: Evaluation) -> str:
+    """Return "45 prompts" or "231 prompts in 24 groups"."""
+    return in_groups(len(evaluation.by_prompt), evaluation.n_groups)
 
 
 def of_evaluation(evaluation: Evaluation, dense: Evaluation | None, item: Item | None) -> Result:
@@ -216,9 +227,7 @@ def of_evaluation(evaluation: Evaluation, dense: Evaluation | None, item: Item |
         return [Section("Scores", f"{edit_words(evaluation.edit)}. {_telling_line(metric)}".strip(), bars, scores)]
 
     forms = {".json": lambda path: save_evaluation(evaluation, path)}
-    about = "\n".join(
-        [*evaluation.model.disagreements, f"{evaluation.model.name}, {len(evaluation.by_prompt)} prompts"]
-    )
+    about = "\n".join([*evaluation.model.disagreements, f"{evaluation.model.name}, {_prompts(evaluation)}"])
     line = _telling_line(metric)
     return Result("Evaluation", f"{about}\n{line}{grid(scores)}{kept_line(item)}", data, table, sections, forms)
 
@@ -242,9 +251,10 @@ def of_comparison(comparison: Comparison, item: Item | None) -> Result:
     columns = ["dropped", *(f"retention, {domain}" for domain in comparison.domains), "worst", "parameters_left"]
     words = [
         *filter(None, [telling_line(telling(comparison))]),
-        f"{len(table)} masks on {len(comparison.dense.by_prompt)} prompts; the {len(best_masks)} that keep most of their worst domain:",
+        f"{len(table)} masks on {_prompts(comparison.dense)}; the {len(best_masks)} that keep most of their worst domain:",
         grid(best_masks[columns]),
         *regime_words(regime),
+        *filter(None, [family_words(regime, family_of(comparison))]),
         *(f"{method}: {reason}" for method, reason in comparison.left_out.items()),
     ]
 
@@ -326,7 +336,11 @@ def of_prompts(prompts: PromptSet, item: Item | None) -> Result:
     """Return a prompt set: one row per prompt."""
     rows = [(one.id, one.domain, one.question, one.answer, len(one.images)) for one in prompts]
     table = pd.DataFrame(rows, columns=["id", "domain", "question", "answer", "n_images"])
-    words = f"{len(prompts)} prompts of {', '.join(prompts.domains)}\n{grid(table.head(BEST))}"
+    if prompts.groups.shared:
+        table["group"] = prompts.groups.names
+    words = (
+        f"{in_groups(len(prompts), prompts.groups.number)} of {', '.join(prompts.domains)}\n{grid(table.head(BEST))}"
+    )
     more = f"\n… and {len(prompts) - BEST} more" if len(prompts) > BEST else ""
     data = {**item_data(item), "fingerprint": prompts.fingerprint, "prompts": rows_of(table)}
     return Result("Prompts", f"{words}{more}{kept_line(item)}", data, table)

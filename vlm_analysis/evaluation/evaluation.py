@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,16 @@ import pandas as pd
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import edit_content, edit_of
 from vlm_analysis.errors import EvaluationError
+from vlm_analysis.evaluation.intervals import (
+    LEAST_GROUPS,
+    SHARE,
+    count_groups,
+    group_numbers,
+    kept_bands,
+    ratio_bands,
+    share_bands,
+    tailed_bands,
+)
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.saved import Form
 
@@ -22,11 +31,11 @@ METRICS = ("exact_match", "answer_nll", "token_agreement", "kl_to_dense")
 EXTRA_METRICS = ("normalised_match", "numeric_match", "choice_match", "choice_match_norm")
 IN_NATS = ("answer_nll", "kl_to_dense")
 RIGHT_OR_WRONG = ("exact_match", *EXTRA_METRICS)
-N_RESAMPLES = 500
 COLUMNS = ("id", "domain", *METRICS, "answer", "answer_source", "answer_ids")
 RESPONSE_COLUMNS = ("response", "normalised_match", "numeric_match")
 CHOICE_COLUMNS = ("choice", "choice_match", "choice_match_norm")
-EXTRA_COLUMNS = (*RESPONSE_COLUMNS, *CHOICE_COLUMNS)
+GROUP = "group"  # a column where some prompts share a group; without it each prompt is alone in its own
+EXTRA_COLUMNS = (GROUP, *RESPONSE_COLUMNS, *CHOICE_COLUMNS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +52,7 @@ class Evaluation:
             `RESPONSE_COLUMNS`: `response` is what the model wrote, `normalised_match` and `numeric_match` (1 or 0) whether it is the
             answer (see `matching`). Where prompts have choices also `CHOICE_COLUMNS` (see `choices`): `choice` is the most likely one,
             `choice_match` (1 or 0) whether it is the answer, `choice_match_norm` the same by likelihood per token. None and NaN
-            where a prompt was not asked.
+            where a prompt was not asked. Where prompts share a group also `group`, its name (see `PromptSet.groups`).
         dense_log_probs: kept in memory by a dense evaluation, one (answer_tokens, vocabulary) float32 array a prompt, so that
             pruned models are compared without running the dense one again; never saved.
     """
@@ -78,6 +87,25 @@ class Evaluation:
         return (*METRICS, *(name for name in EXTRA_METRICS if name in frame and frame[name].notna().any()))
 
     @property
+    def shared_groups(self) -> tuple[str, ...]:
+        """Return the name of each prompt's group; () where each is alone in its group, or none was kept."""
+        return tuple(self.by_prompt[GROUP]) if GROUP in self.by_prompt else ()
+
+    @property
+    def n_groups(self) -> int:
+        """Return how many groups the prompts are in."""
+        return len(set(self.shared_groups)) or len(self.by_prompt)
+
+    @property
+    def groups_by_domain(self) -> dict[str, int]:
+        """Return how many groups the prompts of each domain are in."""
+        groups = self.shared_groups or range(len(self.by_prompt))
+        return {
+            str(name): int(n)
+            for name, n in pd.Series(groups).groupby(self.by_prompt["domain"].to_numpy()).nunique().items()
+        }
+
+    @property
     def is_dense(self) -> bool:
         return self.edit.is_dense
 
@@ -108,6 +136,12 @@ def as_kept(metric: str, edited: Any, dense: Any) -> tuple[np.ndarray, np.ndarra
     return np.exp(dense - edited), np.where(np.isnan(dense), np.nan, 1.0)
 
 
+def with_groups(frame: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
+    """Return the table with the column `group` of each prompt's group; without it where none share one."""
+    shared = len(set(groups)) < len(groups)
+    return with_extras(frame, {GROUP: groups}) if shared else frame.drop(columns=GROUP, errors="ignore")
+
+
 def retention(pruned: Evaluation, dense: Evaluation, metric: str = "exact_match") -> pd.Series:
     """Return pruned over dense score per domain; NaN where the dense score is 0. Of KL and NLL it is that of `as_kept`.
 
@@ -128,10 +162,9 @@ def retention_interval(
     domain: str,
     *,
     metric: str = "exact_match",
-    share: float = 0.9,
-    seed: int = 0,
+    share: float = SHARE,
 ) -> tuple[float, float]:
-    """Return the interval of a domain's retention at the level `share` (see `retention_bands`); NaN where the dense score is 0.
+    """Return the interval of a domain's retention at the level `share` (see `retention_bands`).
 
     Prompts without a metric of `EXTRA_METRICS` do not count.
 
@@ -140,66 +173,55 @@ def retention_interval(
     """
     _check_comparable(pruned, dense, metric)
     rows = (dense.by_prompt["domain"] == domain).to_numpy()
-    scores = np.stack(as_kept(metric, *(one.by_prompt[metric].to_numpy(np.float64)[rows] for one in (pruned, dense))))
+    scores = np.stack(as_kept(metric, *(one.by_prompt[metric].to_numpy(np.float64) for one in (pruned, dense))))
     if metric in EXTRA_METRICS:
-        scores = scores[:, ~np.isnan(scores).any(axis=0)]
-    low, high = retention_bands(scores[:1], scores[1], metric, share=share, seed=seed)
+        rows = rows & ~np.isnan(scores).any(axis=0)
+    numbers = group_numbers(pruned.shared_groups or dense.shared_groups, len(rows))[rows]
+    low, high = retention_bands(scores[:1, rows], scores[1, rows], metric, numbers, share=share)
     return float(low[0]), float(high[0])
 
 
 def retention_bands(
-    kept: np.ndarray, base: np.ndarray, metric: str, *, share: float = 0.9, seed: int = 0
+    kept: np.ndarray, base: np.ndarray, metric: str, numbers: np.ndarray | None = None, *, share: float = SHARE
 ) -> np.ndarray:
     """Return the (2, n) low and high ends of the retention of each row of `kept` (n, n_prompts) over `base` (n_prompts,).
 
-    They hold the middle `share` of a paired bootstrap: 500 draws, each of the same prompts, with replacement, for both models; draws
-    in which the dense score is 0 are left out. NaN where none is left.
-
-    A bootstrap knows no prompts but these: where none is lost or won it has no width, and of a true retention of 0.99 it misses two
-    sets of 45 prompts in three. So for metrics of `RIGHT_OR_WRONG` the ends are, by our choice, those of its union with an interval
-    from counts, which is never without width (`_counted_bands`). The union is wide rather than short where few prompts tell.
+    Of right or wrong answers (`RIGHT_OR_WRONG`) the interval comes from counts (`kept_bands`), else from Student's t (`ratio_bands`).
+    `numbers` are the prompts' groups (see `group_numbers`), by default each its own. NaN where the dense score is 0, and where there are
+    fewer than five groups.
     """
-    ratios = drawn_ratios(kept, base, seed) if base.size else np.empty((len(kept), 0))
-    if not ratios.shape[1]:
-        return np.full((2, len(kept)), np.nan)
-    low, high = np.quantile(ratios, [(1 - share) / 2, (1 + share) / 2], axis=1)
+    numbers = np.arange(len(base)) if numbers is None else numbers
+    return (kept_bands if metric in RIGHT_OR_WRONG else ratio_bands)(kept, base, numbers, share)
+
+
+def score_intervals(evaluation: Evaluation) -> pd.DataFrame:
+    """Return columns domain, metric, n, groups, value, low, high: the mean of each metric with its 90 % interval over groups.
+
+    Of right or wrong answers the interval is exact (`share_bands`), of KL and NLL that of `tailed_bands`, of token agreement
+    Student's t (`ratio_bands`). NaN ends where there is none.
+    """
+    frame, rows = evaluation.by_prompt, []
+    numbers = group_numbers(evaluation.shared_groups, len(frame))
+    for domain in evaluation.by_domain.index:
+        for metric in evaluation.metrics:
+            values = frame[metric].to_numpy(dtype=np.float64)
+            asked = (frame["domain"] == domain).to_numpy() & ~np.isnan(values)
+            its, of = values[asked], numbers[asked]
+            low, high = _score_bands(its, metric, of)
+            rows.append((domain, metric, len(its), count_groups(of), its.mean() if len(its) else np.nan, low, high))
+    return pd.DataFrame(rows, columns=["domain", "metric", "n", "groups", "value", "low", "high"])
+
+
+def _score_bands(values: np.ndarray, metric: str, numbers: np.ndarray) -> tuple[float, float]:
+    if count_groups(numbers) < LEAST_GROUPS:
+        return np.nan, np.nan
     if metric in RIGHT_OR_WRONG:
-        counted = _counted_bands(kept, base, share)
-        low, high = np.minimum(low, counted[0]), np.maximum(high, counted[1])
-    return np.stack([low, high])
-
-
-def _counted_bands(kept: np.ndarray, base: np.ndarray, share: float) -> np.ndarray:
-    """Return the (2, n) ends of retention from the counts of scores that are 0 or 1.
-
-    Retention is the share of the dense model's right answers that stay, plus the odds of one won against one of these. Each has its
-    interval from Wilson's for a share; the distances of their ends add up as squares (Zou and Donner, 2008).
-    """
-    answered, stay = base.sum(), kept @ base
-    won = kept.sum(axis=1) - stay
-    of_both = _wilson(won, answered + won, share)
-    reach = np.hypot(_wilson(stay, answered, share) - stay / answered, of_both / (1 - of_both) - won / answered)
-    return np.maximum((stay + won) / answered + np.array([[-1], [1]]) * reach, 0)
-
-
-def _wilson(count: np.ndarray, total: np.ndarray | float, share: float) -> np.ndarray:
-    """Return the (2, n) ends of Wilson's score interval for the share that `count` (n,) of `total` estimate."""
-    z = NormalDist().inv_cdf((1 + share) / 2)
-    half = z * np.sqrt(count * (total - count) / total + z * z / 4)
-    return (count + z * z / 2 + np.array([[-1], [1]]) * half) / (total + z * z)
-
-
-def drawn_ratios(kept: np.ndarray, base: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return the (n, n_draws) ratios of summed scores, each row of `kept` over `base`, under a paired bootstrap over the prompts.
-
-    Args:
-        kept, base: (n, n_prompts) and (n_prompts,) float64 scores of pruned models and of the dense one, one prompt at least.
-        seed: draws in which the dense score is 0 are left out.
-    """
-    count = len(base)
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=N_RESAMPLES)
-    *sums, dense = np.vstack([kept, base]) @ weights.T.astype(np.float64)
-    return np.stack(sums)[:, dense > 0] / dense[dense > 0]
+        ends = share_bands(values[None] > 0, np.ones((1, len(values)), bool), numbers)
+    elif metric == "token_agreement":
+        ends = ratio_bands(values[None], np.ones(len(values)), numbers)
+    else:
+        ends = tailed_bands(values[None], numbers)
+    return float(ends[0, 0]), float(ends[1, 0])
 
 
 def _check_comparable(pruned: Evaluation, dense: Evaluation, metric: str) -> None:

@@ -21,10 +21,11 @@ REGIMES = {
     "ranking-sensitive": ("R", _SPREAD),
     "converging": ("C", style.CATEGORIES[2]),
     "structure-dominated": ("S", _GAIN),
+    "spacing hurts": ("H", style.CATEGORIES[3]),
 }
 """{regime: (letter, colour)}."""
 _LINES = {
-    "noise": ("noise of the prompts (95th percentile)", style.GREY, "circle", "dot", 4),
+    "noise": ("noise of the prompts (95 %)", style.GREY, "circle", "dot", 4),
     "spread": ("spread between rankings", _SPREAD, "circle", "solid", 7),
     "gain": ("gain of spaced masks", _GAIN, "diamond", "dash", 7),
 }
@@ -39,7 +40,7 @@ def regime_chart(frame: pd.DataFrame) -> go.Figure:
 
     Args:
         frame: columns domain, budget (layers dropped), spread (standard deviation between the rankings' retention), noise
-            (95th percentile of the spread due to prompts alone), gain (mean retention of spaced masks minus that of
+            (what the spread of equally good rankings stays below in 95 % of cases), gain (mean retention of spaced masks minus that of
             plain rankings), gain_low, gain_high, and regime: a key of `REGIMES`, or "" where it was not computed.
             NaN values leave gaps.
 

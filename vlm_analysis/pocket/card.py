@@ -25,7 +25,8 @@ from vlm_analysis.pocket.tasks import (
     make_examples,
 )
 from vlm_analysis.progress import Progress
-from vlm_analysis.prompts.prompts import Prompt, PromptSet, write_prompts
+from vlm_analysis.prompts.prompts import Prompt, PromptSet
+from vlm_analysis.prompts.writing import write_prompts
 
 RUN_FILE = "training.json"
 CURVE_FILE = "curve.jsonl"

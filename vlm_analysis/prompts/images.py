@@ -69,6 +69,15 @@ def image_hash(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
+def is_blank(source: Path | Image.Image) -> bool:
+    """Return whether all pixels of an image have one colour.
+
+    Raises:
+        PromptError: it cannot be opened (see `open_image`).
+    """
+    return all(low == high for low, high in (band.getextrema() for band in open_image(source).split()))
+
+
 def read_file(path: Path, limit: int) -> bytes:
     """Return the bytes of an ordinary file of at most `limit` bytes.
 

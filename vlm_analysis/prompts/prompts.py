@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import overload
 
@@ -20,10 +20,10 @@ from PIL import Image
 
 from vlm_analysis.assets import asset
 from vlm_analysis.errors import PromptError
-from vlm_analysis.files import write_atomically
 from vlm_analysis.prompts.archives import MAX_ARCHIVE_BYTES, Archive, Files, Folder, NoFiles, safe_name
 from vlm_analysis.prompts.checks import MAX_IMAGES, MAX_NAME, MAX_TEXT, checked_choices, checked_images, checked_text
-from vlm_analysis.prompts.images import image_hash, open_image, read_file
+from vlm_analysis.prompts.groups import Groups, make_groups
+from vlm_analysis.prompts.images import image_hash, is_blank, open_image, read_file
 from vlm_analysis.prompts.reading import (
     EXPECTED,
     MAX_ROWS,
@@ -48,11 +48,12 @@ PACKS = asset("packs")
 class Prompt:
     """Images with a question; texts lose surrounding blanks, a blank domain becomes "default", a blank answer None.
 
-    `choices` are the answers that are compared by likelihood; the model does not see them unless the question names them.
+    `choices` are the answers that are compared by likelihood; the model does not see them unless the question names them. `group` names
+    the prompts that are no independent draws; without it, those that share a picture are (see `PromptSet.groups`).
 
     Raises:
         PromptError: there is no image or more than 64, the question is blank, a text is too long (10,000
-            characters; 200 for a domain or id) or holds a zero byte or half a character, or the choices are not 2 to 26
+            characters; 200 for a domain, id or group) or holds a zero byte or half a character, or the choices are not 2 to 26
             different texts with the answer, where there is one, among them.
     """
 
@@ -62,6 +63,7 @@ class Prompt:
     id: str | None = None
     answer: str | None = None
     choices: tuple[str, ...] | None = field(default=None, kw_only=True)
+    group: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         cleaned = {
@@ -70,6 +72,7 @@ class Prompt:
             "domain": checked_text(self.domain, "domain", MAX_NAME) or DEFAULT_DOMAIN,
             "id": checked_text(self.id, "id", MAX_NAME) or None,
             "answer": checked_text(self.answer, "answer", MAX_TEXT) or None,
+            "group": checked_text(self.group, "group", MAX_NAME) or None,
         }
         if not cleaned["question"]:
             raise PromptError("the question is blank: expected text, got none. Write what to ask.")
@@ -102,7 +105,7 @@ class Prompt:
 
     @property
     def key(self) -> str:
-        """24 hex digits of the sha256 over images, question, answer and choices, independent of id and domain."""
+        """24 hex digits of the sha256 over images, question, answer and choices, independent of id, domain and group."""
         fields = [self.image_hashes, self.question, self.answer, self.choices]
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:KEY_DIGITS]
 
@@ -188,6 +191,21 @@ class PromptSet(Sequence[Prompt]):
         return digest.hexdigest()
 
     @cached_property
+    def groups(self) -> Groups:
+        """Which prompts share a picture, or the group that was given (see `make_groups`).
+
+        Raises:
+            PromptError: an image can no longer be read.
+        """
+        images = {one: image for p in self._prompts for one, image in zip(p.image_hashes, p.images, strict=True)}
+        return make_groups(
+            [prompt.key for prompt in self._prompts],
+            [prompt.image_hashes for prompt in self._prompts],
+            [prompt.group for prompt in self._prompts],
+            lambda picture: is_blank(images[picture]),
+        )
+
+    @cached_property
     def row_keys(self) -> tuple[str, ...]:
         """32 hex digits per prompt, all different: its `key`, then 8 digits for its domain and the number of equal prompts before it.
 
@@ -250,35 +268,6 @@ def open_prompts(source: PromptSet | Path | str | tuple[str, bytes]) -> PromptSe
         f"prompts could not be opened: expected a path, a pack's name, (name, data) or a PromptSet, got "
         f"{'blank text' if isinstance(source, str) else type(source).__name__}. Pass one of these."
     )
-
-
-def write_prompts(prompts: PromptSet, folder: Path) -> Path:
-    """Write `prompts.jsonl` and `images/<hash>.png` into a folder and return the path of the table.
-
-    `open_prompts(folder)` returns a set with the same fingerprint. Equal images are written once. An earlier
-    `prompts.jsonl` is replaced atomically at the end.
-
-    Raises:
-        PromptError: an image cannot be read, the folder holds another prompt table, or it cannot be written.
-    """
-    try:
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-        table = find_table(Folder(folder), any_depth=False)
-        if table not in (None, "prompts.jsonl"):
-            raise PromptError(
-                f"the prompts could not be written: expected a folder without a table, got '{folder / str(table)}'. "
-                "Choose another folder."
-            )
-        lines = [_write_images(prompt, folder) for prompt in prompts]
-        data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-        if len(data) > MAX_TABLE_BYTES:
-            raise PromptError(
-                f"the prompts are too long: expected {MAX_TABLE_BYTES:,} bytes, got {len(data):,}. Split them."
-            )
-        write_atomically(folder / "prompts.jsonl", partial(_write_bytes, data))
-    except OSError as error:
-        raise PromptError(f"the prompts could not be written to '{folder}': {error}. Choose another folder.") from error
-    return folder / "prompts.jsonl"
 
 
 def _no_prompts(problems: tuple[Problem, ...]) -> PromptError:
@@ -362,31 +351,10 @@ def _prompt(row: Row, row_id: str, files: Files, folder: str, *, is_duplicate: b
         raise PromptError(row.error)
     if is_duplicate:
         raise PromptError(f"the id '{row_id}' is taken: expected distinct ids, got it again. Rename this row.")
-    texts = {column: cell_text(row.cells.get(column), column) for column in ("question", "domain", "answer")}
+    texts = {column: cell_text(row.cells.get(column), column) for column in ("question", "domain", "answer", "group")}
     names = image_names(row.cells)[: MAX_IMAGES + 1]
     images = tuple(files.image(f"{folder}/{safe_name(name)}") for name in names)
     choices = choice_texts(row.cells.get("choices"))
-    prompt = Prompt(images, texts["question"], texts["domain"], row_id, texts["answer"], choices=choices)
+    prompt = Prompt(images, **texts, id=row_id, choices=choices)
     _ = prompt.image_hashes  # decodes every image, so that a broken one is reported with its row
     return prompt
-
-
-def _write_images(prompt: Prompt, folder: Path) -> dict[str, object]:
-    names = []
-    for image, name in zip(prompt.images, prompt.image_hashes, strict=True):
-        names.append(f"images/{name}.png")
-        if not (folder / names[-1]).exists():
-            opened = open_image(image)
-            if image_hash(opened) != name:
-                raise PromptError(
-                    f"prompt '{prompt.id}' could not be written: expected the image as it was opened, got other pixels "
-                    f"in '{image}'. Open the prompts again."
-                )
-            write_atomically(folder / names[-1], partial(opened.save, format="PNG"))
-    cells: dict[str, object] = {"id": prompt.id, "images": names, "question": prompt.question, "domain": prompt.domain}
-    optional = {"answer": prompt.answer, "choices": prompt.choices}
-    return cells | {name: value for name, value in optional.items() if value is not None}
-
-
-def _write_bytes(data: bytes, path: Path) -> None:
-    path.write_bytes(data)

@@ -23,8 +23,8 @@ from vlm_analysis.prompts.archives import Files
 TABLE_NAMES = ("prompts.csv", "prompts.jsonl", "prompts.parquet")
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-COLUMNS = ("image", "images", "question", "domain", "id", "answer", "choices")
-EXPECTED = "'image' (or 'images') and 'question', optionally 'domain', 'id', 'answer' and 'choices'"
+COLUMNS = ("image", "images", "question", "domain", "id", "answer", "choices", "group")
+EXPECTED = "'image' (or 'images') and 'question', optionally 'domain', 'id', 'answer', 'choices' and 'group'"
 MAX_ROWS = 10_000
 MAX_TABLE_BYTES = 200_000_000
 PARQUET_BATCH = 64

@@ -240,6 +240,8 @@ def _make_recording(inputs: _RecordInputs, store: RowStore, maps: Path | None) -
         activations={domain: sums[domain] for domain in prompts.domains if domain in sums},
         maps=maps,
         lacks=store.lacks,
+        groups=prompts.groups.shared,
+        ties=tuple(sorted(prompts.groups.known)),
     )
 
 

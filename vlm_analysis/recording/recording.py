@@ -53,6 +53,8 @@ class Recording:
         activations: by domain, the sums behind the pooled cross-modal distance; empty where none were recorded.
         maps: the file or folder that holds the prompts' token maps; None where none were kept.
         lacks: measures that its file lacks, as of a version that did not know them; their values are NaN, or 0 where they count.
+        groups: of each prompt the name of its group (see `PromptSet.groups`); () where each is alone in its group, or none was kept.
+        ties: what the prompts share with others beside their keys: pictures, groups (`Groups.known`).
     """
 
     model: ModelInfo
@@ -64,6 +66,8 @@ class Recording:
     activations: dict[str, Activations] = field(default_factory=dict)
     maps: Path | None = None
     lacks: tuple[str, ...] = ()
+    groups: tuple[str, ...] = field(default=(), kw_only=True)
+    ties: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         n_prompts = len(self.prompt_ids)
@@ -76,6 +80,11 @@ class Recording:
         if len(self.domains) != n_prompts or n_prompts == 0:
             raise RecordingError(
                 f"A recording needs a domain for each prompt: got {len(self.domains)} for {n_prompts}."
+            )
+        if len(self.groups) not in (0, n_prompts):
+            raise RecordingError(
+                f"The recording does not fit together: expected a group for each of {n_prompts} prompts, got {len(self.groups)}. "
+                "Record again."
             )
 
     @property
@@ -275,6 +284,8 @@ def save_recording(recording: Recording, path: Path) -> Path:
         "settings": recording.settings,
         "activations": [[name, part.n_prompts] for name, part in recording.activations.items()],
         "arrays": kept,
+        "groups": recording.groups,
+        "ties": recording.ties,
     }
     arrays = {name: recording.rows[name] for name in kept}
     for number, part in enumerate(recording.activations.values()):
@@ -307,6 +318,8 @@ def open_recording(path: Path) -> Recording:
             activations=_activations(content.get("activations", []), arrays, model.n_layers),
             maps=Path(path) if arrays.more else None,
             lacks=tuple(name for name in MEASURES if name not in parts),
+            groups=tuple(map(str, content.get("groups", ()))),
+            ties=tuple(map(str, content.get("ties", ()))),
         )
 
     return FORM.open_arrays(path, recording_from)

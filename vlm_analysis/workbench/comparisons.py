@@ -24,7 +24,7 @@ from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.workbench.damages import damage_of
 from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.evaluations import dense_evaluation
-from vlm_analysis.workbench.recordings import record_prompts, whole_recordings
+from vlm_analysis.workbench.recordings import in_groups_of, record_prompts, whole_recordings
 from vlm_analysis.workbench.shelf import keep_comparison, open_item, scores_folder, unfinished_folder
 from vlm_analysis.workbench.workspace import Item, Workspace
 
@@ -218,4 +218,5 @@ def _recording(desk: Desk, choose: Item, question: Question) -> Recording | None
     if unfinished_folder(desk.shelf, desk.model, choose, _options(question)).exists():
         return None
     recordings = whole_recordings(desk, choose.prompts)
-    return next((one for one in recordings if "attention" not in question.needs or one.has("important_cosine")), None)
+    found = next((one for one in recordings if "attention" not in question.needs or one.has("important_cosine")), None)
+    return None if found is None else in_groups_of(found, open_item(choose))

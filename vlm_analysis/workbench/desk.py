@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.workbench.shelf import is_whole, keep_prompts
+from vlm_analysis.workbench.shelf import keep_prompts, saved_prompts
 from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.workspace import Item, Workspace
 
@@ -29,9 +29,8 @@ class Desk:
 
 
 def prompts_item(shelf: Workspace, prompts: PromptSet | Item) -> Item:
-    """Return the saved item of a prompt set: `prompts` if it is an Item, else the newest whole one of the same prompts, else a new one."""
+    """Return the saved item of a prompt set: itself if it is an Item, else the newest of the same prompts and groups, else a new one."""
     if isinstance(prompts, Item):
         return prompts
-    saved = (item for item in shelf.items("prompts") if item.prompts == prompts.fingerprint and is_whole(item))
     name = f"{len(prompts)} prompts: {', '.join(prompts.domains)}"
-    return next(saved, None) or keep_prompts(shelf, prompts, name)
+    return next(saved_prompts(shelf, prompts), None) or keep_prompts(shelf, prompts, name)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import EvaluationError, MaskError, RecordingError
-from vlm_analysis.evaluation.evaluation import METRICS, Evaluation
+from vlm_analysis.evaluation.evaluation import METRICS, Evaluation, with_groups
 from vlm_analysis.export.story import Story, story_of
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.halves import n_shared
@@ -187,9 +187,11 @@ def _compared(
     from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
 
     prompts = work.prompts
+    dense = replace(dense, by_prompt=with_groups(dense.by_prompt, prompts.groups.names))  # a saved one may know others
     masks = tuple(dict.fromkeys(way.mask for way in ways))
     frame = ways_frame(ways, masks)
-    shared = len(prompts) if recording.prompts == prompts.fingerprint else n_shared(prompts, recording.keys)
+    same = recording.prompts == prompts.fingerprint
+    shared = len(prompts) if same else n_shared(prompts, [*recording.keys, *recording.ties])
     store = open_scores(work, batch_size, folder)
 
     def partial(scores: ScoreStore) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from vlm_analysis.errors import RecordingError
 from vlm_analysis.progress import Progress
+from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.shelf import is_whole, keep_recording, open_item, open_whole, unfinished_folder
@@ -31,7 +33,14 @@ def known_recording(desk: Desk, prompts: Item, options: Mapping[str, Any]) -> Re
     """Return the newest whole recording of the model on these prompts with these options; None if there is none."""
     from vlm_analysis.recording.record import extendable
 
-    return extendable(whole_recordings(desk, prompts.prompts), desk.loaded, open_item(prompts), **options)
+    prompt_set = open_item(prompts)
+    known = extendable(whole_recordings(desk, prompts.prompts), desk.loaded, prompt_set, **options)
+    return None if known is None else in_groups_of(known, prompt_set)
+
+
+def in_groups_of(recording: Recording, prompts: PromptSet) -> Recording:
+    """Return a recording of these prompts in their groups: a saved one may know others, or, of version 0.1, none."""
+    return replace(recording, groups=prompts.groups.shared, ties=tuple(sorted(prompts.groups.known)))
 
 
 def whole_recordings(desk: Desk, prompts: str | None = None) -> Iterator[Recording]:

@@ -19,7 +19,7 @@ from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.choices import NO_CHOICE, choice_scores
-from vlm_analysis.evaluation.evaluation import CHOICE_COLUMNS, COLUMNS, Evaluation, with_extras
+from vlm_analysis.evaluation.evaluation import CHOICE_COLUMNS, COLUMNS, Evaluation, with_extras, with_groups
 from vlm_analysis.evaluation.matching import normalised_match, numeric_match
 from vlm_analysis.models.decoding import MAX_NEW_TOKENS, before_placeholder, decode, greedy_ids
 from vlm_analysis.models.inputs import (
@@ -210,7 +210,9 @@ def evaluation_of(
         }
         for index in indices
     ]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame = with_groups(
+        pd.DataFrame(rows, columns=list(COLUMNS)), [work.prompts.groups.names[index] for index in indices]
+    )
     if any(work.alternatives):
         choices = [_choice_scores(work, index, scores) for index in indices]
         frame = with_extras(frame, {column: [one[column] for one in choices] for column in CHOICE_COLUMNS})

@@ -12,8 +12,8 @@ from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import MaskError
 from vlm_analysis.model_info import Locks
 from vlm_analysis.recording.recording import Recording
-from vlm_analysis.selection.certainty.ranks import LEVEL, single_prompts
-from vlm_analysis.selection.criteria.draws import Sample
+from vlm_analysis.selection.criteria.basis import Basis, basis_of
+from vlm_analysis.selection.criteria.draws import Sample, Sampled
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import ScoreDraws, draw_scores
 from vlm_analysis.selection.criteria.spans import ANGULAR_GROUP, SIMILARITY_GROUP, Spans
@@ -23,6 +23,7 @@ from vlm_analysis.selection.strategies.make import choose, make_mask
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.words import joined, layers, sentence
 
+LEVEL = 0.95  # share of draws in which a layer of the mask must go to count as sure; our choice
 MOST_NAMED = 5  # rivals in a sentence
 SPAN_GROUPS = {"angular-block": ANGULAR_GROUP, "interlace": SIMILARITY_GROUP}
 
@@ -37,7 +38,7 @@ class MaskStability:
         same: share of these draws that made exactly `mask`.
         refused: how many draws allowed no mask of this budget.
         n_draws: number of draws.
-        prompts: number of prompts of each domain that the mask is made from.
+        basis: the prompts that the mask is made from.
     """
 
     mask: Edit
@@ -45,7 +46,7 @@ class MaskStability:
     same: float
     refused: int
     n_draws: int
-    prompts: dict[str, int]
+    basis: Basis
 
 
 def mask_stability(
@@ -63,7 +64,7 @@ def mask_stability(
     costs: Sequence[float] | np.ndarray | None = None,
     **options: Any,
 ) -> MaskStability:
-    """Return how often each layer is dropped over draws of the prompts with replacement within each domain.
+    """Return how often each layer is dropped over draws of the prompts, in their groups, with replacement within each domain.
 
     Args:
         recording: what was measured.
@@ -87,11 +88,11 @@ def mask_stability(
     if needs == "scores" and criterion is not None:
         score_draws = draw_scores(recording, criterion, n_draws, seed=seed, **options)
         mask = make_mask(score_draws.scores, strategy, budget, **mask_options)
-        return _count(mask, strategy, budget, costs, _with_scores(inputs, score_draws), n_draws, score_draws.prompts)
+        return _count(mask, strategy, budget, costs, _with_scores(inputs, score_draws), n_draws, score_draws.basis)
     mask = make_mask(None, strategy, budget, recording=recording, **mask_options, **options)
     spans = Spans(recording, options.get("domain"), options.get("token_group"), Sample(n_draws, seed))
     every = (replace(inputs, spans=one) for one in spans.draws())
-    return _count(mask, strategy, budget, costs, every, n_draws, _prompts_of(spans, SPAN_GROUPS[strategy]))
+    return _count(mask, strategy, budget, costs, every, n_draws, _basis_of(spans, SPAN_GROUPS[strategy]))
 
 
 def mask_words(stability: MaskStability, level: float = LEVEL) -> list[str]:
@@ -99,8 +100,10 @@ def mask_words(stability: MaskStability, level: float = LEVEL) -> list[str]:
     mask, frequency = stability.mask, stability.frequency
     if np.isnan(frequency).all():
         return ["No draw of the prompts allowed a mask of this budget: nothing can be said of how sure it is."]
-    number = f"your {sum(stability.prompts.values())} prompts"
-    sentences = single_prompts(stability.prompts)
+    if not stability.basis.tells and mask.dropped:
+        return [stability.basis.too_few]
+    number = f"your {stability.basis.words}"
+    sentences = []
     sure = [layer for layer in mask.dropped if frequency[layer] >= level]
     unsure = [layer for layer in mask.dropped if frequency[layer] < level]
     if sure:
@@ -137,7 +140,7 @@ def _count(
     costs: Sequence[float] | np.ndarray | None,
     every: Iterator[StrategyInputs],
     n_draws: int,
-    prompts: dict[str, int],
+    basis: Basis,
 ) -> MaskStability:
     counts, n_masks, same = np.zeros(mask.n_layers), 0, 0
     for inputs in every:
@@ -149,10 +152,11 @@ def _count(
         n_masks += 1
         same += set(dropped) == set(mask.dropped)
     frequency = counts / n_masks if n_masks else np.full(mask.n_layers, np.nan)
-    return MaskStability(mask, frequency, same / n_masks if n_masks else np.nan, n_draws - n_masks, n_draws, prompts)
+    return MaskStability(mask, frequency, same / n_masks if n_masks else np.nan, n_draws - n_masks, n_draws, basis)
 
 
-def _prompts_of(spans: Spans, token_group: str) -> dict[str, int]:
-    names = spans.recording.domain_names if spans.domain is None else (spans.domain,)
-    group = spans.token_group or token_group
-    return {name: spans.recording.prompts_with(name, group) for name in names}
+def _basis_of(spans: Spans, token_group: str) -> Basis:
+    recording = spans.recording
+    counts = recording.has_group(None, spans.token_group or token_group)
+    rows = [row for row, name in enumerate(recording.domains) if spans.domain in (None, name) and counts[row]]
+    return basis_of(recording.domains, Sampled(recording).units, rows, compares=False)

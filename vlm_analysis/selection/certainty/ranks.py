@@ -1,22 +1,32 @@
-"""How sure a ranking is: ranks under resampling of the prompts, layers they cannot tell apart, and how many prompts would."""
+"""How sure a ranking is: ranks under resampling of the prompts, layers they cannot tell apart, and how many prompts would.
+
+Two layers are told apart where the difference of their scores is large beside its standard error over draws of the prompts: by Student's
+t, and at most one false claim in ten rankings (`ALPHA`), whichever pairs are looked at. All pairs of layers that may go are corrected for
+(`holm`), as the pairs at a budget's boundary are those that these very prompts put there.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
+from vlm_analysis.evaluation.distributions import t_quantile, t_tail
+from vlm_analysis.evaluation.intervals import holm
 from vlm_analysis.model_info import Locks
 from vlm_analysis.recording.recording import Recording
+from vlm_analysis.selection.criteria.basis import Basis
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import draw_scores
-from vlm_analysis.words import joined, layers, sentence
+from vlm_analysis.words import layers, sentence
 
-LEVEL = 0.95  # share of draws in which one of two layers must go first for the order to count as settled; our choice
+ALPHA = 0.1  # chance that any two layers of a ranking are told apart by mistake; our choice
+POWER = 0.8  # chance that the number of prompts that "would do" tells a pair apart
 MOST_PROMPTS = 1_000_000  # above it an extrapolation is not reported
 
 
@@ -25,8 +35,8 @@ class Unsure:
     """Two layers whose order the prompts do not settle: `goes` is dropped at the budget, `stays` is not.
 
     Attributes:
-        swapped: share of draws, in (0, 1], in which `stays` would go before `goes`; ties count half.
-        prompts: number of prompts that would settle the order, extrapolated; inf where the scores are equal.
+        swapped: share of draws, in [0, 1], in which `stays` would go before `goes`; ties count half.
+        prompts: number of prompts that would settle the order in 80 % of cases, extrapolated; inf where the scores are equal.
     """
 
     goes: int
@@ -47,7 +57,7 @@ class RankStability:
         before: (n_layers, n_layers), share of draws in which layer i goes before layer j, in [0, 1], ties half; NaN where one
             does not compete.
         noise: (n_layers, n_layers), standard deviation over draws of the difference of the two scores, paired.
-        prompts: number of prompts of each domain that the scores are computed from.
+        basis: the prompts that the scores are computed from.
     """
 
     scores: LayerScores
@@ -55,17 +65,19 @@ class RankStability:
     ranks: np.ndarray
     before: np.ndarray
     noise: np.ndarray
-    prompts: dict[str, int]
+    basis: Basis
 
     @property
-    def n_prompts(self) -> int:
-        return sum(self.prompts.values())
+    def n_pairs(self) -> int:
+        """Return the number of pairs of layers that compete."""
+        return math.comb(len(self.order), 2)
 
     def interval(self, share: float = 0.9) -> np.ndarray:
-        """Return the (2, n_layers) ranks that enclose `share` of the draws; NaN where a layer does not compete."""
+        """Return the (2, n_layers) ranks that enclose `share` of the draws; NaN where a layer does not compete or groups are too few."""
         ends = np.full((2, self.ranks.shape[1]), np.nan)
         columns = list(self.order)
-        ends[:, columns] = np.quantile(self.ranks[:, columns], [(1 - share) / 2, (1 + share) / 2], axis=0)
+        if self.basis.tells:
+            ends[:, columns] = np.quantile(self.ranks[:, columns], [(1 - share) / 2, (1 + share) / 2], axis=0)
         return ends
 
     def chance(self, budget: int) -> np.ndarray:
@@ -73,23 +85,70 @@ class RankStability:
         with np.errstate(invalid="ignore"):
             return np.mean(self.ranks < budget, axis=0)
 
-    def unsure(self, budget: int, level: float = LEVEL) -> list[Unsure]:
-        """Return the pairs across the budget's boundary whose order is the same in less than `level` of the draws."""
-        return [
-            Unsure(goes, stays, 1 - float(self.before[goes, stays]), self._prompts_for(goes, stays, level))
+    @cached_property
+    def p_values(self) -> np.ndarray:
+        """Return how probable gaps as large are between equal layers, (n_layers, n_layers) above the diagonal; NaN elsewhere."""
+        p = np.full(self.before.shape, np.nan)
+        columns = np.array(sorted(self.order), int)
+        above = np.triu_indices(len(columns), 1)
+        pairs = columns[above[0]], columns[above[1]]
+        if self.basis.tells and len(columns) > 1:
+            gap, error = self._gap(*pairs), self._error(*pairs)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                p[pairs] = t_tail(np.where(gap > 0, gap / error, 0.0), self.basis.df)
+        return p
+
+    @cached_property
+    def apart(self) -> np.ndarray:
+        """Return which layers are told apart, (n_layers, n_layers) bool; none where there are too few groups."""
+        with np.errstate(invalid="ignore"):
+            apart: np.ndarray = (holm(self.p_values.reshape(-1)) <= ALPHA).reshape(self.before.shape)
+        return apart | apart.T
+
+    def unsure(self, budget: int) -> list[Unsure]:
+        """Return the pairs across the budget's boundary that are not told apart."""
+        pairs = [
+            (goes, stays)
             for goes in self.order[:budget]
             for stays in self.order[budget:]
-            if self.before[goes, stays] < level
+            if not self.apart[goes, stays]
+        ]
+        if not pairs:
+            return []
+        prompts = self._prompts_for(*np.array(pairs).T)
+        return [
+            Unsure(goes, stays, 1 - float(self.before[goes, stays]), float(n))
+            for (goes, stays), n in zip(pairs, prompts, strict=True)
         ]
 
-    def _prompts_for(self, one: int, other: int, level: float) -> float:
-        """Return n · (z · noise / gap)², the number of prompts at which the gap is z standard errors; at least n + 1."""
-        gap = abs(float(self.scores.values[one] - self.scores.values[other]))
-        noise = float(self.noise[one, other])
-        if gap <= 1e-12 * max(1.0, abs(float(self.scores.values[one]))):
-            return math.inf
-        n_prompts = self.n_prompts * (NormalDist().inv_cdf(level) * noise / gap) ** 2
-        return max(self.n_prompts + 1, math.ceil(n_prompts)) if n_prompts < MOST_PROMPTS else math.inf
+    def _gap(self, one: Any, other: Any) -> np.ndarray:
+        """Return how far the scores of layers are apart; 0 within rounding."""
+        first, second = self.scores.values[one], self.scores.values[other]
+        gap = np.abs(first - second)
+        return np.where(gap > 1e-12 * np.maximum(1.0, np.abs(first)), gap, 0.0)
+
+    def _error(self, one: Any, other: Any) -> np.ndarray:
+        """Return the standard error of a difference of scores: the noise of the draws, which of n groups is low by (n − 1) / n."""
+        fewest = max(2, min(self.basis.groups.values()))
+        return np.asarray(self.noise[one, other] * math.sqrt(fewest / (fewest - 1)))
+
+    def _prompts_for(self, goes: np.ndarray, stays: np.ndarray) -> np.ndarray:
+        """Return the (n,) numbers of prompts at which gaps as measured are told apart with `POWER`; at least one more than there are.
+
+        A gap is then the critical t and the quantile of the power standard errors. The t is corrected for the pairs that are harder to tell
+        apart, as Holm's procedure does.
+        """
+        gap, error, n = self._gap(goes, stays), self._error(goes, stays), self.basis.n_prompts
+        p = self.p_values[np.minimum(goes, stays), np.maximum(goes, stays)]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            level = 1 - ALPHA / np.array([np.sum(self.p_values >= one) for one in p])
+            times = np.ones(len(gap))
+            for _ in range(5):  # more prompts have more degrees of freedom, and need a lower t; this converges
+                df = np.clip(self.basis.df * times, 1.0, 1000.0)
+                needed = (t_quantile(level, df) + NormalDist().inv_cdf(POWER)) * error
+                times = np.where(gap > 0, (needed / gap) ** 2, np.inf)
+        prompts = np.maximum(n + 1, np.ceil(n * times))
+        return np.where(prompts < MOST_PROMPTS, prompts, np.inf)
 
 
 def rank_stability(
@@ -103,7 +162,7 @@ def rank_stability(
     seed: int = 0,
     **options: Any,
 ) -> RankStability:
-    """Return the ranks of the layers that may go, over draws of the prompts with replacement within each domain.
+    """Return the ranks of the layers that may go, over draws of the prompts, in their groups, with replacement within each domain.
 
     Args:
         recording, criterion, options: as in `score_layers`.
@@ -129,7 +188,7 @@ def rank_stability(
         one = wish[:, column : column + 1]
         before[layer, columns] = ((one > wish) + 0.5 * (one == wish)).mean(axis=0)
         noise[layer, columns] = np.std(np.where(np.isfinite(one) & np.isfinite(wish), _minus(one, wish), 0.0), axis=0)
-    return RankStability(score_draws.scores, order, ranks, before, noise, score_draws.prompts)
+    return RankStability(score_draws.scores, order, ranks, before, noise, score_draws.basis)
 
 
 def _minus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -137,34 +196,19 @@ def _minus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return one - other
 
 
-def stability_words(stability: RankStability, budget: int, level: float = LEVEL) -> list[str]:
+def stability_words(stability: RankStability, budget: int) -> list[str]:
     """Return sentences on which layers the prompts can and cannot tell apart at a budget; at least one."""
-    sentences = single_prompts(stability.prompts)
-    number = f"your {stability.n_prompts} prompt{'' if stability.n_prompts == 1 else 's'}"
+    if not stability.basis.tells:
+        return [stability.basis.too_few]
     if not 0 < budget < len(stability.order):
-        return [
-            *sentences,
-            f"A budget of {budget} leaves no choice among the {len(stability.order)} layers that may go.",
-        ]
-    pairs = stability.unsure(budget, level)
-    if not pairs and not sentences:
+        return [f"A budget of {budget} leaves no choice among the {len(stability.order)} layers that may go."]
+    pairs, number = stability.unsure(budget), f"your {stability.basis.words}"
+    if not pairs:
         first = sentence(layers(stability.order[:budget]))
-        return [
-            f"{first} stand{_s(budget)} apart from all others with {number}: first in {level:.0%} of the draws or more."
-        ]
-    for goes, stays in _groups(pairs):
-        inside = [pair for pair in pairs if pair.goes in goes and pair.stays in stays]
-        sentences.append(_apart_words(goes, stays, inside, budget, number))
-    return sentences
-
-
-def single_prompts(prompts: dict[str, int]) -> list[str]:
-    """Return a warning where a domain has too few prompts to estimate a spread."""
-    few = [name for name, number in prompts.items() if number < 2]
-    if not few:
-        return []
+        return [f"{first} stand{_s(budget)} apart from all others with {number}."]
     return [
-        f"The spread cannot be told: domain{'s' * (len(few) > 1)} {joined(few)} has fewer than two prompts. Add prompts."
+        _apart_words(goes, stays, [pair for pair in pairs if pair.goes in goes and pair.stays in stays], budget, number)
+        for goes, stays in _groups(pairs)
     ]
 
 
@@ -183,8 +227,8 @@ def _enough(pairs: list[Unsure]) -> str:
         near = layers((most.goes, most.stays))
         return f"No reasonable number of prompts would tell {near} apart: they score all but the same."
     return (
-        f"About {most.prompts:.0f} prompts of the same mix would do: an extrapolation that takes the gaps as measured and the "
-        "noise to shrink with the root of the number of prompts."
+        f"About {most.prompts:.0f} prompts of the same mix would tell them apart in {POWER:.0%} of cases: an extrapolation that takes the "
+        "gaps as measured and the noise to shrink with the root of the number of prompts."
     )
 
 

@@ -17,12 +17,14 @@ from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.evaluation import (
     COLUMNS,
     FORM as EVALUATION,
+    GROUP,
     METRICS,
     RIGHT_OR_WRONG,
     Evaluation,
     evaluation_content,
     evaluation_of,
 )
+from vlm_analysis.evaluation.intervals import group_numbers
 from vlm_analysis.saved import Arrays, Form
 from vlm_analysis.selection.strategies.many import Way
 
@@ -46,7 +48,7 @@ class Comparison:
             where prompts have choices `CHOICE_METRICS` (NaN for prompts without).
         ways: columns `WAYS`, one row for each way to a mask; `place` is the mask's.
         chosen_on: fingerprint of the prompts that layers were scored on.
-        n_shared: how many of the evaluated prompts are among those.
+        n_shared: how many of the evaluated prompts are among those, or share a picture with one of them.
         left_out: by method, why masks of it are missing.
         examples: columns `EXAMPLES`, text: some prompts that the dense model answers exactly and one of the masks does not, or in whose
             answers they differ most, with both answers; empty where none was asked for.
@@ -74,6 +76,11 @@ class Comparison:
         """Return the domains in order of first appearance."""
         return tuple(dict.fromkeys(self.dense.by_prompt["domain"]))
 
+    @property
+    def groups(self) -> np.ndarray:
+        """Return the (n_prompts,) number of each prompt's group."""
+        return group_numbers(self.dense.shared_groups, len(self.dense.by_prompt))
+
     def base(self, metric: str) -> np.ndarray:
         """Return the (n_prompts,) float64 scores of the dense model; NaN for a prompt that was not asked."""
         return self.dense.by_prompt[metric].to_numpy(np.float64)
@@ -94,7 +101,8 @@ class Comparison:
 
     def evaluation(self, place: int) -> Evaluation:
         """Return the Evaluation of one mask, as evaluating it alone gives it, but for responses and choices."""
-        frame = self.dense.by_prompt[list(COLUMNS)].copy()
+        columns = [column for column in (*COLUMNS, GROUP) if column in self.dense.by_prompt]
+        frame = self.dense.by_prompt[columns].copy()
         for name in METRICS:
             values = self.scores[name][place]
             frame[name] = values.astype(bool) if name == "exact_match" else values

@@ -1,38 +1,16 @@
-"""What a Comparison tells: retention over budgets, a table of all masks, which of them nothing beats, and the regimes of budgets.
-
-The regimes are those that arXiv:2603.20275 reads off its curves. How they are computed is our choice:
-
-    spread   standard deviation over plain rankings (the strategy "first k") of their retention at a budget
-    noise    95th percentile of the spread that prompts alone would make: prompts are drawn with replacement, the same for all
-             rankings, and each ranking's retention is taken as its distance from the one on all prompts
-    gain     mean over criteria of the retention with no two neighbours dropped minus that of the plain ranking, with the interval
-             from the 5th to the 95th percentile of the same draws
-
-A budget is *structure-dominated* where the gain's interval lies above 0, *ranking-sensitive* where the spread is above the noise, the
-larger of gain and spread deciding where both hold, and *converging* where neither does: there these prompts cannot tell rankings apart.
-Where no mask without neighbours is left, only spread and noise decide; where all rankings choose one mask, both are 0 and the gain decides.
-There is no regime with fewer than two plain rankings, nor in a domain where the dense model answers fewer than `LEAST` prompts: that
-four prompts all favour the same one of two equal masks is chance in one case of 16, that five do in one of 32, which is below 5 %.
-"""
+"""What a Comparison tells of masks: retention over budgets, a table of all masks, which of them nothing beats."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from vlm_analysis.evaluation.evaluation import as_kept, drawn_ratios, retention_bands
+from vlm_analysis.evaluation.evaluation import as_kept, retention_bands
 from vlm_analysis.evaluation.telling import telling_score
 from vlm_analysis.selection.compared.comparison import Comparison
-from vlm_analysis.selection.strategies.many import PLAIN, RANDOM, SPACED
+from vlm_analysis.selection.strategies.many import RANDOM
 
-SENSITIVE, CONVERGING, STRUCTURE = "ranking-sensitive", "converging", "structure-dominated"
 CURVE = ("method", "domain", "budget", "value", "low", "high")
-REGIMES = ("domain", "n_prompts", "n_answered", "budget", "spread", "noise", "gain", "gain_low", "gain_high", "regime")
-SHARE = 0.9
-LEAST = 5
-ROUNDING = 1e-12
 
 
 def telling(comparison: Comparison) -> str:
@@ -57,17 +35,6 @@ def retentions(comparison: Comparison, domain: str | None, metric: str = "exact_
     return (kept / count) / (base / count) if base > 0 else np.full(len(kept), np.nan)
 
 
-def drawn_retentions(
-    comparison: Comparison, domain: str | None, metric: str = "exact_match", seed: int = 0
-) -> np.ndarray:
-    """Return the (n_masks, n_draws) retentions under a paired bootstrap over the prompts, the draws of `retention_bands`.
-
-    Draws in which the dense score is 0 are left out.
-    """
-    kept, base = kept_scores(comparison, domain, metric)
-    return drawn_ratios(kept, base, seed) if base.size else np.empty((len(comparison.masks), 0))
-
-
 def retention_curves(comparison: Comparison, metric: str | None = None) -> pd.DataFrame:
     """Return columns `CURVE`: retention of every method on every domain over the budget, in the order of the ways, then domains.
 
@@ -79,7 +46,7 @@ def retention_curves(comparison: Comparison, metric: str | None = None) -> pd.Da
     for domain in comparison.domains:
         value = retentions(comparison, domain, metric)
         kept, base = kept_scores(comparison, domain, metric)
-        low, high = retention_bands(kept, base, metric, share=SHARE)
+        low, high = retention_bands(kept, base, metric, comparison.groups[comparison.rows(domain, metric)])
         frame = comparison.ways[["method", "budget"]].copy()
         indices = comparison.ways["place"].to_numpy()
         is_random = (frame["method"] == RANDOM).to_numpy()
@@ -145,88 +112,3 @@ def mask_table(comparison: Comparison, metric: str | None = None) -> pd.DataFram
         ", ".join(map(str, mask.dropped)) if mask.is_mask else mask.words() for mask in comparison.masks
     ]
     return table
-
-
-def regimes(comparison: Comparison, metric: str | None = None, seed: int = 0) -> pd.DataFrame:
-    """Return columns `REGIMES`, one row a domain and budget; NaN where something cannot be computed, "" where there is no regime.
-
-    `n_prompts` are those of the domain that the metric was asked of, `n_answered` those of them with a dense score above 0.
-    """
-    rows, metric = [], metric or telling(comparison)
-    plain = comparison.ways[comparison.ways["strategy"] == PLAIN]
-    for domain in comparison.domains:
-        value = retentions(comparison, domain, metric)
-        draws = drawn_retentions(comparison, domain, metric, seed)
-        base = comparison.base(metric)[comparison.rows(domain, metric)]
-        counts = len(base), int((base > 0).sum())
-        for budget in sorted(comparison.ways["budget"].unique()):
-            indices = plain[plain["budget"] == budget]["place"].to_numpy()
-            spread, noise = _spread(value, draws, indices)
-            gain = _gain(value, draws, *_pairs(comparison.ways, int(budget)))
-            regime = _regime(spread, noise, gain) if counts[1] >= LEAST else ""
-            rows.append((domain, *counts, int(budget), spread, noise, *gain, regime))
-    return pd.DataFrame(rows, columns=list(REGIMES))
-
-
-def _pairs(ways: pd.DataFrame, budget: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places of the masks of each criterion and target, plain and with no two neighbours, where both are there."""
-    here = ways[(ways["budget"] == budget) & ways["strategy"].isin((PLAIN, SPACED))]
-    table: dict[tuple[str, str | None], dict[str, int]] = {}
-    for criterion, target, strategy, index in here[["criterion", "target", "strategy", "place"]].itertuples(
-        index=False
-    ):
-        whose = target if isinstance(target, str) else None  # pandas makes None a NaN
-        table.setdefault((str(criterion), whose), {})[strategy] = int(index)
-    both = [pair for pair in table.values() if len(pair) == 2]
-    return np.array([pair[PLAIN] for pair in both], int), np.array([pair[SPACED] for pair in both], int)
-
-
-def _spread(value: np.ndarray, draws: np.ndarray, indices: np.ndarray) -> tuple[float, float]:
-    if len(indices) < 2 or not draws.shape[1]:
-        return np.nan, np.nan
-    by_chance = (draws[indices] - value[indices, None]).std(axis=0)
-    return float(value[indices].std()), float(np.quantile(by_chance, 0.95))
-
-
-def _gain(value: np.ndarray, draws: np.ndarray, plain: np.ndarray, spaced: np.ndarray) -> tuple[float, float, float]:
-    if not len(plain) or not draws.shape[1]:
-        return np.nan, np.nan, np.nan
-    low, high = np.quantile((draws[spaced] - draws[plain]).mean(axis=0), [(1 - SHARE) / 2, (1 + SHARE) / 2])
-    return float((value[spaced] - value[plain]).mean()), float(low), float(high)
-
-
-def _regime(spread: float, noise: float, gain: tuple[float, float, float]) -> str:
-    if not np.isfinite([spread, noise]).all():
-        return ""
-    sensitive, structured = spread > noise + ROUNDING, gain[1] > ROUNDING
-    if sensitive and structured:
-        return STRUCTURE if gain[0] > spread else SENSITIVE
-    return STRUCTURE if structured else SENSITIVE if sensitive else CONVERGING
-
-
-def regime_words(frame: pd.DataFrame) -> list[str]:
-    """Return one sentence a domain: the regime of each stretch of budgets, or that too few prompts are answered for one."""
-    sentences = []
-    for domain, rows in frame.groupby("domain", sort=False):
-        n_prompts, n_answered = int(rows["n_prompts"].iloc[0]), int(rows["n_answered"].iloc[0])
-        parts = _stretches(rows[rows["regime"] != ""])
-        if n_answered < LEAST:
-            parts = f"too few prompts that the dense model answers ({n_answered}); no regime"
-        if parts:
-            sentences.append(f"{domain} (n = {n_prompts}): {parts}.")
-    return sentences
-
-
-def _stretches(rows: pd.DataFrame) -> str:
-    stretches: list[tuple[str, list[int]]] = []
-    for budget, regime in zip(rows["budget"], rows["regime"], strict=True):
-        if stretches and stretches[-1][0] == regime:
-            stretches[-1][1].append(int(budget))
-        else:
-            stretches.append((regime, [int(budget)]))
-    return ", ".join(f"{_stretch(budgets)} {regime}" for regime, budgets in stretches)
-
-
-def _stretch(budgets: Sequence[int]) -> str:
-    word = "layer" if list(budgets) == [1] else "layers"
-    return f"{budgets[0]} {word}" if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]} layers"

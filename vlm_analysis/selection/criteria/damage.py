@@ -10,7 +10,7 @@ import numpy as np
 
 from vlm_analysis.errors import MaskError
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.selection.criteria.draws import Sample
+from vlm_analysis.selection.criteria.draws import Sample, Units
 
 if TYPE_CHECKING:
     from vlm_analysis.evaluation.evaluation import Evaluation
@@ -29,6 +29,7 @@ class Damage:
             out or its number was not finite. `answer_nll` is the increase over the dense model where `over_dense`.
         measured: (n_layers,) bool, layers that were left out.
         over_dense: whether a dense evaluation was among them; without one `answer_nll` is as it stands, which ranks the same.
+        groups: of each prompt the name of its group; () where each is alone in its group.
     """
 
     prompts: str
@@ -37,6 +38,7 @@ class Damage:
     values: dict[str, np.ndarray]
     measured: np.ndarray
     over_dense: bool
+    groups: tuple[str, ...] = ()
 
     def mean(self, metric: str, target: str | None = None, sample: Sample | None = None) -> np.ndarray:
         """Return the (n_layers,), or (n_draws, n_layers), mean over the target's prompts with equal weight (None: all).
@@ -52,13 +54,9 @@ class Damage:
                 f"The damage was not measured on domain {target!r}: expected one of {names}. Measure it there."
             )
         rows = [row for row, domain in enumerate(self.domains) if target in (None, domain)]
-        sample = sample or Sample()
-        return sample.mean(
-            self.values[metric][rows],
-            self.measured,
-            [self.domains[row] for row in rows],
-            [(self.ids[row], self.values[metric][row].tobytes()) for row in rows],
-        )
+        labels = [(name, values.tobytes()) for name, values in zip(self.ids, self.values[metric], strict=True)]
+        units = Units.of(self.domains, self.groups, labels).only(rows)
+        return (sample or Sample()).mean(self.values[metric][rows], self.measured, units)
 
     def n_prompts(self, target: str | None = None) -> int:
         """Return how many prompts of the target the damage was measured on (None: all)."""
@@ -93,7 +91,8 @@ def read_damage(evaluations: Sequence[Evaluation], model: ModelInfo) -> Damage:
             table[:, layer] = _column(evaluation, metric, ids)
     if dense is not None:
         values["answer_nll"] -= _column(dense, "answer_nll", ids)[:, None]
-    return Damage(left_out[0].prompts, ids, tuple(map(str, first["domain"])), values, measured, dense is not None)
+    domains = tuple(map(str, first["domain"]))
+    return Damage(left_out[0].prompts, ids, domains, values, measured, dense is not None, left_out[0].shared_groups)
 
 
 def _refuse_foreign(evaluations: Sequence[Evaluation], model: ModelInfo) -> None:

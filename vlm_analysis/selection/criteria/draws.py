@@ -1,14 +1,17 @@
 """Means over all prompts and over resampled prompts; every criterion and every spread is computed from them.
 
-The bootstrap draws prompts with replacement within their domain: every draw has as many prompts of each domain as the recording.
-A prompt's weight depends on its key and its numbers, never on its position: results do not depend on the order of prompts.
+The bootstrap draws groups of prompts with replacement within their domain: every draw has as many groups of each domain as the recording,
+and where no prompts share a group, as many prompts. Domains that share a group are drawn as one, so that its prompts stay together.
+A prompt's weight depends on the keys and numbers of its group, never on its position: results do not depend on the order of prompts.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,53 @@ import numpy as np
 from vlm_analysis.recording.recording import Recording, mean_of_prompts
 
 N_RESAMPLES = 200
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the bootstrap draws: groups of prompts, within strata that share none.
+
+    Attributes:
+        strata: of each prompt the domain it is drawn within, or the domains that share groups with it.
+        names: of each prompt a sortable name of its group; the order decides which group gets which weight.
+        whole: the groups of the strata of several domains: all are drawn, whichever domain is asked for, so that the domains' draws agree.
+    """
+
+    strata: tuple[str, ...]
+    names: tuple[Any, ...]
+    whole: Mapping[str, list[Any]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @classmethod
+    def of(cls, domains: Sequence[str], groups: Sequence[str], labels: Sequence[Any]) -> Units:
+        """Return the units of prompts with these domains, groups (none: each prompt is one) and labels, by which they are sorted."""
+        if not groups:
+            names = tuple((label, "", place) for place, label in enumerate(labels))
+            return cls(tuple(domains), names)
+        least: dict[str, Any] = {}
+        joined: dict[str, set[str]] = {name: {name} for name in domains}
+        first: dict[str, str] = {}
+        for domain, group, label in zip(domains, groups, labels, strict=True):
+            least[group] = min(least.get(group, label), label)
+            both = joined[domain] | joined[first.setdefault(group, domain)]
+            joined |= dict.fromkeys(both, both)
+        strata = tuple("\0".join(sorted(joined[domain])) for domain in domains)
+        names = tuple((least[group], group, 0) for group in groups)
+        several = {stratum for domain, stratum in zip(domains, strata, strict=True) if len(joined[domain]) > 1}
+        whole = {one: sorted({name for name, its in zip(names, strata, strict=True) if its == one}) for one in several}
+        return cls(strata, names, whole)
+
+    def only(self, rows: Sequence[int]) -> Units:
+        """Return the units of some of the prompts."""
+        return replace(
+            self, strata=tuple(self.strata[row] for row in rows), names=tuple(self.names[row] for row in rows)
+        )
+
+    def count(self, rows: Sequence[int]) -> int:
+        """Return how many groups these prompts are in."""
+        return len({self.names[row] for row in rows})
+
+
+UNDRAWN = Units((), ())
 
 
 @dataclass(frozen=True)
@@ -30,14 +80,13 @@ class Sample:
     n_draws: int = 0
     seed: int = 0
 
-    def mean(self, values: np.ndarray, counts: np.ndarray, domains: Sequence[str], labels: Sequence[Any]) -> np.ndarray:
+    def mean(self, values: np.ndarray, counts: np.ndarray, units: Units) -> np.ndarray:
         """Return the mean of `values` (n_prompts, n) over the prompts that count, (n,), or over draws of them, (n_draws, n).
 
         Args:
             values: float64; a counted number that is not finite makes the means of its column NaN.
             counts: bool, broadcast to `values`: the numbers that count; columns without any give NaN.
-            domains: each prompt's domain.
-            labels: sortable, one per prompt; they decide which prompt gets which weight.
+            units: what is drawn; not looked at where nothing is.
         """
         values = np.where(np.isfinite(values), values, np.nan)
         counts = np.broadcast_to(counts, values.shape)
@@ -45,22 +94,23 @@ class Sample:
             return mean_of_prompts(values, counts)
         total, weight = np.zeros((2, self.n_draws, values.shape[1]))
         summands = np.where(counts, values, 0.0)
-        for rows, weights in self._weights(np.flatnonzero(counts.any(axis=1)).tolist(), domains, labels):
+        for rows, weights in self._weights(np.flatnonzero(counts.any(axis=1)).tolist(), units):
             with np.errstate(invalid="ignore"):
                 total += weights @ summands[rows]
             weight += weights @ counts[rows].astype(np.float64)
         return np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), np.nan)
 
-    def _weights(
-        self, present: list[int], domains: Sequence[str], labels: Sequence[Any]
-    ) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Yield each domain's rows, sorted by label, and their (n_draws, n_rows) weights."""
-        for domain in sorted(set(domains)):
-            rows = sorted((row for row in present if domains[row] == domain), key=lambda row: labels[row])
-            if rows:
-                rng = np.random.default_rng([self.seed, zlib.crc32(domain.encode("utf-8", "surrogatepass"))])
-                weights = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=self.n_draws)
-                yield rows, weights.astype(np.float64)
+    def _weights(self, present: list[int], units: Units) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Yield each stratum's rows, sorted by name, and their (n_draws, n_rows) weights: those of their groups."""
+        for stratum in sorted(set(units.strata)):
+            rows = sorted((row for row in present if units.strata[row] == stratum), key=units.names.__getitem__)
+            if not rows:
+                continue
+            drawn = units.whole.get(stratum) or list(dict.fromkeys(units.names[row] for row in rows))
+            column = {name: number for number, name in enumerate(drawn)}
+            rng = np.random.default_rng([self.seed, zlib.crc32(stratum.encode("utf-8", "surrogatepass"))])
+            weights = rng.multinomial(len(drawn), np.full(len(drawn), 1 / len(drawn)), size=self.n_draws)
+            yield rows, weights[:, [column[units.names[row]] for row in rows]].astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +119,13 @@ class Sampled:
 
     recording: Recording
     sample: Sample = field(default_factory=Sample)
+
+    @cached_property
+    def units(self) -> Units:
+        """What is drawn of the recording's prompts."""
+        keys, cosines = self.recording.rows["key"], self.recording.rows["cosine"]
+        labels = [(bytes(key), cosine.tobytes()) for key, cosine in zip(keys, cosines, strict=True)]
+        return Units.of(self.recording.domains, self.recording.groups, labels)
 
     def measure(
         self, name: str, domain: str | None = None, token_group: str = "all", *, which: int | None = None
@@ -80,9 +137,7 @@ class Sampled:
     def of(self, values: np.ndarray, counts: np.ndarray, domain: str | None) -> np.ndarray:
         """Return the (..., n) mean of `values` (n_prompts of the domain, n) over the prompts that count (bool)."""
         rows = [row for row, name in enumerate(self.recording.domains) if domain in (None, name)]
-        keys, cosines = (self.recording.rows[column][rows] for column in ("key", "cosine"))
-        labels = [(bytes(key), cosine.tobytes()) for key, cosine in zip(keys, cosines, strict=True)]
-        return self.sample.mean(values, counts, [self.recording.domains[row] for row in rows], labels)
+        return self.sample.mean(values, counts, self.units.only(rows) if self.sample.n_draws else UNDRAWN)
 
 
 def spread_over(draws: np.ndarray) -> np.ndarray:

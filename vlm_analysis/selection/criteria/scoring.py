@@ -12,9 +12,10 @@ from vlm_analysis.errors import MaskError, StrataError
 from vlm_analysis.recording.measures import DELTAS, SHARES
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.criteria import similarity as by
+from vlm_analysis.selection.criteria.basis import Basis, basis_of
 from vlm_analysis.selection.criteria.criteria import CRITERIA, Criterion
 from vlm_analysis.selection.criteria.damage import Damage, read_damage
-from vlm_analysis.selection.criteria.draws import N_RESAMPLES, spread_over
+from vlm_analysis.selection.criteria.draws import N_RESAMPLES, Sampled, Units, spread_over
 from vlm_analysis.selection.criteria.query import ScoreQuery
 from vlm_analysis.selection.criteria.scores import LayerScores
 
@@ -76,13 +77,13 @@ class ScoreDraws:
 
     Attributes:
         scores: of all prompts.
-        draws: (n_draws, n_layers) float64, each the criterion's values on prompts drawn with replacement within their domain.
-        prompts: number of prompts of each domain that the scores are computed from.
+        draws: (n_draws, n_layers) float64, each the criterion's values on groups of prompts drawn with replacement within their domain.
+        basis: the prompts that the scores are computed from.
     """
 
     scores: LayerScores
     draws: np.ndarray
-    prompts: dict[str, int]
+    basis: Basis
 
 
 def draw_scores(
@@ -100,22 +101,21 @@ def draw_scores(
     query = _checked(criterion, row, query)
     draws = _finite(row.values(query.redrawn(n_draws, seed)))
     scores = LayerScores(criterion, _finite(row.values(query)), spread_over(draws), row.drop, _options(row, query))
-    return ScoreDraws(scores, draws, _prompts_behind(criterion, row, query))
+    return ScoreDraws(scores, draws, _basis(criterion, row, query))
 
 
-def _prompts_behind(criterion: str, row: Criterion, query: ScoreQuery) -> dict[str, int]:
-    """Return the number of prompts of each domain that count for at least one layer."""
+def _basis(criterion: str, row: Criterion, query: ScoreQuery) -> Basis:
+    """Return the Basis of the prompts that count for at least one layer."""
+    recording = query.recording
     if row.needs == "damage" and query.damage is not None:
-        names = dict.fromkeys(query.damage.domains)
-        return {name: query.damage.n_prompts(name) for name in names if query.target in (None, name)}
+        damage = query.damage
+        rows = [place for place, name in enumerate(damage.domains) if query.target in (None, name)]
+        return basis_of(damage.domains, Units.of(damage.domains, damage.groups, damage.ids), rows, compares=False)
     only = query.target if criterion == "target-aware" else query.domain if "domain" in row.takes else None
     measure, which = row.measure or "cosine", 0 if row.measure in ("hsic", "changed", "important_cosine") else None
-    group = row.over or query.token_group
-    return {
-        name: int(query.recording.counts_in(measure, name, group, which=which).any(axis=1).sum())
-        for name in query.recording.domain_names
-        if only in (None, name)
-    }
+    counts = np.asarray(recording.counts_in(measure, None, row.over or query.token_group, which=which).any(axis=1))
+    rows = [place for place, name in enumerate(recording.domains) if only in (None, name) and counts[place]]
+    return basis_of(recording.domains, Sampled(recording).units, rows, compares=row.needs == "domains")
 
 
 def usable_criteria(recording: Recording, **options: Any) -> dict[str, str]:

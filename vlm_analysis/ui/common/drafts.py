@@ -23,6 +23,7 @@ from vlm_analysis.errors import PromptError
 from vlm_analysis.prompts.images import open_image
 from vlm_analysis.prompts.prompts import DEFAULT_DOMAIN, Problem, Prompt
 from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.words import counted
 from vlm_analysis.workbench.workspace import clean_name
 
 MAX_DRAFTS = 200
@@ -153,15 +154,6 @@ def saved_message(prompts: Sequence[Prompt], name: str) -> str:
     if n_open:
         parts.append(f"Without a reference answer: {n_open}; the dense model's own response will stand in.")
     return " ".join(parts)
-
-
-def counted(n: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> counted(1, "prompt"), counted(1200, "prompt")
-    ('1 prompt', '1,200 prompts')
-    """
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def draw_uploader() -> None:

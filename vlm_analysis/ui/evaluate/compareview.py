@@ -8,21 +8,28 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
+from vlm_analysis.evaluation.intervals import LEAST_GROUPS
 from vlm_analysis.evaluation.telling import telling_line, title_of
 from vlm_analysis.selection.compared.comparison import CHOICE_METRICS, Comparison
 from vlm_analysis.selection.compared.findings import (
-    LEAST,
     cost_curve,
     mask_table,
     on_front,
-    regime_words,
-    regimes,
     retention_curves,
     telling,
 )
+from vlm_analysis.selection.compared.verdicts import (
+    ALPHA,
+    FAMILY,
+    family_of,
+    family_words,
+    member_title,
+    members_of,
+    regime_words,
+    regimes,
+)
 from vlm_analysis.selection.strategies.many import RANDOM
 from vlm_analysis.ui.common.downloads import PICTURE, offer_files
-from vlm_analysis.ui.common.drafts import counted
 from vlm_analysis.ui.common.editor import edit
 from vlm_analysis.ui.common.pickers import agree_on_model, open_or_stop, pick_item
 from vlm_analysis.ui.common.session import model_slot
@@ -30,7 +37,7 @@ from vlm_analysis.ui.common.shell import go_on
 from vlm_analysis.ui.common.text import METRIC_HELP, escaped
 from vlm_analysis.ui.evaluate.compareform import column_config
 from vlm_analysis.ui.evaluate.evaluateview import say_answer_source
-from vlm_analysis.words import METRIC_TITLES
+from vlm_analysis.words import METRIC_TITLES, counted, in_groups, joined
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -41,13 +48,14 @@ MOST_DOMAINS = 6
 BY_DOMAINS: dict[str | type, Any] = {Comparison: lambda comparison: comparison.domains}
 METRICS = ("exact_match", "token_agreement", *CHOICE_METRICS)
 RULE = (
-    "**Spread** is the standard deviation between plain rankings, **noise** the 95th percentile of the spread that drawing the prompts "
-    "again would make by itself, **gain** the mean advantage of the same rankings with no two neighbours dropped. A budget is "
-    "*structure-dominated* (S) where the gain's 90 % interval lies above 0, *ranking-sensitive* (R) where the spread is above the "
-    "noise, the larger of the two deciding where both hold, and *converging* (C) otherwise: these prompts cannot tell the rankings "
-    "apart there. Where no mask without neighbours is left, spread and noise decide; where all rankings choose one mask, the gain does. "
-    f"There is no regime for fewer than two rankings, or fewer than {LEAST} prompts that the dense model answers. The three regimes are "
-    "those of arXiv:2603.20275; this rule, its numbers too, is our choice."
+    "**Spread** is the standard deviation between the different masks that the family chooses (masks of several methods count once, the "
+    "mean of random draws counts as one), **noise** what it stays below in 95 % of cases if all are equally good, **gain** the mean "
+    "advantage of the same criteria with no two neighbours dropped, with its own 90 % interval. A budget is *ranking-sensitive* (R) where "
+    "the spread is more than noise, *structure-dominated* (S) where spacing helps, *spacing hurts* (H) where it does harm, the larger of "
+    "spread and gain deciding where both hold, and *converging* (C) otherwise: these prompts cannot tell the rankings apart there. The "
+    f"tests behind all verdicts on this page (Cochran's Q; the signs of the gains) are corrected together, at {ALPHA:.0%}. Prompts that "
+    f"share a picture are one group. There is no verdict for fewer than two methods, or fewer than {LEAST_GROUPS} groups of prompts that "
+    "the dense model answers. The regimes are those of arXiv:2603.20275 but for *spacing hurts*; this rule, its numbers too, is our choice."
 )
 
 
@@ -86,11 +94,11 @@ def _say_how_chosen(comparison: Comparison) -> None:
     n = len(comparison.dense.by_prompt)
     if comparison.n_shared:
         st.warning(
-            f"{comparison.n_shared} of the {n} prompts reported on were also used to choose the masks: the numbers flatter the "
-            "rankings. Choose on one half and report on the other to know."
+            f"{comparison.n_shared} of the {n} prompts reported on were also used to choose the masks, or share a picture with one that "
+            "was: the numbers flatter the rankings. Choose on one half and report on the other to know."
         )
     else:
-        st.caption(f"{n} prompts, none of which the masks were chosen on.")
+        st.caption(f"{in_groups(n, comparison.dense.n_groups)}, none of which the masks were chosen on.")
     say_answer_source(comparison.dense)
     _say_what_is_missing(comparison)
 
@@ -138,15 +146,20 @@ def _pick_domains(comparison: Comparison, item_id: str) -> Sequence[str]:
 
 
 @st.cache_resource(show_spinner=False, max_entries=8, hash_funcs=BY_DOMAINS)
-def _frames(item_id: str, metric: str, drawn: Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return retention_curves(drawn, metric), regimes(drawn, metric)
+def _curve_frame(item_id: str, metric: str, drawn: Comparison) -> pd.DataFrame:
+    return retention_curves(drawn, metric)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8, hash_funcs=BY_DOMAINS)
+def _regime_frame(item_id: str, metric: str, family: tuple[str, ...], drawn: Comparison) -> pd.DataFrame:
+    return regimes(drawn, metric, family)
 
 
 @st.cache_resource(show_spinner=False, max_entries=4, hash_funcs=BY_DOMAINS)
 def _curve_chart(item_id: str, metric: str, picked: tuple[str, ...], drawn: Comparison) -> Figure:
     from vlm_analysis.figures.curves import retention_curve
 
-    frame = _frames(item_id, metric, drawn)[0]
+    frame = _curve_frame(item_id, metric, drawn)
     return retention_curve(frame, y_max=Y_MAX, bands=picked, cost=cost_curve(drawn))
 
 
@@ -157,7 +170,7 @@ def _table(item_id: str, metric: str, _comparison: Comparison) -> pd.DataFrame:
 
 def _curves(drawn: Comparison, item_id: str, metric: str, best: list[str]) -> tuple[str, ...]:
     """Draw retention over budgets; return the methods brought out, in the order of their colours."""
-    frame = _frames(item_id, metric, drawn)[0]
+    frame = _curve_frame(item_id, metric, drawn)
     methods = [method for method in dict.fromkeys(frame["method"]) if method != RANDOM]
     choice = st.multiselect(
         "Methods with bands",
@@ -176,8 +189,8 @@ def _curves(drawn: Comparison, item_id: str, metric: str, best: list[str]) -> tu
         beyond = f" A triangle at the top is a value above {Y_MAX}, told under the mouse; bands end there."
     st.caption(
         "Pruned over dense score; the grey band is the range of the random draws, the dashed line the parameters left (right axis). Bands "
-        "are a paired bootstrap over these prompts, of right or wrong answers widened to what so few can tell. Above 1 the pruned model "
-        f"answers more prompts than the dense one.{beyond}"
+        "are 90 % intervals over groups of these prompts: of right or wrong answers from counts, else by Student's t; below "
+        f"{LEAST_GROUPS} groups there is none. Above 1 the pruned model answers more prompts than the dense one.{beyond}"
     )
     return picked
 
@@ -196,19 +209,37 @@ def _best_methods(comparison: Comparison, table: pd.DataFrame) -> list[str]:
 def _regimes(comparison: Comparison, item_id: str, metric: str) -> None:
     from vlm_analysis.figures.regimes import regime_chart
 
-    frame = _frames(item_id, metric, comparison)[1]
     st.subheader("Where the ranking matters")
+    family = _pick_family(comparison, item_id)
+    frame = _regime_frame(item_id, metric, family, comparison)
     for sentence in regime_words(frame):
         st.markdown(escaped(sentence))
     if not (frame["regime"] != "").any():
         st.caption(
-            f"Regimes need two plain rankings (“first k”) at least, and {LEAST} prompts that the dense model answers."
+            f"Verdicts need two methods at least, and {LEAST_GROUPS} groups of prompts that the dense model answers."
         )
         return
+    st.caption(escaped(family_words(frame, family)))
     st.plotly_chart(regime_chart(frame), key="compare-regimes", config=PICTURE)
     st.caption(RULE)
     with st.expander("Numbers"):
         st.dataframe(frame, hide_index=True, width="stretch")
+
+
+def _pick_family(comparison: Comparison, item_id: str) -> tuple[str, ...]:
+    """Draw the choice of the methods that the verdicts are about; without a choice, the default."""
+    usual = family_of(comparison)
+    picked = st.multiselect(
+        "Methods compared",
+        members_of(comparison),
+        default=usual,
+        format_func=member_title,
+        key=f"compare_family:{item_id}",
+        persist_state="session",
+        help="Which methods a verdict is about decides what it says: the more of them choose alike, the less they differ. Given are "
+        f"{joined(member_title(name) for name in FAMILY)}, where they were compared. Criteria count with “first k”.",
+    )
+    return family_of(comparison, picked) if picked else usual
 
 
 def _front(comparison: Comparison, item_id: str, metric: str, picked: tuple[str, ...], domains: Sequence[str]) -> None:

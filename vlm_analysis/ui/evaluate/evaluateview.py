@@ -10,7 +10,8 @@ import streamlit as st
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import StrataError
-from vlm_analysis.evaluation.evaluation import Evaluation, retention, retention_interval
+from vlm_analysis.evaluation.evaluation import Evaluation, retention, retention_interval, score_intervals
+from vlm_analysis.evaluation.intervals import LEAST_GROUPS
 from vlm_analysis.evaluation.telling import telling_line, telling_score_of, title_of
 from vlm_analysis.export.story import outcome_frame
 from vlm_analysis.model_info import ModelInfo
@@ -24,7 +25,7 @@ from vlm_analysis.ui.common.session import bench, chosen, live, model_slot, open
 from vlm_analysis.ui.common.shell import next_step
 from vlm_analysis.ui.common.text import METRIC_HELP, done_to, escaped
 from vlm_analysis.ui.common.work import watched
-from vlm_analysis.words import METRIC_TITLES, sentence
+from vlm_analysis.words import METRIC_TITLES, counted, in_groups, sentence
 from vlm_analysis.workbench.evaluations import MAX_WRITTEN
 from vlm_analysis.workbench.shelf import find_dense
 from vlm_analysis.workbench.workspace import Item
@@ -132,7 +133,8 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
     )
     if known := _n_chosen_on(evaluation):
         st.warning(
-            f"This mask was chosen on {known} of these {len(evaluation.by_prompt)} prompts: its numbers flatter it. Under “Many masks” "
+            f"This mask was chosen on {known} of these {len(evaluation.by_prompt)} prompts, or on others with their pictures: its numbers "
+            "flatter it. Under “Many masks” "
             "prompts are split in halves, one to choose on and one to report on."
         )
     say_answer_source(evaluation)
@@ -168,8 +170,8 @@ def _n_chosen_on(evaluation: Evaluation) -> int:
     if not names & set(saved) or evaluation.prompts not in saved:
         return 0
     try:
-        keys = {prompt.key for name in names & set(saved) for prompt in opened(saved[name])}
-        return n_shared(opened(saved[evaluation.prompts]), keys)
+        known = frozenset[str]().union(*(opened(saved[name]).groups.known for name in names & set(saved)))
+        return n_shared(opened(saved[evaluation.prompts]), known)
     except StrataError:
         return 0
 
@@ -186,22 +188,33 @@ def _open_dense(item: Item) -> Evaluation | None:
 
 def _retention_cards(evaluation: Evaluation, dense: Evaluation) -> None:
     metric = telling_score_of(dense, evaluation)
-    kept, counts = retention(evaluation, dense, metric), dense.by_domain["n"].to_dict()
+    kept, counts, groups = (
+        retention(evaluation, dense, metric),
+        dense.by_domain["n"].to_dict(),
+        evaluation.groups_by_domain,
+    )
     columns = st.columns(min(4, len(kept)))
     for index, (domain, share) in enumerate(kept.items()):
         low, high = retention_interval(evaluation, dense, str(domain), metric=metric)
         columns[index % len(columns)].metric(
-            f"Retention, {escaped(domain)} (n = {counts[domain]})",
+            f"Retention, {escaped(domain)} ({in_groups(counts[domain], groups[str(domain)])})",
             "not defined" if pd.isna(share) else f"{share:.0%}",
-            None if pd.isna(low) else f"90 % interval {low:.0%} to {high:.0%}",
+            no_interval(groups[str(domain)]) if pd.isna(low) else f"90 % interval {low:.0%} to {high:.0%}",
             delta_color="off",
             delta_arrow="off",
             border=True,
             help=(
                 METRIC_HELP["retention"] if metric == "exact_match" else f"Of {title_of(metric)}: {METRIC_HELP[metric]}"
             )
-            + " The interval is a paired bootstrap over these prompts, widened to what so few can tell where they agree.",
+            + " The interval is over groups of prompts: of right or wrong answers from those lost and won, else by Student's t.",
         )
+
+
+def no_interval(n_groups: int) -> str | None:
+    """Return why a number has no interval, if that is for want of groups."""
+    if n_groups >= LEAST_GROUPS:
+        return None
+    return f"no interval: {counted(n_groups, 'group')}, it takes {LEAST_GROUPS}"
 
 
 def _score_table(evaluation: Evaluation, dense: Evaluation | None) -> None:
@@ -214,6 +227,18 @@ def _score_table(evaluation: Evaluation, dense: Evaluation | None) -> None:
     config = {metric: _metric_column(metric) for metric in evaluation.metrics}
     config |= {f"{metric}_dense": _metric_column(metric, f"{METRIC_TITLES[metric]}, dense") for metric in compared}
     st.dataframe(table, hide_index=True, width="stretch", column_config=config)
+    with st.expander("Intervals"):
+        intervals = score_intervals(evaluation)
+        st.caption(
+            "90 % intervals over groups of prompts: exact for right or wrong answers, by Student's t for token agreement, by that of the "
+            f"logarithm, widened, for NLL and KL. Below {LEAST_GROUPS} groups, and where all prompts agree, there is none."
+        )
+        st.dataframe(
+            intervals.assign(metric=intervals["metric"].map(METRIC_TITLES)),
+            hide_index=True,
+            width="stretch",
+            column_config={name: st.column_config.NumberColumn(format="%.3f") for name in ("value", "low", "high")},
+        )
 
 
 def _metric_column(metric: str, title: str = "") -> Any:

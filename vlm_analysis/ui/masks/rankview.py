@@ -10,7 +10,7 @@ import streamlit as st
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.selection.certainty.agreement import agreement, domain_items, group_items
-from vlm_analysis.selection.certainty.ranks import RankStability, rank_stability, stability_words
+from vlm_analysis.selection.certainty.ranks import ALPHA, RankStability, rank_stability, stability_words
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import score_layers
@@ -109,7 +109,9 @@ def _stability(inputs: ScoreInputs, criterion: str, scores: LayerScores, options
     st.plotly_chart(figure, key="rank-intervals", config=PICTURE)
     st.caption(
         "Each layer's place with the interval that holds 90 % of its places (5 % to 95 %) when the prompts are drawn 1000 times "
-        "with replacement within each domain. Two layers are told apart where one goes first in 95 % of the draws (our choice)."
+        "with replacement within each domain; prompts that share a picture are one group and drawn together. Layers are told apart by a t "
+        f"test of their scores' difference over groups, corrected (Holm) for all {sure.n_pairs} pairs of layers that may go: at most one "
+        f"ranking in {1 / ALPHA:.0f} has a false claim (our choice)."
     )
     with st.expander("Numbers"):
         offer_table(_score_frame(scores, sure, budget), f"scores-{criterion}")

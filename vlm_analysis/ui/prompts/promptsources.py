@@ -11,9 +11,9 @@ import streamlit as st
 from vlm_analysis.errors import StrataError
 from vlm_analysis.prompts.prompts import PromptSet, bundled_packs, open_prompts
 from vlm_analysis.ui.common import drafts
-from vlm_analysis.ui.common.drafts import counted
 from vlm_analysis.ui.common.session import choose, workspace
 from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.words import counted
 from vlm_analysis.workbench.shelf import keep_prompts
 from vlm_analysis.workbench.workspace import Item, clean_name
 

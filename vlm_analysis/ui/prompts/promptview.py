@@ -15,6 +15,7 @@ from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import choose, chosen, opened, workspace
 from vlm_analysis.ui.common.shell import go_on
 from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.words import in_groups
 from vlm_analysis.workbench.details import count_domains
 from vlm_analysis.workbench.workspace import Item
 
@@ -106,6 +107,7 @@ def draw_in_use() -> None:
     rows = [(domain, n, answered[domain]) for domain, n in counts.items()]
     columns = ["Domain", "Prompts", "With answer"]
     st.dataframe(pd.DataFrame(rows, columns=columns), hide_index=True, alt="Prompts of each domain")
+    _say_groups(prompts)
     domain = st.selectbox(
         "Show",
         [ALL_DOMAINS, *counts],
@@ -114,6 +116,24 @@ def draw_in_use() -> None:
         help="Which prompts to look at; the set stays as it is",
     )
     draw_gallery(prompts.for_domain(domain) if domain else prompts, f"{item.id}-{domain}")
+
+
+def _say_groups(prompts: PromptSet) -> None:
+    """Say how many groups the prompts are in where some share one, and name the pictures that tie none of them."""
+    groups = prompts.groups
+    if groups.shared:
+        st.caption(
+            f"{in_groups(len(prompts), groups.number)}: prompts that share a picture, or a cell of the column “group”, are one group. It "
+            "counts as one draw in every interval, and halves never part it."
+        )
+    for picture in groups.common:
+        shown = [prompt for prompt in prompts if picture in prompt.image_hashes]
+        st.info(
+            escaped(
+                f"Picture {shown[0].image_hashes.index(picture) + 1} of '{shown[0].id}' is in {len(shown)} of {len(prompts)} prompts, as a "
+                "logo or a blank would be: it makes no group of them. If they ask about it, say so in a column “group”."
+            )
+        )
 
 
 def draw_gallery(prompts: PromptSet, key: str) -> None:
