@@ -48,7 +48,8 @@ def criteria_and_budgets(n_layers: int) -> list[Any]:
 def compare(name: str, what: str, loaded: Any, masks: Sequence[Any], n_prompts: int) -> None:
     """Time both ways on the same prepared prompts, and check that they agree."""
     from vlm_analysis import PruneMask
-    from vlm_analysis.evaluation.run.evaluate import evaluate_prepared, evaluation_of, prepare
+    from vlm_analysis.evaluation.run.evaluate import evaluate_prepared, evaluation_of
+    from vlm_analysis.evaluation.run.prepared import prepare
     from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
     from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
 
@@ -84,7 +85,7 @@ def parts(work: Any, batch: int) -> tuple[float, float]:
 
     import torch
 
-    from vlm_analysis.evaluation.run.evaluate import answer_logits
+    from vlm_analysis.evaluation.run.prepared import answer_logits
     from vlm_analysis.models.inputs import batches
     from vlm_analysis.models.layers import find_decoder_layers
 

@@ -5,7 +5,7 @@ import streamlit as st
 from vlm_analysis.ui.common.jobs import job_panel
 from vlm_analysis.ui.common.pickers import open_or_stop, pick_item
 from vlm_analysis.ui.common.session import choose_result, chosen, model_slot
-from vlm_analysis.ui.common.shell import begin, go_on, next_step
+from vlm_analysis.ui.common.shell import begin, go_on, next_step, say_set_aside
 from vlm_analysis.ui.similarity.promptmaps import prompts_view
 from vlm_analysis.ui.similarity.recordform import open_file, record_form, recording_file
 from vlm_analysis.ui.similarity.sidebyside import side_by_side
@@ -45,6 +45,7 @@ if item is None:
     open_file()
     st.stop()
 recording = open_or_stop(item)
+say_set_aside(recording.set_aside, recording.n_prompts)
 group = token_group("similarity_group")
 layers, all_measures, span, prompt, compare, table, file = st.tabs(
     ["Layers", "Measures", "Spans", "Prompts", "Side by side", "Numbers", "Files"],

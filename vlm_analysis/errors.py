@@ -10,7 +10,8 @@
     ├── ExportError       a checkpoint cannot be written or does not verify
     └── WorkspaceError    the workspace folder cannot be read or written
 
-Messages have the form "what failed: expected X, got Y. What to do." and are shown to the user unchanged.
+Messages have the form "what failed: expected X, got Y. What to do." and are shown to the user unchanged. What comes from outside (a cell, a
+path, another library's message) is shortened by `short` where it enters one; as a whole no message is longer than `MOST_MESSAGE`.
 `Cancelled` is not among them: stopping on request is not an error.
 """
 
@@ -21,10 +22,18 @@ import traceback
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FRAMES = 20  # of a traceback, the innermost ones
+MOST_SHOWN = 200  # characters of a value, a path or another library's message inside of a message
+MOST_MESSAGE = 4000  # characters of a message
+MOST_TRACE = 20_000  # characters of a traceback, which ends with the message
+_END = 500  # characters that are kept of the end of a longer message: what to do
 
 
 class StrataError(ValueError):
-    """An error that the user can fix; `str(error)` says what failed, what was expected and what to do."""
+    """An error that the user can fix; `str(error)` says what failed, what was expected and what to do, in 4,000 characters at most."""
+
+    def __init__(self, message: object = "") -> None:
+        text = str(message)
+        super().__init__(text if len(text) <= MOST_MESSAGE else f"{text[: MOST_MESSAGE - _END - 3]} … {text[-_END:]}")
 
 
 class ModelError(StrataError):
@@ -59,9 +68,20 @@ class WorkspaceError(StrataError):
     """The workspace folder cannot be read or written."""
 
 
+def short(value: object, most: int = MOST_SHOWN) -> str:
+    """Return a value, a path or another library's message for a message: one line, `most` characters at most.
+
+    >>> short("one\\ntwo"), short("x" * 300, 5)
+    ('one two', 'xxxx…')
+    """
+    text = str(value)
+    line = " ".join(text[: 4 * most].split())
+    return line if len(line) <= most and len(text) <= 4 * most else f"{line[: most - 1]}…"
+
+
 def explained(failure: BaseException) -> tuple[str, str]:
     """Return the message for the user and the traceback, "" for a StrataError; never raises."""
-    trace = "".join(traceback.format_exception(failure, limit=-FRAMES))
+    trace = "".join(traceback.format_exception(failure, limit=-FRAMES))[:MOST_TRACE]
     try:
         text = str(failure)
     except BaseException:  # a broken __str__ must not end the worker
@@ -74,4 +94,4 @@ def explained(failure: BaseException) -> tuple[str, str]:
             "Free some space and start again.",
             trace,
         )
-    return f"Unexpected {type(failure).__name__}: {text}".rstrip(": "), trace
+    return f"Unexpected {type(failure).__name__}: {short(text, MOST_MESSAGE)}".rstrip(": "), trace

@@ -176,6 +176,13 @@ def plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
+def texts(value: Any, what: str) -> dict[str, str]:
+    """Return an object of a file that has texts only; raises ValueError for anything else, where `what` says what was expected."""
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError(f"expected {what} as texts, got {str(value)[:99]!r}")
+    return value
+
+
 def _parsed(text: str | bytes) -> Any:
     """Return the content of JSON that could be written again: finite numbers, whole characters, each name once."""
     content = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once)

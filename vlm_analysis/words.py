@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+MOST_LISTED = 10  # things that one message or list names
 TOKEN_GROUPS = ("vision", "text", "answer", "last", "all")
 METRIC_TITLES = {
     "exact_match": "Exact match",
@@ -15,6 +16,16 @@ METRIC_TITLES = {
     "choice_match": "Choice match",
     "choice_match_norm": "Choice match, per token",
 }
+
+
+def total_of_domains(domains: Iterable[str], name: str = "all domains") -> str:
+    """Return what stands for all domains together in a table or list: a name that is none of theirs.
+
+    >>> total_of_domains(["math"]), total_of_domains(["all domains"])
+    ('all domains', 'all domains (total)')
+    """
+    taken = set(domains)
+    return name if name not in taken else total_of_domains(taken, f"{name} (total)")
 
 
 def joined(words: Iterable[object]) -> str:
@@ -50,6 +61,23 @@ def layers(numbers: Iterable[int]) -> str:
 def sentence(text: str) -> str:
     """Return the text with its first letter capitalised."""
     return text[:1].upper() + text[1:]
+
+
+def set_aside_lines(set_aside: Mapping[str, str], n_used: int | None = None) -> list[str]:
+    """Return which prompts were set aside and why, in lines; none where none was.
+
+    Args:
+        set_aside: the reason of each prompt, which names it, by its id.
+        n_used: how many prompts were not set aside, where that is known.
+    """
+    if not set_aside:
+        return []
+    count = len(set_aside)
+    of = "" if n_used is None else f" of {count + n_used}"
+    total = count if n_used is None else count + n_used
+    head = f"{count}{of} prompt{'' if total == 1 else 's'} {'was' if count == 1 else 'were'} set aside:"
+    more = [f"and {count - MOST_LISTED} more."] if count > MOST_LISTED else []
+    return [head, *list(set_aside.values())[:MOST_LISTED], *more]
 
 
 def duration(seconds: float) -> str:

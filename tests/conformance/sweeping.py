@@ -10,7 +10,7 @@ import torch
 
 from vlm_analysis import Edit, PruneMask
 from vlm_analysis.edits.apply import apply_edit, why_not
-from vlm_analysis.evaluation.run.evaluate import answer_logits
+from vlm_analysis.evaluation.run.prepared import answer_logits
 from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
 from vlm_analysis.models.inputs import TEXT, Encoded
 from vlm_analysis.models.layers import find_decoder_layers

@@ -38,7 +38,7 @@ from vlm_analysis import (
 )
 from vlm_analysis.edits.view import View
 from vlm_analysis.errors import EditError, ExportError, MaskError, ModelError
-from vlm_analysis.evaluation.run.evaluate import prepare
+from vlm_analysis.evaluation.run.prepared import prepare
 from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
 from vlm_analysis.evaluation.scores import ScoreStore
 from vlm_analysis.figures.heatmaps import edit_strips

@@ -30,7 +30,8 @@ from vlm_analysis import (
 )
 from vlm_analysis.errors import EvaluationError, MaskError
 from vlm_analysis.evaluation.evaluation import COLUMNS, METRICS
-from vlm_analysis.evaluation.run.evaluate import answer_scores, respond
+from vlm_analysis.evaluation.run.evaluate import respond
+from vlm_analysis.evaluation.run.metrics import answer_scores
 
 MASK = PruneMask(16, (5, 11))
 CLOSE = {"rtol": 0, "atol": 1e-5}

@@ -31,7 +31,7 @@ from vlm_analysis import (
     save_evaluation,
     sweep,
 )
-from vlm_analysis.errors import EvaluationError
+from vlm_analysis.errors import EvaluationError, PromptError
 from vlm_analysis.evaluation.choices import choice_scores
 from vlm_analysis.evaluation.evaluation import (
     CHOICE_COLUMNS,
@@ -40,8 +40,9 @@ from vlm_analysis.evaluation.evaluation import (
     METRICS,
     RESPONSE_COLUMNS,
 )
-from vlm_analysis.evaluation.run import evaluate as evaluate_module
-from vlm_analysis.evaluation.run.evaluate import evaluate_prepared, evaluation_of, prepare, write_responses
+from vlm_analysis.evaluation.run import prepared as prepared_module
+from vlm_analysis.evaluation.run.evaluate import evaluate_prepared, evaluation_of, write_responses
+from vlm_analysis.evaluation.run.prepared import prepare
 from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
 from vlm_analysis.models import inputs as inputs_module
 from vlm_analysis.models.inputs import Encoded, encode
@@ -212,7 +213,7 @@ class TestChoices:
         broken = changed_copy(loaded)
         with torch.no_grad():
             broken.model.get_parameter("lm_head.weight").fill_(math.nan)
-        with pytest.raises(EvaluationError, match=r"prefers none of its choices.*nan"):
+        with pytest.raises(PromptError, match=r"prefers none of its choices.*nan"):
             evaluate(broken, mixed[3:4])
 
     def test_prompts_without_choices_keep_their_numbers_beside_others(
@@ -279,7 +280,7 @@ class TestMemory:
             return item
 
         monkeypatch.setattr(inputs_module, "encode", watched)
-        monkeypatch.setattr(evaluate_module, "encode", watched)
+        monkeypatch.setattr(prepared_module, "encode", watched)
         work = prepare(loaded, packs[:20], max_bytes=0)
         gc.collect()
         assert most[0] <= 2  # one, and the one before until it is replaced

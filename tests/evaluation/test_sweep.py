@@ -30,7 +30,8 @@ from vlm_analysis import (
 )
 from vlm_analysis.edits.apply import why_not
 from vlm_analysis.errors import EvaluationError, MaskError
-from vlm_analysis.evaluation.run.evaluate import batch_for, prepare
+from vlm_analysis.evaluation.run.evaluate import batch_for
+from vlm_analysis.evaluation.run.prepared import prepare
 from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
 from vlm_analysis.evaluation.run.sweep import score_header
 from vlm_analysis.evaluation.scores import ScoreStore
@@ -151,7 +152,9 @@ class TestWhatIsShared:
         copy, calls = changed_copy(loaded), list[int]()
         copy.model.model.visual.register_forward_hook(lambda *_: calls.append(1))
         list(sweep(copy, few, leave_one_out(loaded), batch_size=3))
-        trial = 1 + 1 + 3  # layers alone; three edits that share; each of them by itself
+        trial = (
+            1 + 1 + 1 + 3
+        )  # whether it takes the prompt; layers alone; three edits that share; each of them by itself
         assert len(calls) == 2 + trial
         list(sweep(copy, few, leave_one_out(loaded), batch_size=3))
         assert len(calls) == 2 + trial + 2  # the trial is done once a model

@@ -14,7 +14,8 @@ from oracles import SWERVING, ask, changed_copy, ids_of
 
 from vlm_analysis import Cancelled, LoadedModel, PromptSet, PruneMask, evaluate, load_model
 from vlm_analysis.edits.apply import apply_edit
-from vlm_analysis.evaluation.run.evaluate import answer_scores, write_responses
+from vlm_analysis.evaluation.run.evaluate import write_responses
+from vlm_analysis.evaluation.run.metrics import answer_scores
 from vlm_analysis.evaluation.run.respond import compare_responses
 from vlm_analysis.models.decoding import greedy_ids
 from vlm_analysis.models.source import BUNDLED_FOLDER

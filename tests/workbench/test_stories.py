@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ from saved import SAVED
 
 from vlm_analysis import Comparison, Recording
 from vlm_analysis.errors import EvaluationError, WorkspaceError
-from vlm_analysis.export.story import open_story
-from vlm_analysis.export.story_forms import story_html
+from vlm_analysis.export.story import open_story, story_sections
+from vlm_analysis.export.story_forms import story_html, story_text
 from vlm_analysis.workbench.shelf import open_item
 from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.stories import demo, open_saved_story, stories
@@ -44,6 +45,19 @@ def test_what_was_kept_opens_as_the_story(told: tuple[Workspace, Item]) -> None:
     page = story_html(story)
     assert story.title.encode() in page
     assert b"say nothing about large models" in page
+
+
+def test_a_story_names_the_prompts_that_were_set_aside(told: tuple[Workspace, Item]) -> None:
+    shelf, item = told
+    story = open_saved_story(shelf, item)
+    odd = replace(story, dense=replace(story.dense, set_aside={"odd": "Prompt 'odd' is too flat."}))
+    last = story_sections(odd)[-1]
+    assert (last.heading, last.text) == (
+        "What could not be asked",
+        "1 of 5 prompts was set aside:\n\nPrompt 'odd' is too flat.",
+    )
+    assert "Prompt 'odd' is too flat." in story_text(odd)
+    assert "What could not be asked" not in story_text(story)
 
 
 def test_without_its_recording_a_story_does_not_open(told: tuple[Workspace, Item], tmp_path) -> None:

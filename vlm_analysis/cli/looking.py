@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from vlm_analysis.cli.output import Result
 from vlm_analysis.errors import StrataError, WorkspaceError
 
 if TYPE_CHECKING:
+    from vlm_analysis.workbench.checkup import Checkup
     from vlm_analysis.workbench.workspace import Item, Workspace
 
 
@@ -132,7 +134,24 @@ def doctor(shelf: Workspace) -> Result:
 
     Every saved item is opened once; damaged ones are listed.
     """
-    from vlm_analysis.cli.results import of_checkup
     from vlm_analysis.workbench.checkup import check_up
 
-    return of_checkup(check_up(shelf))
+    return _of_checkup(check_up(shelf))
+
+
+def _of_checkup(checkup: Checkup) -> Result:
+    """Return versions, devices, memory, the number of saved items, and the damaged ones."""
+    import pandas as pd
+
+    rows = [("version", name, version) for name, version in checkup.versions.items()]
+    rows += [("device", name, f"{n_bytes / 2**30:.1f} GiB free") for name, n_bytes in checkup.devices.items()]
+    rows += [("disk", checkup.root, f"{checkup.disk_bytes / 2**30:.1f} GiB free")]
+    rows += [("saved", kind, str(count)) for kind, count in checkup.counts.items()]
+    rows += [("damaged", str(number), message) for number, message in enumerate(checkup.damaged, 1)]
+    lines = [f"{what:<8} {name:<14} {value}" for what, name, value in rows]
+    lines += [
+        "",
+        f"{len(checkup.damaged)} saved things are damaged." if checkup.damaged else "Nothing saved is damaged.",
+    ]
+    table = pd.DataFrame(rows, columns=["what", "name", "value"])
+    return Result("Checkup", "\n".join(lines), asdict(checkup), table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from vlm_analysis.cli.output import Result, rows_of
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import edit_to_json, save_edit
 from vlm_analysis.evaluation.cost import PHASES, Cost, cost_frame, save_cost, speedup
-from vlm_analysis.evaluation.evaluation import Evaluation, retention, retention_interval, save_evaluation
+from vlm_analysis.evaluation.evaluation import Evaluation, on_both, retention, retention_interval, save_evaluation
 from vlm_analysis.evaluation.telling import telling_line, telling_score_of
 from vlm_analysis.export.report import Section
 from vlm_analysis.recording.recording import Recording, save_recording
@@ -24,7 +24,7 @@ from vlm_analysis.selection.compared.findings import mask_table, telling
 from vlm_analysis.selection.compared.verdicts import family_of, family_words, regime_words, regimes
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.scores import LayerScores
-from vlm_analysis.words import in_groups, sentence
+from vlm_analysis.words import in_groups, sentence, set_aside_lines
 from vlm_analysis.workbench.responses import Responses, parting
 from vlm_analysis.workbench.workspace import Item
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from vlm_analysis.export.checkpoint import Manifest
     from vlm_analysis.export.story import Story
     from vlm_analysis.prompts.prompts import PromptSet
-    from vlm_analysis.workbench.checkup import Checkup
 
 BEST = 10
 
@@ -45,6 +44,11 @@ def item_data(item: Item | None) -> dict[str, Any]:
 def kept_line(item: Item | None) -> str:
     """Return a line with the name and id of the saved item."""
     return "" if item is None else f"\nKept in {item.kind}: {item.name} ({item.id})"
+
+
+def aside(set_aside: Mapping[str, str], n_used: int | None = None) -> str:
+    """Return lines with the prompts that were set aside and the reasons, "" where none was."""
+    return "".join(f"\n{line}" for line in set_aside_lines(set_aside, n_used))
 
 
 def grid(table: pd.DataFrame, digits: int = 3) -> str:
@@ -71,6 +75,7 @@ def of_recording(recording: Recording, item: Item | None) -> Result:
         "model": asdict(recording.model),
         "prompts": recording.prompts,
         "n_prompts": recording.n_prompts,
+        "set_aside": recording.set_aside,
         "similarity": similar,
     }
 
@@ -83,9 +88,8 @@ def of_recording(recording: Recording, item: Item | None) -> Result:
         return [Section("Similarity", about, figure)]
 
     forms = {".npz": lambda path: save_recording(recording, path)}
-    return Result(
-        "Recording", f"{about}\n{grid(table, 4)}{kept_line(item)}", data, measure_table(recording), sections, forms
-    )
+    words = f"{about}\n{grid(table, 4)}{aside(recording.set_aside, recording.n_prompts)}{kept_line(item)}"
+    return Result("Recording", words, data, measure_table(recording), sections, forms)
 
 
 def _target(scores: LayerScores) -> str:
@@ -123,10 +127,11 @@ def of_scores(recording: Recording, scores: Sequence[LayerScores], refused: dict
         "prompts": recording.prompts,
         "criteria": [asdict(one) | {"order": one.order} for one in scores],
         "refused": refused,
+        "set_aside": recording.set_aside,
     }
     return Result(
         "Scores of the layers",
-        "\n".join([grid(shown, 4), "", *orders, *reasons]),
+        "\n".join([grid(shown, 4), "", *orders, *reasons]) + aside(recording.set_aside, recording.n_prompts),
         data,
         pd.concat(frames, ignore_index=True),
     )
@@ -161,7 +166,10 @@ def of_mask(edit: Edit, item: Item | None) -> Result:
         ".csv": lambda path: path.write_text(mask_to_csv(edit), "utf-8"),
     }
     data = {**item_data(item), "key": edit.key, "edit": json.loads(edit_to_json(edit))}
-    return Result(edit.name or "Mask", f"{edit.name or 'mask'}: {words}{kept_line(item)}", data, table, sections, forms)
+    noted = edit.provenance.get("set_aside")  # of a search; a file may say anything
+    lines = aside(noted if isinstance(noted, dict) else {})
+    text = f"{edit.name or 'mask'}: {words}{lines}{kept_line(item)}"
+    return Result(edit.name or "Mask", text, data, table, sections, forms)
 
 
 def score_table(evaluations: Sequence[Evaluation], dense: Evaluation | None, names: Sequence[str]) -> pd.DataFrame:
@@ -178,7 +186,11 @@ def score_table(evaluations: Sequence[Evaluation], dense: Evaluation | None, nam
             row |= {key: scores[key] for key in one.metrics}
             if dense is not None and shares is not None and not one.is_dense:
                 low, high = retention_interval(one, dense, str(domain), metric=metric)
-                row |= {"retention": shares[str(domain)], "retention_low": low, "retention_high": high}
+                row |= {
+                    "retention": shares.get(str(domain), float("nan")),
+                    "retention_low": low,
+                    "retention_high": high,
+                }
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -203,6 +215,8 @@ def _prompts(evaluation: Evaluation) -> str:
 
 def of_evaluation(evaluation: Evaluation, dense: Evaluation | None, item: Item | None) -> Result:
     """Return an evaluation beside the dense one: scores by domain; the table has every prompt."""
+    if dense is not None:
+        evaluation, dense = on_both(evaluation, dense)
     both = [evaluation] if dense is None or evaluation.is_dense else [dense, evaluation]
     scores, metric = score_table(both, dense, [edit_words(one.edit) for one in both]), _telling(both, dense)
     table = evaluation.by_prompt
@@ -213,6 +227,7 @@ def of_evaluation(evaluation: Evaluation, dense: Evaluation | None, item: Item |
         "key": evaluation.edit.key,
         "dropped": evaluation.edit.dropped,
         "prompts": evaluation.prompts,
+        "set_aside": evaluation.set_aside,
         "by_domain": rows_of(scores),
         "by_prompt": rows_of(table),
     }
@@ -229,7 +244,8 @@ def of_evaluation(evaluation: Evaluation, dense: Evaluation | None, item: Item |
     forms = {".json": lambda path: save_evaluation(evaluation, path)}
     about = "\n".join([*evaluation.model.disagreements, f"{evaluation.model.name}, {_prompts(evaluation)}"])
     line = _telling_line(metric)
-    return Result("Evaluation", f"{about}\n{line}{grid(scores)}{kept_line(item)}", data, table, sections, forms)
+    words = f"{about}\n{line}{grid(scores)}{aside(evaluation.set_aside, len(evaluation.by_prompt))}{kept_line(item)}"
+    return Result("Evaluation", words, data, table, sections, forms)
 
 
 def of_evaluations(evaluations: Sequence[Evaluation], names: Sequence[str], item: Item | None = None) -> Result:
@@ -239,9 +255,10 @@ def of_evaluations(evaluations: Sequence[Evaluation], names: Sequence[str], item
     table.insert(
         1, "dropped", [", ".join(map(str, one.edit.dropped)) for one in evaluations for _ in one.by_domain.index]
     )
-    data = {**item_data(item), "prompts": evaluations[0].prompts, "rows": rows_of(table)}
-    line = _telling_line(_telling(evaluations, dense))
-    return Result("Sweep", f"{line}{grid(table.drop(columns=['dropped']))}{kept_line(item)}", data, table)
+    set_aside = {name: reason for one in evaluations for name, reason in one.set_aside.items()}
+    data = {**item_data(item), "prompts": evaluations[0].prompts, "set_aside": set_aside, "rows": rows_of(table)}
+    text = f"{_telling_line(_telling(evaluations, dense))}{grid(table.drop(columns=['dropped']))}{aside(set_aside)}"
+    return Result("Sweep", f"{text}{kept_line(item)}", data, table)
 
 
 def of_comparison(comparison: Comparison, item: Item | None) -> Result:
@@ -265,9 +282,12 @@ def of_comparison(comparison: Comparison, item: Item | None) -> Result:
         figure = retention_curve(retention_curves(comparison), bands=(), cost=cost_curve(comparison))
         return [Section("Retention over budgets", " ".join(regime_words(regime)), figure)]
 
+    set_aside, n_prompts = comparison.dense.set_aside, len(comparison.dense.by_prompt)
     data = {**item_data(item), "masks": rows_of(table), "regimes": rows_of(regime), "left_out": comparison.left_out}
+    data |= {"set_aside": set_aside}
     forms = {".npz": lambda path: save_comparison(comparison, path)}
-    return Result("Comparison of masks", "\n".join(words) + kept_line(item), data, table, sections, forms)
+    text = "\n".join(words) + aside(set_aside, n_prompts) + kept_line(item)
+    return Result("Comparison of masks", text, data, table, sections, forms)
 
 
 def of_costs(costs: Sequence[Cost], items: Sequence[Item | None]) -> Result:
@@ -297,8 +317,10 @@ def of_costs(costs: Sequence[Cost], items: Sequence[Item | None]) -> Result:
             Section("Cost", "Time relative to the dense model.", cost_chart(cost_frame(costs), costs[0].edit.n_layers))
         ]
 
-    words = grid(shown, 2) + "".join(kept_line(item) for item in items)
-    data = {"costs": [item_data(item) | row for item, row in zip(items, rows_of(table), strict=True)]}
+    set_aside = {name: reason for cost in costs for name, reason in cost.set_aside.items()}
+    words = grid(shown, 2) + aside(set_aside) + "".join(kept_line(item) for item in items)
+    told = [item_data(item) | row for item, row in zip(items, rows_of(table), strict=True)]
+    data = {"costs": told, "set_aside": set_aside}
     forms = {".json": lambda path: save_cost(costs[0], path)} if len(costs) == 1 else {}
     return Result("Cost", words, data, table, sections, forms)
 
@@ -366,19 +388,3 @@ def of_items(items: Sequence[Item], root: str) -> Result:
     table = pd.DataFrame(rows, columns=["kind", "id", "name", "created", "model"])
     lines = [f"{kind:<12} {name_id}  {name}" for kind, name_id, name, _, _ in rows] or ["Nothing is saved yet."]
     return Result("Workspace", "\n".join([root, *lines]), {"root": root, "items": rows_of(table)}, table)
-
-
-def of_checkup(checkup: Checkup) -> Result:
-    """Return versions, devices, memory, the number of saved items, and the damaged ones."""
-    rows = [("version", name, version) for name, version in checkup.versions.items()]
-    rows += [("device", name, f"{n_bytes / 2**30:.1f} GiB free") for name, n_bytes in checkup.devices.items()]
-    rows += [("disk", checkup.root, f"{checkup.disk_bytes / 2**30:.1f} GiB free")]
-    rows += [("saved", kind, str(count)) for kind, count in checkup.counts.items()]
-    rows += [("damaged", str(number), message) for number, message in enumerate(checkup.damaged, 1)]
-    lines = [f"{what:<8} {name:<14} {value}" for what, name, value in rows]
-    lines += [
-        "",
-        f"{len(checkup.damaged)} saved things are damaged." if checkup.damaged else "Nothing saved is damaged.",
-    ]
-    table = pd.DataFrame(rows, columns=["what", "name", "value"])
-    return Result("Checkup", "\n".join(lines), asdict(checkup), table)

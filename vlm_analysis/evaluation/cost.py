@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import edit_content, edit_of
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.saved import Form
+from vlm_analysis.saved import Form, texts
 
 FORM = Form(("strata-cost",), 1, "cost", "Measure again.", EvaluationError)
 PHASES = ("prefill", "decode")
@@ -52,6 +52,7 @@ class Cost:
         prefill_ms: (2, rounds) float64, mean over prompts of one forward pass with its cache, vision tower included.
         tokens_per_s: (2, rounds) float64, tokens written a second, greedily and with the cache, after the first one.
         layer_shares: (2, n_layers) float64, each layer's share of the time of a dense prefill and of a dense decoded token.
+        set_aside: the prompts that were chosen but refused by the model, by id, each with the reason; they are not timed.
 
     Raises:
         EvaluationError: numbers of another shape, not finite or beyond what can be measured, or more than 1000 rounds.
@@ -69,6 +70,7 @@ class Cost:
     prefill_ms: np.ndarray
     tokens_per_s: np.ndarray
     layer_shares: np.ndarray
+    set_aside: dict[str, str] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in _ARRAYS:
@@ -173,7 +175,9 @@ def weights_without(model: ModelInfo, edit: Edit) -> tuple[tuple[int, int], tupl
 def save_cost(cost: Cost, path: Path) -> Path:
     """Write the Cost as JSON; the file appears whole or not at all. Returns the path."""
     fields = {name: getattr(cost, name) for name in _PLAIN} | {name: getattr(cost, name).tolist() for name in _ARRAYS}
-    return FORM.save(path, {"mask": edit_content(cost.edit), "model": asdict(cost.model), **fields})
+    return FORM.save(
+        path, {"mask": edit_content(cost.edit), "model": asdict(cost.model), "set_aside": cost.set_aside, **fields}
+    )
 
 
 def open_cost(path: Path) -> Cost:
@@ -193,6 +197,7 @@ def _cost_of(content: dict[str, Any]) -> Cost:
         model=ModelInfo.from_json(content["model"]),
         device=str(content["device"]),
         prompt_tokens=float(content["prompt_tokens"]),
+        set_aside=texts(content.get("set_aside", {}), "the prompts set aside"),
         **fields,
     )
 

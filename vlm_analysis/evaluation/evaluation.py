@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from vlm_analysis.evaluation.intervals import (
     tailed_bands,
 )
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.saved import Form
+from vlm_analysis.saved import Form, texts
 
 FORM = Form(("strata-evaluation",), 1, "evaluation", "Evaluate again.", EvaluationError)
 METRICS = ("exact_match", "answer_nll", "token_agreement", "kl_to_dense")
@@ -53,15 +53,18 @@ class Evaluation:
             answer (see `matching`). Where prompts have choices also `CHOICE_COLUMNS` (see `choices`): `choice` is the most likely one,
             `choice_match` (1 or 0) whether it is the answer, `choice_match_norm` the same by likelihood per token. None and NaN
             where a prompt was not asked. Where prompts share a group also `group`, its name (see `PromptSet.groups`).
-        dense_log_probs: kept in memory by a dense evaluation, one (answer_tokens, vocabulary) float32 array a prompt, so that
-            pruned models are compared without running the dense one again; never saved.
+        dense_log_probs: kept in memory by a dense evaluation, one (answer_tokens, vocabulary) float32 array a prompt asked for, None for
+            one that is set aside, so that pruned models are compared without running the dense one again; never saved.
+        set_aside: the prompts that were asked for but refused by the model or its processor, by id, each with the reason. They have no row;
+            `prompts` is the fingerprint of all prompts asked for.
     """
 
     edit: Edit
     model: ModelInfo
     prompts: str
     by_prompt: pd.DataFrame
-    dense_log_probs: tuple[np.ndarray, ...] | None = field(default=None, repr=False)
+    dense_log_probs: tuple[np.ndarray | None, ...] | None = field(default=None, repr=False)
+    set_aside: dict[str, str] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         missing = [column for column in COLUMNS if column not in self.by_prompt.columns]
@@ -142,13 +145,36 @@ def with_groups(frame: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     return with_extras(frame, {GROUP: groups}) if shared else frame.drop(columns=GROUP, errors="ignore")
 
 
+def on_both(one: Evaluation, other: Evaluation) -> tuple[Evaluation, Evaluation]:
+    """Return both evaluations on the prompts that both have, in the order of the first; what one set aside, both set aside.
+
+    Raises:
+        EvaluationError: they have no prompt in common.
+    """
+    ids, other_ids = list(one.by_prompt["id"]), list(other.by_prompt["id"])
+    if ids == other_ids:
+        return one, other
+    shared, place = set(ids) & set(other_ids), {name: row for row, name in enumerate(other_ids)}
+    set_aside = one.set_aside | other.set_aside
+
+    def on_shared(evaluation: Evaluation, rows: list[int]) -> Evaluation:
+        table = evaluation.by_prompt.iloc[rows].reset_index(drop=True)
+        return replace(evaluation, by_prompt=table, set_aside=set_aside)
+
+    rows = [row for row, name in enumerate(ids) if name in shared]
+    return on_shared(one, rows), on_shared(other, [place[ids[row]] for row in rows])
+
+
 def retention(pruned: Evaluation, dense: Evaluation, metric: str = "exact_match") -> pd.Series:
-    """Return pruned over dense score per domain; NaN where the dense score is 0. Of KL and NLL it is that of `as_kept`.
+    """Return pruned over dense score per domain, on the prompts that both have; NaN where the dense score is 0.
+
+    Of KL and NLL it is that of `as_kept`.
 
     Raises:
         EvaluationError: the two do not belong to the same model and prompts, or one lacks the metric.
     """
     _check_comparable(pruned, dense, metric)
+    pruned, dense = on_both(pruned, dense)
     if metric in IN_NATS:
         kept, _ = as_kept(metric, pruned.by_prompt[metric], dense.by_prompt[metric])
         return pd.Series(kept).groupby(dense.by_prompt["domain"], sort=False).mean().rename("retention")
@@ -172,6 +198,7 @@ def retention_interval(
         EvaluationError: the two do not belong to the same model and prompts, or one lacks the metric.
     """
     _check_comparable(pruned, dense, metric)
+    pruned, dense = on_both(pruned, dense)
     rows = (dense.by_prompt["domain"] == domain).to_numpy()
     scores = np.stack(as_kept(metric, *(one.by_prompt[metric].to_numpy(np.float64) for one in (pruned, dense))))
     if metric in EXTRA_METRICS:
@@ -267,6 +294,7 @@ def evaluation_content(evaluation: Evaluation) -> dict[str, Any]:
         "model": asdict(evaluation.model),
         "prompts": evaluation.prompts,
         "by_prompt": rows.where(rows.notna(), None).to_dict(orient="records"),
+        "set_aside": evaluation.set_aside,
     }
 
 
@@ -287,6 +315,7 @@ def evaluation_of(content: dict[str, Any]) -> Evaluation:
         model=ModelInfo.from_json(content["model"]),
         prompts=content["prompts"],
         by_prompt=with_extras(frame.astype({**numeric, "exact_match": bool}), _extras(content["by_prompt"])),
+        set_aside=texts(content.get("set_aside", {}), "the prompts set aside"),
     )
 
 

@@ -113,7 +113,8 @@ def _evidence(evidence: Evaluation | None, reference: Evaluation | None) -> str:
     lines = [head, ["---"] * len(head), *rows]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     told = f" {_inline(line)} Retention is that of it." if line else ""
-    return f"{text}\n\n{_MEANING}{told} Prompts: fingerprint `{_inline(evidence.prompts)[:16]}`.\n"
+    aside = f" {len(evidence.set_aside)} more could not be asked and do not count." if evidence.set_aside else ""
+    return f"{text}\n\n{_MEANING}{told} Prompts: fingerprint `{_inline(evidence.prompts)[:16]}`.{aside}\n"
 
 
 def _inline(text: str) -> str:

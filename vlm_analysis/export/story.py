@@ -17,7 +17,7 @@ import pandas as pd
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import edit_of
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.evaluation.evaluation import FORM as EVALUATION, IN_NATS, METRICS, Evaluation, evaluation_of
+from vlm_analysis.evaluation.evaluation import FORM as EVALUATION, IN_NATS, METRICS, Evaluation, evaluation_of, on_both
 from vlm_analysis.evaluation.telling import KEPT, telling_line, title_of
 from vlm_analysis.export.report import Section
 from vlm_analysis.recording.recording import Recording
@@ -25,6 +25,7 @@ from vlm_analysis.saved import Form
 from vlm_analysis.selection.compared.comparison import EXAMPLES, Comparison
 from vlm_analysis.selection.compared.findings import CURVE, retention_curves, telling
 from vlm_analysis.selection.strategies.many import RANDOM
+from vlm_analysis.words import set_aside_lines
 
 FORM = Form(("strata-story",), 1, "demo result", "Run the demo again.", EvaluationError)
 SHOWN_RATIO = 0.2
@@ -98,7 +99,9 @@ def story_sections(story: Story) -> list[Section]:
     sections = [_similarity(story)]
     if len(story.recording.domain_names) == 2:
         sections.append(_difference(story))
-    return [*sections, _strips(story), _retention(story), _damage(story), _broken(story)]
+    sections += [_strips(story), _retention(story), _damage(story), _broken(story)]
+    lines = set_aside_lines(story.dense.set_aside | story.recording.set_aside, len(story.dense.by_prompt))
+    return sections + ([Section("What could not be asked", "\n\n".join(lines))] if lines else [])
 
 
 def domain_rows(recording: Recording, token_group: str = "all") -> np.ndarray:
@@ -108,6 +111,7 @@ def domain_rows(recording: Recording, token_group: str = "all") -> np.ndarray:
 
 def outcome_frame(pruned: Evaluation, dense: Evaluation) -> pd.DataFrame:
     """Return columns domain, metric, dense, pruned for every domain and metric."""
+    pruned, dense = on_both(pruned, dense)
     one, other = dense.by_domain, pruned.by_domain
     rows = [
         {"domain": domain, "metric": metric, "dense": one.loc[domain, metric], "pruned": other.loc[domain, metric]}

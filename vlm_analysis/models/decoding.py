@@ -18,6 +18,7 @@ from transformers import GenerationConfig
 from vlm_analysis.models.inputs import encode, pad_token
 from vlm_analysis.models.interrupt import interruptible
 from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.refused import naming
 from vlm_analysis.prompts.prompts import Prompt
 
 MAX_NEW_TOKENS = 64
@@ -48,19 +49,22 @@ def plain_greedy(model: Any, ends: Sequence[int] = ()) -> Iterator[None]:
 
 @torch.inference_mode()
 def greedy_ids(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int) -> list[int]:
-    """Return the tokens of a model's response to one prompt, decoded greedily, with its end token unless cut."""
+    """Return the tokens of a model's response to one prompt, decoded greedily, with its end token unless cut.
+
+    It is cut too where the context ends.
+    """
     encoded = encode(loaded, prompt)
     most = room(loaded, encoded.n_prompt_tokens, max_new_tokens)
-    with interruptible(model), plain_greedy(model, loaded.end_tokens):
+    with naming([encoded.id], loaded.name), interruptible(model), plain_greedy(model, loaded.end_tokens):
         tokens = model.generate(**encoded.tensors, max_new_tokens=most, do_sample=False, pad_token_id=pad_token(loaded))
     return tokens[0, encoded.n_prompt_tokens :].tolist()
 
 
 def room(loaded: LoadedModel, n_prompt_tokens: int, max_new_tokens: int) -> int:
-    """Return how many tokens a response may have: `max_new_tokens`, or what the context has room for; the last one takes no position."""
+    """Return how many tokens a response may have: `max_new_tokens`, or as many as the context has room for, one at least."""
     if loaded.context_length is None:
         return max_new_tokens
-    return min(max_new_tokens, loaded.context_length - n_prompt_tokens + 1)
+    return max(1, min(max_new_tokens, loaded.context_length - n_prompt_tokens))
 
 
 def before_placeholder(loaded: LoadedModel, tokens: Sequence[int]) -> tuple[int, ...]:

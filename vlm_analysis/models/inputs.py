@@ -15,9 +15,11 @@ from typing import Any, overload
 import numpy as np
 import torch
 
-from vlm_analysis.errors import ModelError, PromptError
+from vlm_analysis.errors import ModelError, PromptError, short
 from vlm_analysis.models.asking import found_special, image_mark, render
 from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.memory import is_out_of_memory
+from vlm_analysis.models.refused import OF_THE_MODEL
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt
 from vlm_analysis.words import TOKEN_GROUPS
@@ -42,12 +44,14 @@ class Encoded:
         kinds: (n_tokens,) VISION, TEXT or ANSWER.
         answer_ids: the answer's tokens and one end token; empty without an answer.
         n_images: images of the prompt.
+        id: of the prompt, for messages.
     """
 
     tensors: dict[str, torch.Tensor]
     kinds: np.ndarray
     answer_ids: tuple[int, ...]
     n_images: int = 1
+    id: str = ""
 
     @property
     def n_tokens(self) -> int:
@@ -76,8 +80,7 @@ def render_prompt(loaded: LoadedModel, prompt: Prompt) -> str:
     question, unchanged (our choice).
 
     Raises:
-        ModelError: the chat template fails.
-        PromptError: the question holds one of the model's special tokens.
+        PromptError: the question holds one of the model's special tokens, or the chat template fails.
     """
     _refuse_special_tokens(loaded, prompt.question, f"Prompt {prompt.id!r} cannot be asked: its question")
     if loaded.template is None:
@@ -86,7 +89,10 @@ def render_prompt(loaded: LoadedModel, prompt: Prompt) -> str:
     try:
         return render(loaded.processor, loaded.template, turns, open_answer=True)
     except Exception as error:  # a template is a program from the checkpoint
-        raise ModelError(f"The chat template of {loaded.name} failed: {error}. Use another checkpoint.") from error
+        raise PromptError(
+            f"Prompt {prompt.id!r} cannot be asked: the chat template of {loaded.name} failed: {short(error).rstrip('.')}. Take it out, or "
+            "use another checkpoint."
+        ) from error
 
 
 def _refuse_special_tokens(loaded: LoadedModel, text: str, what: str) -> None:
@@ -99,16 +105,21 @@ def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) 
     """Return the model inputs of one prompt, with the tokens of an answer appended (see `answer_tokens`).
 
     Raises:
-        PromptError: an image cannot be read, the question holds a special token, or the prompt is longer than the model's context.
+        PromptError: an image cannot be read, the question holds a special token, the processor refuses the prompt, or it is longer than
+            the model's context.
+        ModelError: the processor does not belong to the model.
     """
     text = render_prompt(loaded, prompt)
-    images = list(prompt.load_images())
+    images = _loaded_images(prompt)
     try:
         output = loaded.processor(text=[text], images=images, return_tensors="pt")
-    except (ValueError, TypeError, ZeroDivisionError, IndexError) as error:
+    except OF_THE_MODEL as error:
+        if is_out_of_memory(error):
+            raise
         raise PromptError(
-            f"Prompt {prompt.id!r} cannot be prepared for {loaded.name}: {error} Images: {[image.size for image in images]} "
-            "(width, height). Take it out or change its images; if every prompt fails so, the checkpoint's processor files are incomplete."
+            f"Prompt {prompt.id!r} cannot be prepared for {loaded.name}: {short(error).rstrip('.')}. Images: "
+            f"{short([image.size for image in images])} (width, height). Take it out or change its images; if every prompt fails so, the "
+            "checkpoint's processor files are incomplete."
         ) from error
     tensors = {name: _placed(value, loaded) for name, value in output.items() if torch.is_tensor(value)}
     tensors.pop(
@@ -130,7 +141,7 @@ def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) 
         tensors = {name: _extended(name, value, n_prompt, answer_ids) for name, value in tensors.items()}
         if loaded.model.config.model_type in _SUFFIX_TYPES and "token_type_ids" in tensors:
             tensors["token_type_ids"][:, n_prompt:] = 1
-    return Encoded(tensors, kinds, answer_ids, len(images))
+    return Encoded(tensors, kinds, answer_ids, len(images), str(prompt.id))
 
 
 def _check_length(loaded: LoadedModel, prompt: Prompt, n_prompt: int, n_answer: int) -> None:
@@ -143,11 +154,23 @@ def _check_length(loaded: LoadedModel, prompt: Prompt, n_prompt: int, n_answer: 
         )
 
 
-def answer_tokens(loaded: LoadedModel, answer: str | None) -> tuple[int, ...]:
-    """Return the tokens of a reference answer and one end token; () for None."""
+def _loaded_images(prompt: Prompt) -> list[Any]:
+    try:
+        return list(prompt.load_images())
+    except PromptError as error:
+        raise PromptError(f"Prompt {prompt.id!r} cannot be asked: {error}") from error
+
+
+def answer_tokens(loaded: LoadedModel, answer: str | None, prompt: str | None = None) -> tuple[int, ...]:
+    """Return the tokens of a reference answer and one end token; () for None.
+
+    Raises:
+        PromptError: the answer holds one of the model's special tokens; it names `prompt`, its id.
+    """
     if answer is None:
         return ()
-    _refuse_special_tokens(loaded, answer, "An answer cannot be scored: it")
+    what = "An answer cannot be scored: it" if prompt is None else f"Prompt {prompt!r} cannot be scored: its answer"
+    _refuse_special_tokens(loaded, answer, what)
     ids = loaded.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
     return (*ids, loaded.end_tokens[0])
 
@@ -190,25 +213,37 @@ def shape_of(item: Encoded) -> Shape:
 class EncodedPrompts(Sequence[Encoded]):
     """Prompts with their answers, each encoded once; those beyond `max_bytes` are encoded again at every access.
 
+    Args:
+        pairs: a prompt and the tokens of its answer, or None for a place that is left out.
+
     Attributes:
-        shapes: of all prompts, to make batches without encoding again.
+        shapes: of all prompts, to make batches without encoding again; None for those that are left out.
+        refused: by their place, why the model cannot take the others of these.
     """
 
     def __init__(
         self,
         loaded: LoadedModel,
-        pairs: Sequence[tuple[Prompt, tuple[int, ...]]],
+        pairs: Sequence[tuple[Prompt, tuple[int, ...]] | None],
         *,
         max_bytes: int,
         on_progress: Progress = no_progress,
     ) -> None:
         self._loaded, self._pairs = loaded, tuple(pairs)
         self._items: dict[int, Encoded] = {}
-        shapes, room = [], max_bytes
-        for index, (prompt, answer_ids) in enumerate(self._pairs):
+        self.refused: dict[int, str] = {}
+        shapes: list[Shape | None] = [None] * len(self._pairs)
+        room = max_bytes
+        for index, pair in enumerate(self._pairs):
             on_progress(index, len(self._pairs), "preparing the prompts")
-            item = encode(loaded, prompt, answer_ids)
-            shapes.append(shape_of(item))
+            if pair is None:
+                continue
+            try:
+                item = encode(loaded, *pair)
+            except PromptError as error:
+                self.refused[index] = str(error)
+                continue
+            shapes[index] = shape_of(item)
             size = item.kinds.nbytes + sum(value.nbytes for value in item.tensors.values())
             if size <= room:
                 self._items[index] = item
@@ -223,20 +258,25 @@ class EncodedPrompts(Sequence[Encoded]):
         if isinstance(index, slice):
             return tuple(self[number] for number in range(*index.indices(len(self))))
         number = range(len(self))[index]
-        return self._items[number] if number in self._items else encode(self._loaded, *self._pairs[number])
+        if number in self._items:
+            return self._items[number]
+        pair = self._pairs[number]
+        assert pair is not None  # a place that is left out is in no batch
+        return encode(self._loaded, *pair)
 
     def __len__(self) -> int:
         return len(self._pairs)
 
 
 def batches(items: Sequence[Encoded], batch_size: int) -> Iterator[list[int]]:
-    """Yield the indices of each batch: prompts of similar length whose image tensors can be joined."""
+    """Yield the indices of each batch: prompts of similar length whose image tensors can be joined; those left out are in none."""
     if batch_size < 1:
         raise PromptError(f"A batch needs at least one prompt, got batch_size={batch_size}.")
 
-    shapes = items.shapes if isinstance(items, EncodedPrompts) else [shape_of(item) for item in items]
-    joinable = [((index,) if shape.alone else ()) + shape.joins for index, shape in enumerate(shapes)]
-    order = sorted(range(len(items)), key=lambda index: (str(joinable[index]), shapes[index].n_tokens, index))
+    all_shapes = items.shapes if isinstance(items, EncodedPrompts) else [shape_of(item) for item in items]
+    shapes = {index: shape for index, shape in enumerate(all_shapes) if shape is not None}
+    joinable = {index: ((index,) if shape.alone else ()) + shape.joins for index, shape in shapes.items()}
+    order = sorted(shapes, key=lambda index: (str(joinable[index]), shapes[index].n_tokens, index))
     batch: list[int] = []
     for index in order:
         if batch and (len(batch) == batch_size or joinable[index] != joinable[batch[0]]):

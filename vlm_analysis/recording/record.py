@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlm_analysis.errors import RecordingError
+from vlm_analysis.errors import PromptError, RecordingError
 from vlm_analysis.files import Owner
 from vlm_analysis.models.inputs import (
     TEXT,
@@ -34,6 +34,7 @@ from vlm_analysis.models.inputs import (
 )
 from vlm_analysis.models.interrupt import interruptible
 from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.refused import naming, none_left
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.recording.attention import (
@@ -70,7 +71,7 @@ def record(
     """Run every prompt once and return the measures of each decoder layer.
 
     A reference answer is appended to its prompt, so that the same pass measures the answer tokens. Hidden states are
-    kept for one batch only.
+    kept for one batch only. A prompt that the model or its processor refuses is set aside with the reason (`Recording.set_aside`).
 
     Args:
         loaded: the model; a pruned view can be recorded by putting it into a LoadedModel.
@@ -88,7 +89,7 @@ def record(
         on_progress: called after each batch and while waiting; raising `Cancelled` in it stops the work and removes the hooks.
 
     Raises:
-        PromptError: there are no prompts, or the model cannot take one of them.
+        PromptError: there are no prompts, or the model can take none of them.
         RecordingError: the model ran no layer, `known` or `folder` belong to something else, or the folder cannot be written.
     """
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
@@ -149,8 +150,8 @@ def _record_once(folder: Path, inputs: _RecordInputs, progress: Progress) -> Rec
             copy_maps(known.maps, folder, known.keys)
         present_keys = store.keys | (frozenset(known.keys) if known else frozenset())
         missing = [(key, prompt) for key, prompt in zip(keys, inputs.prompts, strict=True) if key not in present_keys]
-        _Pass(loaded, store, inputs.settings).run(missing, len(keys), progress)
-        recording = _make_recording(inputs, store, folder if maps else None)
+        set_aside = _Pass(loaded, store, inputs.settings).run(missing, len(keys), progress)
+        recording = _make_recording(inputs, store, folder if maps else None, set_aside)
         return recording if missing or not maps else _with_own_maps(recording)
 
 
@@ -225,24 +226,35 @@ def extendable(
     return best
 
 
-def _make_recording(inputs: _RecordInputs, store: RowStore, maps: Path | None) -> Recording:
+def _make_recording(inputs: _RecordInputs, store: RowStore, maps: Path | None, set_aside: dict[str, str]) -> Recording:
     known, prompts = inputs.known, inputs.prompts
+    kept = [(key, prompt) for key, prompt in zip(inputs.keys, prompts, strict=True) if prompt.id not in set_aside]
+    if not kept:
+        raise none_left(inputs.loaded.name, set_aside)
     sums = dict(known.activations) if known else {}
     for domain, part in store.activations.items():
         sums[domain] = sums[domain] + part if domain in sums else part
     return Recording(
         model=inputs.loaded.info,
         prompts=prompts.fingerprint,
-        prompt_ids=tuple(str(prompt.id) for prompt in prompts),
-        domains=tuple(prompt.domain for prompt in prompts),
-        rows=store.assembled(inputs.keys, known),
+        prompt_ids=tuple(str(prompt.id) for _, prompt in kept),
+        domains=tuple(prompt.domain for _, prompt in kept),
+        rows=store.assembled([key for key, _ in kept], known),
         settings=inputs.settings,
         activations={domain: sums[domain] for domain in prompts.domains if domain in sums},
         maps=maps,
         lacks=store.lacks,
-        groups=prompts.groups.shared,
+        groups=_groups_of(prompts, kept),
         ties=tuple(sorted(prompts.groups.known)),
+        set_aside=set_aside,
     )
+
+
+def _groups_of(prompts: PromptSet, kept: list[tuple[str, Prompt]]) -> tuple[str, ...]:
+    """Return the group of each prompt that is kept; () where each is alone in its group."""
+    by_id = dict(zip((prompt.id for prompt in prompts), prompts.groups.shared, strict=False))
+    groups = tuple(by_id[prompt.id] for _, prompt in kept if prompt.id in by_id)
+    return groups if len(set(groups)) < len(groups) else ()
 
 
 class _Pass:
@@ -255,19 +267,28 @@ class _Pass:
         self.attention = AttentionMaps(self.model) if settings["attention"] else None
         self.pending: list[np.ndarray] = []
         self.sums: dict[str, Activations] = {}
+        self.set_aside: dict[str, str] = {}
         self.written = time.monotonic()
         self.keep = {"logits_to_keep": 1} if takes_logits_to_keep(self.model) else {}
 
-    def run(self, missing: list[tuple[str, Prompt]], total: int, progress: Progress) -> None:
-        """Record the missing prompts, chunk by chunk; measured rows are always written."""
+    def run(self, missing: list[tuple[str, Prompt]], total: int, progress: Progress) -> dict[str, str]:
+        """Record the missing prompts, chunk by chunk; measured rows are always written.
+
+        Returns by id the prompts that the model refuses, each with the reason.
+        """
         done = total - len(missing)
         progress(done, total, "recording")
         try:
             for first in range(0, len(missing), CHUNK):
-                chunk = missing[first : first + CHUNK]
-                encoded = []
-                for _, prompt in chunk:
-                    encoded.append(encode(self.loaded, prompt, answer_tokens(self.loaded, prompt.answer)))
+                chunk, encoded = [], []
+                for key, prompt in missing[first : first + CHUNK]:
+                    try:
+                        answer_ids = answer_tokens(self.loaded, prompt.answer, prompt.id)
+                        encoded.append(encode(self.loaded, prompt, answer_ids))
+                        chunk.append((key, prompt))
+                    except PromptError as error:
+                        self.set_aside[str(prompt.id)] = str(error)
+                        done += 1
                     progress(done, total, "recording")
                 for indices in batches(encoded, self.settings["batch_size"]):
                     self._batch([chunk[index] for index in indices], [encoded[index] for index in indices])
@@ -276,6 +297,7 @@ class _Pass:
                     progress(done, total, "recording")
         finally:
             self._write(0)
+        return self.set_aside
 
     def _write(self, after_s: float) -> None:
         """Write the rows measured since the last write, unless that was less than `after_s` ago."""
@@ -287,10 +309,14 @@ class _Pass:
 
     @torch.inference_mode()
     def _batch(self, keyed_prompts: list[tuple[str, Prompt]], items: list[Encoded]) -> None:
-        streams = self._run(items)
-        if streams.uneven and self.keep:  # the model left out tokens whose logits are not needed
-            self.keep = {}
+        try:
             streams = self._run(items)
+            if streams.uneven and self.keep:  # the model left out tokens whose logits are not needed
+                self.keep = {}
+                streams = self._run(items)
+        except PromptError as error:
+            self._apart(keyed_prompts, items, error)
+            return
         if streams.uneven:
             raise RecordingError(f"{self.loaded.name} hands its layers different tokens: they cannot be compared.")
         if not any(streams.ran):
@@ -306,6 +332,14 @@ class _Pass:
         self.pending.append(rows)
         self.sums = sums
 
+    def _apart(self, keyed_prompts: list[tuple[str, Prompt]], items: list[Encoded], error: PromptError) -> None:
+        """Run prompts that failed together one by one, and set one aside that fails alone."""
+        if len(items) == 1:
+            self.set_aside[str(keyed_prompts[0][1].id)] = str(error)
+            return
+        for keyed_prompt, item in zip(keyed_prompts, items, strict=True):
+            self._batch([keyed_prompt], [item])
+
     def _run(self, items: list[Encoded]) -> Streams:
         batch = collate(items, pad_token(self.loaded))
         with ExitStack() as stack:
@@ -313,6 +347,7 @@ class _Pass:
             if self.attention is not None:
                 stack.enter_context(self.attention.watching())
             stack.enter_context(interruptible(self.model))
+            stack.enter_context(naming([item.id for item in items], self.loaded.name))
             self.model(**batch, **self.keep, use_cache=False)
         return streams
 

@@ -15,7 +15,7 @@ from vlm_analysis.errors import RecordingError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recording.maps import TokenMap, append_maps, read_map
 from vlm_analysis.recording.measures import HSIC_PARTS, MEASURES, filled_rows, from_triangle, row_type, triangle
-from vlm_analysis.saved import Arrays, Form
+from vlm_analysis.saved import Arrays, Form, texts
 from vlm_analysis.words import TOKEN_GROUPS
 
 FORM = Form(("strata-recording",), 3, "recording", "Record again.", RecordingError)
@@ -55,6 +55,8 @@ class Recording:
         lacks: measures that its file lacks, as of a version that did not know them; their values are NaN, or 0 where they count.
         groups: of each prompt the name of its group (see `PromptSet.groups`); () where each is alone in its group, or none was kept.
         ties: what the prompts share with others beside their keys: pictures, groups (`Groups.known`).
+        set_aside: the prompts that were asked for but refused by the model or its processor, by id, each with the reason. They are in no
+            other attribute, except that `prompts` is the fingerprint of all prompts asked for.
     """
 
     model: ModelInfo
@@ -68,6 +70,7 @@ class Recording:
     lacks: tuple[str, ...] = ()
     groups: tuple[str, ...] = field(default=(), kw_only=True)
     ties: tuple[str, ...] = field(default=(), kw_only=True)
+    set_aside: dict[str, str] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         n_prompts = len(self.prompt_ids)
@@ -286,6 +289,7 @@ def save_recording(recording: Recording, path: Path) -> Path:
         "arrays": kept,
         "groups": recording.groups,
         "ties": recording.ties,
+        "set_aside": recording.set_aside,
     }
     arrays = {name: recording.rows[name] for name in kept}
     for number, part in enumerate(recording.activations.values()):
@@ -320,6 +324,7 @@ def open_recording(path: Path) -> Recording:
             lacks=tuple(name for name in MEASURES if name not in parts),
             groups=tuple(map(str, content.get("groups", ()))),
             ties=tuple(map(str, content.get("ties", ()))),
+            set_aside=texts(content.get("set_aside", {}), "the prompts set aside"),
         )
 
     return FORM.open_arrays(path, recording_from)

@@ -103,7 +103,8 @@ def scorer(desk: Desk, prompts_item: Item, progress: Progress, on_dense: Progres
     If all scores are known, and the dense model was evaluated in another process, the model does not run.
     `on_dense` gets the dense model's progress in place of `progress` when it runs among the edits.
     """
-    from vlm_analysis.evaluation.run.evaluate import batch_for, evaluation_of, prepare
+    from vlm_analysis.evaluation.run.evaluate import batch_for, evaluation_of
+    from vlm_analysis.evaluation.run.prepared import prepare
     from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
 
     loaded, prompts = desk.loaded, open_item(prompts_item)
@@ -115,16 +116,17 @@ def scorer(desk: Desk, prompts_item: Item, progress: Progress, on_dense: Progres
     def score(edits: Sequence[Edit], on_partial: OnPartial | None = None) -> list[Evaluation]:
         nonlocal dense
         changed = [edit for edit in edits if not edit.is_dense]
-        rows = range(len(ready.encoded))
+        rows = ready.scored(range(len(ready.encoded)))
         if any(store.lacks(edit.key, rows) for edit in changed):
             dense = dense_evaluation(
                 desk, prompts, prompts_item.name, on_dense or progress
             )  # for its log-probabilities
+            ready.take_over(dense)
 
         def partial(scores: ScoreStore) -> None:
             for number, edit in enumerate(edits):
                 known = scores.of(edit.key)
-                if on_partial is not None and any(row < len(prompts) for row in known):  # rows behind are choices
+                if on_partial is not None and ready.has_prompt(known):
                     on_partial(number, evaluation_of(ready, edit, known))
 
         sweep_prepared(

@@ -26,7 +26,7 @@ from vlm_analysis.selection.strategies.make import make_mask
 from vlm_analysis.selection.strategies.many import RANDOM, Way
 
 if TYPE_CHECKING:
-    from vlm_analysis.evaluation.run.evaluate import Prepared
+    from vlm_analysis.evaluation.run.prepared import Prepared
     from vlm_analysis.evaluation.scores import ScoreStore
     from vlm_analysis.models.load import LoadedModel
 
@@ -69,7 +69,8 @@ def compare_first_k(
     on_progress: Progress | None = None,
 ) -> tuple[Comparison, Recording]:
     """Return the Comparison behind the story of `compare`, and its recording."""
-    from vlm_analysis.evaluation.run.evaluate import batch_for, evaluate_prepared, prepare
+    from vlm_analysis.evaluation.run.evaluate import batch_for, evaluate_prepared
+    from vlm_analysis.evaluation.run.prepared import prepare
     from vlm_analysis.recording.record import record
 
     progress, n_prompts = on_progress or no_progress, len(prompts)
@@ -146,7 +147,8 @@ def compare_masks(
         EvaluationError: `ways` is empty, or the reference or the folder belongs to another model or other prompts.
         MaskError, PromptError: as `sweep`.
     """
-    from vlm_analysis.evaluation.run.evaluate import batch_for, check_reference, evaluate_prepared, prepare
+    from vlm_analysis.evaluation.run.evaluate import batch_for, check_reference, evaluate_prepared
+    from vlm_analysis.evaluation.run.prepared import prepare
 
     ways, missing = _runnable(loaded, ways, left_out)
     check_reference(reference, loaded, prompts)
@@ -187,7 +189,9 @@ def _compared(
     from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
 
     prompts = work.prompts
-    dense = replace(dense, by_prompt=with_groups(dense.by_prompt, prompts.groups.names))  # a saved one may know others
+    name_of = dict(zip((prompt.id for prompt in prompts), prompts.groups.names, strict=True))
+    groups = [name_of[row] for row in dense.by_prompt["id"]]
+    dense = replace(dense, by_prompt=with_groups(dense.by_prompt, groups))  # a saved one may know others
     masks = tuple(dict.fromkeys(way.mask for way in ways))
     frame = ways_frame(ways, masks)
     same = recording.prompts == prompts.fingerprint
@@ -195,17 +199,18 @@ def _compared(
     store = open_scores(work, batch_size, folder)
 
     def partial(scores: ScoreStore) -> None:
-        scored = _scored(dense, masks, scores)
+        scored = _scored(work, dense, masks, scores)
         if scored is not None and on_partial is not None:
             at_most = min(shared, len(scored[0].by_prompt))  # of the prompts so far
             on_partial(Comparison(scored[0], masks, scored[1], frame, recording.prompts, at_most, missing))
 
     how: dict[str, Any] = {"batch_size": batch_size, "max_bytes": max_bytes, "on_progress": on_progress}
     sweep_prepared(work, masks, dense.dense_log_probs, store=store, on_batch=partial, **how)
-    scored = _scored(dense, masks, store)
-    assert scored is not None  # every mask was scored on every prompt
+    scored = _scored(work, dense, masks, store)
+    assert scored is not None  # every mask was scored on every prompt that is not set aside
     columns = scored[1] | (_choices(work, masks, store) if CHOICE_METRICS[0] in dense.by_prompt else {})
-    return Comparison(dense, masks, columns, frame, recording.prompts, shared, missing)
+    shared = min(shared, len(scored[0].by_prompt))
+    return Comparison(scored[0], masks, columns, frame, recording.prompts, shared, missing)
 
 
 def _runnable(
@@ -233,16 +238,20 @@ def _runnable(
 
 
 def _scored(
-    dense: Evaluation, masks: Sequence[Edit], scores: ScoreStore
+    work: Prepared, dense: Evaluation, masks: Sequence[Edit], scores: ScoreStore
 ) -> tuple[Evaluation, dict[str, np.ndarray]] | None:
     """Return the dense evaluation and the masks' scores on the prompts that all masks were scored on; None where there are none."""
-    keys, count = [mask.key for mask in masks], len(dense.by_prompt)
+    keys, count = [mask.key for mask in masks], len(work.prompts)
+    place = {prompt.id: index for index, prompt in enumerate(work.prompts)}
+    places = np.array([place[name] for name in dense.by_prompt["id"]])
     known = np.flatnonzero(scores.known(keys, count).all(axis=0))
-    if not len(known):
+    rows = np.flatnonzero(np.isin(places, work.scored(known.tolist())))
+    if not len(rows):
         return None
-    rows = dense.by_prompt.iloc[known].reset_index(drop=True)
-    columns = {metric: scores.column(metric, keys, count)[:, known] for metric in METRICS}
-    return Evaluation(dense.edit, dense.model, dense.prompts, rows), columns
+    columns = {metric: scores.column(metric, keys, count)[:, places[rows]] for metric in METRICS}
+    whole = len(rows) == len(places) and work.set_aside == dense.set_aside
+    table = dense.by_prompt.iloc[rows].reset_index(drop=True)
+    return dense if whole else replace(dense, by_prompt=table, set_aside=work.set_aside), columns
 
 
 def _choices(work: Prepared, masks: Sequence[Edit], scores: ScoreStore) -> dict[str, np.ndarray]:
@@ -315,9 +324,9 @@ def _examples(loaded: LoadedModel, prompts: PromptSet, dense: Evaluation, pruned
     else:
         broken = (exact & ~pruned.by_prompt["exact_match"]).to_numpy().nonzero()[0]
         broken = broken[:: max(1, len(broken) // N_EXAMPLES)][:N_EXAMPLES]
-    rows = []
+    rows, by_id = [], {prompt.id: prompt for prompt in prompts}
     for index in broken:
-        prompt = prompts[int(index)]
+        prompt = by_id[dense.by_prompt["id"][index]]
         answer = respond(loaded, prompt) if free else dense.by_prompt["answer"][index]  # it answers with that exactly
         rows.append((prompt.domain, prompt.question, answer, respond(loaded, prompt, pruned.edit)))
     return pd.DataFrame(rows, columns=list(EXAMPLES))

@@ -55,8 +55,9 @@ def search_mask(
             f"There is no such search: expected one of {', '.join(SEARCHES)}, got {strategy!r}. Choose one."
         )
     loaded, steps = desk.loaded, _Steps(progress)
+    set_aside: dict[str, str] = {}
     mask = SEARCHES[strategy](
-        _runnable(loaded, scorer(desk, prompts, steps.within, steps.wait)),
+        _runnable(loaded, scorer(desk, prompts, steps.within, steps.wait), set_aside),
         budget,
         n_layers=loaded.n_layers,
         locks=loaded.locks.unprotected() if unprotect else loaded.locks,
@@ -65,7 +66,7 @@ def search_mask(
         **settings,
     )
     name = name or f"{strategy} by {objective_words(objective)}, {budget} layers, on {prompts.name}"
-    provenance = {**mask.provenance, "prompts": prompts.prompts}
+    provenance = {**mask.provenance, "prompts": prompts.prompts, **({"set_aside": set_aside} if set_aside else {})}
     return keep_mask(desk.shelf, replace(mask, name=name, model=loaded.info, provenance=provenance))
 
 
@@ -75,13 +76,17 @@ def objective_words(objective: Objective) -> str:
     return f"{METRIC_TITLES[objective.score]} of {whose}"
 
 
-def _runnable(loaded: LoadedModel, score: Scorer) -> Callable[[list[Edit]], list[Evaluation | None]]:
-    """Return a function that scores masks; those that the model cannot run give None."""
+def _runnable(
+    loaded: LoadedModel, score: Scorer, set_aside: dict[str, str]
+) -> Callable[[list[Edit]], list[Evaluation | None]]:
+    """Return a function that scores masks; those that the model cannot run give None. Prompts that it refuses are added to `set_aside`."""
     from vlm_analysis.edits.apply import why_not
 
     def measure(masks: list[Edit]) -> list[Evaluation | None]:
         can_run = [mask for mask in masks if not why_not(loaded.model, mask)]
         evaluations = dict(zip(can_run, score(can_run), strict=True))
+        for evaluation in evaluations.values():
+            set_aside.update(evaluation.set_aside)
         return [evaluations.get(mask) for mask in masks]
 
     return measure

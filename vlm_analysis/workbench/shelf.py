@@ -78,10 +78,14 @@ def keep_evaluation(workspace: Workspace, evaluation: Evaluation, name: str) -> 
 
 
 def keep_dense(shelf: Workspace, dense: Evaluation, name: str) -> None:
-    """Save a dense evaluation unless a whole one with the same columns is saved; replaces any other."""
+    """Save a dense evaluation unless a whole one with the same columns and prompts is saved; replaces any other."""
     item = find_dense(shelf, dense.model.fingerprint, dense.prompts)
     saved = None if item is None else open_whole(item)
-    if saved is not None and set(dense.by_prompt) <= set(saved.by_prompt):
+    if (
+        saved is not None
+        and set(dense.by_prompt) <= set(saved.by_prompt)
+        and set(dense.by_prompt["id"]) <= set(saved.by_prompt["id"])
+    ):
         return
     keep_evaluation(shelf, dense, f"dense model on {name}")
     if item is not None:

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from vlm_analysis.errors import PromptError
+from vlm_analysis.models.decoding import room
 from vlm_analysis.models.inputs import collate, encode, pad_token, takes_logits_to_keep
 from vlm_analysis.models.interrupt import interruptible
 from vlm_analysis.models.layers import find_decoder_layers
 from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.refused import naming, none_left
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt
 
@@ -47,10 +50,10 @@ def measure_latency(
     Other work on the machine distorts the times: compare layers of one measurement, not of two.
 
     Raises:
-        PromptError: a prompt that this model cannot take.
+        PromptError: the model can take none of these prompts; others are left out.
     """
     progress = on_progress or no_progress
-    batches = timed_batches(loaded, prompts)
+    batches, _ = timed_batches(loaded, prompts)
     layers, totals = [], []
     for turn in range(rounds + 1):
         for index, batch in enumerate(batches):
@@ -63,10 +66,38 @@ def measure_latency(
     return Latency(np.median(layers, axis=0) * 1e3, float(np.median(totals)) * 1e3, len(batches), str(loaded.device))
 
 
-def timed_batches(loaded: LoadedModel, prompts: Sequence[Prompt]) -> list[dict[str, torch.Tensor]]:
-    """Return up to `MOST_PROMPTS` of the prompts, taken evenly, each as its own batch."""
-    sample = [prompts[index * len(prompts) // MOST_PROMPTS] for index in range(min(MOST_PROMPTS, len(prompts)))]
-    return [collate([encode(loaded, prompt)], pad_token(loaded)) for prompt in sample]
+def timed_batches(
+    loaded: LoadedModel, prompts: Sequence[Prompt], new_tokens: int = 0
+) -> tuple[list[dict[str, torch.Tensor]], dict[str, str]]:
+    """Return up to `MOST_PROMPTS` of the prompts, taken evenly, each as its own batch; and those among them that the model refuses, by id,
+    with the reason.
+
+    Args:
+        new_tokens: how many tokens are to be written after each.
+
+    Raises:
+        PromptError: the model refuses all of them.
+    """
+    count = min(MOST_PROMPTS, len(prompts))
+    sample = [prompts[index * len(prompts) // count] for index in range(count)]
+    taken, set_aside = list[dict[str, torch.Tensor]](), dict[str, str]()
+    for number, prompt in enumerate(sample):
+        try:
+            encoded = encode(loaded, prompt)
+            if room(loaded, encoded.n_tokens, new_tokens) < new_tokens:
+                raise PromptError(
+                    f"Prompt {prompt.id!r} cannot be timed: expected room for {new_tokens} new tokens behind its {encoded.n_tokens:,}, got "
+                    f"a context of {loaded.context_length:,}. Shorten it, or take it out."
+                )
+            batch = collate([encoded], pad_token(loaded))
+            with naming([encoded.id], loaded.name), interruptible(loaded.model):
+                time_prefill(loaded, loaded.model, batch, use_cache=True)
+            taken.append(batch)
+        except PromptError as error:
+            set_aside[str(prompt.id or number + 1)] = str(error)
+    if not taken:
+        raise none_left(loaded.name, set_aside)
+    return taken, set_aside
 
 
 @torch.inference_mode()

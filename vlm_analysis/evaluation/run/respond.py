@@ -17,11 +17,13 @@ from transformers import GenerationMixin
 
 from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.evaluation.run.evaluate import answer_logits, kl_of_tokens
+from vlm_analysis.evaluation.run.metrics import kl_of_tokens
+from vlm_analysis.evaluation.run.prepared import answer_logits
 from vlm_analysis.models.decoding import MAX_NEW_TOKENS, before_placeholder, decode, greedy_ids, plain_greedy, room
 from vlm_analysis.models.inputs import encode, pad_token
 from vlm_analysis.models.interrupt import interruptible
 from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.refused import naming
 from vlm_analysis.prompts.prompts import Prompt
 
 HALF_CHARACTER = "\ufffd"
@@ -117,16 +119,17 @@ def compare_responses(loaded: LoadedModel, prompt: Prompt, edit: Edit, dense_ids
 
 def _responses(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int) -> Iterator[PartialResponse]:
     """Yield the response of a model after each token; only once, at the end, where its decoding has no steps."""
-    tokens = _tokens(loaded, model, prompt, max_new_tokens)
-    if tokens is None:
-        all_ids = greedy_ids(loaded, model, prompt, max_new_tokens)
-        yield PartialResponse(decode(loaded, all_ids), tuple(all_ids), ended=True)
-        return
-    ids: list[int] = []
-    for token, ended in tokens:
-        ids.append(token)
-        text = decode(loaded, ids)
-        yield PartialResponse(text if ended else text.rstrip(HALF_CHARACTER).rstrip(), tuple(ids), ended)
+    with naming([str(prompt.id)], loaded.name):
+        tokens = _tokens(loaded, model, prompt, max_new_tokens)
+        if tokens is None:
+            all_ids = greedy_ids(loaded, model, prompt, max_new_tokens)
+            yield PartialResponse(decode(loaded, all_ids), tuple(all_ids), ended=True)
+            return
+        ids: list[int] = []
+        for token, ended in tokens:
+            ids.append(token)
+            text = decode(loaded, ids)
+            yield PartialResponse(text if ended else text.rstrip(HALF_CHARACTER).rstrip(), tuple(ids), ended)
 
 
 @torch.inference_mode()

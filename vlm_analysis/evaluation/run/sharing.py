@@ -26,21 +26,16 @@ from torch import nn
 
 from vlm_analysis.edits.apply import apply_edit, why_not
 from vlm_analysis.edits.edit import Edit, PruneMask
-from vlm_analysis.evaluation.run.evaluate import MAX_STATE_BYTES, answer_logits
+from vlm_analysis.evaluation.run.evaluate import MAX_STATE_BYTES
+from vlm_analysis.evaluation.run.prepared import answer_logits
 from vlm_analysis.models.inputs import Encoded
 from vlm_analysis.models.layers import find_decoder_layers, first_beside_stream
 from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.refused import OF_THE_MODEL
 
 MOST_MODULES = 60_000  # of the views that are kept, some kilobytes each
 MOST_IMAGES = 2  # a model is tried on prompts without images, with one and with more
 _TRIED: WeakKeyDictionary[nn.Module, tuple[int, bool, bool, int]] = WeakKeyDictionary()  # the result of a model's trial
-_OF_THE_MODEL = (
-    RuntimeError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-)  # what a model's forward may raise
 
 
 def ordered(edits: Iterable[Edit]) -> list[Edit]:
@@ -83,9 +78,13 @@ class SharedRunner:
         Args:
             items: a batch.
             plan: edits in the order of `ordered`.
+
+        Raises:
+            PromptError: the model cannot run these prompts with one of the edits: the next that would have been yielded.
         """
         most = max(items, key=lambda item: (_n_images(item), -item.n_tokens))
         if len(plan) > 1 and _n_images(most) > self._n_images:
+            answer_logits(self.loaded, self.loaded.model, [most])  # a prompt that is refused is no trial
             self._try(most)
         yield from self._run(items, plan)
 
@@ -209,7 +208,7 @@ class SharedRunner:
             alone = all(self._stands_alone(view, item, states, layer) for layer in reversed(range(limit)))
             again = self._replay(view, item, states, limit)
             alone = alone and all(torch.equal(one, other) for one, other in zip(again, logits, strict=True))
-        except _OF_THE_MODEL:
+        except OF_THE_MODEL:
             alone = False
         return (limit if alone else 0), fits
 
@@ -223,7 +222,7 @@ class SharedRunner:
                 alone = answer_logits(self.loaded, apply_edit(model, edit), [item])
                 if not np.array_equal(shared[0], _log_probs(alone)[0], equal_nan=True):
                     return False
-        except _OF_THE_MODEL:
+        except OF_THE_MODEL:
             return False
         return True
 

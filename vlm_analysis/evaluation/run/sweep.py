@@ -17,20 +17,14 @@ import torch
 import transformers
 
 from vlm_analysis.edits.edit import Edit, check_edit
-from vlm_analysis.errors import EditError
+from vlm_analysis.errors import EditError, PromptError
 from vlm_analysis.evaluation.evaluation import Evaluation
-from vlm_analysis.evaluation.run.evaluate import (
-    Prepared,
-    answer_scores,
-    batch_for,
-    check_reference,
-    evaluation_of,
-    prepare,
-)
+from vlm_analysis.evaluation.run.evaluate import batch_for, check_reference, evaluation_of
+from vlm_analysis.evaluation.run.metrics import answer_scores
+from vlm_analysis.evaluation.run.prepared import Prepared, prepare
 from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
 from vlm_analysis.evaluation.scores import ScoreStore
 from vlm_analysis.models.config import vision_targets
-from vlm_analysis.models.inputs import batches
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
@@ -68,7 +62,7 @@ def sweep(
     Raises:
         EvaluationError: the reference is not the dense evaluation of this model and these prompts, or the folder belongs to another.
         EditError: an edit does not fit the model.
-        PromptError: the model cannot take a prompt.
+        PromptError: the model can take none of the prompts; others are set aside (`Evaluation.set_aside`).
     """
     _check_edits(edits, loaded.n_layers)
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
@@ -80,7 +74,7 @@ def sweep(
     def partial(scores: ScoreStore) -> None:
         for number, edit in enumerate(edits):
             known = scores.of(edit.key)
-            if any(row < len(prompt_set) for row in known):  # rows behind the prompts are choices
+            if work.has_prompt(known):
                 on_partial(number, evaluation_of(work, edit, known))  # type: ignore[misc]
 
     sweep_prepared(
@@ -134,7 +128,7 @@ def score_header(loaded: LoadedModel, prompts: PromptSet, batch_size: int) -> di
 def sweep_prepared(
     work: Prepared,
     edits: Sequence[Edit],
-    dense: tuple[np.ndarray, ...] | None,
+    dense: tuple[np.ndarray | None, ...] | None,
     *,
     store: ScoreStore,
     batch_size: int = 8,
@@ -148,36 +142,59 @@ def sweep_prepared(
     `on_batch` is called after each batch that ran.
     """
     progress = on_progress or no_progress
-    whole, ends = Edit(work.loaded.n_layers), work.loaded.end_tokens
     different = ordered(edits)
     runner = SharedRunner(work.loaded, max_bytes)
-    parts = list(batches(work.encoded, batch_size))
-    missing = [[edit for edit in different if store.lacks(edit.key, indices)] for indices in parts]
+    parts = list(work.batches(batch_size))
+    missing = [[edit for edit in different if store.lacks(edit.key, rows)] for rows in parts]
     done, total = 0, sum(map(len, missing))
-    for turn, (indices, here) in enumerate(zip(parts, missing, strict=True)):
+    for turn, (rows, here) in enumerate(zip(parts, missing, strict=True)):
         if not here:
             continue
-        remaining = [edit for edit in here if store.lacks(edit.key, indices)]
-        done += len(here) - len(remaining)  # by another process meanwhile
-        if not remaining:
-            continue
-        progress(done, total, f"part {turn + 1} of {len(parts)}, {len(remaining)} edits")
-        items = [work.encoded[index] for index in indices]
-        base: Sequence[np.ndarray | None] | None
-        base = None if dense is None else [dense[index] if index < len(dense) else None for index in indices]
-        for edit, scored in runner.run(items, remaining if dense is not None else ordered([whole, *remaining])):
-            base = scored if base is None else base  # the dense model comes first in its plan
-            if edit in remaining:
-                rows = zip(indices, scored, base, strict=True)
-                scores = [
-                    answer_scores(
-                        one, one if edit == whole and other is not None else other, work.answers[index].ids, ends
-                    )
-                    for index, one, other in rows
-                ]
-                store.put(edit.key, indices, scores)
-                done += 1
-                progress(done, total, f"part {turn + 1} of {len(parts)}, {len(remaining)} edits")
-        if on_batch is not None:
+        words, ran, begun = f"part {turn + 1} of {len(parts)}", False, done
+        progress(done, total, f"{words}, {len(here)} edits")
+        for n_left in _run_part(work, runner, rows, here, dense, store):
+            ran, done = True, begun + len(here) - n_left  # others may be scored by another process meanwhile
+            progress(done, total, f"{words}, {len(here)} edits")
+        done = begun + len(here)
+        if ran and on_batch is not None:
             on_batch(store)
     progress(total, total, "evaluated")
+
+
+def _run_part(
+    work: Prepared,
+    runner: SharedRunner,
+    rows: list[int],
+    edits: Sequence[Edit],
+    dense: tuple[np.ndarray | None, ...] | None,
+    store: ScoreStore,
+) -> Iterator[int]:
+    """Score the edits on the rows of one batch; yields after each how many are left. Prompts that the model refuses are set aside."""
+    while (rows := work.scored(rows)) and (left := [edit for edit in edits if store.lacks(edit.key, rows)]):
+        plan = left if dense is not None else ordered([Edit(work.loaded.n_layers), *left])
+        n_run, n_left = 0, len(left)
+        try:
+            items = [work.encoded[row] for row in rows]
+            base: list[np.ndarray | None] | None = None
+            if dense is not None:
+                base = [dense[row] if row < len(dense) else None for row in rows]
+            for edit, scored in runner.run(items, plan):
+                base = list(scored) if base is None else base  # the dense model comes first in its plan
+                n_run += 1
+                if edit in left:
+                    store.put(edit.key, rows, _scores(work, rows, edit, scored, base))
+                    n_left -= 1
+                    yield n_left
+        except PromptError as error:
+            work.refuse(rows, plan[min(n_run, len(plan) - 1)], error)
+
+
+def _scores(
+    work: Prepared, rows: Sequence[int], edit: Edit, scored: Sequence[np.ndarray], base: Sequence[np.ndarray | None]
+) -> list[dict[str, Any]]:
+    """Return the scores of an edit on the rows of a batch, against the dense model's log-probabilities; None for a choice."""
+    ends = work.loaded.end_tokens
+    return [
+        answer_scores(one, one if edit.is_dense and other is not None else other, work.answers[row].ids, ends)
+        for row, one, other in zip(rows, scored, base, strict=True)
+    ]

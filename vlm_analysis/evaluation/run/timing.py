@@ -24,6 +24,7 @@ from vlm_analysis.models.fingerprint import plain_tensors
 from vlm_analysis.models.inputs import pad_token
 from vlm_analysis.models.interrupt import interruptible
 from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.refused import naming
 from vlm_analysis.progress import Progress, no_progress, stop_if_asked
 from vlm_analysis.prompts.prompts import Prompt
 
@@ -72,7 +73,7 @@ def measure_costs(
     Raises:
         EvaluationError: no prompt, no or more than 1000 rounds or fewer than two tokens, or a model that stops writing earlier.
         EditError: an edit that does not fit the model.
-        PromptError: a prompt that this model cannot take.
+        PromptError: the model can take none of the prompts that were chosen; others are set aside (`Cost.set_aside`).
     """
     if not prompts or not 1 <= rounds <= MOST_ROUNDS or new_tokens < 2:
         got = f"{len(prompts)}, {rounds} and {new_tokens}"
@@ -80,8 +81,9 @@ def measure_costs(
             f"Measuring cost failed: expected a prompt, 1 to {MOST_ROUNDS} rounds and two new tokens at least, got {got}. Ask for so many."
         )
     models = [loaded.model, *(apply_edit(loaded.model, edit) for edit in edits)]
-    batches = timed_batches(loaded, prompts)
-    times_s, shares = _in_turn(loaded, models, batches, rounds, new_tokens, on_progress or no_progress)
+    batches, set_aside = timed_batches(loaded, prompts, new_tokens)
+    with naming([str(prompt.id) for prompt in prompts], loaded.name):
+        times_s, shares = _in_turn(loaded, models, batches, rounds, new_tokens, on_progress or no_progress)
     prefill_ms, tokens_per_s = 1e3 * times_s[0].mean(axis=-1), 1 / times_s[1].mean(axis=-1)
     weights = [count_weights(model) for model in models]
     return [
@@ -98,6 +100,7 @@ def measure_costs(
             prefill_ms=prefill_ms[[0, index]],
             tokens_per_s=tokens_per_s[[0, index]],
             layer_shares=shares,
+            set_aside=set_aside,
         )
         for index, edit in enumerate(edits, start=1)
     ]

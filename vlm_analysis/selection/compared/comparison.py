@@ -106,7 +106,8 @@ class Comparison:
         for name in METRICS:
             values = self.scores[name][place]
             frame[name] = values.astype(bool) if name == "exact_match" else values
-        return Evaluation(self.masks[place], self.dense.model, self.dense.prompts, frame)
+        dense = self.dense
+        return Evaluation(self.masks[place], dense.model, dense.prompts, frame, set_aside=dense.set_aside)
 
     def parameters_left(self) -> np.ndarray:
         """Return the (n_masks,) share of the model's parameters that each mask leaves; of its layers where they were not counted."""

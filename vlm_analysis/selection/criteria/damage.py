@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,12 +24,13 @@ class Damage:
 
     Attributes:
         prompts: fingerprint of the prompt set the damage was measured on.
-        ids, domains: one entry a prompt.
+        ids, domains: one entry a prompt that every evaluation has.
         values: by metric (`kl_to_dense`, `answer_nll`), (n_prompts, n_layers) float64 in nats; NaN where the layer was not left
             out or its number was not finite. `answer_nll` is the increase over the dense model where `over_dense`.
         measured: (n_layers,) bool, layers that were left out.
         over_dense: whether a dense evaluation was among them; without one `answer_nll` is as it stands, which ranks the same.
         groups: of each prompt the name of its group; () where each is alone in its group.
+        set_aside: the prompts that the model refused, by id, each with the reason.
     """
 
     prompts: str
@@ -39,6 +40,7 @@ class Damage:
     measured: np.ndarray
     over_dense: bool
     groups: tuple[str, ...] = ()
+    set_aside: dict[str, str] = field(default_factory=dict, kw_only=True)
 
     def mean(self, metric: str, target: str | None = None, sample: Sample | None = None) -> np.ndarray:
         """Return the (n_layers,), or (n_draws, n_layers), mean over the target's prompts with equal weight (None: all).
@@ -75,8 +77,12 @@ def read_damage(evaluations: Sequence[Evaluation], model: ModelInfo) -> Damage:
             f"There is no measured damage: expected evaluations that leave out one layer, got none. {ADVICE}"
         )
     _refuse_foreign(evaluations, model)
+    set_aside = {name: reason for one in evaluations for name, reason in one.set_aside.items()}
     first = left_out[0].by_prompt
+    first = first[~first["id"].isin(set_aside.keys())]
     ids = tuple(str(name) for name in first["id"])
+    if not ids:
+        raise MaskError(f"The damage cannot be told: expected a prompt that every evaluation has, got none. {ADVICE}")
     dense = next((evaluation for evaluation in evaluations if evaluation.is_dense), None)
     values = {metric: np.full((len(ids), model.n_layers), np.nan) for metric in ("kl_to_dense", "answer_nll")}
     measured = np.zeros(model.n_layers, bool)
@@ -88,11 +94,13 @@ def read_damage(evaluations: Sequence[Evaluation], model: ModelInfo) -> Damage:
             )
         measured[layer] = True
         for metric, table in values.items():
-            table[:, layer] = _column(evaluation, metric, ids)
+            table[:, layer] = _column(evaluation, metric, ids, set_aside)
     if dense is not None:
-        values["answer_nll"] -= _column(dense, "answer_nll", ids)[:, None]
-    domains = tuple(map(str, first["domain"]))
-    return Damage(left_out[0].prompts, ids, domains, values, measured, dense is not None, left_out[0].shared_groups)
+        values["answer_nll"] -= _column(dense, "answer_nll", ids, set_aside)[:, None]
+    domains, over_dense = tuple(map(str, first["domain"])), dense is not None
+    shared = left_out[0].shared_groups
+    groups = tuple(shared[row] for row in first.index) if shared else ()
+    return Damage(left_out[0].prompts, ids, domains, values, measured, over_dense, groups, set_aside=set_aside)
 
 
 def _refuse_foreign(evaluations: Sequence[Evaluation], model: ModelInfo) -> None:
@@ -113,9 +121,9 @@ def _refuse_foreign(evaluations: Sequence[Evaluation], model: ModelInfo) -> None
             )
 
 
-def _column(evaluation: Evaluation, metric: str, ids: tuple[str, ...]) -> np.ndarray:
+def _column(evaluation: Evaluation, metric: str, ids: tuple[str, ...], set_aside: Collection[str]) -> np.ndarray:
     """Return a metric of each prompt in the order of `ids`, float64; values that are not finite become NaN."""
-    frame = evaluation.by_prompt
+    frame = evaluation.by_prompt[~evaluation.by_prompt["id"].isin(set_aside)]
     row_of = {str(name): row for row, name in enumerate(frame["id"])}
     if len(row_of) != len(frame) or row_of.keys() != set(ids):
         raise MaskError(

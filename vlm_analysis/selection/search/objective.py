@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from vlm_analysis.errors import MaskError
-
-if TYPE_CHECKING:
-    from vlm_analysis.evaluation.evaluation import Evaluation
+from vlm_analysis.evaluation.evaluation import Evaluation, on_both
 
 Rank = tuple[float, float, tuple[int, ...]]
 """Harm, KL and dropped layers of a mask: the lowest is the best."""
@@ -83,12 +80,13 @@ class Objective:
         return harm, float("inf") if kl is None else kl, pruned.edit.dropped
 
     def _rows(self, pruned: Evaluation, dense: Evaluation) -> pd.DataFrame:
-        """Return one row per prompt that counts: its domain and both scores, float64."""
+        """Return one row per prompt that counts, which both have: its domain and both scores, float64."""
         if pruned.prompts != dense.prompts or pruned.model.fingerprint != dense.model.fingerprint:
             raise MaskError(
                 "The damage cannot be told: expected the pruned and the dense model on the same prompts, got others. "
                 "Measure both on one prompt set."
             )
+        pruned, dense = on_both(pruned, dense)
         scores = {
             name: one.by_prompt[self.score].to_numpy(np.float64) for name, one in (("pruned", pruned), ("dense", dense))
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import streamlit as st
 from streamlit.errors import StreamlitPageNotFoundError
 
@@ -9,6 +11,7 @@ from vlm_analysis.assets import asset
 from vlm_analysis.ui.common.jobs import sidebar_job
 from vlm_analysis.ui.common.session import model_slot, workspace
 from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.words import set_aside_lines
 
 MENU = {
     "": [("app.py", "Overview", ":material/home:")],
@@ -61,6 +64,12 @@ def next_step(message: str, page: str, label: str) -> None:
     """Say on an empty page what to do first, with a link to where."""
     st.info(message, icon=":material/arrow_forward:")
     go_on(page, label)
+
+
+def say_set_aside(set_aside: Mapping[str, str], n_used: int | None = None) -> None:
+    """Name the prompts that were set aside, with the reasons; `n_used` others were not."""
+    if lines := set_aside_lines(set_aside, n_used):
+        st.warning("  \n".join(escaped(line) for line in lines), icon=":material/playlist_remove:")
 
 
 def go_on(page: str, label: str) -> None:

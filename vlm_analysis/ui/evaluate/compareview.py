@@ -33,7 +33,7 @@ from vlm_analysis.ui.common.downloads import PICTURE, offer_files
 from vlm_analysis.ui.common.editor import edit
 from vlm_analysis.ui.common.pickers import agree_on_model, open_or_stop, pick_item
 from vlm_analysis.ui.common.session import model_slot
-from vlm_analysis.ui.common.shell import go_on
+from vlm_analysis.ui.common.shell import go_on, say_set_aside
 from vlm_analysis.ui.common.text import METRIC_HELP, escaped
 from vlm_analysis.ui.evaluate.compareform import column_config
 from vlm_analysis.ui.evaluate.evaluateview import say_answer_source
@@ -99,6 +99,7 @@ def _say_how_chosen(comparison: Comparison) -> None:
         )
     else:
         st.caption(f"{in_groups(n, comparison.dense.n_groups)}, none of which the masks were chosen on.")
+    say_set_aside(comparison.dense.set_aside, n)
     say_answer_source(comparison.dense)
     _say_what_is_missing(comparison)
 

@@ -23,6 +23,7 @@ from vlm_analysis.ui.common.downloads import PICTURE, offer_files
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, model_slot, opened, workspace
+from vlm_analysis.ui.common.shell import say_set_aside
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.common.work import job
 from vlm_analysis.ui.evaluate.evaluateview import EvaluateInputs
@@ -139,6 +140,7 @@ def _ask(inputs: EvaluateInputs, mask: Edit) -> None:
 def _times(cost: Cost) -> None:
     """Draw dense and pruned times, their ratio with its interval in words, and how they were measured."""
     st.subheader("Time")
+    say_set_aside(cost.set_aside, cost.n_prompts)
     frame = pd.DataFrame([_row(cost, phase) for phase in PHASES])
     st.dataframe(
         frame,

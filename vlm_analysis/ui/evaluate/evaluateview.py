@@ -10,7 +10,7 @@ import streamlit as st
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import StrataError
-from vlm_analysis.evaluation.evaluation import Evaluation, retention, retention_interval, score_intervals
+from vlm_analysis.evaluation.evaluation import Evaluation, on_both, retention, retention_interval, score_intervals
 from vlm_analysis.evaluation.intervals import LEAST_GROUPS
 from vlm_analysis.evaluation.telling import telling_line, telling_score_of, title_of
 from vlm_analysis.export.story import outcome_frame
@@ -22,7 +22,7 @@ from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.pickers import agree_on_model, open_or_stop, pick_item, pick_mask
 from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, chosen, live, model_slot, opened, workspace
-from vlm_analysis.ui.common.shell import next_step
+from vlm_analysis.ui.common.shell import next_step, say_set_aside
 from vlm_analysis.ui.common.text import METRIC_HELP, done_to, escaped
 from vlm_analysis.ui.common.work import watched
 from vlm_analysis.words import METRIC_TITLES, counted, in_groups, sentence
@@ -126,6 +126,9 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
     """Draw the scores per domain beside the dense model's; returns the dense evaluation where it is saved."""
     item = find_dense(workspace(), evaluation.model.fingerprint, evaluation.prompts)
     dense = None if item is None else _open_dense(item)
+    if dense is not None:
+        evaluation, dense = on_both(evaluation, dense)
+    say_set_aside(evaluation.set_aside, len(evaluation.by_prompt))
     edit = evaluation.edit
     layers = f"{done_to(edit)}: {len(edit.gone)} of {edit.n_layers}"
     st.text(
@@ -247,6 +250,7 @@ def _metric_column(metric: str, title: str = "") -> Any:
 
 def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet | None) -> None:
     """Draw the prompts that only the dense model answers exactly, most damaged first, and those that only the pruned one does."""
+    evaluation, dense = on_both(evaluation, dense)
     both = evaluation.by_prompt.assign(
         dense_match=dense.by_prompt["exact_match"], dense_nll=dense.by_prompt["answer_nll"]
     )

@@ -13,6 +13,7 @@ from vlm_analysis.ui.common.downloads import PICTURE, offer_table
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench
+from vlm_analysis.ui.common.shell import say_set_aside
 from vlm_analysis.ui.common.text import METRIC_HELP, escaped
 from vlm_analysis.ui.common.work import job
 from vlm_analysis.ui.masks.inputs import ScoreInputs, missing_to_measure, pick_domain, prompts_of, say_missing
@@ -32,6 +33,7 @@ def damage_view(inputs: ScoreInputs) -> None:
             "layers like any criterion, and shows which layers cosine gets wrong on this model."
         )
     else:
+        say_set_aside(inputs.damage.set_aside, len(inputs.damage.ids))
         _scatter(inputs, inputs.damage)
     _measure(inputs)
     st.divider()

@@ -19,6 +19,7 @@ from vlm_analysis.selection.criteria.scoring import usable_criteria
 from vlm_analysis.ui.common.session import model_slot, workspace
 from vlm_analysis.ui.common.shell import go_on
 from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.words import total_of_domains
 from vlm_analysis.workbench.damages import find_damage
 from vlm_analysis.workbench.workspace import Item
 
@@ -57,7 +58,8 @@ class ScoreInputs:
         """Return everything that scores depend on, as text: the key by which they are kept between script runs."""
         recording, damage = self.recording, self.damage
         damage_text = "" if damage is None else f"{damage.prompts} {damage.measured.tobytes().hex()}"
-        return f"{recording.model.fingerprint} {recording.prompts} {recording.settings} {self.group} {damage_text} {self.locks.reasons}"
+        own = f"{recording.model.fingerprint} {recording.prompts} {sorted(recording.set_aside)} {recording.settings}"
+        return f"{own} {self.group} {damage_text} {self.locks.reasons}"
 
     def reasons(self) -> dict[str, str]:
         """Return every criterion with "" where it can be used, else why not."""
@@ -132,6 +134,7 @@ def pick_domain(
 ) -> str | None:
     """Draw the choice of a domain or all of them (None)."""
     choices = ["", *recording.domain_names]  # Streamlit draws None as nothing chosen
+    every = total_of_domains(recording.domain_names, every)
     forget_unknown(key, choices)
     picked = (container or st).selectbox(
         label, choices, format_func=lambda name: name or every, key=key, persist_state="session", help=help_text

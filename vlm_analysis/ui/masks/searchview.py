@@ -17,6 +17,7 @@ from vlm_analysis.selection.strategies.make import make_mask
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.sameline import layers_text, line_of, same_line
 from vlm_analysis.ui.common.session import bench
+from vlm_analysis.ui.common.shell import say_set_aside
 from vlm_analysis.ui.common.text import METRIC_HELP, escaped, layer_list
 from vlm_analysis.ui.common.work import job
 from vlm_analysis.ui.masks.budget import layers_slider
@@ -28,7 +29,8 @@ from vlm_analysis.ui.masks.inputs import (
     say_missing,
     unprotected,
 )
-from vlm_analysis.words import METRIC_TITLES
+from vlm_analysis.words import METRIC_TITLES, total_of_domains
+from vlm_analysis.workbench.shelf import open_whole
 from vlm_analysis.workbench.workspace import Item
 
 TITLES = {"greedy": "Greedy", "beam": "Beam", "evolutionary": "Evolutionary"}
@@ -83,6 +85,9 @@ def search_form(inputs: ScoreInputs, strategy: str | None = None) -> None:
             "it on others.",
             icon=":material/check:",
         )
+        mask: Edit | None = None if item is None else open_whole(item)
+        if mask is not None and isinstance(noted := mask.provenance.get("set_aside"), dict):
+            say_set_aside(noted)
 
 
 def _ask_strategy() -> str:
@@ -105,7 +110,7 @@ def _whose(recording: Recording, container: DeltaGenerator) -> tuple[str | None,
     choices: dict[str, tuple[str | None, bool]] = {"all": (None, False)}
     if len(names) > 1:
         choices["worst"] = (None, True)
-    words = {"all": "all domains", "worst": "the worst domain"}
+    words = {"all": total_of_domains(names), "worst": total_of_domains(names, "the worst domain")}
     choices |= {f"domain {name}": (name, False) for name in names}
     forget_unknown("search_whose", choices)
     picked = container.selectbox(

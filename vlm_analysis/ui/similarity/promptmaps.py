@@ -58,7 +58,7 @@ def _prompt_of(recording: Recording, index: int) -> Prompt | None:
     for item in workspace().items("prompts"):
         if item.prompts == recording.prompts:
             try:
-                return opened(item)[index]
+                return next((one for one in opened(item) if one.id == recording.prompt_ids[index]), None)
             except StrataError:
                 return None
     return None

@@ -1,0 +1,253 @@
+"""Prompts made ready to be scored: encoded with the answers they are scored on. Those that the model refuses are set aside.
+
+A prompt is refused by what reads its images, by the model's processor, or by the dense model's forward, which is known once it runs. It is
+then left out of every batch as a whole, with its choices; the other prompts keep their batches, and so their numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.errors import EvaluationError, PromptError
+from vlm_analysis.evaluation.choices import choice_scores
+from vlm_analysis.evaluation.evaluation import Evaluation
+from vlm_analysis.evaluation.run.metrics import answer_scores
+from vlm_analysis.models.decoding import MAX_NEW_TOKENS, before_placeholder, decode, greedy_ids
+from vlm_analysis.models.inputs import (
+    Encoded,
+    EncodedPrompts,
+    answer_tokens,
+    batches,
+    collate,
+    encode,
+    pad_token,
+    takes_logits_to_keep,
+)
+from vlm_analysis.models.interrupt import interruptible
+from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.refused import naming, none_left
+from vlm_analysis.progress import Progress, no_progress
+from vlm_analysis.prompts.prompts import Prompt, PromptSet
+
+MAX_ENCODED_BYTES = 1 << 30
+GIVEN_ANSWER, DENSE_RESPONSE, DENSE_CHOICE, CHOICE = "given", "dense response", "dense choice", "choice"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer that a prompt is scored on: its tokens, its text and its source."""
+
+    ids: tuple[int, ...]
+    text: str
+    source: str
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Prompts encoded with the answers they are scored on; many edits share them.
+
+    Attributes:
+        answers, encoded: one row per prompt, then one for each choice that is not its prompt's answer. Rows have the same numbers whichever
+            prompts are refused.
+        alternatives: for each prompt the row of each of its choices, in their order; () without choices.
+        owners: for each row the index of its prompt.
+        refused: by the index of a prompt, why it is set aside; `refuse` adds to it.
+    """
+
+    loaded: LoadedModel
+    prompts: PromptSet
+    answers: tuple[Answer, ...]
+    encoded: EncodedPrompts
+    alternatives: tuple[tuple[int, ...], ...]
+    owners: tuple[int, ...]
+    refused: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def set_aside(self) -> dict[str, str]:
+        """Return by id the prompts that are set aside, each with the reason, in their order."""
+        return {str(self.prompts[index].id): self.refused[index] for index in sorted(self.refused)}
+
+    def scored(self, rows: Iterable[int]) -> list[int]:
+        """Return those rows whose prompt is not set aside."""
+        return [row for row in rows if self.owners[row] not in self.refused]
+
+    def has_prompt(self, rows: Iterable[int]) -> bool:
+        """Return whether a row among these is a prompt's own that is not set aside; rows behind the prompts are choices."""
+        return any(row < len(self.prompts) for row in self.scored(rows))
+
+    def batches(self, batch_size: int) -> Iterator[list[int]]:
+        """Yield the rows of each batch, without prompts that are set aside by then."""
+        for rows in batches(self.encoded, batch_size):
+            if left := self.scored(rows):
+                yield left
+
+    def take_over(self, reference: Evaluation | None) -> None:
+        """Set aside also the prompts that the dense evaluation lacks.
+
+        Raises:
+            PromptError: none is left.
+        """
+        if reference is not None:
+            known = set(reference.by_prompt["id"])
+            for index, prompt in enumerate(self.prompts):
+                if prompt.id not in known:
+                    self.refused.setdefault(index, _lacking(prompt, reference))
+        if len(self.refused) == len(self.prompts):
+            raise none_left(self.loaded.name, self.set_aside)
+
+    @torch.inference_mode()
+    def refuse(self, rows: Sequence[int], edit: Edit, error: PromptError) -> None:
+        """Set aside the prompts of the rows that the dense model cannot run alone, after the edited model failed on all of them together.
+
+        Raises:
+            EvaluationError: the dense model runs each of them, so the edit is at fault, or what runs them together.
+            PromptError: no prompt is left.
+        """
+        before = len(self.refused)
+        for row in self.scored(rows):
+            try:
+                answer_logits(self.loaded, self.loaded.model, [self.encoded[row]])
+            except PromptError as reason:
+                self.refused.setdefault(self.owners[row], str(reason))
+        if len(self.refused) == before:
+            which = "in one batch" if edit.is_dense else f"by a model that {edit.words()}"
+            raise EvaluationError(
+                f"Prompts that {self.loaded.name} runs one by one cannot be run {which}. {error}"
+            ) from error
+        self.take_over(None)
+
+
+def prepare(
+    loaded: LoadedModel,
+    prompts: PromptSet,
+    reference: Evaluation | None = None,
+    *,
+    max_bytes: int = MAX_ENCODED_BYTES,
+    on_progress: Progress | None = None,
+) -> Prepared:
+    """Return the prompts ready to be scored; those without an answer get the dense model's response or choice.
+
+    Inputs beyond `max_bytes` are encoded again whenever they are needed.
+
+    Raises:
+        PromptError: the model can take none of the prompts.
+    """
+    progress = on_progress or no_progress
+    answers, refused = _answers(loaded, prompts, reference, progress)
+    pairs: list[tuple[Prompt, tuple[int, ...]] | None] = [
+        None if index in refused else (prompt, answers[index].ids) for index, prompt in enumerate(prompts)
+    ]
+    owners, alternatives = list(range(len(prompts))), []
+    for index, prompt in enumerate(prompts):
+        rows = []
+        for choice in prompt.choices or ():
+            own = choice == answers[index].text
+            rows.append(index if own else len(answers))
+            if not own:
+                answers.append(_choice(loaded, prompt, choice, index, refused))
+                pairs.append(None if index in refused else (prompt, answers[-1].ids))
+                owners.append(index)
+        alternatives.append(tuple(rows))
+    encoded = EncodedPrompts(loaded, pairs, max_bytes=max_bytes, on_progress=progress)
+    for row, reason in encoded.refused.items():
+        refused.setdefault(owners[row], reason)
+    work = Prepared(loaded, prompts, tuple(answers), encoded, tuple(alternatives), tuple(owners), refused)
+    work.take_over(reference)
+    return work
+
+
+def _choice(loaded: LoadedModel, prompt: Prompt, choice: str, index: int, refused: dict[int, str]) -> Answer:
+    """Return a choice as an answer, without tokens where the prompt is refused, of which the choice may be the reason."""
+    try:
+        return Answer(() if index in refused else answer_tokens(loaded, choice, prompt.id), choice, CHOICE)
+    except PromptError as error:
+        refused[index] = str(error)
+        return Answer((), choice, CHOICE)
+
+
+def _answers(
+    loaded: LoadedModel, prompts: PromptSet, reference: Evaluation | None, progress: Progress
+) -> tuple[list[Answer], dict[int, str]]:
+    """Return each prompt's answer, and by index why prompts have none that can be scored; their answers have no tokens."""
+    known = {} if reference is None else {row["id"]: row for row in reference.by_prompt.to_dict(orient="records")}
+    answers, refused = [], {}
+    for index, prompt in enumerate(prompts):
+        try:
+            if reference is not None and prompt.id not in known:
+                raise PromptError(_lacking(prompt, reference))
+            if reference is not None:
+                row = known[prompt.id]
+                answers.append(Answer(tuple(row["answer_ids"]), row["answer"], row["answer_source"]))
+            else:
+                if prompt.answer is None:
+                    what = "writing" if prompt.choices is None else "choosing"
+                    progress(index, len(prompts), f"{what} reference answers with the dense model")
+                answers.append(_answer(loaded, prompt))
+        except PromptError as error:
+            refused[index] = str(error)
+            answers.append(Answer((), prompt.answer or (prompt.choices or ("",))[0], GIVEN_ANSWER))
+    return answers, refused
+
+
+def _lacking(prompt: Prompt, reference: Evaluation) -> str:
+    return reference.set_aside.get(
+        str(prompt.id), f"Prompt {prompt.id!r} is not in the dense evaluation. Evaluate again."
+    )
+
+
+def _answer(loaded: LoadedModel, prompt: Prompt) -> Answer:
+    """Return a prompt's answer, or the dense model's choice or response (with its end token, unless cut) where it has none.
+
+    A response is cut before an image placeholder; where nothing is left, the answer is empty.
+    """
+    if prompt.answer is not None:
+        return Answer(answer_tokens(loaded, prompt.answer, prompt.id), prompt.answer, GIVEN_ANSWER)
+    if prompt.choices is not None:
+        return _dense_choice(loaded, prompt, prompt.choices)
+    response_ids = greedy_ids(loaded, loaded.model, prompt, MAX_NEW_TOKENS)
+    tokens = before_placeholder(loaded, response_ids) or loaded.end_tokens[:1]
+    return Answer(tokens, decode(loaded, tokens), DENSE_RESPONSE)
+
+
+@torch.inference_mode()
+def _dense_choice(loaded: LoadedModel, prompt: Prompt, choices: Sequence[str]) -> Answer:
+    """Return the choice that the dense model finds most likely as the answer."""
+    tokens = [answer_tokens(loaded, choice, prompt.id) for choice in choices]
+    nlls = []
+    for ids in tokens:
+        (logits,) = answer_logits(loaded, loaded.model, [encode(loaded, prompt, ids)])
+        nlls.append(answer_scores(logits.float().log_softmax(dim=-1).cpu().numpy(), None, ids)["answer_nll"])
+    choice = choice_scores(choices, nlls, [len(ids) for ids in tokens], "")["choice"]
+    if choice is None:
+        raise PromptError(
+            f"Prompt {prompt.id!r} has no answer, and {loaded.name} prefers none of its choices: expected likelihoods, got {nlls}. "
+            "Give it an answer, or load the model in another precision."
+        )
+    return Answer(tokens[choices.index(choice)], choice, DENSE_CHOICE)
+
+
+def answer_logits(loaded: LoadedModel, model: Any, items: Sequence[Encoded]) -> list[torch.Tensor]:
+    """Return for each item the logits (answer_tokens, vocabulary) that predict its answer tokens, from one batched pass.
+
+    The head runs only at those positions if the model's forward takes `logits_to_keep`.
+    """
+    batch = collate(items, pad_token(loaded))
+    spans = [range(item.n_prompt_tokens - 1, item.n_tokens - 1) for item in items]
+    positions = sorted(set().union(*spans))
+    width = batch["input_ids"].shape[1]
+    takes = takes_logits_to_keep(model)
+    keep = {"logits_to_keep": torch.tensor(positions, device=loaded.device)} if takes else {}
+    with naming([item.id for item in items], loaded.name), interruptible(model):
+        logits = model(**batch, **keep, use_cache=False).logits
+    if logits.shape[1] == width:  # some models take the argument and ignore it
+        row_of = {position: position for position in positions}
+    elif logits.shape[1] == len(positions):
+        row_of = {position: index for index, position in enumerate(positions)}
+    else:
+        raise EvaluationError(f"{loaded.name} returned {logits.shape[1]} logits: expected {len(positions)} or {width}.")
+    return [logits[row, [row_of[position] for position in span]] for row, span in enumerate(spans)]
