@@ -55,7 +55,7 @@ def test_a_path_bytes_and_an_image_give_the_same_pixels(tmp_path: Path) -> None:
 
 
 def test_a_format_that_is_not_listed_is_refused_though_pillow_reads_it() -> None:
-    data = encoded(noise(), "TIFF")
+    data = encoded(noise(), "PPM")
     Image.open(BytesIO(data)).load()
     with pytest.raises(PromptError, match="expected an image"):
         open_image(data)
@@ -85,7 +85,8 @@ def test_an_image_in_memory_of_too_many_pixels_is_refused() -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_image_cut_short_is_refused(format: str) -> None:
     data = encoded(noise(300, 300), format)
-    with pytest.raises(PromptError, match="damaged or cut-short"):
+    words = "expected an image" if format == "AVIF" else "damaged or cut-short"  # an AVIF is read as a whole
+    with pytest.raises(PromptError, match=words):
         open_image(data[: len(data) // 2])
 
 

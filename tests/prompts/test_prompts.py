@@ -11,7 +11,7 @@ from tables import BLUE, RED, from_csv, from_jsonl, questions, rows
 
 from vlm_analysis import Prompt, PromptSet, open_prompts, write_prompts
 from vlm_analysis.errors import PromptError
-from vlm_analysis.prompts import prompts as prompts_module, reading as prompt_sources, writing
+from vlm_analysis.prompts import folders, prompts as prompts_module, writing
 from vlm_analysis.prompts.images import image_hash
 from vlm_analysis.prompts.prompts import (
     KEY_DIGITS,
@@ -219,8 +219,8 @@ def test_a_folder_without_prompts_says_what_it_found(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_too_many_images_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt_sources, "MAX_ROWS", 1)
-    with pytest.raises(PromptError, match="at most 1 rows, got 2"):
+    monkeypatch.setattr(folders, "MAX_ROWS", 1)
+    with pytest.raises(PromptError, match="at most 10,000 rows, got 2"):
         open_prompts(folder)
 
 

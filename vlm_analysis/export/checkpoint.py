@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.edits.edit import Edit, changes_to_json, check_edit
 from vlm_analysis.edits.files import edit_to_json
-from vlm_analysis.errors import ExportError
+from vlm_analysis.errors import ExportError, short
 from vlm_analysis.evaluation.evaluation import Evaluation, check_same_work
 from vlm_analysis.export.card import MANIFEST_FILE, edit_file, model_card, reproduction_command
 from vlm_analysis.export.proof import Proof, prove
@@ -235,7 +235,9 @@ def check_target(folder: Path) -> Path:
         for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*{PART}"):
             shutil.rmtree(leftover, ignore_errors=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise ExportError(f"{str(folder)!r} cannot be exported to: {error}. Choose another folder.") from error
+        raise ExportError(
+            f"{short(repr(str(folder)))} cannot be exported to: {short(error)}. Choose another folder."
+        ) from error
     if is_taken:
         raise ExportError(
             f"{folder} cannot be exported to: expected a new or empty folder, got one that holds something. Choose another."

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlm_analysis.errors import ModelError
+from vlm_analysis.errors import ModelError, short
 from vlm_analysis.models.folders import other_kind
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -73,7 +73,7 @@ def _shards(folder: Path) -> list[Path]:
     try:
         index = json.loads((folder / INDEX).read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{where}: expected JSON, got {error}. Download it again.") from error
+        raise ModelError(f"{where}: expected JSON, got {short(error)}. Download it again.") from error
     weights = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weights, dict) or not weights or not all(isinstance(name, str) for name in weights.values()):
         raise ModelError(f"{where}: expected a weight_map from weights to file names. Download it again.")
@@ -108,7 +108,7 @@ def _header(path: Path) -> dict[str, Any]:
             header = json.loads(file.read(length)) if 2 <= length <= min(size, _LARGEST_HEADER) else None
         ends = [0, *(_end(entry) for entry in _entries(header))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ModelError(f"{path.name} cannot be read as safetensors: {error}. Download it again.") from error
+        raise ModelError(f"{path.name} cannot be read as safetensors: {short(error)}. Download it again.") from error
     if 8 + length + max(ends) > size:
         raise ModelError(
             f"{path.name} is cut short: expected {8 + length + max(ends):,} bytes, got {size:,}. Download it again."

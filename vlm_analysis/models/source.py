@@ -25,7 +25,7 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 
 from vlm_analysis.assets import asset
-from vlm_analysis.errors import ModelError
+from vlm_analysis.errors import ModelError, short
 from vlm_analysis.models.adapter import Adapter, base_of, open_adapter
 from vlm_analysis.models.files import weight_files
 from vlm_analysis.models.folders import open_folder
@@ -165,13 +165,15 @@ def folder_of(source: str | Path) -> Path | None:
         if path.is_dir():
             return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise ModelError(f"No model can be read at {text!r}: {error}. Check the path and its permissions.") from error
+        raise ModelError(
+            f"No model can be read at {short(repr(text))}: {short(error)}. Check the path and its permissions."
+        ) from error
     looks_like_path = (
         isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") != 1 or "\\" in text
     )
     if looks_like_path or path.exists():
         raise ModelError(
-            f"No model at {text!r}: expected a folder saved by transformers, 'pocket-vl', or a hub id like 'owner/name'."
+            f"No model at {short(repr(text))}: expected a folder saved by transformers, 'pocket-vl', or a hub id like 'owner/name'."
         )
     return None
 
@@ -212,7 +214,7 @@ def guarded(part: str, name: str, load: Callable[[], T]) -> T:
 
 def first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
-    line = text.splitlines()[0].strip()
+    line = short(text.splitlines()[0])
     return line if line.endswith(".") else line + "."
 
 

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from vlm_analysis.errors import PromptError
+from vlm_analysis.errors import PromptError, short
 from vlm_analysis.prompts.images import MAX_FILE_BYTES, open_image, read_file
 
 MAX_ENTRIES = 2000
@@ -73,7 +73,7 @@ def safe_name(name: str) -> str:
     else:
         return normal
     raise PromptError(
-        f"the path {name!r} was refused: expected a path inside the folder or archive, got {reason}. "
+        f"the path {short(repr(name))} was refused: expected a path inside the folder or archive, got {reason}. "
         "Put the file beside the table and name it relative to the table."
     )
 
@@ -84,7 +84,7 @@ def _is_hidden(name: str) -> bool:
 
 def _not_found(name: str, location: str) -> PromptError:
     return PromptError(
-        f"'{name}' was not found: expected a file in {location}, got none of this name. "
+        f"'{short(name)}' was not found: expected a file in {location}, got none of this name. "
         "Check the spelling, and that the path is relative to the table."
     )
 
@@ -112,11 +112,13 @@ class Folder:
                 names.extend(str(parent / name) for name in files if not _is_hidden(name))
                 if len(names) > MAX_LISTED:
                     raise PromptError(
-                        f"'{self.root}' was refused: expected at most {MAX_LISTED:,} files, got more. "
+                        f"'{short(self.root)}' was refused: expected at most {MAX_LISTED:,} files, got more. "
                         "Choose a folder that holds the prompts only."
                     )
         except OSError as error:
-            raise PromptError(f"'{self.root}' could not be listed: {error}. Check its permissions.") from error
+            raise PromptError(
+                f"'{short(self.root)}' could not be listed: {short(error)}. Check its permissions."
+            ) from error
         return tuple(sorted(names))
 
     def read(self, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
@@ -134,14 +136,14 @@ class Folder:
             path = (self.root / name.replace("\\", "/")).resolve()
             is_file = path.is_file()
         except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long
-            raise PromptError(f"'{name}' could not be found: {error}. Check the path.") from error
+            raise PromptError(f"'{short(name)}' could not be found: {short(error)}. Check the path.") from error
         if not path.is_relative_to(self.root):
             raise PromptError(
-                f"'{name}' was refused: expected a file inside '{self.root}', got a link that leads outside. "
+                f"'{short(name)}' was refused: expected a file inside '{short(self.root)}', got a link that leads outside. "
                 "Copy the file into the folder."
             )
         if not is_file:
-            raise _not_found(name, f"'{self.root}'")
+            raise _not_found(name, f"'{short(self.root)}'")
         return path
 
 
@@ -161,8 +163,8 @@ class Archive:
             self._zip = zipfile.ZipFile(BytesIO(data))
         except Exception as error:  # a hostile directory can raise any exception
             raise PromptError(
-                f"'{label}' could not be opened: expected a zip archive, got {len(data):,} bytes that are none or are "
-                f"damaged ({error}). Zip the folder again."
+                f"'{short(label)}' could not be opened: expected a zip archive, got {len(data):,} bytes that are none or are "
+                f"damaged ({short(error)}). Zip the folder again."
             ) from error
         self._entries, self.skipped = _sort_entries(self._zip.infolist(), label)
         _check_limits(list(self._entries.values()), label)
@@ -175,16 +177,18 @@ class Archive:
         """Return the bytes of an entry of at most `limit` bytes, and never more than 20 MB."""
         entry = self._entries.get(safe_name(name))
         if entry is None:
-            raise _not_found(name, f"'{self.label}'")
+            raise _not_found(name, f"'{short(self.label)}'")
         limit = min(limit, MAX_FILE_BYTES)
         try:
             with self._zip.open(entry) as stream:
                 data = stream.read(limit + 1)
         except Exception as error:
-            raise PromptError(f"'{name}' in '{self.label}' is damaged: {error}. Zip the folder again.") from error
+            raise PromptError(
+                f"'{short(name)}' in '{short(self.label)}' is damaged: {short(error)}. Zip the folder again."
+            ) from error
         if len(data) > limit:
             raise PromptError(
-                f"'{name}' in '{self.label}' was refused: expected at most {limit:,} bytes, got more. Make it smaller."
+                f"'{short(name)}' in '{short(self.label)}' was refused: expected at most {limit:,} bytes, got more. Make it smaller."
             )
         return data
 
@@ -194,8 +198,8 @@ class Archive:
         if name not in self._images:
             if self._decoded_bytes > MAX_DECODED_BYTES:
                 raise PromptError(
-                    f"'{name}' was left out: expected images of at most {MAX_DECODED_BYTES // 10**9} GB once decoded, "
-                    f"got more in '{self.label}'. Unpack the zip and open the folder."
+                    f"'{short(name)}' was left out: expected images of at most {MAX_DECODED_BYTES // 10**9} GB once decoded, "
+                    f"got more in '{short(self.label)}'. Unpack the zip and open the folder."
                 )
             image = open_image(self.read(name))
             self._decoded_bytes += 3 * image.width * image.height
@@ -217,7 +221,7 @@ class NoFiles:
     def read(self, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
         """Raise PromptError: there are no files."""
         raise PromptError(
-            f"'{name}' was not found: expected the images with the table, got '{self.label}' alone. "
+            f"'{short(name)}' was not found: expected the images with the table, got '{short(self.label)}' alone. "
             "Zip the table with its images and upload the zip."
         )
 
@@ -235,7 +239,7 @@ def _sort_entries(infos: list[zipfile.ZipInfo], label: str) -> tuple[dict[str, z
     skipped = []
     if len(infos) > 10 * MAX_ENTRIES:  # hidden and refused names count here, as they could fill the memory
         raise PromptError(
-            f"'{label}' was refused: expected at most {MAX_ENTRIES} files, got {len(infos):,}. "
+            f"'{short(label)}' was refused: expected at most {MAX_ENTRIES} files, got {len(infos):,}. "
             "Unpack it and open the folder."
         )
     for info in infos:
@@ -250,11 +254,11 @@ def _sort_entries(infos: list[zipfile.ZipInfo], label: str) -> tuple[dict[str, z
         if _is_hidden(name):
             continue
         if stat.S_ISLNK(info.external_attr >> 16):
-            skipped.append((name, f"'{name}' was left out: expected a file, got a link. Zip the file itself."))
+            skipped.append((name, f"'{short(name)}' was left out: expected a file, got a link. Zip the file itself."))
             continue
         if name in entries:
             raise PromptError(
-                f"'{label}' was refused: expected each name once, got '{name}' twice. Zip the folder again."
+                f"'{short(label)}' was refused: expected each name once, got '{short(name)}' twice. Zip the folder again."
             )
         entries[name] = info
     return entries, tuple(skipped)
@@ -262,7 +266,7 @@ def _sort_entries(infos: list[zipfile.ZipInfo], label: str) -> tuple[dict[str, z
 
 def _check_limits(infos: list[zipfile.ZipInfo], label: str) -> None:
     def refuse(expected: str, got: str, advice: str) -> PromptError:
-        return PromptError(f"'{label}' was refused: expected {expected}, got {got}. {advice}")
+        return PromptError(f"'{short(label)}' was refused: expected {expected}, got {got}. {advice}")
 
     if len(infos) > MAX_ENTRIES:
         raise refuse(f"at most {MAX_ENTRIES} files", str(len(infos)), "Unpack it and open the folder.")
@@ -272,11 +276,17 @@ def _check_limits(infos: list[zipfile.ZipInfo], label: str) -> None:
     for info in infos:
         name, size = PurePosixPath(info.filename).name, info.file_size
         if info.flag_bits & ENCRYPTED_FLAG:
-            raise refuse("no password", f"the encrypted file '{name}'", "Zip the folder without a password.")
+            raise refuse("no password", f"the encrypted file '{short(name)}'", "Zip the folder without a password.")
         if info.compress_type not in METHODS:
-            raise refuse("ordinary compression (deflate)", f"another method for '{name}'", "Zip the folder again.")
+            raise refuse(
+                "ordinary compression (deflate)", f"another method for '{short(name)}'", "Zip the folder again."
+            )
         if size > MAX_FILE_BYTES:
-            raise refuse(f"files of at most {MAX_FILE_BYTES:,} bytes", f"'{name}' of {size:,}", "Make it smaller.")
+            raise refuse(
+                f"files of at most {MAX_FILE_BYTES:,} bytes", f"'{short(name)}' of {size:,}", "Make it smaller."
+            )
         if size > RATIO_MATTERS_ABOVE and size > MAX_RATIO * info.compress_size:
             ratio = size // max(info.compress_size, 1)
-            raise refuse(f"compression up to {MAX_RATIO} times", f"'{name}' at {ratio} times", "Save images as PNG.")
+            raise refuse(
+                f"compression up to {MAX_RATIO} times", f"'{short(name)}' at {ratio} times", "Save images as PNG."
+            )

@@ -14,11 +14,21 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
-from vlm_analysis.errors import PromptError
+from vlm_analysis.errors import PromptError, short
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+# A JPEG may hold several pictures (MPO, from phones); the first one counts. Pillow may be built without the last two.
+_OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "WEBP",
+    "BMP",
+    "GIF",
+    "TIFF",
+    *(name for name, codec in _OPTIONAL.items() if features.check(codec)),
+)
 MAX_FILE_BYTES = 20_000_000
 MAX_PIXELS = 40_000_000
 MAX_SIDE = 2048
@@ -33,7 +43,7 @@ def open_image(source: Path | bytes | Image.Image) -> Image.Image:
     pixels, so applying the function twice changes nothing.
 
     Args:
-        source: a file, the bytes of a file (PNG, JPEG, WEBP, BMP or GIF), or an image in memory.
+        source: a file, the bytes of a file of one of `FORMATS`, or an image in memory.
 
     Raises:
         PromptError: the source is not such an image, is damaged or cut short, is larger than 20 MB, or has more than
@@ -42,7 +52,7 @@ def open_image(source: Path | bytes | Image.Image) -> Image.Image:
     if isinstance(source, Image.Image):
         return _decode(source, "the image in memory")
     if isinstance(source, Path):
-        name, data = f"image '{source}'", read_file(source, MAX_FILE_BYTES)
+        name, data = f"image '{short(source)}'", read_file(source, MAX_FILE_BYTES)
     elif isinstance(source, bytes):
         name, data = "the image", source
     else:
@@ -87,15 +97,17 @@ def read_file(path: Path, limit: int) -> bytes:
     try:
         if not path.is_file():
             raise PromptError(
-                f"'{path}' could not be read: expected a file, got "
+                f"'{short(path)}' could not be read: expected a file, got "
                 f"{'something else' if path.exists() else 'nothing there'}. Check the path."
             )
         with path.open("rb") as stream:
             data = stream.read(limit + 1)
     except (OSError, RuntimeError) as error:
-        raise PromptError(f"'{path}' could not be read: {error}. Check the path and its permissions.") from error
+        raise PromptError(
+            f"'{short(path)}' could not be read: {short(error)}. Check the path and its permissions."
+        ) from error
     if len(data) > limit:
-        raise _too_large(f"'{path}'", limit, "more")
+        raise _too_large(f"'{short(path)}'", limit, "more")
     return data
 
 
@@ -189,7 +201,7 @@ def _brightened(image: ImageFile.ImageFile, data: bytes, name: str) -> Image.Ima
 
 def _damaged(name: str, error: Exception) -> PromptError:
     return PromptError(
-        f"{name} could not be decoded: expected a whole image, got damaged or cut-short data ({error}). "
+        f"{name} could not be decoded: expected a whole image, got damaged or cut-short data ({short(error)}). "
         "Save or copy it again."
     )
 

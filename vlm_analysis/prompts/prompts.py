@@ -19,13 +19,15 @@ from typing import overload
 from PIL import Image
 
 from vlm_analysis.assets import asset
-from vlm_analysis.errors import PromptError
+from vlm_analysis.errors import PromptError, short
 from vlm_analysis.prompts.archives import MAX_ARCHIVE_BYTES, Archive, Files, Folder, NoFiles, safe_name
 from vlm_analysis.prompts.checks import MAX_IMAGES, MAX_NAME, MAX_TEXT, checked_choices, checked_images, checked_text
+from vlm_analysis.prompts.folders import folder_rows, left_out_files, other_table
 from vlm_analysis.prompts.groups import Groups, make_groups
 from vlm_analysis.prompts.images import image_hash, is_blank, open_image, read_file
 from vlm_analysis.prompts.reading import (
     EXPECTED,
+    MAX_NAME_SHOWN,
     MAX_ROWS,
     MAX_SHOWN,
     MAX_TABLE_BYTES,
@@ -34,7 +36,6 @@ from vlm_analysis.prompts.reading import (
     cell_text,
     choice_texts,
     find_table,
-    folder_rows,
     image_names,
     read_table,
 )
@@ -302,7 +303,7 @@ def _open_path(path: Path) -> PromptSet:
     packs = ", ".join(map(repr, bundled_packs())) or "none here"
     raise PromptError(
         f"prompts could not be opened: expected a folder, a {', '.join(TABLE_SUFFIXES)} or .zip file, or a pack "
-        f"({packs}), got '{path}'{'' if is_file else ', which is not there'}. Check the path."
+        f"({packs}), got '{short(path)}'{'' if is_file else ', which is not there'}. Check the path."
     )
 
 
@@ -313,9 +314,10 @@ def _open_upload(name: str, data: bytes) -> PromptSet:
 
 
 def _from_files(files: Files, label: str, *, any_depth: bool) -> PromptSet:
-    table = find_table(files, any_depth=any_depth)
+    table = find_table(files, any_depth=any_depth) or other_table(files, any_depth=any_depth)
     if table is None:
-        return _collect(folder_rows(files, label), files, ())
+        rows, left_out = folder_rows(files, label), left_out_files(files)
+        return _collect(rows, files, [Problem(0, "", left_out)] if left_out else [])
     folder = str(PurePosixPath(table).parent)
     return _from_table(table, files.read(table, MAX_TABLE_BYTES), files, folder)
 
@@ -324,7 +326,7 @@ def _from_table(name: str, data: bytes, files: Files, folder: str = ".") -> Prom
     table = read_table(name, data)
     problems = []
     if table.unknown_columns:
-        columns = ", ".join(map(repr, table.unknown_columns[:MAX_SHOWN]))
+        columns = ", ".join(short(repr(name), MAX_NAME_SHOWN) for name in table.unknown_columns[:MAX_SHOWN])
         problems.append(
             Problem(0, "", f"columns were left out: expected {EXPECTED}, got {columns}. Remove or rename them.")
         )
@@ -350,7 +352,7 @@ def _prompt(row: Row, row_id: str, files: Files, folder: str, *, is_duplicate: b
     if row.error:
         raise PromptError(row.error)
     if is_duplicate:
-        raise PromptError(f"the id '{row_id}' is taken: expected distinct ids, got it again. Rename this row.")
+        raise PromptError(f"the id '{short(row_id)}' is taken: expected distinct ids, got it again. Rename this row.")
     texts = {column: cell_text(row.cells.get(column), column) for column in ("question", "domain", "answer", "group")}
     names = image_names(row.cells)[: MAX_IMAGES + 1]
     images = tuple(files.image(f"{folder}/{safe_name(name)}") for name in names)

@@ -1,4 +1,4 @@
-"""Read the rows of a prompt table (CSV, JSONL, Parquet), or of a folder of images with text files, without checking them.
+"""Read the rows of a prompt table (CSV, JSONL, Parquet) without checking them.
 
 A row that cannot be read keeps its number and holds the reason; an error is raised only where the whole table cannot be read.
 `prompts.py` makes prompts of the rows and checks the images.
@@ -17,18 +17,18 @@ from io import BytesIO, StringIO
 from pathlib import PurePosixPath
 from typing import Any
 
-from vlm_analysis.errors import PromptError
+from vlm_analysis.errors import PromptError, short
 from vlm_analysis.prompts.archives import Files
 
 TABLE_NAMES = ("prompts.csv", "prompts.jsonl", "prompts.parquet")
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 COLUMNS = ("image", "images", "question", "domain", "id", "answer", "choices", "group")
 EXPECTED = "'image' (or 'images') and 'question', optionally 'domain', 'id', 'answer', 'choices' and 'group'"
 MAX_ROWS = 10_000
 MAX_TABLE_BYTES = 200_000_000
 PARQUET_BATCH = 64
 MAX_SHOWN = 12
+MAX_NAME_SHOWN = 60
 MAX_PARQUET_BYTES = 1_000_000_000
 
 Cells = dict[str, Any]
@@ -68,16 +68,16 @@ def read_table(name: str, data: bytes) -> Table:
     suffix = PurePosixPath(name).suffix.lower()
     if suffix not in TABLE_SUFFIXES:
         raise PromptError(
-            f"'{name}' could not be read: expected {', '.join(TABLE_SUFFIXES)}, got '{suffix}'. Convert it."
+            f"'{short(name)}' could not be read: expected {', '.join(TABLE_SUFFIXES)}, got '{short(suffix)}'. Convert it."
         )
     if not data:
-        raise PromptError(f"'{name}' could not be read: expected a table, got an empty file. Save it again.")
+        raise PromptError(f"'{short(name)}' could not be read: expected a table, got an empty file. Save it again.")
     table = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[suffix](name, data)
     columns = table.columns
     if columns and ("question" not in columns or not {"image", "images"} & set(columns)):
-        columns_text = ", ".join(map(repr, columns[:MAX_SHOWN]))
+        columns_text = ", ".join(short(repr(column), MAX_NAME_SHOWN) for column in columns[:MAX_SHOWN])
         raise PromptError(
-            f"'{name}' could not be read: expected the columns {EXPECTED}, got {columns_text}. "
+            f"'{short(name)}' could not be read: expected the columns {EXPECTED}, got {columns_text}. "
             "Rename the columns in its first line; a CSV separates them by commas."
         )
     return table
@@ -93,33 +93,10 @@ def find_table(files: Files, *, any_depth: bool) -> str | None:
     tables = [name for name in names if any_depth or "/" not in name]
     if len(tables) > 1:
         raise PromptError(
-            f"the prompts could not be read: expected one table, got {' and '.join(map(repr, tables))}. "
+            f"the prompts could not be read: expected one table, got {short(' and '.join(map(repr, tables)))}. "
             "Remove all but one."
         )
     return tables[0] if tables else None
-
-
-def folder_rows(files: Files, label: str) -> list[Row]:
-    """Return a row for each image of `domain/name.png` + `name.txt` (question) + `name.answer.txt` (optional).
-
-    The domain is the name of the image's folder, "default" at the top; the id is the name without its suffix, such as
-    "charts/bars-1". Rows are numbered in the order of their names.
-
-    Raises:
-        PromptError: there is no image, or there are more than 10,000.
-    """
-    names = files.names()
-    images = [name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
-    if not images:
-        content = f"{len(names)} other files, such as {names[0]!r}" if names else "no file"
-        raise PromptError(
-            f"'{label}' holds no prompts: expected one of {', '.join(TABLE_NAMES)}, or images named domain/name.png "
-            f"with their question in name.txt; got {content}. Add one of these."
-        )
-    if len(images) > MAX_ROWS:
-        raise _too_many_rows(label, f"{len(images):,}")
-    all_names = set(names)
-    return [_folder_row(number, image, files, all_names) for number, image in enumerate(images, 1)]
 
 
 def cell_text(value: object, column: str) -> str:
@@ -188,27 +165,14 @@ def decode_text(name: str, data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise PromptError(
-            f"'{name}' could not be read: expected UTF-8 text, got byte 0x{data[error.start]:02x} at {error.start}. "
+            f"'{short(name)}' could not be read: expected UTF-8 text, got byte 0x{data[error.start]:02x} at {error.start}. "
             "Save it as UTF-8 (in Excel: 'CSV UTF-8')."
         ) from error
 
 
-def _folder_row(number: int, image: str, files: Files, all_names: set[str]) -> Row:
-    path = PurePosixPath(image)
-    stem = str(path.with_suffix(""))
-    cells: Cells = {"image": image, "id": stem, "domain": path.parent.name}
-    question, answer = f"{stem}.txt", f"{stem}.answer.txt"
-    try:
-        if question not in all_names:
-            raise PromptError(
-                f"'{image}' has no question: expected it in '{question}', got no such file. Write the question there."
-            )
-        cells["question"] = decode_text(question, files.read(question))
-        if answer in all_names:
-            cells["answer"] = decode_text(answer, files.read(answer))
-    except PromptError as error:
-        return Row(number, cells, str(error))
-    return Row(number, cells)
+def too_many_rows(name: str, got: str) -> PromptError:
+    """Return the error for a source of more than 10,000 rows."""
+    return PromptError(f"'{short(name)}' could not be read: expected at most {MAX_ROWS:,} rows, got {got}. Split it.")
 
 
 def _no_choices(got: str) -> PromptError:
@@ -232,7 +196,7 @@ def _paths(value: object, column: str) -> tuple[str, ...]:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise PromptError(
-                f"the cell 'images' could not be read: expected a JSON list of paths, got {text[:60]!r} ({error}). "
+                f"the cell 'images' could not be read: expected a JSON list of paths, got {text[:60]!r} ({short(error)}). "
                 'Write ["a.png", "b.png"].'
             ) from error
     if not isinstance(value, list):
@@ -242,19 +206,19 @@ def _paths(value: object, column: str) -> tuple[str, ...]:
         )
     for path in value:
         if not isinstance(path, str) or not path.strip():
-            raise PromptError(f"the cell '{column}' could not be read: expected paths, got {path!r}. Fix the list.")
+            raise PromptError(
+                f"the cell '{column}' could not be read: expected paths, got {short(repr(path))}. Fix the list."
+            )
     return tuple(path.strip() for path in value)
-
-
-def _too_many_rows(name: str, got: str) -> PromptError:
-    return PromptError(f"'{name}' could not be read: expected at most {MAX_ROWS:,} rows, got {got}. Split it.")
 
 
 def _check_count(name: str, rows: list[Row]) -> None:
     if not rows:
-        raise PromptError(f"'{name}' could not be read: expected at least one row, got 0 rows. Add a row per prompt.")
+        raise PromptError(
+            f"'{short(name)}' could not be read: expected at least one row, got 0 rows. Add a row per prompt."
+        )
     if len(rows) > MAX_ROWS:
-        raise _too_many_rows(name, "more")
+        raise too_many_rows(name, "more")
 
 
 def _column(name: object) -> str:
@@ -265,7 +229,7 @@ def _check_unique(name: str, columns: tuple[str, ...]) -> None:
     twice = sorted(column for column, count in Counter(columns).items() if column and count > 1)
     if twice:
         raise PromptError(
-            f"'{name}' could not be read: expected each column once, got {', '.join(map(repr, twice))} again. "
+            f"'{short(name)}' could not be read: expected each column once, got {short(', '.join(map(repr, twice)))} again. "
             "Rename one."
         )
 
@@ -279,7 +243,7 @@ def _read_csv(name: str, data: bytes) -> Table:
         header = next((cells for cells in reader if cells), [])
     except csv.Error as error:
         raise PromptError(
-            f"'{name}' could not be read: expected a header line, got {error}. Fix its quotes."
+            f"'{short(name)}' could not be read: expected a header line, got {short(error)}. Fix its quotes."
         ) from error
     columns = tuple(map(_column, header))
     _check_unique(name, columns)
@@ -309,7 +273,7 @@ def _csv_rows(reader: Any, columns: tuple[str, ...]) -> Iterator[Row]:
             number += 1
             yield Row(
                 number,
-                error=f"the row from line {start} could not be read: expected matching quotes, got {error}. "
+                error=f"the row from line {start} could not be read: expected matching quotes, got {short(error)}. "
                 "Double each quote inside a quoted cell.",
             )
             continue
@@ -347,7 +311,7 @@ def _jsonl_row(number: int, line: str) -> Row:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return Row(number, error=f"the line could not be read: expected a JSON object, got {error}. {advice}")
+        return Row(number, error=f"the line could not be read: expected a JSON object, got {short(error)}. {advice}")
     if not isinstance(value, dict):
         return Row(number, error=f"the line could not be read: expected a JSON object, got {line[:40]!r}. {advice}")
     return Row(number, {_column(key): cell for key, cell in value.items()})
@@ -367,10 +331,10 @@ def _read_parquet(name: str, data: bytes) -> Table:
     if metadata.num_rows == 0:
         _check_count(name, [])
     if metadata.num_rows > MAX_ROWS:
-        raise _too_many_rows(name, f"{metadata.num_rows:,}")
+        raise too_many_rows(name, f"{metadata.num_rows:,}")
     if size > MAX_PARQUET_BYTES:
         raise PromptError(
-            f"'{name}' was refused: expected at most {MAX_PARQUET_BYTES:,} bytes, got {size:,}. Split it."
+            f"'{short(name)}' was refused: expected at most {MAX_PARQUET_BYTES:,} bytes, got {size:,}. Split it."
         )
     used_columns = [column for column in schema.names if _column(column) in COLUMNS]
     return Table(columns, _parquet_rows(name, file, used_columns))
@@ -390,5 +354,5 @@ def _parquet_rows(name: str, file: Any, used_columns: list[str]) -> Iterator[Row
 
 def _damaged_parquet(name: str, error: Exception) -> PromptError:
     return PromptError(
-        f"'{name}' could not be read: expected a Parquet table, got damaged or cut-short data ({error}). Save it again."
+        f"'{short(name)}' could not be read: expected a Parquet table, got damaged or cut-short data ({short(error)}). Save it again."
     )

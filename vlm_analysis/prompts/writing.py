@@ -6,7 +6,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from vlm_analysis.errors import PromptError
+from vlm_analysis.errors import PromptError, short
 from vlm_analysis.files import write_atomically
 from vlm_analysis.prompts.archives import Folder
 from vlm_analysis.prompts.images import image_hash, open_image
@@ -28,7 +28,7 @@ def write_prompts(prompts: PromptSet, folder: Path) -> Path:
         table = find_table(Folder(folder), any_depth=False)
         if table not in (None, "prompts.jsonl"):
             raise PromptError(
-                f"the prompts could not be written: expected a folder without a table, got '{folder / str(table)}'. "
+                f"the prompts could not be written: expected a folder without a table, got '{short(folder / str(table))}'. "
                 "Choose another folder."
             )
         lines = [_write_images(prompt, folder) for prompt in prompts]
@@ -39,7 +39,9 @@ def write_prompts(prompts: PromptSet, folder: Path) -> Path:
             )
         write_atomically(folder / "prompts.jsonl", partial(_write_bytes, data))
     except OSError as error:
-        raise PromptError(f"the prompts could not be written to '{folder}': {error}. Choose another folder.") from error
+        raise PromptError(
+            f"the prompts could not be written to '{short(folder)}': {short(error)}. Choose another folder."
+        ) from error
     return folder / "prompts.jsonl"
 
 
@@ -52,7 +54,7 @@ def _write_images(prompt: Prompt, folder: Path) -> dict[str, object]:
             if image_hash(opened) != name:
                 raise PromptError(
                     f"prompt '{prompt.id}' could not be written: expected the image as it was opened, got other pixels "
-                    f"in '{image}'. Open the prompts again."
+                    f"in '{short(image)}'. Open the prompts again."
                 )
             write_atomically(folder / names[-1], partial(opened.save, format="PNG"))
     cells: dict[str, object] = {"id": prompt.id, "images": names, "question": prompt.question, "domain": prompt.domain}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlm_analysis.errors import RecordingError
+from vlm_analysis.errors import RecordingError, short
 from vlm_analysis.files import write_atomically
 
 FOLDER = "maps"
@@ -75,7 +75,7 @@ def read_map(where: Path, key: str) -> TokenMap:
             raise ValueError("a grid lies outside its tokens")
     except Exception as error:  # damaged bytes make numpy and zlib raise a dozen kinds
         raise RecordingError(
-            f"The token map of this prompt cannot be read from {where.name}: {error}. Record again with token maps."
+            f"The token map of this prompt cannot be read from {where.name}: {short(error)}. Record again with token maps."
         ) from error
     return TokenMap(cosine.astype(np.float16, copy=False), kinds.astype(np.int8, copy=False), texts, grids)
 

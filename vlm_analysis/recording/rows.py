@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_analysis.errors import RecordingError
+from vlm_analysis.errors import RecordingError, short
 from vlm_analysis.files import Owner, advice_for, owned, write_atomically
 from vlm_analysis.recording.measures import MEASURES, filled_rows, row_type
 from vlm_analysis.recording.recording import Activations, Recording
@@ -225,7 +225,7 @@ class RowStore:
             raise
         except Exception as error:  # damaged bytes make numpy and zlib raise a dozen kinds
             raise RecordingError(
-                f"The unfinished recording in {self.folder} is damaged ({error}). Delete the folder and record again."
+                f"The unfinished recording in {self.folder} is damaged ({short(error)}). Delete the folder and record again."
             ) from error
         self._row_of, self.activations = row_of, sums
 

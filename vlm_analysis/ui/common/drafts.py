@@ -10,6 +10,7 @@ forgets the table's changes when it is not drawn (another tab, another page): wh
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -20,18 +21,20 @@ import streamlit as st
 from PIL import Image
 
 from vlm_analysis.errors import PromptError
+from vlm_analysis.prompts.folders import IMAGE_SUFFIXES
 from vlm_analysis.prompts.images import open_image
 from vlm_analysis.prompts.prompts import DEFAULT_DOMAIN, Problem, Prompt
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.words import counted
+from vlm_analysis.words import MOST_LISTED, counted
 from vlm_analysis.workbench.workspace import clean_name
 
 MAX_DRAFTS = 200
 MAX_DRAFT_BYTES = 1_000_000_000  # of decoded pixels, which stay in memory until the rows are removed
 MAX_NOTES = 12
+MAX_PROBLEMS = 500
 THUMBNAIL_SIDE = 96
 PREVIEW_SIDE = 256
-IMAGE_TYPES = ["png", "jpg", "jpeg", "webp", "bmp", "gif"]
+IMAGE_TYPES = [suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES]
 TEXTS = ("question", "domain", "answer")
 
 _GIVEN, _SHOWN, _VERSION = "drafts:given", "drafts:shown", "drafts:version"
@@ -165,7 +168,7 @@ def draw_uploader() -> None:
         accept_multiple_files=True,
         max_upload_size=20,
         key=f"images-{n_uploads}",
-        help=f"PNG, JPEG, WebP, BMP or GIF, 20 MB each at most; up to {MAX_DRAFTS} rows at a time",
+        help=f"PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF or JPEG 2000, 20 MB each at most; up to {MAX_DRAFTS} rows at a time",
     )
     if uploads:
         with st.spinner(f"Opening {counted(len(uploads), 'image')}"):
@@ -186,8 +189,15 @@ def draw_notes(what: str, messages: Sequence[str]) -> None:
 
 
 def draw_problems(problems: Sequence[Problem]) -> None:
-    """Draw what a source had to leave out, by row."""
-    rows = [(problem.row or None, problem.id, problem.message) for problem in problems]
+    """Draw what a source had to leave out, by row; what is the same in many rows only for the first of them."""
+    times: Counter[str] = Counter()
+    rows: list[tuple[int | None, str, str]] = []
+    for problem in problems:
+        times[problem.message] += 1
+        if times[problem.message] <= MOST_LISTED and len(rows) < MAX_PROBLEMS:
+            rows.append((problem.row or None, problem.id, problem.message))
+    if more := len(problems) - len(rows):
+        rows.append((None, "", f"and {more} more"))
     column = st.column_config
     st.dataframe(
         pd.DataFrame(rows, columns=["row", "id", "message"]),
