@@ -12,6 +12,7 @@ import errno
 import functools
 import json
 import os
+import shutil
 import socket
 import time
 import uuid
@@ -44,6 +45,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def discard(path: Path) -> None:
+    """Remove a file, link or folder as far as possible; the rest is removed later."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def advice_for(error: OSError) -> str:

@@ -281,6 +281,42 @@ def test_a_torn_end_of_version_0_1_is_left_out(tmp_path: Path) -> None:
     assert_taken_over(tmp_path, masks)
 
 
+def test_records_of_version_0_1_that_are_not_as_they_were_written_are_refused_and_left(tmp_path: Path) -> None:
+    of_version_0_1(tmp_path)
+    data = bytes(44) + (tmp_path / "scores.bin").read_bytes()
+    (tmp_path / "scores.bin").write_bytes(data)
+    with pytest.raises(EvaluationError, match=r"damaged: .* got others in scores\.bin"):
+        ScoreStore(12, 3, tmp_path, {"model": "a"})
+    assert (tmp_path / "scores.bin").read_bytes() == data
+
+
+def test_who_comes_while_another_takes_a_folder_over_finds_its_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks, read = of_version_0_1(tmp_path), Path.read_text
+
+    def late(path: Path, *args: str) -> str:
+        if path.name == "header.json":
+            monkeypatch.setattr(Path, "read_text", read)
+            ScoreStore(12, 3, tmp_path, {"model": "a"})
+        return read(path, *args)
+
+    monkeypatch.setattr(Path, "read_text", late)
+    assert_taken_over(tmp_path, masks)
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"), [(sqlite3.SQLITE_FULL, "Free some space"), (sqlite3.SQLITE_IOERR_FSTAT, "Start again")]
+)
+def test_only_a_full_disk_is_told_as_one(tmp_path: Path, code: int, advice: str) -> None:
+    store = filled(tmp_path)
+    error = sqlite3.OperationalError("no luck")
+    error.sqlite_errorcode = code
+    with pytest.raises(EvaluationError, match=advice) as told, store._explained():
+        raise error
+    assert ("space" in str(told.value)) == (code == sqlite3.SQLITE_FULL)
+
+
 @pytest.mark.parametrize("killed_in", ["_write", "_check"])
 def test_taking_over_goes_on_after_a_kill(tmp_path: Path, killed_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process ends before the rows are there, or before the old files are gone; the next one finds all scores."""

@@ -61,7 +61,54 @@ def write(path):
 """
 
 
+class TestClock:
+    def test_what_is_made_last_is_the_newest_though_the_clock_went_back(
+        self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+                return datetime(*times.pop(0), tzinfo=tz)
+
+        times = [(2026, 5, 1), (2026, 4, 1), (2025, 1, 1), (2026, 5, 1), (2026, 6, 1)]
+        monkeypatch.setattr("vlm_analysis.workbench.workspace.datetime", Clock)
+        made = [workspace.save("masks", f"{number}", text()) for number in range(5)]
+        assert [item.name for item in workspace.items("masks")] == ["4", "3", "2", "1", "0"]
+        assert workspace.newest("masks") == made[-1]
+        assert made[1].created.startswith("2026-04-01")  # the time that the clock told
+        assert made[-1].id.startswith("20260601-")
+
+    def test_ids_of_no_time_are_not_followed(self, workspace: Workspace) -> None:
+        item = workspace.save("masks", "mine", text())
+        for name in ("99999999-999999-ffffffff.json", "99991231-235959-00000000.json", "notes.txt"):
+            (item.path.parent / name).touch()
+        again = workspace.save("masks", "again", text())
+        assert again.id[:4] == item.id[:4]
+        assert again.id > item.id
+
+
 class TestKilled:
+    def test_a_kill_in_a_deletion_leaves_nothing_a_day_later(
+        self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        item, rename = workspace.save("masks", "mine", text()), Path.rename
+
+        def die(path: Path, target: Path) -> Path:
+            if path == item.path:
+                raise KeyboardInterrupt
+            return rename(path, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", die)
+            with pytest.raises(KeyboardInterrupt):
+                workspace.delete(item)
+        assert workspace.items("masks") == []
+        assert item.path.exists()
+        (part,) = item.path.parent.glob("*.part")
+        age(part, PART_AGE_S + 60)
+        Workspace(workspace.root)
+        assert files(workspace) == []
+
     def test_a_kill_while_writing_leaves_only_a_part_that_is_tidied_up_a_day_later(self, workspace: Workspace) -> None:
         kill_while_saving(workspace.root, DIE_IN_WRITE)
         (part,) = (workspace.root / "masks").iterdir()
@@ -201,11 +248,11 @@ class TestTwoProcesses:
             def now(cls, tz: Any = None) -> Any:
                 return datetime(2025, 1, 1, 12, tzinfo=tz)
 
-        chances = iter([5, 5, 5, 6])
+        chances = iter([5, 5])
         monkeypatch.setattr("vlm_analysis.workbench.workspace.datetime", Now)
-        monkeypatch.setattr("vlm_analysis.workbench.workspace.secrets.randbelow", lambda limit: next(chances))
+        monkeypatch.setattr("vlm_analysis.workbench.ids.secrets.randbelow", lambda limit: next(chances))
         ids = [workspace.save("masks", "m", text()).id for _ in range(2)]
-        assert ids == ["20250101-120000-00000005", "20250101-120000-00000006"]
+        assert ids == ["20250101-120000-00000005", "20250101-120000-00001005"]
 
     @pytest.mark.parametrize("step", ["before the sidecar is written", "after the sidecar is written"])
     def test_a_name_given_during_a_deletion_does_not_bring_the_item_back(

@@ -37,6 +37,15 @@ TABLES = (
     f"CREATE TABLE scores (edit TEXT, row INTEGER, exact_match INTEGER, {', '.join(f'{name} REAL' for name in NUMBERS)}, "
     "crc32 INTEGER, PRIMARY KEY (edit, row)) WITHOUT ROWID",
 )
+_FULL = "Free some space or choose another folder"
+ADVICE = {  # by extended code, else by primary code
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_IOERR_WRITE: _FULL,
+    sqlite3.SQLITE_IOERR_FSYNC: _FULL,
+    sqlite3.SQLITE_IOERR_SHMSIZE: _FULL,
+    sqlite3.SQLITE_READONLY: "Make it writable or choose another folder",
+    sqlite3.SQLITE_CANTOPEN: "Make it a folder to read and write, or choose another one",
+}
 BUSY_S = 0.5  # how long another process is waited for between two looks for a request to stop
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
@@ -84,7 +93,7 @@ class ScoreStore:
         self._check(_text(header))
         if self._folder is not None:
             with self._explained():
-                for name in (OLD_HEADER, OLD_RECORDS):
+                for name in (OLD_RECORDS, OLD_HEADER):  # without its records a folder has nothing to take over
                     (self._folder / name).unlink(missing_ok=True)
 
     def lacks(self, key: str, rows: Sequence[int]) -> bool:
@@ -173,9 +182,8 @@ class ScoreStore:
         except sqlite3.Error as error:
             if _code(error) in DAMAGED:
                 raise _damaged(self._folder, str(error)) from error
-            raise _cannot_write(
-                self._folder, str(error), "Free some space, make it writable or choose another folder"
-            ) from error
+            advice = ADVICE.get(getattr(error, "sqlite_errorcode", 0), ADVICE.get(_code(error), "Start again"))
+            raise _cannot_write(self._folder, str(error), advice) from error
         except OSError as error:
             raise _cannot_write(self._folder, error.strerror or str(error), advice_for(error)) from error
 
@@ -204,10 +212,10 @@ def _checksum(row: Row) -> int:
 
 
 def _rows_of_0_1(folder: Path, header: Mapping[str, Any]) -> list[Row]:
-    """Return the rows of a folder of version 0.1 under the keys of their masks; those that are not as they were written are left out.
+    """Return the rows of a folder of version 0.1 under the keys of their masks; a last one that was cut short is left out.
 
     Raises:
-        EvaluationError: they belong to others, or cannot be read.
+        EvaluationError: they belong to others, cannot be read, or are not as they were written.
     """
     if not any((folder / name).exists() for name in (OLD_HEADER, OLD_RECORDS)):
         return []
@@ -215,27 +223,39 @@ def _rows_of_0_1(folder: Path, header: Mapping[str, Any]) -> list[Row]:
         header_text = (folder / OLD_HEADER).read_text("utf-8")
         data = (folder / OLD_RECORDS).read_bytes() if (folder / OLD_RECORDS).exists() else b""
     except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and not (folder / OLD_RECORDS).exists():
+            return []  # another process has just taken it over
         raise _damaged(folder, f"a {OLD_HEADER} or {OLD_RECORDS} that cannot be read") from error
     if header_text != _text({**header, "version": OLD_VERSION}):
         raise _of_others(folder)
-    return list(_old_rows(data, header["layers"], header["rows"]))
+    rows = _old_rows(data, header["layers"], header["rows"])
+    if rows is None:
+        raise _damaged(folder, f"others in {OLD_RECORDS}")
+    return rows
 
 
-def _old_rows(data: bytes, n_layers: int, n_rows: int) -> Iterator[Row]:
+def _old_rows(data: bytes, n_layers: int, n_rows: int) -> list[Row] | None:
+    """Return the rows of version 0.1's records; None where one before the last is not as it was written."""
     numbers = [(name, "<f8") for name in NUMBERS]
     fields = [("mask", "u1", (-(-n_layers // 8),)), ("row", "<u4"), ("known", "u1"), ("exact_match", "u1")]
     kind = np.dtype([*fields, *numbers, ("crc32", "<u4")])
+    records = np.frombuffer(data, kind, len(data) // kind.itemsize)
+    whole = [record["crc32"] == zlib.crc32(record.tobytes()[:-4]) for record in records]
+    if not all(whole[:-1]):
+        return None
     keys: dict[bytes, str] = {}
-    for record in np.frombuffer(data, kind, len(data) // kind.itemsize):
+    rows = []
+    for record, is_whole in zip(records, whole, strict=True):
         bits = record["mask"].tobytes()
-        if record["crc32"] != zlib.crc32(record.tobytes()[:-4]) or record["known"] != 1 or record["row"] >= n_rows:
+        if not is_whole or record["known"] != 1 or record["row"] >= n_rows:
             continue
         dropped = np.flatnonzero(np.unpackbits(record["mask"])).tolist()
         if bits not in keys and all(layer < n_layers for layer in dropped):
             keys[bits] = PruneMask(n_layers, dropped).key
         if bits in keys:
             score = {name: record[name].item() for name in ("exact_match", *NUMBERS)}
-            yield _row_of(keys[bits], record["row"].item(), score)
+            rows.append(_row_of(keys[bits], record["row"].item(), score))
+    return rows
 
 
 def _of_others(folder: Path | None) -> EvaluationError:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.edits.edit import MOST_LAYERS
 from vlm_analysis.errors import EvaluationError, WorkspaceError
-from vlm_analysis.files import write_atomically
+from vlm_analysis.files import advice_for, write_atomically
 from vlm_analysis.progress import Progress
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.criteria.criteria import CRITERIA
@@ -204,8 +204,8 @@ def _remember(shelf: Workspace, loaded: LoadedModel, name: str, question: Questi
         write_atomically(folder / QUESTION_FILE, lambda part: part.write_text(text, "utf-8"))
     except OSError as error:
         raise WorkspaceError(
-            f"The comparison cannot be written to {folder}: {error.strerror or error}. Free some space, or set STRATA_HOME to another "
-            "folder."
+            f"The comparison cannot be written: expected a folder to write in, got {error.strerror or error} at {folder}. "
+            f"{advice_for(error)} (STRATA_HOME)."
         ) from error
 
 

@@ -27,9 +27,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vlm_analysis.errors import DISK_FULL, WorkspaceError
+from vlm_analysis.errors import DISK_FULL, WorkspaceError, short
+from vlm_analysis.files import discard
 from vlm_analysis.workbench import kinds
 from vlm_analysis.workbench.details import check_details
+from vlm_analysis.workbench.ids import LENGTH as ID_LENGTH, is_id, next_id
 
 KINDS = {kind: row.ending for kind, row in kinds.KINDS.items()}
 """What a workspace keeps, and the ending of its files; the empty ending means a folder."""
@@ -48,7 +50,6 @@ _STORED: dict[str, tuple[type, ...]] = {  # in a sidecar, beside kind and id
     "model_name": (str,),
     "details": (dict,),
 }
-_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 _REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # would let one name pull apart the text around it
 _FULL = ("a full disk", "Free some space; nothing saved before is lost.")
 _DENIED = ("a folder without write permission", "Change its permissions, or set STRATA_HOME to another folder.")
@@ -155,7 +156,7 @@ class Workspace:
             WorkspaceError: Unknown kind.
         """
         folder = self._folder(kind)
-        if not _is_id(item_id):
+        if not is_id(item_id):
             return None
         try:
             item = _open_sidecar(folder, kind, item_id)
@@ -181,11 +182,12 @@ class Workspace:
         path, sidecar = self._paths(item)
         grave = path.parent / f"{item.id}-{secrets.token_hex(4)}.part"
         with _explained(f"Deleting '{item.name}' from {self.root}"):
-            sidecar.unlink(missing_ok=True)
-            with suppress(FileNotFoundError):
-                path.rename(grave)
-            sidecar.unlink(missing_ok=True)  # again: another process may have renamed the item meanwhile
-        _discard(grave)
+            if sidecar.exists() or path.exists():
+                grave.mkdir()
+            for name in (sidecar, path, sidecar):  # again: another process may have renamed the item meanwhile
+                with suppress(FileNotFoundError):
+                    name.rename(grave / name.name)
+        discard(grave)
 
     def rename(self, item: Item, name: str) -> Item:
         """Rename an item and return its new Item.
@@ -205,7 +207,7 @@ class Workspace:
         except FileNotFoundError:
             raise gone from None
         finally:
-            _discard(draft)
+            discard(draft)
         if not path.exists():  # deleted by another process between the two steps
             sidecar.unlink(missing_ok=True)
             raise gone
@@ -221,7 +223,7 @@ class Workspace:
     def _paths(self, item: Item) -> tuple[Path, Path]:
         """Return the paths of an item and its sidecar by kind and id; its `path` is not trusted."""
         folder = self._folder(item.kind)
-        if not _is_id(item.id):
+        if not is_id(item.id):
             raise WorkspaceError(
                 f"Looking into the workspace failed: expected the id of an item, got '{item.id}'. Choose from the list."
             )
@@ -253,17 +255,24 @@ class Workspace:
         return items, problems
 
     def _tidy(self, kind: str) -> None:
-        """Remove old files of killed processes; a save killed between its last two renames is finished."""
+        """Remove old files of killed processes; a save or deletion killed between its last two renames is finished."""
         folder = self.root / kind
         with suppress(OSError):
             for part in [folder / name for name in os.listdir(folder) if name.endswith(".part")]:
                 if time.time() - part.lstat().st_mtime < PART_AGE_S:
                     continue
                 sidecar, path = folder / (part.stem + _ENDING), folder / (part.stem + KINDS[kind])
-                if _is_id(part.stem) and path.exists() and not sidecar.exists():
+                if is_id(part.stem) and path.exists() and not sidecar.exists():
                     with suppress(FileNotFoundError):
                         (part / sidecar.name).rename(sidecar)
-                _discard(part)
+                deleted = part.name[:ID_LENGTH] if len(part.stem) > ID_LENGTH else ""
+                if (
+                    is_id(deleted)
+                    and (part / (deleted + _ENDING)).exists()
+                    and not (folder / (deleted + _ENDING)).exists()
+                ):
+                    discard(folder / (deleted + KINDS[kind]))
+                discard(part)
 
 
 def clean_name(name: str) -> str:
@@ -273,16 +282,15 @@ def clean_name(name: str) -> str:
     return " ".join(visible.split())[:NAME_LIMIT].strip() or "untitled"
 
 
-def _is_id(text: object) -> bool:
-    return isinstance(text, str) and _ID.fullmatch(text) is not None
-
-
 def _open_part(folder: Path, ending: str) -> tuple[str, str, Path]:
-    """Claim a new id; return it, its time in ISO 8601 and its temporary folder on the same file system."""
+    """Claim a new id; return it, the time in ISO 8601 and its temporary folder on the same file system.
+
+    Ids sort by time. Where the clock went back, the new one follows the newest there is: what was made last is the newest.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     while True:
-        now = datetime.now(UTC)  # ids sort by time: five of the eight digits are microseconds
-        item_id = f"{now:%Y%m%d-%H%M%S}-{now.microsecond:05x}{secrets.randbelow(16**3):03x}"
+        now = datetime.now(UTC)
+        item_id = next_id(folder, now)
         part = folder / f"{item_id}.part"
         with suppress(FileExistsError):
             part.mkdir()
@@ -311,24 +319,17 @@ def _publish(item: Item, part: Path) -> None:
         (part / sidecar.name).rename(sidecar)
     except BaseException:
         if not sidecar.exists():
-            _discard(item.path)
+            discard(item.path)
         raise
-
-
-def _discard(path: Path) -> None:
-    """Remove a file, link or folder as far as possible; the rest is removed later."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
 
 
 def _plain_details(details: dict[str, Any], what: str) -> dict[str, Any]:
     try:
         plain: dict[str, Any] = json.loads(json.dumps(details), parse_constant=lambda _: None)
     except (TypeError, ValueError, RecursionError) as error:
-        raise WorkspaceError(f"{what} failed: expected plain JSON details, got: {error}. Simplify them.") from error
+        raise WorkspaceError(
+            f"{what} failed: expected plain JSON details, got: {short(error)}. Simplify them."
+        ) from error
     return plain
 
 
@@ -361,7 +362,7 @@ def _open_sidecar(folder: Path, kind: str, item_id: str) -> Item:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise WorkspaceError(
-            f"Reading {path} failed: expected the description of a saved item, got a damaged file ({error}). "
+            f"Reading {path} failed: expected the description of a saved item, got a damaged file ({short(error)}). "
             "Restore the file or delete it; nothing else is affected."
         ) from error
 
@@ -371,7 +372,7 @@ def _parse(value: Any, folder: Path, kind: str, item_id: str) -> Item:
         raise ValueError("no JSON object")
     if value.get("schema_version") != _SCHEMA:
         raise ValueError(f"schema_version {value.get('schema_version')!r} instead of {_SCHEMA}")
-    if not _is_id(item_id) or (value.get("kind"), value.get("id")) != (kind, item_id):
+    if not is_id(item_id) or (value.get("kind"), value.get("id")) != (kind, item_id):
         raise ValueError(f"kind {value.get('kind')!r} and id {value.get('id')!r} do not fit its path")
     for key, allowed in _STORED.items():
         if key not in value or not isinstance(value[key], allowed):
