@@ -15,6 +15,7 @@ begin("Model", ":material/deployed_code:", "One model is loaded at a time, for e
 arguments = load_form()
 info = model_slot().info
 agreed = info is None or st.checkbox(f"Unload {escaped(info.name)} to make room", key="unload_agreed")
+view = current("load")
 left, middle, right, _ = st.columns([1, 1, 1, 2])
 left.button(
     "Load",
@@ -22,7 +23,7 @@ left.button(
     icon=":material/download:",
     on_click=start,
     args=("load", f"Loading {arguments[0]}", load_work(*arguments), *arguments),
-    disabled=not agreed or not arguments[0] or ((view := current("load")) is not None and view.active),
+    disabled=not agreed or not arguments[0] or (view is not None and view.active),
     width="stretch",
 )
 with middle:
@@ -36,7 +37,8 @@ right.button(
     help="Gives the memory back. Saved work stays.",
 )
 fit_view(*arguments)
-job_panel("load")
+if view is not None and (view.active or view.label == f"Loading {arguments[0]}"):  # not what another source said
+    job_panel("load")
 if info is not None and not agreed:
     st.caption("Tick the box above to load another model in its place.")
 if info is None:

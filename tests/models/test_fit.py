@@ -105,6 +105,7 @@ class TestNumbers:
     def test_a_quarter_of_ten_layers_is_two(self) -> None:
         fit = estimate(7)
         assert fit.saving("bfloat16") == (2, 2 * fit.layers[0], 4 * fit.layers[0])
+        assert "Without 2 of its 10 decoder layers (20 %) it" in fit.saving_summary("bfloat16")
 
     def test_saving_is_what_a_pruned_model_has_fewer(self, loaded: LoadedModel) -> None:
         from vlm_analysis import PruneMask

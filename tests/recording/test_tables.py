@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,18 @@ def test_every_domain_group_and_layer_has_one_row_with_every_measure(recording: 
     assert whole["cross_modal"] == recording.layer_values("cross_modal")[7]
     assert whole["cross_modal_pooled"] == recording.cross_modal_distance()[7]
     assert whole["n_prompts"] == 6
+
+
+def test_a_domain_called_as_the_total_has_rows_of_its_own(recording: Recording) -> None:
+    odd = replace(recording, domains=("all domains",) * 3 + ("general",) * 3, activations={})
+    for table, keys in (
+        (measure_table(odd), ["domain", "token_group", "layer"]),
+        (span_table(odd), ["domain", "first_layer", "after_last_layer"]),
+    ):
+        assert not table.duplicated(keys).any()
+        assert list(dict.fromkeys(table["domain"])) == ["all domains", "general", "all domains (total)"]
+        first = table[table["domain"] == "all domains"]["cosine"].to_numpy()
+        assert (first != table[table["domain"] == "all domains (total)"]["cosine"].to_numpy()).any()
 
 
 def test_prompts_and_spans_have_one_row_each(recording: Recording) -> None:

@@ -84,3 +84,41 @@ def test_the_overview_tells_the_mask_in_the_editor_from_a_saved_one(stocked: Ope
     assert "in the editor, mine: drops 6" in words(ran(at))
     at.session_state["mask"] = []
     assert "saved, five and nine: drops 5, 9" in words(ran(at))
+
+
+def test_name_and_notes_of_a_saved_mask_are_not_saved_with_other_layers(stocked: OpenPage, loaded: LoadedModel) -> None:
+    at = press(edit(stocked, PruneMask(16, (6,), name="first", model=loaded.info), "why six"), "Save mask")
+    assert open_item(workspace().items("masks")[0]).notes == "why six"
+    at.pills(key="mask_pills").select(8)
+    press(ran(at), "Save mask")
+    kept = open_item(workspace().items("masks")[0])
+    assert (kept.dropped, kept.name, kept.notes) == ((6, 8), "drops 6, 8", "")
+
+
+def test_a_mask_brings_its_notes_and_notes_written_for_what_is_edited_stay(
+    stocked: OpenPage, loaded: LoadedModel
+) -> None:
+    item = keep_mask(workspace(), PruneMask(16, (6,), name="first", notes="why six", model=loaded.info))
+    at = stocked(MASKS)
+    at.selectbox(key="start_from").set_value(item.id)
+    press(ran(at), "Load into the editor")
+    assert at.session_state["mask_notes"] == "why six"
+    at.text_input(key="mask_notes").set_value("to try")
+    at.pills(key="mask_pills").select(8)
+    assert ran(at).session_state["mask_notes"] == "to try"
+
+
+def test_a_second_window_goes_on_with_the_mask_of_the_first_until_it_has_its_own(stocked: OpenPage) -> None:
+    one, other = stocked(MASKS), stocked(MASKS)
+    one.pills(key="mask_pills").select(8)
+    ran(one)
+    assert ran(other).session_state["mask"] == [8]
+    other.pills(key="mask_pills").select(9)
+    assert ran(other).session_state["mask"] == [8, 9]
+    assert ran(one).session_state["mask"] == [8]  # changed here: it is not overwritten, and says so
+    assert "In another window the mask was changed since: it drops 8, 9." in words(one)
+    assert "In another window" not in words(ran(other))
+    press(one, "Take it")
+    assert one.session_state["mask"] == [8, 9]
+    assert "In another window" not in words(ran(other))
+    assert stocked(MASKS).session_state["mask"] == [8, 9]

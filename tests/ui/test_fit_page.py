@@ -43,8 +43,17 @@ def test_bundled_model_fits_and_says_what_a_quarter_fewer_layers_saves(open_page
     text = words(at)
     assert "'pocket-vl' fits. 2.2 million parameters: 8 MiB of float32 weights" in text
     assert "auto takes float32: the most exact on a CPU, and it fits" in text
-    assert "Without 4 of its 16 decoder layers (25 %, rounded down) it would have 443,328 parameters fewer" in text
+    assert "Without 4 of its 16 decoder layers (25 %) it would have 443,328 parameters fewer" in text
     assert len(at.get("plotly_chart")) == 1
+
+
+def test_a_failed_load_is_not_told_of_the_next_path(open_page, tmp_path):
+    at = choose_folder(open_page("pages/1_model.py"), tmp_path / "nothing")
+    next(found for found in at.button if found.label == "Load").click()
+    at.run()
+    assert "No model at" in words(settled(at))
+    assert "No model at" not in words(choose_folder(at, tmp_path))
+    assert "No model at" in words(choose_folder(at, tmp_path / "nothing"))
 
 
 def test_answer_for_other_options_is_not_shown(open_page):

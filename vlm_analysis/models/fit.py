@@ -132,9 +132,9 @@ class FitEstimate:
         layers, parameters, n_bytes = self.saving(dtype)
         if not layers:
             return f"It has {len(self.layers)} decoder layers: too few to drop a quarter of them."
-        share = parameters / max(1, self.n_parameters)
+        share, of_layers = parameters / max(1, self.n_parameters), layers / len(self.layers)
         return (
-            f"Without {layers} of its {len(self.layers)} decoder layers ({SAVED_SHARE * 100:.0f} %, rounded down) it would have "
+            f"Without {layers} of its {len(self.layers)} decoder layers ({of_layers * 100:.0f} %) it would have "
             f"{count(parameters)} parameters fewer and take {gib(n_bytes)} less, {share * 100:.0f} % of its weights."
         )
 

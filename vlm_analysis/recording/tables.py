@@ -7,7 +7,7 @@ import pandas as pd
 
 from vlm_analysis.recording.measures import DELTAS, MEASURES, SHARES
 from vlm_analysis.recording.recording import Recording
-from vlm_analysis.words import TOKEN_GROUPS
+from vlm_analysis.words import TOKEN_GROUPS, total_of_domains
 
 _THIRD = {
     "changed": [f"delta_{delta:g}" for delta in DELTAS],
@@ -16,16 +16,16 @@ _THIRD = {
 
 
 def measure_table(recording: Recording) -> pd.DataFrame:
-    """Return one row per domain (and "all domains"), token group and layer, with a column for every measure.
+    """Return one row per domain (and "all domains", see `words.total_of_domains`), token group and layer, with a column for every measure.
 
     Means are over prompts with equal weight; `n_prompts` counts those with the token group. Measures without token groups stand in the
     rows of "all"; NaN where nothing was measured.
     """
-    frames = []
+    frames, total = [], total_of_domains(recording.domain_names)
     for domain in (*recording.domain_names, None):
         for group in TOKEN_GROUPS:
             columns: dict[str, object] = {
-                "domain": "all domains" if domain is None else domain,
+                "domain": total if domain is None else domain,
                 "token_group": group,
                 "layer": np.arange(recording.n_layers),
                 "n_prompts": recording.prompts_with(domain, group),
@@ -61,11 +61,14 @@ def prompt_table(recording: Recording, token_group: str = "all") -> pd.DataFrame
 
 
 def span_table(recording: Recording, token_group: str = "all") -> pd.DataFrame:
-    """Return one row per domain (and "all domains") and pair of streams: the span's first layer, the one after its last, the cosine."""
+    """Return one row per domain and pair of streams: the span's first layer, the one after its last, the cosine.
+
+    Rows of all prompts follow, as in `measure_table`.
+    """
     first, after = np.triu_indices(recording.n_layers + 1, 1)
-    frames = []
+    frames, total = [], total_of_domains(recording.domain_names)
     for domain in (*recording.domain_names, None):
         values = recording.span_similarity(domain, token_group)[first, after]
-        name = "all domains" if domain is None else domain
+        name = total if domain is None else domain
         frames.append(pd.DataFrame({"domain": name, "first_layer": first, "after_last_layer": after, "cosine": values}))
     return pd.concat(frames, ignore_index=True)

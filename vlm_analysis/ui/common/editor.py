@@ -12,27 +12,59 @@ from vlm_analysis.ui.common.session import last_choices
 from vlm_analysis.ui.common.text import layer_list
 
 HEATMAP, PILLS, CANDIDATES = "mask_heatmap", "mask_pills", "mask_candidates"
+SEEN, OWN = (
+    "mask_seen",
+    "mask_own",
+)  # the mask that sessions to come start with, as last seen here; whether this session changed it
 MOST_UNDO = 100
 
 
 def begin_editing(model: ModelInfo) -> None:
-    """Start with the mask last edited for this model, also after a refresh; an empty one where there is none."""
-    if st.session_state.get("mask_model") != model:
-        kept = last_choices().get(f"mask:{model.fingerprint}")
-        if not isinstance(kept, Edit) or kept.n_layers != model.n_layers:
-            kept = PruneMask(model.n_layers)
-        st.session_state.update(
-            mask=list(kept.dropped), mask_undo=[], mask_redo=[], mask_name=kept.name, mask_notes=kept.notes
-        )
-        st.session_state.update({"mask_model": model, "mask_origin": kept.provenance, CANDIDATES: {}})
+    """Start with the mask last edited for this model, also after a refresh; an empty one where there is none.
+
+    A session that has changed nothing itself goes on with what another one has changed since.
+    """
+    state, last = st.session_state, _last_edited(model)
+    if state.get("mask_model") == model and (state.get(OWN, True) or last is state.get(SEEN)):
+        return
+    kept = last or PruneMask(model.n_layers)
+    state.update(mask=list(kept.dropped), mask_undo=[], mask_redo=[], mask_name=kept.name, mask_notes=kept.notes)
+    state.update({"mask_model": model, "mask_origin": kept.provenance, CANDIDATES: {}, SEEN: last, OWN: False})
+    state.mask_kept_notes = kept.notes if list(kept.dropped) == kept.provenance.get("dropped") else None
+
+
+def _last_edited(model: ModelInfo) -> Edit | None:
+    kept = last_choices().get(f"mask:{model.fingerprint}")
+    return kept if isinstance(kept, Edit) and kept.n_layers == model.n_layers else None
+
+
+def edited_elsewhere(model: ModelInfo) -> Edit | None:
+    """Return the mask that another session has edited since this one did; None where there is none, or it is the same."""
+    last = _last_edited(model)
+    return last if last is not st.session_state.get(SEEN) and last != _as_it_stands() else None
+
+
+def _as_it_stands() -> Edit:
+    state = st.session_state
+    details = {"name": state.get("mask_name", ""), "notes": state.get("mask_notes", "")}
+    return PruneMask(state.mask_model.n_layers, tuple(state.mask), **details, provenance=state.mask_origin)
 
 
 def remember() -> None:
-    """Keep the mask as it stands for sessions to come, with its name, notes and origin: a refresh is a new session."""
+    """Keep the mask for sessions to come, where this one changed it, with its name, notes and origin: a refresh is a new session."""
+    state, now = st.session_state, _as_it_stands()
+    seen = state.get(SEEN) or PruneMask(now.n_layers)
+    if (now, now.name, now.notes, now.provenance) != (seen, seen.name, seen.notes, seen.provenance):
+        last_choices()[f"mask:{state.mask_model.fingerprint}"] = state[SEEN] = now
+        state[OWN] = True
+
+
+def note_saved(mask: Edit) -> None:
+    """Remember that the mask in the editor is saved under this name: a change makes another one of it, without name and notes."""
     state = st.session_state
-    details = {"name": state.get("mask_name", ""), "notes": state.get("mask_notes", "")}
-    kept = PruneMask(state.mask_model.n_layers, tuple(state.mask), **details, provenance=state.mask_origin)
-    last_choices()[f"mask:{state.mask_model.fingerprint}"] = kept
+    state.mask_origin = {**state.mask_origin, "name": mask.name, "dropped": list(mask.dropped)}
+    state.mask_kept_notes = mask.notes
+    remember()
 
 
 def edit(mask: Edit, model: ModelInfo) -> None:
@@ -45,6 +77,7 @@ def take_mask(mask: Edit) -> None:
     """Take a candidate or saved mask into the editor under its own name, remembering where it came from."""
     set_mask(mask.dropped)
     st.session_state.mask_name = mask.name[:120]
+    st.session_state.mask_notes = st.session_state.mask_kept_notes = mask.notes
     st.session_state.mask_origin = {**mask.provenance, "name": mask.name, "dropped": list(mask.dropped)}
     remember()
 
@@ -65,8 +98,11 @@ def set_mask(layers: list[int] | tuple[int, ...]) -> None:
 def _put(layers: list[int]) -> None:
     st.session_state.mask = layers
     origin = st.session_state.get("mask_origin", {})
-    if st.session_state.get("mask_name") == str(origin.get("name", ""))[:120] and layers != origin.get("dropped"):
-        st.session_state.mask_name = ""  # the name is of other layers
+    if layers != origin.get("dropped"):  # name and notes are of other layers
+        if st.session_state.get("mask_name") == str(origin.get("name", ""))[:120]:
+            st.session_state.mask_name = ""
+        if st.session_state.get("mask_notes") == st.session_state.get("mask_kept_notes"):
+            st.session_state.mask_notes = ""
     remember()
 
 
@@ -130,6 +166,10 @@ def editor(recording: Recording, group: str) -> None:
         "Clear", icon=":material/restart_alt:", on_click=set_mask, args=([],), disabled=not dropped, width="stretch"
     )
     state.markdown(f"**{len(dropped)}** of {model.n_layers} layers dropped: {layer_list(dropped)}")
+    if (other := edited_elsewhere(model)) is not None:
+        words, take = st.columns([5, 1], vertical_alignment="center")
+        words.info(f"In another window the mask was changed since: it drops {layer_list(other.dropped)}.")
+        take.button("Take it", on_click=take_mask, args=(other,), width="stretch")
     _pills(recording, dropped)
 
 

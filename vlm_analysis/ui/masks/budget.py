@@ -93,7 +93,8 @@ def _ratio(inputs: ScoreInputs, container: DeltaGenerator) -> Budget:
         container.caption("Too few layers may go for a ratio. Choose a budget in layers.")
         return Budget(None)
     percent = _percent(container, "Budget: ratio of layers, %", least, min(most, 99), "candidate_ratio", n_layers)
-    container.caption(f"{math.floor(percent / 100 * n_layers + 1e-9)} of {n_layers} layers.")
+    n_dropped = math.floor(percent / 100 * n_layers + 1e-9)
+    container.caption(f"{n_dropped} of {n_layers} layers, which is {n_dropped / n_layers:.1%}.")
     return Budget(percent / 100)
 
 

@@ -10,7 +10,7 @@ from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.errors import StrataError
 from vlm_analysis.export.dialects import SUFFIXES, open_dialect
 from vlm_analysis.recording.recording import Recording
-from vlm_analysis.ui.common.editor import CANDIDATES, remember, take_mask
+from vlm_analysis.ui.common.editor import CANDIDATES, note_saved, remember, take_mask
 from vlm_analysis.ui.common.pickers import agree_on_model, described, edited_mask, open_or_stop
 from vlm_analysis.ui.common.sameline import layers_text, line_of, recording_id, same_line
 from vlm_analysis.ui.common.session import choose, workspace
@@ -56,6 +56,7 @@ def save_form() -> None:
         mask_with_name = replace(mask, name=mask.name or f"drops {layer_list(mask.dropped)}")
         try:
             choose("masks", keep_mask(workspace(), mask_with_name))
+            note_saved(mask)
             st.toast("Mask saved.", icon=":material/check:")
         except StrataError as error:
             st.error(escaped(error))

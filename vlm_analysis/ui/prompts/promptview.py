@@ -15,7 +15,7 @@ from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import choose, chosen, opened, workspace
 from vlm_analysis.ui.common.shell import go_on
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.words import in_groups
+from vlm_analysis.words import in_groups, total_of_domains
 from vlm_analysis.workbench.details import count_domains
 from vlm_analysis.workbench.workspace import Item
 
@@ -108,10 +108,11 @@ def draw_in_use() -> None:
     columns = ["Domain", "Prompts", "With answer"]
     st.dataframe(pd.DataFrame(rows, columns=columns), hide_index=True, alt="Prompts of each domain")
     _say_groups(prompts)
+    total = total_of_domains(counts, "All domains")
     domain = st.selectbox(
         "Show",
         [ALL_DOMAINS, *counts],
-        format_func=lambda name: f"{name or 'All domains'} ({counts[name] if name else len(prompts)})",
+        format_func=lambda name: f"{name or total} ({counts[name] if name else len(prompts)})",
         key=f"domain-{item.id}",
         help="Which prompts to look at; the set stays as it is",
     )

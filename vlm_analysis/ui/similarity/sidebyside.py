@@ -11,8 +11,7 @@ from vlm_analysis.ui.common.pickers import described
 from vlm_analysis.ui.common.session import opened, workspace
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.similarity.similarityview import CKA, MEASURE_TITLES
-
-ALL = "all domains"
+from vlm_analysis.words import total_of_domains
 
 
 def side_by_side(current_id: str, group: str) -> None:
@@ -35,12 +34,13 @@ def side_by_side(current_id: str, group: str) -> None:
     whole = {item_id: recording for item_id in picked if (recording := _opened(item_id)) is not None}
     left, right = st.columns(2)
     domains = list(dict.fromkeys(name for recording in whole.values() for name in recording.domain_names))
-    domain = left.selectbox("Domain", [ALL, *domains], key="compare_domain")
+    total = total_of_domains(domains)
+    domain = left.selectbox("Domain", ["", *domains], format_func=lambda name: name or total, key="compare_domain")
     known = [name for name in MEASURE_TITLES if name not in ("changed", "important_cosine")]
     measure = right.selectbox("Measure", known, format_func=MEASURE_TITLES.__getitem__, key="compare_measure")
     series = {}
     for number, (item_id, recording) in enumerate(whole.items()):
-        name = None if domain == ALL else domain
+        name = domain or None
         if name is not None and name not in recording.domain_names:
             st.caption(f"{escaped(items[item_id].name)} has no prompts of {escaped(domain)} and is left out.")
             continue

@@ -14,7 +14,7 @@ from vlm_analysis.recording.recording import Recording
 from vlm_analysis.recording.tables import measure_table, prompt_table, span_table
 from vlm_analysis.ui.common.downloads import PICTURE, offer_table
 from vlm_analysis.ui.common.text import GROUP_HELP, escaped
-from vlm_analysis.words import TOKEN_GROUPS
+from vlm_analysis.words import TOKEN_GROUPS, total_of_domains
 
 CKA = "linear_cka"
 MEASURE_TITLES = {
@@ -152,7 +152,8 @@ def spans(recording: Recording, group: str) -> None:
 
     left, right = st.columns(2)
     choices = [None, *recording.domain_names]
-    domain = left.selectbox("Domain", choices, format_func=lambda name: name or "all domains", key="span_domain")
+    total = total_of_domains(recording.domain_names)
+    domain = left.selectbox("Domain", choices, format_func=lambda name: name or total, key="span_domain")
     most = max(1, recording.n_layers - 2)
     length = right.slider("Layers in a row", 1, most, min(4, most), key="span_length") if most > 1 else 1
     matrix = recording.span_similarity(domain, group)
