@@ -366,11 +366,11 @@ class TestFilesAndRetention:
         found = retention(pruned, dense, "choice_match")
         assert found["math"] == pytest.approx(2 / 3)
         assert found["general"] == 1
-        assert np.isnan(
-            retention_interval(pruned, dense, "general", metric="choice_match")
-        ).all()  # one of three was asked
-        low, high = retention_interval(pruned, dense, "math", metric="choice_match")
-        assert 0 <= low < 2 / 3 < high
+        assert np.isnan(retention_interval(pruned, dense, "general", metric="choice_match")).all()  # of one prompt
+        names = ["all"] * 6
+        one, other = (replace(e, by_prompt=e.by_prompt.assign(domain=names, choice_match=1.0)) for e in (pruned, dense))
+        low, high = retention_interval(one, other, "all", metric="choice_match")
+        assert 0 <= low < 1 < high
 
     def test_a_metric_that_was_not_asked_for_is_named(self, loaded: LoadedModel, few: PromptSet) -> None:
         dense = evaluate(loaded, few)

@@ -26,6 +26,7 @@ TABLE_HELP = """\
 | `id` | optional: a name of its own; the row number where it is blank |
 | `answer` | optional: the reference answer |
 | `choices` | optional: a list of 2 to 26 answers to choose from by likelihood, in a CSV as JSON; the answer is one of them |
+| `group` | optional: prompts of one group are no independent draws; without it, those that share a picture are one group |
 """
 TABLE_EXAMPLE = """\
 image,question,domain,id,answer
