@@ -17,6 +17,7 @@ PACKAGE = ROOT / "vlm_analysis"
 ORDER = tuple(
     frozenset(line.split())
     for line in (
+        "guard",
         "ground",
         "prompts",
         "models",

@@ -4,6 +4,8 @@ A kill or a full disk leaves the old file whole (`write_atomically`). A process 
 meanwhile (`owned`): by a lock of the operating system, so that a killed process never blocks the next one; without such locks, by a
 file that names a running process. Ownership is advisory: it binds only code that calls `owned`. The folder can still be deleted by
 others, which `Hold.stands` reports.
+
+What is read may be a pipe, a device or endless, as links and hand-made files can be: `opened` and `read_bytes` refuse that at once.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import json
 import os
 import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from io import BufferedReader
 from pathlib import Path
 
 from vlm_analysis.errors import DISK_FULL
@@ -30,6 +34,7 @@ except ImportError:  # Windows
 
 LOCK, NAMED = "owner.lock", "owner.pid"
 POLL_S = 0.1
+MOST_NAME = 10_000  # bytes of a lock file
 UNNAMED_S = 10.0  # a lock file that is empty for longer was left by a process that was killed while writing it
 NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK)  # errors of file systems without locks
 
@@ -54,6 +59,35 @@ def discard(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink()
+
+
+def opened(path: Path) -> BufferedReader:
+    """Open an ordinary file for reading; opening a pipe would wait for ever, and a device has no end.
+
+    Raises:
+        OSError: it is missing, cannot be read, or is no ordinary file.
+    """
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, "expected an ordinary file, got a folder, pipe or device", str(path))
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Return the content of an ordinary file (see `opened`).
+
+    Raises:
+        OSError: it cannot be read, or holds more than `most` bytes.
+    """
+    with opened(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"expected at most {most:,} bytes, got more", str(path))
+    return content
 
 
 def advice_for(error: OSError) -> str:
@@ -138,6 +172,16 @@ def owned(folder: Path, wait: Callable[[Owner | None], object]) -> Iterator[Hold
         hold.let_go()
 
 
+def tidy_parts(folder: Path) -> None:
+    """Remove the temporary folders of killed processes from a folder: those that none owns. Never raises."""
+    with suppress(OSError):
+        for part in folder.glob(".*.part"):
+            is_new = time.time() - part.lstat().st_mtime < UNNAMED_S  # its process may not own it yet
+            if not is_new and part.is_dir() and not part.is_symlink() and (hold := _claimed(part)) is not None:
+                hold.let_go()
+                shutil.rmtree(part, ignore_errors=True)
+
+
 def owner_of(folder: Path) -> Owner | None:
     """Return the last owner named in the folder's lock; None without one."""
     for name in (LOCK, NAMED):
@@ -149,7 +193,7 @@ def owner_of(folder: Path) -> Owner | None:
 
 def _named_in(path: Path) -> Owner | None:
     with suppress(OSError, ValueError, TypeError, KeyError):
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_bytes(path, MOST_NAME))
         return Owner(int(content["pid"]), str(content["host"]), float(content["started"]))
     return None
 

@@ -7,7 +7,33 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vlm_analysis.errors import EditError
+from vlm_analysis.guard.schema import fields, listed, maybe, table, text, whole
 
+MOST_LAYERS = 10_000
+_REASONS, _LAYERS = table(text(), text(5)), listed(whole(0, MOST_LAYERS - 1), most=MOST_LAYERS)
+SCHEMA = fields(  # of a ModelInfo in a saved file
+    {
+        "name": text(1000),
+        "fingerprint": text(200),
+        "n_layers": whole(1, MOST_LAYERS),
+        "protected": _REASONS,
+        "locked": _REASONS,
+    },
+    {
+        "dtype": text(40),
+        "revision": maybe(text(1000)),
+        "config_hash": maybe(text(200)),
+        "layer_parameters": listed(whole(), most=MOST_LAYERS),
+        "n_parameters": whole(),
+        "attention_layers": _LAYERS,
+        "cross_attention_layers": _LAYERS,
+        "chat_template": maybe(text()),
+        "end_token": maybe(text()),
+        "context_length": maybe(whole()),
+        "adapter": maybe(text()),
+        "disagreements": listed(text(), most=1000),
+    },
+)
 FIRST_AND_LAST = "first and last layers stay unless you let them go"
 
 
@@ -141,7 +167,11 @@ class ModelInfo:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> ModelInfo:
-        """Return the ModelInfo of `content`, the output of `dataclasses.asdict` after JSON, which turns layer numbers into text."""
+        """Return the ModelInfo of `content`, the output of `dataclasses.asdict` after JSON, which turns layer numbers into text.
+
+        Raises:
+            ValueError, TypeError: `content`, which fits `SCHEMA`, does not fit together.
+        """
         reasons = {
             name: {int(layer): str(reason) for layer, reason in content[name].items()}
             for name in ("protected", "locked")
@@ -151,4 +181,10 @@ class ModelInfo:
             for name in ("layer_parameters", "attention_layers", "cross_attention_layers")
         }
         said = tuple(str(text) for text in content.get("disagreements", ()))
-        return cls(**{**content, **reasons, **counted, "disagreements": said})
+        info = cls(**{**content, **reasons, **counted, "disagreements": said})
+        named = {*info.protected, *info.locked, *info.attention_layers, *info.cross_attention_layers}
+        if beyond := sorted(layer for layer in named if not 0 <= layer < info.n_layers):
+            raise ValueError(f"expected layers of a model of {info.n_layers}, got {beyond[:10]}")
+        if len(info.layer_parameters) not in (0, info.n_layers):
+            raise ValueError(f"expected the parameters of {info.n_layers} layers, got {len(info.layer_parameters)}")
+        return info

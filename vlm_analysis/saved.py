@@ -1,8 +1,8 @@
 """The files of saved work: one envelope for every kind of them, and one reader that trusts no file.
 
 A JSON file is an object with `kind`, `schema_version`, mostly `model` and `prompts` (a fingerprint), and the kind's own payload; an npz
-file holds arrays without pickle, and such an object as `meta`. A kind is a `Form` beside its value, with what makes a payload of the value
-and the value of a payload.
+file holds arrays without pickle, and such an object as `meta`. A kind is a `Form` beside its value, with the schema of its payload, what
+makes a payload of the value, and the value of a payload.
 """
 
 from __future__ import annotations
@@ -14,19 +14,26 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from vlm_analysis.errors import StrataError
-from vlm_analysis.files import write_atomically
+from vlm_analysis.files import opened, read_bytes, write_atomically
+from vlm_analysis.guard.memory import JSON_COST, refuse_larger
+from vlm_analysis.guard.schema import Check, anything, fields, text
+from vlm_analysis.guard.zips import check_entries, opened_zip
+from vlm_analysis.progress import stop_if_asked
 
 MAX_BYTES = 8 << 30  # of an unpacked file: a recording of ten thousand prompts of a large model is about 1 GB
 MAX_TEXT = 256 << 20  # of JSON
+MAX_ENTRIES = 20_000  # of an npz file: a token map for each of ten thousand prompts, and arrays
 HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+FINGERPRINT = text(200)
+ENVELOPE = fields({}, {"prompts": FINGERPRINT})
 T = TypeVar("T")
 
 
@@ -40,6 +47,7 @@ class Form:
         word, advice: what messages call it, and what to do about a file that cannot be opened.
         error: raised for a file that is missing, too large, damaged, of another kind or of a newer version, and in place of whatever
             `make`, which makes the value of the content, raises.
+        schema: what the payload may hold; `make` is given nothing else.
     """
 
     kinds: tuple[str, ...]
@@ -47,6 +55,7 @@ class Form:
     word: str
     advice: str
     error: type[StrataError]
+    schema: Check = anything
 
     def content(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Return the object that is written."""
@@ -81,7 +90,7 @@ class Form:
     def read(self, text: str, name: str, make: Callable[[dict[str, Any]], T]) -> T:
         """Return the value of a JSON file's text; `name` is the file's in messages."""
         with self._explained(name):
-            return self.part(_parsed(text), make, name)
+            return self.part(parsed(text), make, name)
 
     def part(self, content: Any, make: Callable[[dict[str, Any]], T], name: str = "A part of it") -> T:
         """Return the value of an object out of another file; what is wrong with it is that file's to explain."""
@@ -92,16 +101,14 @@ class Form:
         """Return the value of a JSON file."""
         path = Path(path)
         with self._explained(path.name):
-            _refuse_larger(path.stat().st_size, MAX_TEXT)
-            return self.part(_parsed(path.read_text("utf-8")), make, path.name)
+            return self.part(parsed(read_bytes(path, MAX_TEXT)), make, path.name)
 
     def open_arrays(self, path: Path, make: Callable[[dict[str, Any], Arrays], T]) -> T:
         """Return the value of an npz file."""
         path = Path(path)
-        with self._explained(path.name), path.open("rb") as file, zipfile.ZipFile(file) as stored:
+        with self._explained(path.name), opened(path) as file, opened_zip(file, MAX_ENTRIES) as stored:
             arrays = Arrays(stored)
-            content = _parsed(arrays.get("meta", np.uint8, (None,)).tobytes())
-            return self.part(content, lambda content: make(content, arrays), path.name)
+            return self.part(arrays.text("meta"), lambda content: make(content, arrays), path.name)
 
     def _check(self, content: Any, name: str) -> None:
         kind, version = (content.get("kind"), content.get("schema_version")) if isinstance(content, dict) else ("", 0)
@@ -116,8 +123,8 @@ class Form:
                 f"{name} cannot be opened: expected a {self.word} of version {self.version} or older, got version {version}. "
                 "Update Strata."
             )
-        if not isinstance(content.get("prompts", ""), str):
-            raise ValueError(f"expected the fingerprint of its prompts, got {content['prompts']!r}")
+        ENVELOPE(content, "it")
+        self.schema(content, "it")
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:
@@ -135,19 +142,36 @@ class Arrays:
 
     Attributes:
         names: those of the arrays, `meta` among them.
-        more: whether the file holds something else too.
+        more: the names of what else the file holds.
     """
 
-    def __init__(self, stored: zipfile.ZipFile) -> None:
+    def __init__(self, stored: zipfile.ZipFile, most: int | None = None) -> None:
         members = stored.infolist()
-        _refuse_larger(sum(member.file_size for member in members), MAX_BYTES)
-        _refuse_larger(sum(member.file_size for member in members if member.filename == "meta.npy"), MAX_TEXT)
+        check_entries(members)
+        refuse_larger(sum(member.file_size for member in members), most or MAX_BYTES)
         file_names = [member.filename for member in members]
-        if len(set(file_names)) != len(file_names):
-            raise ValueError("expected each array once, got one twice")
         self._stored = stored
         self.names = frozenset(name.removesuffix(".npy") for name in file_names if name.endswith(".npy"))
-        self.more = len(self.names) < len(file_names)
+        self.more = tuple(name for name in file_names if not name.endswith(".npy"))
+
+    def text(self, name: str) -> Any:
+        """Return the content of JSON that is kept as an array of bytes.
+
+        Raises:
+            ValueError, LookupError: it is not there, or no sound JSON.
+        """
+        refuse_larger(self._stored.getinfo(f"{name}.npy").file_size, MAX_TEXT, JSON_COST)
+        return parsed(self.get(name, np.uint8, (None,)).tobytes())
+
+    def header(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+        """Return the shape and type of an array as its file claims them, and its bytes.
+
+        Raises:
+            ValueError, LookupError: it is not there, or no array.
+        """
+        with self._stored.open(f"{name}.npy") as file:
+            shape, _, kind = HEADERS[np.lib.format.read_magic(file)](file)
+            return shape, kind, self._stored.getinfo(f"{name}.npy").file_size - file.tell()
 
     def get(self, name: str, dtype: Any, shape: tuple[int | None, ...]) -> np.ndarray:
         """Return an array of this type and shape, None in it being any length; any type where `dtype` is None.
@@ -155,9 +179,7 @@ class Arrays:
         Raises:
             ValueError, LookupError: it is not there, or another.
         """
-        with self._stored.open(f"{name}.npy") as file:
-            got_shape, _, kind = HEADERS[np.lib.format.read_magic(file)](file)
-            size = self._stored.getinfo(f"{name}.npy").file_size - file.tell()
+        got_shape, kind, size = self.header(name)
         fits = len(got_shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, got_shape, strict=True))
         expected_type = kind if dtype is None else np.dtype(dtype)
         if not fits or kind != expected_type or size != math.prod(got_shape) * kind.itemsize:
@@ -165,8 +187,19 @@ class Arrays:
                 f"expected {expected_type} of shape {shape} in {name}, got {kind} of shape {got_shape} in {size} bytes"
             )
         with self._stored.open(f"{name}.npy") as file:
-            array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+            array: np.ndarray = np.lib.format.read_array(_Asking(file), allow_pickle=False)
             return array
+
+
+class _Asking:
+    """A file that asks before each piece of it whether work should stop."""
+
+    def __init__(self, file: Any) -> None:
+        self._file: BinaryIO = file
+
+    def read(self, size: int = -1) -> bytes:
+        stop_if_asked()
+        return self._file.read(size)
 
 
 def plain(value: Any) -> Any:
@@ -176,23 +209,16 @@ def plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-def texts(value: Any, what: str) -> dict[str, str]:
-    """Return an object of a file that has texts only; raises ValueError for anything else, where `what` says what was expected."""
-    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise ValueError(f"expected {what} as texts, got {str(value)[:99]!r}")
-    return value
+def parsed(text: str | bytes) -> Any:
+    """Return the content of JSON that could be written again: finite numbers, whole characters, each name once.
 
-
-def _parsed(text: str | bytes) -> Any:
-    """Return the content of JSON that could be written again: finite numbers, whole characters, each name once."""
+    Raises:
+        ValueError, RecursionError: it could not be, or its content would not fit into memory.
+    """
+    refuse_larger(len(text), MAX_TEXT, JSON_COST)
     content = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once)
     json.dumps(content, ensure_ascii=False).encode()
     return content
-
-
-def _refuse_larger(size: int, most: int) -> None:
-    if size > most:
-        raise ValueError(f"it unpacks to {size / 1e9:.1f} GB, more than {most / 1e9:.1f} GB")
 
 
 def _finite(text: str) -> float:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from families import gemma
@@ -18,6 +19,7 @@ from tests.conformance.build import tiny_model
 from tests.conformance.rows import CHANGES
 from vlm_analysis import LoadedModel, load_model
 from vlm_analysis.errors import ModelError
+from vlm_analysis.guard import memory as guard_memory
 from vlm_analysis.models import load as models, memory
 from vlm_analysis.models.fit import PARTS, FitEstimate, build_empty, count_parts, estimate_fit
 from vlm_analysis.models.layers import find_decoder_layers
@@ -209,12 +211,12 @@ class TestAbsurdConfigurations:
     )
     def test_they_are_refused_in_seconds(self, tmp_path: Path, text: dict[str, Any]) -> None:
         folder = spoilt(tmp_path / "huge", text)
-        start, before = time.process_time(), memory.psutil.Process().memory_info().rss
+        start, before = time.process_time(), psutil.Process().memory_info().rss
         for call in (estimate_fit, load_model):
             with pytest.raises(ModelError, match="'huge'"):
                 call(folder)
         assert time.process_time() - start < 30
-        assert memory.psutil.Process().memory_info().rss - before < 500 * 2**20
+        assert psutil.Process().memory_info().rss - before < 500 * 2**20
 
     def test_a_size_of_something_else_than_text_is_checked_too(self, tmp_path: Path) -> None:
         vision = json.loads((BUNDLED_FOLDER / "config.json").read_text())["vision_config"]
@@ -248,12 +250,12 @@ class TestFreeMemory:
         }.items():
             (tmp_path / name).write_text(text)
         files = ("memory.max", "memory.current", "inactive_file")
-        assert memory._free_in(tmp_path, *files) == 450
+        assert guard_memory._free_in(tmp_path, *files) == 450
         (tmp_path / "memory.max").write_text("max")
-        assert memory._free_in(tmp_path, *files) is None
+        assert guard_memory._free_in(tmp_path, *files) is None
 
     def test_it_is_no_more_than_the_machine_has(self) -> None:
-        assert 0 < memory.free_bytes() <= memory.psutil.virtual_memory().total
+        assert 0 < memory.free_bytes() <= psutil.virtual_memory().total
 
     @pytest.mark.parametrize(
         ("error", "out"),

@@ -33,7 +33,9 @@ def whole() -> Recording:
     rows, answer = empty_rows(4, 6), TOKEN_GROUPS.index("answer")
     for name, measure in MEASURES.items():
         shape = rows[name].shape
-        rows[name] = rng.uniform(-1, 1, shape) if measure.kind == "<f8" else rng.integers(1, 9, shape)
+        rows[name] = (
+            rng.uniform(max(-1, measure.bounds[0]), 1, shape) if measure.kind == "<f8" else rng.integers(1, 9, shape)
+        )
         if "group" in measure.axes:
             values = rows[name][2, :, answer] if measure.axes[0] == "layer" else rows[name][2, answer : answer + 1]
             values[...] = np.nan if measure.kind == "<f8" else 0
@@ -187,7 +189,7 @@ class TestFiles:
             info = zipfile.ZipInfo("huge.npy")
             archive.writestr(info, b"x")
             archive.filelist[-1].file_size = MAX_BYTES + 1
-        with pytest.raises(RecordingError, match=r"unpacks to .* GB"):
+        with pytest.raises(RecordingError, match=r"at most .* GB when unpacked, got"):
             open_recording(path)
 
     def test_a_file_of_version_1_opens_with_what_it_holds(self, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def rows_of(first: int, count: int) -> np.ndarray:
 
 
 def sums_of(value: float) -> dict[str, Activations]:
-    return {"math": Activations(np.full((2, 3, 4), value), np.full(3, value), 1)}
+    return {"math": Activations(np.full((2, 3, 4), float(value)), np.full(3, float(value)), 1)}
 
 
 def keys_of(rows: np.ndarray) -> list[str]:

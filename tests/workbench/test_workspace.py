@@ -20,7 +20,8 @@ from writing import ID, folder, text
 
 from vlm_analysis import Cancelled
 from vlm_analysis.errors import WorkspaceError
-from vlm_analysis.workbench.workspace import KINDS, NAME_LIMIT, Item, Workspace
+from vlm_analysis.workbench.sidecars import NAME_LIMIT
+from vlm_analysis.workbench.workspace import KINDS, Item, Workspace
 
 
 def writer(kind: str) -> Callable[[Path], None]:

@@ -18,7 +18,8 @@ import pytest
 from writing import ID, folder, text
 
 from vlm_analysis.errors import WorkspaceError
-from vlm_analysis.workbench.workspace import PART_AGE_S, Item, Workspace
+from vlm_analysis.files import owned, read_bytes
+from vlm_analysis.workbench.workspace import PART_AGE_S, Damaged, Item, Workspace
 
 
 def sidecar(item: Item) -> Path:
@@ -205,16 +206,51 @@ class TestDamage:
 
     def test_listing_opens_no_file_but_sidecars(self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
         workspace.save("recordings", "r", text())
-        opened: list[str] = []
-        really = Path.open
+        read: list[str] = []
 
-        def watched(path: Path, *args: Any, **kwargs: Any) -> Any:
-            opened.append("".join(path.suffixes))
-            return really(path, *args, **kwargs)
+        def watched(path: Path, most: int) -> bytes:
+            read.append("".join(path.suffixes))
+            return read_bytes(path, most)
 
-        monkeypatch.setattr(Path, "open", watched)
+        monkeypatch.setattr("vlm_analysis.workbench.sidecars.read_bytes", watched)
+        monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("another file was opened"))
         assert len(workspace.items("recordings")) == 1
-        assert opened == [".item.json"]
+        assert read == [".item.json"]
+
+
+class TestSpecialFiles:
+    @pytest.mark.parametrize("what", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+    def test_a_pipe_a_folder_or_an_endless_file_is_damage_that_can_be_deleted(
+        self, workspace: Workspace, what: Callable[[Path], object]
+    ) -> None:
+        good, bad = workspace.save("masks", "good", text()), workspace.save("masks", "bad", text())
+        sidecar(bad).unlink()
+        what(sidecar(bad))
+        what(sidecar(bad).with_name("odd.item.json"))
+        assert workspace.items("masks") == [good]
+        damaged = workspace.damaged()
+        assert len(damaged) == 2
+        for one in damaged:
+            workspace.discard(one)
+        assert workspace.damaged() == []
+        assert files(workspace) == [f"masks/{good.id}.item.json", f"masks/{good.id}.json"]
+
+    @pytest.mark.parametrize("name", ["../x.item.json", "x", "", "/etc/x.item.json"])
+    def test_only_what_was_listed_can_be_discarded(self, workspace: Workspace, name: str) -> None:
+        with pytest.raises(WorkspaceError, match="expected a saved item"):
+            workspace.discard(Damaged("masks", name, ""))
+
+    def test_half_exports_of_killed_processes_are_removed_at_the_next_start(self, workspace: Workspace) -> None:
+        exports = workspace.root / "exports"
+        for name in (".a.12345678.part", ".b.12345678.part", "kept", ".c.12345678.part"):
+            (exports / name).mkdir(parents=True)
+            age(exports / name, 60)
+        (exports / ".c.12345678.part").rmdir()
+        (exports / ".c.12345678.part").symlink_to(exports / "kept")
+        with owned(exports / ".b.12345678.part", lambda owner: None):
+            age(exports / ".b.12345678.part", 60)
+            Workspace(workspace.root)
+            assert sorted(path.name for path in exports.iterdir()) == [".b.12345678.part", ".c.12345678.part", "kept"]
 
 
 class TestTwoProcesses:

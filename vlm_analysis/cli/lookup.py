@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.cli.base import warn
 from vlm_analysis.errors import MaskError, ModelError, PromptError, StrataError, WorkspaceError
+from vlm_analysis.files import read_bytes
 from vlm_analysis.workbench.workspace import KINDS, Item, Workspace, clean_name
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 LISTED = 20
 SHOWN = 100  # characters of a name in a message
+MOST_BYTES = 1 << 26  # of a mask file
 _LAYERS = re.compile(r"\s*\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*\s*")
 
 
@@ -108,7 +110,7 @@ def _edit(shelf: Workspace, text: str) -> Edit | Callable[[int], Edit]:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path, MOST_BYTES)
     except OSError as error:
         raise MaskError(f"No mask can be read at {path}: {error.strerror}. Name another file.") from error
 

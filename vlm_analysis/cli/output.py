@@ -98,7 +98,9 @@ def _writer(result: Result, suffix: str) -> Write:
     if suffix in result.forms:
         return result.forms[suffix]
     if suffix == ".csv":
-        return lambda part: result.table.to_csv(part, index=False)
+        from vlm_analysis.export.tables import table_csv
+
+        return lambda part: part.write_text(table_csv(result.table), "utf-8", "replace")
     if suffix == ".parquet":
         return lambda part: result.table.to_parquet(part, index=False)
     if suffix == ".html":

@@ -14,9 +14,8 @@ from vlm_analysis.edits.change import Change, is_whole
 from vlm_analysis.edits.kinds.drop import Drop, check_layers
 from vlm_analysis.edits.kinds.table import KINDS, kind_of
 from vlm_analysis.errors import EditError, MaskError
-from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.model_info import MOST_LAYERS, ModelInfo
 
-MOST_LAYERS = 10_000
 KEY_DIGITS = 32  # of an edit's key, hexadecimal
 
 

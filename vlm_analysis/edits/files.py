@@ -11,11 +11,19 @@ from vlm_analysis.edits.change import is_whole
 from vlm_analysis.edits.edit import Edit, PruneMask, changes_from_json, changes_to_json
 from vlm_analysis.errors import EditError, MaskError
 from vlm_analysis.files import write_atomically
-from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.guard.schema import fields, maybe, table, text, whole
+from vlm_analysis.model_info import MOST_LAYERS, ModelInfo
 from vlm_analysis.saved import Form, plain
 
 MASK, EDIT = "strata-mask", "strata-edit"
-FORM = Form((MASK, EDIT), 1, "mask", "Save it again.", MaskError)
+_MODEL = fields(
+    {"name": text(1000), "fingerprint": text(200), "n_layers": whole(1, MOST_LAYERS)},
+    {"revision": maybe(text(1000)), "config_hash": maybe(text(200))},
+)
+SCHEMA = fields(
+    {}, {"name": maybe(text()), "notes": maybe(text()), "model": maybe(_MODEL), "provenance": maybe(table())}
+)
+FORM = Form((MASK, EDIT), 1, "mask", "Save it again.", MaskError, SCHEMA)
 
 
 def edit_to_json(edit: Edit) -> str:
@@ -114,6 +122,14 @@ def edit_of(content: Any) -> Edit:
     return FORM.part(content, _edit_of, "The mask in it")
 
 
+def edit_for(content: Any, model: ModelInfo) -> Edit:
+    """Return the edit of a content, as `edit_of` does; raises ValueError where it is of another number of layers than the model."""
+    edit = edit_of(content)
+    if edit.n_layers != model.n_layers:
+        raise ValueError(f"expected an edit of its model's {model.n_layers} layers, got one of {edit.n_layers}")
+    return edit
+
+
 def _edit_of(content: dict[str, Any]) -> Edit:
     """Return the edit; a mask that declares `numbering` 1 is converted, once."""
     first, is_mask = content.get("numbering"), content["kind"] == MASK
@@ -121,12 +137,16 @@ def _edit_of(content: dict[str, Any]) -> Edit:
         raise MaskError(
             f"The mask cannot be read: expected numbering {'0 or 1' if is_mask else '0'}, got {first!r}. Update Strata."
         )
-    model, provenance = content.get("model"), content.get("provenance")
+    model = content.get("model")
+    if model is not None and model["n_layers"] != content.get("n_layers"):
+        raise ValueError(
+            f"expected a mask of its model's {model['n_layers']} layers, got one of {content.get('n_layers')!r}"
+        )
     about: dict[str, Any] = {
-        "name": str(content.get("name") or ""),
-        "notes": str(content.get("notes") or ""),
+        "name": content.get("name") or "",
+        "notes": content.get("notes") or "",
         "model": None if model is None else _model_from_json(model),
-        "provenance": provenance if isinstance(provenance, dict) else {},
+        "provenance": content.get("provenance") or {},
     }
     if not is_mask:
         return Edit(content.get("n_layers"), changes_from_json(content.get("changes")), **about)  # type: ignore[arg-type]
@@ -138,5 +158,5 @@ def _edit_of(content: dict[str, Any]) -> Edit:
 
 
 def _model_from_json(model: dict[str, Any]) -> ModelInfo:
-    known = {key: str(model[key]) for key in ("revision", "config_hash") if model.get(key) is not None}
-    return ModelInfo(str(model["name"]), str(model["fingerprint"]), int(model["n_layers"]), **known)  # type: ignore[arg-type]
+    known = ("name", "fingerprint", "n_layers", "revision", "config_hash")
+    return ModelInfo(**{key: model[key] for key in known if model.get(key) is not None})

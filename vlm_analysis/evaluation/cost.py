@@ -11,12 +11,28 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.edits.files import edit_content, edit_of
+from vlm_analysis.edits.files import edit_content, edit_for
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.saved import Form, texts
+from vlm_analysis.guard.schema import TEXTS, fields, listed, number, table, text, whole
+from vlm_analysis.model_info import SCHEMA as MODEL, ModelInfo
+from vlm_analysis.saved import Form
 
-FORM = Form(("strata-cost",), 1, "cost", "Measure again.", EvaluationError)
+_SERIES = listed(listed(number(), 1), 2, 2)
+_PAIR = listed(whole(1), 2, 2)
+_COUNTS = dict.fromkeys(("threads", "n_prompts", "new_tokens"), whole(1))
+SCHEMA = fields(
+    {
+        "mask": table(),
+        "model": MODEL,
+        "device": text(200),
+        "prompt_tokens": number(1),
+        **_COUNTS,
+        **dict.fromkeys(("n_parameters", "n_bytes"), _PAIR),
+        **dict.fromkeys(("prefill_ms", "tokens_per_s", "layer_shares"), _SERIES),
+    },
+    {"set_aside": TEXTS},
+)
+FORM = Form(("strata-cost",), 1, "cost", "Measure again.", EvaluationError, SCHEMA)
 PHASES = ("prefill", "decode")
 N_RESAMPLES = 500
 MOST_ROUNDS = 1000
@@ -174,10 +190,9 @@ def weights_without(model: ModelInfo, edit: Edit) -> tuple[tuple[int, int], tupl
 
 def save_cost(cost: Cost, path: Path) -> Path:
     """Write the Cost as JSON; the file appears whole or not at all. Returns the path."""
-    fields = {name: getattr(cost, name) for name in _PLAIN} | {name: getattr(cost, name).tolist() for name in _ARRAYS}
-    return FORM.save(
-        path, {"mask": edit_content(cost.edit), "model": asdict(cost.model), "set_aside": cost.set_aside, **fields}
-    )
+    numbers = {name: getattr(cost, name) for name in _PLAIN} | {name: getattr(cost, name).tolist() for name in _ARRAYS}
+    about = {"mask": edit_content(cost.edit), "model": asdict(cost.model), "set_aside": cost.set_aside}
+    return FORM.save(path, {**about, **numbers})
 
 
 def open_cost(path: Path) -> Cost:
@@ -190,15 +205,12 @@ def open_cost(path: Path) -> Cost:
 
 
 def _cost_of(content: dict[str, Any]) -> Cost:
-    fields: dict[str, Any] = {name: int(content[name]) for name in ("threads", "n_prompts", "new_tokens")}
-    fields |= {name: content[name] for name in ("n_parameters", "n_bytes", *_ARRAYS)}
+    model = ModelInfo.from_json(content["model"])
     return Cost(
-        edit=edit_of(content["mask"]),
-        model=ModelInfo.from_json(content["model"]),
-        device=str(content["device"]),
-        prompt_tokens=float(content["prompt_tokens"]),
-        set_aside=texts(content.get("set_aside", {}), "the prompts set aside"),
-        **fields,
+        edit=edit_for(content["mask"], model),
+        model=model,
+        set_aside=content.get("set_aside", {}),
+        **{name: content[name] for name in (*_PLAIN, *_ARRAYS)},
     )
 
 

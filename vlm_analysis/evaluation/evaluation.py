@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.edits.files import edit_content, edit_of
+from vlm_analysis.edits.files import edit_content, edit_for
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.intervals import (
     LEAST_GROUPS,
@@ -23,10 +23,28 @@ from vlm_analysis.evaluation.intervals import (
     share_bands,
     tailed_bands,
 )
-from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.saved import Form, texts
+from vlm_analysis.guard.schema import LONGEST, TEXTS, different, fields, flag, listed, maybe, number, table, text, whole
+from vlm_analysis.model_info import SCHEMA as MODEL, ModelInfo
+from vlm_analysis.saved import FINGERPRINT, Form
 
-FORM = Form(("strata-evaluation",), 1, "evaluation", "Evaluate again.", EvaluationError)
+_TOLERANCE = 1e-3  # of divergences and likelihoods in half precision, which can be a little below their least
+_ROW = fields(
+    {
+        "id": text(LONGEST, 1),
+        "domain": text(LONGEST, 1),
+        "exact_match": flag,
+        "answer_nll": maybe(number(-_TOLERANCE)),
+        "token_agreement": maybe(number(0, 1)),
+        "kl_to_dense": maybe(number(-_TOLERANCE)),
+        "answer": text(),
+        "answer_source": text(100),
+        "answer_ids": listed(whole()),
+    }
+)
+SCHEMA = fields(
+    {"mask": table(), "model": MODEL, "prompts": FINGERPRINT, "by_prompt": listed(_ROW, 1)}, {"set_aside": TEXTS}
+)
+FORM = Form(("strata-evaluation",), 1, "evaluation", "Evaluate again.", EvaluationError, SCHEMA)
 METRICS = ("exact_match", "answer_nll", "token_agreement", "kl_to_dense")
 EXTRA_METRICS = ("normalised_match", "numeric_match", "choice_match", "choice_match_norm")
 IN_NATS = ("answer_nll", "kl_to_dense")
@@ -305,17 +323,15 @@ def evaluation_of(content: dict[str, Any]) -> Evaluation:
         StrataError, ValueError, LookupError, TypeError: it is damaged.
     """
     frame = pd.DataFrame(content["by_prompt"], columns=list(COLUMNS))
-    fits: dict[str, type] = {"exact_match": bool, "answer_ids": list, **dict.fromkeys(("id", "domain", "answer"), str)}
-    for column, kind in fits.items():
-        if not all(isinstance(value, kind) for value in frame[column]):
-            raise ValueError(f"a prompt lacks its {column}")
+    different(frame["id"].tolist(), "ids of prompts")
+    model = ModelInfo.from_json(content["model"])
     numeric = {metric: np.float64 for metric in METRICS if metric != "exact_match"}
     return Evaluation(
-        edit=edit_of(content["mask"]),
-        model=ModelInfo.from_json(content["model"]),
+        edit=edit_for(content["mask"], model),
+        model=model,
         prompts=content["prompts"],
         by_prompt=with_extras(frame.astype({**numeric, "exact_match": bool}), _extras(content["by_prompt"])),
-        set_aside=texts(content.get("set_aside", {}), "the prompts set aside"),
+        set_aside=content.get("set_aside", {}),
     )
 
 
@@ -331,7 +347,7 @@ def _extras(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _is_score(value: object) -> bool:
-    return isinstance(value, (int, float)) and value in (0, 1)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value in (0, 1)
 
 
 def _is_text(value: object) -> bool:

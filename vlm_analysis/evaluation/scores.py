@@ -15,7 +15,7 @@ import sqlite3
 import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.files import advice_for
+from vlm_analysis.files import advice_for, opened, read_bytes
 from vlm_analysis.progress import stop_if_asked
 
 FILE = "scores.sqlite"
@@ -37,6 +37,7 @@ TABLES = (
     f"CREATE TABLE scores (edit TEXT, row INTEGER, exact_match INTEGER, {', '.join(f'{name} REAL' for name in NUMBERS)}, "
     "crc32 INTEGER, PRIMARY KEY (edit, row)) WITHOUT ROWID",
 )
+MAX_HEADER, MAX_RECORDS = 1 << 20, 1 << 30  # bytes of these files
 _FULL = "Free some space or choose another folder"
 ADVICE = {  # by extended code, else by primary code
     sqlite3.SQLITE_FULL: _FULL,
@@ -75,6 +76,8 @@ class ScoreStore:
         with self._explained():
             if self._folder is not None:
                 self._folder.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):
+                    opened(self._folder / FILE).close()  # a pipe would be waited for
             self._base = sqlite3.connect(
                 ":memory:" if self._folder is None else self._folder / FILE,
                 timeout=BUSY_S,
@@ -82,6 +85,7 @@ class ScoreStore:
                 check_same_thread=False,
             )
         weakref.finalize(self, self._base.close)
+        self._run("PRAGMA trusted_schema = OFF")  # nothing that a file names is run
         self._run("PRAGMA journal_mode = WAL")
         self._run("PRAGMA synchronous = NORMAL")  # a power cut may take the last rows, and tears none
         with self._change():
@@ -168,7 +172,9 @@ class ScoreStore:
                 self._base.rollback()
 
     def _check(self, header: str) -> None:
-        """Refuse scores of something else, and rows that are not as they were written."""
+        """Refuse scores of something else, tables that are others, and rows that are not as they were written."""
+        if sorted(str(line) for (line,) in self._run("SELECT sql FROM sqlite_master")) != sorted(TABLES):
+            raise _damaged(self._folder, "other tables")
         if self._run("SELECT * FROM belongs") != [(header,)]:
             raise _of_others(self._folder)
         for *row, crc32 in self._run("SELECT * FROM scores"):
@@ -220,8 +226,8 @@ def _rows_of_0_1(folder: Path, header: Mapping[str, Any]) -> list[Row]:
     if not any((folder / name).exists() for name in (OLD_HEADER, OLD_RECORDS)):
         return []
     try:
-        header_text = (folder / OLD_HEADER).read_text("utf-8")
-        data = (folder / OLD_RECORDS).read_bytes() if (folder / OLD_RECORDS).exists() else b""
+        header_text = read_bytes(folder / OLD_HEADER, MAX_HEADER).decode("utf-8")
+        data = read_bytes(folder / OLD_RECORDS, MAX_RECORDS) if (folder / OLD_RECORDS).exists() else b""
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError) and not (folder / OLD_RECORDS).exists():
             return []  # another process has just taken it over

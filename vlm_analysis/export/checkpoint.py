@@ -30,6 +30,8 @@ from vlm_analysis.evaluation.evaluation import Evaluation, check_same_work
 from vlm_analysis.export.card import MANIFEST_FILE, edit_file, model_card, reproduction_command
 from vlm_analysis.export.proof import Proof, prove
 from vlm_analysis.export.reload import versions
+from vlm_analysis.files import LOCK, NAMED, owned
+from vlm_analysis.guard.shared import check_path
 from vlm_analysis.models.asking import named_ends
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.source import BUNDLED, BUNDLED_FOLDER
@@ -165,7 +167,8 @@ def _staged(folder: Path) -> Iterator[Path]:
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{PART}")
     try:
         part.mkdir(parents=True)
-        yield part
+        with owned(part, lambda owner: None):  # a part that no process owns is removed (`tidy_parts`)
+            yield part
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
@@ -226,6 +229,7 @@ def check_target(folder: Path) -> Path:
     Raises:
         ExportError: it holds something, or cannot be written.
     """
+    check_path(folder, "Exporting to", ExportError)
     try:
         folder = folder.expanduser().absolute()
         os.fsencode(folder).decode()  # raises for a lone surrogate
@@ -332,7 +336,7 @@ def _n_saved_parameters(view: Any) -> int:
 
 
 def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (LOCK, NAMED)):
         with path.open("rb") as file:
             yield path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -15,19 +15,40 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.edits.files import edit_of
+from vlm_analysis.edits.files import edit_for
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.evaluation.evaluation import FORM as EVALUATION, IN_NATS, METRICS, Evaluation, evaluation_of, on_both
+from vlm_analysis.evaluation.evaluation import (
+    FORM as EVALUATION,
+    IN_NATS,
+    METRICS,
+    Evaluation,
+    check_same_work,
+    evaluation_of,
+    on_both,
+)
 from vlm_analysis.evaluation.telling import KEPT, telling_line, title_of
 from vlm_analysis.export.report import Section
+from vlm_analysis.guard.schema import fields, listed, maybe, number, row, table, text, whole
+from vlm_analysis.model_info import MOST_LAYERS
 from vlm_analysis.recording.recording import Recording
-from vlm_analysis.saved import Form
+from vlm_analysis.saved import MAX_TEXT, Form
 from vlm_analysis.selection.compared.comparison import EXAMPLES, Comparison
 from vlm_analysis.selection.compared.findings import CURVE, retention_curves, telling
 from vlm_analysis.selection.strategies.many import RANDOM
 from vlm_analysis.words import set_aside_lines
 
-FORM = Form(("strata-story",), 1, "demo result", "Run the demo again.", EvaluationError)
+_SHARE = maybe(number(0))
+_CURVE_ROW = row(text(), text(), whole(0, MOST_LAYERS), _SHARE, _SHARE, _SHARE)
+SCHEMA = fields(  # of version 0.1
+    {
+        "masks": table(table(), text(1000, 1), 1),
+        "curve": fields({"data": listed(_CURVE_ROW, 1)}),
+        "examples": fields({"data": listed(row(*[text()] * len(EXAMPLES)))}),
+        "dense": text(MAX_TEXT),
+        "pruned": text(MAX_TEXT),
+    }
+)
+FORM = Form(("strata-story",), 1, "demo result", "Run the demo again.", EvaluationError, SCHEMA)
 SHOWN_RATIO = 0.2
 
 
@@ -42,6 +63,9 @@ class Story:
         dense, pruned: the evaluations of the dense model and of the first of `masks`.
         examples: those of the comparison, of the first of `masks`.
         metric: the score that the story tells (see `evaluation.telling`); exact match in stories of version 0.1.
+
+    Raises:
+        EvaluationError: the curve lacks a method, or the random masks, on a domain of the recording at the shown budget.
     """
 
     recording: Recording
@@ -56,6 +80,17 @@ class Story:
     def line(self) -> str:
         """Return which score is told in place of exact match, and why; "" for exact match."""
         return telling_line(self.metric)
+
+    def __post_init__(self) -> None:
+        method, mask = self.shown
+        here = self.curve[self.curve["budget"] == mask.budget]
+        found = list(zip(here["method"], here["domain"], strict=True))
+        needed = {(name, domain) for name in (method, RANDOM) for domain in self.recording.domain_names}
+        if not needed <= set(found) or len(set(found)) < len(found):
+            raise EvaluationError(
+                f"The story does not fit together: expected the retention of {method!r} and of random masks without {mask.budget} layers, "
+                f"once on each domain, got {len(found)} values. {FORM.advice}"
+            )
 
     @property
     def title(self) -> str:
@@ -250,18 +285,27 @@ def open_story(path: Path, recording: Recording) -> Story:
     """
 
     def story_from(content: dict[str, Any]) -> Story:
-        if not content["masks"]:
-            raise ValueError("it has no mask")
-        return Story(
+        story = Story(
             recording=recording,
-            masks={name: edit_of(mask) for name, mask in content["masks"].items()},
+            masks={name: edit_for(mask, recording.model) for name, mask in content["masks"].items()},
             curve=_table(content["curve"], CURVE).astype({"value": float, "low": float, "high": float}),
             examples=_table(content["examples"], EXAMPLES),
             dense=EVALUATION.read(content["dense"], "the dense evaluation", evaluation_of),
             pruned=EVALUATION.read(content["pruned"], "the pruned evaluation", evaluation_of),
         )
+        _check_parts(story)
+        return story
 
     return FORM.open(path, story_from)
+
+
+def _check_parts(story: Story) -> None:
+    """Raise where the parts of a story are not of one model, one prompt set and one mask."""
+    check_same_work(story.pruned, story.dense)
+    if story.dense.model.fingerprint != story.recording.model.fingerprint:
+        raise ValueError("expected a recording of the evaluated model, got one of another")
+    if not story.dense.is_dense or story.pruned.edit != story.shown[1]:
+        raise ValueError("expected evaluations of the dense model and of the first mask, got others")
 
 
 def _table(content: dict[str, Any], columns: tuple[str, ...]) -> pd.DataFrame:

@@ -1,8 +1,4 @@
-"""Memory: how much is free for a model, returning it to the system, and recognising that it ran out.
-
-On Linux with a memory limit on the process's group (a container), the rest of the limit counts where it is less than the free
-memory of the machine.
-"""
+"""Memory: how much is free for a model, returning it to the system, and recognising that it ran out."""
 
 from __future__ import annotations
 
@@ -10,18 +6,13 @@ import ctypes
 import gc
 import re
 import sys
-from pathlib import Path
 
-import psutil
 import torch
+
+from vlm_analysis.guard.memory import free_memory
 
 GIB = 2**30
 _OUT = re.compile(r"not enough memory|out of memory|cannot allocate memory|can't allocate memory|std::bad_alloc", re.I)
-# Limit and use of a group, by version of Linux's control groups: the folder, the two files in it, and the name of the file cache.
-_GROUPS = (
-    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
-    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
 
 
 def free_bytes(device: torch.device | str = "cpu") -> int:
@@ -29,11 +20,7 @@ def free_bytes(device: torch.device | str = "cpu") -> int:
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    candidates = [psutil.virtual_memory().available]
-    candidates += [
-        free for group in _GROUPS for path in _group_folders(group[0]) if (free := _free_in(path, *group[1:]))
-    ]
-    return max(0, min(candidates))
+    return free_memory()
 
 
 def give_back() -> None:
@@ -65,26 +52,3 @@ def gib(n_bytes: float) -> str:
     if n_bytes >= GIB:
         return f"{n_bytes / GIB:,.1f} GiB"
     return f"{max(1, round(n_bytes / 2**20))} MiB"
-
-
-def _group_folders(root: Path) -> list[Path]:
-    """Return the folders that may hold this process's limit: that of its group and those above, up to the root."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    own = [line.split(":", 2)[2] for line in lines if line.startswith("0::") or ":memory:" in line]
-    folders = [root.joinpath(name.lstrip("/")) for name in own]
-    return [root, *(part for folder in folders for part in (folder, *folder.parents) if root in part.parents)]
-
-
-def _free_in(folder: Path, limit_file: str, use_file: str, cache_name: str) -> int | None:
-    """Return the bytes that a group may still allocate; its file cache counts as free, as the system drops it when memory is short."""
-    try:
-        limit = int((folder / limit_file).read_text())
-        used = int((folder / use_file).read_text())
-        stat = (folder / "memory.stat").read_text().splitlines()
-    except (OSError, ValueError):  # no such group, or "max": no limit
-        return None
-    cache = next((int(line.split()[1]) for line in stat if line.split()[:1] == [cache_name]), 0)
-    return max(1, limit - used + cache)

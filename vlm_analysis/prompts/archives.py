@@ -19,6 +19,8 @@ from typing import Protocol
 from PIL import Image
 
 from vlm_analysis.errors import PromptError, short
+from vlm_analysis.guard.memory import SHARE, free_memory
+from vlm_analysis.guard.zips import METHODS, opened_zip
 from vlm_analysis.prompts.images import MAX_FILE_BYTES, open_image, read_file
 
 MAX_ENTRIES = 2000
@@ -27,7 +29,6 @@ MAX_ARCHIVE_BYTES = 500_000_000
 MAX_DECODED_BYTES = 2_000_000_000
 MAX_RATIO = 200
 RATIO_MATTERS_ABOVE = 1_000_000
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED_FLAG = 0x1
 
 Skipped = tuple[tuple[str, str], ...]
@@ -159,8 +160,9 @@ class Archive:
         self.label = label
         self._images: dict[str, Image.Image] = {}
         self._decoded_bytes = 0
+        self._room = min(MAX_DECODED_BYTES, free_memory() // SHARE)
         try:
-            self._zip = zipfile.ZipFile(BytesIO(data))
+            self._zip = opened_zip(BytesIO(data), 10 * MAX_ENTRIES)  # hidden and refused names count here
         except Exception as error:  # a hostile directory can raise any exception
             raise PromptError(
                 f"'{short(label)}' could not be opened: expected a zip archive, got {len(data):,} bytes that are none or are "
@@ -196,9 +198,9 @@ class Archive:
         """Return a decoded image; the same object for the same name."""
         name = safe_name(name)
         if name not in self._images:
-            if self._decoded_bytes > MAX_DECODED_BYTES:
+            if self._decoded_bytes > self._room:
                 raise PromptError(
-                    f"'{short(name)}' was left out: expected images of at most {MAX_DECODED_BYTES // 10**9} GB once decoded, "
+                    f"'{short(name)}' was left out: expected images of at most {self._room / 10**9:.1f} GB once decoded, "
                     f"got more in '{short(self.label)}'. Unpack the zip and open the folder."
                 )
             image = open_image(self.read(name))
@@ -237,7 +239,7 @@ def _raise(error: OSError) -> None:
 def _sort_entries(infos: list[zipfile.ZipInfo], label: str) -> tuple[dict[str, zipfile.ZipInfo], Skipped]:
     entries: dict[str, zipfile.ZipInfo] = {}
     skipped = []
-    if len(infos) > 10 * MAX_ENTRIES:  # hidden and refused names count here, as they could fill the memory
+    if len(infos) > 10 * MAX_ENTRIES:
         raise PromptError(
             f"'{short(label)}' was refused: expected at most {MAX_ENTRIES} files, got {len(infos):,}. "
             "Unpack it and open the folder."

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from vlm_analysis.errors import PromptError, short
+from vlm_analysis.files import opened
 
 # A JPEG may hold several pictures (MPO, from phones); the first one counts. Pillow may be built without the last two.
 _OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
@@ -100,7 +101,7 @@ def read_file(path: Path, limit: int) -> bytes:
                 f"'{short(path)}' could not be read: expected a file, got "
                 f"{'something else' if path.exists() else 'nothing there'}. Check the path."
             )
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             data = stream.read(limit + 1)
     except (OSError, RuntimeError) as error:
         raise PromptError(

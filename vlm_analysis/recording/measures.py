@@ -31,6 +31,7 @@ class Measure:
         source: where it comes from; "" for plain bookkeeping.
         axes: its shape, out of layer, group, delta, share, hsic and span (the upper triangle of all pairs of streams).
         kind: numpy's type.
+        bounds: least and largest value, but for rounding.
     """
 
     title: str
@@ -38,23 +39,31 @@ class Measure:
     source: str
     axes: tuple[str, ...]
     kind: str = "<f8"
+    bounds: tuple[float, float] = (-np.inf, np.inf)
 
 
+_COSINE, _SHARE, _POSITIVE = (-1.0, 1.0), (0.0, 1.0), (0.0, np.inf)
+_ROUNDING = 1e-3
 _LAYER, _GROUPED = ("layer",), ("layer", "group")
 MEASURES: dict[str, Measure] = {
-    "cosine": Measure("Layer similarity", "mean cos(x, y)", "ShortGPT, arXiv:2403.03853", _GROUPED),
-    "cosine_std": Measure("Spread over tokens", "standard deviation of cos(x, y)", "", _GROUPED),
+    "cosine": Measure("Layer similarity", "mean cos(x, y)", "ShortGPT, arXiv:2403.03853", _GROUPED, bounds=_COSINE),
+    "cosine_std": Measure("Spread over tokens", "standard deviation of cos(x, y)", "", _GROUPED, bounds=_POSITIVE),
     "changed": Measure(
         "Share of tokens changed",
         "share of tokens with 1 − cos(x, y) ≥ δ",
         "proximal redundancy, arXiv:2509.25584",
         (*_GROUPED, "delta"),
+        bounds=_SHARE,
     ),
-    "update": Measure("Relative update", "mean ‖y − x‖ / ‖x‖", "", _GROUPED),
-    "norm_ratio": Measure("Norm ratio", "mean ‖y‖ / ‖x‖", "", _GROUPED),
-    "output_rms": Measure("Output norm", "root of mean ‖y‖²", "sensitivity in arXiv:2605.25842", _GROUPED),
-    "attention_cosine": Measure("Attention similarity", "mean cos(x, m)", "LLM-Drop, arXiv:2406.15786", _GROUPED),
-    "mlp_cosine": Measure("MLP similarity", "mean cos(m, y)", "LLM-Drop, arXiv:2406.15786", _GROUPED),
+    "update": Measure("Relative update", "mean ‖y − x‖ / ‖x‖", "", _GROUPED, bounds=_POSITIVE),
+    "norm_ratio": Measure("Norm ratio", "mean ‖y‖ / ‖x‖", "", _GROUPED, bounds=_POSITIVE),
+    "output_rms": Measure(
+        "Output norm", "root of mean ‖y‖²", "sensitivity in arXiv:2605.25842", _GROUPED, bounds=_POSITIVE
+    ),
+    "attention_cosine": Measure(
+        "Attention similarity", "mean cos(x, m)", "LLM-Drop, arXiv:2406.15786", _GROUPED, bounds=_COSINE
+    ),
+    "mlp_cosine": Measure("MLP similarity", "mean cos(m, y)", "LLM-Drop, arXiv:2406.15786", _GROUPED, bounds=_COSINE),
     "hsic": Measure(
         "Linear HSIC, unbiased",
         "of x with x, x with y, y with y over the tokens of the group",
@@ -62,29 +71,38 @@ MEASURES: dict[str, Measure] = {
         (*_GROUPED, "hsic"),
     ),
     "span": Measure(
-        "Span similarity", "mean cos of the streams entering layer i and layer j", "arXiv:2403.17887", ("group", "span")
+        "Span similarity",
+        "mean cos of the streams entering layer i and layer j",
+        "arXiv:2403.17887",
+        ("group", "span"),
+        bounds=_COSINE,
     ),
     "cross_modal": Measure(
         "Cross-modal distance",
         "‖mean y over vision − mean y over text‖ / mean ‖y‖ over both",
         "µCRASP, arXiv:2605.25842; per prompt is our choice",
         _LAYER,
+        bounds=_POSITIVE,
     ),
     "visual_attention": Measure(
         "Visual attention ratio",
         "share of the attention of text queries that goes to vision keys",
         "Skip-It?, arXiv:2509.25584",
         _LAYER,
+        bounds=_SHARE,
     ),
     "important_cosine": Measure(
         "Similarity of important tokens",
         "mean cos(x, y) over the tokens with the largest attention weights",
         "Short-LVLM, arXiv:2507.23362; each layer's own map and the shares are our choices",
         ("layer", "share"),
+        bounds=_COSINE,
     ),
-    "sinks": Measure("Sink tokens", f"tokens with ‖y‖ over {SINK_FACTOR:g} × the median", "", _LAYER, "<i8"),
-    "nonfinite": Measure("Not finite", "tokens whose cosine is no number", "", _LAYER, "<i8"),
-    "token_counts": Measure("Tokens", "tokens of the prompt in the group", "", ("group",), "<i8"),
+    "sinks": Measure(
+        "Sink tokens", f"tokens with ‖y‖ over {SINK_FACTOR:g} × the median", "", _LAYER, "<i8", bounds=_POSITIVE
+    ),
+    "nonfinite": Measure("Not finite", "tokens whose cosine is no number", "", _LAYER, "<i8", bounds=_POSITIVE),
+    "token_counts": Measure("Tokens", "tokens of the prompt in the group", "", ("group",), "<i8", bounds=_POSITIVE),
 }
 
 
@@ -131,6 +149,18 @@ def filled_rows(n_prompts: int, n_layers: int, parts: Mapping[str, np.ndarray]) 
             raise ValueError(f"expected {name} of shape {field.shape}, got {values.shape}")
         field[...] = values.astype(field.dtype, casting="same_kind")
     return rows
+
+
+def check_ranges(rows: np.ndarray) -> None:
+    """Check that no value of (n_prompts,) rows lies beyond the bounds of its measure; NaN, which was not measured, does not.
+
+    Raises:
+        ValueError: one does.
+    """
+    for name, measure in MEASURES.items():
+        least, most = measure.bounds
+        if np.any(rows[name] < least - _ROUNDING) or np.any(rows[name] > most + _ROUNDING):
+            raise ValueError(f"expected {name} from {least:g} to {most:g}, got others")
 
 
 def triangle(matrices: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ Every measure (see `measures`) is kept per prompt, so that any mean, spread or b
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,37 @@ from typing import Any
 import numpy as np
 
 from vlm_analysis.errors import RecordingError
-from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.recording.maps import TokenMap, append_maps, read_map
-from vlm_analysis.recording.measures import HSIC_PARTS, MEASURES, filled_rows, from_triangle, row_type, triangle
-from vlm_analysis.saved import Arrays, Form, texts
+from vlm_analysis.guard.memory import refuse_larger
+from vlm_analysis.guard.schema import LONGEST, TEXTS, different, fields, listed, row, table, text, whole
+from vlm_analysis.model_info import SCHEMA as MODEL, ModelInfo
+from vlm_analysis.recording.maps import TokenMap, append_maps, map_name, read_map
+from vlm_analysis.recording.measures import (
+    HSIC_PARTS,
+    MEASURES,
+    check_ranges,
+    filled_rows,
+    from_triangle,
+    row_type,
+    triangle,
+)
+from vlm_analysis.saved import FINGERPRINT, MAX_BYTES, Arrays, Form
 from vlm_analysis.words import TOKEN_GROUPS
 
-FORM = Form(("strata-recording",), 3, "recording", "Record again.", RecordingError)
+MOST_PROMPTS = 10_000  # as in a prompt set
+_NAMES = listed(text(LONGEST, 1), 1, MOST_PROMPTS)
+DOMAIN_SUM = row(text(LONGEST, 1), whole(0, MOST_PROMPTS))  # of activations: domain, number of prompts
+SCHEMA = fields(
+    {"model": MODEL, "prompts": FINGERPRINT, "prompt_ids": _NAMES, "domains": _NAMES, "settings": table()},
+    {
+        "activations": listed(DOMAIN_SUM),
+        "arrays": listed(text(100)),
+        "groups": listed(text()),
+        "ties": listed(text()),
+        "set_aside": TEXTS,
+    },
+)
+FORM = Form(("strata-recording",), 3, "recording", "Record again.", RecordingError, SCHEMA)
+_KEYS = re.compile(rb"[0-9A-Za-z_-]+")
 ALWAYS = ("cosine", "token_counts", "nonfinite")  # measures that every version recorded
 
 
@@ -232,7 +257,7 @@ class Recording:
         """Return every token's cosines of one prompt, by its index; raises RecordingError where none were kept."""
         if self.maps is None:
             raise RecordingError("This recording has no token maps. Record again with token maps.")
-        return read_map(self.maps, self.keys[prompt])
+        return read_map(self.maps, self.keys[prompt], self.n_layers)
 
     def prompts_with(self, domain: str | None = None, token_group: str = "all") -> int:
         """Return how many prompts of the domain have at least one token of the group."""
@@ -308,53 +333,77 @@ def open_recording(path: Path) -> Recording:
 
     def recording_from(content: dict[str, Any], arrays: Arrays) -> Recording:
         model, n_prompts = ModelInfo.from_json(content["model"]), len(content["prompt_ids"])
+        refuse_larger(n_prompts * row_type(model.n_layers).itemsize, MAX_BYTES)
         names = content.get("arrays", ())
         parts = _PARTS[content["schema_version"]](arrays, names, n_prompts, model.n_layers)
         if not parts.keys() >= set(ALWAYS):
             raise ValueError(f"expected the measures {', '.join(ALWAYS)}, got {', '.join(parts)}")
-        return Recording(
+        recording = Recording(
             model=model,
             prompts=content["prompts"],
             prompt_ids=tuple(content["prompt_ids"]),
             domains=tuple(content["domains"]),
             rows=filled_rows(n_prompts, model.n_layers, parts),
             settings=content["settings"],
-            activations=_activations(content.get("activations", []), arrays, model.n_layers),
+            activations=activations(content.get("activations", []), arrays, model.n_layers),
             maps=Path(path) if arrays.more else None,
             lacks=tuple(name for name in MEASURES if name not in parts),
             groups=tuple(map(str, content.get("groups", ()))),
             ties=tuple(map(str, content.get("ties", ()))),
-            set_aside=texts(content.get("set_aside", {}), "the prompts set aside"),
+            set_aside=content.get("set_aside", {}),
         )
+        _check_parts(recording, arrays.more)
+        return recording
 
     return FORM.open_arrays(path, recording_from)
 
 
-def _activations(names: list[Any], arrays: Arrays, n_layers: int) -> dict[str, Activations]:
+def _check_parts(recording: Recording, more: tuple[str, ...]) -> None:
+    """Check that the parts of a recording from a file fit together; raises ValueError where they do not."""
+    different(list(recording.prompt_ids), "ids of prompts")
+    check_ranges(recording.rows)
+    keys = recording.rows["key"].tolist()
+    if any(keys):  # version 1 has none
+        different(keys, "keys of prompts")
+        if not all(_KEYS.fullmatch(key) for key in keys):
+            raise ValueError("expected letters and digits as the keys of prompts, got others")
+    if not set(more) <= {map_name(key) for key in recording.keys}:
+        raise ValueError("expected the token maps of its prompts, got other files")
+    for name, part in recording.activations.items():
+        whole(0, recording.domains.count(name))(part.n_prompts, f"the activations of {name[:60]!r}")
+
+
+def activations(names: list[list[Any]], arrays: Arrays, n_layers: int) -> dict[str, Activations]:
+    """Return the activations in a file by domain, from (domain, number of prompts); raises ValueError for others."""
+    different([name for name, _ in names], "domains of activations")
     by_domain = {}
     for number, (name, n_prompts) in enumerate(names):
         sums = arrays.get(f"sums_{number}", np.float64, (2, n_layers, None))
-        by_domain[str(name)] = Activations(sums, arrays.get(f"norms_{number}", np.float64, (n_layers,)), int(n_prompts))
+        by_domain[name] = Activations(sums, arrays.get(f"norms_{number}", np.float64, (n_layers,)), n_prompts)
     return by_domain
 
 
 def _parts(arrays: Arrays, names: list[str], n_prompts: int, n_layers: int) -> dict[str, np.ndarray]:
     """Return the arrays of these measures, and of the prompts' keys; unknown ones, of a newer version, are left out."""
-    row = row_type(n_layers)
-    known = [name for name in row.names or () if name in names]
-    return {name: arrays.get(name, row[name].base, (n_prompts, *row[name].shape)) for name in known}
+    kind = row_type(n_layers)
+    known = [name for name in kind.names or () if name in names]
+    return {name: arrays.get(name, kind[name].base, (n_prompts, *kind[name].shape)) for name in known}
 
 
 def _parts_of_version_2(arrays: Arrays, names: object, n_prompts: int, n_layers: int) -> dict[str, np.ndarray]:
     """Return the measures of version 2: fields of one array."""
-    rows = arrays.get("rows", None, (n_prompts,))
+    (_, kind, _), expected = arrays.header("rows"), row_type(n_layers)
+    if any(name not in (expected.names or ()) or kind[name] != expected[name] for name in kind.names or ()):
+        raise ValueError("expected the measures of version 2 in rows, got others")
+    rows = arrays.get("rows", kind, (n_prompts,))
     return {name: rows[name] for name in rows.dtype.names or ()}
 
 
 def _parts_of_version_1(arrays: Arrays, names: object, n_prompts: int, n_layers: int) -> dict[str, np.ndarray]:
     """Return the measures of version 1: four arrays, spans as whole matrices."""
     groups, ends = len(TOKEN_GROUPS), n_layers + 1
-    parts = {name: arrays.get(name, None, (n_prompts, None)) for name in ("token_counts", "nonfinite")}
+    parts = {"token_counts": arrays.get("token_counts", None, (n_prompts, groups))}
+    parts["nonfinite"] = arrays.get("nonfinite", None, (n_prompts, n_layers))
     parts["cosine"] = arrays.get("layer_cosine", None, (n_prompts, n_layers, groups))
     parts["span"] = triangle(arrays.get("span_cosine", None, (n_prompts, groups, ends, ends)))
     return parts

@@ -21,12 +21,17 @@ from typing import Any
 import numpy as np
 
 from vlm_analysis.errors import RecordingError, short
-from vlm_analysis.files import Owner, advice_for, owned, write_atomically
+from vlm_analysis.files import Owner, advice_for, opened, owned, read_bytes, write_atomically
+from vlm_analysis.guard.schema import fields, listed, whole
+from vlm_analysis.guard.zips import opened_zip
 from vlm_analysis.recording.measures import MEASURES, filled_rows, row_type
-from vlm_analysis.recording.recording import Activations, Recording
+from vlm_analysis.recording.recording import DOMAIN_SUM, Activations, Recording, activations
+from vlm_analysis.saved import MAX_ENTRIES, Arrays
 
 HEADER, ROWS, SUMS = "header.json", "rows.bin", "sums.npz"
 PIECE = 256  # rows read at once
+MAX_HEADER = 1 << 20  # bytes
+META = fields({"n_rows": whole(), "domains": listed(DOMAIN_SUM)})
 
 
 class RowsGoneError(RecordingError):
@@ -137,7 +142,7 @@ class RowStore:
         try:
             with ExitStack() as stack:
                 final = stack.enter_context(tempfile.TemporaryFile(dir=self.folder))
-                stored = stack.enter_context((self.folder / ROWS).open("rb")) if self._row_of else None
+                stored = stack.enter_context(opened(self.folder / ROWS)) if self._row_of else None
                 for key in keys:
                     if stored is not None and key in self._row_of:
                         stored.seek(self._row_of[key] * self.type.itemsize)
@@ -188,8 +193,8 @@ class RowStore:
         Raises:
             RecordingError: the folder holds something else.
         """
-        text, expected = (self.folder / HEADER).read_text("utf-8"), json.loads(header)
-        if text == header:
+        text, expected = read_bytes(self.folder / HEADER, MAX_HEADER), json.loads(header)
+        if text == header.encode():
             return self.type
         try:
             stored = json.loads(text)
@@ -213,14 +218,12 @@ class RowStore:
         if not (self.folder / SUMS).exists() or not (self.folder / ROWS).exists():
             return
         try:
-            with np.load(self.folder / SUMS, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            meta = json.loads(arrays["meta"].tobytes())
+            with opened(self.folder / SUMS) as file, opened_zip(file, MAX_ENTRIES) as stored:
+                arrays = Arrays(stored)
+                meta = arrays.text("meta")
+                META(meta, "its sums")
+                sums = activations(meta["domains"], arrays, self._n_layers)
             row_of = self._read_keys(meta["n_rows"])
-            sums = {
-                str(name): Activations(arrays[f"sums_{index}"], arrays[f"norms_{index}"], int(count))
-                for index, (name, count) in enumerate(meta["domains"])
-            }
         except FileNotFoundError:
             raise
         except Exception as error:  # damaged bytes make numpy and zlib raise a dozen kinds
@@ -232,7 +235,7 @@ class RowStore:
     def _read_keys(self, n_rows: int) -> dict[str, int]:
         """Return the index of the row of each key, of the first `n_rows`."""
         row_of: dict[str, int] = {}
-        with (self.folder / ROWS).open("rb") as file:
+        with opened(self.folder / ROWS) as file:
             for first in range(0, n_rows, PIECE):
                 n_next = min(PIECE, n_rows - first)
                 rows = np.fromfile(file, self.type, n_next)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.edits.edit import MOST_LAYERS
 from vlm_analysis.errors import EvaluationError, WorkspaceError
-from vlm_analysis.files import advice_for, write_atomically
+from vlm_analysis.files import advice_for, read_bytes, write_atomically
+from vlm_analysis.guard.schema import fields, table, text
 from vlm_analysis.progress import Progress
 from vlm_analysis.recording.recording import Recording
+from vlm_analysis.saved import parsed
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.damage import Damage
 from vlm_analysis.selection.strategies.many import many_masks
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from vlm_analysis.selection.compared.comparison import Comparison
 
 QUESTION_FILE = "asked.json"
+MAX_QUESTION = 1 << 20  # bytes of it
+ASKED = fields({"model": text(200), "model_name": text(1000), "name": text(1000), "question": table()})
 MOST = {"most": MOST_LAYERS, "n_draws": 100, "max_mib": 1 << 20}
 
 
@@ -175,10 +179,10 @@ def _note(path: Path) -> Unfinished:
     Raises:
         ValueError, KeyError, TypeError, RecursionError: it is not one.
     """
-    content = json.loads(path.read_text("utf-8"))
+    content = parsed(read_bytes(path, MAX_QUESTION))
+    ASKED(content, "it")
     model, model_name, name = (content[key] for key in ("model", "model_name", "name"))
     _expect(re.fullmatch("[0-9a-f]{64}", model) is not None, "the fingerprint of a model", model)
-    "".join((model_name, name)).encode()  # raises for what is not text, or half a character
     fields = content["question"]
     question = Question(**{**fields, **{key: tuple(fields[key]) for key in ("criteria", "strategies")}})
     return Unfinished(path.parent, model, model_name, name, question)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlm_analysis.edits.edit import KEY_DIGITS, Edit, PruneMask
+from vlm_analysis.model_info import MOST_LAYERS
 
 MOST_NAMES = 100  # domains named in a sidecar; they fit its size limit whatever their names
 MOST_WORDS = 1000  # characters of what an edit does
@@ -65,6 +66,8 @@ def check_details(details: dict[str, Any]) -> None:
     for name in _COUNTS:
         if name in details and not _is_index(details[name], _MOST):
             raise ValueError(f"details '{name}' is no whole number in 0..{_MOST}")
+    if not 1 <= details.get("n_layers", 1) <= MOST_LAYERS:
+        raise ValueError(f"details 'n_layers' is no number in 1..{MOST_LAYERS}")
     domains, dropped = details.get("domains", []), details.get("dropped", [])
     if not isinstance(domains, list) or not all(isinstance(name, str) for name in domains):
         raise ValueError("details 'domains' is no list of names")

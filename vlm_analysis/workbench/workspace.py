@@ -13,44 +13,34 @@ Knows of a kind only the ending of its files: listing reads sidecars; the rows o
 from __future__ import annotations
 
 import errno
-import json
 import os
-import re
 import secrets
 import shutil
 import time
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vlm_analysis.errors import DISK_FULL, WorkspaceError, short
-from vlm_analysis.files import discard
-from vlm_analysis.workbench import kinds
-from vlm_analysis.workbench.details import check_details
+from vlm_analysis.errors import DISK_FULL, WorkspaceError
+from vlm_analysis.files import discard, tidy_parts
+from vlm_analysis.guard.shared import home
 from vlm_analysis.workbench.ids import LENGTH as ID_LENGTH, is_id, next_id
+from vlm_analysis.workbench.sidecars import (
+    ENDING,
+    KINDS,
+    Item,
+    clean_name,
+    open_sidecar,
+    plain_details,
+    sidecar_text,
+)
 
-KINDS = {kind: row.ending for kind, row in kinds.KINDS.items()}
-"""What a workspace keeps, and the ending of its files; the empty ending means a folder."""
-
-NAME_LIMIT = 120
-SIDECAR_LIMIT = 256 * 1024  # characters; sidecars are read in bulk, so they stay small
+EXPORTS = "exports"  # the folder of checkpoints, where no other is named
 PART_AGE_S = 24 * 3600  # older files belong to no running process
 
-_SCHEMA = 1
-_ENDING = ".item.json"
-_STORED: dict[str, tuple[type, ...]] = {  # in a sidecar, beside kind and id
-    "name": (str,),
-    "created": (str,),
-    "model": (str, type(None)),
-    "prompts": (str, type(None)),
-    "model_name": (str,),
-    "details": (dict,),
-}
-_REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # would let one name pull apart the text around it
 _FULL = ("a full disk", "Free some space; nothing saved before is lost.")
 _DENIED = ("a folder without write permission", "Change its permissions, or set STRATA_HOME to another folder.")
 _REASONS: dict[int | None, tuple[str, str]] = {
@@ -62,44 +52,35 @@ _REASONS: dict[int | None, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Item:
-    """A saved item, as its sidecar describes it; `path` is its file or folder.
-
-    `created` is ISO 8601 in UTC. `model` and `prompts` are fingerprints, None if the item depends on neither.
-    """
+class Damaged:
+    """A saved item that cannot be listed: its kind, the name of its sidecar, and why."""
 
     kind: str
-    id: str
-    name: str
-    created: str
-    path: Path
-    model: str | None = None
-    prompts: str | None = None
-    model_name: str = ""
-    details: dict[str, Any] = field(default_factory=dict, hash=False)
+    sidecar: str
+    reason: str
 
 
 class Workspace:
     """The saved work under one root folder.
 
     The root is `root`, else the environment's STRATA_HOME, else ~/.strata. Nothing is created before the first save.
-    Files that a killed process left behind more than a day ago are removed here.
+    Files that a killed process left behind more than a day ago are removed here, and its half exports at once.
 
     Raises:
         WorkspaceError: `root` is None and there is no home folder.
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        chosen = Path(root or os.environ.get("STRATA_HOME") or "~/.strata")
         try:
-            self.root = chosen.expanduser().absolute()
+            self.root = home() if root is None else Path(root).expanduser().absolute()
         except RuntimeError as error:
             raise WorkspaceError(
-                f"Opening the workspace failed: expected a home folder for '{chosen}', got none. "
+                f"Opening the workspace failed: expected a home folder for '{root or '~/.strata'}', got none. "
                 "Set STRATA_HOME to a folder."
             ) from error
         for kind in KINDS:
             self._tidy(kind)
+        tidy_parts(self.root / EXPORTS)
 
     def save(
         self,
@@ -124,7 +105,7 @@ class Workspace:
         """
         folder, name = self._folder(kind), clean_name(name)
         what = f"Saving '{name}' to {self.root}"
-        plain = _plain_details(details or {}, what)
+        plain = plain_details(details or {}, what)
         with _explained(what):
             item_id, created, part = _open_part(folder, KINDS[kind])
         path = folder / (item_id + KINDS[kind])
@@ -138,16 +119,20 @@ class Workspace:
         return item
 
     def items(self, kind: str) -> list[Item]:
-        """Return the saved items of a kind, newest first; damaged ones are left out and listed by `problems`.
+        """Return the saved items of a kind, newest first; damaged ones are left out and listed by `damaged`.
 
         Raises:
             WorkspaceError: Unknown kind.
         """
         return self._scan(kind)[0]
 
+    def damaged(self) -> list[Damaged]:
+        """Return the items that cannot be listed; never raises."""
+        return [one for kind in KINDS for one in self._scan(kind)[1]]
+
     def problems(self) -> list[str]:
         """Return a message for each item that cannot be listed; never raises."""
-        return [problem for kind in KINDS for problem in self._scan(kind)[1]]
+        return [one.reason for one in self.damaged()]
 
     def find(self, kind: str, item_id: str) -> Item | None:
         """Return the item of this id; None if there is none, it is damaged, or the id is invalid.
@@ -159,7 +144,7 @@ class Workspace:
         if not is_id(item_id):
             return None
         try:
-            item = _open_sidecar(folder, kind, item_id)
+            item = open_sidecar(folder, kind, item_id)
         except (OSError, WorkspaceError):
             return None
         return item if item.path.exists() else None
@@ -189,6 +174,23 @@ class Workspace:
                     name.rename(grave / name.name)
         discard(grave)
 
+    def discard(self, damaged: Damaged) -> None:
+        """Delete what is left of a damaged item: its sidecar, whatever that is, and its file.
+
+        Raises:
+            WorkspaceError: The folder cannot be written, or it is none that was listed.
+        """
+        folder, item_id = self._folder(damaged.kind), damaged.sidecar.removesuffix(ENDING)
+        if not damaged.sidecar.endswith(ENDING) or Path(damaged.sidecar).name != damaged.sidecar:
+            raise WorkspaceError(
+                f"Deleting failed: expected a saved item, got {damaged.sidecar!r}. Choose from the list."
+            )
+        for name in (damaged.sidecar, *([item_id + KINDS[damaged.kind]] if is_id(item_id) else [])):
+            grave = folder / f"{name}-{secrets.token_hex(4)}.part"
+            with _explained(f"Deleting {name} from {folder}"), suppress(FileNotFoundError):
+                (folder / name).rename(grave)
+            discard(grave)
+
     def rename(self, item: Item, name: str) -> Item:
         """Rename an item and return its new Item.
 
@@ -200,9 +202,9 @@ class Workspace:
         gone = WorkspaceError(f"{what} failed: expected a saved item, got none: it was deleted. Reload the page.")
         draft = path.parent / f"{item.id}-{secrets.token_hex(4)}.part"
         try:
-            renamed = replace(_open_sidecar(path.parent, item.kind, item.id), name=clean_name(name))
+            renamed = replace(open_sidecar(path.parent, item.kind, item.id), name=clean_name(name))
             with _explained(what):
-                draft.write_text(_sidecar_text(renamed), encoding="utf-8")
+                draft.write_text(sidecar_text(renamed), encoding="utf-8")
                 draft.replace(sidecar)
         except FileNotFoundError:
             raise gone from None
@@ -227,31 +229,30 @@ class Workspace:
             raise WorkspaceError(
                 f"Looking into the workspace failed: expected the id of an item, got '{item.id}'. Choose from the list."
             )
-        return folder / (item.id + KINDS[item.kind]), folder / (item.id + _ENDING)
+        return folder / (item.id + KINDS[item.kind]), folder / (item.id + ENDING)
 
-    def _scan(self, kind: str) -> tuple[list[Item], list[str]]:
+    def _scan(self, kind: str) -> tuple[list[Item], list[Damaged]]:
         folder, items, problems = self._folder(kind), [], []
         try:
             names = set(os.listdir(folder))
         except FileNotFoundError:
             return [], []
         except OSError as error:
-            return [], [f"Reading {folder} failed: expected a readable folder, got: {error.strerror}. Check the path."]
-        for name in sorted((n for n in names if n.endswith(_ENDING)), reverse=True):
+            reason = f"Reading {folder} failed: expected a readable folder, got: {error.strerror}. Check the path."
+            return [], [Damaged(kind, "", reason)]
+        for name in sorted((n for n in names if n.endswith(ENDING)), reverse=True):
             try:
-                item = _open_sidecar(folder, kind, name.removesuffix(_ENDING))
+                item = open_sidecar(folder, kind, name.removesuffix(ENDING))
             except FileNotFoundError:  # deleted since the folder was listed
                 continue
             except (OSError, WorkspaceError) as error:
-                problems.append(str(error))
+                problems.append(Damaged(kind, name, str(error)))
                 continue
             if item.path.name in names or item.path.exists():
                 items.append(item)
             else:
-                problems.append(
-                    f"Opening '{item.name}' failed: expected {item.path}, got nothing there. "
-                    f"Put it back, or delete {folder / name}."
-                )
+                reason = f"Opening '{item.name}' failed: expected {item.path}, got nothing there. Put it back or delete the item."
+                problems.append(Damaged(kind, name, reason))
         return items, problems
 
     def _tidy(self, kind: str) -> None:
@@ -261,25 +262,18 @@ class Workspace:
             for part in [folder / name for name in os.listdir(folder) if name.endswith(".part")]:
                 if time.time() - part.lstat().st_mtime < PART_AGE_S:
                     continue
-                sidecar, path = folder / (part.stem + _ENDING), folder / (part.stem + KINDS[kind])
+                sidecar, path = folder / (part.stem + ENDING), folder / (part.stem + KINDS[kind])
                 if is_id(part.stem) and path.exists() and not sidecar.exists():
                     with suppress(FileNotFoundError):
                         (part / sidecar.name).rename(sidecar)
                 deleted = part.name[:ID_LENGTH] if len(part.stem) > ID_LENGTH else ""
                 if (
                     is_id(deleted)
-                    and (part / (deleted + _ENDING)).exists()
-                    and not (folder / (deleted + _ENDING)).exists()
+                    and (part / (deleted + ENDING)).exists()
+                    and not (folder / (deleted + ENDING)).exists()
                 ):
                     discard(folder / (deleted + KINDS[kind]))
                 discard(part)
-
-
-def clean_name(name: str) -> str:
-    """Return the name for the screen: one line without control characters, 1 to 120 characters."""
-    plain = (" " if c.isspace() else c for c in _REORDERING.sub("", name))  # before the other controls go
-    visible = "".join(c for c in plain if unicodedata.category(c) not in ("Cc", "Cs"))
-    return " ".join(visible.split())[:NAME_LIMIT].strip() or "untitled"
 
 
 def _open_part(folder: Path, ending: str) -> tuple[str, str, Path]:
@@ -301,19 +295,19 @@ def _open_part(folder: Path, ending: str) -> tuple[str, str, Path]:
 
 def _write_part(item: Item, part: Path, write: Callable[[Path], None], what: str) -> None:
     """Write the item and its sidecar into the temporary folder."""
-    text, draft = _sidecar_text(item), part / item.path.name
+    text, draft = sidecar_text(item), part / item.path.name
     with _explained(what, every=False):
         write(draft)
     if not (draft.is_file() if item.path.suffix else draft.is_dir()):
         expected = f"a file '*{item.path.suffix}'" if item.path.suffix else "a folder"
         raise WorkspaceError(f"{what} failed: expected {expected}, got none written. This is a bug; report it.")
     with _explained(what):
-        (part / (item.id + _ENDING)).write_text(text, encoding="utf-8")
+        (part / (item.id + ENDING)).write_text(text, encoding="utf-8")
 
 
 def _publish(item: Item, part: Path) -> None:
     """Move the item, then its sidecar, from the temporary folder into place: both or neither."""
-    sidecar = item.path.parent / (item.id + _ENDING)
+    sidecar = item.path.parent / (item.id + ENDING)
     try:
         (part / item.path.name).rename(item.path)
         (part / sidecar.name).rename(sidecar)
@@ -321,66 +315,6 @@ def _publish(item: Item, part: Path) -> None:
         if not sidecar.exists():
             discard(item.path)
         raise
-
-
-def _plain_details(details: dict[str, Any], what: str) -> dict[str, Any]:
-    try:
-        plain: dict[str, Any] = json.loads(json.dumps(details), parse_constant=lambda _: None)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise WorkspaceError(
-            f"{what} failed: expected plain JSON details, got: {short(error)}. Simplify them."
-        ) from error
-    return plain
-
-
-def _sidecar_text(item: Item) -> str:
-    fields = {key: getattr(item, key) for key in ("kind", "id", *_STORED)}
-    text = json.dumps({"schema_version": _SCHEMA} | fields, indent=1)
-    if len(text) > SIDECAR_LIMIT:
-        raise WorkspaceError(
-            f"Saving '{item.name}' failed: expected details of at most {SIDECAR_LIMIT} characters, got {len(text)}. "
-            "Put them into the saved file instead."
-        )
-    return text
-
-
-def _open_sidecar(folder: Path, kind: str, item_id: str) -> Item:
-    """Read one sidecar.
-
-    Raises:
-        FileNotFoundError: There is none.
-        WorkspaceError: It cannot be read, is cut short, or does not describe an item of this kind and id.
-    """
-    path = folder / (item_id + _ENDING)
-    try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(SIDECAR_LIMIT + 1)
-        if len(text) > SIDECAR_LIMIT:
-            raise ValueError(f"more than {SIDECAR_LIMIT} characters")
-        return _parse(json.loads(text), folder, kind, item_id)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise WorkspaceError(
-            f"Reading {path} failed: expected the description of a saved item, got a damaged file ({short(error)}). "
-            "Restore the file or delete it; nothing else is affected."
-        ) from error
-
-
-def _parse(value: Any, folder: Path, kind: str, item_id: str) -> Item:
-    if not isinstance(value, dict):
-        raise ValueError("no JSON object")
-    if value.get("schema_version") != _SCHEMA:
-        raise ValueError(f"schema_version {value.get('schema_version')!r} instead of {_SCHEMA}")
-    if not is_id(item_id) or (value.get("kind"), value.get("id")) != (kind, item_id):
-        raise ValueError(f"kind {value.get('kind')!r} and id {value.get('id')!r} do not fit its path")
-    for key, allowed in _STORED.items():
-        if key not in value or not isinstance(value[key], allowed):
-            raise ValueError(f"'{key}' is missing or of the wrong type")
-    datetime.fromisoformat(value["created"])
-    check_details(value["details"])
-    known = {key: value[key] for key in _STORED} | {"name": clean_name(value["name"])}
-    return Item(kind=kind, id=item_id, path=folder / (item_id + KINDS[kind]), **known)
 
 
 @contextmanager

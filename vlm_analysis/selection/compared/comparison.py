@@ -25,15 +25,27 @@ from vlm_analysis.evaluation.evaluation import (
     evaluation_of,
 )
 from vlm_analysis.evaluation.intervals import group_numbers
-from vlm_analysis.saved import Arrays, Form
+from vlm_analysis.guard.schema import fields, listed, row, table, text, whole
+from vlm_analysis.saved import FINGERPRINT, MAX_TEXT, Arrays, Form
 from vlm_analysis.selection.strategies.many import Way
 
-FORM = Form(("strata-comparison",), 1, "comparison", "Compare again.", EvaluationError)
 MOST_DRAWS = 10_000
 CHOICE_METRICS = ("choice_match", "choice_match_norm")
 KNOWN = METRICS + CHOICE_METRICS
 WAYS = ("method", "criterion", "strategy", "target", "budget", "draw", "place")
 EXAMPLES = ("domain", "question", "dense", "pruned")
+SCHEMA = fields(
+    {
+        "dense": text(MAX_TEXT),
+        "masks": listed(table(), 1),
+        "ways": listed(listed(least=len(WAYS), most=len(WAYS)), 1),
+        "chosen_on": FINGERPRINT,
+        "n_shared": whole(),
+        "left_out": table(text()),
+    },
+    {"examples": listed(row(*[text()] * len(EXAMPLES)))},
+)
+FORM = Form(("strata-comparison",), 1, "comparison", "Compare again.", EvaluationError, SCHEMA)
 Misfit = tuple[str, str] | None  # what was expected and what is there
 
 

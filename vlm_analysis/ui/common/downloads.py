@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from vlm_analysis.export.tables import table_csv
+
 PICTURE: dict[str, Any] = {
     "displaylogo": False,
     "modeBarButtons": [["toImage"]],
@@ -26,9 +28,7 @@ def offer_files(frame: pd.DataFrame, name: str, key: str = "") -> None:
     """Draw the downloads of a table."""
     left, right, _ = st.columns([1, 1, 3])
     more: dict[str, Any] = {"on_click": "ignore", "width": "stretch", "icon": ":material/download:"}
-    left.download_button(
-        "CSV", lambda: frame.to_csv(index=False), f"{name}.csv", "text/csv", key=f"csv:{key or name}", **more
-    )
+    left.download_button("CSV", lambda: table_csv(frame), f"{name}.csv", "text/csv", key=f"csv:{key or name}", **more)
     right.download_button(
         "Parquet",
         lambda: _parquet(frame),

@@ -12,6 +12,7 @@ from typing import Any
 
 import streamlit as st
 
+from vlm_analysis.errors import StrataError
 from vlm_analysis.workbench.bench import Bench
 from vlm_analysis.workbench.jobs import JobRunner
 from vlm_analysis.workbench.shelf import open_item
@@ -59,9 +60,21 @@ def _opened(kind: str, item_id: str, root: str, _item: Item) -> Any:
     return open_item(_item)
 
 
+@st.cache_resource(show_spinner=False)
+def unopened() -> dict[tuple[str, str], tuple[Item, str]]:
+    """Return the items whose files turned out to be damaged, by kind and id, with the message."""
+    return {}
+
+
 def opened(item: Item) -> Any:
     """Return the value behind a saved item, kept open between script runs; callers must not change it."""
-    return _opened(item.kind, item.id, str(workspace().root), item)
+    try:
+        value = _opened(item.kind, item.id, str(workspace().root), item)
+    except StrataError as error:
+        unopened()[item.kind, item.id] = item, f"{item.name}: {error}"
+        raise
+    unopened().pop((item.kind, item.id), None)
+    return value
 
 
 @st.cache_resource(show_spinner=False)

@@ -8,8 +8,10 @@ import streamlit as st
 from streamlit.errors import StreamlitPageNotFoundError
 
 from vlm_analysis.assets import asset
+from vlm_analysis.guard.shared import SAID, is_shared
+from vlm_analysis.ui.common.damaged import draw_damaged
 from vlm_analysis.ui.common.jobs import sidebar_job
-from vlm_analysis.ui.common.session import model_slot, workspace
+from vlm_analysis.ui.common.session import model_slot
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.words import set_aside_lines
 
@@ -45,8 +47,9 @@ def begin(title: str, icon: str, about: str) -> None:
                     st.text(label)
         _model_line()
         sidebar_job()
-        for problem in workspace().problems():
-            st.warning(escaped(problem))
+        draw_damaged()
+        if is_shared():
+            st.caption(f":material/group: {SAID}")
     st.title(title, icon=icon)
     st.caption(about)
 

@@ -14,6 +14,7 @@ from vlm_analysis.evaluation.evaluation import Evaluation, on_both, retention, r
 from vlm_analysis.evaluation.intervals import LEAST_GROUPS
 from vlm_analysis.evaluation.telling import telling_line, telling_score_of, title_of
 from vlm_analysis.export.story import outcome_frame
+from vlm_analysis.export.tables import table_csv
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.prompts.halves import n_shared
 from vlm_analysis.prompts.prompts import PromptSet
@@ -285,7 +286,7 @@ def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet
         st.dataframe(shown, hide_index=True, width="stretch", column_config=config)
     st.download_button(
         "All prompts as CSV",
-        both.to_csv(index=False),
+        table_csv(both),
         "evaluation.csv",
         "text/csv",
         icon=":material/download:",

@@ -18,6 +18,7 @@ from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.session import bench, workspace
 from vlm_analysis.ui.common.text import escaped, layer_list
 from vlm_analysis.ui.common.work import Work
+from vlm_analysis.workbench.workspace import EXPORTS
 
 if TYPE_CHECKING:
     from vlm_analysis.export.checkpoint import Manifest
@@ -72,7 +73,7 @@ def default_folder(model_name: str, mask: Edit) -> Path:
     """Return a folder in the workspace that says what it holds and is not there yet."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", model_name).strip("-.") or "model"
     done = f"without-{'-'.join(map(str, mask.dropped)) or 'nothing'}" if mask.is_mask else f"edited-{mask.key[:8]}"
-    base = workspace().root / "exports" / f"{name}-{done}"[:100]
+    base = workspace().root / EXPORTS / f"{name}-{done}"[:100]
     folder, number = base, 2
     while folder.exists():
         folder, number = base.with_name(f"{base.name}-{number}"), number + 1
