@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from tables import RED, from_csv, from_jsonl, questions, rows
 
 from vlm_analysis import open_prompts
 from vlm_analysis.errors import PromptError
-from vlm_analysis.prompts import reading as prompt_sources
 
 
 def test_a_csv_is_read_with_all_its_columns(folder: Path) -> None:
@@ -256,11 +257,14 @@ def test_line_separators_inside_json_text_do_not_split_the_row(folder: Path) -> 
     assert questions(prompts) == ["one\u2028two\u0085three"]
 
 
-def test_a_parquet_that_unpacks_to_too_much_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pd.DataFrame({"image": ["a.png"], "question": ["?"]}).to_parquet(folder / "t.parquet")
-    assert questions(open_prompts(folder / "t.parquet")) == ["?"]
-    monkeypatch.setattr(prompt_sources, "MAX_PARQUET_BYTES", 10)
-    with pytest.raises(PromptError, match="at most 10 bytes"):
+def test_a_parquet_of_some_kilobytes_that_stands_for_gigabytes_is_refused(folder: Path) -> None:
+    """A dictionary of one long text, repeated in each row."""
+    long_text = pa.array(["x" * 150_000_000])
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 64, pa.int32()), long_text)
+    table = pa.table({"image": pa.array(["a.png"] * 64), "question": column})
+    parquet.write_table(table, folder / "t.parquet", compression="zstd", use_dictionary=True)
+    assert (folder / "t.parquet").stat().st_size < 100_000
+    with pytest.raises(PromptError, match=r"'t\.parquet' was refused: .* needed more than \d+ MiB of memory. Split it"):
         open_prompts(folder / "t.parquet")
 
 

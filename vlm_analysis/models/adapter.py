@@ -20,6 +20,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from vlm_analysis.errors import ModelError
+from vlm_analysis.files import read_bytes
 from vlm_analysis.models.folders import ADAPTER
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -66,7 +67,7 @@ def open_adapter(folder: Path) -> Adapter:
         ModelError: they are damaged, or it is no plain LoRA in safetensors.
     """
     try:
-        settings = json.loads((folder / ADAPTER).read_text("utf-8"))
+        settings = json.loads(read_bytes(folder / ADAPTER, 1 << 20))
         if not isinstance(settings, dict):
             raise ValueError("it is no object")
     except (OSError, ValueError, RecursionError) as error:

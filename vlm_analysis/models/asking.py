@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from vlm_analysis.guard.child import ChildError
+from vlm_analysis.models.templates import default_template, filled
+
 _QUESTION, _ANSWER = "how many?", "forty-two"
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "processor_config.json")
 _TOKENIZER_FILE = "tokenizer_config.json"
@@ -41,7 +44,7 @@ def find_template(processor: Any, folders: Sequence[str] = ()) -> Template | Non
         processor: of the model.
         folders: where it may have come from, the first first, to name the file.
     """
-    own, other = _default(getattr(processor, "chat_template", None)), _tokenizer_template(processor)
+    own, other = default_template(getattr(processor, "chat_template", None)), _tokenizer_template(processor)
     if own is None and other is None:
         return None
     files = [name for folder in folders if folder for name in _TEMPLATE_FILES if (Path(folder) / name).is_file()]
@@ -60,12 +63,10 @@ def render(processor: Any, template: Template, turns: Sequence[tuple[str, str, i
         open_answer: end where the answer begins.
 
     Raises:
-        Exception: any; a template is a program from the checkpoint.
+        ChildError, ValueError: the template fails; it is a program from the checkpoint.
     """
     messages = [{"role": role, "content": _content(processor, template, text, n)} for role, text, n in turns]
-    own = {} if template.text is None else {"chat_template": template.text}
-    text: str = processor.apply_chat_template(messages, add_generation_prompt=open_answer, tokenize=False, **own)
-    return text
+    return filled(processor, messages, template.text, open_answer=open_answer)
 
 
 def _content(processor: Any, template: Template, text: str, n_images: int) -> list[dict[str, str]] | str:
@@ -84,20 +85,13 @@ def _shows_question(processor: Any, template: Template) -> bool:
     """Return whether a template writes a question as it stands, and not the list that it came in."""
     try:
         text = render(processor, template, [("user", _QUESTION, 1)], open_answer=True)
-    except Exception:  # a template is a program from the checkpoint
+    except (ChildError, ValueError):  # a template is a program from the checkpoint
         return False
     return _QUESTION in text and "'type'" not in text and '"type"' not in text
 
 
-def _default(template: Any) -> str | None:
-    """Return a template, of several the default one."""
-    if isinstance(template, dict):
-        template = template.get("default") or next(iter(template.values()), None)
-    return template if isinstance(template, str) and template else None
-
-
 def _tokenizer_template(processor: Any) -> str | None:
-    return _default(getattr(getattr(processor, "tokenizer", None), "chat_template", None))
+    return default_template(getattr(getattr(processor, "tokenizer", None), "chat_template", None))
 
 
 def special_tokens(processor: Any, template: Template | None) -> dict[str, int]:
@@ -107,9 +101,9 @@ def special_tokens(processor: Any, template: Template | None) -> dict[str, int]:
     vocabulary's own that the chat template writes. A blank is none of them.
     """
     tokenizer = processor.tokenizer
-    program = (_default(getattr(processor, "chat_template", None)) if template else None) or _tokenizer_template(
-        processor
-    )
+    program = (
+        default_template(getattr(processor, "chat_template", None)) if template else None
+    ) or _tokenizer_template(processor)
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     marked = [token.content for token in added if token.special or _is_sign(token.content, program or "")]
     named = dict.fromkeys([*tokenizer.all_special_tokens, *marked, image_mark(processor)])
@@ -150,7 +144,7 @@ def _written_end(processor: Any, template: Template | None, named: Sequence[int]
         return None
     try:
         text = render(processor, template, [("user", _QUESTION, 0), ("assistant", _ANSWER, 0)], open_answer=False)
-    except Exception:  # a template may expect other messages
+    except (ChildError, ValueError):  # a template may expect other messages
         return None
     after = text.rpartition(_ANSWER)[2]
     special = special_tokens(processor, template)
@@ -199,7 +193,11 @@ def disagreements(model: Any, processor: Any, template: Template | None, context
             f"The chat template of {template.file} takes texts only, as those of language models do. Images stand ahead of the "
             f"question as {image_mark(processor)!r}. If the model was trained with another template, its answers will be poor."
         )
-    if template is not None and template.text is None and other not in (None, _default(processor.chat_template)):
+    if (
+        template is not None
+        and template.text is None
+        and other not in (None, default_template(processor.chat_template))
+    ):
         found.append(f"Two chat templates differ: that of {template.file} is in force, that of the tokenizer is not.")
     named, ends = named_ends(model, processor), all_ends(model, processor, template)
     if named and ends[0] not in named:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_analysis.errors import ModelError, short
+from vlm_analysis.files import opened, read_bytes
+from vlm_analysis.guard.memory import JSON_COST, refuse_larger
 from vlm_analysis.models.folders import other_kind
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -19,6 +21,15 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _LFS = b"version https://git-lfs"
 _LARGEST_HEADER = 100_000_000  # bytes; the bound of safetensors itself
 _BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # else the number in the name
+
+
+def check_ordinary(folder: Path) -> None:
+    """Raise ModelError where a file of a checkpoint is a pipe or a device, which would be read without end."""
+    strange = [path.name for path in folder.iterdir() if path.exists() and not path.is_file() and not path.is_dir()]
+    if strange:
+        raise ModelError(
+            f"{folder.name!r} cannot be read: expected ordinary files, got {strange[0][:80]!r}, a pipe or device. Take it out."
+        )
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -71,7 +82,7 @@ def _shards(folder: Path) -> list[Path]:
     """Return the files that the index names, all directly in the folder."""
     where = f"The index {INDEX} of {folder.name!r} is broken"
     try:
-        index = json.loads((folder / INDEX).read_text("utf-8"))
+        index = json.loads(read_bytes(folder / INDEX, _LARGEST_HEADER))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{where}: expected JSON, got {short(error)}. Download it again.") from error
     weights = index.get("weight_map") if isinstance(index, dict) else None
@@ -97,7 +108,7 @@ def _shards(folder: Path) -> list[Path]:
 def _header(path: Path) -> dict[str, Any]:
     """Return the header of a safetensors file, after checking the length of the file."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             if file.read(len(_LFS)) == _LFS:
                 raise ModelError(
                     f"{path.name} is a pointer of Git LFS: expected weights, got the note where they are. Run 'git lfs pull' in its folder."
@@ -105,7 +116,8 @@ def _header(path: Path) -> dict[str, Any]:
             file.seek(0)
             length = int.from_bytes(file.read(8), "little")
             size = path.stat().st_size
-            header = json.loads(file.read(length)) if 2 <= length <= min(size, _LARGEST_HEADER) else None
+            refuse_larger(length, _LARGEST_HEADER, JSON_COST)
+            header = json.loads(file.read(length)) if 2 <= length <= size else None
         ends = [0, *(_end(entry) for entry in _entries(header))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ModelError(f"{path.name} cannot be read as safetensors: {short(error)}. Download it again.") from error

@@ -32,6 +32,7 @@ from vlm_analysis.models.source import Source, guarded, open_source
 PARTS = ("vision tower", "projector", "embeddings", "decoder layers", "head", "other")
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SAVED_SHARE = 0.25
+_FEW, _LEAST_BYTES = 10**8, 0.5  # parameters that are looked at closely; bytes of each on disk, at the least
 _MARGIN_SHARE, _MARGIN_MOST = 0.1, GIB // 2
 _MOST_PARAMETERS, _MOST_MODULES, _LONGEST_S = 10**13, 2_000_000, 30.0
 # The parts beside the decoder by name; the first match counts. Qwen's merger is inside the vision tower.
@@ -204,8 +205,19 @@ def fit_of(source: Source, device: torch.device, given_back: int = 0) -> FitEsti
     own = getattr(source.config, "dtype", None) or getattr(source.config.get_text_config(), "dtype", None)
     dtype = str(own or "float32").removeprefix("torch.")
     total = None if file_sizes is None else sum(file_sizes.values())
+    if total is not None and source.quantiser is None:
+        _check_stored(source.name, sum(parts.values()), total)
     free = free_bytes(device) + given_back
     return FitEstimate(source.name, parts, layers, dtype, total, source.quantiser, device.type, free)
+
+
+def _check_stored(name: str, n_parameters: int, n_bytes: int) -> None:
+    """Raise ModelError where the weights are far too few for the configuration: the rest would be made in memory, at random."""
+    if n_parameters > _FEW and n_bytes < n_parameters * _LEAST_BYTES:
+        raise ModelError(
+            f"The weights of {name!r} do not fit its configuration: expected {count(n_parameters)} parameters, got {gib(n_bytes)} of "
+            "them. Fix config.json or download the checkpoint again."
+        )
 
 
 def build_empty(source: Source) -> nn.Module:

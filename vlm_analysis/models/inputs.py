@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from vlm_analysis.errors import ModelError, PromptError, short
+from vlm_analysis.guard.child import ChildError, no_panic
 from vlm_analysis.models.asking import found_special, image_mark, render
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.memory import is_out_of_memory
@@ -88,7 +89,7 @@ def render_prompt(loaded: LoadedModel, prompt: Prompt) -> str:
     turns = [("user", prompt.question, len(prompt.images))]
     try:
         return render(loaded.processor, loaded.template, turns, open_answer=True)
-    except Exception as error:  # a template is a program from the checkpoint
+    except (ChildError, ValueError) as error:
         raise PromptError(
             f"Prompt {prompt.id!r} cannot be asked: the chat template of {loaded.name} failed: {short(error).rstrip('.')}. Take it out, or "
             "use another checkpoint."
@@ -112,7 +113,8 @@ def encode(loaded: LoadedModel, prompt: Prompt, answer_ids: Sequence[int] = ()) 
     text = render_prompt(loaded, prompt)
     images = _loaded_images(prompt)
     try:
-        output = loaded.processor(text=[text], images=images, return_tensors="pt")
+        with no_panic():
+            output = loaded.processor(text=[text], images=images, return_tensors="pt")
     except OF_THE_MODEL as error:
         if is_out_of_memory(error):
             raise

@@ -26,8 +26,10 @@ from transformers.core_model_loading import WeightRenaming
 
 from vlm_analysis.assets import asset
 from vlm_analysis.errors import ModelError, short
+from vlm_analysis.guard.child import no_panic
+from vlm_analysis.guard.shared import check_path, is_shared, refuse_if_shared
 from vlm_analysis.models.adapter import Adapter, base_of, open_adapter
-from vlm_analysis.models.files import weight_files
+from vlm_analysis.models.files import check_ordinary, weight_files
 from vlm_analysis.models.folders import open_folder
 from vlm_analysis.models.memory import is_out_of_memory
 
@@ -96,7 +98,10 @@ def open_source(source: str | Path, revision: str | None = None, trust_remote_co
         ModelError: it does not exist, is not a vision-language model, has impossible sizes, is quantised by an unsupported method,
             or its files are incomplete or damaged.
     """
+    _check_shared(source, trust_remote_code)
     path = folder_of(source)
+    if path is not None:
+        check_ordinary(path)
     opened = None if path is None else open_folder(path)
     adapter = open_adapter(opened.path) if opened is not None and opened.is_adapter else None
     folder = None if opened is None else opened.path if adapter is None else _base_folder(adapter)
@@ -106,6 +111,8 @@ def open_source(source: str | Path, revision: str | None = None, trust_remote_co
         "revision": revision or "main",
         "local_files_only": folder is not None,
     }
+    if folder is not None:
+        check_ordinary(folder)
     settings, _ = guarded("configuration", name, lambda: PreTrainedConfig.get_config_dict(where, **options))
     _check_sizes(settings, name)
     _check_quantiser(settings, name)
@@ -149,6 +156,15 @@ def parent_renamings(own: type) -> dict[str, str]:
             change.source_patterns[0]: change.target_patterns[0] for change in changes if type(change) is WeightRenaming
         }
     return {}
+
+
+def _check_shared(source: str | Path, trust_remote_code: bool) -> None:
+    """Raise ModelError in shared mode for code of a checkpoint, hub ids and folders outside of the workspace."""
+    if trust_remote_code:
+        refuse_if_shared("Running code of a checkpoint", "Load a model that needs none.", ModelError)
+    if source == BUNDLED or not is_shared():
+        return
+    check_path(Path(str(source).strip()), "The model", ModelError, BUNDLED_FOLDER)
 
 
 def folder_of(source: str | Path) -> Path | None:
@@ -196,7 +212,8 @@ def quantiser_of(config: Any) -> str | None:
 def guarded(part: str, name: str, load: Callable[[], T]) -> T:
     """Run `load`, turning what transformers raises into one ModelError that says what failed; memory errors are raised unchanged."""
     try:
-        return load()
+        with no_panic():
+            return load()
     except ModelError:
         raise
     except ImportError as error:

@@ -20,6 +20,8 @@ from PIL import Image
 
 from vlm_analysis.assets import asset
 from vlm_analysis.errors import PromptError, short
+from vlm_analysis.guard.shared import check_path
+from vlm_analysis.progress import stop_if_asked
 from vlm_analysis.prompts.archives import MAX_ARCHIVE_BYTES, Archive, Files, Folder, NoFiles, safe_name
 from vlm_analysis.prompts.checks import MAX_IMAGES, MAX_NAME, MAX_TEXT, checked_choices, checked_images, checked_text
 from vlm_analysis.prompts.folders import folder_rows, left_out_files, other_table
@@ -289,6 +291,7 @@ def _refuse_duplicates(prompts: tuple[Prompt, ...]) -> None:
 
 
 def _open_path(path: Path) -> PromptSet:
+    check_path(path, "Opening prompts at", PromptError, PACKS)
     try:
         path = path.expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -337,6 +340,7 @@ def _collect(rows: Iterable[Row], files: Files, problems: Iterable[Problem], fol
     prompts: dict[str, Prompt] = {}
     all_problems = [*problems, *(Problem(0, name, reason) for name, reason in files.skipped)]
     for row in rows:
+        stop_if_asked()
         row_id = str(row.number)
         try:
             row_id = cell_text(row.cells.get("id"), "id") or row_id

@@ -7,18 +7,20 @@ A row that cannot be read keeps its number and holds the reason; an error is rai
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from io import BytesIO, StringIO
+from io import StringIO
 from pathlib import PurePosixPath
 from typing import Any
 
 from vlm_analysis.errors import PromptError, short
 from vlm_analysis.prompts.archives import Files
+from vlm_analysis.prompts.unpacked import Other, unpacked
 
 TABLE_NAMES = ("prompts.csv", "prompts.jsonl", "prompts.parquet")
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -26,10 +28,8 @@ COLUMNS = ("image", "images", "question", "domain", "id", "answer", "choices", "
 EXPECTED = "'image' (or 'images') and 'question', optionally 'domain', 'id', 'answer', 'choices' and 'group'"
 MAX_ROWS = 10_000
 MAX_TABLE_BYTES = 200_000_000
-PARQUET_BATCH = 64
 MAX_SHOWN = 12
 MAX_NAME_SHOWN = 60
-MAX_PARQUET_BYTES = 1_000_000_000
 
 Cells = dict[str, Any]
 
@@ -118,7 +118,7 @@ def cell_text(value: object, column: str) -> str:
     if isinstance(value, float | Decimal) and math.isfinite(value):
         whole = value == int(value) and abs(float(value)) < 1e15
         return str(int(value)) if whole else f"{value:f}" if isinstance(value, Decimal) else repr(value)
-    got = repr(value) if isinstance(value, float) else f"a {type(value).__name__}"
+    got = repr(value) if isinstance(value, float) else f"a {_type_of(value)}"
     raise PromptError(f"the cell '{column}' could not be read: expected text or a number, got {got}. Write it as text.")
 
 
@@ -151,7 +151,7 @@ def choice_texts(value: object) -> tuple[str, ...] | None:
     if _is_missing(value) or value == []:
         return None
     if not isinstance(value, list):
-        raise _no_choices(f"a {type(value).__name__}")
+        raise _no_choices(f"a {_type_of(value)}")
     return tuple(cell_text(choice, "choices") for choice in value)
 
 
@@ -201,7 +201,7 @@ def _paths(value: object, column: str) -> tuple[str, ...]:
             ) from error
     if not isinstance(value, list):
         raise PromptError(
-            f"the cell '{column}' could not be read: expected a path or a list of paths, got a {type(value).__name__}. "
+            f"the cell '{column}' could not be read: expected a path or a list of paths, got a {_type_of(value)}. "
             "Write the path of an image file."
         )
     for path in value:
@@ -219,6 +219,10 @@ def _check_count(name: str, rows: list[Row]) -> None:
         )
     if len(rows) > MAX_ROWS:
         raise too_many_rows(name, "more")
+
+
+def _type_of(value: object) -> str:
+    return value.type_name if isinstance(value, Other) else type(value).__name__
 
 
 def _column(name: object) -> str:
@@ -318,41 +322,12 @@ def _jsonl_row(number: int, line: str) -> Row:
 
 
 def _read_parquet(name: str, data: bytes) -> Table:
-    from pyarrow import parquet  # slow to import and rarely needed
-
-    try:
-        file = parquet.ParquetFile(BytesIO(data))
-        metadata, schema = file.metadata, file.schema_arrow
-        size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    except Exception as error:
-        raise _damaged_parquet(name, error) from error
-    columns = tuple(map(_column, schema.names))
+    lines = unpacked(name, data, COLUMNS, MAX_ROWS)
+    about = next(lines)
+    columns = tuple(map(_column, about["columns"]))
     _check_unique(name, columns)
-    if metadata.num_rows == 0:
+    if about["rows"] == 0:
         _check_count(name, [])
-    if metadata.num_rows > MAX_ROWS:
-        raise too_many_rows(name, f"{metadata.num_rows:,}")
-    if size > MAX_PARQUET_BYTES:
-        raise PromptError(
-            f"'{short(name)}' was refused: expected at most {MAX_PARQUET_BYTES:,} bytes, got {size:,}. Split it."
-        )
-    used_columns = [column for column in schema.names if _column(column) in COLUMNS]
-    return Table(columns, _parquet_rows(name, file, used_columns))
-
-
-def _parquet_rows(name: str, file: Any, used_columns: list[str]) -> Iterator[Row]:
-    """Yield the rows in small batches: a dictionary column of a small file can repeat one long text ten thousand times."""
-    number = 0
-    try:
-        for batch in file.iter_batches(batch_size=PARQUET_BATCH, columns=used_columns, use_threads=False):
-            for cells in batch.to_pylist():
-                number += 1
-                yield Row(number, {_column(key): cell for key, cell in cells.items()})
-    except Exception as error:
-        raise _damaged_parquet(name, error) from error
-
-
-def _damaged_parquet(name: str, error: Exception) -> PromptError:
-    return PromptError(
-        f"'{short(name)}' could not be read: expected a Parquet table, got damaged or cut-short data ({short(error)}). Save it again."
-    )
+    if about["rows"] > MAX_ROWS:
+        raise too_many_rows(name, f"{about['rows']:,}")
+    return Table(columns, itertools.starmap(Row, enumerate(lines, 1)))

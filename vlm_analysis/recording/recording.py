@@ -16,6 +16,7 @@ from vlm_analysis.errors import RecordingError
 from vlm_analysis.guard.memory import refuse_larger
 from vlm_analysis.guard.schema import LONGEST, TEXTS, different, fields, listed, row, table, text, whole
 from vlm_analysis.model_info import SCHEMA as MODEL, ModelInfo
+from vlm_analysis.recording.arrays import PARTS
 from vlm_analysis.recording.maps import TokenMap, append_maps, map_name, read_map
 from vlm_analysis.recording.measures import (
     HSIC_PARTS,
@@ -24,7 +25,6 @@ from vlm_analysis.recording.measures import (
     filled_rows,
     from_triangle,
     row_type,
-    triangle,
 )
 from vlm_analysis.saved import FINGERPRINT, MAX_BYTES, Arrays, Form
 from vlm_analysis.words import TOKEN_GROUPS
@@ -335,7 +335,7 @@ def open_recording(path: Path) -> Recording:
         model, n_prompts = ModelInfo.from_json(content["model"]), len(content["prompt_ids"])
         refuse_larger(n_prompts * row_type(model.n_layers).itemsize, MAX_BYTES)
         names = content.get("arrays", ())
-        parts = _PARTS[content["schema_version"]](arrays, names, n_prompts, model.n_layers)
+        parts = PARTS[content["schema_version"]](arrays, names, n_prompts, model.n_layers)
         if not parts.keys() >= set(ALWAYS):
             raise ValueError(f"expected the measures {', '.join(ALWAYS)}, got {', '.join(parts)}")
         recording = Recording(
@@ -381,32 +381,3 @@ def activations(names: list[list[Any]], arrays: Arrays, n_layers: int) -> dict[s
         sums = arrays.get(f"sums_{number}", np.float64, (2, n_layers, None))
         by_domain[name] = Activations(sums, arrays.get(f"norms_{number}", np.float64, (n_layers,)), n_prompts)
     return by_domain
-
-
-def _parts(arrays: Arrays, names: list[str], n_prompts: int, n_layers: int) -> dict[str, np.ndarray]:
-    """Return the arrays of these measures, and of the prompts' keys; unknown ones, of a newer version, are left out."""
-    kind = row_type(n_layers)
-    known = [name for name in kind.names or () if name in names]
-    return {name: arrays.get(name, kind[name].base, (n_prompts, *kind[name].shape)) for name in known}
-
-
-def _parts_of_version_2(arrays: Arrays, names: object, n_prompts: int, n_layers: int) -> dict[str, np.ndarray]:
-    """Return the measures of version 2: fields of one array."""
-    (_, kind, _), expected = arrays.header("rows"), row_type(n_layers)
-    if any(name not in (expected.names or ()) or kind[name] != expected[name] for name in kind.names or ()):
-        raise ValueError("expected the measures of version 2 in rows, got others")
-    rows = arrays.get("rows", kind, (n_prompts,))
-    return {name: rows[name] for name in rows.dtype.names or ()}
-
-
-def _parts_of_version_1(arrays: Arrays, names: object, n_prompts: int, n_layers: int) -> dict[str, np.ndarray]:
-    """Return the measures of version 1: four arrays, spans as whole matrices."""
-    groups, ends = len(TOKEN_GROUPS), n_layers + 1
-    parts = {"token_counts": arrays.get("token_counts", None, (n_prompts, groups))}
-    parts["nonfinite"] = arrays.get("nonfinite", None, (n_prompts, n_layers))
-    parts["cosine"] = arrays.get("layer_cosine", None, (n_prompts, n_layers, groups))
-    parts["span"] = triangle(arrays.get("span_cosine", None, (n_prompts, groups, ends, ends)))
-    return parts
-
-
-_PARTS = {1: _parts_of_version_1, 2: _parts_of_version_2, 3: _parts}
