@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import shutil
 import socket
@@ -16,6 +17,7 @@ from vlm_analysis.assets import dashboard
 from vlm_analysis.cli.base import command, say
 from vlm_analysis.cli.output import check_out
 from vlm_analysis.errors import StrataError
+from vlm_analysis.guard.shared import VARIABLE
 from vlm_analysis.progress import Progress
 
 if TYPE_CHECKING:
@@ -26,8 +28,13 @@ if TYPE_CHECKING:
 def app(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of 127.0.0.1 to listen on.")] = 8501,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="For others too: no code of checkpoints, hub ids or paths of this machine.")
+    ] = False,
 ) -> None:
     """Open the dashboard; Ctrl-C ends it."""
+    if shared:
+        os.environ[VARIABLE] = "1"
     folder = dashboard()
     # Streamlit reads the settings beside the script after those of the current folder; flags go before the environment too.
     settings = tomllib.loads((folder / ".streamlit" / "config.toml").read_text("utf-8"))

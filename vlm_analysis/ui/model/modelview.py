@@ -7,17 +7,21 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from vlm_analysis.guard.shared import is_shared
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.sameline import line_of, same_line
-from vlm_analysis.ui.common.session import chosen, model_slot
+from vlm_analysis.ui.common.session import chosen, model_slot, workspace
 from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.workbench.workspace import EXPORTS
 
 BUNDLED, FOLDER, HUB = "Bundled: Pocket-VL", "Folder on this machine", "Hugging Face Hub"
+EXPORTED = "In the workspace"
 
 
 def load_form() -> tuple[str, dict[str, Any]]:
     """Draw the choice of source and options; returns the arguments of `load_model`."""
-    kind = st.segmented_control("Where from", [BUNDLED, FOLDER, HUB], default=BUNDLED, required=True, key="model_kind")
+    kinds = [BUNDLED, EXPORTED] if is_shared() else [BUNDLED, FOLDER, HUB]
+    kind = st.segmented_control("Where from", kinds, default=BUNDLED, required=True, key="model_kind")
     options: dict[str, Any] = {}
     if kind == BUNDLED:
         source = "pocket-vl"
@@ -25,6 +29,8 @@ def load_form() -> tuple[str, dict[str, Any]]:
             "2.2 million parameters, 16 layers, Qwen3-VL architecture, trained on drawn pictures. What it shows is how the "
             "method works; findings on it say nothing about large models."
         )
+    elif kind == EXPORTED:
+        source = _exported()
     elif kind == FOLDER:
         source = st.text_input(
             "Folder", placeholder="/models/my-vlm", help="A folder written by save_pretrained, with safetensors."
@@ -53,7 +59,7 @@ def load_form() -> tuple[str, dict[str, Any]]:
             help="0: 256 on a CPU, the model's own limit on a GPU",
         )
         options["max_vision_tokens"] = int(bound) or None
-        if kind != BUNDLED:
+        if kind not in (BUNDLED, EXPORTED):
             options["trust_remote_code"] = st.checkbox(
                 "Run Python code that comes with the checkpoint",
                 help="That code can do anything you can. Tick only after reading it.",
@@ -82,6 +88,15 @@ def how_asked(info: ModelInfo) -> None:
         )
     for text in info.disagreements:
         st.warning(escaped(text))
+
+
+def _exported() -> str:
+    """Draw the choice of a checkpoint in the workspace; returns its path, "" where there is none."""
+    folder = workspace().root / EXPORTS
+    names = sorted(path.parent.name for path in folder.glob("[!.]*/config.json"))
+    help_text = "Checkpoints that were exported here, and those that the owner of the server put there."
+    name = st.selectbox("Checkpoint", names, help=help_text, placeholder="None was exported yet")
+    return str(folder / name) if name else ""
 
 
 def details(info: ModelInfo) -> None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import operator
+import time
+from collections.abc import Callable
 from functools import reduce
 from pathlib import Path, PurePath
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from vlm_analysis.errors import StrataError
+from vlm_analysis.guard.shared import is_shared
+from vlm_analysis.progress import stoppable
 from vlm_analysis.prompts.prompts import PromptSet, bundled_packs, open_prompts
 from vlm_analysis.ui.common import drafts
 from vlm_analysis.ui.common.session import choose, workspace
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.words import counted
+from vlm_analysis.words import counted, duration
 from vlm_analysis.workbench.shelf import keep_prompts
 from vlm_analysis.workbench.workspace import Item, clean_name
 
+DRAW_S = 0.2  # between two pictures of the progress
 TABLE_HELP = """\
 | column | what it holds |
 | --- | --- |
@@ -101,14 +107,7 @@ def file_tab() -> None:
         key=f"file-{st.session_state.get('n_files', 0)}",
         help="A zip holds the table and its images. The others name images that lie beside them: give their path below.",
     )
-    with st.form("path", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
-        path = st.text_input(
-            "Folder or file on this machine",
-            placeholder="/data/charts or /data/charts/prompts.csv",
-            key="path-text",
-            help="On the machine that Strata runs on. Images lie beside the table, or as domain/name.png with name.txt.",
-        ).strip(" \t\"'")
-        pressed = st.form_submit_button("Open", icon=":material/folder_open:", key="path-button")
+    path, pressed = ("", False) if is_shared() else _path_form()
     with st.expander("What a prompt table looks like"):
         st.markdown(TABLE_HELP)
         st.code(TABLE_EXAMPLE, language=None)
@@ -122,14 +121,48 @@ def file_tab() -> None:
     draw_read()
 
 
+def _path_form() -> tuple[str, bool]:
+    """Draw the field for a path on this machine; returns it, and whether it is to be opened."""
+    with st.form("path", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+        path = st.text_input(
+            "Folder or file on this machine",
+            placeholder="/data/charts or /data/charts/prompts.csv",
+            key="path-text",
+            help="On the machine that Strata runs on. Images lie beside the table, or as domain/name.png with name.txt.",
+        ).strip(" \t\"'")
+        pressed = st.form_submit_button("Open", icon=":material/folder_open:", key="path-button")
+    return path, pressed
+
+
 def read(name: str, source: Path | str | tuple[str, bytes]) -> None:
-    """Open a source and remember what came of it, or the error, until it is saved or another is opened."""
-    with st.spinner(f"Opening {escaped(name)}"):
-        try:
+    """Open a source and remember what came of it, or the error, until it is saved or another is opened.
+
+    Any click ends the reading: Streamlit ends a script that is no longer wanted when it draws next, here the bar.
+    """
+    place = st.empty()
+    with place.container(horizontal=True, vertical_alignment="bottom"):
+        bar = st.progress(0.0, f"Opening {escaped(name)}")
+        st.button("Cancel", key="cancel-read")
+    try:
+        with stoppable(_drawn(bar, f"Opening {escaped(name)}")):
             result: PromptSet | str = open_prompts(source)
-        except StrataError as error:
-            result = str(error)
+    except StrataError as error:
+        result = str(error)
+    place.empty()
     st.session_state["read"] = (clean_name(name), result)
+
+
+def _drawn(bar: DeltaGenerator, what: str) -> Callable[[], None]:
+    """Return what draws the seconds gone by, a few times a second."""
+    began = drawn = time.monotonic()
+
+    def draw() -> None:
+        nonlocal drawn
+        if time.monotonic() - drawn > DRAW_S:
+            drawn = time.monotonic()
+            bar.progress(0.0, f"{what}: {duration(drawn - began)}")
+
+    return draw
 
 
 def draw_read() -> None:
