@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help app test quick slow check lint types tests browser clean
+.PHONY: help app test quick slow hostile check lint types tests browser clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -46,6 +46,11 @@ quick: lint types
 slow: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "hypothesis and not slow" --hypothesis-profile many
+
+# Hostile files, made by a script, and kills of a real server and its workers; both print what they tried.
+hostile: $(VENV)/.dev browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.kills
 
 test: lint types tests
 check: test

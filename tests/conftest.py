@@ -33,7 +33,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 _NEEDS_MODEL = re.compile(
     r"^\s*(?:import|from) (?:torch|transformers|accelerate)\b|\b(?:loaded|load_model|AppTest|open_page|executable|runpy|exec)\b"
     r"|workbench\.(?:stories|pipeline|bench|slot)\b|evaluation\.run|recording\.(?:record|streams|similarity|attention)\b|vlm_analysis\.(?:models|pocket)\b"
-    r"|from (?:oracles|families|outside|saved|conformance)\b",
+    r"|from (?:oracles|families|outside|saved|conformance|\.corpus)\b",
     re.MULTILINE,
 )
 

@@ -1,0 +1,155 @@
+"""Small whole files of every kind, made without a model; the corpus is made of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vlm_analysis import (
+    Comparison,
+    Cost,
+    Evaluation,
+    PruneMask,
+    Recording,
+    save_comparison,
+    save_cost,
+    save_evaluation,
+    save_mask,
+    save_recording,
+)
+from vlm_analysis.edits.files import edit_content
+from vlm_analysis.evaluation.evaluation import FORM as EVALUATION, evaluation_content
+from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.recording.maps import TokenMap, write_map
+from vlm_analysis.recording.measures import MEASURES, empty_rows
+from vlm_analysis.recording.recording import Activations
+from vlm_analysis.selection.compared.comparison import ways_frame
+from vlm_analysis.selection.strategies.many import Way
+
+N_LAYERS = 4
+MODEL = ModelInfo(
+    "toy",
+    "f" * 64,
+    N_LAYERS,
+    protected={0: "first"},
+    locked={3: "last"},
+    layer_parameters=(10, 20, 20, 10),
+    n_parameters=90,
+)
+KEYS = tuple(f"{number:032x}" for number in range(4))
+DOMAINS = ("math", "math", "general", "general")
+
+
+def recording() -> Recording:
+    rng = np.random.default_rng(0)
+    rows = empty_rows(len(KEYS), N_LAYERS)
+    for name, measure in MEASURES.items():
+        rows[name] = rng.integers(1, 9, rows[name].shape) if measure.kind == "<i8" else rng.random(rows[name].shape)
+    rows["key"], rows["nonfinite"] = [key.encode() for key in KEYS], 0
+    activations = {
+        name: Activations(rng.normal(size=(2, N_LAYERS, 6)), rng.uniform(1, 2, N_LAYERS), 2)
+        for name in dict.fromkeys(DOMAINS)
+    }
+    ids = tuple(f"prompt-{number}" for number in range(len(KEYS)))
+    return Recording(MODEL, "p" * 64, ids, DOMAINS, rows, {"batch_size": 1}, activations)
+
+
+def with_maps(folder: Path) -> Recording:
+    """Return a recording with token maps, which lie in a folder."""
+    for key in KEYS:
+        write_map(folder / "unfinished", key, token_map())
+    return replace(recording(), maps=folder / "unfinished")
+
+
+def token_map() -> TokenMap:
+    cosine = np.full((N_LAYERS, 6), 0.5, np.float16)
+    return TokenMap(cosine, np.array([0, 0, 0, 0, 1, 2], np.int8), tuple("abcdef"), ((0, 2, 2),))
+
+
+def evaluation(dropped: tuple[int, ...] = ()) -> Evaluation:
+    frame = pd.DataFrame(
+        {
+            "id": [f"prompt-{number}" for number in range(len(KEYS))],
+            "domain": DOMAINS,
+            "exact_match": [True, True, False, not dropped],
+            "answer_nll": [0.5, 0.25, 1.5, 0.75],
+            "token_agreement": 1.0,
+            "kl_to_dense": 0.0,
+            "answer": "a",
+            "answer_source": "given",
+            "answer_ids": [[1, 2]] * len(KEYS),
+        }
+    )
+    return Evaluation(PruneMask(N_LAYERS, dropped, name="mine", model=MODEL), MODEL, "p" * 64, frame)
+
+
+def cost() -> Cost:
+    rounds = np.array([[100.0, 120, 110], [80.0, 90, 85]])
+    return Cost(
+        edit=PruneMask(N_LAYERS, (1,)),
+        model=MODEL,
+        device="cpu",
+        threads=2,
+        n_prompts=3,
+        prompt_tokens=12.5,
+        new_tokens=8,
+        n_parameters=(90, 70),
+        n_bytes=(360, 280),
+        prefill_ms=rounds,
+        tokens_per_s=1000 / rounds,
+        layer_shares=np.array([[0.1, 0.2, 0.2, 0.1], [0.2, 0.2, 0.2, 0.2]]),
+    )
+
+
+def comparison() -> Comparison:
+    masks = tuple(PruneMask(N_LAYERS, (layer,)) for layer in (1, 2))
+    ways = [Way("one", "one", "first-k", None, 1, 0, mask) for mask in masks]
+    scores = {name: np.full((2, len(KEYS)), 0.5) for name in ("answer_nll", "token_agreement", "kl_to_dense")}
+    scores["exact_match"] = np.ones((2, len(KEYS)))
+    return Comparison(evaluation(), masks, scores, ways_frame(ways, masks), "c" * 64, 0, {"two": "no reason"})
+
+
+def story() -> dict[str, Any]:
+    """Return the content of a story as version 0.1 wrote it, of `recording()`."""
+    mask = PruneMask(N_LAYERS, (1,), name="mine", model=MODEL)
+    curve = [[method, domain, 1, 0.5, 0.25, 0.75] for method in ("one", "random") for domain in dict.fromkeys(DOMAINS)]
+    return {
+        "schema_version": 1,
+        "kind": "strata-story",
+        "masks": {"one": edit_content(mask)},
+        "curve": {"columns": [], "index": [], "data": curve},
+        "examples": {"columns": [], "index": [], "data": [["math", "?", "a", "b"]]},
+        "dense": EVALUATION.text(evaluation_content(evaluation())),
+        "pruned": EVALUATION.text(evaluation_content(evaluation((1,)))),
+    }
+
+
+def mask_file(folder: Path) -> Path:
+    return save_mask(
+        PruneMask(N_LAYERS, (1, 2), name="mine", notes="n", model=MODEL, provenance={"made": "by hand"}),
+        folder / "it.json",
+    )
+
+
+def evaluation_file(folder: Path) -> Path:
+    return save_evaluation(evaluation((1,)), folder / "it.json")
+
+
+def cost_file(folder: Path) -> Path:
+    return save_cost(cost(), folder / "it.json")
+
+
+def recording_file(folder: Path) -> Path:
+    return save_recording(recording(), folder / "it.npz")
+
+
+def recording_with_maps_file(folder: Path) -> Path:
+    return save_recording(with_maps(folder), folder / "it.npz")
+
+
+def comparison_file(folder: Path) -> Path:
+    return save_comparison(comparison(), folder / "it.npz")
