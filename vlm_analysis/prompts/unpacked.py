@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from vlm_analysis.errors import PromptError
+from vlm_analysis.errors import PromptError, short
 from vlm_analysis.guard.child import BoundError, Bounds, Child, ChildError
 from vlm_analysis.guard.memory import SHARE, free_memory
 
@@ -21,6 +21,9 @@ class Other:
     """A cell that is neither text, a number nor a list, by the name of its type."""
 
     type_name: str
+
+    def __repr__(self) -> str:
+        return self.type_name
 
 
 def unpacked(name: str, data: bytes, columns: Collection[str], most_rows: int) -> Iterator[dict[str, Any]]:
@@ -43,12 +46,12 @@ def unpacked(name: str, data: bytes, columns: Collection[str], most_rows: int) -
                 yield {column: _cell(value) for column, value in cells.items()}
     except BoundError as error:
         raise PromptError(
-            f"'{name}' was refused: expected a table that unpacks in {bounds.seconds:.0f} s and {bounds.memory >> 20} MiB of memory, "
+            f"'{short(name)}' was refused: expected a table that unpacks in {bounds.seconds:.0f} s and {bounds.memory >> 20} MiB, "
             f"got one of which {error}. Split it, or save it as CSV."
         ) from error
     except ChildError as error:
         raise PromptError(
-            f"'{name}' could not be read: expected a Parquet table, got damaged or cut-short data ({error}). Save it again."
+            f"'{short(name)}' could not be read: expected a Parquet table, got damaged or cut-short data ({short(error)}). Save it again."
         ) from error
     finally:
         child.close()
