@@ -80,9 +80,17 @@ class TestChoice:
         assert telling_score_of(FREE) == "token_agreement"
         assert telling_line("exact_match") == ""
 
+    def test_an_edit_may_have_fewer_prompts_than_the_dense_model(self) -> None:
+        few = CASES["token_agreement"]
+        few = replace(few, by_prompt=few.by_prompt.iloc[[7, 2]].reset_index(drop=True))
+        assert telling_score_of(FREE, few) == "token_agreement"
+
     def test_broken_scores_say_nothing(self) -> None:
         broken = {name: np.full((1, 12), np.nan) for name in ("token_agreement", "kl_to_dense")}
-        assert telling_score(FREE.by_prompt, {**broken, "answer_nll": NLL[None] + 1}) == "answer_nll"
+        assert (
+            telling_score(FREE.by_prompt, {**broken, "answer_nll": NLL[None] + 1, "exact_match": np.zeros((1, 12))})
+            == "answer_nll"
+        )
 
 
 class TestRetention:

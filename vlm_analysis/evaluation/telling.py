@@ -14,6 +14,7 @@ from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.words import METRIC_TITLES
 
 TELLING = ("exact_match", "token_agreement", "kl_to_dense", "answer_nll")
+ROUNDING = 1e-12
 KEPT = {
     "exact_match": "its {} answers",
     "token_agreement": "its choices of tokens in {} answers",
@@ -34,21 +35,23 @@ def telling_score(dense: pd.DataFrame, edited: Mapping[str, np.ndarray]) -> str:
         dense: the dense evaluation's `by_prompt`.
         edited: by metric, the (n_edits, n_prompts) scores of the edits that are reported.
     """
-    if dense["exact_match"].any():
-        return "exact_match"
-    for metric in TELLING[1:]:
-        values, base = np.asarray(edited[metric], np.float64), dense[metric].to_numpy(np.float64)
-        if (np.abs(values - base) > 1e-12).any():  # not where a score is NaN, or the dense model's
-            return metric
-    return "token_agreement"
+    gaps = {name: np.asarray(edited[name], np.float64) - dense[name].to_numpy(np.float64) for name in TELLING}
+    return _first_that_tells(dense, gaps)
 
 
 def telling_score_of(dense: Evaluation, *edited: Evaluation) -> str:
-    """Return the score to report of some edits on the same prompts."""
-    tables = [one.by_prompt for one in edited or (dense,)]
-    return telling_score(
-        dense.by_prompt, {name: np.stack([table[name].to_numpy(np.float64) for table in tables]) for name in TELLING}
-    )
+    """Return the score to report of some edits on prompts that the dense model was asked too."""
+    base = dense.by_prompt.set_index("id")[list(TELLING)].astype(np.float64)
+    gaps = [one.by_prompt.set_index("id")[list(TELLING)].astype(np.float64).sub(base) for one in edited or (dense,)]
+    return _first_that_tells(dense.by_prompt, pd.concat(gaps))
+
+
+def _first_that_tells(dense: pd.DataFrame, gaps: Mapping[str, np.ndarray] | pd.DataFrame) -> str:
+    """Return exact match where the dense model matches any answer, else the first score with a gap; NaN is none."""
+    if dense["exact_match"].any():
+        return "exact_match"
+    differing = (name for name in TELLING[1:] if (np.abs(np.asarray(gaps[name])) > ROUNDING).any())
+    return next(differing, "token_agreement")
 
 
 def telling_line(metric: str) -> str:
