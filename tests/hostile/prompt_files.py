@@ -201,7 +201,7 @@ def _pictures() -> Iterator[Case]:
         "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
         "21 MB": picture() + bytes(21_000_000),
     }.items():
-        yield _picture(name, data, refused=name != "a PNG of text")
+        yield _picture(name, data, refused=name not in ("a PNG of text", "a TIFF"))
 
 
 def _places() -> Iterator[Case]:

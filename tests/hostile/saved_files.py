@@ -53,7 +53,8 @@ def use_cost(path: Path) -> None:
     speedup(cost, "prefill")
     assert len(cost_frame([cost]))
     assert cost.expected_prefill_ms >= 0
-    cost.edit.saved_parameters(cost.model)
+    if cost.model.layer_parameters:
+        cost.edit.saved_parameters(cost.model)
 
 
 def use_recording(path: Path) -> None:

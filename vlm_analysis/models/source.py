@@ -236,7 +236,10 @@ def first_line(error: BaseException) -> str:
 
 
 def _check_sizes(settings: dict[str, Any], name: str) -> None:
-    """Raise ModelError for a configuration with impossible numbers, before anything is built from it."""
+    """Raise ModelError for a configuration that is none or has impossible numbers, before anything is built from it."""
+    kind = settings.get("model_type", "") if isinstance(settings, dict) else settings
+    if not isinstance(kind, str):
+        raise ModelError(_absurd(name, "model_type", "a name", kind))
     for key, value in _walk(settings):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if _NUMBERS_ONLY.search(key) and not number and value is not None:
