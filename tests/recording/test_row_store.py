@@ -300,6 +300,22 @@ class TestRecordingInParts:
         shutil.rmtree(tmp_path / "rows")
         np.testing.assert_array_equal(second.token_map(1).cosine, wanted)
 
+    def test_a_folder_that_others_delete_while_it_is_made_is_begun_again(
+        self, loaded: LoadedModel, few: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`mkdir` finds it made by another process, and then deleted."""
+        make, refused, told = Path.mkdir, [FileExistsError(17, "File exists")], list[str]()
+
+        def mkdir(path: Path, *args: Any, **options: Any) -> None:
+            if path == tmp_path / "rows" and refused:
+                raise refused.pop()
+            make(path, *args, **options)
+
+        monkeypatch.setattr(Path, "mkdir", mkdir)
+        made = record(loaded, few, folder=tmp_path / "rows", on_progress=lambda _, __, words: told.append(words))
+        assert made.n_prompts == len(few)
+        assert "starting again: the folder was deleted" in told
+
     def test_a_folder_deleted_at_work_is_begun_again(
         self, loaded: LoadedModel, few: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

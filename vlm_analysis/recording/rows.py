@@ -266,7 +266,8 @@ def _gone(folder: Path) -> RowsGoneError:
 
 
 def _cannot_write(folder: Path, error: OSError) -> RecordingError:
-    if isinstance(error, FileNotFoundError):
+    made_and_deleted = isinstance(error, FileExistsError) and not folder.is_file()  # by others, while it was made here
+    if isinstance(error, FileNotFoundError) or made_and_deleted:
         return _gone(folder)
     return RecordingError(
         f"The recording cannot be written to {folder}: expected a folder to read and write, got {error.strerror or error}. "
