@@ -238,7 +238,7 @@ NUMBERS = st.decimals(-(10**6), 10**6, allow_nan=False, places=2)
 
 
 @given(NUMBERS, NUMBERS)
-def test_one_number_matches_within_five_per_cent_reckoned_in_fractions(found: object, wanted: object) -> None:
+def test_one_number_matches_within_five_per_cent_computed_in_fractions(found: object, wanted: object) -> None:
     gap = abs(Fraction(str(found)) - Fraction(str(wanted)))
     assert numeric_match(str(found), str(wanted)) == (gap <= abs(Fraction(str(wanted))) / 20)
 

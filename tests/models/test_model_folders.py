@@ -1,4 +1,4 @@
-"""Folders that are given for a model: each is told by what it is, with the way out."""
+"""Folders that are given for a model: the message says what each is, and the way out."""
 
 from __future__ import annotations
 

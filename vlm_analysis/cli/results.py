@@ -196,14 +196,14 @@ def score_table(evaluations: Sequence[Evaluation], dense: Evaluation | None, nam
 
 
 def _telling(evaluations: Sequence[Evaluation], dense: Evaluation | None) -> str:
-    """Return the score whose retention is told (see `evaluation.telling`)."""
+    """Return the score whose retention is shown (see `evaluation.telling`)."""
     if dense is None:
         return "exact_match"
     return telling_score_of(dense, *(one for one in evaluations if not one.is_dense))
 
 
 def _telling_line(metric: str) -> str:
-    """Return a line that says which score is told in place of exact match; "" for exact match."""
+    """Return a line that says which score is shown in place of exact match; "" for exact match."""
     line = telling_line(metric)
     return line and f"{line} Retention is that of it.\n"
 

@@ -78,7 +78,7 @@ class Story:
 
     @property
     def line(self) -> str:
-        """Return which score is told in place of exact match, and why; "" for exact match."""
+        """Return which score is shown in place of exact match, and why; "" for exact match."""
         return telling_line(self.metric)
 
     def __post_init__(self) -> None:

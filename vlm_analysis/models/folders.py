@@ -1,6 +1,6 @@
 """The kinds of folder that a model is given as: a checkpoint, the Hub's cache of one, an adapter, and those that are none.
 
-A folder that is no checkpoint is told by what it is, with the way out. This needs no torch.
+For a folder that is no checkpoint the message says what it is, and the way out. This needs no torch.
 """
 
 from __future__ import annotations

@@ -240,7 +240,7 @@ def _check_sizes(settings: dict[str, Any], name: str) -> None:
     kind = settings.get("model_type", "") if isinstance(settings, dict) else settings
     if not isinstance(kind, str):
         raise ModelError(_absurd(name, "model_type", "a name", kind))
-    for key, value in _walk(settings):
+    for key, value in values_in(settings):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if _NUMBERS_ONLY.search(key) and not number and value is not None:
             raise ModelError(_absurd(name, key, "a number", value))
@@ -252,14 +252,14 @@ def _check_sizes(settings: dict[str, Any], name: str) -> None:
             raise ModelError(_absurd(name, key, f"a number up to {_LARGEST_NUMBER:,}", value))
 
 
-def _walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def values_in(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every (name, value) except containers; entries of a list have the list's name."""
     if isinstance(value, dict):
         for inner, item in value.items():
-            yield from _walk(item, str(inner))
+            yield from values_in(item, str(inner))
     elif isinstance(value, list):
         for item in value:
-            yield from _walk(item, key)
+            yield from values_in(item, key)
     else:
         yield key, value
 

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from transformers.utils import cached_file
 from vlm_analysis.errors import ModelError
 from vlm_analysis.files import opened, read_bytes
 from vlm_analysis.guard.child import PANIC, BoundError, Bounds, Child, ChildError
-from vlm_analysis.models.source import BUNDLED_FOLDER
+from vlm_analysis.models.source import BUNDLED_FOLDER, values_in
 
 BOUNDS = Bounds(seconds=30, memory=3 << 30, answer=1 << 16)
 MOST_SETTINGS = 1 << 20  # bytes of a file of settings
@@ -64,25 +63,15 @@ def _check_settings(path: Path, name: str) -> None:
         settings = json.loads(read_bytes(path, MOST_SETTINGS))
     except (OSError, ValueError, RecursionError):  # loading tells
         return
-    for key, value in _numbers(settings):
+    for key, value in values_in(settings):
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            continue
         most = next((most for pattern, most in LARGEST if pattern.search(key)), None)
         if most is not None and not value <= most:
             raise ModelError(
                 f"{path.name} of {name!r} cannot be true: expected a number up to {most:,} for {key[:60]!r}, got {str(value)[:40]}. "
                 "Fix it or download the checkpoint again."
             )
-
-
-def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
-    """Yield every (name, number); entries of a list have the list's name."""
-    if isinstance(value, dict):
-        for inner, item in value.items():
-            yield from _numbers(item, str(inner))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _numbers(item, key)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        yield key, value
 
 
 def _check_tokenizer(path: Path, name: str) -> None:
