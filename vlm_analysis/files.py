@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import hashlib
 import json
 import os
 import shutil
@@ -88,6 +89,16 @@ def read_bytes(path: Path, most: int) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"expected at most {most:,} bytes, got more", str(path))
     return content
+
+
+def file_hash(path: Path) -> str:
+    """Return the sha256 of an ordinary file (see `opened`), as hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def advice_for(error: OSError) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import glob
-import hashlib
 import json
 import os
 import shutil
@@ -30,7 +29,7 @@ from vlm_analysis.evaluation.evaluation import Evaluation, check_same_work
 from vlm_analysis.export.card import MANIFEST_FILE, edit_file, model_card, reproduction_command
 from vlm_analysis.export.proof import Proof, prove
 from vlm_analysis.export.reload import versions
-from vlm_analysis.files import LOCK, NAMED, owned
+from vlm_analysis.files import LOCK, NAMED, file_hash, owned
 from vlm_analysis.guard.shared import check_path
 from vlm_analysis.models.asking import named_ends
 from vlm_analysis.models.load import LoadedModel
@@ -337,8 +336,7 @@ def _n_saved_parameters(view: Any) -> int:
 
 def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (LOCK, NAMED)):
-        with path.open("rb") as file:
-            yield path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()
+        yield path.relative_to(folder).as_posix(), file_hash(path)
 
 
 def _disk_message(folder: Path, error: OSError | SafetensorError) -> str:

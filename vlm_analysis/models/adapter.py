@@ -5,7 +5,6 @@ Other kinds are refused by what they need: they take peft, or change more than s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -20,7 +19,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from vlm_analysis.errors import ModelError
-from vlm_analysis.files import read_bytes
+from vlm_analysis.files import file_hash, read_bytes
 from vlm_analysis.models.folders import ADAPTER
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -56,8 +55,7 @@ class Adapter:
     @property
     def words(self) -> str:
         """Return its name with the beginning of the hash of its weights."""
-        with (self.folder / _WEIGHTS).open("rb") as file:
-            return f"{self.folder.name} ({hashlib.file_digest(file, 'sha256').hexdigest()[:12]})"
+        return f"{self.folder.name} ({file_hash(self.folder / _WEIGHTS)[:12]})"
 
 
 def open_adapter(folder: Path) -> Adapter:

@@ -6,7 +6,6 @@ A tokenizer is tried in a process of its own, once for each content of its file.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from transformers.utils import cached_file
 
 from vlm_analysis.errors import ModelError
-from vlm_analysis.files import opened, read_bytes
+from vlm_analysis.files import file_hash, read_bytes
 from vlm_analysis.guard.child import PANIC, BoundError, Bounds, Child, ChildError
 from vlm_analysis.models.source import BUNDLED_FOLDER, values_in
 
@@ -75,7 +74,7 @@ def _check_settings(path: Path, name: str) -> None:
 
 
 def _check_tokenizer(path: Path, name: str) -> None:
-    mark = _hash(path)
+    mark = file_hash(path)
     if mark == _bundled():
         return
     if mark not in _verdicts:
@@ -103,9 +102,4 @@ def _child() -> Child:
 
 @functools.cache
 def _bundled() -> str:
-    return _hash(BUNDLED_FOLDER / "tokenizer.json")
-
-
-def _hash(path: Path) -> str:
-    with opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(BUNDLED_FOLDER / "tokenizer.json")

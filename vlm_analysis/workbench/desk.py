@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.workbench.shelf import keep_prompts, saved_prompts
+from vlm_analysis.workbench.shelf import keep_prompts
 from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.workspace import Item, Workspace
 
@@ -33,4 +33,4 @@ def prompts_item(shelf: Workspace, prompts: PromptSet | Item) -> Item:
     if isinstance(prompts, Item):
         return prompts
     name = f"{len(prompts)} prompts: {', '.join(prompts.domains)}"
-    return next(saved_prompts(shelf, prompts), None) or keep_prompts(shelf, prompts, name)
+    return keep_prompts(shelf, prompts, name, any_name=True)

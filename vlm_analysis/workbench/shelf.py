@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -47,19 +47,14 @@ def keep(
     return workspace.save(kind, name, write, prompts=prompts, details={**row.details(value), **more}, **belongs)
 
 
-def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str) -> Item:
-    """Save a prompt set; returns the item if the same prompts in the same groups are saved under this name already."""
-    saved = (item for item in saved_prompts(workspace, prompts) if item.name == name)
-    return next(saved, None) or keep(workspace, "prompts", prompts, name, prompts=prompts.fingerprint)
-
-
-def saved_prompts(workspace: Workspace, prompts: PromptSet) -> Iterator[Item]:
-    """Yield the whole saved items of the same prompts in the same groups, newest first."""
+def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str, *, any_name: bool = False) -> Item:
+    """Save a prompt set; returns the item if the same prompts in the same groups are saved under this name (or any) already."""
     for item in workspace.items("prompts"):
-        if item.prompts == prompts.fingerprint:
+        if item.prompts == prompts.fingerprint and (any_name or item.name == name):
             saved: PromptSet | None = open_whole(item)
             if saved is not None and saved.groups == prompts.groups:
-                yield item
+                return item
+    return keep(workspace, "prompts", prompts, name, prompts=prompts.fingerprint)
 
 
 def keep_recording(workspace: Workspace, recording: Recording, name: str) -> Item:
