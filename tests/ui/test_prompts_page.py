@@ -322,3 +322,13 @@ def test_prompts_of_one_picture_are_one_group_and_a_logo_is_named(open_page: Ope
     said = words(ran(open_page(PAGE)))
     assert "5 prompts in 4 groups: prompts that share a picture" in said
     assert "Picture 1 of 'p0' is in 3 of 5 prompts, as a logo or a blank would be" in said
+
+
+def test_the_gallery_shows_accepted_answers_the_task_and_where_pictures_stand(at: AppTest) -> None:
+    pictures = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
+    prompt = Prompt(pictures, "from <image 2> to <image 1>?", answers=("net", "a net"), task="changes")
+    keep_prompts(workspace(), PromptSet([prompt]), "of two pictures")
+    ran(at)
+    said = [text.value for text in at.get("text")]
+    assert {"from [picture 2] to [picture 1]?", "net\na net", "changes"} <= set(said)
+    assert {"Any of 2 accepted answers", "Task"} <= {caption.value for caption in at.caption}

@@ -358,6 +358,10 @@ def of_prompts(prompts: PromptSet, item: Item | None) -> Result:
     """Return a prompt set: one row per prompt."""
     rows = [(one.id, one.domain, one.question, one.answer, len(one.images)) for one in prompts]
     table = pd.DataFrame(rows, columns=["id", "domain", "question", "answer", "n_images"])
+    if any(one.answers for one in prompts):
+        table["answers"] = pd.Series([list(one.answers or ()) for one in prompts], dtype=object)
+    if any(one.task for one in prompts):
+        table["task"] = [one.task for one in prompts]
     if prompts.groups.shared:
         table["group"] = prompts.groups.names
     words = (

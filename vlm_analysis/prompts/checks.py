@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from PIL import Image
@@ -12,6 +13,7 @@ MAX_TEXT = 10_000
 MAX_NAME = 200
 MAX_IMAGES = 64
 MAX_CHOICES = 26
+MAX_ANSWERS = 100
 
 
 def checked_images(images: object) -> tuple[Path | Image.Image, ...]:
@@ -50,6 +52,28 @@ def checked_text(value: object, name: str, limit: int) -> str:
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise PromptError(f"the {name} is damaged: expected text, got a zero byte or half a character. Type it again.")
     return text
+
+
+def checked_answers(answer: object, answers: object) -> tuple[str | None, tuple[str, ...] | None]:
+    """Return the reference answer, and all accepted answers with it first; None where there is one at most.
+
+    Without `answer` the most frequent of the others is it, of equally frequent ones the first; blank ones do not count.
+    """
+    first = checked_text(answer, "answer", MAX_TEXT)
+    if answers is None:
+        return first or None, None
+    if not isinstance(answers, (tuple, list)):
+        raise PromptError(
+            f"the accepted answers could not be used: expected a tuple of texts, got a {type(answers).__name__}. Write (one, other)."
+        )
+    if len(answers) > MAX_ANSWERS:
+        raise PromptError(
+            f"the accepted answers were refused: expected {MAX_ANSWERS} at most, got {len(answers):,}. Leave some out."
+        )
+    texts = [text for one in answers if (text := checked_text(one, "accepted answer", MAX_TEXT))]
+    first = first or next((text for text, _ in Counter(texts).most_common(1)), "")
+    accepted = tuple(dict.fromkeys([first, *texts]))
+    return first or None, accepted if len(accepted) > 1 else None
 
 
 def checked_choices(choices: object, answer: object) -> tuple[str, ...] | None:

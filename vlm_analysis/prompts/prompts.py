@@ -22,11 +22,14 @@ from vlm_analysis.assets import asset
 from vlm_analysis.errors import PromptError, short
 from vlm_analysis.guard.shared import check_path
 from vlm_analysis.progress import stop_if_asked
+from vlm_analysis.prompts import checks
+from vlm_analysis.prompts.answers import answers_of
 from vlm_analysis.prompts.archives import MAX_ARCHIVE_BYTES, Archive, Files, Folder, NoFiles, safe_name
-from vlm_analysis.prompts.checks import MAX_IMAGES, MAX_NAME, MAX_TEXT, checked_choices, checked_images, checked_text
+from vlm_analysis.prompts.checks import MAX_IMAGES, MAX_NAME
 from vlm_analysis.prompts.folders import folder_rows, left_out_files, other_table
 from vlm_analysis.prompts.groups import Groups, make_groups
 from vlm_analysis.prompts.images import image_hash, is_blank, open_image, read_file
+from vlm_analysis.prompts.places import parts_of
 from vlm_analysis.prompts.reading import (
     EXPECTED,
     MAX_NAME_SHOWN,
@@ -51,13 +54,18 @@ PACKS = asset("packs")
 class Prompt:
     """Images with a question; texts lose surrounding blanks, a blank domain becomes "default", a blank answer None.
 
+    A mark `<image>` in the question says where a picture stands: one for each picture, or none, and then they come first. `<image 2>` is
+    the place of the second picture. Marks are no text (see `parts`).
+
     `choices` are the answers that are compared by likelihood; the model does not see them unless the question names them. `group` names
-    the prompts that are no independent draws; without it, those that share a picture are (see `PromptSet.groups`).
+    the prompts that are no independent draws; without it, those that share a picture are (see `PromptSet.groups`). `task` is the level
+    below the domain. `answers` are all accepted answers, `answer` first, without repetitions; None where there is one at most. Given
+    without `answer`, the most frequent of them is it, of equally frequent ones the first.
 
     Raises:
-        PromptError: there is no image or more than 64, the question is blank, a text is too long (10,000
-            characters; 200 for a domain, id or group) or holds a zero byte or half a character, or the choices are not 2 to 26
-            different texts with the answer, where there is one, among them.
+        PromptError: there is no image or more than 64, the question is blank, its marks do not fit the images, a text is too long (10,000
+            characters; 200 for a domain, task, id or group) or holds a zero byte or half a character, there are more than 100 accepted
+            answers, or the choices are not 2 to 26 different texts with the answer, where there is one, among them.
     """
 
     images: tuple[Path | Image.Image, ...]
@@ -67,21 +75,32 @@ class Prompt:
     answer: str | None = None
     choices: tuple[str, ...] | None = field(default=None, kw_only=True)
     group: str | None = field(default=None, kw_only=True)
+    answers: tuple[str, ...] | None = field(default=None, kw_only=True)
+    task: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        answer, answers = checks.checked_answers(self.answer, self.answers)
         cleaned = {
-            "images": checked_images(self.images),
-            "question": checked_text(self.question, "question", MAX_TEXT),
-            "domain": checked_text(self.domain, "domain", MAX_NAME) or DEFAULT_DOMAIN,
-            "id": checked_text(self.id, "id", MAX_NAME) or None,
-            "answer": checked_text(self.answer, "answer", MAX_TEXT) or None,
-            "group": checked_text(self.group, "group", MAX_NAME) or None,
+            "images": checks.checked_images(self.images),
+            "question": checks.checked_text(self.question, "question", checks.MAX_TEXT),
+            "domain": checks.checked_text(self.domain, "domain", MAX_NAME) or DEFAULT_DOMAIN,
+            "id": checks.checked_text(self.id, "id", MAX_NAME) or None,
+            "answer": answer,
+            "answers": answers,
+            "group": checks.checked_text(self.group, "group", MAX_NAME) or None,
+            "task": checks.checked_text(self.task, "task", MAX_NAME) or None,
         }
         if not cleaned["question"]:
             raise PromptError("the question is blank: expected text, got none. Write what to ask.")
-        object.__setattr__(self, "choices", checked_choices(self.choices, cleaned["answer"]))
+        object.__setattr__(self, "choices", checks.checked_choices(self.choices, answer))
         for name, value in cleaned.items():
             object.__setattr__(self, name, value)
+        _ = self.parts
+
+    @property
+    def parts(self) -> tuple[str | int, ...]:
+        """The texts of the question and, where each image stands, its index from 0, in the order in which a model gets them."""
+        return parts_of(self.question, len(self.images))
 
     def load_images(self) -> tuple[Image.Image, ...]:
         """Return the images as RGB, upright, at most 2048x2048.
@@ -102,15 +121,19 @@ class Prompt:
 
     @cached_property
     def content(self) -> bytes:
-        """Image hashes, question, domain, id, answer and choices, if any, as one line of JSON (raises as `image_hashes`)."""
-        fields = [self.image_hashes, self.question, self.domain, self.id, self.answer]
-        return json.dumps(fields if self.choices is None else [*fields, self.choices]).encode() + b"\n"
+        """Image hashes, texts, choices and accepted answers, if any, as one line of JSON (raises as `image_hashes`)."""
+        fields = [self.image_hashes, self.question, self.domain, self.id, self.answer, *self._more(self.choices)]
+        return json.dumps(fields).encode() + b"\n"
 
     @property
     def key(self) -> str:
-        """24 hex digits of the sha256 over images, question, answer and choices, independent of id, domain and group."""
-        fields = [self.image_hashes, self.question, self.answer, self.choices]
+        """24 hex digits of the sha256 over images, question, answer, choices and accepted answers."""
+        fields = [self.image_hashes, self.question, self.answer, self.choices, *self._more()]
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:KEY_DIGITS]
+
+    def _more(self, *fields: object) -> list[object]:
+        """Return those that are set, with the accepted answers: what is unset changes no key."""
+        return [*(one for one in fields if one is not None), *([{"answers": self.answers}] if self.answers else [])]
 
 
 @dataclass(frozen=True)
@@ -181,9 +204,14 @@ class PromptSet(Sequence[Prompt]):
         """The domains in the order of their first prompt."""
         return tuple(dict.fromkeys(prompt.domain for prompt in self._prompts))
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The task of each prompt, "" where it has none; () where none has one."""
+        return tuple(p.task or "" for p in self._prompts) if any(p.task for p in self._prompts) else ()
+
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256 (hex) over every prompt's image contents, question, domain, id, answer and choices, in order.
+        """The sha256 (hex) over every prompt's image contents, question, domain, id, answer, choices and accepted answers.
 
         Raises:
             PromptError: an image can no longer be read.
@@ -357,10 +385,11 @@ def _prompt(row: Row, row_id: str, files: Files, folder: str, *, is_duplicate: b
         raise PromptError(row.error)
     if is_duplicate:
         raise PromptError(f"the id '{short(row_id)}' is taken: expected distinct ids, got it again. Rename this row.")
-    texts = {column: cell_text(row.cells.get(column), column) for column in ("question", "domain", "answer", "group")}
+    texts = {column: cell_text(row.cells.get(column), column) for column in ("question", "domain", "group", "task")}
     names = image_names(row.cells)[: MAX_IMAGES + 1]
     images = tuple(files.image(f"{folder}/{safe_name(name)}") for name in names)
     choices = choice_texts(row.cells.get("choices"))
-    prompt = Prompt(images, **texts, id=row_id, choices=choices)
+    answer, answers = answers_of(row.cells, choices)
+    prompt = Prompt(images, **texts, id=row_id, answer=answer, answers=answers, choices=choices)
     _ = prompt.image_hashes  # decodes every image, so that a broken one is reported with its row
     return prompt

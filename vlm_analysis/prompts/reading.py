@@ -24,8 +24,8 @@ from vlm_analysis.prompts.unpacked import Other, unpacked
 
 TABLE_NAMES = ("prompts.csv", "prompts.jsonl", "prompts.parquet")
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
-COLUMNS = ("image", "images", "question", "domain", "id", "answer", "choices", "group")
-EXPECTED = "'image' (or 'images') and 'question', optionally 'domain', 'id', 'answer', 'choices' and 'group'"
+COLUMNS = ("image", "images", "question", "domain", "id", "answer", "answers", "choices", "group", "task")
+EXPECTED = "'image' (or 'images') and 'question', optionally 'domain', 'id', 'answer', 'answers', 'choices', 'group' and 'task'"
 MAX_ROWS = 10_000
 MAX_TABLE_BYTES = 200_000_000
 MAX_SHOWN = 12

@@ -58,7 +58,7 @@ def _write_images(prompt: Prompt, folder: Path) -> dict[str, object]:
                 )
             write_atomically(folder / names[-1], partial(opened.save, format="PNG"))
     cells: dict[str, object] = {"id": prompt.id, "images": names, "question": prompt.question, "domain": prompt.domain}
-    optional = {"answer": prompt.answer, "choices": prompt.choices, "group": prompt.group}
+    optional = {name: getattr(prompt, name) for name in ("answer", "answers", "choices", "group", "task")}
     return cells | {name: value for name, value in optional.items() if value is not None}
 
 

@@ -48,11 +48,11 @@ def keep(
 
 
 def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str, *, any_name: bool = False) -> Item:
-    """Save a prompt set; returns the item if the same prompts in the same groups are saved under this name (or any) already."""
+    """Save a prompt set; returns the item if the same prompts in the same groups and tasks are saved under this name (or any) already."""
     for item in workspace.items("prompts"):
         if item.prompts == prompts.fingerprint and (any_name or item.name == name):
             saved: PromptSet | None = open_whole(item)
-            if saved is not None and saved.groups == prompts.groups:
+            if saved is not None and (saved.groups, saved.tasks) == (prompts.groups, prompts.tasks):
                 return item
     return keep(workspace, "prompts", prompts, name, prompts=prompts.fingerprint)
 

@@ -10,8 +10,8 @@ from vlm_analysis.prompts.formats.base import Sample, Source
 
 NAME = "own"
 TITLE = "a prompt table"
-COLUMNS = ("image", "images", "question", "domain", "id", "answer", "choices", "group")
-EXPECTED = "'image' (or 'images') and 'question', optionally 'domain', 'id', 'answer', 'choices' and 'group'"
+COLUMNS = ("image", "images", "question", "domain", "id", "answer", "answers", "choices", "group", "task")
+EXPECTED = "'image' (or 'images') and 'question', optionally 'domain', 'id', 'answer', 'answers', 'choices', 'group' and 'task'"
 MAX_SHOWN = 12
 MAX_NAME_SHOWN = 60
 

@@ -13,8 +13,9 @@ from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import PromptError, StrataError
 from vlm_analysis.evaluation.diff import Piece
 from vlm_analysis.progress import Cancelled
+from vlm_analysis.prompts.checks import MAX_TEXT
 from vlm_analysis.prompts.images import open_image
-from vlm_analysis.prompts.prompts import MAX_TEXT, Prompt, PromptSet
+from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.ui.common.drafts import IMAGE_TYPES, preview
 from vlm_analysis.ui.common.pickers import open_or_stop
 from vlm_analysis.ui.common.sameline import line_of, same_line

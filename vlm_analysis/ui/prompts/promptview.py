@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from vlm_analysis.errors import PromptError, StrataError
+from vlm_analysis.prompts.places import has_marks, in_one_line
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.ui.common import drafts
 from vlm_analysis.ui.common.pickers import delete, rename, say_problem
@@ -156,12 +157,18 @@ def draw_prompt(prompt: Prompt) -> None:
         st.error(escaped(error))
     if len(prompt.images) > MAX_SHOWN_IMAGES:
         st.caption(f"and {len(prompt.images) - MAX_SHOWN_IMAGES} more images")
-    st.text(shortened(prompt.question))
-    st.caption("Reference answer" if prompt.answer else "No reference answer")
-    if prompt.answer:
-        st.text(shortened(prompt.answer))
-    st.caption("Domain")
-    st.text(prompt.domain)
+    st.text(shortened(prompt.question if not has_marks(prompt.question) else in_one_line(prompt.parts)))
+    if prompt.answers:
+        st.caption(f"Any of {len(prompt.answers)} accepted answers")
+        st.text(shortened("\n".join(prompt.answers)))
+    else:
+        st.caption("Reference answer" if prompt.answer else "No reference answer")
+        if prompt.answer:
+            st.text(shortened(prompt.answer))
+    for title, name in (("Domain", prompt.domain), ("Task", prompt.task)):
+        if name:
+            st.caption(title)
+            st.text(name)
 
 
 def shortened(text: str) -> str:
