@@ -40,8 +40,10 @@ from vlm_analysis import (
 )
 from vlm_analysis.errors import EvaluationError, ModelError, PromptError
 from vlm_analysis.evaluation.evaluation import on_both
+from vlm_analysis.evaluation.run.latency import measure_latency
 from vlm_analysis.evaluation.run.timing import measure_cost
 from vlm_analysis.models import refused
+from vlm_analysis.models.inputs import encode
 from vlm_analysis.models.refused import naming
 from vlm_analysis.workbench.shelf import keep_cost
 from vlm_analysis.workbench.workspace import Workspace
@@ -236,12 +238,56 @@ class TestScores:
         assert cost.n_prompts == 2
         assert set(cost.set_aside) == {"flat", "asks"}
 
+    def test_costs_leave_out_prompts_without_room_for_the_new_tokens(
+        self, loaded: LoadedModel, few: PromptSet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lengths = [encode(loaded, prompt).n_tokens for prompt in few]
+        monkeypatch.setitem(vars(loaded), "context_length", max(lengths) + 1)
+        cost = measure_cost(loaded, few, MASK, rounds=1, new_tokens=2)
+        assert (
+            set(cost.set_aside)
+            == {prompt.id for prompt, n in zip(few, lengths, strict=True) if n == max(lengths)}
+            < {prompt.id for prompt in few}
+        )
+        words = f"expected room for 2 new tokens behind its {max(lengths)}, got a context of {max(lengths) + 1}"
+        assert all(words in reason for reason in cost.set_aside.values())
+
+    def test_layers_are_timed_on_the_others_and_the_refused_named(self, loaded: LoadedModel, mixed: PromptSet) -> None:
+        latency = measure_latency(loaded, mixed[:4], rounds=1)
+        assert latency.n_prompts == 2
+        assert set(latency.set_aside) == {"flat", "asks"}
+
     def test_asking_one_says_why_it_cannot_be_asked(self, short: LoadedModel, mixed: PromptSet) -> None:
         for name in REFUSED:
             prompt = next(one for one in mixed if one.id == name)
             if name != "answers":
                 with pytest.raises(PromptError, match=f"'{name}'"):
                     list(stream_both(short, prompt, MASK))
+
+
+class TestPicturesGoneBeforeTheirFirstHash:
+    @pytest.fixture
+    def gone(self, few: PromptSet, tmp_path: Path) -> PromptSet:
+        return PromptSet([few[0], Prompt((tmp_path / "gone.png",), "how many?", "math", "gone", "1"), few[3]])
+
+    def test_they_are_set_aside_by_name_in_recordings_evaluations_and_sweeps(
+        self, loaded: LoadedModel, few: PromptSet, gone: PromptSet
+    ) -> None:
+        left = PromptSet([few[0], few[3]])
+        recording = record(loaded, gone)
+        dense = evaluate(loaded, gone)
+        (swept,) = sweep(loaded, gone, [MASK], reference=dense)
+        for value in (recording, dense, swept):
+            assert list(value.set_aside) == ["gone"]
+            assert value.set_aside["gone"].startswith("Prompt 'gone' cannot be asked: ")
+            assert "gone.png' could not be read" in value.set_aside["gone"]
+            assert value.prompts == left.fingerprint
+        assert recording.prompt_ids == (few[0].id, few[3].id)
+        pd.testing.assert_frame_equal(numbers(dense), numbers(evaluate(loaded, left)))
+
+    def test_a_set_of_no_others_says_so(self, loaded: LoadedModel, gone: PromptSet) -> None:
+        with pytest.raises(PromptError, match=r"^Prompt 'gone' cannot be asked: "):
+            record(loaded, gone[1:2])
 
 
 class TestPlaces:

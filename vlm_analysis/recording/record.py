@@ -34,7 +34,7 @@ from vlm_analysis.models.inputs import (
 )
 from vlm_analysis.models.interrupt import interruptible
 from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.models.refused import naming, none_left
+from vlm_analysis.models.refused import naming, none_left, readable
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.recording.attention import (
@@ -71,7 +71,8 @@ def record(
     """Run every prompt once and return the measures of each decoder layer.
 
     A reference answer is appended to its prompt, so that the same pass measures the answer tokens. Hidden states are
-    kept for one batch only. A prompt that the model or its processor refuses is set aside with the reason (`Recording.set_aside`).
+    kept for one batch only. A prompt that the model or its processor refuses, or whose picture is gone, is set aside with the reason
+    (`Recording.set_aside`).
 
     Args:
         loaded: the model; a pruned view can be recorded by putting it into a LoadedModel.
@@ -93,9 +94,10 @@ def record(
         RecordingError: the model ran no layer, `known` or `folder` belong to something else, or the folder cannot be written.
     """
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
+    prompt_set, lost = readable(prompt_set, loaded.name)
     keys = list(prompt_set.row_keys)
     settings = _settings(loaded, batch_size, full=full, attention=attention, token_maps=token_maps)
-    inputs = _RecordInputs(loaded, prompt_set, keys, settings, _checked_known(known, loaded, settings, keys))
+    inputs = _RecordInputs(loaded, prompt_set, keys, settings, _checked_known(known, loaded, settings, keys), lost)
     own = tempfile.TemporaryDirectory(prefix="strata-") if folder is None else None
     rows_folder = Path(own.name if own else folder or "")
     try:
@@ -120,6 +122,7 @@ class _RecordInputs:
     keys: list[str]
     settings: dict[str, Any]
     known: Recording | None
+    lost: dict[str, str]
 
 
 def _record_in(folder: Path, inputs: _RecordInputs, progress: Progress) -> Recording:
@@ -150,7 +153,7 @@ def _record_once(folder: Path, inputs: _RecordInputs, progress: Progress) -> Rec
             copy_maps(known.maps, folder, known.keys)
         present_keys = store.keys | (frozenset(known.keys) if known else frozenset())
         missing = [(key, prompt) for key, prompt in zip(keys, inputs.prompts, strict=True) if key not in present_keys]
-        set_aside = _Pass(loaded, store, inputs.settings).run(missing, len(keys), progress)
+        set_aside = inputs.lost | _Pass(loaded, store, inputs.settings).run(missing, len(keys), progress)
         recording = _make_recording(inputs, store, folder if maps else None, set_aside)
         return recording if missing or not maps else _with_own_maps(recording)
 

@@ -25,7 +25,7 @@ from vlm_analysis.evaluation.run.metrics import answer_scores
 from vlm_analysis.evaluation.run.prepared import Prepared, answer_logits, prepare
 from vlm_analysis.models.decoding import MAX_NEW_TOKENS, decode, greedy_ids
 from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.models.refused import none_left
+from vlm_analysis.models.refused import none_left, readable
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 
@@ -44,7 +44,8 @@ def evaluate(
     responses: bool = False,
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Score the edited model on every prompt; one that the model or its processor refuses is set aside (`Evaluation.set_aside`).
+    """Score the edited model on every prompt; one that the model or its processor refuses, or whose picture is gone, is set aside
+    (`Evaluation.set_aside`).
 
     Args:
         loaded: the dense model.
@@ -64,6 +65,7 @@ def evaluate(
         PromptError: the model can take none of the prompts.
     """
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
+    prompt_set, lost = readable(prompt_set, loaded.name)
     check_reference(reference, loaded, prompt_set)
     work = prepare(loaded, prompt_set, reference, on_progress=on_progress)
     edit = edit or Edit(loaded.n_layers)
@@ -71,7 +73,9 @@ def evaluate(
     evaluation = evaluate_prepared(
         work, edit, dense, batch_size=batch_size or batch_for(loaded), on_progress=on_progress
     )
-    return write_responses(loaded, prompt_set, evaluation, on_progress=on_progress) if responses else evaluation
+    if responses:
+        evaluation = write_responses(loaded, prompt_set, evaluation, on_progress=on_progress)
+    return replace(evaluation, set_aside=lost | evaluation.set_aside) if lost else evaluation
 
 
 def batch_for(loaded: LoadedModel) -> int:

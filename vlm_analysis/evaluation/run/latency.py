@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,12 +33,14 @@ class Latency:
         total_ms: median time of the whole pass, vision tower and head included.
         n_prompts: number of timed prompts.
         device: the device of the model.
+        set_aside: the prompts among those taken that the model refused, by id, each with the reason.
     """
 
     layer_ms: np.ndarray
     total_ms: float
     n_prompts: int
     device: str
+    set_aside: dict[str, str] = field(default_factory=dict, kw_only=True)
 
 
 def measure_latency(
@@ -50,10 +52,10 @@ def measure_latency(
     Other work on the machine distorts the times: compare layers of one measurement, not of two.
 
     Raises:
-        PromptError: the model can take none of these prompts; others are left out.
+        PromptError: the model can take none of these prompts; others are set aside (`Latency.set_aside`).
     """
     progress = on_progress or no_progress
-    batches, _ = timed_batches(loaded, prompts)
+    batches, set_aside = timed_batches(loaded, prompts)
     layers, totals = [], []
     for turn in range(rounds + 1):
         for index, batch in enumerate(batches):
@@ -63,7 +65,13 @@ def measure_latency(
             if turn:
                 layers.append(seconds)
                 totals.append(total_s)
-    return Latency(np.median(layers, axis=0) * 1e3, float(np.median(totals)) * 1e3, len(batches), str(loaded.device))
+    return Latency(
+        np.median(layers, axis=0) * 1e3,
+        float(np.median(totals)) * 1e3,
+        len(batches),
+        str(loaded.device),
+        set_aside=set_aside,
+    )
 
 
 def timed_batches(

@@ -9,6 +9,7 @@ last bit with the same batches.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
 from vlm_analysis.evaluation.scores import ScoreStore
 from vlm_analysis.models.config import vision_targets
 from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.refused import readable
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 
@@ -66,6 +68,7 @@ def sweep(
     """
     _check_edits(edits, loaded.n_layers)
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
+    prompt_set, lost = readable(prompt_set, loaded.name)
     check_reference(reference, loaded, prompt_set)
     batch_size = batch_size or batch_for(loaded)
     work = prepare(loaded, prompt_set, reference, on_progress=on_progress)
@@ -88,7 +91,8 @@ def sweep(
         on_progress=on_progress,
     )
     for edit in edits:
-        yield evaluation_of(work, edit, store.of(edit.key))
+        evaluation = evaluation_of(work, edit, store.of(edit.key))
+        yield replace(evaluation, set_aside=lost | evaluation.set_aside) if lost else evaluation
 
 
 def _check_edits(edits: Sequence[Edit], n_layers: int) -> None:

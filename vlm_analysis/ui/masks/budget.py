@@ -12,6 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 from vlm_analysis.selection.strategies.budgets import Share
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.session import bench, model_slot
+from vlm_analysis.ui.common.shell import say_set_aside
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.common.work import job
 from vlm_analysis.ui.masks.inputs import ScoreInputs, missing_to_measure, model_is_here, prompts_of, say_missing
@@ -131,6 +132,8 @@ def _latency(inputs: ScoreInputs, container: DeltaGenerator) -> Budget:
             _measure_latency(inputs)
         return Budget(None)
     container.caption(f"A forward pass takes {latency.total_ms:.3g} ms here, measured on {latency.n_prompts} prompts.")
+    with container:
+        say_set_aside(latency.set_aside, latency.n_prompts)
     return _share(inputs, container, "latency", np.asarray(latency.layer_ms, np.float64), float(latency.total_ms))
 
 
