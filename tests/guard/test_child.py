@@ -58,6 +58,17 @@ def test_answers_come_as_they_were_written_and_the_process_is_kept(child: Child)
     assert child.ask("pid") == child.ask("pid")
 
 
+def test_a_process_that_is_not_asked_any_more_ends_and_another_answers(child: Child) -> None:
+    child.idle_s = 0.2
+    first = child.ask("pid")
+    psutil.Process(first).wait(60)
+    child.idle_s = 60.0
+    second = child.ask("pid")
+    assert second != first
+    child._rest(0)  # of a question before
+    assert child.ask("pid") == second
+
+
 @pytest.mark.parametrize(
     ("question", "told"),
     [

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig
 
 from vlm_analysis.assets import asset
 from vlm_analysis.errors import ModelError
 from vlm_analysis.guard.child import ChildError, no_panic
-from vlm_analysis.models import fit, trial
-from vlm_analysis.models.trial import check_processor
+from vlm_analysis.guard.shared import home
+from vlm_analysis.models import fit, trial, verdicts
+from vlm_analysis.models.source import BUNDLED_FOLDER, Source
+from vlm_analysis.models.trial import check_processor, try_processor
 
 OPTIONS = {"trust_remote_code": False, "revision": "main", "local_files_only": True}
 WHOLE: dict[str, Any] = json.loads((asset("pocket-vl") / "tokenizer.json").read_text("utf-8"))
@@ -33,7 +36,7 @@ def test_the_bundled_tokenizer_is_known_and_a_harmless_one_is_tried_once(
     check_processor(str(asset("pocket-vl")), OPTIONS, "pocket-vl")
     assert not asked
     for _ in range(2):
-        check(tmp_path, tokenizer={**WHOLE, "unknown": "so that it is another file"})
+        check(tmp_path, tokenizer=dict(reversed(WHOLE.items())))
     assert len(asked) == 1
 
 
@@ -90,6 +93,62 @@ def test_ordinary_sizes_pass(tmp_path: Path) -> None:
     check(
         tmp_path, preprocessor_config={"size": {"longest_edge": 16_777_216, "shortest_edge": 65_536}, "patch_size": 14}
     )
+
+
+class TestProcessors:
+    def source(self, folder: Path, **settings: Any) -> Source:
+        """Return an opened copy of the bundled model without its weights, with other image settings."""
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            (folder / name).write_bytes((BUNDLED_FOLDER / name).read_bytes())
+        known = (BUNDLED_FOLDER / "preprocessor_config.json").read_text("utf-8")
+        (folder / "preprocessor_config.json").write_text(
+            json.dumps(json.loads(known) | settings) if settings else known
+        )
+        return Source(str(folder), "mine", OPTIONS, AutoConfig.from_pretrained(folder), ())
+
+    @pytest.fixture
+    def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        asked: list[Any] = []
+
+        def ask(question: Any) -> Any:
+            asked.append(question)
+            return {"is_built": True, "wrong": ""}
+
+        monkeypatch.setattr(trial._processor_child(), "ask", ask)
+        monkeypatch.setattr(verdicts, "_harmless", set())
+        return asked
+
+    def test_the_bundled_one_is_known_wherever_it_lies(self, tmp_path: Path, asked: list[Any]) -> None:
+        try_processor(self.source(tmp_path), pytest.fail)
+        assert not asked
+
+    def test_one_is_tried_once_for_all_processes_and_again_where_the_note_is_damaged(
+        self, tmp_path: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said: list[str] = []
+        source = self.source(tmp_path, image_mean=[0.5, 0.5, 0.5])
+        for _ in range(2):
+            try_processor(source, said.append)
+            monkeypatch.setattr(verdicts, "_harmless", set())  # as in another process
+        assert (len(asked), said) == (1, ["trying its image processor, once"])
+        (note,) = (home() / verdicts.FOLDER).iterdir()
+        note.write_text(note.read_text("utf-8").replace('"mark": "', '"mark": "0'))
+        try_processor(source, said.append)
+        try_processor(self.source(tmp_path, image_mean=[0.1, 0.5, 0.5]), said.append)
+        assert len(asked) == 3
+
+    def test_one_that_takes_no_picture_or_too_much_for_one_is_refused_by_its_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told = "^preprocessor_config.json of 'mine' cannot be used: expected an image processor that prepares a picture, got one of which "
+        with pytest.raises(ModelError, match=told + r"it says 'ZeroDivisionError.*of any\. Fix its numbers"):
+            try_processor(self.source(tmp_path, patch_size=0), print)
+        try_processor(self.source(tmp_path, image_mean=[0.25, 0.5, 0.5]), print)
+        monkeypatch.setattr(trial._processor_child(), "bounds", trial.Bounds(120, 256 << 20, 1 << 16))
+        endless = {"longest_edge": 2**27, "shortest_edge": 2**27}  # pixels, which the table of numbers allows
+        for _ in range(2):
+            with pytest.raises(ModelError, match=told + "it needed more than 256 MiB"):
+                try_processor(self.source(tmp_path, size=endless), print)
 
 
 def test_weights_that_are_far_too_few_for_the_configuration_are_refused() -> None:

@@ -60,12 +60,13 @@ class Bounds:
 class Child:
     """A process that answers by a handler: a script without imports of Strata that defines `answers(question)`.
 
-    It is started by the first question and kept; one question is answered at a time. After a failure that ended it, the next question
-    starts another.
+    It is started by the first question and kept, where `idle_s` is given for so many seconds after the last one; one question is answered
+    at a time. After a failure that ended it, the next question starts another.
     """
 
-    def __init__(self, handler: Path, bounds: Bounds) -> None:
-        self.handler, self.bounds = handler, bounds
+    def __init__(self, handler: Path, bounds: Bounds, idle_s: float | None = None) -> None:
+        self.handler, self.bounds, self.idle_s = handler, bounds, idle_s
+        self._n_asked = 0
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._idle = 0
@@ -86,6 +87,7 @@ class Child:
         """Yield the lines of the answer as they come (raises as `ask`)."""
         with self._lock:
             whole = False
+            self._n_asked += 1
             try:
                 process = self._started()
                 assert process.stdin is not None
@@ -104,6 +106,16 @@ class Child:
             finally:
                 if not whole:
                     self._kill()
+                elif self.idle_s is not None:
+                    timer = threading.Timer(self.idle_s, self._rest, [self._n_asked])
+                    timer.daemon = True
+                    timer.start()
+
+    def _rest(self, n_asked: int) -> None:
+        """End the process unless it was asked again meanwhile."""
+        with self._lock:
+            if n_asked == self._n_asked:
+                self._kill()
 
     def close(self) -> None:
         """End the process; an answer that is waited for fails."""

@@ -40,7 +40,7 @@ from vlm_analysis.models.layers import (
 from vlm_analysis.models.memory import free_bytes, gib, give_back, is_out_of_memory
 from vlm_analysis.models.processors import bound_vision_tokens, check_vocabulary, load_processor
 from vlm_analysis.models.source import BUNDLED, Source, guarded, open_source, parent_renamings, quantiser_of
-from vlm_analysis.models.trial import check_processor
+from vlm_analysis.models.trial import check_processor, try_processor
 from vlm_analysis.progress import Progress, no_progress
 
 CPU_VISION_TOKENS = 256
@@ -222,6 +222,7 @@ def load_model(
     precision, reason = _choose(fit, dtype, target)
     progress(1, 4, "building the processor")
     check_processor(opened.where, opened.options, name)
+    try_processor(opened, lambda message: progress(1, 4, message))
     processor = guarded("processor", name, lambda: load_processor(opened.where, opened.config, opened.options))
     if opened.adapter is not None:
         take_template(processor, opened.adapter)

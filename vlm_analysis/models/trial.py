@@ -1,6 +1,6 @@
-"""What a checkpoint's processor may do, looked at before it is built: its tokenizer is tried, its image sizes are bounded.
+"""What a checkpoint's processor may do, looked at before it is built: its numbers are bounded, its tokenizer and image processor tried.
 
-A tokenizer is tried in a process of its own, once for each content of its file. That of the bundled model is known.
+They are tried in processes of their own, once for each content of their files (`verdicts`). Those of the bundled model are known.
 """
 
 from __future__ import annotations
@@ -8,19 +8,35 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoConfig
 from transformers.utils import cached_file
 
 from vlm_analysis.errors import ModelError
 from vlm_analysis.files import file_hash, read_bytes
 from vlm_analysis.guard.child import PANIC, BoundError, Bounds, Child, ChildError
-from vlm_analysis.models.source import BUNDLED_FOLDER, values_in
+from vlm_analysis.models.source import BUNDLED_FOLDER, Source, values_in
+from vlm_analysis.models.verdicts import is_harmless, mark_of, note_harmless
+from vlm_analysis.words import joined
 
 BOUNDS = Bounds(seconds=30, memory=3 << 30, answer=1 << 16)
+PROCESSOR_BOUNDS = Bounds(seconds=120, memory=3 << 30, answer=1 << 16)
+IDLE_S = 60.0  # after which the process with torch ends: its memory is worth more than its start
 MOST_SETTINGS = 1 << 20  # bytes of a file of settings
 SETTINGS = ("preprocessor_config.json", "processor_config.json")
+VOCABULARY = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+)
 LARGEST = (  # by a pattern for the setting's name; the first match counts
     (re.compile(r"^(height|width|max_height|max_width)$"), 8_192),
     (re.compile(r"pixels|_edge$"), 2**27),  # some processors count pixels in an edge
@@ -38,6 +54,50 @@ def check_processor(where: str, options: dict[str, Any], name: str) -> None:
             _check_settings(path, name)
     if (path := _file(where, "tokenizer.json", options)) is not None:
         _check_tokenizer(path, name)
+
+
+def try_processor(source: Source, say: Callable[[str], object]) -> None:
+    """Raise ModelError where the processor of a checkpoint takes too much for a picture, or can prepare none.
+
+    What it was built of is tried once; `say` is told before that, as it takes some seconds.
+    """
+    where, options = source.where, source.options
+    if options["trust_remote_code"]:
+        return  # then its code runs here anyway
+    files = {name: path for name in (*SETTINGS, *VOCABULARY) if (path := _file(where, name, options)) is not None}
+    named = [name for name in SETTINGS if name in files]
+    if not named:
+        return  # loading tells
+    mark = _processor_mark(files, source.config)
+    if mark == _bundled_processor() or is_harmless(mark):
+        return
+    if mark not in _refused:
+        say("trying its image processor, once")
+        try:
+            answer = _processor_child().ask({"where": where, "options": {**options, "local_files_only": True}})
+        except BoundError as error:
+            _refused[mark] = str(error)
+        except ChildError:  # met again, and told, when it is loaded
+            return
+        else:
+            if not answer["is_built"]:
+                return
+            if answer["wrong"]:
+                _refused[mark] = f"it says {answer['wrong']!r} of any"
+    if mark in _refused:
+        raise ModelError(
+            f"{joined(named)} of {source.name!r} cannot be used: expected an image processor that prepares a picture, got one of which "
+            f"{_refused[mark]}. Fix its numbers or download the checkpoint again."
+        )
+    note_harmless(mark)
+
+
+def _processor_mark(files: dict[str, Path], config: Any) -> str:
+    """Return the mark of all that decides what a processor does: its files, and what `load_processor` takes of the configuration."""
+    vision = getattr(config, "vision_config", None)
+    taken = [getattr(vision, name, None) for name in ("model_type", "patch_size", "image_size")]
+    taken += [config.model_type, getattr(config, "vision_feature_select_strategy", None)]
+    return mark_of("processor", [{name: file_hash(path) for name, path in files.items()}, list(map(str, taken))])
 
 
 def _file(where: str, file_name: str, options: dict[str, Any]) -> Path | None:
@@ -74,25 +134,28 @@ def _check_settings(path: Path, name: str) -> None:
 
 
 def _check_tokenizer(path: Path, name: str) -> None:
-    mark = file_hash(path)
-    if mark == _bundled():
+    content = file_hash(path)
+    mark = mark_of("tokenizer", content)
+    if content == _bundled() or is_harmless(mark):
         return
-    if mark not in _verdicts:
+    if mark not in _refused:
         try:
             _child().ask({"path": str(path)})
-            _verdicts[mark] = ""
         except BoundError as error:
-            _verdicts[mark] = str(error)
-        except ChildError as error:  # others are met again, and told, when it is loaded
-            _verdicts[mark] = str(error) if str(error).startswith((PANIC, "ValueError")) else ""
-    if _verdicts[mark]:
+            _refused[mark] = str(error)
+        except ChildError as error:
+            if not str(error).startswith((PANIC, "ValueError")):
+                return  # met again, and told, when it is loaded
+            _refused[mark] = str(error)
+    if mark in _refused:
         raise ModelError(
             f"The tokenizer of {name!r} cannot be used: expected one that takes any text, got one of "
-            f"which {_verdicts[mark]}. Use another checkpoint."
+            f"which {_refused[mark]}. Use another checkpoint."
         )
+    note_harmless(mark)
 
 
-_verdicts: dict[str, str] = {}  # by the hash of a tokenizer's file, what is wrong with it
+_refused: dict[str, str] = {}  # by the mark of a tokenizer or processor, what is wrong with it
 
 
 @functools.cache
@@ -101,5 +164,16 @@ def _child() -> Child:
 
 
 @functools.cache
+def _processor_child() -> Child:
+    return Child(Path(__file__).with_name("probe_processor.py"), PROCESSOR_BOUNDS, idle_s=IDLE_S)
+
+
+@functools.cache
 def _bundled() -> str:
     return file_hash(BUNDLED_FOLDER / "tokenizer.json")
+
+
+@functools.cache
+def _bundled_processor() -> str:
+    files = {name: path for name in (*SETTINGS, *VOCABULARY) if (path := BUNDLED_FOLDER / name).exists()}
+    return _processor_mark(files, AutoConfig.from_pretrained(BUNDLED_FOLDER))
