@@ -49,6 +49,7 @@ class Sample:
         files: names of the files in the table's folder; without a table, of all files.
         labels: names of classes by column, where the table's schema has them; the cells hold the names already.
         parts: columns of each list, where the table is a JSON object of several lists; `columns` and `rows` are empty then.
+        described: the entry that names the table in a `dataset_info.json` (LLaMA-Factory) in the same folder.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Sample:
     files: tuple[str, ...] = ()
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    described: Mapping[str, Any] = field(default_factory=dict)
 
     def cells(self, column: str) -> list[Any]:
         """Return what the rows hold in a column; cells that are blank are left out."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from vlm_analysis.errors import PromptError, short
-from vlm_analysis.prompts.formats import own
+from vlm_analysis.prompts.formats import alpaca, coco, completion, llava, messages, own, sharegpt, swift, vqa
 from vlm_analysis.prompts.formats.base import Format, Sample
 
 # A line is more specific than the lines below it. Two formats of one line that both match are the user's to choose from.
-RANKS: tuple[tuple[Format, ...], ...] = ((own,),)
+RANKS: tuple[tuple[Format, ...], ...] = (
+    (sharegpt, alpaca, coco, vqa),
+    (own,),
+    (llava, messages, completion, swift),
+)
 FORMATS = {one.NAME: one for rank in RANKS for one in rank}
 
 

@@ -1,0 +1,54 @@
+"""COCO captions: `images` with `id` and `file_name`, `annotations` with `image_id` and `caption`, in one JSON object.
+
+A prompt for each image, with a fixed question; all its captions are accepted, the first one is the answer. Fields as in
+captions_val2017.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+
+from vlm_analysis.errors import short
+from vlm_analysis.prompts.cells import Cells, Row, cell_text
+from vlm_analysis.prompts.formats.base import DESCRIBE, Sample, Source, mapped, picture_of
+from vlm_analysis.prompts.reading import MAX_ROWS
+
+NAME = "coco"
+TITLE = "COCO captions"
+IMAGES, CAPTIONS = "images", "annotations"
+
+
+def matches(sample: Sample) -> str | None:
+    """Return the reason where the object has lists of images and of captions."""
+    is_pair = {"id", "file_name"} <= set(sample.parts.get(IMAGES, ())) and {"image_id", "caption"} <= set(
+        sample.parts.get(CAPTIONS, ())
+    )
+    return "'images' with 'file_name', 'annotations' with 'caption'" if is_pair else None
+
+
+def rows(source: Source) -> Iterator[Row]:
+    """Yield a prompt for each image; captions of the first 10,000 are looked up, which is what a set may hold."""
+    following = iter(source.part(IMAGES))
+    first = list(islice(following, MAX_ROWS))
+    captions: dict[str, list[object]] = {_key(row.cells.get("id")): [] for row in first}
+    for row in source.part(CAPTIONS):
+        captions.get(_key(row.cells.get("image_id")), []).append(row.cells.get("caption"))
+    yield from mapped(replace(source, rows=first), lambda cells: _prompt(cells, captions))
+    yield from following
+
+
+def _prompt(cells: Cells, captions: Mapping[str, list[object]]) -> Cells:
+    texts = [text for caption in captions[_key(cells.get("id"))] if (text := cell_text(caption, "caption"))]
+    return {
+        "id": cells.get("id"),
+        "image": picture_of(cells.get("file_name")),
+        "question": DESCRIBE,
+        "answer": next(iter(texts), ""),
+        "answers": list(dict.fromkeys(texts)),
+    }
+
+
+def _key(value: object) -> str:
+    return short(value)
