@@ -3,7 +3,8 @@
 import streamlit as st
 
 from vlm_analysis.ui.common.editor import begin_editing, editor
-from vlm_analysis.ui.common.pickers import open_or_stop, pick_item
+from vlm_analysis.ui.common.maskfiles import mask_files
+from vlm_analysis.ui.common.pickers import edited_mask, open_or_stop, pick_item
 from vlm_analysis.ui.common.session import choose_result
 from vlm_analysis.ui.common.shell import begin, go_on, next_step
 from vlm_analysis.ui.masks.candidates import candidates, explain_criteria
@@ -34,7 +35,16 @@ editor(recording, group)
 save_form()
 go_on("pages/5_evaluate.py", "Go on to Evaluate")
 
-TABS = ["Candidates", "Scores", "Agreement", "Against damage", "Skip-It", "Compare two", "Open a file"]
+TABS = [
+    "Candidates",
+    "Scores",
+    "Agreement",
+    "Against damage",
+    "Skip-It",
+    "Compare two",
+    "Open a file",
+    "Files for other tools",
+]
 tabs = dict(zip(TABS, st.tabs(TABS, key="mask_tab", on_change="rerun", bind="query-params"), strict=True))
 shown = next(name for name, tab in tabs.items() if tab.open)
 with tabs[shown]:
@@ -51,5 +61,7 @@ with tabs[shown]:
         skip_view(gather(recording, group))
     elif shown == "Compare two":
         compare_two(recording.n_layers)
-    else:
+    elif shown == "Open a file":
         open_file(recording)
+    elif (mask := edited_mask()) is not None:
+        mask_files(mask, recording.model)

@@ -5,12 +5,13 @@ from pathlib import Path
 import streamlit as st
 
 from vlm_analysis.ui.common.jobs import current, job_panel, start
+from vlm_analysis.ui.common.maskfiles import mask_files
 from vlm_analysis.ui.common.pickers import agree_on_model, pick_mask
 from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import model_slot
 from vlm_analysis.ui.common.shell import begin, next_step
 from vlm_analysis.ui.common.text import edit_line
-from vlm_analysis.ui.export.exportview import default_folder, export_work, manifest_view, mask_files, shortened
+from vlm_analysis.ui.export.exportview import default_folder, export_work, manifest_view, shortened
 
 begin(
     "Export",

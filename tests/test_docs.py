@@ -30,6 +30,7 @@ DOCTESTED = (
     "words",
     "workbench.terminal",
     "cli.lookup",
+    "cli.output",
 )
 
 

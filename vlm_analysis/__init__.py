@@ -23,6 +23,11 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         save_edit as save_edit,
         save_mask as save_mask,
     )
+    from vlm_analysis.edits.foreign.lists import (
+        mask_to_llama_cpp as mask_to_llama_cpp,
+        mask_to_optipfair as mask_to_optipfair,
+    )
+    from vlm_analysis.edits.foreign.puzzletron import mask_to_puzzletron as mask_to_puzzletron
     from vlm_analysis.edits.kinds.drop import Drop as Drop
     from vlm_analysis.edits.kinds.table import KINDS as KINDS
     from vlm_analysis.errors import StrataError as StrataError
@@ -102,6 +107,11 @@ _HOMES = {
         "save_edit",
         "save_mask",
     ),
+    "edits.foreign.lists": (
+        "mask_to_llama_cpp",
+        "mask_to_optipfair",
+    ),
+    "edits.foreign.puzzletron": ("mask_to_puzzletron",),
     "edits.kinds.drop": ("Drop",),
     "edits.kinds.table": ("KINDS",),
     "model_info": ("Locks",),

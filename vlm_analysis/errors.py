@@ -6,6 +6,7 @@
     ├── RecordingError    a recording cannot be made, opened or read
     ├── EditError         an edit cannot be made, opened or applied
     │   └── MaskError         a mask, criterion or strategy does not fit
+    │       └── NoLayerCountError a mask's file does not say how many layers its model has
     ├── EvaluationError   an evaluation cannot be made or opened
     ├── ExportError       a checkpoint cannot be written or does not verify
     └── WorkspaceError    the workspace folder cannot be read or written
@@ -54,6 +55,15 @@ class EditError(StrataError):
 
 class MaskError(EditError):
     """A mask, criterion or strategy does not fit."""
+
+
+class NoLayerCountError(MaskError):
+    """A mask's file does not say how many layers its model has."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} does not say how many layers the model has: expected their number, got none. Pass `n_layers`, or load the model first."
+        )
 
 
 class EvaluationError(StrataError):

@@ -221,7 +221,7 @@ class TestFiles:
             (b"x" * (1 << 18) + b"x", "m.csv", "at most 262144 bytes"),
             (b"x" * (1 << 20) + b"x", "m.json", "at most 1048576 bytes"),
             (b"\xff\xfea\0", "m.yaml", "UTF-8, got byte 0xff at 0"),
-            (b"{}", "m.txt", "name ending in"),
+            (b"{}", "m.toml", "name ending in"),
             (b"{}", "csv", "name ending in"),
         ],
     )

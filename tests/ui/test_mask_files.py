@@ -62,6 +62,20 @@ class TestMasksPage:
     def test_csv_is_taken(self, at):
         assert self.take(at, "order.csv", mask_to_csv(MASK)) == [3, 7]
 
+    @pytest.mark.parametrize(
+        ("name", "text", "tool"),
+        [("list.json", "[7, 3]", "optipfair"), ("flag.txt", "--prune-layers 3,7", "llama.cpp")],
+    )
+    def test_a_list_of_another_tool_is_taken_and_the_tool_named(self, at, name, text, tool):
+        assert self.take(at, name, text) == [3, 7]
+        assert f"Read as a file of {tool}" in words(at).replace("\\", "").replace("\u2060", "")
+
+    def test_the_edited_mask_is_handed_out_for_other_tools(self, at):
+        at.session_state["mask"] = [3, 7]
+        at.session_state["mask_tab"] = "Files for other tools"
+        offered = [button.key for button in ran(at).download_button]
+        assert {"strata-mask.optipfair.json", "strata-mask.txt", "strata-mask.yaml"} <= set(offered)
+
     def test_csv_counted_from_one_is_taken_after_one_deliberate_click(self, at):
         rows = [f"{layer + 1},{int(layer not in (3, 7))}" for layer in range(16)]
         at.file_uploader[0].upload("order.csv", "\n".join(["layer,kept", *rows]).encode(), "text/csv")
@@ -73,11 +87,14 @@ class TestMasksPage:
 
 
 class TestExportPage:
-    def test_the_mask_is_offered_in_three_dialects_each_explained(self, stocked):
+    def test_the_mask_is_offered_in_every_dialect_each_explained(self, stocked):
         at = stocked("pages/6_export.py")
         offered = {button.key: button.disabled for button in at.download_button}
-        assert offered == {"strata-mask.json": False, "strata-mask.yaml": False, "strata-mask.csv": False}
-        assert all(part in words(at) for part in ("layers from 0", "mergekit-yaml", "counted from 0"))
+        assert offered == {
+            f"strata-mask.{ending}": False for ending in ("json", "yaml", "csv", "optipfair.json", "txt")
+        }
+        assert all(part in words(at) for part in ("layers from 0", "mergekit-yaml", "counted from 0", "llama-quantize"))
+        assert "for the width of its layers, got none" in words(at)  # of Puzzletron: no model is loaded
 
     def test_mask_of_no_model_has_no_mergekit_file_and_says_why(self, open_page):
         keep_mask(workspace(), MASK)
@@ -96,6 +113,7 @@ class TestExportPage:
         ran(at)
         next(button for button in at.button if button.label == "Export and verify").click()
         wait_for(at, "equal to the last bit")
+        assert "strata-mask.puzzletron.json" in [button.key for button in at.download_button]
         assert (target / "model.safetensors").exists()
         shown = [code.value for code in at.code if not code.value.startswith("strata ")]
         assert shown[0] == shown[1] != ""

@@ -34,7 +34,16 @@ from vlm_analysis.workbench.shelf import keep_prompts, keep_recording, keep_swee
 from vlm_analysis.workbench.workspace import Workspace
 
 PAGE = "pages/4_masks.py"
-TABS = ("Candidates", "Scores", "Agreement", "Against damage", "Skip-It", "Compare two", "Open a file")
+TABS = (
+    "Candidates",
+    "Scores",
+    "Agreement",
+    "Against damage",
+    "Skip-It",
+    "Compare two",
+    "Open a file",
+    "Files for other tools",
+)
 AT_ONCE = [key for key, row in STRATEGIES.items() if row.needs != "model"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,4 +21,10 @@ Edits = Annotated[
 ]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Use a mask that was made for another model.")]
 Unprotect = Annotated[bool, typer.Option("--unprotect", help="Let protected layers go too.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="For .puzzletron.json: the dense model's config.json, with the width of its layers."),
+]
+MASK_FILES = (".json", ".yaml", ".optipfair.json", ".txt")
+"""The endings of files of a mask, beside those of tables; `.txt` is the flag of llama.cpp."""
 Name = Annotated[str, typer.Option("--name", help="Its name in the workspace.")]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_analysis.cli.arguments import Name, Unprotect
+from vlm_analysis.cli.arguments import MASK_FILES, Config, Name, Unprotect
 from vlm_analysis.cli.base import command, warn
 from vlm_analysis.cli.output import Result
 from vlm_analysis.errors import MaskError
@@ -37,7 +37,9 @@ Budget = Annotated[
     float | None, typer.Option(min=0, help="How much to drop: 3 layers (the default), or a ratio or share like 0.2.")
 ]
 Unit = Annotated[str, typer.Option(help="Unit of the budget: layers, ratio or parameters.")]
-ByHand = Annotated[str, typer.Option(help='The layers to drop by hand: "3,5-7", in place of a criterion.')]
+ByHand = Annotated[
+    str, typer.Option(help='The layers to drop, in place of a criterion: "3,5-7", or a file of Strata or another tool.')
+]
 Gap = Annotated[int, typer.Option(min=0, help="Of minimum-gap: layers kept between any two dropped ones.")]
 SpanTokens = Annotated[
     str | None, typer.Option(help="Of strategies that read spans: their tokens; its own by default.")
@@ -80,7 +82,7 @@ def rank(
     return of_scores(opened, [score_layers(opened, name, **options) for name in usable], refused)
 
 
-@command("Choose", ".json", ".yaml")
+@command("Choose", *MASK_FILES, ".puzzletron.json")
 def mask(
     recording: Recorded,
     shelf: Workspace,
@@ -102,8 +104,12 @@ def mask(
     unprotect: Unprotect = False,
     name: Name = "",
     notes: Annotated[str, typer.Option(help="Why these layers.")] = "",
+    config: Config = None,
 ) -> Result:
-    """Make a mask from scores, from spans or by hand, and save it. --out writes it as JSON, for mergekit (.yaml) or as CSV."""
+    """Make a mask from scores, from spans or by hand, and save it.
+
+    --out writes it as JSON, as CSV, for mergekit (.yaml), optipfair (.optipfair.json), llama.cpp (.txt) or Puzzletron (.puzzletron.json).
+    """
     from dataclasses import replace
 
     from vlm_analysis.cli.lookup import find_recording
@@ -127,7 +133,7 @@ def mask(
         edit = _of_criterion(shelf, opened, scored, amount, unprotect, score_options, strategy_options)
     edit = replace(edit, name=name or edit.name, notes=notes, model=opened.model)
     item = _keep(shelf, edit)
-    return of_mask(edit, item)
+    return of_mask(edit, item, config)
 
 
 def _check_used(drop: str, criterion: str | None, budget: float | None, target: str | None) -> None:
@@ -145,12 +151,23 @@ def _check_used(drop: str, criterion: str | None, budget: float | None, target: 
 
 
 def _by_hand(recording: Recording, text: str) -> Edit:
-    from vlm_analysis.cli.lookup import layers_in
-    from vlm_analysis.edits.edit import PruneMask
+    from vlm_analysis.cli.lookup import layers_in, mask_bytes, path_of
+    from vlm_analysis.edits.edit import PruneMask, only_mask
+    from vlm_analysis.export.dialects import open_dialect
 
-    layers = layers_in(text)
+    layers, path = layers_in(text), path_of(text)
+    if layers is None and path is not None:
+        edit = open_dialect(mask_bytes(path), path.name, n_layers=recording.n_layers)
+        if edit.n_layers != recording.n_layers:
+            raise MaskError(
+                f"{path.name} does not fit the recording: expected a mask of {recording.n_layers} layers, got one of {edit.n_layers}. "
+                "Name a recording of its model."
+            )
+        return only_mask(edit, f"{path.name} is no mask")
     if layers is None:
-        raise MaskError(f"--drop names no layers: expected layers like 3,5-7, got '{text[:100]}'. Write their numbers.")
+        raise MaskError(
+            f"--drop names no layers: expected layers like 3,5-7 or a file, got '{text[:100]}'. Write their numbers."
+        )
     name = f"drops {', '.join(map(str, layers))}"
     return PruneMask(recording.n_layers, layers, name=name, provenance={"made": "by hand"})
 

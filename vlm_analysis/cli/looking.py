@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlm_analysis.cli.arguments import MASK_FILES
 from vlm_analysis.cli.base import command
 from vlm_analysis.cli.output import Result
 from vlm_analysis.errors import StrataError, WorkspaceError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from vlm_analysis.workbench.workspace import Item, Workspace
 
 
-@command("Look", ".npz", ".json", ".yaml")
+@command("Look", ".npz", *MASK_FILES)
 def show(
     shelf: Workspace,
     out: Path | None,
@@ -55,10 +56,10 @@ def _check_form(result: Result, out: Path | None) -> None:
     Raises:
         WorkspaceError: it has no form of that ending.
     """
-    from vlm_analysis.cli.output import TABLES
+    from vlm_analysis.cli.output import TABLES, ending_of
 
     known = (*TABLES, ".json", *result.forms)
-    if out is not None and out.suffix.lower() not in known:
+    if out is not None and ending_of(out, known) not in known:
         raise WorkspaceError(
             f"{result.title} cannot be written: expected a name ending in {', '.join(dict.fromkeys(known))}, got '{out.suffix}'. "
             "Choose one of these endings."

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.cli.base import warn
-from vlm_analysis.errors import MaskError, ModelError, PromptError, StrataError, WorkspaceError
+from vlm_analysis.errors import MaskError, ModelError, NoLayerCountError, PromptError, StrataError, WorkspaceError
 from vlm_analysis.files import read_bytes
 from vlm_analysis.workbench.workspace import KINDS, Item, Workspace, clean_name
 
@@ -102,13 +102,19 @@ def _edit(shelf: Workspace, text: str) -> Edit | Callable[[int], Edit]:
     if isinstance(item_or_file, Item):
         edit: Edit = open_item(item_or_file)
         return edit
-    data = _bytes(item_or_file)
-    if item_or_file.suffix.lower() in (".yaml", ".yml"):
+    data = mask_bytes(item_or_file)
+    try:
+        return open_dialect(data, item_or_file.name)
+    except NoLayerCountError:
         return lambda n_layers: open_dialect(data, item_or_file.name, n_layers=n_layers)
-    return open_dialect(data, item_or_file.name)
 
 
-def _bytes(path: Path) -> bytes:
+def mask_bytes(path: Path) -> bytes:
+    """Return the content of a mask file.
+
+    Raises:
+        MaskError: it cannot be read, or is too large for one.
+    """
     try:
         return read_bytes(path, MOST_BYTES)
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_analysis.cli.arguments import Anyway, EditArgument, Edits, Name, Prompts, Unprotect
+from vlm_analysis.cli.arguments import MASK_FILES, Anyway, EditArgument, Edits, Name, Prompts, Unprotect
 from vlm_analysis.cli.base import command
 from vlm_analysis.cli.output import Result, check_out
 from vlm_analysis.errors import EvaluationError
@@ -137,7 +137,7 @@ def _compare(bench: Bench, on_progress: Progress, prompts: str, source: str, opt
     return of_comparison(bench.open(item), item)
 
 
-@command("Choose", ".json", ".yaml")
+@command("Choose", *MASK_FILES)
 def search(
     prompts: Prompts,
     bench: Bench,

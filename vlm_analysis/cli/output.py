@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_analysis.errors import ExportError
+from vlm_analysis.errors import ExportError, StrataError
 from vlm_analysis.files import write_atomically
 
 if TYPE_CHECKING:
@@ -43,6 +43,16 @@ class Result:
     forms: Mapping[str, Write] = field(default_factory=dict)
 
 
+def ending_of(path: Path, known: Collection[str]) -> str:
+    """Return the longest of the known endings that a file's name has, or else its suffix, in lower case.
+
+    >>> ending_of(Path("Mask.optipfair.JSON"), (".json", ".optipfair.json"))
+    '.optipfair.json'
+    """
+    name = path.name.lower()
+    return max((one for one in known if name.endswith(one)), key=len, default=path.suffix.lower())
+
+
 def check_out(path: Path, endings: tuple[str, ...], tables: tuple[str, ...] = TABLES) -> None:
     """Check that a file can be written, before anything runs.
 
@@ -54,7 +64,7 @@ def check_out(path: Path, endings: tuple[str, ...], tables: tuple[str, ...] = TA
     try:
         if path.is_dir():
             raise ExportError(f"'{shown}' cannot be written: expected a file name, got the folder. Name a file in it.")
-        if path.suffix.lower() not in known:
+        if ending_of(path, known) not in known:
             raise ExportError(
                 f"'{shown}' cannot be written: expected a name ending in {', '.join(known)}, got "
                 f"'{path.suffix[:20]}'. Choose one of these endings."
@@ -77,7 +87,9 @@ def print_result(result: Result, say: Callable[[str], None], *, out: Path | None
     """
     if out is not None:
         try:
-            write_atomically(out, _writer(result, out.suffix.lower()))
+            write_atomically(out, _writer(result, ending_of(out, result.forms)))
+        except StrataError:  # the result has no such form, for a reason of its own
+            raise
         except (OSError, ValueError) as error:
             raise _unwritable(str(out), error) from error
     if as_json:

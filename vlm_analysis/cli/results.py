@@ -137,8 +137,10 @@ def of_scores(recording: Recording, scores: Sequence[LayerScores], refused: dict
     )
 
 
-def of_mask(edit: Edit, item: Item | None) -> Result:
-    """Return what an edit does, and one row per layer."""
+def of_mask(edit: Edit, item: Item | None, config: Path | None = None) -> Result:
+    """Return what an edit does, and one row per layer; `config` is the dense model's config.json, for Puzzletron."""
+    from vlm_analysis.edits.foreign.lists import mask_to_llama_cpp, mask_to_optipfair
+    from vlm_analysis.edits.foreign.puzzletron import mask_to_puzzletron
     from vlm_analysis.export.dialects import mask_to_csv, mask_to_mergekit
 
     gone = set(edit.gone)
@@ -164,6 +166,9 @@ def of_mask(edit: Edit, item: Item | None) -> Result:
         ".json": lambda path: save_edit(edit, path),
         ".yaml": lambda path: path.write_text(mask_to_mergekit(edit), "utf-8"),
         ".csv": lambda path: path.write_text(mask_to_csv(edit), "utf-8"),
+        ".optipfair.json": lambda path: path.write_text(mask_to_optipfair(edit), "utf-8"),
+        ".txt": lambda path: path.write_text(mask_to_llama_cpp(edit), "utf-8"),
+        ".puzzletron.json": lambda path: path.write_text(mask_to_puzzletron(edit, config), "utf-8"),
     }
     data = {**item_data(item), "key": edit.key, "edit": json.loads(edit_to_json(edit))}
     noted = edit.provenance.get("set_aside")  # of a search; a file may say anything

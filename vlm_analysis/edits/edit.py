@@ -196,6 +196,19 @@ def check_edit(edit: object, n_layers: int) -> None:
         )
 
 
+def only_mask(edit: Edit, failed: str) -> Edit:
+    """Return the edit if it is a mask.
+
+    Raises:
+        MaskError: it does more than drop layers; the message begins with what `failed`.
+    """
+    if not edit.is_mask:
+        raise MaskError(
+            f"{failed}: expected an edit that only drops layers, got one that {edit.words()}. Use it as an edit."
+        )
+    return edit
+
+
 def changes_to_json(edit: Edit) -> list[dict[str, Any]]:
     """Return the changes as JSON values."""
     return [{"kind": change.kind, **change.to_json()} for change in edit.changes]

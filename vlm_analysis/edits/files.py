@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vlm_analysis.edits.change import is_whole
-from vlm_analysis.edits.edit import Edit, PruneMask, changes_from_json, changes_to_json
+from vlm_analysis.edits.edit import Edit, PruneMask, changes_from_json, changes_to_json, only_mask
+from vlm_analysis.edits.foreign.recognise import MOST_BYTES, foreign_mask
 from vlm_analysis.errors import EditError, MaskError
-from vlm_analysis.files import write_atomically
+from vlm_analysis.files import read_bytes, write_atomically
 from vlm_analysis.guard.schema import fields, maybe, table, text, whole
 from vlm_analysis.model_info import MOST_LAYERS, ModelInfo
 from vlm_analysis.saved import Form, plain
@@ -81,40 +82,40 @@ def save_mask(mask: Edit, path: Path) -> Path:
     return save_edit(only_mask(mask, "It cannot be saved as a mask"), path)
 
 
-def open_edit(path: Path) -> Edit:
-    """Open an edit written by `save_edit` or `save_mask`, masks of version 0.1 included.
+def open_edit(path: Path, *, n_layers: int | None = None) -> Edit:
+    """Open an edit written by `save_edit` or `save_mask`, masks of version 0.1 included, or a mask of another tool.
+
+    Of other tools these are known by their fields: lists of optipfair, the flag `--prune-layers` of llama.cpp, configurations of
+    Puzzletron, and of LLM-Drop where they leave whole layers out. What Strata has no change for is refused with that reason.
+
+    Args:
+        path: of the file.
+        n_layers: decoder layers of the unpruned model, for files that do not say it; Strata's own and configurations do.
 
     Raises:
-        EditError: the file is missing, not JSON, of another kind or version, or names layers that do not exist.
+        EditError: the file is missing, of no known form, of another kind or version, or names layers that do not exist.
     """
-    return FORM.open(path, _edit_of)
+    path = Path(path)
+    try:
+        text = read_bytes(path, MOST_BYTES).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return FORM.open(path, _edit_of)  # says what is wrong, or opens a longer edit
+    return edit_from_json(text, path.name, n_layers=n_layers)
 
 
-def open_mask(path: Path) -> Edit:
-    """Open a prune mask written by `save_mask` or by version 0.1.
+def open_mask(path: Path, *, n_layers: int | None = None) -> Edit:
+    """Open a prune mask written by `save_mask`, by version 0.1 or by another tool (see `open_edit`).
 
     Raises:
         MaskError: as `open_edit` raises, or the edit does more than drop layers.
     """
-    return only_mask(open_edit(path), f"{Path(path).name} is no mask")
+    return only_mask(open_edit(path, n_layers=n_layers), f"{Path(path).name} is no mask")
 
 
-def only_mask(edit: Edit, failed: str) -> Edit:
-    """Return the edit if it is a mask.
-
-    Raises:
-        MaskError: it does more than drop layers; the message begins with what `failed`.
-    """
-    if not edit.is_mask:
-        raise MaskError(
-            f"{failed}: expected an edit that only drops layers, got one that {edit.words()}. Use it as an edit."
-        )
-    return edit
-
-
-def edit_from_json(text: str, name: str = "The text") -> Edit:
-    """Return the edit of an edit file's text (see `open_edit`)."""
-    return FORM.read(text, name, _edit_of)
+def edit_from_json(text: str, name: str = "The text", *, n_layers: int | None = None) -> Edit:
+    """Return the edit of a file's text (see `open_edit`)."""
+    mask = foreign_mask(text, name, n_layers)
+    return FORM.read(text, name, _edit_of) if mask is None else mask
 
 
 def edit_of(content: Any) -> Edit:

@@ -1,4 +1,5 @@
-"""Masks in the formats of other tools: mergekit's `modules:` YAML and a plain order CSV. The JSON mask file is the main format.
+"""Masks in the formats of other tools: mergekit's `modules:` YAML and a plain order CSV. The JSON mask file is the main format; what
+other tools write as JSON or text is in `edits/foreign/`.
 
 mergekit YAML: the decoder is the module `text_decoder`, written as passthrough slices of one model. `layer_range: [a, b]` counts
 from 0 and is half-open: layers a to b - 1. mergekit writes only the named modules, so the vision parts are listed
@@ -25,13 +26,13 @@ from typing import Any, NoReturn
 
 import yaml
 
-from vlm_analysis.edits.edit import MOST_LAYERS, Edit, PruneMask
-from vlm_analysis.edits.files import edit_from_json, only_mask
-from vlm_analysis.errors import MaskError
+from vlm_analysis.edits.edit import MOST_LAYERS, Edit, PruneMask, only_mask
+from vlm_analysis.edits.files import edit_from_json
+from vlm_analysis.errors import MaskError, NoLayerCountError
 
 DECODER, OTHERS = "text_decoder", ("vision_tower", "multi_modal_projector")
 COLUMNS = ("layer", "kept", "drop_order")
-_MOST_BYTES = {".json": 1 << 20, ".yaml": 1 << 18, ".yml": 1 << 18, ".csv": 1 << 18}
+_MOST_BYTES = {".json": 1 << 20, ".yaml": 1 << 18, ".yml": 1 << 18, ".csv": 1 << 18, ".txt": 1 << 16}
 SUFFIXES = tuple(_MOST_BYTES)
 _MOST_ROWS = MOST_LAYERS
 _YAML_NOTE = """\
@@ -110,16 +111,17 @@ def _drop_order(mask: Edit) -> list[int]:
 
 
 def open_dialect(data: bytes, name: str, *, n_layers: int | None = None, from_one: bool = False) -> Edit:
-    """Return the mask in a file of any dialect, decided by the suffix of its name.
+    """Return the mask in a file of any dialect, decided by the suffix of its name, and for JSON by its fields (see `open_edit`).
 
     Args:
         data: the file's bytes, UTF-8.
-        name: the file name, with the suffix .json, .yaml, .yml or .csv.
-        n_layers: decoder layers of the unpruned model; required for a mergekit file.
+        name: the file name, with the suffix .json, .yaml, .yml, .csv or .txt.
+        n_layers: decoder layers of the unpruned model; required for a mergekit file and for lists of layers.
         from_one: whether the column `layer` of a CSV counts from 1. The other dialects define this themselves.
 
     Raises:
         MaskError: the file is too large, not text, of another kind, or not expressible as a mask.
+        NoLayerCountError: it does not say how many layers the model has, and `n_layers` is not given.
     """
     suffix = PurePath(name).suffix.lower()
     if suffix not in _MOST_BYTES:
@@ -135,7 +137,9 @@ def open_dialect(data: bytes, name: str, *, n_layers: int | None = None, from_on
         ) from error
     if suffix == ".csv":
         return mask_from_csv(text, name, from_one=from_one)
-    return edit_from_json(text, name) if suffix == ".json" else mask_from_mergekit(text, n_layers, name)
+    if suffix in (".json", ".txt"):
+        return edit_from_json(text, name, n_layers=n_layers)
+    return mask_from_mergekit(text, n_layers, name)
 
 
 def mask_from_csv(text: str, name: str = "The text", *, from_one: bool = False) -> Edit:
@@ -222,7 +226,7 @@ def mask_from_mergekit(text: str, n_layers: int | None, name: str = "The text") 
         MaskError: the text is not such a configuration, or it uses several models, or reorders, repeats or scales layers.
     """
     if n_layers is None:
-        raise MaskError(f"{name} does not say how many layers the model has. Pass `n_layers`, or load the model first.")
+        raise NoLayerCountError(name)
     content = _parsed(text, name)
     if content.get("merge_method") != "passthrough":
         _refuse(name, "merge_method 'passthrough'", content.get("merge_method"), "Other methods mix weights.")

@@ -3,70 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.edits.files import edit_to_json
-from vlm_analysis.errors import StrataError
-from vlm_analysis.export.dialects import mask_to_csv, mask_to_mergekit
-from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.session import bench, workspace
-from vlm_analysis.ui.common.text import escaped, layer_list
+from vlm_analysis.ui.common.text import layer_list
 from vlm_analysis.ui.common.work import Work
 from vlm_analysis.workbench.workspace import EXPORTS
 
 if TYPE_CHECKING:
     from vlm_analysis.export.checkpoint import Manifest
-
-_DIALECTS: tuple[tuple[str, str, str, Callable[[Edit], str], str], ...] = (
-    (
-        "JSON",
-        "strata-mask.json",
-        "application/json",
-        edit_to_json,
-        "The source of the others: layers from 0, the model with revision and fingerprint, and where the mask comes from.",
-    ),
-    (
-        "mergekit",
-        "strata-mask.yaml",
-        "application/yaml",
-        mask_to_mergekit,
-        "Passthrough slices of the text decoder for mergekit-yaml; the vision parts are kept whole.",
-    ),
-    (
-        "CSV",
-        "strata-mask.csv",
-        "text/csv",
-        mask_to_csv,
-        "One row for each layer, counted from 0: layer, kept (1 or 0), drop order where known (1 went first).",
-    ),
-)
-
-
-def mask_files(mask: Edit, info: ModelInfo | None) -> None:
-    """Draw one download for each format of the mask, with what it is for; a mask without a model gets the loaded one's."""
-    mask = replace(mask, model=mask.model or info)
-    for label, file_name, mime, write, what in _DIALECTS:
-        left, right = st.columns([1, 3], vertical_alignment="center")
-        try:
-            text = write(mask)
-        except StrataError as error:
-            left.button(label, icon=":material/download:", disabled=True, width="stretch")
-            right.caption(escaped(error))
-            continue
-        left.download_button(
-            label, text, file_name, mime, icon=":material/download:", on_click="ignore", width="stretch", key=file_name
-        )
-        right.caption(what)
-    st.caption(
-        "Entries with `skip` in transformers' `per_layer_config` are not written: transformers 5.23 keeps them in the configuration, "
-        "but no model leaves a layer out because of one. The checkpoint below has its layer count changed and needs no such entry."
-    )
 
 
 def default_folder(model_name: str, mask: Edit) -> Path:

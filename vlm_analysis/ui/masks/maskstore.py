@@ -101,8 +101,8 @@ def open_file(recording: Recording) -> None:
         "Open a mask file",
         type=[suffix.removeprefix(".") for suffix in SUFFIXES],
         max_upload_size=1,
-        help="JSON as Strata writes it, a mergekit configuration that leaves layers out, or a CSV with the columns "
-        "layer, kept and, if known, drop_order.",
+        help="JSON as Strata writes it, a mergekit or Puzzletron configuration that leaves layers out, a list of layers (optipfair, "
+        "llama.cpp's --prune-layers), or a CSV with the columns layer, kept and, if known, drop_order.",
     )
     if file is None:
         return
@@ -120,6 +120,8 @@ def open_file(recording: Recording) -> None:
         st.error(f"The mask is for {mask.n_layers} layers; this recording's model has {recording.n_layers}.")
         return
     allowed = agree_on_model(mask.model, recording.model, "This mask", "file")
+    if (tool := mask.provenance.get("opened_from")) is not None:
+        st.caption(f"Read as a file of {escaped(tool)}.")
     if (source := mask.provenance.get("source")) is not None:
         st.caption(f"The file names the model {escaped(source)}; the recording is of {escaped(recording.model.name)}.")
     st.text(edit_line(mask))
