@@ -76,6 +76,17 @@ def test_what_is_unset_and_task_and_group_enter_no_key() -> None:
     assert PromptSet([plain]).fingerprint == PromptSet([replace(plain, task="ocr")]).fingerprint
 
 
+def test_rows_that_0_1_recorded_with_a_mark_as_text_are_not_taken_for_these() -> None:
+    plain, marked = prompt(id="1"), prompt("what is <image>?", id="1")
+
+    def of_0_1(one: Prompt) -> str:
+        return one.key + hashlib.sha256(json.dumps([one.domain, 0]).encode()).hexdigest()[:8]
+
+    assert PromptSet([plain]).row_keys == (of_0_1(plain),)
+    assert PromptSet([marked]).row_keys != (of_0_1(marked),)
+    assert PromptSet([marked]).row_keys[0].startswith(marked.key)
+
+
 def test_accepted_answers_make_another_prompt() -> None:
     plain = prompt(answer="net", id="1")
     several = replace(plain, answers=("a net",))

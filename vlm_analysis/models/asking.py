@@ -13,8 +13,10 @@ from typing import Any, TypeGuard
 
 from vlm_analysis.guard.child import ChildError
 from vlm_analysis.models.templates import default_template, filled
+from vlm_analysis.prompts.places import Parts
 
 _QUESTION, _ANSWER = "how many?", "forty-two"
+_BEFORE, _AFTER = "before it", "after it"
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "processor_config.json")
 _TOKENIZER_FILE = "tokenizer_config.json"
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
@@ -53,26 +55,34 @@ def find_template(processor: Any, folders: Sequence[str] = ()) -> Template | Non
     return as_text if not _shows_question(processor, found) and _shows_question(processor, as_text) else found
 
 
-def render(processor: Any, template: Template, turns: Sequence[tuple[str, str, int]], *, open_answer: bool) -> str:
+def render(processor: Any, template: Template, turns: Sequence[tuple[str, Parts]], *, open_answer: bool) -> str:
     """Return a conversation as the template writes it.
 
     Args:
         processor: of the model.
         template: see `find_template`.
-        turns: role, text and number of images of each turn.
+        turns: role and parts of each turn: its texts, and a number where an image stands.
         open_answer: end where the answer begins.
 
     Raises:
         ChildError, ValueError: the template fails; it is a program from the checkpoint.
     """
-    messages = [{"role": role, "content": _content(processor, template, text, n)} for role, text, n in turns]
+    messages = [{"role": role, "content": _content(processor, template, parts)} for role, parts in turns]
     return filled(processor, messages, template.text, open_answer=open_answer)
 
 
-def _content(processor: Any, template: Template, text: str, n_images: int) -> list[dict[str, str]] | str:
+def _content(processor: Any, template: Template, parts: Parts) -> list[dict[str, str]] | str:
     if template.takes_parts:
-        return [{"type": "image"}] * n_images + [{"type": "text", "text": text}]
-    return image_mark(processor) * n_images + "\n" * bool(n_images) + text
+        return [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in parts]
+    return in_one_text(processor, parts, "\n")
+
+
+def in_one_text(processor: Any, parts: Parts, gap: str = "") -> str:
+    """Return parts with the image token where each image stands, and `gap` between images that come first and the text."""
+    *first, last = parts
+    gap = gap if first and not any(isinstance(part, str) for part in first) else ""
+    texts = [part if isinstance(part, str) else image_mark(processor) for part in (*first, gap, last)]
+    return "".join(texts)
 
 
 def image_mark(processor: Any) -> str:
@@ -81,10 +91,28 @@ def image_mark(processor: Any) -> str:
     return mark if isinstance(mark, str) else ""
 
 
+def keeps_places(processor: Any, template: Template | None) -> bool:
+    """Return whether an image that stands between two texts is written there; else images come first, whatever a question's marks say."""
+    if template is None or not template.takes_parts:
+        return bool(image_mark(processor))
+    try:
+        inside, ahead = (
+            render(processor, template, [("user", parts)], open_answer=True)
+            for parts in ((_BEFORE, 0, _AFTER), (0, _BEFORE, _AFTER))
+        )
+    except (ChildError, ValueError):
+        return False
+    return _between(inside) != _between(ahead)
+
+
+def _between(text: str) -> str:
+    return text.partition(_BEFORE)[2].rpartition(_AFTER)[0].strip()
+
+
 def _shows_question(processor: Any, template: Template) -> bool:
     """Return whether a template writes a question as it stands, and not the list that it came in."""
     try:
-        text = render(processor, template, [("user", _QUESTION, 1)], open_answer=True)
+        text = render(processor, template, [("user", (0, _QUESTION))], open_answer=True)
     except (ChildError, ValueError):  # a template is a program from the checkpoint
         return False
     return _QUESTION in text and "'type'" not in text and '"type"' not in text
@@ -143,7 +171,7 @@ def _written_end(processor: Any, template: Template | None, named: Sequence[int]
     if template is None:
         return None
     try:
-        text = render(processor, template, [("user", _QUESTION, 0), ("assistant", _ANSWER, 0)], open_answer=False)
+        text = render(processor, template, [("user", (_QUESTION,)), ("assistant", (_ANSWER,))], open_answer=False)
     except (ChildError, ValueError):  # a template may expect other messages
         return None
     after = text.rpartition(_ANSWER)[2]
@@ -199,6 +227,13 @@ def disagreements(model: Any, processor: Any, template: Template | None, context
         and other not in (None, default_template(processor.chat_template))
     ):
         found.append(f"Two chat templates differ: that of {template.file} is in force, that of the tokenizer is not.")
+    if not keeps_places(processor, template):
+        who = (
+            "This model has no text for an image"
+            if template is None
+            else f"The chat template of {template.file} writes images first"
+        )
+        found.append(f"{who}: where a question's marks put them elsewhere, they are asked first all the same.")
     named, ends = named_ends(model, processor), all_ends(model, processor, template)
     if named and ends[0] not in named:
         names = " and ".join(repr(name) for name in tokens_of(processor, named))

@@ -1,7 +1,7 @@
 """Make the tensors of one forward pass from a Prompt, with every token's group.
 
-The chat template of the model's own processor renders the prompt (images first, then the question); a reference answer is
-appended token by token as generation would append it, so that one pass scores it.
+The chat template of the model's own processor renders the prompt, its images first or where the question's marks put them; a reference
+answer is appended token by token as generation would append it, so that one pass scores it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import torch
 
 from vlm_analysis.errors import ModelError, PromptError, short
 from vlm_analysis.guard.child import ChildError, no_panic
-from vlm_analysis.models.asking import found_special, image_mark, render
+from vlm_analysis.models.asking import found_special, in_one_text, render
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.memory import is_out_of_memory
 from vlm_analysis.models.refused import OF_THE_MODEL
 from vlm_analysis.progress import Progress, no_progress
+from vlm_analysis.prompts.places import order_of, texts_of
 from vlm_analysis.prompts.prompts import Prompt
 from vlm_analysis.words import TOKEN_GROUPS
 
@@ -78,22 +79,30 @@ def render_prompt(loaded: LoadedModel, prompt: Prompt) -> str:
     """Return the prompt's text as the model's chat template writes it, ready for the answer.
 
     Without a template (base models, PaliGemma, BLIP-2) it is one image token per image, if the processor has one, and then the
-    question, unchanged (our choice).
+    question, unchanged, or the tokens where its marks stand (our choice). Templates that write images first do so whatever the marks say.
 
     Raises:
-        PromptError: the question holds one of the model's special tokens, or the chat template fails.
+        PromptError: the question holds one of the model's special tokens, or the chat template fails or leaves out a part of it.
     """
-    _refuse_special_tokens(loaded, prompt.question, f"Prompt {prompt.id!r} cannot be asked: its question")
+    texts = texts_of(prompt.parts)
+    for text in dict.fromkeys([*texts, "".join(texts)]):  # a template that writes images first may join them
+        _refuse_special_tokens(loaded, text, f"Prompt {prompt.id!r} cannot be asked: its question")
     if loaded.template is None:
-        return image_mark(loaded.processor) * len(prompt.images) + prompt.question
-    turns = [("user", prompt.question, len(prompt.images))]
+        return in_one_text(loaded.processor, prompt.parts)
     try:
-        return render(loaded.processor, loaded.template, turns, open_answer=True)
+        rendered = render(loaded.processor, loaded.template, [("user", prompt.parts)], open_answer=True)
     except (ChildError, ValueError) as error:
         raise PromptError(
             f"Prompt {prompt.id!r} cannot be asked: the chat template of {loaded.name} failed: {short(error).rstrip('.')}. Take it out, or "
             "use another checkpoint."
         ) from error
+    lost = next((text for text in texts[1:] if text.strip() not in rendered), None)
+    if lost is not None:
+        raise PromptError(
+            f"Prompt {prompt.id!r} cannot be asked: expected all texts between its pictures, got none for {short(repr(lost), 60)} from the "
+            f"chat template of {loaded.name}. Take the marks of pictures out of its question."
+        )
+    return rendered
 
 
 def _refuse_special_tokens(loaded: LoadedModel, text: str, what: str) -> None:
@@ -158,9 +167,10 @@ def _check_length(loaded: LoadedModel, prompt: Prompt, n_prompt: int, n_answer: 
 
 def _loaded_images(prompt: Prompt) -> list[Any]:
     try:
-        return list(prompt.load_images())
+        images = prompt.load_images()
     except PromptError as error:
         raise PromptError(f"Prompt {prompt.id!r} cannot be asked: {error}") from error
+    return [images[place] for place in order_of(prompt.parts)]
 
 
 def answer_tokens(loaded: LoadedModel, answer: str | None, prompt: str | None = None) -> tuple[int, ...]:

@@ -12,6 +12,9 @@ from vlm_analysis.errors import PromptError
 from vlm_analysis.words import counted
 
 MARK = "<image>"
+Parts = Sequence[str | int]
+"""The texts of a question and, where a picture stands, its index from 0."""
+
 _MARK = re.compile(r"<image(?: ([0-9]{1,4}))?>")
 _LEADING = re.compile(rf"(?:{_MARK.pattern}\s*)+")
 _ADVICE = "Write one mark for each picture, or none: then they come first."
@@ -60,9 +63,19 @@ def without_leading_marks(question: str, n_images: int) -> str:
     return rest if _numbers(leading.group()) in ([""] * n_images, _named(range(n_images))) else question
 
 
-def in_one_line(parts: Sequence[str | int]) -> str:
+def in_one_line(parts: Parts) -> str:
     """Return parts as one line for people: "from [picture 2] to [picture 1]?"."""
     return "".join(part if isinstance(part, str) else f"[picture {part + 1}]" for part in parts)
+
+
+def order_of(parts: Parts) -> list[int]:
+    """Return the pictures in the order in which they stand."""
+    return [part for part in parts if isinstance(part, int)]
+
+
+def texts_of(parts: Parts) -> list[str]:
+    """Return the texts between the pictures."""
+    return [part for part in parts if isinstance(part, str)]
 
 
 def _order(question: str, n_images: int) -> list[int]:

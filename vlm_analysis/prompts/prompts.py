@@ -29,7 +29,7 @@ from vlm_analysis.prompts.checks import MAX_IMAGES, MAX_NAME
 from vlm_analysis.prompts.folders import folder_rows, left_out_files, other_table
 from vlm_analysis.prompts.groups import Groups, make_groups
 from vlm_analysis.prompts.images import image_hash, is_blank, open_image, read_file
-from vlm_analysis.prompts.places import parts_of
+from vlm_analysis.prompts.places import has_marks, parts_of
 from vlm_analysis.prompts.reading import (
     EXPECTED,
     MAX_NAME_SHOWN,
@@ -240,6 +240,8 @@ class PromptSet(Sequence[Prompt]):
     def row_keys(self) -> tuple[str, ...]:
         """32 hex digits per prompt, all different: its `key`, then 8 digits for its domain and the number of equal prompts before it.
 
+        They also tell whether its question has marks of images, which 0.1 took for text: its rows of these are not taken over.
+
         Raises:
             PromptError: an image can no longer be read.
         """
@@ -247,7 +249,8 @@ class PromptSet(Sequence[Prompt]):
         keys = []
         for prompt in self._prompts:
             one = prompt.key, prompt.domain
-            rest = hashlib.sha256(json.dumps([prompt.domain, counts[one]]).encode()).hexdigest()
+            fields = [prompt.domain, counts[one], *(["marks"] if has_marks(prompt.question) else [])]
+            rest = hashlib.sha256(json.dumps(fields).encode()).hexdigest()
             keys.append(prompt.key + rest[: 32 - KEY_DIGITS])
             counts[one] += 1
         return tuple(keys)

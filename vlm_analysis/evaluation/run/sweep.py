@@ -29,6 +29,7 @@ from vlm_analysis.models.config import vision_targets
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.refused import readable
 from vlm_analysis.progress import Progress, no_progress
+from vlm_analysis.prompts.places import has_marks
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 
 OnPartial = Callable[[int, Evaluation], None]
@@ -116,7 +117,9 @@ def open_scores(work: Prepared, batch_size: int, folder: Path | None = None) -> 
 
 def score_header(loaded: LoadedModel, prompts: PromptSet, batch_size: int) -> dict[str, Any]:
     """Return everything that a score depends on, as plain JSON."""
-    numbered = vision_targets(loaded.model.config)  # version 0.1 gave these edits image features of other layers
+    numbered = vision_targets(
+        loaded.model.config
+    )  # version 0.1 gave these edits image features of other layers, and took marks for text
     return {
         "model": loaded.fingerprint,
         "prompts": prompts.fingerprint,
@@ -126,6 +129,7 @@ def score_header(loaded: LoadedModel, prompts: PromptSet, batch_size: int) -> di
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         **({"image_features": "each edit's own"} if numbered else {}),
+        **({"images": "where the marks stand"} if any(has_marks(one.question) for one in prompts) else {}),
     }
 
 

@@ -7,6 +7,7 @@ import streamlit as st
 from PIL import Image
 
 from vlm_analysis.errors import StrataError
+from vlm_analysis.prompts.places import order_of
 from vlm_analysis.prompts.prompts import Prompt
 from vlm_analysis.recording.maps import TokenMap
 from vlm_analysis.recording.recording import Recording
@@ -79,6 +80,7 @@ def _over_images(token_map: TokenMap, prompt: Prompt | None, n_layers: int) -> N
     from vlm_analysis.figures.recorded import image_overlay
 
     images = _images(prompt, draw=False)
+    images = tuple(images[place] for place in order_of(prompt.parts)) if prompt is not None and images else ()
     if not token_map.grids or len(images) != len(token_map.grids):
         st.caption(
             "Where the vision tokens of this prompt lie in its images is not known, so they are not drawn over them."
