@@ -181,7 +181,8 @@ class ModelInfo:
             for name in ("layer_parameters", "attention_layers", "cross_attention_layers")
         }
         said = tuple(str(text) for text in content.get("disagreements", ()))
-        info = cls(**{**content, **reasons, **counted, "disagreements": said})
+        fields: dict[str, Any] = {**content, **reasons, **counted, "disagreements": said}
+        info = cls(**fields)
         named = {*info.protected, *info.locked, *info.attention_layers, *info.cross_attention_layers}
         if beyond := sorted(layer for layer in named if not 0 <= layer < info.n_layers):
             raise ValueError(f"expected layers of a model of {info.n_layers}, got {beyond[:10]}")

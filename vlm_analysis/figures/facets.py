@@ -100,7 +100,8 @@ def _down(index: int, columns: int, lines: int, height: int) -> tuple[float, flo
 
 def _labelled(look: dict[str, Any], is_labelled: bool) -> dict[str, Any]:
     """An axis with its title and labels only where `is_labelled`."""
-    return style.axis(**look | ({} if is_labelled else {"title": "", "showticklabels": False}))
+    bare: dict[str, Any] = {"title": "", "showticklabels": False}
+    return style.axis(**(look if is_labelled else look | bare))
 
 
 def _title(text: str, x: float, y: float) -> dict[str, Any]:

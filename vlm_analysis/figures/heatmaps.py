@@ -188,7 +188,14 @@ def _add_cells(
     ticks: Mapping[float, str] | None = None,
 ) -> None:
     """The coloured cells and, where values are NaN, grey hatched ones."""
-    bar = {"thickness": 10, "len": 1, "xpad": 6, "outlinewidth": 0, "nticks": 4, "tickfont": {"size": 11}}
+    bar: dict[str, Any] = {
+        "thickness": 10,
+        "len": 1,
+        "xpad": 6,
+        "outlinewidth": 0,
+        "nticks": 4,
+        "tickfont": {"size": 11},
+    }
     bar["title"] = {"text": style.label(unit, 60), "side": "right", "font": {"size": 11}}
     if ticks:
         bar |= {"tickvals": list(ticks), "ticktext": list(ticks.values())}

@@ -32,7 +32,7 @@ def text_config(model: nn.Module) -> Any:
     Raises:
         ModelError: the model has no transformers configuration.
     """
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if config is None or not hasattr(config, "get_text_config"):
         raise ModelError(
             f"{type(model).__name__} has no transformers configuration: expected a model loaded by transformers."

@@ -172,8 +172,8 @@ def check_vocabulary(model: Any, processor: Any, name: str) -> None:
 def bound_vision_tokens(processor: Any, bound: int | None) -> bool:
     """Make the image processor keep images below `bound` vision tokens; False where it has no such setting."""
     image_processor: Any = getattr(processor, "image_processor", None)
-    size: Any
-    size, merge = getattr(image_processor, "size", None), getattr(image_processor, "merge_size", None)
+    size: Any = getattr(image_processor, "size", None)
+    merge = getattr(image_processor, "merge_size", None)
     longest = getattr(size, "longest_edge", None)
     if bound is None or merge is None or longest is None:
         return False

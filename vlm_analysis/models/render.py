@@ -106,7 +106,6 @@ def _compiled(template: str) -> jinja2.Template:
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _tojson
-    environment.globals.update(
-        raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_Dict(), namespace=_Namespace
-    )
+    functions: dict[str, Any] = {"raise_exception": _raise_exception, "strftime_now": _strftime_now, "dict": _Dict()}
+    environment.globals.update(functions, namespace=_Namespace)
     return environment.from_string(template)

@@ -183,8 +183,8 @@ def _note(path: Path) -> Unfinished:
     ASKED(content, "it")
     model, model_name, name = (content[key] for key in ("model", "model_name", "name"))
     _expect(re.fullmatch("[0-9a-f]{64}", model) is not None, "the fingerprint of a model", model)
-    fields = content["question"]
-    question = Question(**{**fields, **{key: tuple(fields[key]) for key in ("criteria", "strategies")}})
+    fields: dict[str, Any] = content["question"]
+    question = Question(**fields | {key: tuple(fields[key]) for key in ("criteria", "strategies")})
     return Unfinished(path.parent, model, model_name, name, question)
 
 

@@ -112,5 +112,5 @@ def _parse(value: Any, folder: Path, kind: str, item_id: str) -> Item:
             raise ValueError(f"'{key}' is missing or of the wrong type")
     datetime.fromisoformat(value["created"])
     check_details(value["details"])
-    known = {key: value[key] for key in _STORED} | {"name": clean_name(value["name"])}
+    known: dict[str, Any] = {key: value[key] for key in _STORED} | {"name": clean_name(value["name"])}
     return Item(kind=kind, id=item_id, path=folder / (item_id + KINDS[kind]), **known)

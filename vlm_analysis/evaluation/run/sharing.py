@@ -172,7 +172,8 @@ class SharedRunner:
             return once
 
         for name, module in seers:
-            vars(module)["get_image_features"] = seen(name, module.get_image_features)  # the view is our own
+            look: Any = module.get_image_features
+            vars(module)["get_image_features"] = seen(name, look)  # the view is our own
         yield
 
     def _try(self, item: Encoded) -> None:

@@ -8,7 +8,6 @@ pictures and counts what was left out is not here (`opening`).
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -96,8 +95,13 @@ class Source:
 class Format(Protocol):
     """A module of this folder."""
 
-    NAME: str
-    TITLE: str
+    @property
+    def NAME(self) -> str:  # noqa: N802 - a constant of the module
+        """Its key, such as "llava"."""
+
+    @property
+    def TITLE(self) -> str:  # noqa: N802
+        """Its name on screen, such as "LLaVA conversations"."""
 
     def matches(self, sample: Sample) -> str | None:
         """Return by what the source was recognised, as the end of "read as LLaVA conversations: …"; None where it is another format."""
@@ -210,7 +214,7 @@ def _of_base64(text: str) -> Picture | None:
         return None
     try:
         head = base64.b64decode("".join(text[:80].split())[:40])
-    except (ValueError, binascii.Error):
+    except ValueError:
         return None
     return _decoded(text) if head.startswith(_BEGINNINGS) or head[4:8] == b"ftyp" else None
 
@@ -220,7 +224,7 @@ def _decoded(text: str) -> Picture:
         raise _too_large(len(text) * 3 // 4)
     try:
         data = base64.b64decode(text, validate=not any(character.isspace() for character in text[:1000]))
-    except (ValueError, binascii.Error) as error:
+    except ValueError as error:
         raise PromptError(
             f"an image could not be read: expected base64, got other characters ({short(error)}). Write it again, or its path."
         ) from error

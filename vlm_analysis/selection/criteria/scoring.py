@@ -97,7 +97,8 @@ def draw_scores(
     row = _row(criterion, seed)
     if row.values is None or row.values is by.cross_modal_pooled:
         raise MaskError(f"Criterion {criterion!r} cannot be drawn again: expected one that is a mean over prompts.")
-    query = ScoreQuery(recording, **{**options, "damage": _read(options.get("damage"), recording)})
+    options["damage"] = _read(options.get("damage"), recording)
+    query = ScoreQuery(recording, **options)
     query = _checked(criterion, row, query)
     draws = _finite(row.values(query.redrawn(n_draws, seed)))
     scores = LayerScores(criterion, _finite(row.values(query)), spread_over(draws), row.drop, _options(row, query))

@@ -20,7 +20,8 @@ PICTURE: dict[str, Any] = {
 
 def offer_table(frame: pd.DataFrame, name: str, key: str = "", **config: Any) -> None:
     """Draw a sortable table with its downloads as CSV and Parquet; `config` goes to `st.dataframe`."""
-    st.dataframe(frame, **{"width": "stretch", "hide_index": True, **config})
+    looks: dict[str, Any] = {"width": "stretch", "hide_index": True, **config}
+    st.dataframe(frame, **looks)
     offer_files(frame, name, key)
 
 

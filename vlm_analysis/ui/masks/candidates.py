@@ -115,7 +115,7 @@ def _make(
                 scores = score_layers(inputs.recording, criterion, damage=inputs.damage, **score_options)
                 by_title[title] = make_mask(scores, strategy, budget.amount, **kinds, **options)
             elif row.needs == "recording":
-                only = {"domain": score_options.get("domain"), **options}
+                only: dict[str, Any] = {"domain": score_options.get("domain"), **options}
                 by_title[title] = make_mask(None, strategy, budget.amount, recording=inputs.recording, **kinds, **only)
             elif strategy == "random-draw":
                 seed, n_layers = int(score_options["seed"]), inputs.recording.n_layers
@@ -188,7 +188,7 @@ def _how_sure(
     )
     if picked is None:
         return
-    question = (
+    question: dict[str, Any] = (
         {**score_options, "damage": inputs.damage, **options}
         if needs == "scores"
         else {"domain": score_options.get("domain")}
