@@ -93,7 +93,7 @@ class Source:
 
 
 class Format(Protocol):
-    """A module of this folder."""
+    """A module of this folder, or a value such as `Benchmark`: a key, a name for people, and two functions."""
 
     @property
     def NAME(self) -> str:  # noqa: N802 - a constant of the module

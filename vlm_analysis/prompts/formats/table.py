@@ -5,10 +5,11 @@ from __future__ import annotations
 from vlm_analysis.errors import PromptError, short
 from vlm_analysis.prompts.formats import alpaca, coco, completion, llava, messages, own, sharegpt, swift, vqa
 from vlm_analysis.prompts.formats.base import Format, Sample
+from vlm_analysis.prompts.formats.benchmarks.table import BENCHMARKS
 
 # A line is more specific than the lines below it. Two formats of one line that both match are the user's to choose from.
 RANKS: tuple[tuple[Format, ...], ...] = (
-    (sharegpt, alpaca, coco, vqa),
+    (sharegpt, alpaca, coco, vqa, *BENCHMARKS),
     (own,),
     (llava, messages, completion, swift),
 )
