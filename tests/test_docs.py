@@ -27,6 +27,7 @@ DOCTESTED = (
     "export.dialects",
     "models.memory",
     "models.fit",
+    "prompts.hubsplits",
     "words",
     "workbench.terminal",
     "cli.lookup",

@@ -59,6 +59,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.models.load import LoadedModel as LoadedModel, load_model as load_model
     from vlm_analysis.progress import Cancelled as Cancelled
     from vlm_analysis.prompts.halves import split_in_halves as split_in_halves
+    from vlm_analysis.prompts.hubdata import HubDataset as HubDataset, hub_dataset as hub_dataset
     from vlm_analysis.prompts.prompts import (
         Prompt as Prompt,
         PromptSet as PromptSet,
@@ -149,6 +150,7 @@ _HOMES = {
     ),
     "progress": ("Cancelled",),
     "prompts.halves": ("split_in_halves",),
+    "prompts.hubdata": ("HubDataset", "hub_dataset"),
     "prompts.prompts": (
         "Prompt",
         "PromptSet",
