@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import vlm_analysis
 from vlm_analysis import PruneMask, cli, mask_table, open_prompts
-from vlm_analysis.prompts import prompts
+from vlm_analysis.prompts import opening
 from vlm_analysis.workbench.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,7 +69,7 @@ def test_lines_of_the_readme_run_one_after_the_other(tmp_path, monkeypatch):
     (block,) = re.findall(r"```sh\n(strata record.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        prompts, "open_prompts", lambda source: open_prompts(source)[: 1 if isinstance(source, str) else None]
+        opening, "open_prompts", lambda source: open_prompts(source)[: 1 if isinstance(source, str) else None]
     )
     said = {}
     for line in block.splitlines():

@@ -60,11 +60,11 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.progress import Cancelled as Cancelled
     from vlm_analysis.prompts.halves import split_in_halves as split_in_halves
     from vlm_analysis.prompts.hubdata import HubDataset as HubDataset, hub_dataset as hub_dataset
-    from vlm_analysis.prompts.prompts import (
-        Prompt as Prompt,
-        PromptSet as PromptSet,
+    from vlm_analysis.prompts.opening import (
         open_prompts as open_prompts,
+        preview_prompts as preview_prompts,
     )
+    from vlm_analysis.prompts.prompts import Prompt as Prompt, PromptSet as PromptSet
     from vlm_analysis.prompts.writing import write_prompts as write_prompts
     from vlm_analysis.recording.measures import MEASURES as MEASURES
     from vlm_analysis.recording.record import record as record
@@ -151,10 +151,13 @@ _HOMES = {
     "progress": ("Cancelled",),
     "prompts.halves": ("split_in_halves",),
     "prompts.hubdata": ("HubDataset", "hub_dataset"),
+    "prompts.opening": (
+        "open_prompts",
+        "preview_prompts",
+    ),
     "prompts.prompts": (
         "Prompt",
         "PromptSet",
-        "open_prompts",
     ),
     "prompts.writing": ("write_prompts",),
     "recording.measures": ("MEASURES",),

@@ -78,12 +78,28 @@ def test_an_entry_whose_name_holds_a_zero_byte_is_reported_not_cut() -> None:
     assert "b.png" not in Archive(data, "set.zip").names()
 
 
-@pytest.mark.parametrize("path", ["../a.png", "/a.png", "C:\\a.png", "x/../a.png"])
+@pytest.mark.parametrize("path", ["../../a.png", "/a.png", "C:\\a.png", "x/../a.png", "../x/../../a.png"])
 def test_a_row_that_points_outside_is_reported(path: str) -> None:
     table = f"image,question\n{path},outside?\na.png,inside?\n".encode()
-    prompts = opened(zipped(("set/prompts.csv", table), ("set/a.png", png()), ("a.png", png())))
+    prompts = opened(zipped(("set/prompts.csv", table), ("set/a.png", png())))
     assert [prompt.question for prompt in prompts] == ["inside?"]
     assert [(problem.row, problem.id) for problem in prompts.problems] == [(1, "1")]
+
+
+def test_a_row_may_go_up_within_the_archive() -> None:
+    table = b"image,question\n../images/a.png,what?\n"
+    prompts = opened(zipped(("set/data/prompts.csv", table), ("set/images/a.png", png("blue"))))
+    assert prompts[0].load_images()[0].getpixel((0, 0)) == (0, 0, 255)
+    assert prompts.problems == ()
+
+
+def test_what_a_table_does_not_name_is_counted_and_named() -> None:
+    prompts = opened(with_table(("b.png", png()), ("README.md", b"x")))
+    assert [problem.row for problem in prompts.problems] == [0]
+    assert (
+        "2 files were left out: expected files that the table names, got 'README.md', 'b.png'."
+        in prompts.problems[0].message
+    )
 
 
 def test_a_link_is_left_out_and_reported() -> None:
@@ -167,7 +183,7 @@ def test_images_that_fill_the_memory_are_reported(monkeypatch: pytest.MonkeyPatc
     table = b"image,question\na.png,1?\na.png,again?\nb.png,2?\n"
     prompts = opened(zipped(("prompts.csv", table), ("a.png", png()), ("b.png", png())))
     assert [prompt.question for prompt in prompts] == ["1?", "again?"]
-    assert "Unpack the zip" in prompts.problems[0].message
+    assert "Unpack it" in prompts.problems[0].message
 
 
 def test_another_compression_is_refused() -> None:

@@ -17,6 +17,9 @@ from vlm_analysis.errors import PromptError
 from vlm_analysis.prompts.images import FORMATS, MAX_FILE_BYTES, image_hash, open_image, read_file
 
 
+WRITTEN = [name for name in FORMATS if name not in ("ICO", "PSD")]  # of the others Pillow writes none, or other sizes
+
+
 def noise(width: int = 24, height: int = 16, mode: str = "RGB") -> Image.Image:
     """A fixed image that no codec can compress away."""
     bands = len(Image.new(mode, (1, 1)).getbands())
@@ -41,7 +44,7 @@ def png_claiming(width: int, height: int) -> bytes:
     )
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", WRITTEN)
 def test_every_listed_format_opens_as_rgb_of_the_same_size(format: str) -> None:
     image = open_image(encoded(noise(), format))
     assert (image.mode, image.size) == ("RGB", (24, 16))
@@ -55,7 +58,7 @@ def test_a_path_bytes_and_an_image_give_the_same_pixels(tmp_path: Path) -> None:
 
 
 def test_a_format_that_is_not_listed_is_refused_though_pillow_reads_it() -> None:
-    data = encoded(noise(), "PPM")
+    data = encoded(noise(), "TGA")
     Image.open(BytesIO(data)).load()
     with pytest.raises(PromptError, match="expected an image"):
         open_image(data)
@@ -82,7 +85,7 @@ def test_an_image_in_memory_of_too_many_pixels_is_refused() -> None:
         open_image(Image.new("1", (40_001, 1_000)))
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", WRITTEN)
 def test_an_image_cut_short_is_refused(format: str) -> None:
     data = encoded(noise(300, 300), format)
     words = "expected an image" if format == "AVIF" else "damaged or cut-short"  # an AVIF is read as a whole
@@ -181,13 +184,76 @@ def deep_png(values: np.ndarray) -> bytes:
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_of_16_bits_those_that_are_used_are_seen(bits: int, bands: int) -> None:
     """Scanners store 12 bits in files of 16, of which the upper 8 are nearly black."""
+    values, want = deep_values(bits, bands)
+    np.testing.assert_array_equal(np.asarray(open_image(deep_png(values))), want)
+
+
+def deep_values(bits: int, bands: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values of some bits, opaque where the fourth band is transparency, and what is to be seen of them."""
     values = np.random.default_rng(0).integers(0, 2**bits, (9, 7, bands))
     values[0, 0] = 2**bits - 1
     n_colours = min(bands, 3)
     values[..., n_colours:] = 0xFFFF
-    seen = np.asarray(open_image(deep_png(values)))
     want = (values[..., :n_colours] >> (bits - 8)).astype(np.uint8)
-    np.testing.assert_array_equal(seen, np.broadcast_to(want, (9, 7, 3)))
+    return values, np.broadcast_to(want, (9, 7, 3))
+
+
+def deep_tiff(values: np.ndarray, order: str, compressed: bool) -> bytes:
+    """A TIFF of 16-bit colours in one strip, which Pillow does not write."""
+    height, width, bands = values.shape
+    pixels = values.astype(f"{order}u2").tobytes()
+    data = zlib.compress(pixels) if compressed else pixels
+    tags = {
+        256: [width],
+        257: [height],
+        258: [16] * bands,
+        259: [8 if compressed else 1],
+        262: [2],
+        273: [0],
+        277: [bands],
+    }
+    tags |= {278: [height], 279: [len(data)], 284: [1]} | ({338: [2]} if bands == 4 else {})
+    start, more, entries = 8 + 2 + 12 * len(tags) + 4, b"", b""
+    tags[273] = [start + 2 * bands]  # behind the bits of each band, the only ones that do not fit into their entry
+    for tag, numbers in tags.items():
+        if tag == 258:
+            more = struct.pack(f"{order}{bands}H", *numbers)
+            entries += struct.pack(f"{order}HHII", tag, 3, bands, start)
+        else:
+            entries += struct.pack(f"{order}HHII", tag, 4, 1, numbers[0])
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    return head + entries + struct.pack(f"{order}I", 0) + more + data
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
+@pytest.mark.parametrize(("bits", "bands"), [(8, 3), (12, 3), (12, 4), (16, 4)])
+def test_colours_of_a_deep_tiff_are_as_bright_as_those_of_a_png(
+    bits: int, bands: int, order: str, compressed: bool
+) -> None:
+    values, want = deep_values(bits, bands)
+    np.testing.assert_array_equal(np.asarray(open_image(deep_tiff(values, order, compressed))), want)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture, as phones take them"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video"),
+        (b"%PDF-1.7\n", "a PDF"),
+    ],
+)
+def test_what_is_taken_for_a_picture_is_called_by_its_kind(data: bytes, kind: str) -> None:
+    with pytest.raises(PromptError, match=rf"got {kind}\. Save it again as PNG\."):
+        open_image(data)
+
+
+def test_an_icon_and_a_photoshop_file_open() -> None:
+    icon = open_image(encoded(noise(32, 32), "ICO", sizes=[(32, 32)]))
+    assert icon.tobytes() == noise(32, 32).tobytes()
+    head = struct.pack(">4sH6xHIIHH", b"8BPS", 1, 3, 2, 1, 8, 3) + struct.pack(">III", 0, 0, 0)
+    drawing = open_image(head + b"\0\0" + bytes([255, 10, 0, 20, 0, 30]))  # a band after another
+    assert [drawing.getpixel((x, 0)) for x in range(1)] == [(255, 0, 0)]
 
 
 def test_grey_with_transparency_is_seen_in_16_bits_and_refused_in_12() -> None:
@@ -247,7 +313,7 @@ def test_the_hash_is_the_same_on_every_machine() -> None:
 
 
 @settings(deadline=None)
-@given(st.sampled_from(FORMATS), st.data())
+@given(st.sampled_from(WRITTEN), st.data())
 def test_a_damaged_file_is_refused_cleanly_or_opened(format: str, data: st.DataObject) -> None:
     whole = bytearray(encoded(noise(), format))
     for position in data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=8)):

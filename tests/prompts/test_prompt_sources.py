@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from tables import RED, from_csv, from_jsonl, questions, rows
 
 from vlm_analysis import open_prompts
 from vlm_analysis.errors import PromptError
+from vlm_analysis.prompts import opening
 
 
 def test_a_csv_is_read_with_all_its_columns(folder: Path) -> None:
@@ -195,15 +197,19 @@ def test_an_empty_file_and_a_table_of_no_rows_are_refused(name: str, folder: Pat
         open_prompts(folder)
 
 
-def test_10000_rows_are_read_and_one_more_is_refused(folder: Path) -> None:
-    lines = ["image,question", *["none.png,?"] * 10_000]
-    with pytest.raises(PromptError, match="10000 problems"):
-        from_csv(folder, "\n".join(lines))
-    with pytest.raises(PromptError, match="at most 10,000 rows"):
-        from_csv(folder, "\n".join([*lines, "none.png,?"]))
-    pd.DataFrame({"image": ["a.png"] * 10_001, "question": "?"}).to_parquet(folder / "big.parquet")
-    with pytest.raises(PromptError, match="at most 10,000 rows, got 10,001"):
-        open_prompts(folder / "big.parquet")
+@pytest.mark.parametrize("name", ["big.csv", "big.parquet", "big.json"])
+def test_of_more_rows_than_a_set_holds_the_first_are_read_and_the_rest_counted(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "MAX_ROWS", 2)
+    frame = pd.DataFrame({"image": ["none.png", *["a.png"] * 5], "question": "?"})
+    {".csv": frame.to_csv, ".parquet": frame.to_parquet, ".json": partial(frame.to_json, orient="records")}[
+        Path(name).suffix
+    ](folder / name)
+    prompts = open_prompts(folder / name)
+    assert [prompt.id for prompt in prompts] == ["2", "3"]
+    assert [problem.row for problem in prompts.problems if "columns" not in problem.message] == [1, 0]
+    assert "3 more rows were left out" in prompts.problems[-1].message
 
 
 def test_csv_rows_with_bad_quotes_or_cells_are_reported(folder: Path) -> None:

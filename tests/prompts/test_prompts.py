@@ -11,13 +11,10 @@ from tables import BLUE, RED, from_csv, from_jsonl, questions, rows
 
 from vlm_analysis import Prompt, PromptSet, open_prompts, write_prompts
 from vlm_analysis.errors import PromptError
-from vlm_analysis.prompts import folders, prompts as prompts_module, writing
+from vlm_analysis.prompts import opening, writing
 from vlm_analysis.prompts.images import image_hash
-from vlm_analysis.prompts.prompts import (
-    KEY_DIGITS,
-    Problem,
-    bundled_packs,
-)
+from vlm_analysis.prompts.opening import bundled_packs
+from vlm_analysis.prompts.prompts import KEY_DIGITS, Problem
 
 # Prompt
 
@@ -218,10 +215,13 @@ def test_a_folder_without_prompts_says_what_it_found(tmp_path: Path) -> None:
         open_prompts(tmp_path)
 
 
-def test_a_folder_of_too_many_images_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "MAX_ROWS", 1)
-    with pytest.raises(PromptError, match="at most 10,000 rows, got 2"):
-        open_prompts(folder)
+def test_of_a_folder_of_too_many_images_the_rest_is_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (folder / f"{name}.txt").write_text("what?")
+    monkeypatch.setattr(opening, "MAX_ROWS", 1)
+    found = open_prompts(folder)
+    assert [prompt.id for prompt in found] == ["a"]
+    assert [problem.message[:30] for problem in found.problems] == ["1 more row was left out: expec"]
 
 
 def test_a_path_may_start_at_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +241,7 @@ def test_a_table_deeper_in_a_folder_is_not_taken_and_two_at_its_top_are_refused(
 
 
 def test_a_pack_is_opened_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompts_module, "PACKS", folder)
+    monkeypatch.setattr(opening, "PACKS", folder)
     for name in ("tiny", "also"):
         (folder / name).mkdir()
         RED.save(folder / name / "a.png")
@@ -267,7 +267,7 @@ def test_what_is_no_source_is_refused(source: object) -> None:
 def test_a_table_uploaded_alone_asks_for_its_images() -> None:
     with pytest.raises(PromptError, match="Zip the table with its images"):
         open_prompts(("mine.csv", b"image,question\na.png,1?\n"))
-    with pytest.raises(PromptError, match=r"expected \.csv, \.jsonl, \.parquet, got '\.xlsx'"):
+    with pytest.raises(PromptError, match=r"expected \.csv, .*\.parquet, \.arrow, got '\.xlsx'"):
         open_prompts(("mine.xlsx", b"x"))
 
 

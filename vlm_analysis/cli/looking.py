@@ -100,7 +100,7 @@ def _of_file(path: Path) -> Result:
     from vlm_analysis.edits.files import open_edit
     from vlm_analysis.evaluation.cost import open_cost
     from vlm_analysis.evaluation.evaluation import open_evaluation
-    from vlm_analysis.prompts.prompts import open_prompts
+    from vlm_analysis.prompts.opening import open_prompts
     from vlm_analysis.recording.recording import open_recording
     from vlm_analysis.selection.compared.comparison import open_comparison
 

@@ -36,7 +36,7 @@ def find_prompts(shelf: Workspace, text: str) -> Item:
     Raises:
         StrataError: there is none, there are several, or the file cannot be read.
     """
-    from vlm_analysis.prompts.prompts import bundled_packs, open_prompts
+    from vlm_analysis.prompts.opening import bundled_packs, open_prompts
     from vlm_analysis.workbench.shelf import keep_prompts
 
     packs, saved = bundled_packs(), saved_item(shelf, "prompts", text)

@@ -1,20 +1,23 @@
-"""The files of a prompt source, a folder on disk or a zip in memory, read by name; a name that leads outside is refused.
+"""The files of a prompt source, a folder on disk or an archive in memory, read by name; a name that leads outside is refused.
 
-All sources have the same three methods (`Files`). A zip is never extracted, and no number in its directory is trusted:
-an entry is read up to its limit plus one byte. This module does not know tables or prompts.
+All sources have the same methods (`Files`). An archive is never extracted, and no number in its directory is trusted:
+an entry is read up to its limit plus one byte. This module does not know prompts.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import posixpath
 import re
 import stat
 import unicodedata
 import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -22,6 +25,7 @@ from vlm_analysis.errors import PromptError, short
 from vlm_analysis.guard.memory import SHARE, free_memory
 from vlm_analysis.guard.zips import METHODS, opened_zip
 from vlm_analysis.prompts.images import MAX_FILE_BYTES, open_image, read_file
+from vlm_analysis.prompts.tables import MAX_TABLE_BYTES, TABLE_SUFFIXES
 
 MAX_ENTRIES = 2000
 MAX_LISTED = 100_000
@@ -30,6 +34,7 @@ MAX_DECODED_BYTES = 2_000_000_000
 MAX_RATIO = 200
 RATIO_MATTERS_ABOVE = 1_000_000
 ENCRYPTED_FLAG = 0x1
+_HUB_KINDS = ("datasets--", "models--", "spaces--")  # how the folders of repositories in the Hub's cache begin
 
 Skipped = tuple[tuple[str, str], ...]
 """Names that were left out, each with the reason."""
@@ -48,6 +53,12 @@ class Files(Protocol):
 
     def image(self, name: str) -> Path | Image.Image:
         """Return an image: the path of a file on disk, else the decoded image."""
+
+    def table(self, name: str) -> bytes | Path:
+        """Return a table: the path of a file on disk, else its bytes."""
+
+    def beside(self, folder: str) -> tuple[str, ...]:
+        """Return the names of the files in one folder, without it, sorted; hidden files are left out."""
 
 
 def safe_name(name: str) -> str:
@@ -75,7 +86,7 @@ def safe_name(name: str) -> str:
         return normal
     raise PromptError(
         f"the path {short(repr(name))} was refused: expected a path inside the folder or archive, got {reason}. "
-        "Put the file beside the table and name it relative to the table."
+        'Put the file beside the table and name it relative to the table, or name the folder of the images: images="…".'
     )
 
 
@@ -130,6 +141,19 @@ class Folder:
         """Return the real path of a file below the folder; it is not decoded here."""
         return self._locate(name)
 
+    def table(self, name: str) -> Path:
+        """Return the real path of a file below the folder."""
+        return self._locate(name)
+
+    def beside(self, folder: str) -> tuple[str, ...]:
+        """Return the names of the files in one folder; of more than 100,000, some of them."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                files = (entry.name for entry in itertools.islice(entries, MAX_LISTED) if entry.is_file())
+                return tuple(sorted(name for name in files if not _is_hidden(name)))
+        except OSError:  # it is tried again, in words, where a file is read
+            return ()
+
     def _locate(self, name: str) -> Path:
         # Not normalised: the name on disk may hold decomposed letters.
         safe_name(name)
@@ -138,7 +162,7 @@ class Folder:
             is_file = path.is_file()
         except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long
             raise PromptError(f"'{short(name)}' could not be found: {short(error)}. Check the path.") from error
-        if not path.is_relative_to(self.root):
+        if not path.is_relative_to(self.root) and path.parent != _hub_blobs(self.root):
             raise PromptError(
                 f"'{short(name)}' was refused: expected a file inside '{short(self.root)}', got a link that leads outside. "
                 "Copy the file into the folder."
@@ -148,45 +172,43 @@ class Folder:
         return path
 
 
-class Archive:
-    """The files of a zip held in memory; images are decoded once and shared.
+def _hub_blobs(folder: Path) -> Path | None:
+    """Return the folder into which the files of a snapshot in the Hub's cache link: that of the same repository; None elsewhere."""
+    snapshot = next((one for one in (folder, *folder.parents) if one.parent.name == "snapshots"), None)
+    repository = None if snapshot is None else snapshot.parent.parent
+    return repository / "blobs" if repository and repository.name.startswith(_HUB_KINDS) else None
 
-    Raises:
-        PromptError: it is not a zip, or is encrypted, holds a name twice, more than 2000 files, more than 500 MB, a
-            file above 20 MB or one compressed more than 200 times. Unsafe names and links are left out (`skipped`).
-    """
 
-    def __init__(self, data: bytes, label: str) -> None:
+class Packed(ABC):
+    """The files of an archive held in memory, by safe name; images are decoded once and shared."""
+
+    def __init__(self, label: str) -> None:
         self.label = label
+        self.skipped: Skipped = ()
+        self._entries: Mapping[str, Any] = {}
         self._images: dict[str, Image.Image] = {}
         self._decoded_bytes = 0
         self._room = min(MAX_DECODED_BYTES, free_memory() // SHARE)
-        try:
-            self._zip = opened_zip(BytesIO(data), 10 * MAX_ENTRIES)  # hidden and refused names count here
-        except Exception as error:  # a hostile directory can raise any exception
-            raise PromptError(
-                f"'{short(label)}' could not be opened: expected a zip archive, got {len(data):,} bytes that are none or are "
-                f"damaged ({short(error)}). Zip the folder again."
-            ) from error
-        self._entries, self.skipped = _sort_entries(self._zip.infolist(), label)
-        _check_limits(list(self._entries.values()), label)
+
+    @abstractmethod
+    def _bytes(self, entry: Any, most: int) -> bytes:
+        """Return `most` bytes of an entry, or all if it has fewer; raises anything where it is damaged."""
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all files, sorted."""
         return tuple(sorted(self._entries))
 
     def read(self, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
-        """Return the bytes of an entry of at most `limit` bytes, and never more than 20 MB."""
+        """Return the bytes of an entry of at most `limit` bytes, and never more than 20 MB, but for a table 200 MB."""
         entry = self._entries.get(safe_name(name))
         if entry is None:
             raise _not_found(name, f"'{short(self.label)}'")
-        limit = min(limit, MAX_FILE_BYTES)
+        limit = min(limit, most_bytes(name))
         try:
-            with self._zip.open(entry) as stream:
-                data = stream.read(limit + 1)
+            data = self._bytes(entry, limit + 1)
         except Exception as error:
             raise PromptError(
-                f"'{short(name)}' in '{short(self.label)}' is damaged: {short(error)}. Zip the folder again."
+                f"'{short(name)}' in '{short(self.label)}' is damaged: {short(error)}. Pack the folder again."
             ) from error
         if len(data) > limit:
             raise PromptError(
@@ -201,12 +223,53 @@ class Archive:
             if self._decoded_bytes > self._room:
                 raise PromptError(
                     f"'{short(name)}' was left out: expected images of at most {self._room / 10**9:.1f} GB once decoded, "
-                    f"got more in '{short(self.label)}'. Unpack the zip and open the folder."
+                    f"got more in '{short(self.label)}'. Unpack it and open the folder."
                 )
             image = open_image(self.read(name))
             self._decoded_bytes += 3 * image.width * image.height
             self._images[name] = image
         return self._images[name]
+
+    def table(self, name: str) -> bytes:
+        """Return the bytes of a table."""
+        return self.read(name, MAX_TABLE_BYTES)
+
+    def beside(self, folder: str) -> tuple[str, ...]:
+        """Return the names of the files in one folder, without it, sorted."""
+        parent = PurePosixPath(folder)
+        return tuple(sorted(path.name for path in map(PurePosixPath, self._entries) if path.parent == parent))
+
+
+class Archive(Packed):
+    """The files of a zip held in memory.
+
+    Raises:
+        PromptError: it is not a zip, or is encrypted, holds a name twice, more than 2000 files, more than 500 MB, a
+            file above 20 MB (a table: 200 MB) or one compressed more than 200 times. Unsafe names and links are left out (`skipped`).
+    """
+
+    def __init__(self, data: bytes, label: str) -> None:
+        super().__init__(label)
+        try:
+            self._zip = opened_zip(BytesIO(data), 10 * MAX_ENTRIES)  # hidden and refused names count here
+        except Exception as error:  # a hostile directory can raise any exception
+            raise PromptError(
+                f"'{short(label)}' could not be opened: expected a zip archive, got {len(data):,} bytes that are none or are "
+                f"damaged ({short(error)}). Zip the folder again."
+            ) from error
+        # The stored name: `filename` is cut at a zero byte.
+        infos = [  # is_dir() fails on a damaged, empty name
+            (info.orig_filename, info)
+            for info in self._zip.infolist()
+            if not (info.filename.endswith("/") and not info.file_size)
+        ]
+        self._entries, self.skipped = sort_entries(infos, label, lambda info: stat.S_ISLNK(info.external_attr >> 16))
+        check_sizes([(name, info.file_size) for name, info in self._entries.items()], label)
+        _check_compression(list(self._entries.values()), label)
+
+    def _bytes(self, entry: Any, most: int) -> bytes:
+        with self._zip.open(entry) as stream:
+            return stream.read(most)
 
 
 class NoFiles:
@@ -231,64 +294,93 @@ class NoFiles:
         """Raise PromptError: there are no images."""
         return open_image(self.read(name))
 
+    def table(self, name: str) -> bytes:
+        """Raise PromptError: there is no other table."""
+        return self.read(name)
+
+    def beside(self, folder: str) -> tuple[str, ...]:
+        """Return no names."""
+        return ()
+
 
 def _raise(error: OSError) -> None:
     raise error
 
 
-def _sort_entries(infos: list[zipfile.ZipInfo], label: str) -> tuple[dict[str, zipfile.ZipInfo], Skipped]:
-    entries: dict[str, zipfile.ZipInfo] = {}
+def most_bytes(name: str) -> int:
+    """Return how long a file of an archive may be."""
+    is_table = PurePosixPath(name).suffix.lower() in TABLE_SUFFIXES
+    return max(MAX_TABLE_BYTES, MAX_FILE_BYTES) if is_table else MAX_FILE_BYTES
+
+
+def sort_entries(
+    infos: Sequence[tuple[str, Any]], label: str, is_link: Callable[[Any], bool]
+) -> tuple[dict[str, Any], Skipped]:
+    """Return the entries of an archive by safe name, and those that were left out; hidden ones count only against the limit.
+
+    Raises:
+        PromptError: there are too many, or two of one name.
+    """
+    entries: dict[str, Any] = {}
     skipped = []
     if len(infos) > 10 * MAX_ENTRIES:
         raise PromptError(
             f"'{short(label)}' was refused: expected at most {MAX_ENTRIES} files, got {len(infos):,}. "
             "Unpack it and open the folder."
         )
-    for info in infos:
-        if info.filename.endswith("/") and info.file_size == 0:  # is_dir() fails on a damaged, empty name
-            continue
+    for stored, info in infos:
         try:
-            # The stored name: `filename` is cut at a zero byte.
-            name = safe_name(info.orig_filename)
+            name = safe_name(stored)
         except PromptError as error:
-            skipped.append((info.orig_filename, str(error)))
+            skipped.append((stored, str(error)))
             continue
         if _is_hidden(name):
             continue
-        if stat.S_ISLNK(info.external_attr >> 16):
-            skipped.append((name, f"'{short(name)}' was left out: expected a file, got a link. Zip the file itself."))
+        if is_link(info):
+            skipped.append(
+                (
+                    name,
+                    f"'{short(name)}' was left out: expected a plain file, got a link or a device. Pack the file itself.",
+                )
+            )
             continue
         if name in entries:
             raise PromptError(
-                f"'{short(label)}' was refused: expected each name once, got '{short(name)}' twice. Zip the folder again."
+                f"'{short(label)}' was refused: expected each name once, got '{short(name)}' twice. Pack the folder again."
             )
         entries[name] = info
     return entries, tuple(skipped)
 
 
-def _check_limits(infos: list[zipfile.ZipInfo], label: str) -> None:
-    def refuse(expected: str, got: str, advice: str) -> PromptError:
-        return PromptError(f"'{short(label)}' was refused: expected {expected}, got {got}. {advice}")
+def check_sizes(sizes: Sequence[tuple[str, int]], label: str) -> None:
+    """Check how many files an archive holds, and how long they say they are.
 
-    if len(infos) > MAX_ENTRIES:
-        raise refuse(f"at most {MAX_ENTRIES} files", str(len(infos)), "Unpack it and open the folder.")
-    total = sum(info.file_size for info in infos)
+    Raises:
+        PromptError: they are too many, or too long.
+    """
+    if len(sizes) > MAX_ENTRIES:
+        raise _refused(label, f"at most {MAX_ENTRIES} files", str(len(sizes)), "Unpack it and open the folder.")
+    total = sum(size for _, size in sizes)
     if total > MAX_ARCHIVE_BYTES:
-        raise refuse(f"at most {MAX_ARCHIVE_BYTES:,} bytes", f"{total:,}", "Unpack it and open the folder.")
+        raise _refused(label, f"at most {MAX_ARCHIVE_BYTES:,} bytes", f"{total:,}", "Unpack it and open the folder.")
+    for name, size in sizes:
+        if size > (most := most_bytes(name)):
+            got = f"'{short(PurePosixPath(name).name)}' of {size:,}"
+            raise _refused(label, f"files of at most {most:,} bytes", got, "Make it smaller.")
+
+
+def _check_compression(infos: list[zipfile.ZipInfo], label: str) -> None:
     for info in infos:
-        name, size = PurePosixPath(info.filename).name, info.file_size
+        name, size = short(PurePosixPath(info.filename).name), info.file_size
         if info.flag_bits & ENCRYPTED_FLAG:
-            raise refuse("no password", f"the encrypted file '{short(name)}'", "Zip the folder without a password.")
+            raise _refused(label, "no password", f"the encrypted file '{name}'", "Zip the folder without a password.")
         if info.compress_type not in METHODS:
-            raise refuse(
-                "ordinary compression (deflate)", f"another method for '{short(name)}'", "Zip the folder again."
-            )
-        if size > MAX_FILE_BYTES:
-            raise refuse(
-                f"files of at most {MAX_FILE_BYTES:,} bytes", f"'{short(name)}' of {size:,}", "Make it smaller."
-            )
+            got = f"another method for '{name}'"
+            raise _refused(label, "ordinary compression (deflate)", got, "Zip the folder again.")
         if size > RATIO_MATTERS_ABOVE and size > MAX_RATIO * info.compress_size:
-            ratio = size // max(info.compress_size, 1)
-            raise refuse(
-                f"compression up to {MAX_RATIO} times", f"'{short(name)}' at {ratio} times", "Save images as PNG."
-            )
+            got = f"'{name}' at {size // max(info.compress_size, 1)} times"
+            raise _refused(label, f"compression up to {MAX_RATIO} times", got, "Save images as PNG.")
+
+
+def _refused(label: str, expected: str, got: str, advice: str) -> PromptError:
+    return PromptError(f"'{short(label)}' was refused: expected {expected}, got {got}. {advice}")

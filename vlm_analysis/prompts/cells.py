@@ -11,6 +11,9 @@ from typing import Any
 
 from vlm_analysis.errors import PromptError
 
+MAX_ROWS = 10_000  # prompts of a set
+MAX_SHOWN = 12  # names in a message
+MAX_NAME_SHOWN = 60  # characters of each
 MOST_LITERAL = (
     50_000  # characters of a list that is written as Python writes it; parsing takes far more memory than that
 )

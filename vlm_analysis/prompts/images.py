@@ -10,8 +10,11 @@ The size is checked in the header before a pixel is decoded: a file of 100 kB ca
 from __future__ import annotations
 
 import hashlib
+import re
+import sys
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
@@ -19,28 +22,44 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 from vlm_analysis.errors import PromptError, short
 from vlm_analysis.files import opened
 
-# A JPEG may hold several pictures (MPO, from phones); the first one counts. Pillow may be built without the last two.
+# A JPEG may hold several pictures (MPO, from phones); the first one counts. Pillow may be built without the last two. Left out of what it
+# reads is what runs another program (PostScript), needs another system, is known by no mark, or holds measurements rather than colours.
 _OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
 FORMATS = (
-    "PNG",
-    "JPEG",
-    "WEBP",
-    "BMP",
-    "GIF",
-    "TIFF",
+    *("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "ICO", "PCX", "PSD", "QOI", "SGI", "DDS"),
     *(name for name, codec in _OPTIONAL.items() if features.check(codec)),
+)
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif"),
+    *(".tif", ".tiff", ".avif", ".jp2", ".j2k", ".jpx", ".mpo"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".pcx", ".psd", ".qoi", ".sgi", ".dds"),
+)
+# What people take for a picture and Pillow does not read, by its first bytes and where they stand.
+_OTHER_KINDS = (
+    (4, b"ftyphei", "a HEIC picture, as phones take them"),
+    (4, b"ftyphev", "a HEIC picture, as phones take them"),
+    (4, b"ftypmif1", "a HEIC picture, as phones take them"),
+    (4, b"ftypmsf1", "a HEIC picture, as phones take them"),
+    (4, b"ftyp", "a video"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"<svg", "an SVG drawing"),
+    (0, b"\x1aE\xdf\xa3", "a video"),
 )
 MAX_FILE_BYTES = 20_000_000
 MAX_PIXELS = 40_000_000
 MAX_SIDE = 2048
 DEPTHS = (8, 12, 16)  # bits that a 16-bit file may really hold
+_DEEP = re.compile(
+    "(RGB[AX]?|LA);16[BLN]"
+)  # how Pillow calls colours of 16 bits; in RGBa they are multiplied by their transparency
 
 
 def open_image(source: Path | bytes | Image.Image) -> Image.Image:
     """Return a new RGB image: first frame, EXIF orientation applied, transparency over white, at most 2048x2048.
 
-    Of 16-bit grey or colours (PNG) the upper 8 bits are kept: of 16, or of 12 or 8 where the brightest pixel needs no more, as scanners
-    store 12 bits in 16, of which the upper 8 are nearly black (our choice). An image already in this form comes back with equal
+    Of 16-bit grey or colours (PNG, TIFF) the upper 8 bits are kept: of 16, or of 12 or 8 where the brightest pixel needs no more, as
+    scanners store 12 bits in 16, of which the upper 8 are nearly black (our choice). An image already in this form comes back with equal
     pixels, so applying the function twice changes nothing.
 
     Args:
@@ -139,8 +158,9 @@ def _decode_bytes(data: bytes, name: str) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels(name, "more than twice that") from error
     except UnidentifiedImageError as error:
+        got = next((kind for place, mark, kind in _OTHER_KINDS if data.startswith(mark, place)), "")
         raise PromptError(
-            f"{name} could not be opened: expected an image ({expected}), got {len(data):,} bytes that are none. "
+            f"{name} could not be opened: expected an image ({expected}), got {got or f'{len(data):,} bytes that are none'}. "
             "Save it again as PNG."
         ) from error
     except Exception as error:
@@ -175,29 +195,41 @@ def _upper_bits(pixels: np.ndarray) -> np.ndarray:
 
 def _brightened(image: ImageFile.ImageFile, data: bytes, name: str) -> Image.Image:
     """Return an opened image; one with 16-bit colours of which 12 bits are used comes back in 8 bits, as Pillow keeps the upper 8 of 16."""
-    rawmode = str(image.tile[0].args) if image.tile else ""
-    if image.format != "PNG" or rawmode not in ("RGB;16B", "RGBA;16B", "LA;16B"):
+    rawmodes = {_rawmode(tile) for tile in image.tile}
+    if image.format not in ("PNG", "TIFF") or not rawmodes or not all(map(_DEEP.fullmatch, rawmodes)):
         return image
     image.load()
     upper = np.asarray(image).astype(np.uint16)
+    is_grey = any(rawmode.startswith("LA") for rawmode in rawmodes)
     n_colours = len(image.getbands()) - ("A" in image.getbands())
     brightest = int(upper[..., :n_colours].max(initial=0))
-    if brightest >= 2 ** (DEPTHS[-2] - 8) or (not brightest and rawmode.startswith("LA")):
+    if brightest >= 2 ** (DEPTHS[-2] - 8) or (not brightest and is_grey):
         return image
-    if rawmode.startswith("LA"):
+    if is_grey:
         raise PromptError(
             f"{name} could not be opened: expected 16 bits of grey, got at most 12 of them beside transparency, which would turn black. "
             "Save it without transparency, or with 8 bits."
         )
     with Image.open(BytesIO(data), formats=FORMATS) as again:
-        again.tile = [
-            again.tile[0]._replace(args=rawmode.replace("16B", "16L"))
-        ]  # read as if the lower byte came first
+        again.tile = [_swapped(tile) for tile in again.tile]
         lower = np.asarray(again)
     colours = _upper_bits(upper[..., :n_colours] << 8 | lower[..., :n_colours])
     bright = Image.fromarray(np.concatenate([colours, upper[..., n_colours:].astype(np.uint8)], axis=-1), image.mode)
     bright.info = {key: image.info[key] for key in ("exif",) if key in image.info}
     return bright
+
+
+def _rawmode(tile: Any) -> str:
+    """Return how the pixels of a tile are stored: the first of its arguments (TIFF), or the only one (PNG)."""
+    return str(tile.args[0] if isinstance(tile.args, tuple) else tile.args)
+
+
+def _swapped(tile: Any) -> Any:
+    """Return a tile that is read as if the other byte of its 16-bit values came first: Pillow keeps the lower byte then."""
+    rawmode = _rawmode(tile)
+    other = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}[rawmode[-1]]
+    swapped = rawmode[:-1] + other
+    return tile._replace(args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped)
 
 
 def _damaged(name: str, error: Exception) -> PromptError:

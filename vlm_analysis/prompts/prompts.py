@@ -1,9 +1,4 @@
-"""Prompts: images with a question, grouped into named domains, and the sources they are read from.
-
-A bad row does not invalidate a set: it becomes a `Problem` with its row and id, and the others are read. Every image is decoded
-once when a set is opened, so broken images are reported then and not in the middle of a recording.
-This module does not know models or tokens.
-"""
+"""Prompts: images with a question, grouped into named domains. This module knows neither files nor models."""
 
 from __future__ import annotations
 
@@ -13,41 +8,20 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import overload
+from pathlib import Path
+from typing import NamedTuple, overload
 
 from PIL import Image
 
-from vlm_analysis.assets import asset
-from vlm_analysis.errors import PromptError, short
-from vlm_analysis.guard.shared import check_path
-from vlm_analysis.progress import stop_if_asked
+from vlm_analysis.errors import PromptError
 from vlm_analysis.prompts import checks
-from vlm_analysis.prompts.answers import answers_of
-from vlm_analysis.prompts.archives import MAX_ARCHIVE_BYTES, Archive, Files, Folder, NoFiles, safe_name
-from vlm_analysis.prompts.checks import MAX_IMAGES, MAX_NAME
-from vlm_analysis.prompts.folders import folder_rows, left_out_files, other_table
+from vlm_analysis.prompts.cells import MAX_ROWS, MAX_SHOWN
 from vlm_analysis.prompts.groups import Groups, make_groups
-from vlm_analysis.prompts.images import image_hash, is_blank, open_image, read_file
+from vlm_analysis.prompts.images import image_hash, is_blank, open_image
 from vlm_analysis.prompts.places import has_marks, parts_of
-from vlm_analysis.prompts.reading import (
-    EXPECTED,
-    MAX_NAME_SHOWN,
-    MAX_ROWS,
-    MAX_SHOWN,
-    MAX_TABLE_BYTES,
-    TABLE_SUFFIXES,
-    Row,
-    cell_text,
-    choice_texts,
-    find_table,
-    image_names,
-    read_table,
-)
 
 DEFAULT_DOMAIN = "default"
 KEY_DIGITS = 24
-PACKS = asset("packs")
 
 
 @dataclass(frozen=True)
@@ -83,12 +57,12 @@ class Prompt:
         cleaned = {
             "images": checks.checked_images(self.images),
             "question": checks.checked_text(self.question, "question", checks.MAX_TEXT),
-            "domain": checks.checked_text(self.domain, "domain", MAX_NAME) or DEFAULT_DOMAIN,
-            "id": checks.checked_text(self.id, "id", MAX_NAME) or None,
+            "domain": checks.checked_text(self.domain, "domain", checks.MAX_NAME) or DEFAULT_DOMAIN,
+            "id": checks.checked_text(self.id, "id", checks.MAX_NAME) or None,
             "answer": answer,
             "answers": answers,
-            "group": checks.checked_text(self.group, "group", MAX_NAME) or None,
-            "task": checks.checked_text(self.task, "task", MAX_NAME) or None,
+            "group": checks.checked_text(self.group, "group", checks.MAX_NAME) or None,
+            "task": checks.checked_text(self.task, "task", checks.MAX_NAME) or None,
         }
         if not cleaned["question"]:
             raise PromptError("the question is blank: expected text, got none. Write what to ask.")
@@ -151,16 +125,30 @@ class Problem:
             object.__setattr__(self, name, text)
 
 
+class ReadAs(NamedTuple):
+    """The format that a source was read as, and by what it was recognised."""
+
+    title: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Return both as one line: "LLaVA conversations: 'conversations' with 'from' and 'value'"."""
+        return f"{self.title}: {self.reason}"
+
+
 class PromptSet(Sequence[Prompt]):
     """Prompts with distinct ids, in order; immutable. A prompt without an id gets its position, counted from 1.
 
-    A slice and `for_domain` return a PromptSet without problems, as these belong to the source.
+    A slice and `for_domain` return a PromptSet without problems, as these belong to the source. `read_as` is the format of the source, None
+    where there is none.
 
     Raises:
         PromptError: the set is empty, two prompts share an id, or there are more than 10,000.
     """
 
-    def __init__(self, prompts: Iterable[Prompt], problems: Iterable[Problem] = ()) -> None:
+    def __init__(
+        self, prompts: Iterable[Prompt], problems: Iterable[Problem] = (), *, read_as: ReadAs | None = None
+    ) -> None:
         if not isinstance(prompts, Iterable):
             raise PromptError(
                 f"the prompt set could not be made: expected prompts, got a {type(prompts).__name__}. "
@@ -168,6 +156,7 @@ class PromptSet(Sequence[Prompt]):
             )
         members = tuple(prompts)
         self.problems: tuple[Problem, ...] = tuple(problems)
+        self.read_as = read_as
         if not members:
             raise _no_prompts(self.problems)
         for prompt in members:
@@ -274,36 +263,6 @@ class PromptSet(Sequence[Prompt]):
         return PromptSet((*self._prompts, *other), (*self.problems, *other.problems))
 
 
-def bundled_packs() -> tuple[str, ...]:
-    """Return the names of the prompt packs that come with the project, sorted."""
-    return tuple(sorted(table.parent.name for table in PACKS.glob("*/prompts.jsonl")))
-
-
-def open_prompts(source: PromptSet | Path | str | tuple[str, bytes]) -> PromptSet:
-    """Return the prompts of a source; rows that were left out are listed in `.problems`.
-
-    Args:
-        source: a PromptSet (returned as it is), a folder, a `.csv`, `.jsonl`, `.parquet` or `.zip` file, an upload
-            `(name, data)` of such a file, or the name of a bundled pack (`bundled_packs()`; a folder of the same name
-            is opened as "./name"). Images of tables on disk stay paths; those of zips are kept decoded.
-
-    Raises:
-        PromptError: the source cannot be read as a whole, or no prompt is left.
-    """
-    if isinstance(source, PromptSet):
-        return source
-    if isinstance(source, str) and source in bundled_packs():
-        return _open_path(PACKS / source / "prompts.jsonl")
-    if isinstance(source, Path) or (isinstance(source, str) and source.strip()):
-        return _open_path(Path(source))
-    if isinstance(source, tuple) and [type(part) for part in source] == [str, bytes]:
-        return _open_upload(*source)
-    raise PromptError(
-        f"prompts could not be opened: expected a path, a pack's name, (name, data) or a PromptSet, got "
-        f"{'blank text' if isinstance(source, str) else type(source).__name__}. Pass one of these."
-    )
-
-
 def _no_prompts(problems: tuple[Problem, ...]) -> PromptError:
     message = "no prompts: expected at least one prompt with an image and a question, got 0"
     if not problems:
@@ -319,80 +278,3 @@ def _refuse_duplicates(prompts: tuple[Prompt, ...]) -> None:
         raise PromptError(
             f"the prompt set could not be made: expected distinct ids, got {names} more than once. Rename one of each."
         )
-
-
-def _open_path(path: Path) -> PromptSet:
-    check_path(path, "Opening prompts at", PromptError, PACKS)
-    try:
-        path = path.expanduser()
-        is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, RuntimeError, ValueError):  # a name too long, an unknown home
-        is_folder = is_file = False
-    if is_folder:
-        return _from_files(Folder(path), str(path), any_depth=False)
-    if is_file and path.suffix.lower() == ".zip":
-        return _from_files(Archive(read_file(path, MAX_ARCHIVE_BYTES), path.name), path.name, any_depth=True)
-    if is_file and path.suffix.lower() in TABLE_SUFFIXES:
-        return _from_table(path.name, read_file(path, MAX_TABLE_BYTES), Folder(path.parent))
-    packs = ", ".join(map(repr, bundled_packs())) or "none here"
-    raise PromptError(
-        f"prompts could not be opened: expected a folder, a {', '.join(TABLE_SUFFIXES)} or .zip file, or a pack "
-        f"({packs}), got '{short(path)}'{'' if is_file else ', which is not there'}. Check the path."
-    )
-
-
-def _open_upload(name: str, data: bytes) -> PromptSet:
-    if PurePosixPath(name).suffix.lower() == ".zip":
-        return _from_files(Archive(data, name), name, any_depth=True)
-    return _from_table(name, data, NoFiles(name))
-
-
-def _from_files(files: Files, label: str, *, any_depth: bool) -> PromptSet:
-    table = find_table(files, any_depth=any_depth) or other_table(files, any_depth=any_depth)
-    if table is None:
-        rows, left_out = folder_rows(files, label), left_out_files(files)
-        return _collect(rows, files, [Problem(0, "", left_out)] if left_out else [])
-    folder = str(PurePosixPath(table).parent)
-    return _from_table(table, files.read(table, MAX_TABLE_BYTES), files, folder)
-
-
-def _from_table(name: str, data: bytes, files: Files, folder: str = ".") -> PromptSet:
-    table = read_table(name, data)
-    problems = []
-    if table.unknown_columns:
-        columns = ", ".join(short(repr(name), MAX_NAME_SHOWN) for name in table.unknown_columns[:MAX_SHOWN])
-        problems.append(
-            Problem(0, "", f"columns were left out: expected {EXPECTED}, got {columns}. Remove or rename them.")
-        )
-    return _collect(table.rows, files, problems, folder)
-
-
-def _collect(rows: Iterable[Row], files: Files, problems: Iterable[Problem], folder: str = ".") -> PromptSet:
-    prompts: dict[str, Prompt] = {}
-    all_problems = [*problems, *(Problem(0, name, reason) for name, reason in files.skipped)]
-    for row in rows:
-        stop_if_asked()
-        row_id = str(row.number)
-        try:
-            row_id = cell_text(row.cells.get("id"), "id") or row_id
-            prompt = _prompt(row, row_id, files, folder, is_duplicate=row_id in prompts)
-        except PromptError as error:
-            all_problems.append(Problem(row.number, row_id[:MAX_NAME], str(error)))
-        else:
-            prompts[row_id] = prompt
-    return PromptSet(prompts.values(), all_problems)
-
-
-def _prompt(row: Row, row_id: str, files: Files, folder: str, *, is_duplicate: bool) -> Prompt:
-    if row.error:
-        raise PromptError(row.error)
-    if is_duplicate:
-        raise PromptError(f"the id '{short(row_id)}' is taken: expected distinct ids, got it again. Rename this row.")
-    texts = {column: cell_text(row.cells.get(column), column) for column in ("question", "domain", "group", "task")}
-    names = image_names(row.cells)[: MAX_IMAGES + 1]
-    images = tuple(files.image(f"{folder}/{safe_name(name)}") for name in names)
-    choices = choice_texts(row.cells.get("choices"))
-    answer, answers = answers_of(row.cells, choices)
-    prompt = Prompt(images, **texts, id=row_id, answer=answer, answers=answers, choices=choices)
-    _ = prompt.image_hashes  # decodes every image, so that a broken one is reported with its row
-    return prompt

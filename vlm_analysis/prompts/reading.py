@@ -1,333 +1,282 @@
-"""Read the rows of a prompt table (CSV, JSONL, Parquet) without checking them.
-
-A row that cannot be read keeps its number and holds the reason; an error is raised only where the whole table cannot be read.
-`prompts.py` makes prompts of the rows and checks the images.
-"""
+"""Begin to read a source: choose its table, read its first rows, recognise its format, and name what is left out."""
 
 from __future__ import annotations
 
-import csv
-import itertools
-import json
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from decimal import Decimal
-from io import StringIO
-from pathlib import PurePosixPath
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import Any, get_args
 
 from vlm_analysis.errors import PromptError, short
-from vlm_analysis.prompts.archives import Files
-from vlm_analysis.prompts.unpacked import Other, unpacked
+from vlm_analysis.progress import stop_if_asked
+from vlm_analysis.prompts.cells import MAX_NAME_SHOWN, MAX_SHOWN, Row
+from vlm_analysis.prompts.formats import own, texts
+from vlm_analysis.prompts.formats.base import Format, Options, Sample, Source, Turns, left_out
+from vlm_analysis.prompts.formats.described import FILE, entry_of
+from vlm_analysis.prompts.formats.table import recognise
+from vlm_analysis.prompts.prompts import ReadAs
+from vlm_analysis.prompts.sources import Found, Pictures, image_root
+from vlm_analysis.prompts.tables import MOST_SAMPLED, Table, column_name, columns_of, read_table
 
-TABLE_NAMES = ("prompts.csv", "prompts.jsonl", "prompts.parquet")
-TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
-COLUMNS = ("image", "images", "question", "domain", "id", "answer", "answers", "choices", "group", "task")
-EXPECTED = "'image' (or 'images') and 'question', optionally 'domain', 'id', 'answer', 'answers', 'choices', 'group' and 'task'"
-MAX_ROWS = 10_000
-MAX_TABLE_BYTES = 200_000_000
-MAX_SHOWN = 12
-MAX_NAME_SHOWN = 60
-
-Cells = dict[str, Any]
+MOST_LOOKED_AT = 1000  # rows for those that a format is recognised by
+MOST_TRIED = 12  # tables of a source
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row: its number from 1 in the table, its cells by column, or the reason it could not be read."""
+class NotRecognised(PromptError):  # noqa: N818 - the user is asked, nothing is broken
+    """No format, or more than one, matches; `columns` are those of the table."""
 
-    number: int
-    cells: Cells = field(default_factory=dict)
-    error: str = ""
+    def __init__(self, message: object, columns: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.columns = columns
 
 
 @dataclass(frozen=True)
-class Table:
-    """The columns of a table and its rows, which can be iterated once."""
+class Wanted:
+    """What a user said about a source (see `open_prompts`)."""
 
-    columns: tuple[str, ...]
-    rows: Iterable[Row]
-
-    @property
-    def unknown_columns(self) -> tuple[str, ...]:
-        """The columns that are not used."""
-        return tuple(column for column in self.columns if column and column not in COLUMNS)
+    format: str | None = None
+    columns: Mapping[str, str] | None = None
+    images: Path | str | None = None
+    domain: str | None = None
+    turns: Turns = "first"
 
 
-def read_table(name: str, data: bytes) -> Table:
-    """Return the rows of a table; the suffix of `name` decides its format.
+@dataclass
+class Raw:
+    """The rows of a source as they lie there: they are counted, and the cells of one column are remembered by row."""
 
-    Column names are compared without case or surrounding blanks; blank lines are skipped.
+    rows: Iterator[Row]
+    column: str = ""
+    n_taken: int = 0
+    remembered: dict[int, Any] = field(default_factory=dict)
 
-    Raises:
-        PromptError: the suffix is unknown, the text is not UTF-8, the table is damaged, empty, above 10,000 rows, or
-            lacks a required column.
-    """
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix not in TABLE_SUFFIXES:
-        raise PromptError(
-            f"'{short(name)}' could not be read: expected {', '.join(TABLE_SUFFIXES)}, got '{short(suffix)}'. Convert it."
-        )
-    if not data:
-        raise PromptError(f"'{short(name)}' could not be read: expected a table, got an empty file. Save it again.")
-    table = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[suffix](name, data)
-    columns = table.columns
-    if columns and ("question" not in columns or not {"image", "images"} & set(columns)):
-        columns_text = ", ".join(short(repr(column), MAX_NAME_SHOWN) for column in columns[:MAX_SHOWN])
-        raise PromptError(
-            f"'{short(name)}' could not be read: expected the columns {EXPECTED}, got {columns_text}. "
-            "Rename the columns in its first line; a CSV separates them by commas."
-        )
-    return table
+    def __iter__(self) -> Raw:
+        return self
+
+    def __next__(self) -> Row:
+        stop_if_asked()
+        row = next(self.rows)
+        self.n_taken += 1
+        if self.column:
+            self.remembered[row.number] = row.cells.get(self.column)
+        return row
 
 
-def find_table(files: Files, *, any_depth: bool) -> str | None:
-    """Return the name of the one prompt table among the files, or None.
+@dataclass(frozen=True)
+class Reading:
+    """A source whose format is known, and whose rows are not read yet."""
 
-    Raises:
-        PromptError: there are two.
-    """
-    names = [name for name in files.names() if PurePosixPath(name).name.lower() in TABLE_NAMES]
-    tables = [name for name in names if any_depth or "/" not in name]
-    if len(tables) > 1:
-        raise PromptError(
-            f"the prompts could not be read: expected one table, got {short(' and '.join(map(repr, tables)))}. "
-            "Remove all but one."
-        )
-    return tables[0] if tables else None
+    read_as: ReadAs
+    sample: Sample
+    raw: Raw
+    rows: Iterator[Row]
+    pictures: Pictures
+    n_rows: int | None
+    keeps_ids: bool  # else they are others', and one that comes again gets a number
 
-
-def cell_text(value: object, column: str) -> str:
-    """Return the text of a cell without surrounding blanks; "" where it is missing (None, NaN).
-
-    Whole numbers lose their ".0": tables made with pandas write 7 as 7.0 where the column has gaps.
-
-    Raises:
-        PromptError: the cell is neither text, a finite number nor a boolean.
-    """
-    if _is_missing(value):
-        return ""
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float | Decimal) and math.isfinite(value):
-        whole = value == int(value) and abs(float(value)) < 1e15
-        return str(int(value)) if whole else f"{value:f}" if isinstance(value, Decimal) else repr(value)
-    got = repr(value) if isinstance(value, float) else f"a {_type_of(value)}"
-    raise PromptError(f"the cell '{column}' could not be read: expected text or a number, got {got}. Write it as text.")
+    def n_left(self) -> int:
+        """Return how many rows are not read yet; they are read where the file does not say their number."""
+        if self.n_rows is not None:
+            return self.n_rows - self.raw.n_taken
+        return sum(1 for _ in self.raw) or sum(1 for row in self.rows if row.number)
 
 
-def image_names(cells: Cells) -> tuple[str, ...]:
-    """Return the image paths of a row, from `image` or `images`.
+@dataclass(frozen=True)
+class _Begun:
+    tables: tuple[str, ...]
+    table: Table
+    sample: Sample
+    rows: Iterator[Row]
+
+
+def begin(found: Found, wanted: Wanted) -> Reading:
+    """Return a source whose format is known.
 
     Raises:
-        PromptError: both are present, neither is, or an entry is not a path.
+        NotRecognised: its format is not known.
+        PromptError: it cannot be read as a whole, or what the user said does not fit it.
     """
-    one, several = _paths(cells.get("image"), "image"), _paths(cells.get("images"), "images")
-    if one and several:
-        raise PromptError("the row has both: expected 'image' or 'images', got two cells filled. Empty one of them.")
-    if not one and not several:
-        raise PromptError("the row has no image: expected a path in 'image' (or 'images'), got none. Add the path.")
-    return one or several
+    if wanted.turns not in get_args(Turns):
+        choices = ", ".join(map(repr, get_args(Turns)))
+        raise PromptError(f"turns={short(repr(wanted.turns))} is unknown: expected one of {choices}.")
+    if wanted.columns and wanted.format:
+        raise PromptError("format= and columns= do not go together: expected one of them, got both. Leave one out.")
+    begun = _chosen(found, wanted)
+    folder = str(PurePosixPath(begun.tables[0]).parent) if begun.tables else "."
+    pictures = Pictures(found.files, folder, None if wanted.images is None else image_root(wanted.images))
+    raw = Raw(begun.rows, _checked_column(wanted.domain, begun.sample, "domain"))
+    source = Source(
+        begun.sample, raw, found.files, folder, Options(wanted.turns), _parts(found, begun, pictures, folder)
+    )
+    one, read_as = _recognised(begun.sample, wanted)
+    if wanted.columns:
+        source = _renamed(source, wanted.columns)
+    rows = chain(
+        (Row(0, {"id": name}, reason) for name, reason in found.files.skipped),
+        _with_domains(one.rows(source), raw),
+        _unused(found, begun, pictures),
+    )
+    return Reading(read_as, begun.sample, raw, rows, pictures, begun.table.n_rows, one in (own, texts))
 
 
-def choice_texts(value: object) -> tuple[str, ...] | None:
-    """Return the choices of a row, from a list or its JSON text; None where the cell is blank or the list empty.
-
-    Raises:
-        PromptError: the cell is not a list, or an entry is neither text nor a number.
-    """
-    if isinstance(value, str):
-        text = value.strip()
+def _chosen(found: Found, wanted: Wanted) -> _Begun:
+    """Return the one table of a source that holds prompts; without tables its files are the sample."""
+    if not found.tables:
+        return _Begun((), Table((), iter(())), Sample("", files=found.files.names()), iter(()))
+    if len(found.tables) == 1:
+        return _sampled(found, found.tables[0])
+    if len(found.tables) > MOST_TRIED:
+        raise _several([tables[0] for tables in found.tables])
+    names, readable = [], []
+    for tables in found.tables:
         try:
-            value = json.loads(text or "null")
-        except (ValueError, RecursionError) as error:
-            raise _no_choices(repr(text[:60])) from error
-    if _is_missing(value) or value == []:
-        return None
-    if not isinstance(value, list):
-        raise _no_choices(f"a {_type_of(value)}")
-    return tuple(cell_text(choice, "choices") for choice in value)
+            begun = _sampled(found, tables)
+        except PromptError:
+            names.append(tables[0])
+            continue
+        try:
+            _recognised(begun.sample, wanted)
+        except PromptError:
+            continue
+        names.append(tables[0])
+        readable.append(begun)
+    if len(names) == 1 and readable:
+        return readable[0]
+    raise _several(names or [tables[0] for tables in found.tables])
 
 
-def decode_text(name: str, data: bytes) -> str:
-    """Return UTF-8 text, without a byte order mark.
-
-    Raises:
-        PromptError: the bytes are not UTF-8.
-    """
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
+def _sampled(found: Found, tables: tuple[str, ...]) -> _Begun:
+    """Read the first rows of a table, which is kept in several files where it has shards."""
+    folder = str(PurePosixPath(tables[0]).parent)
+    first = read_table(tables[0], _source_of(found, tables[0]))
+    rows = first.rows if len(tables) == 1 else _sharded(found, first.rows, tables[1:])
+    head, readable = [], []
+    for row in rows:
+        stop_if_asked()
+        head.append(row)
+        readable += [] if row.error else [row]
+        if len(readable) == MOST_SAMPLED or len(head) == MOST_LOOKED_AT:
+            break
+    if not head and len(first.parts) < 2:
         raise PromptError(
-            f"'{short(name)}' could not be read: expected UTF-8 text, got byte 0x{data[error.start]:02x} at {error.start}. "
-            "Save it as UTF-8 (in Excel: 'CSV UTF-8')."
-        ) from error
+            f"'{short(tables[0])}' could not be read: expected at least one row, got 0 rows. Add a row per prompt."
+        )
+    beside = found.files.beside(folder)
+    sample = Sample(
+        PurePosixPath(tables[0]).name,
+        first.columns or columns_of(readable),
+        tuple(readable),
+        beside,
+        first.labels,
+        first.parts,
+        entry_of(found.files, folder, tables[0]) if FILE in beside else {},
+    )
+    table = first if len(tables) == 1 else replace(first, n_rows=None)
+    return _Begun(tables, table, sample, chain(head, rows))
 
 
-def too_many_rows(name: str, got: str) -> PromptError:
-    """Return the error for a source of more than 10,000 rows."""
-    return PromptError(f"'{short(name)}' could not be read: expected at most {MAX_ROWS:,} rows, got {got}. Split it.")
+def _sharded(found: Found, rows: Iterator[Row], others: tuple[str, ...]) -> Iterator[Row]:
+    before = number = 0
+    for shard in chain([rows], (read_table(name, _source_of(found, name)).rows for name in others)):
+        for row in shard:
+            number = before + row.number
+            yield replace(row, number=number)
+        before = number
 
 
-def _no_choices(got: str) -> PromptError:
+def _source_of(found: Found, table: str) -> bytes | Path:
+    return found.files.table(table) if found.lone is None else found.lone
+
+
+def _recognised(sample: Sample, wanted: Wanted) -> tuple[Format, ReadAs]:
+    """Return the format of a sample, and what to say of it (raises NotRecognised)."""
+    if wanted.columns:
+        said = ", ".join(
+            f"'{ours}' from {short(repr(theirs), MAX_NAME_SHOWN)}" for ours, theirs in wanted.columns.items()
+        )
+        return own, ReadAs("your columns", said)
+    try:
+        one, reason = recognise(sample, wanted.format)
+    except PromptError as error:
+        raise NotRecognised(error, sample.columns) from error
+    return one, ReadAs(one.TITLE, reason)
+
+
+def _renamed(source: Source, columns: Mapping[str, str]) -> Source:
+    """Return a source whose columns have Strata's names, as the user said."""
+    sample = source.sample
+    names = {}
+    for ours, theirs in columns.items():
+        if column_name(ours) not in own.COLUMNS:
+            expected = ", ".join(own.COLUMNS)
+            raise PromptError(
+                f"columns= could not be used: expected names of Strata's columns ({expected}), got {short(repr(ours))}."
+            )
+        names[column_name(ours)] = _checked_column(theirs, sample, "columns")
+    replaced = {"image", "images"} if {"image", "images"} & set(names) else set()
+
+    def renamed(cells: Mapping[str, Any]) -> dict[str, Any]:
+        rest = {name: cell for name, cell in cells.items() if name not in names.values() and name not in replaced}
+        return rest | {ours: cells.get(theirs) for ours, theirs in names.items()}
+
+    known = replace(sample, columns=tuple(renamed(dict.fromkeys(sample.columns))))
+    if own.matches(known) is None:
+        raise PromptError(
+            f"columns= could not be used: expected columns for 'question' and 'image' (or 'images'), got {_shown(known.columns)}. "
+            "Name both."
+        )
+    rows = (replace(row, cells=renamed(row.cells)) for row in source.rows)
+    return replace(source, sample=known, rows=rows)
+
+
+def _checked_column(name: str | None, sample: Sample, argument: str) -> str:
+    if name is None:
+        return ""
+    if column_name(name) not in sample.columns:
+        raise PromptError(
+            f"{argument}={short(repr(name), MAX_NAME_SHOWN)} could not be used: expected a column of the table, got none of this name. "
+            f"It has {_shown(sample.columns)}."
+        )
+    return column_name(name)
+
+
+def _with_domains(rows: Iterable[Row], raw: Raw) -> Iterator[Row]:
+    for row in rows:
+        domain = {"domain": raw.remembered[row.number]} if row.number in raw.remembered else {}
+        yield replace(row, cells=row.cells | domain) if domain else row
+
+
+def _parts(found: Found, begun: _Begun, pictures: Pictures, folder: str) -> Any:
+    """Return what opens a list of the table, or another table beside it."""
+
+    def part(name: str = "", table: str = "") -> Iterator[Row]:
+        if not table:
+            return read_table(begun.tables[0], _source_of(found, begun.tables[0]), name).rows
+        path = str(PurePosixPath(folder) / table)
+        pictures.taken.add(path)
+        return read_table(table, found.files.table(path), name).rows
+
+    return part
+
+
+def _unused(found: Found, begun: _Begun, pictures: Pictures) -> Iterator[Row]:
+    """Yield what is left out of a folder or archive once its table is read."""
+    if found.lone is None and begun.tables:
+        folder = PurePosixPath(begun.tables[0]).parent
+        used = {*begun.tables, *(str(PurePosixPath(name)) for name in pictures.taken)}
+        used |= {str(folder / FILE)} if begun.sample.described else set()
+        yield from left_out([name for name in found.files.names() if name not in used], "files that the table names")
+
+
+def _several(names: list[str]) -> PromptError:
+    shown = " and ".join(short(repr(name), MAX_NAME_SHOWN) for name in names[:MAX_SHOWN])
+    more = f" and {len(names) - MAX_SHOWN:,} more" if len(names) > MAX_SHOWN else ""
     return PromptError(
-        f'the cell \'choices\' could not be read: expected a JSON list of texts, got {got}. Write ["red", "blue"].'
+        f"the prompts could not be read: expected one table, or {texts.EXPECTED.replace('one of', 'one named').replace(',', ' or')}, got "
+        f"{shown}{more}. Rename the one that holds the prompts, or open it by its own path."
     )
 
 
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, (float, Decimal)) and math.isnan(value))
-
-
-def _paths(value: object, column: str) -> tuple[str, ...]:
-    if _is_missing(value):
-        return ()
-    if isinstance(value, str):
-        text = value.strip()
-        if column == "image" or not text.startswith("["):
-            return (text,) if text else ()
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise PromptError(
-                f"the cell 'images' could not be read: expected a JSON list of paths, got {text[:60]!r} ({short(error)}). "
-                'Write ["a.png", "b.png"].'
-            ) from error
-    if not isinstance(value, list):
-        raise PromptError(
-            f"the cell '{column}' could not be read: expected a path or a list of paths, got a {_type_of(value)}. "
-            "Write the path of an image file."
-        )
-    for path in value:
-        if not isinstance(path, str) or not path.strip():
-            raise PromptError(
-                f"the cell '{column}' could not be read: expected paths, got {short(repr(path))}. Fix the list."
-            )
-    return tuple(path.strip() for path in value)
-
-
-def _check_count(name: str, rows: list[Row]) -> None:
-    if not rows:
-        raise PromptError(
-            f"'{short(name)}' could not be read: expected at least one row, got 0 rows. Add a row per prompt."
-        )
-    if len(rows) > MAX_ROWS:
-        raise too_many_rows(name, "more")
-
-
-def _type_of(value: object) -> str:
-    return value.type_name if isinstance(value, Other) else type(value).__name__
-
-
-def _column(name: object) -> str:
-    return str(name).strip().casefold()
-
-
-def _check_unique(name: str, columns: tuple[str, ...]) -> None:
-    twice = sorted(column for column, count in Counter(columns).items() if column and count > 1)
-    if twice:
-        raise PromptError(
-            f"'{short(name)}' could not be read: expected each column once, got {short(', '.join(map(repr, twice)))} again. "
-            "Rename one."
-        )
-
-
-def _read_csv(name: str, data: bytes) -> Table:
-    # The limit holds for the process and is 128 kB by default; a longer cell is refused later, with its row number.
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_TABLE_BYTES))
-    # Strict: otherwise an unclosed quote swallows the rest of the table without an error.
-    reader = csv.reader(StringIO(decode_text(name, data), newline=""), strict=True)
-    try:
-        header = next((cells for cells in reader if cells), [])
-    except csv.Error as error:
-        raise PromptError(
-            f"'{short(name)}' could not be read: expected a header line, got {short(error)}. Fix its quotes."
-        ) from error
-    columns = tuple(map(_column, header))
-    _check_unique(name, columns)
-    rows: list[Row] = []
-    for row in _csv_rows(reader, columns):
-        rows.append(row)
-        if len(rows) > MAX_ROWS:
-            break
-    _check_count(name, rows)
-    return Table(columns, rows)
-
-
-def _known_cells(cells: Iterable[tuple[str, Any]]) -> Cells:
-    """Return the cells of known columns; a table may have thousands of others."""
-    return {column: value for column, value in cells if column in COLUMNS}
-
-
-def _csv_rows(reader: Any, columns: tuple[str, ...]) -> Iterator[Row]:
-    number = 0
-    while True:
-        start = reader.line_num + 1
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            number += 1
-            yield Row(
-                number,
-                error=f"the row from line {start} could not be read: expected matching quotes, got {short(error)}. "
-                "Double each quote inside a quoted cell.",
-            )
-            continue
-        if not values:
-            continue
-        number += 1
-        if len(values) > len(columns):
-            error_text = (
-                f"line {start} could not be read: expected {len(columns)} cells, got {len(values)}. "
-                "Put cells that hold a comma in quotes."
-            )
-            yield Row(number, _known_cells(zip(columns, values, strict=False)), error_text)
-        else:
-            yield Row(number, _known_cells(zip(columns, values, strict=False)))
-
-
-def _read_jsonl(name: str, data: bytes) -> Table:
-    rows: list[Row] = []
-    columns: dict[str, None] = {}
-    # Not splitlines: it also splits at characters that JSON text may hold.
-    for line in decode_text(name, data).split("\n"):
-        if not line.strip():
-            continue
-        row = _jsonl_row(len(rows) + 1, line)
-        rows.append(Row(row.number, _known_cells(row.cells.items()), row.error))
-        columns.update(dict.fromkeys(row.cells))
-        if len(rows) > MAX_ROWS:
-            break
-    _check_count(name, rows)
-    return Table(tuple(columns), rows)
-
-
-def _jsonl_row(number: int, line: str) -> Row:
-    advice = "Write one object per line."
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return Row(number, error=f"the line could not be read: expected a JSON object, got {short(error)}. {advice}")
-    if not isinstance(value, dict):
-        return Row(number, error=f"the line could not be read: expected a JSON object, got {line[:40]!r}. {advice}")
-    return Row(number, {_column(key): cell for key, cell in value.items()})
-
-
-def _read_parquet(name: str, data: bytes) -> Table:
-    lines = unpacked(name, data, COLUMNS, MAX_ROWS)
-    about = next(lines)
-    columns = tuple(map(_column, about["columns"]))
-    _check_unique(name, columns)
-    if about["rows"] == 0:
-        _check_count(name, [])
-    if about["rows"] > MAX_ROWS:
-        raise too_many_rows(name, f"{about['rows']:,}")
-    return Table(columns, itertools.starmap(Row, enumerate(lines, 1)))
+def _shown(columns: Iterable[str]) -> str:
+    return own.shown_columns(columns) or "no column"

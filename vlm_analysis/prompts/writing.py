@@ -11,7 +11,8 @@ from vlm_analysis.files import write_atomically
 from vlm_analysis.prompts.archives import Folder
 from vlm_analysis.prompts.images import image_hash, open_image
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
-from vlm_analysis.prompts.reading import MAX_TABLE_BYTES, find_table
+from vlm_analysis.prompts.sources import find_table
+from vlm_analysis.prompts.tables import MAX_TABLE_BYTES
 
 
 def write_prompts(prompts: PromptSet, folder: Path) -> Path:

@@ -11,7 +11,7 @@ from vlm_analysis.edits.files import open_edit, save_edit
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.cost import open_cost, save_cost
 from vlm_analysis.evaluation.evaluation import Evaluation, open_evaluation, save_evaluation
-from vlm_analysis.prompts.prompts import open_prompts
+from vlm_analysis.prompts.opening import open_prompts
 from vlm_analysis.prompts.writing import write_prompts
 from vlm_analysis.recording.recording import open_recording, save_recording
 from vlm_analysis.selection.compared.comparison import Comparison, open_comparison, save_comparison

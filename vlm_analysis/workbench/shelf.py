@@ -14,7 +14,8 @@ from vlm_analysis.errors import PromptError, StrataError, WorkspaceError
 from vlm_analysis.evaluation.cost import Cost
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.evaluation.scores import FOLDER_VERSION
-from vlm_analysis.prompts.prompts import PromptSet, open_prompts
+from vlm_analysis.prompts.opening import open_prompts
+from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.compared.comparison import Comparison
 from vlm_analysis.workbench.details import edit_key, is_dense

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.errors import WorkspaceError
 from vlm_analysis.progress import Progress
-from vlm_analysis.prompts.prompts import PromptSet, open_prompts
+from vlm_analysis.prompts.opening import open_prompts
+from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.selection.compared.comparison import CHOICE_METRICS, Comparison
 from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.evaluations import scorer

@@ -15,8 +15,9 @@ from typing import Any, Literal, Protocol
 
 from vlm_analysis.errors import PromptError, short
 from vlm_analysis.prompts.archives import Files
-from vlm_analysis.prompts.cells import Cells, Row, as_list, is_blank, type_of
+from vlm_analysis.prompts.cells import MAX_NAME_SHOWN, MAX_SHOWN, Cells, Row, as_list, is_blank, type_of
 from vlm_analysis.prompts.images import MAX_FILE_BYTES
+from vlm_analysis.words import counted
 
 DESCRIBE = "Describe the image in one sentence."  # asked where the data have captions and no question
 NAME_IT = "What is shown in the image?"  # asked where the data have classes and no question
@@ -47,7 +48,7 @@ class Sample:
         rows: the first rows that could be read, 20 at most.
         files: names of the files in the table's folder; without a table, of all files.
         labels: names of classes by column, where the table's schema has them; the cells hold the names already.
-        parts: columns of each list, where the table is a JSON object of several lists; `columns` and `rows` are empty then.
+        parts: columns of each list, where the table is a JSON object; of one with several lists, `columns` and `rows` are empty.
         described: the entry that names the table in a `dataset_info.json` (LLaMA-Factory) in the same folder.
     """
 
@@ -129,6 +130,19 @@ def mapped(source: Source, function: Callable[[Cells], Cells | list[Cells]]) -> 
             name = cells.get("id")
             part = {"id": f"{row.number if is_blank(name) else name}-{place}"} if len(several) > 1 else {}
             yield Row(row.number, cells | part)
+
+
+def left_out(names: list[str], expected: str) -> Iterator[Row]:
+    """Yield a row about the whole source that counts and names files that are not read; none where all are."""
+    if not names:
+        return
+    shown = ", ".join(short(repr(name), MAX_NAME_SHOWN) for name in names[:MAX_SHOWN])
+    more = f" and {len(names) - MAX_SHOWN:,} more" if len(names) > MAX_SHOWN else ""
+    yield Row(
+        0,
+        error=f"{counted(len(names), 'file')} {'was' if len(names) == 1 else 'were'} left out: expected {expected}, got {shown}{more}. "
+        "Save pictures among them as PNG.",
+    )
 
 
 def picture_of(value: object) -> str | Picture:

@@ -11,9 +11,8 @@ from dataclasses import replace
 from itertools import islice
 
 from vlm_analysis.errors import short
-from vlm_analysis.prompts.cells import Cells, Row, cell_text
+from vlm_analysis.prompts.cells import MAX_ROWS, Cells, Row, cell_text
 from vlm_analysis.prompts.formats.base import DESCRIBE, Sample, Source, mapped, picture_of
-from vlm_analysis.prompts.reading import MAX_ROWS
 
 NAME = "coco"
 TITLE = "COCO captions"

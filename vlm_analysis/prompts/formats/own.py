@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 
-from vlm_analysis.errors import short
-from vlm_analysis.prompts.cells import Row
-from vlm_analysis.prompts.formats.base import Sample, Source
+from vlm_analysis.errors import PromptError, short
+from vlm_analysis.prompts.cells import MAX_NAME_SHOWN, MAX_SHOWN, Cells, Row, is_blank, type_of
+from vlm_analysis.prompts.formats.base import Picture, Sample, Source, picture_of
 
 NAME = "own"
 TITLE = "a prompt table"
 COLUMNS = ("image", "images", "question", "domain", "id", "answer", "answers", "choices", "group", "task")
 EXPECTED = "'image' (or 'images') and 'question', optionally 'domain', 'id', 'answer', 'answers', 'choices', 'group' and 'task'"
-MAX_SHOWN = 12
-MAX_NAME_SHOWN = 60
+_PICTURES = (str, bytes, dict, Picture)
 
 
 def matches(sample: Sample) -> str | None:
@@ -30,6 +30,42 @@ def rows(source: Source) -> Iterator[Row]:
     if unknown:
         yield Row(0, error=_left_out(unknown))
     yield from source.rows
+
+
+def images_of(cells: Cells) -> list[str | Picture]:
+    """Return the pictures of a row, from `image` or `images`: names of files, or pictures that lie in the cell.
+
+    Raises:
+        PromptError: both are filled, neither is, or an entry is neither a path nor a picture.
+    """
+    one, several = _images(cells.get("image"), "image"), _images(cells.get("images"), "images")
+    if one and several:
+        raise PromptError("the row has both: expected 'image' or 'images', got two cells filled. Empty one of them.")
+    if not one and not several:
+        raise PromptError("the row has no image: expected a path in 'image' (or 'images'), got none. Add the path.")
+    return one or several
+
+
+def _images(value: object, column: str) -> list[str | Picture]:
+    if is_blank(value):
+        return []
+    if isinstance(value, str) and column == "images" and value.lstrip().startswith("["):
+        text = value.strip()
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise PromptError(
+                f"the cell 'images' could not be read: expected a JSON list of paths, got {text[:60]!r} ({short(error)}). "
+                'Write ["a.png", "b.png"].'
+            ) from error
+    entries = value if isinstance(value, list) else [value]
+    for entry in entries:
+        if not isinstance(entry, _PICTURES) or is_blank(entry):
+            got = short(repr(entry)) if isinstance(value, list) else f"a {type_of(entry)}"
+            raise PromptError(
+                f"the cell '{column}' could not be read: expected a path or a list of paths, got {got}. Write the path of an image file."
+            )
+    return [picture_of(entry) for entry in entries]
 
 
 def shown_columns(columns: Iterable[str]) -> str:

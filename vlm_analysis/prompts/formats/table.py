@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vlm_analysis.errors import PromptError, short
-from vlm_analysis.prompts.formats import alpaca, coco, completion, llava, messages, own, sharegpt, swift, vqa
+from vlm_analysis.prompts.cells import MAX_NAME_SHOWN, MAX_SHOWN
+from vlm_analysis.prompts.formats import alpaca, coco, completion, llava, messages, own, sharegpt, swift, texts, vqa
 from vlm_analysis.prompts.formats.base import Format, Sample
 from vlm_analysis.prompts.formats.benchmarks.table import BENCHMARKS
 
@@ -12,6 +13,7 @@ RANKS: tuple[tuple[Format, ...], ...] = (
     (sharegpt, alpaca, coco, vqa, *BENCHMARKS),
     (own,),
     (llava, messages, completion, swift),
+    (texts,),
 )
 FORMATS = {one.NAME: one for rank in RANKS for one in rank}
 
@@ -53,7 +55,7 @@ def _ambiguous(sample: Sample, found: list[tuple[Format, str]]) -> PromptError:
 
 def _unknown(sample: Sample) -> PromptError:
     if sample.parts:
-        parts = ", ".join(short(repr(part), own.MAX_NAME_SHOWN) for part in list(sample.parts)[: own.MAX_SHOWN])
+        parts = ", ".join(short(repr(part), MAX_NAME_SHOWN) for part in list(sample.parts)[:MAX_SHOWN])
         return PromptError(
             f"'{short(sample.name)}' could not be read: expected one list of prompts, got an object with {parts}. "
             "Save the list of prompts alone."

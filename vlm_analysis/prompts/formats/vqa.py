@@ -14,9 +14,8 @@ from itertools import islice
 from pathlib import PurePosixPath
 
 from vlm_analysis.errors import PromptError, short
-from vlm_analysis.prompts.cells import Cells, Row, as_list, cell_text, is_blank
+from vlm_analysis.prompts.cells import MAX_ROWS, Cells, Row, as_list, cell_text, is_blank
 from vlm_analysis.prompts.formats.base import Sample, Source, mapped, picture_of
-from vlm_analysis.prompts.reading import MAX_ROWS
 
 NAME = "vqa"
 TITLE = "VQA questions"

@@ -21,8 +21,7 @@ import streamlit as st
 from PIL import Image
 
 from vlm_analysis.errors import PromptError
-from vlm_analysis.prompts.folders import IMAGE_SUFFIXES
-from vlm_analysis.prompts.images import open_image
+from vlm_analysis.prompts.images import IMAGE_SUFFIXES, open_image
 from vlm_analysis.prompts.prompts import DEFAULT_DOMAIN, Problem, Prompt
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.words import MOST_LISTED, counted

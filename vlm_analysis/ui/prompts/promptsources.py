@@ -14,7 +14,8 @@ from streamlit.delta_generator import DeltaGenerator
 from vlm_analysis.errors import StrataError
 from vlm_analysis.guard.shared import is_shared
 from vlm_analysis.progress import stoppable
-from vlm_analysis.prompts.prompts import PromptSet, bundled_packs, open_prompts
+from vlm_analysis.prompts.opening import bundled_packs, open_prompts
+from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.ui.common import drafts
 from vlm_analysis.ui.common.session import choose, workspace
 from vlm_analysis.ui.common.text import escaped
