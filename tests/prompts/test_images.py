@@ -16,7 +16,6 @@ from PIL import Image
 from vlm_analysis.errors import PromptError
 from vlm_analysis.prompts.images import FORMATS, MAX_FILE_BYTES, image_hash, open_image, read_file
 
-
 WRITTEN = [name for name in FORMATS if name not in ("ICO", "PSD")]  # of the others Pillow writes none, or other sizes
 
 
