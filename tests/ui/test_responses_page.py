@@ -122,3 +122,15 @@ def test_the_help_on_prompt_tables_names_the_choices(open_page: OpenPage) -> Non
     at.session_state["way-in"] = "Open a file or folder"
     ran(at)
     assert "`choices`" in words(at)
+
+
+def test_accepted_answers_are_said_to_count_and_shown(stocked: OpenPage, loaded: LoadedModel, few: PromptSet) -> None:
+    several = PromptSet(replace(prompt, answers=("another answer",)) for prompt in few)
+    mask = PruneMask(16, (2, 3, 4, 9))
+    dense = evaluate(loaded, several)
+    keep_evaluation(workspace(), dense, "dense on several")
+    keep_evaluation(workspace(), evaluate(loaded, several, mask, reference=dense), "several")
+    at = stocked(PAGE)
+    assert f"On {len(few)} of {len(few)} prompts any of 2 accepted answers counts" in words(at)
+    shown = at.dataframe[-1].value
+    assert all(list(answers)[1] == "another answer" for answers in shown["answers"])

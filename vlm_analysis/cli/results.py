@@ -15,7 +15,7 @@ from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import edit_to_json, save_edit
 from vlm_analysis.evaluation.cost import PHASES, Cost, cost_frame, save_cost, speedup
 from vlm_analysis.evaluation.evaluation import Evaluation, on_both, retention, retention_interval, save_evaluation
-from vlm_analysis.evaluation.telling import telling_line, telling_score_of
+from vlm_analysis.evaluation.telling import accepted_line, telling_line, telling_score_of, told_lines
 from vlm_analysis.export.report import Section
 from vlm_analysis.recording.recording import Recording, save_recording
 from vlm_analysis.recording.tables import measure_table
@@ -207,12 +207,6 @@ def _telling(evaluations: Sequence[Evaluation], dense: Evaluation | None) -> str
     return telling_score_of(dense, *(one for one in evaluations if not one.is_dense))
 
 
-def _telling_line(metric: str) -> str:
-    """Return a line that says which score is shown in place of exact match; "" for exact match."""
-    line = telling_line(metric)
-    return line and f"{line} Retention is that of it.\n"
-
-
 def _prompts(evaluation: Evaluation) -> str:
     """Return "45 prompts" or "231 prompts in 24 groups"."""
     return in_groups(len(evaluation.by_prompt), evaluation.n_groups)
@@ -244,12 +238,14 @@ def of_evaluation(evaluation: Evaluation, dense: Evaluation | None, item: Item |
         from vlm_analysis.figures.outcomes import damage_bars
 
         bars = damage_bars(outcome_frame(evaluation, dense), metric=metric)
-        return [Section("Scores", f"{edit_words(evaluation.edit)}. {_telling_line(metric)}".strip(), bars, scores)]
+        return [
+            Section("Scores", f"{edit_words(evaluation.edit)}. {told_lines(metric, evaluation)}".strip(), bars, scores)
+        ]
 
     forms = {".json": lambda path: save_evaluation(evaluation, path)}
     about = "\n".join([*evaluation.model.disagreements, f"{evaluation.model.name}, {_prompts(evaluation)}"])
-    line = _telling_line(metric)
-    words = f"{about}\n{line}{grid(scores)}{aside(evaluation.set_aside, len(evaluation.by_prompt))}{kept_line(item)}"
+    lines = told_lines(metric, evaluation)
+    words = f"{about}\n{lines}{grid(scores)}{aside(evaluation.set_aside, len(evaluation.by_prompt))}{kept_line(item)}"
     return Result("Evaluation", words, data, table, sections, forms)
 
 
@@ -262,7 +258,8 @@ def of_evaluations(evaluations: Sequence[Evaluation], names: Sequence[str], item
     )
     set_aside = {name: reason for one in evaluations for name, reason in one.set_aside.items()}
     data = {**item_data(item), "prompts": evaluations[0].prompts, "set_aside": set_aside, "rows": rows_of(table)}
-    text = f"{_telling_line(_telling(evaluations, dense))}{grid(table.drop(columns=['dropped']))}{aside(set_aside)}"
+    lines = told_lines(_telling(evaluations, dense), evaluations[0])
+    text = f"{lines}{grid(table.drop(columns=['dropped']))}{aside(set_aside)}"
     return Result("Sweep", f"{text}{kept_line(item)}", data, table)
 
 
@@ -272,7 +269,7 @@ def of_comparison(comparison: Comparison, item: Item | None) -> Result:
     best_masks = table.sort_values(["worst", "budget"], ascending=[False, False]).head(BEST)
     columns = ["dropped", *(f"retention, {domain}" for domain in comparison.domains), "worst", "parameters_left"]
     words = [
-        *filter(None, [telling_line(telling(comparison))]),
+        *filter(None, [telling_line(telling(comparison)), accepted_line(comparison.dense)]),
         f"{len(table)} masks on {_prompts(comparison.dense)}; the {len(best_masks)} that keep most of their worst domain:",
         grid(best_masks[columns]),
         *regime_words(regime),

@@ -53,7 +53,10 @@ COLUMNS = ("id", "domain", *METRICS, "answer", "answer_source", "answer_ids")
 RESPONSE_COLUMNS = ("response", "normalised_match", "numeric_match")
 CHOICE_COLUMNS = ("choice", "choice_match", "choice_match_norm")
 GROUP = "group"  # a column where some prompts share a group; without it each prompt is alone in its own
-EXTRA_COLUMNS = (GROUP, *RESPONSE_COLUMNS, *CHOICE_COLUMNS)
+ANSWERS = (
+    "answers"  # a column where some prompts have several accepted answers: their list, the scored one first; else None
+)
+EXTRA_COLUMNS = (GROUP, ANSWERS, *RESPONSE_COLUMNS, *CHOICE_COLUMNS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +73,12 @@ class Evaluation:
             `RESPONSE_COLUMNS`: `response` is what the model wrote, `normalised_match` and `numeric_match` (1 or 0) whether it is the
             answer (see `matching`). Where prompts have choices also `CHOICE_COLUMNS` (see `choices`): `choice` is the most likely one,
             `choice_match` (1 or 0) whether it is the answer, `choice_match_norm` the same by likelihood per token. None and NaN
-            where a prompt was not asked. Where prompts share a group also `group`, its name (see `PromptSet.groups`).
-        dense_log_probs: kept in memory by a dense evaluation, one (answer_tokens, vocabulary) float32 array a prompt asked for, None for
-            one that is set aside, so that pruned models are compared without running the dense one again; never saved.
+            where a prompt was not asked. Where prompts share a group also `group`, its name (see `PromptSet.groups`). Where prompts have
+            several accepted answers also `answers`, their list: then `exact_match`, `token_agreement` and the matches of a response are
+            the best over any of them, `answer_nll` and `kl_to_dense` those of `answer`.
+        dense_log_probs: kept in memory by a dense evaluation, one (answer_tokens, vocabulary) float32 array a prompt asked for, then one a
+            further accepted answer, None for those set aside, so that pruned models are compared without running the dense one again;
+            never saved.
         set_aside: the prompts that were asked for but refused by the model or its processor, by id, each with the reason. They have no row;
             `prompts` is the fingerprint of all prompts asked for.
     """
@@ -144,6 +150,12 @@ def with_extras(frame: pd.DataFrame, extras: Mapping[str, Sequence[Any]]) -> pd.
     }
     typed_frame = frame.assign(**typed)
     return typed_frame[[column for column in (*COLUMNS, *EXTRA_COLUMNS) if column in typed_frame]]
+
+
+def accepted_answers(by_prompt: pd.DataFrame) -> list[list[str]]:
+    """Return the accepted answers of each prompt of an evaluation, the scored one first."""
+    lists = by_prompt[ANSWERS] if ANSWERS in by_prompt else [None] * len(by_prompt)
+    return [several or [answer] for several, answer in zip(lists, by_prompt["answer"], strict=True)]
 
 
 def as_kept(metric: str, edited: Any, dense: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -340,7 +352,7 @@ def _extras(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     present = set().union(*rows)
     extras = {column: [row[column] for row in rows] for column in EXTRA_COLUMNS if column in present}
     for column, values in extras.items():
-        fits = _is_score if column in EXTRA_METRICS else _is_text
+        fits = _is_score if column in EXTRA_METRICS else _are_texts if column == ANSWERS else _is_text
         if not all(value is None or fits(value) for value in values):
             raise ValueError(f"its column {column!r} is damaged")
     return extras
@@ -348,6 +360,10 @@ def _extras(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 def _is_score(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value in (0, 1)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_text, value))
 
 
 def _is_text(value: object) -> bool:

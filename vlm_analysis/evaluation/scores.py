@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,28 @@ DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 Row = tuple[Any, ...]
 
 
+def best_of_accepted(
+    scores: Mapping[int, Mapping[str, Any]], accepted: Mapping[int, Sequence[int]]
+) -> dict[int, dict[str, Any]]:
+    """Return scores by row; exact match and token agreement of a prompt with several accepted answers are the best of any of them.
+
+    NLL and KL stay those of its own row. A prompt whose rows are not all scored yet is left out. NaN in any row stays NaN.
+
+    Args:
+        scores: by row.
+        accepted: by a prompt's own row, the rows of its further accepted answers.
+    """
+    best = {row: dict(score) for row, score in scores.items()}
+    for own, others in accepted.items():
+        rows = (own, *others)
+        if any(row not in scores for row in rows):
+            best.pop(own, None)
+            continue
+        best[own]["exact_match"] = any(scores[row]["exact_match"] for row in rows)
+        best[own]["token_agreement"] = float(np.max([scores[row]["token_agreement"] for row in rows]))
+    return best
+
+
 class ScoreStore:
     """The scores of edits (by their keys) on rows: prompts, and their further choices.
 
@@ -61,15 +84,21 @@ class ScoreStore:
         n_rows: rows a whole edit has.
         folder: where they are kept; None keeps them in memory.
         belongs: what decides the numbers, as plain JSON: model, prompts, batch size, versions.
+        accepted: by a prompt's row, the rows of its further accepted answers: what is read is the best of any (see `best_of_accepted`).
 
     Raises:
         EvaluationError: the folder holds scores of something else, is damaged, or cannot be written.
     """
 
     def __init__(
-        self, n_layers: int, n_rows: int, folder: Path | None = None, belongs: Mapping[str, Any] | None = None
+        self,
+        n_layers: int,
+        n_rows: int,
+        folder: Path | None = None,
+        belongs: Mapping[str, Any] | None = None,
+        accepted: Mapping[int, Sequence[int]] = MappingProxyType({}),
     ) -> None:
-        self.n_layers, self.n_rows = n_layers, n_rows
+        self.n_layers, self.n_rows, self._accepted = n_layers, n_rows, accepted
         header = {"version": VERSION, "rows": n_rows, "layers": n_layers, **(belongs or {})}
         self._folder = None if folder is None else Path(folder)
         old = [] if self._folder is None else _rows_of_0_1(self._folder, header)
@@ -116,16 +145,22 @@ class ScoreStore:
 
     def of(self, key: str) -> dict[int, dict[str, Any]]:
         """Return the known scores of an edit by row."""
-        return {
+        scores = {
             row: {"exact_match": bool(right), **dict(zip(NUMBERS, map(_number, numbers), strict=True))}
             for row, right, *numbers in self._columns(("exact_match", *NUMBERS), key)
         }
+        return best_of_accepted(scores, self._accepted)
 
     def column(self, name: str, keys: Sequence[str], n_rows: int) -> np.ndarray:
         """Return a (n_edits, n_rows) float64 column of the scores; NaN where there is none yet."""
         column = np.full((len(keys), n_rows), np.nan)
         for number, key in enumerate(keys):
-            for row, value in self._columns((name,), key):
+            values = (
+                ((row, score[name]) for row, score in self.of(key).items())
+                if self._accepted
+                else self._columns((name,), key)
+            )
+            for row, value in values:
                 if row < n_rows:
                     column[number, row] = _number(value)
         return column
@@ -134,7 +169,8 @@ class ScoreStore:
         """Return which scores are there, (n_edits, n_rows) bool."""
         known = np.zeros((len(keys), n_rows), bool)
         for number, key in enumerate(keys):
-            known[number, [row for (row,) in self._columns((), key) if row < n_rows]] = True
+            rows = self.of(key) if self._accepted else (row for (row,) in self._columns((), key))
+            known[number, [row for row in rows if row < n_rows]] = True
         return known
 
     def _columns(self, names: Sequence[str], key: str) -> list[Row]:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from vlm_analysis.evaluation.evaluation import Evaluation
-from vlm_analysis.words import METRIC_TITLES
+from vlm_analysis.evaluation.evaluation import Evaluation, accepted_answers
+from vlm_analysis.words import METRIC_TITLES, counted
 
 TELLING = ("exact_match", "token_agreement", "kl_to_dense", "answer_nll")
 ROUNDING = 1e-12
@@ -59,6 +59,35 @@ def telling_line(metric: str) -> str:
     if metric == "exact_match":
         return ""
     return f"The dense model matches no answer exactly, so the score in its place is {_WHAT[metric]}."
+
+
+def accepted_line(evaluation: Evaluation) -> str:
+    """Return on how many prompts any of several accepted answers counts, and for which scores; "" where none has several."""
+    counts = [len(answers) for answers in accepted_answers(evaluation.by_prompt) if len(answers) > 1]
+    if not counts:
+        return ""
+    return (
+        f"On {len(counts)} of {counted(len(evaluation.by_prompt), 'prompt')} {any_of(min(counts), max(counts))} counts: exact match, token "
+        "agreement and the matches of responses are the best over them; NLL and KL are those of the first."
+    )
+
+
+def told_lines(metric: str, evaluation: Evaluation) -> str:
+    """Return which score of `TELLING` is reported, and how accepted answers count, each with a new line; "" where nothing is to say."""
+    line = telling_line(metric)
+    lines = (f"{line} Retention is that of it." if line else "", accepted_line(evaluation))
+    return "".join(f"{one}\n" for one in lines if one)
+
+
+def any_of(least: int, most: int = 0) -> str:
+    """Return "any of 2 to 5 accepted answers"; "the answer" where there is one at most.
+
+    >>> any_of(3), any_of(2, 5), any_of(0)
+    ('any of 3 accepted answers', 'any of 2 to 5 accepted answers', 'the answer')
+    """
+    if max(least, most) < 2:
+        return "the answer"
+    return f"any of {least}{f' to {most}' if most > least else ''} accepted answers"
 
 
 def title_of(metric: str) -> str:

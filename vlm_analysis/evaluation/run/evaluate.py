@@ -19,11 +19,21 @@ from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import EvaluationError, PromptError
 from vlm_analysis.evaluation.choices import NO_CHOICE, choice_scores
-from vlm_analysis.evaluation.evaluation import CHOICE_COLUMNS, COLUMNS, Evaluation, with_extras, with_groups
+from vlm_analysis.evaluation.evaluation import (
+    ANSWERS,
+    CHOICE_COLUMNS,
+    COLUMNS,
+    Evaluation,
+    accepted_answers,
+    with_extras,
+    with_groups,
+)
 from vlm_analysis.evaluation.matching import normalised_match, numeric_match
 from vlm_analysis.evaluation.run.metrics import answer_scores
 from vlm_analysis.evaluation.run.prepared import Prepared, answer_logits, prepare
+from vlm_analysis.evaluation.scores import best_of_accepted
 from vlm_analysis.models.decoding import MAX_NEW_TOKENS, decode, greedy_ids
+from vlm_analysis.models.inputs import answer_tokens
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.refused import none_left, readable
 from vlm_analysis.progress import Progress, no_progress
@@ -93,7 +103,7 @@ def batch_for(loaded: LoadedModel) -> int:
 def dense_log_probs(
     work: Prepared, *, batch_size: int = 8, on_progress: Progress | None = None
 ) -> tuple[np.ndarray | None, ...]:
-    """Return the dense model's (answer_tokens, vocabulary) float32 log-probabilities of each prompt; None for one that is set aside."""
+    """Return the dense model's (answer_tokens, vocabulary) float32 log-probabilities (see `Evaluation.dense_log_probs`)."""
     dense, progress = Edit(work.loaded.n_layers), on_progress or no_progress
     return _of_prompts(work, dict(_log_probs(work, dense, batch_size, progress, "running the dense model")))
 
@@ -110,24 +120,25 @@ def evaluate_prepared(
 
     Without them (`None`: they were too large to keep, or the evaluation comes from a file) the dense model runs again.
     """
-    is_dense, n_prompts = edit.is_dense, len(work.prompts)
+    is_dense = edit.is_dense
     if dense is None and not is_dense:
         dense = dense_log_probs(work, batch_size=batch_size, on_progress=on_progress)
     scores: dict[int, dict[str, Any]] = {}
     log_probs_of: dict[int, np.ndarray] = {}
     room = MAX_REFERENCE_BYTES
     for index, scored in _log_probs(work, edit, batch_size, on_progress or no_progress, "evaluating"):
-        own = index < n_prompts
+        own = index < work.n_compared
         base = None if not own else scored if is_dense or dense is None else dense[index]
         scores[index] = answer_scores(scored, base, work.answers[index].ids, work.loaded.end_tokens)
         if own and is_dense and room >= 0:
             room -= scored.nbytes
             log_probs_of[index] = scored
-    return evaluation_of(work, edit, scores, _of_prompts(work, log_probs_of) if is_dense and room >= 0 else None)
+    kept = _of_prompts(work, log_probs_of) if is_dense and room >= 0 else None
+    return evaluation_of(work, edit, best_of_accepted(scores, work.accepted), kept)
 
 
 def _of_prompts(work: Prepared, log_probs: Mapping[int, np.ndarray]) -> tuple[np.ndarray | None, ...]:
-    return tuple(log_probs[index] if work.scored([index]) else None for index in range(len(work.prompts)))
+    return tuple(log_probs[row] if work.scored([row]) else None for row in range(work.n_compared))
 
 
 def evaluation_of(
@@ -136,7 +147,7 @@ def evaluation_of(
     scores: Mapping[int, dict[str, Any]],
     dense_log_probs: tuple[np.ndarray | None, ...] | None = None,
 ) -> Evaluation:
-    """Return the Evaluation of an edit from the scores of its rows by row index (see `answer_scores`).
+    """Return the Evaluation of an edit from the scores of its rows by row index (see `answer_scores`, `best_of_accepted`).
 
     Choices count for a prompt once all of them are scored.
     """
@@ -155,6 +166,9 @@ def evaluation_of(
     frame = with_groups(
         pd.DataFrame(rows, columns=list(COLUMNS)), [work.prompts.groups.names[index] for index in indices]
     )
+    if work.accepted:
+        accepted = [work.prompts[index].answers for index in indices]
+        frame = with_extras(frame, {ANSWERS: [list(texts) if texts else None for texts in accepted]})
     if any(work.alternatives):
         choices = [_choice_scores(work, index, scores) for index in indices]
         frame = with_extras(frame, {column: [one[column] for one in choices] for column in CHOICE_COLUMNS})
@@ -175,9 +189,9 @@ def write_responses(
 ) -> Evaluation:
     """Return the evaluation with the model's response to each prompt, and whether it matches the answer (`RESPONSE_COLUMNS`).
 
-    Where the answer is matched exactly, it is the response. Otherwise the model decodes greedily until its end token, with at most 16
-    tokens more than the answer, and at most 64 unless the answer itself is longer. A prompt that cannot be asked any more (its picture is
-    gone) is set aside.
+    Where the only accepted answer is matched exactly, it is the response. Otherwise the model decodes greedily until its end token, with
+    at most 16 tokens more than the longest accepted answer, and at most 64 unless that itself is longer. A prompt that cannot be asked any
+    more (its picture is gone) is set aside.
 
     Raises:
         EvaluationError: the evaluation is of another model or other prompts.
@@ -191,9 +205,14 @@ def write_responses(
     rows = zip(table["id"], table["answer"], table["answer_ids"], table["exact_match"], strict=True)
     for row, (name, answer, ids, is_exact) in enumerate(rows):
         progress(row, len(table), "writing the responses")
-        most = min(len(ids) + MORE_TOKENS, max(MAX_NEW_TOKENS, len(ids)))
+        prompt = by_id[name]
         try:
-            responses[row] = answer if is_exact else decode(loaded, greedy_ids(loaded, model, by_id[name], most))
+            if is_exact and not prompt.answers:
+                responses[row] = answer
+                continue
+            longest = max([len(ids), *(len(answer_tokens(loaded, one)) for one in prompt.answers or ())])
+            most = min(longest + MORE_TOKENS, max(MAX_NEW_TOKENS, longest))
+            responses[row] = decode(loaded, greedy_ids(loaded, model, prompt, most))
         except PromptError as error:
             lost[name] = str(error)
     progress(len(table), len(table), "writing the responses")
@@ -206,10 +225,10 @@ def _with_responses(evaluation: Evaluation, responses: Mapping[int, str]) -> Eva
     """Return the evaluation of the prompts with a response, by its row, and how it matches the answer."""
     whole = evaluation.by_prompt
     table = whole if len(responses) == len(whole) else whole.iloc[list(responses)].reset_index(drop=True)
-    pairs = list(zip(responses.values(), table["answer"], strict=True))
+    pairs = list(zip(responses.values(), accepted_answers(table), strict=True))
     matches = {
-        "normalised_match": [normalised_match(*pair) for pair in pairs],
-        "numeric_match": [numeric_match(*pair) for pair in pairs],
+        "normalised_match": [any(normalised_match(response, one) for one in answers) for response, answers in pairs],
+        "numeric_match": [any(numeric_match(response, one) for one in answers) for response, answers in pairs],
     }
     return replace(evaluation, by_prompt=with_extras(table, {"response": list(responses.values()), **matches}))
 

@@ -52,8 +52,9 @@ class Prepared:
     """Prompts encoded with the answers they are scored on; many edits share them.
 
     Attributes:
-        answers, encoded: one row per prompt, then one for each choice that is not its prompt's answer. Rows have the same numbers whichever
-            prompts are refused.
+        answers, encoded: one row per prompt, then one for each further accepted answer, then one for each choice that is not its prompt's
+            answer. Rows have the same numbers whichever prompts are refused.
+        accepted: by the index of a prompt, the rows of its further accepted answers.
         alternatives: for each prompt the row of each of its choices, in their order; () without choices.
         owners: for each row the index of its prompt.
         refused: by the index of a prompt, why it is set aside; `refuse` adds to it.
@@ -66,6 +67,12 @@ class Prepared:
     alternatives: tuple[tuple[int, ...], ...]
     owners: tuple[int, ...]
     refused: dict[int, str] = field(default_factory=dict)
+    accepted: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def n_compared(self) -> int:
+        """Return how many rows are compared with the dense model: those of prompts and accepted answers, which come first."""
+        return len(self.prompts) + sum(map(len, self.accepted.values()))
 
     @property
     def set_aside(self) -> dict[str, str]:
@@ -143,31 +150,39 @@ def prepare(
         None if index in refused else (prompt, answers[index].ids) for index, prompt in enumerate(prompts)
     ]
     owners, alternatives = list(range(len(prompts))), []
+
+    def added(index: int, text: str, source: str) -> int:
+        answers.append(_further(loaded, prompts[index], text, source, index, refused))
+        pairs.append(None if index in refused else (prompts[index], answers[-1].ids))
+        owners.append(index)
+        return len(answers) - 1
+
+    accepted = {
+        index: tuple(added(index, text, GIVEN_ANSWER) for text in prompt.answers[1:])
+        for index, prompt in enumerate(prompts)
+        if prompt.answers
+    }
     for index, prompt in enumerate(prompts):
-        rows = []
-        for choice in prompt.choices or ():
-            own = choice == answers[index].text
-            rows.append(index if own else len(answers))
-            if not own:
-                answers.append(_choice(loaded, prompt, choice, index, refused))
-                pairs.append(None if index in refused else (prompt, answers[-1].ids))
-                owners.append(index)
+        own = answers[index].text
+        rows = [index if choice == own else added(index, choice, CHOICE) for choice in prompt.choices or ()]
         alternatives.append(tuple(rows))
     encoded = EncodedPrompts(loaded, pairs, max_bytes=max_bytes, on_progress=progress)
     for row, reason in encoded.refused.items():
         refused.setdefault(owners[row], reason)
-    work = Prepared(loaded, prompts, tuple(answers), encoded, tuple(alternatives), tuple(owners), refused)
+    work = Prepared(loaded, prompts, tuple(answers), encoded, tuple(alternatives), tuple(owners), refused, accepted)
     work.take_over(reference)
     return work
 
 
-def _choice(loaded: LoadedModel, prompt: Prompt, choice: str, index: int, refused: dict[int, str]) -> Answer:
-    """Return a choice as an answer, without tokens where the prompt is refused, of which the choice may be the reason."""
+def _further(
+    loaded: LoadedModel, prompt: Prompt, text: str, source: str, index: int, refused: dict[int, str]
+) -> Answer:
+    """Return a choice or a further accepted answer, without tokens where the prompt is refused, of which it may be the reason."""
     try:
-        return Answer(() if index in refused else answer_tokens(loaded, choice, prompt.id), choice, CHOICE)
+        return Answer(() if index in refused else answer_tokens(loaded, text, prompt.id), text, source)
     except PromptError as error:
         refused[index] = str(error)
-        return Answer((), choice, CHOICE)
+        return Answer((), text, source)
 
 
 def _answers(

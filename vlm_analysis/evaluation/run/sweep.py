@@ -112,7 +112,8 @@ def open_scores(work: Prepared, batch_size: int, folder: Path | None = None) -> 
         EvaluationError: the folder holds scores of something else.
     """
     loaded = work.loaded
-    return ScoreStore(loaded.n_layers, len(work.encoded), folder, score_header(loaded, work.prompts, batch_size))
+    header = score_header(loaded, work.prompts, batch_size)
+    return ScoreStore(loaded.n_layers, len(work.encoded), folder, header, work.accepted)
 
 
 def score_header(loaded: LoadedModel, prompts: PromptSet, batch_size: int) -> dict[str, Any]:

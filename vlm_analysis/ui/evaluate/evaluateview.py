@@ -10,9 +10,16 @@ import streamlit as st
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import StrataError
-from vlm_analysis.evaluation.evaluation import Evaluation, on_both, retention, retention_interval, score_intervals
+from vlm_analysis.evaluation.evaluation import (
+    ANSWERS,
+    Evaluation,
+    on_both,
+    retention,
+    retention_interval,
+    score_intervals,
+)
 from vlm_analysis.evaluation.intervals import LEAST_GROUPS
-from vlm_analysis.evaluation.telling import telling_line, telling_score_of, title_of
+from vlm_analysis.evaluation.telling import accepted_line, any_of, telling_line, telling_score_of, title_of
 from vlm_analysis.export.story import outcome_frame
 from vlm_analysis.export.tables import table_csv
 from vlm_analysis.model_info import ModelInfo
@@ -34,6 +41,8 @@ from vlm_analysis.workbench.workspace import Item
 RELATIVE = ("token_agreement", "kl_to_dense")  # metrics that compare with the dense model already
 RESPONSE_HELP = "What the pruned model writes, decoded greedily: 16 tokens more than the answer at most."
 SOURCE_HELP = "“given” is the prompt's own answer; others have the dense model's own response, or the choice it finds most likely."
+
+ANSWERS_HELP = "Exact match and token agreement are the best over any of these; NLL and KL are those of the first."
 
 
 @dataclass(frozen=True)
@@ -156,7 +165,9 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
 
 
 def say_answer_source(evaluation: Evaluation) -> None:
-    """Say how many prompts are scored on the dense model's response or choice."""
+    """Say how many prompts are scored on the dense model's response or choice, and on how many any of several answers counts."""
+    if line := accepted_line(evaluation):
+        st.info(line)
     responses = int((evaluation.by_prompt["answer_source"] != "given").sum())
     if responses:
         st.info(
@@ -272,7 +283,7 @@ def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet
     if len(lost):
         source = ["answer_source"] * bool((lost["answer_source"] != "given").any())
         columns = source + [
-            column for column in ("response", "choice") if column in lost and lost[column].notna().any()
+            column for column in (ANSWERS, "response", "choice") if column in lost and lost[column].notna().any()
         ]
         shown = lost[["id", "domain", "answer", *columns, "extra_nll", "token_agreement", "kl_to_dense"]].copy()
         if prompts is not None and prompts.fingerprint == evaluation.prompts:
@@ -282,16 +293,24 @@ def broken_prompts(evaluation: Evaluation, dense: Evaluation, prompts: PromptSet
         config["extra_nll"] = _metric_column("answer_nll", "NLL above dense")
         config["response"] = st.column_config.TextColumn("Pruned response", help=RESPONSE_HELP)
         config["answer_source"] = st.column_config.TextColumn("Answer from", help=SOURCE_HELP)
+        config[ANSWERS] = st.column_config.ListColumn("Accepted answers", help=ANSWERS_HELP)
         config["choice"] = st.column_config.TextColumn("Pruned choice", help=METRIC_HELP["choice_match"])
         st.dataframe(shown, hide_index=True, width="stretch", column_config=config)
     st.download_button(
         "All prompts as CSV",
-        table_csv(both),
+        table_csv(_with_counts(both)),
         "evaluation.csv",
         "text/csv",
         icon=":material/download:",
         on_click="ignore",
     )
+
+
+def _with_counts(both: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with a column that says which answers count, where some prompts have several."""
+    if ANSWERS not in both:
+        return both
+    return both.assign(counts=[any_of(len(answers or ())) for answers in both[ANSWERS]])
 
 
 def _of_given(both: pd.DataFrame, lost: pd.DataFrame) -> str:
