@@ -28,10 +28,12 @@ TABLE_HELP = """\
 | column | what it holds |
 | --- | --- |
 | `image` | path of the image, relative to the table; or `images`: a list of paths, in a CSV as JSON |
-| `question` | what to ask |
+| `question` | what to ask; `<image>` or `<image 2>` says where a picture stands, without these marks pictures come first |
 | `domain` | optional: the group it belongs to; `default` where it is blank |
+| `task` | optional: the level below the domain |
 | `id` | optional: a name of its own; the row number where it is blank |
-| `answer` | optional: the reference answer |
+| `answer` | optional: the reference answer; with choices also the letter or the number from 0 of one |
+| `answers` | optional: a list of accepted answers, in a CSV as JSON; any of them counts |
 | `choices` | optional: a list of 2 to 26 answers to choose from by likelihood, in a CSV as JSON; the answer is one of them |
 | `group` | optional: prompts of one group are no independent draws; without it, those that share a picture are one group |
 """
