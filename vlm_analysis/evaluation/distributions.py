@@ -12,6 +12,8 @@ import numpy as np
 
 TINY, STEPS = 1e-300, 500
 HALVINGS = 60  # at most, of an interval of length 1: to the last bit of a float64
+SURE = 1e-9  # a step of Newton's method that moves less, relative to the distance from 0 and 1, leaves an error of its square
+EPSILON = float(np.finfo(np.float64).eps)
 
 
 def beta_share(a: np.ndarray | float, b: np.ndarray | float, x: np.ndarray | float) -> np.ndarray:
@@ -104,11 +106,11 @@ def _beta_quantile(a: np.ndarray, b: np.ndarray, share: np.ndarray | float) -> n
         rest = beta_share(a, b, x) - share
         low, high = np.where(rest < 0, x, low), np.where(rest < 0, high, x)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            step = x - rest / np.exp(front + (a - 1) * np.log(x) + (b - 1) * np.log1p(-x))
-        step = np.where((step > low) & (step < high), step, (low + high) / 2)
-        if not np.any(np.abs(step - x) > 1e-14 * step):
+            newton = x - rest / np.exp(front + (a - 1) * np.log(x) + (b - 1) * np.log1p(-x))
+        close = np.abs(newton - x) <= SURE * np.minimum(x, 1 - x) + EPSILON
+        x = np.where((newton > low) & (newton < high), newton, np.where(close, x, (low + high) / 2))
+        if np.all(close):
             break
-        x = step
     return np.asarray(x)
 
 
