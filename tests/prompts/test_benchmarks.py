@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from benchmarked import MADE, PNG, ROWS, cells_of
 from formats import errors, read, sample_of
 
-from benchmarks import MADE, PNG, ROWS, cells_of
 from vlm_analysis.errors import PromptError
 from vlm_analysis.prompts.archives import NoFiles
 from vlm_analysis.prompts.formats import own
