@@ -15,7 +15,7 @@ from vlm_analysis import Locks, PruneMask
 from vlm_analysis.errors import MaskError
 from vlm_analysis.figures import style
 from vlm_analysis.figures.curves import retention_curve
-from vlm_analysis.figures.heatmaps import difference_heatmap, edit_strips, similarity_heatmap
+from vlm_analysis.figures.heatmaps import difference_heatmap, edit_strips, similarity_heatmap, task_heatmap
 from vlm_analysis.figures.memory import memory_bar
 from vlm_analysis.figures.outcomes import damage_bars
 from vlm_analysis.figures.profiles import layer_profile, score_bars
@@ -340,3 +340,13 @@ def test_memory_bar_is_never_squeezed_by_a_large_machine(needed, free, drawn):
     assert len(figure.layout.shapes) == drawn
     assert figure.layout.annotations[-1].text.endswith("→") != drawn
     assert figure.layout.xaxis.range[1] >= needed
+
+
+def test_rows_of_tasks_are_parted_by_domain_and_named_by_both() -> None:
+    tasks = [("charts", "read"), ("charts", ""), ("maps", "read")]
+    figure = task_heatmap(np.full((3, 4), 0.9), tasks, locks=Locks(4, {0: "first"}))
+    assert list(figure.layout.yaxis.ticktext) == ["<b>charts</b> read", "no task", "<b>maps</b> read"]
+    assert [shape.y0 for shape in figure.layout.shapes] == [1.5]
+    assert "charts: no task" in figure.data[0].hovertext[1][2]
+    with pytest.raises(ValueError, match="similarity heatmap"):
+        task_heatmap(np.zeros((2, 4)), tasks)

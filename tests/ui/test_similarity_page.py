@@ -176,3 +176,16 @@ class TestGoingOn:
         assert calls[0] == 6
         assert open_item(made).n_prompts == 8
         assert dataclasses.replace(open_item(made)).keys[:6] == few.row_keys
+
+
+def test_rows_are_domains_or_tasks(stocked: OpenPage) -> None:
+    item = workspace().items("recordings")[0]
+    assert not [one for one in stocked(PAGE).get("button_group") if one.key == "similarity_rows"]
+    tasks = ("count", "read", "count", "read", "read", "count")
+    keep_recording(workspace(), dataclasses.replace(open_item(item), tasks=tasks), "with tasks")
+    at = stocked(PAGE)
+    at.session_state["similarity_rows"] = "tasks"
+    assert "4 tasks, of 1 prompt at least" in words(ran(at))
+    at = open_tab(at, "Numbers")
+    at.selectbox(key="table_kind").select("Similarity by layer, task and token group")
+    assert len(ran(at).dataframe[-1].value) == 4 * 5 * 16

@@ -19,6 +19,7 @@ from vlm_analysis.evaluation.telling import accepted_line, telling_line, telling
 from vlm_analysis.export.report import Section
 from vlm_analysis.recording.recording import Recording, save_recording
 from vlm_analysis.recording.tables import measure_table
+from vlm_analysis.recording.tasks import task_table
 from vlm_analysis.selection.compared.comparison import Comparison, save_comparison
 from vlm_analysis.selection.compared.findings import mask_table, telling
 from vlm_analysis.selection.compared.verdicts import family_of, family_words, regime_words, regimes
@@ -77,15 +78,17 @@ def of_recording(recording: Recording, item: Item | None) -> Result:
         "n_prompts": recording.n_prompts,
         "set_aside": recording.set_aside,
         "similarity": similar,
+        "similarity_by_task": rows_of(task_table(recording)) if recording.tasks else [],
     }
 
     def sections() -> list[Section]:
         import numpy as np
 
+        from vlm_analysis.export.story import task_sections
         from vlm_analysis.figures.heatmaps import similarity_heatmap
 
         figure = similarity_heatmap(np.stack(list(similar.values())), names, locks=recording.model.locks)
-        return [Section("Similarity", about, figure)]
+        return [Section("Similarity", about, figure), *task_sections(recording)]
 
     forms = {".npz": lambda path: save_recording(recording, path)}
     words = f"{about}\n{grid(table, 4)}{aside(recording.set_aside, recording.n_prompts)}{kept_line(item)}"

@@ -31,6 +31,7 @@ from vlm_analysis.export.report import Section
 from vlm_analysis.guard.schema import fields, listed, maybe, number, row, table, text, whole
 from vlm_analysis.model_info import MOST_LAYERS
 from vlm_analysis.recording.recording import Recording
+from vlm_analysis.recording.tasks import task_similarity, tasks_of
 from vlm_analysis.saved import MAX_TEXT, Form
 from vlm_analysis.selection.compared.comparison import EXAMPLES, Comparison
 from vlm_analysis.selection.compared.findings import CURVE, retention_curves, telling
@@ -136,12 +137,28 @@ def story_sections(story: Story) -> list[Section]:
         sections.append(_difference(story))
     sections += [_strips(story), _retention(story), _damage(story), _broken(story)]
     lines = set_aside_lines(story.dense.set_aside | story.recording.set_aside, len(story.dense.by_prompt))
+    sections += task_sections(story.recording)
     return sections + ([Section("What could not be asked", "\n\n".join(lines))] if lines else [])
 
 
 def domain_rows(recording: Recording, token_group: str = "all") -> np.ndarray:
     """Return the (n_domains, n_layers) layer similarities, one row a domain in the recording's order."""
     return np.stack([recording.layer_similarity(domain, token_group) for domain in recording.domain_names])
+
+
+def task_sections(recording: Recording) -> list[Section]:
+    """Return the similarity of layers on each task as a section with its numbers; none where the prompts have no tasks."""
+    from vlm_analysis.figures.heatmaps import task_heatmap
+
+    tasks = tasks_of(recording)
+    if not tasks:
+        return []
+    values = task_similarity(recording)
+    names = pd.DataFrame([(*name, len(indices)) for name, indices in tasks.items()], columns=["domain", "task", "n"])
+    numbers = pd.DataFrame(values, columns=[f"layer {layer}" for layer in range(recording.n_layers)])
+    text = "A row for each task, the level below the domain; few prompts make a row of noise."
+    figure = task_heatmap(values, list(tasks), locks=recording.model.locks)
+    return [Section("Similarity by task", text, figure, pd.concat([names, numbers], axis=1))]
 
 
 def outcome_frame(pruned: Evaluation, dense: Evaluation) -> pd.DataFrame:

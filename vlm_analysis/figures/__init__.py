@@ -7,7 +7,7 @@ no title: pages and reports write captions.
 
 Plotly is imported only in this package and slow to import: import a module of it where a figure is drawn.
 
-    heatmaps   similarity_heatmap  difference_heatmap  edit_strips      layers across, rows down
+    heatmaps   similarity_heatmap  task_heatmap  difference_heatmap  edit_strips     layers across, rows down
     profiles   layer_profile  score_bars                                one number per layer
     recorded   measure_heatmap  span_heatmap  token_heatmap  image_overlay  depth_profile     what a recording holds
     rankings   agreement_heatmap  rank_intervals  damage_scatter  skip_curves     how reliable a ranking is

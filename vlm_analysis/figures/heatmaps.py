@@ -75,6 +75,43 @@ def similarity_heatmap(
     return figure
 
 
+def task_heatmap(values: np.ndarray, tasks: Sequence[tuple[str, str]], *, locks: Locks | None = None) -> go.Figure:
+    """Similarity of each layer, one row per task, in the colours of `similarity_heatmap`; lines part the domains.
+
+    Args:
+        values: (n_tasks, n_layers) cosines; NaN where a task has no token of the group.
+        tasks: (n_tasks,) domain and task, those of a domain next to each other; "" for prompts without a task.
+        locks: layers that stay.
+
+    Raises:
+        ValueError: `values` has not one line per task.
+    """
+    names = [f"{domain}: {task or 'no task'}" for domain, task in tasks]
+    figure = similarity_heatmap(values, names, locks=locks)
+    first = [row for row, (domain, _) in enumerate(tasks) if not row or tasks[row - 1][0] != domain]
+    ticks = [
+        f"<b>{style.label(domain, 14)}</b> {style.label(task or 'no task', 20)}"
+        if row in first
+        else style.label(task or "no task", 20)
+        for row, (domain, task) in enumerate(tasks)
+    ]
+    figure.update_yaxes(ticktext=ticks)
+    lines = [
+        {
+            "type": "line",
+            "xref": "paper",
+            "x0": 0,
+            "x1": 1,
+            "y0": row - 0.5,
+            "y1": row - 0.5,
+            "line": {"color": style.GREY, "width": 2},
+        }
+        for row in first[1:]
+    ]
+    figure.update_layout(shapes=[*figure.layout.shapes, *lines])
+    return figure
+
+
 def difference_heatmap(values: np.ndarray, rows: Sequence[str], *, limit: float | None = None) -> go.Figure:
     """Differences per layer: blue below zero, grey at zero, orange above, with a symmetric range.
 

@@ -250,6 +250,7 @@ def _make_recording(inputs: _RecordInputs, store: RowStore, maps: Path | None, s
         groups=_groups_of(prompts, kept),
         ties=tuple(sorted(prompts.groups.known)),
         set_aside=set_aside,
+        tasks=prompts.tasks and tuple(prompt.task or "" for _, prompt in kept),
     )
 
 

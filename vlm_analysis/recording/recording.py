@@ -40,6 +40,7 @@ SCHEMA = fields(
         "groups": listed(text()),
         "ties": listed(text()),
         "set_aside": TEXTS,
+        "tasks": listed(text(LONGEST)),
     },
 )
 FORM = Form(("strata-recording",), 3, "recording", "Record again.", RecordingError, SCHEMA)
@@ -80,6 +81,7 @@ class Recording:
         lacks: measures that its file lacks, as of a version that did not know them; their values are NaN, or 0 where they count.
         groups: of each prompt the name of its group (see `PromptSet.groups`); () where each is alone in its group, or none was kept.
         ties: what the prompts share with others beside their keys: pictures, groups (`Groups.known`).
+        tasks: of each prompt its task, "" where it has none; () where none has one, or none was kept (see `tasks.task_similarity`).
         set_aside: the prompts that were asked for but refused by the model or its processor, by id, each with the reason. They are in no
             other attribute, except that `prompts` is the fingerprint of all prompts asked for.
     """
@@ -96,6 +98,7 @@ class Recording:
     groups: tuple[str, ...] = field(default=(), kw_only=True)
     ties: tuple[str, ...] = field(default=(), kw_only=True)
     set_aside: dict[str, str] = field(default_factory=dict, kw_only=True)
+    tasks: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         n_prompts = len(self.prompt_ids)
@@ -109,11 +112,12 @@ class Recording:
             raise RecordingError(
                 f"A recording needs a domain for each prompt: got {len(self.domains)} for {n_prompts}."
             )
-        if len(self.groups) not in (0, n_prompts):
-            raise RecordingError(
-                f"The recording does not fit together: expected a group for each of {n_prompts} prompts, got {len(self.groups)}. "
-                "Record again."
-            )
+        for what, given in (("group", self.groups), ("task", self.tasks)):
+            if len(given) not in (0, n_prompts):
+                raise RecordingError(
+                    f"The recording does not fit together: expected a {what} for each of {n_prompts} prompts, got {len(given)}. "
+                    "Record again."
+                )
 
     @property
     def n_layers(self) -> int:
@@ -315,6 +319,7 @@ def save_recording(recording: Recording, path: Path) -> Path:
         "groups": recording.groups,
         "ties": recording.ties,
         "set_aside": recording.set_aside,
+        "tasks": recording.tasks,
     }
     arrays = {name: recording.rows[name] for name in kept}
     for number, part in enumerate(recording.activations.values()):
@@ -351,6 +356,7 @@ def open_recording(path: Path) -> Recording:
             groups=tuple(map(str, content.get("groups", ()))),
             ties=tuple(map(str, content.get("ties", ()))),
             set_aside=content.get("set_aside", {}),
+            tasks=tuple(content.get("tasks", ())),
         )
         _check_parts(recording, arrays.more)
         return recording

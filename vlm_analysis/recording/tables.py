@@ -50,9 +50,10 @@ def _columns(recording: Recording, name: str, domain: str | None, group: str) ->
 
 
 def prompt_table(recording: Recording, token_group: str = "all") -> pd.DataFrame:
-    """Return one row per prompt: its id, domain, token counts and the cosine of every layer for a token group."""
+    """Return one row per prompt: its id, domain, task (if any have one), token counts and the cosine of every layer for a token group."""
     counts = recording.rows["token_counts"]
     columns: dict[str, object] = {"prompt": recording.prompt_ids, "domain": recording.domains}
+    columns |= {"task": recording.tasks} if recording.tasks else {}
     columns |= {f"{group}_tokens": counts[:, index] for index, group in enumerate(TOKEN_GROUPS)}
     columns["not_finite"] = recording.rows["nonfinite"].sum(axis=1)
     values = recording.prompt_similarity(None, token_group)

@@ -39,8 +39,10 @@ def known_recording(desk: Desk, prompts: Item, options: Mapping[str, Any]) -> Re
 
 
 def in_groups_of(recording: Recording, prompts: PromptSet) -> Recording:
-    """Return a recording of these prompts in their groups: a saved one may know others, or, of version 0.1, none."""
-    return replace(recording, groups=prompts.groups.shared, ties=tuple(sorted(prompts.groups.known)))
+    """Return a recording of these prompts in their groups and tasks: a saved one may know others, or, of version 0.1, none."""
+    task_of = {prompt.id: prompt.task or "" for prompt in prompts}
+    tasks = prompts.tasks and tuple(task_of.get(name, "") for name in recording.prompt_ids)
+    return replace(recording, groups=prompts.groups.shared, ties=tuple(sorted(prompts.groups.known)), tasks=tasks)
 
 
 def whole_recordings(desk: Desk, prompts: str | None = None) -> Iterator[Recording]:

@@ -12,9 +12,10 @@ from vlm_analysis.export.story import domain_rows
 from vlm_analysis.recording.measures import DELTAS, MEASURES, SHARES
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.recording.tables import measure_table, prompt_table, span_table
+from vlm_analysis.recording.tasks import task_similarity, task_table, tasks_of
 from vlm_analysis.ui.common.downloads import PICTURE, offer_table
 from vlm_analysis.ui.common.text import GROUP_HELP, escaped
-from vlm_analysis.words import TOKEN_GROUPS, total_of_domains
+from vlm_analysis.words import TOKEN_GROUPS, counted, total_of_domains
 
 CKA = "linear_cka"
 MEASURE_TITLES = {
@@ -36,14 +37,24 @@ def token_group(key: str) -> str:
 
 
 def heatmap(recording: Recording, group: str) -> None:
-    """Draw layers × domains."""
-    from vlm_analysis.figures.heatmaps import similarity_heatmap
+    """Draw layers × domains, or layers × tasks where the prompts have any."""
+    from vlm_analysis.figures.heatmaps import similarity_heatmap, task_heatmap
 
-    figure = similarity_heatmap(
-        domain_rows(recording, group),
-        recording.domain_names,
-        locks=recording.model.locks,
-    )
+    rows = "domains"
+    if recording.tasks:
+        help_text = "A row for each domain, or for each task in it."
+        rows = st.segmented_control(
+            "Rows", ["domains", "tasks"], default="domains", required=True, key="similarity_rows", help=help_text
+        )
+    if rows == "tasks":
+        tasks = tasks_of(recording)
+        figure = task_heatmap(task_similarity(recording, group), list(tasks), locks=recording.model.locks)
+        least = min(map(len, tasks.values()))
+        st.caption(
+            f"{counted(len(tasks), 'task')}, of {counted(least, 'prompt')} at least: few prompts make a row of noise."
+        )
+    else:
+        figure = similarity_heatmap(domain_rows(recording, group), recording.domain_names, locks=recording.model.locks)
     st.plotly_chart(figure, key="similarity-heatmap", config=PICTURE)
     st.caption(
         "Cosine of a layer's true input and raw output in float32, mean over a prompt's tokens, then over prompts with equal "
@@ -179,6 +190,8 @@ def numbers(recording: Recording, group: str) -> None:
         f"Every prompt ({group} tokens)": lambda: prompt_table(recording, group),
         f"Every span ({group} tokens)": lambda: span_table(recording, group),
     }
+    if recording.tasks:
+        tables["Similarity by layer, task and token group"] = lambda: task_table(recording)
     picked = st.selectbox("Table", list(tables), key="table_kind")
     frame = tables[picked]()
     offer_table(frame, "-".join(picked.split(" (")[0].lower().split())[:40])
