@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# One thread a process, as the tests run in two; compiled modules are kept for the many processes that they start.
+RUN := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
 .PHONY: help app test quick slow hostile check lint types tests browser clean
 
@@ -38,19 +40,19 @@ types: $(VENV)/.dev
 	$(BIN)/pyrefly check
 
 tests: $(VENV)/.dev browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 quick: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m values
+	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile -m values
 
 slow: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "hypothesis and not slow" --hypothesis-profile many
+	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile -m "hypothesis and not slow" --hypothesis-profile many
 
 # Hostile files, made by a script, and kills of a real server and its workers; both print what they tried.
 hostile: $(VENV)/.dev browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.kills
+	$(RUN) $(BIN)/python -m tests.hostile
+	$(RUN) $(BIN)/python -m tests.hostile.kills
 
 test: lint types tests
 check: test

@@ -86,6 +86,7 @@ def test_responses_grow_while_they_are_written_and_stay(asking):
     expect(page.get_by_role("tab", name="Ask both").first).to_have_attribute("aria-selected", "true")
 
 
+@pytest.mark.slow
 def test_a_second_click_leaves_the_model_usable(asking):
     page = asking()
     ask(page)

@@ -163,10 +163,10 @@ def _zips() -> Iterator[Case]:
         "names that lead outside": _zipped({"prompts.jsonl": table, "../a.png": picture(), "/b.png": picture()}),
         "no table": _zipped({"readme.md": b"x"}),
         "two tables": _zipped({"prompts.jsonl": table, "b/prompts.csv": b"image,question\n"}),
-        "many files": _zipped({f"{number}.png": b"" for number in range(2500)}),
-        "many hidden files": _zipped({f".{number}": b"" for number in range(21_000)}),
-        "a file of 100 MB": _zipped({"prompts.jsonl": table, "a.png": bytes(100_000_000)}),
-        "files of 600 MB": _zipped(
+        "many files": lambda: _zipped({f"{number}.png": b"" for number in range(2500)}),
+        "many hidden files": lambda: _zipped({f".{number}": b"" for number in range(21_000)}),
+        "a file of 100 MB": lambda: _zipped({"prompts.jsonl": table, "a.png": bytes(100_000_000)}),
+        "files of 600 MB": lambda: _zipped(
             {"prompts.jsonl": table, **{f"{number}.bin": bytes(19_000_000) for number in range(32)}}
         ),
         "bzip2": _zipped({"prompts.jsonl": table, "a.png": picture()}, zipfile.ZIP_BZIP2),
@@ -176,10 +176,14 @@ def _zips() -> Iterator[Case]:
         yield _table(name, "it.zip", data, refused=True)
     for number in range(60):
         yield _table(f"flipped {number}", "it.zip", _flipped(whole, number))
+    yield _table("twelve pictures of 36 megapixels", "it.zip", _large_pictures)
+
+
+def _large_pictures() -> bytes:
     large = _bits(6000)
     pictures = {f"{number}.png": large for number in range(12)}
     rows = "".join(json.dumps({**ROW, "id": name, "image": name}) + "\n" for name in pictures)
-    yield _table("twelve pictures of 36 megapixels", "it.zip", _zipped({"prompts.jsonl": rows.encode(), **pictures}))
+    return _zipped({"prompts.jsonl": rows.encode(), **pictures})
 
 
 def _pictures() -> Iterator[Case]:
@@ -192,7 +196,7 @@ def _pictures() -> Iterator[Case]:
     for name, data in {
         "empty": b"",
         "text": b"<svg/>",
-        "900 megapixels": _bits(30_000),
+        "900 megapixels": lambda: _bits(30_000),
         "no width": _png_header(0, 10),
         "a side of two billion": _png_header(2**31 - 1, 1),
         "a PNG of text": _png_text(),
@@ -232,17 +236,17 @@ def _places() -> Iterator[Case]:
             )
 
 
-def _table(name: str, file_name: str, data: bytes, refused: bool = False) -> Case:
+def _table(name: str, file_name: str, data: bytes | Callable[[], bytes], refused: bool = False) -> Case:
     def make(folder: Path) -> None:
         (folder / "a.png").write_bytes(picture())
-        (folder / file_name).write_bytes(data)
+        (folder / file_name).write_bytes(data() if callable(data) else data)
 
     return Case("prompts", f"{file_name} {name}", make, functools.partial(read_table, file_name), refused)
 
 
-def _picture(name: str, data: bytes, refused: bool = False) -> Case:
+def _picture(name: str, data: bytes | Callable[[], bytes], refused: bool = False) -> Case:
     def make(folder: Path) -> None:
-        (folder / "a.png").write_bytes(data)
+        (folder / "a.png").write_bytes(data() if callable(data) else data)
 
     def read(folder: Path) -> None:
         assert Prompt((folder / "a.png",), "?").load_images()[0].mode == "RGB"

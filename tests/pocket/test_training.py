@@ -20,7 +20,8 @@ LEAST = replace(TINY, pictures=1, questions=1)
 
 
 class TestResuming:
-    @pytest.mark.parametrize(("recipe", "half"), [(LEAST, 1), pytest.param(TINY, 2, marks=pytest.mark.slow)])
+    @pytest.mark.slow  # `make test` resumes after a write that was killed, below
+    @pytest.mark.parametrize(("recipe", "half"), [(LEAST, 1), (TINY, 2)])
     def test_steps_saved_and_resumed_equal_as_many_straight_bit_for_bit(
         self, tmp_path: Path, recipe: Recipe, half: int
     ) -> None:
@@ -36,6 +37,7 @@ class TestResuming:
         assert broken == losses
         assert same_weights(second.model, weights_of(straight.model))
 
+    @pytest.mark.slow
     def test_resuming_without_the_optimisers_would_show(self, tmp_path: Path) -> None:
         first = Trainer(tmp_path, LEAST)
         first.train_step()
