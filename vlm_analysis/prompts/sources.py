@@ -14,6 +14,7 @@ from vlm_analysis.errors import PromptError, short
 from vlm_analysis.guard.shared import check_path, is_shared
 from vlm_analysis.prompts.archives import MAX_ARCHIVE_BYTES, Archive, Files, Folder, NoFiles, safe_name
 from vlm_analysis.prompts.formats.base import Picture
+from vlm_analysis.prompts.formats.imagefolder import METADATA
 from vlm_analysis.prompts.formats.texts import has_questions
 from vlm_analysis.prompts.images import IMAGE_SUFFIXES, read_file
 from vlm_analysis.prompts.spool import spooled
@@ -24,7 +25,6 @@ TABLE_NAMES = tuple(f"prompts{suffix}" for suffix in TABLE_SUFFIXES)
 ARCHIVE_SUFFIXES = (".zip", ".tar")
 # What describes tables, and holds no rows.
 _ABOUT_TABLES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
-_METADATA = re.compile(r"metadata\.(csv|jsonl|parquet)", re.IGNORECASE)
 _SHARD = re.compile(r"(.*?)-?\d{5}-of-\d{5}(?:-[0-9a-f]+)?(\.\w+)", re.IGNORECASE)
 
 
@@ -202,7 +202,7 @@ def _with_tables(files: Files, label: str, *, at_any_depth: bool) -> Found:
     tables = list(_candidates(names))
     top = [name for name in tables if "/" not in name]
     tables = tables if at_any_depth else top or tables
-    if len(tables) > 1 and all(_METADATA.fullmatch(PurePosixPath(name).name) for name in tables):
+    if len(tables) > 1 and all(METADATA.fullmatch(PurePosixPath(name).name) for name in tables):
         return Found(label, files)  # one for each split of an image folder
     shards: dict[object, list[str]] = {}
     for name in tables:

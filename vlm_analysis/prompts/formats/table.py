@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from vlm_analysis.errors import PromptError, short
 from vlm_analysis.prompts.cells import MAX_NAME_SHOWN, MAX_SHOWN
-from vlm_analysis.prompts.formats import alpaca, coco, completion, llava, messages, own, sharegpt, swift, texts, vqa
+from vlm_analysis.prompts.formats import (
+    alpaca,
+    coco,
+    completion,
+    hub,
+    imagefolder,
+    llava,
+    messages,
+    own,
+    sharegpt,
+    swift,
+    texts,
+    vlmevalkit,
+    vqa,
+)
 from vlm_analysis.prompts.formats.base import Format, Sample
 from vlm_analysis.prompts.formats.benchmarks.table import BENCHMARKS
 
 # A line is more specific than the lines below it. Two formats of one line that both match are the user's to choose from.
 RANKS: tuple[tuple[Format, ...], ...] = (
-    (sharegpt, alpaca, coco, vqa, *BENCHMARKS),
+    (sharegpt, alpaca, coco, vqa, vlmevalkit, *BENCHMARKS),
     (own,),
     (llava, messages, completion, swift),
+    (imagefolder,),
+    (hub,),
     (texts,),
 )
 FORMATS = {one.NAME: one for rank in RANKS for one in rank}
