@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from benchmarked import PNG, ROWS
 from PIL import Image
 from pyarrow import parquet
-
-from benchmarks import PNG, ROWS
 
 COLOURS = ("red", "blue", "green", "white")
 

@@ -10,6 +10,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from fixtures import listed
 from scored import n_scores
 from typer.testing import CliRunner
 
@@ -27,6 +28,7 @@ DOCTESTED = (
     "export.dialects",
     "models.memory",
     "models.fit",
+    "prompts.cells",
     "prompts.hubsplits",
     "words",
     "workbench.terminal",
@@ -44,7 +46,7 @@ def test_docstring_examples_are_true(name):
 
 def blocks() -> list[str]:
     found = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    assert len(found) == 3
+    assert len(found) == 4
     return found
 
 
@@ -98,6 +100,19 @@ def test_the_bench_of_the_readme_runs_on_what_came_before_it(packs):
         "comparisons",
         "costs",
     }
+
+
+def test_the_readme_opens_files_of_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    listed(tmp_path / "images" / "unused.json", [])  # with a.png and b.png beside it
+    said = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a house"}]
+    (tmp_path / "train.json").write_text(json.dumps([{"image": "a.png", "conversations": said}]))
+    (tmp_path / "mine.csv").write_text("Datei,Frage,Art\nimages/a.png,was?,Zeichnung\n")
+    names = {}
+    exec(compile(blocks()[3], "README.md", "exec"), names)
+    assert capsys.readouterr().out == "LLaVA conversations: 'conversations' with 'from' and 'value'\n"
+    assert [prompt.answer for prompt in names["prompts"]] == ["a house"]
 
 
 def test_pictures_and_pages_the_readme_links_to_exist():
