@@ -11,7 +11,7 @@ from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import model_slot
 from vlm_analysis.ui.common.shell import begin, next_step
 from vlm_analysis.ui.common.text import edit_line
-from vlm_analysis.ui.export.exportview import default_folder, export_work, manifest_view, shortened
+from vlm_analysis.ui.export.exportview import default_folder, export_work, manifest_view, serving_view, shortened
 
 begin(
     "Export",
@@ -51,6 +51,7 @@ st.button(
 )
 if ready and folder.strip():
     same_line(line_of("export", mask, folder.strip()))
+    serving_view(mask, folder.strip())
 done = job_panel("export")
 if done is not None and done.status == "done":
     manifest_view(*done.result)

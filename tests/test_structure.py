@@ -44,6 +44,7 @@ WITH_TORCH = (  # beside these no module of the package imports torch or transfo
     "export.checkpoint",
     "export.proof",
     "export.reload",
+    "export.probe.make",
     "pocket",
 )
 MOST_PLAIN = 9

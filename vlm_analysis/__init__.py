@@ -54,6 +54,8 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         mask_to_mergekit as mask_to_mergekit,
         open_dialect as open_dialect,
     )
+    from vlm_analysis.export.probe.compare import probe_server as probe_server
+    from vlm_analysis.export.serving.rules import will_it_serve as will_it_serve
     from vlm_analysis.export.story import Story as Story
     from vlm_analysis.model_info import Locks as Locks
     from vlm_analysis.models.load import LoadedModel as LoadedModel, load_model as load_model
@@ -143,6 +145,8 @@ _HOMES = {
         "mask_to_mergekit",
         "open_dialect",
     ),
+    "export.probe.compare": ("probe_server",),
+    "export.serving.rules": ("will_it_serve",),
     "export.story": ("Story",),
     "models.load": (
         "LoadedModel",

@@ -60,16 +60,46 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder; it must not hold anything.")],
     bench: Bench,
     on_progress: Progress,
+    probe: Annotated[
+        str,
+        typer.Option(
+            help="Prompts of which the probe in the folder is chosen, with their pictures; bundled ones by default."
+        ),
+    ] = "",
     anyway: Anyway = False,
 ) -> Result:
     """Write the edited model as a checkpoint, proved equal.
 
-    Plain transformers loads it in a fresh process; its logits and an answer are compared with the edited model's.
+    Plain transformers loads it in a fresh process; its logits and an answer are compared with the edited model's. The folder holds a
+    probe for servers too (see `strata probe`), and says which engines load it.
     """
-    from vlm_analysis.cli.lookup import edits_for
-    from vlm_analysis.cli.results import of_manifest
+    from vlm_analysis.cli.exported import of_manifest
+    from vlm_analysis.cli.lookup import edits_for, find_prompts
     from vlm_analysis.export.checkpoint import check_target
+    from vlm_analysis.export.serving.rules import open_serving
 
     folder = check_target(folder)  # before the model is loaded
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
-    return of_manifest(bench.export(chosen, folder, on_progress=on_progress), folder)
+    prompts = find_prompts(bench.workspace, probe) if probe else None
+    manifest = bench.export(chosen, folder, probe=prompts, on_progress=on_progress)
+    return of_manifest(manifest, folder, open_serving(folder))
+
+
+@command("Export", ".json")
+def probe(
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="Of an OpenAI-compatible server, as http://127.0.0.1:8000.")
+    ],
+    export: Annotated[Path, typer.Option("--export", help="The exported folder that it serves.")],
+    on_progress: Progress,
+    served: Annotated[str, typer.Option("--served", help="The name of the model there, if it lists several.")] = "",
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that one answer may take.")] = 120.0,
+) -> Result:
+    """Ask a server whether it answers as the exported model does.
+
+    It is asked the prompts in the folder's probe, by the server's chat completions. Their pictures go to this address and nowhere else.
+    """
+    from vlm_analysis.cli.exported import of_probe
+    from vlm_analysis.export.probe.compare import probe_server
+
+    return of_probe(probe_server(url, export, model=served, timeout_s=timeout, on_progress=on_progress))

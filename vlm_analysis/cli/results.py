@@ -30,7 +30,6 @@ from vlm_analysis.workbench.responses import Responses, parting
 from vlm_analysis.workbench.workspace import Item
 
 if TYPE_CHECKING:
-    from vlm_analysis.export.checkpoint import Manifest
     from vlm_analysis.export.story import Story
     from vlm_analysis.prompts.prompts import PromptSet
 
@@ -344,19 +343,6 @@ def of_responses(responses: Responses, question: str, edit: Edit) -> Result:
     data: dict[str, Any] = {"question": question, "dense": responses.dense, "pruned": responses.pruned, "key": edit.key}
     data |= {"first_difference": divergence.first, "tokens": rows_of(table)}
     return Result("Both asked", words, data, table, sections)
-
-
-def of_manifest(manifest: Manifest, folder: Path) -> Result:
-    """Return what was exported, and its proof."""
-    lines = [f"Written to {folder}: {manifest.n_layers_after} of {manifest.n_layers_before} layers."]
-    if manifest.verified:
-        lines.append(
-            f"Loaded in a fresh process by plain transformers {manifest.transformers_version}: logits over {manifest.probe_tokens} "
-            "tokens and a greedy answer are equal to the last bit."
-        )
-    data = {"folder": str(folder), **asdict(manifest)}
-    plain = {key: str(value) for key, value in asdict(manifest).items()}
-    return Result("Export", "\n".join(lines), data, pd.DataFrame(plain.items(), columns=["what", "value"]))
 
 
 def of_prompts(prompts: PromptSet, item: Item | None) -> Result:

@@ -108,6 +108,28 @@ def check_config(model: nn.Module, kept: Sequence[int]) -> None:
     _Copier(model, find_decoder_path(model)[1], kept)
 
 
+def misnumbered(model: M) -> M:
+    """Return a view that runs the layers of a model in wrong order: 1, 2, … and last layer 0, as if they were counted from 1.
+
+    It stands for a server that gives the weights of one layer to the next; the model itself is not changed.
+
+    Raises:
+        EditError: the model has one layer only.
+        MaskError, ModelError: as `View`.
+    """
+    path, layers = find_decoder_path(model)
+    if len(layers) < 2:
+        raise EditError("The layers cannot be numbered wrongly: expected two or more, got one. Take another model.")
+    view = View(model, range(len(layers))).model
+    text, moved = text_config(view), view.get_submodule(path)
+    first, *others = moved.children()
+    moved._modules.clear()
+    for position, layer in enumerate([*others, first]):
+        _renumber(layer, position, text)
+        moved._modules[str(position)] = layer
+    return view
+
+
 def _renumber(layer: nn.Module, position: int, text: Any) -> None:
     """Set the layer index in every module of a layer."""
     for module in layer.modules():

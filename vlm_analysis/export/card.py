@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from math import isnan
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.evaluation.evaluation import Evaluation, retention
 from vlm_analysis.evaluation.telling import accepted_line, telling_line, telling_score_of
+from vlm_analysis.export.serving.rules import SERVING_FILE, Served
 from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.words import sentence
 
 MASK_FILE, EDIT_FILE, MANIFEST_FILE = "strata-mask.json", "strata-edit.json", "strata-manifest.json"
 _COLUMNS = {
@@ -61,6 +64,9 @@ def model_card(
     command: str,
     evidence: Evaluation | None = None,
     reference: Evaluation | None = None,
+    *,
+    served: Sequence[Served] = (),
+    probe: str = "",
 ) -> str:
     """Return the card's Markdown.
 
@@ -70,6 +76,8 @@ def model_card(
         command: how to reproduce the checkpoint (see `reproduction_command`).
         evidence: the evaluation of the edit.
         reference: the dense evaluation on the same prompts, for retention.
+        served: what engines do with the checkpoint.
+        probe: what the probe in its folder can tell; "" without one.
     """
     name = _inline(edit.name)
     notes = "".join(f"    {line}\n" for line in edit.notes.splitlines())  # indented: shown as text, never as markdown
@@ -82,6 +90,7 @@ def model_card(
         f"- How it was checked: `{MANIFEST_FILE}`\n"
         + (f"\nNotes:\n\n{notes}" if notes else "")
         + f"\n## Evidence\n\n{_evidence(evidence, reference)}"
+        + _serving(served, probe)
         + f"\n## Make it again\n\nWith `{edit_file(edit)}` in the working folder and Strata installed:\n\n```\n{command}\n```\n"
     )
 
@@ -116,6 +125,29 @@ def _evidence(evidence: Evaluation | None, reference: Evaluation | None) -> str:
     accepted = f" {accepted_line(evidence)}" if accepted_line(evidence) else ""
     aside = f" {len(evidence.set_aside)} more could not be asked and do not count." if evidence.set_aside else ""
     return f"{text}\n\n{_MEANING}{told} Prompts: fingerprint `{_inline(evidence.prompts)[:16]}`.{aside}{accepted}\n"
+
+
+def _serving(served: Sequence[Served], probe: str) -> str:
+    if not served:
+        return ""
+    rows = [
+        [
+            f"{one.engine} {one.version}",
+            one.verdict,
+            _inline(one.reason),
+            "run here" if one.run_here else "read in its code, not run here",
+        ]
+        for one in served
+    ]
+    lines = [["engine", "verdict", "why", "known from"], ["---"] * 4, *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    told = (
+        f"\n\nWhether a server answers as this model does: `strata probe http://127.0.0.1:8000 --export .` asks it the prompts in "
+        f"`probe/`. {sentence(_inline(probe))}."
+        if probe
+        else ""
+    )
+    return f"\n## Where it is served\n\n{table}\n\nCommands and sources are in `{SERVING_FILE}`.{told}\n"
 
 
 def _inline(text: str) -> str:

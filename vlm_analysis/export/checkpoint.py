@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,14 +27,17 @@ from vlm_analysis.edits.files import edit_to_json
 from vlm_analysis.errors import ExportError, short
 from vlm_analysis.evaluation.evaluation import Evaluation, check_same_work
 from vlm_analysis.export.card import MANIFEST_FILE, edit_file, model_card, reproduction_command
+from vlm_analysis.export.probe.make import make_probe, write_probe
 from vlm_analysis.export.proof import Proof, prove
 from vlm_analysis.export.reload import versions
+from vlm_analysis.export.serving.rules import will_it_serve, write_serving
 from vlm_analysis.files import LOCK, NAMED, file_hash, owned
 from vlm_analysis.guard.shared import check_path
 from vlm_analysis.models.asking import named_ends
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.source import BUNDLED, BUNDLED_FOLDER
 from vlm_analysis.progress import Progress, no_progress
+from vlm_analysis.prompts.prompts import Prompt
 
 _PROCESSOR_FILES = (
     "*processor_config.json",
@@ -71,6 +74,7 @@ class Manifest:
         reproduce: a shell command that reproduces the checkpoint from the source and the edit file.
         files: sha256 of every file, by name.
         changes: the changes of the edit (see `Edit`); empty in manifests of version 0.1.
+        probe: what the probe in the folder can tell of a server (see `Probe.words`); "" without one.
     """
 
     source: str
@@ -96,6 +100,7 @@ class Manifest:
     written: str
     files: dict[str, str]
     changes: list[dict[str, Any]] = field(default_factory=list)
+    probe: str = ""
 
 
 def export_checkpoint(
@@ -107,6 +112,7 @@ def export_checkpoint(
     on_progress: Progress | None = None,
     evidence: Evaluation | None = None,
     reference: Evaluation | None = None,
+    probe: Sequence[Prompt] | None = None,
 ) -> Manifest:
     """Write the edited model to `folder` as a checkpoint for plain transformers, and prove that it equals the evaluated model.
 
@@ -119,6 +125,8 @@ def export_checkpoint(
         on_progress: called at each stage; raising `Cancelled` in it stops the export and removes what was written.
         evidence: the evaluation of this edit on this model, for the model card.
         reference: the dense evaluation on the same prompts; with it the card shows retention.
+        probe: prompts to choose the probe of; up to 8 of them go into the folder with their pictures and the edited model's answers, for
+            `probe_server`. Without any there is no probe.
 
     Raises:
         ExportError: the folder is not empty or cannot be written, the evidence is of another edit or model, the fresh process failed,
@@ -150,14 +158,29 @@ def export_checkpoint(
         _copy_processor(loaded, part)
         progress(2, 4, "loading it in a fresh process to compare" if verify else "not comparing it")
         proof = prove(loaded, view, part, progress) if verify else None
+        told = _write_probe(loaded, view, part, probe or (), progress)
         progress(3, 4, "writing the manifest")
         edit = _as_applied(loaded, edit)
         command = reproduction_command(_source(loaded), loaded.info, edit_file(edit))
+        served = will_it_serve(loaded, edit, ".", proved=proof.versions["transformers"] if proof else "")
+        write_serving(served, part)
         (part / edit_file(edit)).write_text(edit_to_json(edit), "utf-8")
-        (part / "README.md").write_text(model_card(edit, loaded.info, command, evidence, reference), "utf-8")
-        manifest = _write_manifest(loaded, view, edit, part, proof, command)
+        card = model_card(edit, loaded.info, command, evidence, reference, served=served, probe=told)
+        (part / "README.md").write_text(card, "utf-8")
+        manifest = _write_manifest(loaded, view, edit, part, proof, command, told)
     progress(4, 4, "exported")
     return manifest
+
+
+def _write_probe(loaded: LoadedModel, view: Any, folder: Path, prompts: Sequence[Prompt], progress: Progress) -> str:
+    """Write the probe of the edited model into the folder and return what it can tell; "" where none can be made."""
+    made = make_probe(
+        loaded, view, prompts, lambda done, total, message: progress(3, 4, f"{message}: {done} of {total}")
+    )
+    if made is None:
+        return ""
+    write_probe(*made, folder)
+    return made[0].words()
 
 
 @contextmanager
@@ -296,7 +319,7 @@ def _copy_processor(loaded: LoadedModel, target: Path) -> None:
 
 
 def _write_manifest(
-    loaded: LoadedModel, view: Any, edit: Edit, folder: Path, proof: Proof | None, command: str
+    loaded: LoadedModel, view: Any, edit: Edit, folder: Path, proof: Proof | None, command: str, probe: str
 ) -> Manifest:
     info, library_versions = loaded.info, proof.versions if proof else versions()
     manifest = Manifest(
@@ -323,6 +346,7 @@ def _write_manifest(
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         files=dict(_hashes(folder)),
         changes=changes_to_json(edit),
+        probe=probe,
     )
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", "utf-8")
     return manifest

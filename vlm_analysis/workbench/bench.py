@@ -21,6 +21,7 @@ from vlm_analysis.workbench import (
     costs,
     damages,
     evaluations,
+    exports,
     recordings,
     searches,
     stories,
@@ -30,7 +31,7 @@ from vlm_analysis.workbench.desk import Desk, prompts_item
 from vlm_analysis.workbench.evaluations import OnPartial
 from vlm_analysis.workbench.recordings import recorded_prompts
 from vlm_analysis.workbench.responses import Responses, ask_both, see_prompt
-from vlm_analysis.workbench.shelf import find_evidence, open_item
+from vlm_analysis.workbench.shelf import open_item
 from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.workspace import Item, Workspace
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from vlm_analysis.evaluation.run.latency import Latency
     from vlm_analysis.evaluation.run.respond import Step
     from vlm_analysis.export.checkpoint import Manifest
+    from vlm_analysis.export.serving.rules import Served
     from vlm_analysis.export.story import Story
     from vlm_analysis.models.load import LoadedModel
     from vlm_analysis.selection.compared.comparison import Comparison
@@ -326,15 +328,28 @@ class Bench:
         """Return the model's input text for a prompt, with template and placeholders, and its tokens by group."""
         return see_prompt(self._desk(on_progress), prompt)
 
-    def export(self, edit: Edit, folder: Path | str, *, on_progress: Progress = no_progress) -> Manifest:
-        """Write the edited model as a checkpoint, its card with the evidence in the workspace (see `vlm_analysis.export_checkpoint`)."""
-        from vlm_analysis.export.checkpoint import export_checkpoint
+    def serving(
+        self, edit: Edit, folder: Path | str = "pruned", *, on_progress: Progress = no_progress
+    ) -> list[Served]:
+        """Return for each engine whether it loads the export of an edit, and by which command (see `vlm_analysis.will_it_serve`)."""
+        from vlm_analysis.export.serving.rules import will_it_serve
 
-        desk = self._desk(on_progress)
-        evidence, reference = find_evidence(desk.shelf, edit, desk.model)
-        return export_checkpoint(
-            desk.loaded, edit, Path(folder), on_progress=on_progress, evidence=evidence, reference=reference
-        )
+        return will_it_serve(self._desk(on_progress).loaded, edit, folder)
+
+    def export(
+        self,
+        edit: Edit,
+        folder: Path | str,
+        *,
+        probe: PromptSet | Item | None = None,
+        on_progress: Progress = no_progress,
+    ) -> Manifest:
+        """Write the edited model as a checkpoint, its card with the evidence in the workspace (see `vlm_analysis.export_checkpoint`).
+
+        `probe` are the prompts of which the probe in the folder is chosen: by default those of the bundled packs, so that none of your
+        pictures leaves with the folder unless you say so.
+        """
+        return exports.export_edit(self._desk(on_progress), edit, Path(folder), probe, on_progress)
 
     # -- the desk --------------------------------------------------------------------------------------------------
 

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import streamlit as st
 
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.errors import StrataError
+from vlm_analysis.export.serving.engines import LOADS, NOT_VERIFIED, OTHER_ANSWERS, REFUSES
 from vlm_analysis.ui.common.session import bench, workspace
-from vlm_analysis.ui.common.text import layer_list
+from vlm_analysis.ui.common.text import escaped, layer_list
 from vlm_analysis.ui.common.work import Work
 from vlm_analysis.workbench.workspace import EXPORTS
 
 if TYPE_CHECKING:
     from vlm_analysis.export.checkpoint import Manifest
+
+_VERDICT_ICONS = {
+    LOADS: ":material/check:",
+    NOT_VERIFIED: ":material/question_mark:",
+    OTHER_ANSWERS: ":material/warning:",
+    REFUSES: ":material/block:",
+}
+_VERDICT_COLOURS: dict[str, Literal["green", "grey", "orange", "red"]] = {
+    LOADS: "green",
+    NOT_VERIFIED: "grey",
+    OTHER_ANSWERS: "orange",
+    REFUSES: "red",
+}
 
 
 def default_folder(model_name: str, mask: Edit) -> Path:
@@ -53,6 +69,37 @@ def _proof(manifest: Manifest) -> None:
         column.code(answer or "(nothing that can be shown)", language=None, wrap_lines=True)
 
 
+def serving_view(mask: Edit, folder: str) -> None:
+    """Draw for each engine whether it loads the export, why, and the lines to copy."""
+    try:
+        served = bench().serving(mask, folder)
+    except StrataError as error:
+        st.caption(escaped(error))
+        return
+    st.subheader("Will it serve?")
+    st.caption(
+        "Read from the released code of each engine, and not run here except where it says so. Ask the probe whether a server answers "
+        "as the exported model does."
+    )
+    for one in served:
+        left, middle, right = st.columns([2, 2, 6])
+        left.text(f"{one.engine} {one.version}")
+        middle.badge(one.verdict, icon=_VERDICT_ICONS[one.verdict], color=_VERDICT_COLOURS[one.verdict])
+        right.caption(escaped(one.reason))
+    with st.expander("Lines to copy, and where this was read"):
+        for one in served:
+            st.caption(escaped(f"{one.engine}: {one.source}"))
+            if one.commands:
+                st.code("\n".join(one.commands), language="bash", wrap_lines=True)
+
+
+def _probe_line(manifest: Manifest, folder: Path) -> None:
+    """Draw what the probe in the folder can tell, and the line that asks a server."""
+    st.caption(escaped(f"Does a server answer as this model does? The probe in the folder holds {manifest.probe}."))
+    line = shlex.join(["strata", "probe", "http://127.0.0.1:8000", "--export", str(folder.expanduser())])
+    st.code(line, language="bash", wrap_lines=True)
+
+
 def manifest_view(manifest: Manifest, folder: Path) -> None:
     """Draw what was written, where, and how it was checked."""
     st.text(f"Written to {shortened(folder.expanduser())}")
@@ -80,6 +127,8 @@ def manifest_view(manifest: Manifest, folder: Path) -> None:
         f"model = AutoModelForImageTextToText.from_pretrained({str(folder.expanduser())!r})",
         language="python",
     )
+    if manifest.probe:
+        _probe_line(manifest, folder)
     st.caption("Make it again, where its strata-mask.json lies:")
     st.code(manifest.reproduce, language="bash", wrap_lines=True)
     with st.expander("Manifest"):

@@ -1,0 +1,49 @@
+"""Turn what was exported, and what a server answers to its probe, into a Result. Opens without torch."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from vlm_analysis.cli.output import Result
+from vlm_analysis.cli.results import grid
+from vlm_analysis.export.probe.compare import ProbeResult
+from vlm_analysis.export.serving.rules import Served
+
+if TYPE_CHECKING:
+    from vlm_analysis.export.checkpoint import Manifest
+
+
+def of_manifest(manifest: Manifest, folder: Path, served: Sequence[Served]) -> Result:
+    """Return what was exported, its proof, and which engines load it."""
+    lines = [f"Written to {folder}: {manifest.n_layers_after} of {manifest.n_layers_before} layers."]
+    if manifest.verified:
+        lines.append(
+            f"Loaded in a fresh process by plain transformers {manifest.transformers_version}: logits over {manifest.probe_tokens} "
+            "tokens and a greedy answer are equal to the last bit."
+        )
+    lines += [f"{one.engine} {one.version}: {one.verdict}. {one.reason}" for one in served]
+    if manifest.probe:
+        line = shlex.join(["strata", "probe", "http://127.0.0.1:8000", "--export", str(folder)])
+        lines.append(f"Its probe holds {manifest.probe}. Ask a server that serves it: {line}")
+    data = {"folder": str(folder), **asdict(manifest), "serving": [asdict(one) for one in served]}
+    plain = {key: str(value) for key, value in asdict(manifest).items()}
+    return Result("Export", "\n".join(lines), data, pd.DataFrame(plain.items(), columns=["what", "value"]))
+
+
+def of_probe(found: ProbeResult) -> Result:
+    """Return how a server answers a probe: one row per prompt."""
+    rows = [(one.id, one.verdict, one.expected, one.got, one.difference, ", ".join(one.like)) for one in found.prompts]
+    table = pd.DataFrame(rows, columns=["id", "verdict", "expected", "got", "difference", "like"])
+    lines = [
+        f"{found.url}, model {found.model}: {found.verdict}.",
+        *found.reasons,
+        f"What it could tell: {found.tells}.",
+        grid(table[["id", "verdict", "expected", "got"]]),
+    ]
+    return Result("Probe", "\n".join(lines), asdict(found), table)
