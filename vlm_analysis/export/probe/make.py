@@ -23,7 +23,7 @@ from vlm_analysis.export.probe.value import (
     ProbePrompt,
     probe_text,
 )
-from vlm_analysis.models.asking import render
+from vlm_analysis.models.asking import Template, render
 from vlm_analysis.models.decoding import decode, greedy_ids
 from vlm_analysis.models.inputs import VISION, encode, takes_logits_to_keep
 from vlm_analysis.models.load import LoadedModel
@@ -73,7 +73,9 @@ def make_probe(
     kept = tuple(
         replace(one, otherwise={k: v for k, v in one.otherwise.items() if k not in not_tried}) for one, _ in best
     )
-    return Probe(kept, MAX_NEW_TOKENS, _opening(loaded), not_tried), tuple(prompt for _, prompt in best)
+    return Probe(kept, MAX_NEW_TOKENS, _opening(loaded, loaded.template), not_tried), tuple(
+        prompt for _, prompt in best
+    )
 
 
 def write_probe(probe: Probe, prompts: Sequence[Prompt], folder: Path) -> None:
@@ -176,10 +178,10 @@ def _first(loaded: LoadedModel, view: Any, tensors: dict[str, torch.Tensor], ids
     return FirstToken(loaded.processor.tokenizer.decode([ids[0]]), min(logprob, 0.0))
 
 
-def _opening(loaded: LoadedModel) -> str:
+def _opening(loaded: LoadedModel, template: Template) -> str:
     """Return what the chat template writes to open an answer."""
     turns = [("user", ("?",))]
-    closed, opened = (render(loaded.processor, loaded.template, turns, open_answer=one) for one in (False, True))
+    closed, opened = (render(loaded.processor, template, turns, open_answer=one) for one in (False, True))
     return opened.removeprefix(closed) if opened.startswith(closed) else ""
 
 

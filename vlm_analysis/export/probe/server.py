@@ -134,7 +134,7 @@ class _RefusedError(ExportError):
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Refuses redirects: pictures go to the address that the user named only."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
         return None
 
 

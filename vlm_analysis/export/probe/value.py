@@ -48,7 +48,7 @@ FORM = Form(
         {
             "opening": text(1000),
             "max_new_tokens": whole(1, 10_000),
-            "prompts": listed(_PROMPT, 1, 1000),
+            "asked": listed(_PROMPT, 1, 1000),
             "not_tried": TEXTS,
         }
     ),
@@ -124,7 +124,8 @@ def bare(answer: str) -> str:
 def probe_text(probe: Probe) -> str:
     """Return the text of a probe's file."""
     tell = {variant: probe.n_tell(variant) for variant in VARIANTS if variant not in probe.not_tried}
-    return FORM.text({**asdict(probe), "tell": tell, "what": probe.words()})
+    content = asdict(probe)
+    return FORM.text({"what": probe.words(), "tell": tell, "asked": content.pop("prompts"), **content})
 
 
 def open_probe(folder: Path) -> Probe:
@@ -168,6 +169,6 @@ def _probe_of(content: dict[str, Any]) -> Probe:
             None if one["first"] is None else FirstToken(one["first"]["token"], float(one["first"]["logprob"])),
             {name: one["otherwise"][name] for name in VARIANTS if name in one["otherwise"]},
         )
-        for one in content["prompts"]
+        for one in content["asked"]
     )
     return Probe(prompts, content["max_new_tokens"], content["opening"], dict(content["not_tried"]))

@@ -237,6 +237,16 @@ def open_serving(folder: Path) -> list[Served]:
     path = Path(folder) / SERVING_FILE
     if not path.exists():
         return []
-    return FORM.open(
-        path, lambda content: [Served(**{**one, "commands": tuple(one["commands"])}) for one in content["engines"]]
+    return FORM.open(path, lambda content: [_served_of(one) for one in content["engines"]])
+
+
+def _served_of(one: Mapping[str, Any]) -> Served:
+    return Served(
+        one["engine"],
+        one["version"],
+        one["verdict"],
+        one["reason"],
+        tuple(one["commands"]),
+        one["source"],
+        one["run_here"],
     )
