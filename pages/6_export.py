@@ -51,7 +51,8 @@ st.button(
 )
 if ready and folder.strip():
     same_line(line_of("export", mask, folder.strip()))
-    serving_view(mask, folder.strip())
 done = job_panel("export")
 if done is not None and done.status == "done":
     manifest_view(*done.result)
+if ready and folder.strip():
+    serving_view(mask, folder.strip())

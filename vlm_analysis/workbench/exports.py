@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.progress import Progress
-from vlm_analysis.prompts.prompts import Prompt, PromptSet, bundled_packs, open_prompts
+from vlm_analysis.prompts.opening import bundled_packs, open_prompts
+from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.shelf import find_evidence, open_item
 from vlm_analysis.workbench.workspace import Item
