@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from vlm_analysis.export.checkpoint import Manifest
 
 
-def of_manifest(manifest: Manifest, folder: Path, served: Sequence[Served]) -> Result:
-    """Return what was exported, its proof, and which engines load it."""
+def of_manifest(manifest: Manifest, folder: Path, served: Sequence[Served], probe: str) -> Result:
+    """Return what was exported, its proof, which engines load it, and what its probe tells."""
     lines = [f"Written to {folder}: {manifest.n_layers_after} of {manifest.n_layers_before} layers."]
     if manifest.verified:
         lines.append(
@@ -28,10 +28,10 @@ def of_manifest(manifest: Manifest, folder: Path, served: Sequence[Served]) -> R
             "tokens and a greedy answer are equal to the last bit."
         )
     lines += [f"{one.engine} {one.version}: {one.verdict}. {one.reason}" for one in served]
-    if manifest.probe:
+    if probe:
         line = shlex.join(["strata", "probe", "http://127.0.0.1:8000", "--export", str(folder)])
-        lines.append(f"Its probe holds {manifest.probe}. Ask a server that serves it: {line}")
-    data = {"folder": str(folder), **asdict(manifest), "serving": [asdict(one) for one in served]}
+        lines.append(f"Its probe holds {probe}. Ask a server that serves it: {line}")
+    data = {"folder": str(folder), **asdict(manifest), "serving": [asdict(one) for one in served], "probe": probe}
     plain = {key: str(value) for key, value in asdict(manifest).items()}
     return Result("Export", "\n".join(lines), data, pd.DataFrame(plain.items(), columns=["what", "value"]))
 

@@ -76,13 +76,14 @@ def export(
     from vlm_analysis.cli.exported import of_manifest
     from vlm_analysis.cli.lookup import edits_for, find_prompts
     from vlm_analysis.export.checkpoint import check_target
+    from vlm_analysis.export.probe.value import probe_words
     from vlm_analysis.export.serving.rules import open_serving
 
     folder = check_target(folder)  # before the model is loaded
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
     prompts = find_prompts(bench.workspace, probe) if probe else None
     manifest = bench.export(chosen, folder, probe=prompts, on_progress=on_progress)
-    return of_manifest(manifest, folder, open_serving(folder))
+    return of_manifest(manifest, folder, open_serving(folder), probe_words(folder))
 
 
 @command("Export", ".json")

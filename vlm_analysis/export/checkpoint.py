@@ -74,7 +74,6 @@ class Manifest:
         reproduce: a shell command that reproduces the checkpoint from the source and the edit file.
         files: sha256 of every file, by name.
         changes: the changes of the edit (see `Edit`); empty in manifests of version 0.1.
-        probe: what the probe in the folder can tell of a server (see `Probe.words`); "" without one.
     """
 
     source: str
@@ -100,7 +99,6 @@ class Manifest:
     written: str
     files: dict[str, str]
     changes: list[dict[str, Any]] = field(default_factory=list)
-    probe: str = ""
 
 
 def export_checkpoint(
@@ -167,7 +165,7 @@ def export_checkpoint(
         (part / edit_file(edit)).write_text(edit_to_json(edit), "utf-8")
         card = model_card(edit, loaded.info, command, evidence, reference, served=served, probe=told)
         (part / "README.md").write_text(card, "utf-8")
-        manifest = _write_manifest(loaded, view, edit, part, proof, command, told)
+        manifest = _write_manifest(loaded, view, edit, part, proof, command)
     progress(4, 4, "exported")
     return manifest
 
@@ -319,7 +317,7 @@ def _copy_processor(loaded: LoadedModel, target: Path) -> None:
 
 
 def _write_manifest(
-    loaded: LoadedModel, view: Any, edit: Edit, folder: Path, proof: Proof | None, command: str, probe: str
+    loaded: LoadedModel, view: Any, edit: Edit, folder: Path, proof: Proof | None, command: str
 ) -> Manifest:
     info, library_versions = loaded.info, proof.versions if proof else versions()
     manifest = Manifest(
@@ -346,7 +344,6 @@ def _write_manifest(
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         files=dict(_hashes(folder)),
         changes=changes_to_json(edit),
-        probe=probe,
     )
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", "utf-8")
     return manifest

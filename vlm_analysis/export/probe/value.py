@@ -143,6 +143,12 @@ def open_probe(folder: Path) -> Probe:
     return FORM.open(path, _probe_of)
 
 
+def probe_words(folder: Path) -> str:
+    """Return what the probe of an exported folder can tell (`Probe.words`); "" where it has none."""
+    has_one = (Path(folder) / PROBE_FOLDER / PROBE_FILE).exists()
+    return open_probe(folder).words() if has_one else ""
+
+
 def picture(folder: Path, name: str) -> bytes:
     """Return the bytes of a picture of the probe in an exported folder.
 

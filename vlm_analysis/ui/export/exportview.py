@@ -12,6 +12,7 @@ import streamlit as st
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import StrataError
+from vlm_analysis.export.probe.value import probe_words
 from vlm_analysis.export.serving.engines import LOADS, NOT_VERIFIED, OTHER_ANSWERS, REFUSES
 from vlm_analysis.ui.common.session import bench, workspace
 from vlm_analysis.ui.common.text import escaped, layer_list
@@ -93,10 +94,18 @@ def serving_view(mask: Edit, folder: str) -> None:
                 st.code("\n".join(one.commands), language="bash", wrap_lines=True)
 
 
-def _probe_line(manifest: Manifest, folder: Path) -> None:
-    """Draw what the probe in the folder can tell, and the line that asks a server."""
-    st.caption(escaped(f"Does a server answer as this model does? The probe in the folder holds {manifest.probe}."))
-    line = shlex.join(["strata", "probe", "http://127.0.0.1:8000", "--export", str(folder.expanduser())])
+def _probe_line(folder: Path) -> None:
+    """Draw what the probe in an exported folder can tell, and the line that asks a server; nothing where it has none."""
+    folder = folder.expanduser()
+    try:
+        told = probe_words(folder)
+    except StrataError as error:
+        st.caption(escaped(error))
+        return
+    if not told:
+        return
+    st.caption(escaped(f"Does a server answer as this model does? The probe in the folder holds {told}."))
+    line = shlex.join(["strata", "probe", "http://127.0.0.1:8000", "--export", str(folder)])
     st.code(line, language="bash", wrap_lines=True)
 
 
@@ -127,8 +136,7 @@ def manifest_view(manifest: Manifest, folder: Path) -> None:
         f"model = AutoModelForImageTextToText.from_pretrained({str(folder.expanduser())!r})",
         language="python",
     )
-    if manifest.probe:
-        _probe_line(manifest, folder)
+    _probe_line(folder)
     st.caption("Make it again, where its strata-mask.json lies:")
     st.code(manifest.reproduce, language="bash", wrap_lines=True)
     with st.expander("Manifest"):
