@@ -10,7 +10,7 @@ import pytest
 from formats import asked, errors, read, sample_of
 
 from vlm_analysis.errors import PromptError
-from vlm_analysis.prompts.formats import alpaca, completion, llava, messages, sharegpt, swift
+from vlm_analysis.prompts.formats import alpaca, cauldron, completion, llava, messages, sharegpt, swift
 from vlm_analysis.prompts.formats.base import Format, Picture
 from vlm_analysis.prompts.formats.table import recognise
 
@@ -43,6 +43,10 @@ BAD_LLAVA: dict[str, tuple[Any, str]] = {
     "deep": ({"image": "a.png", "conversations": "[" * 50_000}, "expected a list"),
     "role": ({"image": "a.png", "conversations": [{"from": "tool", "value": "x"}]}, "got 'tool'"),
     "role is a list": ({"image": "a.png", "conversations": [{"from": ["x"], "value": "x"}]}, "got ['x']"),
+    "many turns": (
+        {"image": "a.png", "conversations": human(*["x"] * 1001)},
+        "expected at most 1,000 turns, got 1,001",
+    ),
     "only answers": ({"image": "a.png", "conversations": human("?", "so")[1:]}, "no question"),
     "picture in the answer": ({"image": "a.png", "conversations": human("?", "<image>")}, "in questions only"),
     "image a number": ({"image": 7, "conversations": human("?", "so")}, "got a int"),
@@ -124,7 +128,12 @@ class TestShareGPT:
 
     def test_a_table_described_as_openai_messages_is_read_by_its_description(self) -> None:
         tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
-        entry = {"formatting": "sharegpt", "columns": {"messages": "messages", "images": "images"}, "tags": tags}
+        entry = {
+            "file_name": "data.json",
+            "formatting": "sharegpt",
+            "columns": {"messages": "messages", "images": "images"},
+            "tags": tags,
+        }
         row = {"messages": said("Who are they?", "Kane and Gretzka"), "images": ["mllm_demo_data/1.jpg"]}
         assert asked(read(sharegpt, row, described=entry)) == [
             (["mllm_demo_data/1.jpg"], "Who are they?", "Kane and Gretzka")
@@ -320,7 +329,16 @@ class TestPairs:
         assert message in errors(rows)[2]
 
 
-@pytest.mark.parametrize("format_", [llava, sharegpt, messages, completion, alpaca, swift])
+def test_texts_of_the_cauldron_are_questions_with_answers_on_the_same_pictures() -> None:
+    texts = [{"user": "one?", "assistant": "1", "source": "x"}, {"user": "two?", "assistant": "2", "source": "x"}]
+    row = {"images": [{"bytes": DATA, "path": None}], "texts": texts, "relevance_min": 3}
+    rows = read(cauldron, row, turns="each")
+    assert asked(rows) == [([Picture(DATA)], "one?", "1"), ([Picture(DATA)], "two?", "2")]
+    assert [one.cells["id"] for one in rows] == ["1-1", "1-2"]
+    assert "got a list" in errors(read(cauldron, row, {**row, "texts": [{"user": ["x"], "assistant": "y"}]}))[2]
+
+
+@pytest.mark.parametrize("format_", [llava, sharegpt, messages, completion, alpaca, swift, cauldron])
 def test_no_format_takes_a_table_of_others(format_: Format) -> None:
     own = {"image": "a.png", "question": "why?", "prompt": "x", "completion": "y", "messages": said("x", "y")}
     assert recognise(sample_of([own]))[0].NAME == "own"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
 import pytest
 from formats import errors, sample_of
 
-from vlm_analysis.prompts.archives import NoFiles
+from vlm_analysis.prompts.archives import Files, Folder, NoFiles
 from vlm_analysis.prompts.cells import Row
 from vlm_analysis.prompts.formats import coco, vqa
 from vlm_analysis.prompts.formats.base import Sample, Source
@@ -44,16 +46,20 @@ ANSWERED = [
 
 
 def read_vqa(
-    asked: list[dict[str, Any]], answered: list[Any], files: tuple[str, ...] = (ANNOTATIONS, QUESTIONS)
+    asked: list[dict[str, Any]],
+    answered: list[Any],
+    beside: tuple[str, ...] = (ANNOTATIONS, QUESTIONS),
+    files: Files | None = None,
+    folder: str = ".",
 ) -> list[Row]:
-    sample = sample_of(asked, QUESTIONS, files=files)
+    sample = sample_of(asked, QUESTIONS, files=beside)
 
     def part(name: str, table: str = "") -> Iterator[Row]:
         assert (name, table) == ("annotations", ANNOTATIONS)
         yield from (Row(number, cells) for number, cells in enumerate(answered, 1))
 
     assert recognise(sample)[0] is vqa
-    return list(vqa.rows(Source(sample, sample.rows, NoFiles("data"), part=part)))
+    return list(vqa.rows(Source(sample, sample.rows, files or NoFiles("data"), folder, part=part)))
 
 
 def read_coco(images: list[Any], captions: list[Any]) -> list[Row]:
@@ -86,11 +92,12 @@ def test_questions_of_vqa_are_joined_with_their_annotations() -> None:
     assert (second["answer"], second["answers"], second["domain"]) == ("2", ["2"], "number")
 
 
-@pytest.mark.parametrize(
-    "name", ["val2014/COCO_val2014_000000000042.jpg", "000000000042.jpg", "images/000000000042.png"]
-)
-def test_a_picture_is_found_by_its_number_wherever_it_lies(name: str) -> None:
-    assert read_vqa(ASKED[:1], ANSWERED, (ANNOTATIONS, name))[0].cells["image"] == name
+@pytest.mark.parametrize("name", ["val2014/COCO_val2014_000000000042.jpg", "000000000042.jpg", "qa/000000000042.png"])
+def test_a_picture_is_found_by_its_number_wherever_it_lies(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    (row,) = read_vqa(ASKED[:1], ANSWERED, files=Folder(tmp_path), folder="qa")
+    assert normpath(f"qa/{row.cells['image']}") == name
 
 
 def test_questions_without_annotations_have_no_answer_and_say_so() -> None:
@@ -172,8 +179,13 @@ def test_a_bad_image_or_caption_of_coco_says_why_and_the_rest_go_on() -> None:
     assert [row.cells["answer"] for row in rows if not row.error] == ["One.", "", ""]
 
 
-def test_only_what_a_set_may_hold_is_kept_of_the_other_list(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_a_set_may_hold_are_counted_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vqa, "MAX_ROWS", 1)
-    first, second = read_vqa(ASKED, ANSWERED)
+    first, more = read_vqa(ASKED, ANSWERED)
     assert first.cells["answer"] == "white"
-    assert second.cells == ASKED[1]
+    assert (more.number, more.error) == (0, "1 more questions were left out: expected at most 1. Split the file.")
+    monkeypatch.setattr(coco, "MAX_ROWS", 2)
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in range(5)]
+    more, *rows = read_coco(images, [{"image_id": number, "caption": str(number)} for number in (4, 1)])
+    assert [row.cells["answer"] for row in rows] == ["", "1"]
+    assert (more.number, more.error) == (0, "3 more images were left out: expected at most 2. Split the file.")

@@ -8,6 +8,7 @@ pictures and counts what was left out is not here (`opening`).
 from __future__ import annotations
 
 import base64
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ class Sample:
         files: names of the files in the table's folder; without a table, of all files.
         labels: names of classes by column, where the table's schema has them; the cells hold the names already.
         parts: columns of each list, where the table is a JSON object; of one with several lists, `columns` and `rows` are empty.
-        described: the entry that names the table in a `dataset_info.json` (LLaMA-Factory) in the same folder.
+        described: what a file in the same folder says of the table: its entry in LLaMA-Factory's `dataset_info.json`, a task of lmms-eval.
     """
 
     name: str
@@ -143,6 +144,14 @@ def left_out(names: list[str], expected: str) -> Iterator[Row]:
         error=f"{counted(len(names), 'file')} {'was' if len(names) == 1 else 'were'} left out: expected {expected}, got {shown}{more}. "
         "Save pictures among them as PNG.",
     )
+
+
+def places(source: Source) -> dict[str, str]:
+    """Return where the files of a source lie, relative to the table's folder, by their names without folders; the first of one name."""
+    found: dict[str, str] = {}
+    for name in source.files.names():
+        found.setdefault(posixpath.basename(name), posixpath.relpath(name, source.folder))
+    return found
 
 
 def picture_of(value: object) -> str | Picture:

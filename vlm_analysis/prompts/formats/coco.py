@@ -12,7 +12,7 @@ from itertools import islice
 
 from vlm_analysis.errors import short
 from vlm_analysis.prompts.cells import MAX_ROWS, Cells, Row, cell_text
-from vlm_analysis.prompts.formats.base import DESCRIBE, Sample, Source, mapped, picture_of
+from vlm_analysis.prompts.formats.base import DESCRIBE, Sample, Source, mapped, picture_of, places
 
 NAME = "coco"
 TITLE = "COCO captions"
@@ -28,21 +28,24 @@ def matches(sample: Sample) -> str | None:
 
 
 def rows(source: Source) -> Iterator[Row]:
-    """Yield a prompt for each image; captions of the first 10,000 are looked up, which is what a set may hold."""
+    """Yield a prompt for each of the first 10,000 images."""
     following = iter(source.part(IMAGES))
     first = list(islice(following, MAX_ROWS))
+    if n_more := sum(1 for _ in following):
+        yield Row(0, error=f"{n_more:,} more images were left out: expected at most {MAX_ROWS:,}. Split the file.")
     captions: dict[str, list[object]] = {_key(row.cells.get("id")): [] for row in first}
     for row in source.part(CAPTIONS):
         captions.get(_key(row.cells.get("image_id")), []).append(row.cells.get("caption"))
-    yield from mapped(replace(source, rows=first), lambda cells: _prompt(cells, captions))
-    yield from following
+    paths = places(source)
+    yield from mapped(replace(source, rows=first), lambda cells: _prompt(cells, captions, paths))
 
 
-def _prompt(cells: Cells, captions: Mapping[str, list[object]]) -> Cells:
+def _prompt(cells: Cells, captions: Mapping[str, list[object]], paths: Mapping[str, str]) -> Cells:
     texts = [text for caption in captions[_key(cells.get("id"))] if (text := cell_text(caption, "caption"))]
+    name = picture_of(cells.get("file_name"))
     return {
         "id": cells.get("id"),
-        "image": picture_of(cells.get("file_name")),
+        "image": paths.get(name, name) if isinstance(name, str) else name,
         "question": DESCRIBE,
         "answer": next(iter(texts), ""),
         "answers": list(dict.fromkeys(texts)),

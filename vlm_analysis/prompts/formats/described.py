@@ -62,7 +62,7 @@ def entry_of(files: Files, folder: str, table: str) -> Mapping[str, Any]:
 def description(sample: Sample, formatting: str) -> Described | None:
     """Return how the table of a sample is written, where its entry in `dataset_info.json` says so and is of this formatting."""
     entry = sample.described
-    if not entry or str(entry.get("formatting") or ALPACA) != formatting:
+    if "file_name" not in entry or str(entry.get("formatting") or ALPACA) != formatting:
         return None
     said = _texts(entry.get("columns"))
     columns = {usual: said.get(name, usual).strip().casefold() for name, usual in COLUMNS.items()}

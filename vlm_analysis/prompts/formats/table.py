@@ -6,11 +6,13 @@ from vlm_analysis.errors import PromptError, short
 from vlm_analysis.prompts.cells import MAX_NAME_SHOWN, MAX_SHOWN
 from vlm_analysis.prompts.formats import (
     alpaca,
+    cauldron,
     coco,
     completion,
     hub,
     imagefolder,
     llava,
+    lmms,
     messages,
     own,
     sharegpt,
@@ -25,8 +27,9 @@ from vlm_analysis.prompts.formats.benchmarks.table import BENCHMARKS
 # A line is more specific than the lines below it. Two formats of one line that both match are the user's to choose from.
 RANKS: tuple[tuple[Format, ...], ...] = (
     (sharegpt, alpaca, coco, vqa, vlmevalkit, *BENCHMARKS),
+    (lmms,),
     (own,),
-    (llava, messages, completion, swift),
+    (llava, messages, completion, swift, cauldron),
     (imagefolder,),
     (hub,),
     (texts,),
@@ -71,7 +74,7 @@ def _ambiguous(sample: Sample, found: list[tuple[Format, str]]) -> PromptError:
 
 def _unknown(sample: Sample) -> PromptError:
     if sample.parts:
-        parts = ", ".join(short(repr(part), MAX_NAME_SHOWN) for part in list(sample.parts)[:MAX_SHOWN])
+        parts = ", ".join(short(repr(part), own.MAX_NAME_SHOWN) for part in list(sample.parts)[: own.MAX_SHOWN])
         return PromptError(
             f"'{short(sample.name)}' could not be read: expected one list of prompts, got an object with {parts}. "
             "Save the list of prompts alone."

@@ -22,6 +22,7 @@ ROLES = {
     **dict.fromkeys(("system", "developer"), SYSTEM),
 }
 MARKS_OF_OTHERS = ("<video>", "<audio>", "<bbox>", "<ref-object>")
+MOST_TURNS = 1000
 KEPT = ("id", "domain", "task", "group")
 TEXT_ONLY = "the row has no image: expected one, got text only. Remove the row, or name its image."
 TEXT_PARTS = ("text", "input_text", "output_text")
@@ -100,6 +101,19 @@ def questions_with_history(source: Source, question: Sequence[str], answer: str)
     return distinct(mapped(source, prompts))
 
 
+def pairs(source: Source, column: str, keys: tuple[str, str]) -> Iterator[Row]:
+    """Yield the prompts of a table with a list of objects in one column, each with a question and its answer under `keys`."""
+
+    def prompts(cells: Cells) -> list[Cells]:
+        no_video(cells)
+        entries = [one if isinstance(one, dict) else {} for one in _bounded(cells.get(column), column)]
+        sides = list(zip((USER, ASSISTANT), keys, strict=True))
+        turns = [said(role, cell_text(one.get(key), column)) for one in entries for role, key in sides]
+        return asked(cells, turns, pictures_in(cells), source.options.turns)
+
+    return distinct(mapped(source, prompts))
+
+
 def own_question(source: Source) -> str:
     """Return which question is a row's own where it has a history: the last, unless each is asked for."""
     return "each" if source.options.turns == "each" else "last"
@@ -136,7 +150,7 @@ def read_turns(value: object, column: str, tags: Tags) -> list[Turn]:
         PromptError: the cell is no such list, or a turn has another role, a video or something else that cannot be shown.
     """
     found: list[Turn] = []
-    for entry in as_list(value, column):
+    for entry in _bounded(value, column):
         if not isinstance(entry, dict) or tags.role not in entry:
             raise PromptError(
                 f"the cell '{column}' could not be read: expected turns with '{tags.role}' and '{tags.content}', got "
@@ -209,6 +223,15 @@ def pictures_in(cells: Cells, columns: Sequence[str] = ("images", "image")) -> l
     return next((pictures_of(cells[column]) for column in columns if not is_blank(cells.get(column))), [])
 
 
+def _bounded(value: object, column: str) -> list[Any]:
+    entries = as_list(value, column)
+    if len(entries) > MOST_TURNS:
+        raise PromptError(
+            f"the cell '{column}' was refused: expected at most {MOST_TURNS:,} turns, got {len(entries):,}. Split the conversation."
+        )
+    return entries
+
+
 def said(role: str, content: object) -> Turn:
     """Return a turn of a text, or of a list of parts, which follow each other as in a chat template.
 
@@ -224,7 +247,7 @@ def said(role: str, content: object) -> Turn:
 
 
 def _history(value: object) -> list[list[Any]]:
-    pairs = as_list(value, "history")
+    pairs = _bounded(value, "history")
     if any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):
         raise PromptError(
             f"the cell 'history' could not be read: expected pairs of question and answer, got {short(repr(pairs), 60)}. Write [[…, …], …]."

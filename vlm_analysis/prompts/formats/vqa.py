@@ -15,13 +15,13 @@ from pathlib import PurePosixPath
 
 from vlm_analysis.errors import PromptError, short
 from vlm_analysis.prompts.cells import MAX_ROWS, Cells, Row, as_list, cell_text, is_blank
-from vlm_analysis.prompts.formats.base import Sample, Source, mapped, picture_of
+from vlm_analysis.prompts.formats.base import Sample, Source, mapped, picture_of, places
 
 NAME = "vqa"
 TITLE = "VQA questions"
 ANSWERS = ("multiple_choice_answer", "answers", "answer_type", "question_type")
 _SPLIT = re.compile(r"(train|val|test)\d{4}")
-_PICTURE = re.compile(r"(?:.*[/_])?(\d{12})\.(?:jpe?g|png)", re.IGNORECASE)
+_PICTURE = re.compile(r"(?:.*_)?(\d{12})\.(?:jpe?g|png)", re.IGNORECASE)
 
 
 def matches(sample: Sample) -> str | None:
@@ -38,7 +38,7 @@ def matches(sample: Sample) -> str | None:
 
 
 def rows(source: Source) -> Iterator[Row]:
-    """Yield the questions with their answers; those of the first 10,000 rows are looked up, which is what a set may hold."""
+    """Yield the questions with their answers; of a pair of files, the first 10,000."""
     if source.sample.has(*ANSWERS[:2]):
         return mapped(source, lambda cells: _prompt(cells, {}, {}, ""))
     return _joined(source)
@@ -56,11 +56,12 @@ def _joined(source: Source) -> Iterator[Row]:
                 answers[key] = {column: row.cells.get(column) for column in ANSWERS}
     else:
         yield Row(0, error=_no_annotations(source.sample.name))
-    pictures = {int(found[1]): name for name in source.sample.files if (found := _PICTURE.fullmatch(name))}
+    pictures = {int(found[1]): path for name, path in places(source).items() if (found := _PICTURE.fullmatch(name))}
     split = _SPLIT.search(source.sample.name)
     named = f"COCO_{split.group()}_" if split else ""
     yield from mapped(replace(source, rows=first), lambda cells: _prompt(cells, answers, pictures, named))
-    yield from following
+    if n_more := sum(1 for _ in following):
+        yield Row(0, error=f"{n_more:,} more questions were left out: expected at most {MAX_ROWS:,}. Split the file.")
 
 
 def _prompt(cells: Cells, answers: Mapping[str, Cells], pictures: Mapping[int, str], named: str) -> Cells:
