@@ -82,10 +82,6 @@ class TestLlava:
         assert asked(read(llava, row, turns="last")) == [(["a.png", "b.png"], "<image>and <image> now?", "2")]
         assert asked(read(llava, row)) == [(["a.png"], "one?", "1")]
 
-    def test_a_row_whose_id_was_there_before_keeps_its_place_under_an_id_of_its_own(self) -> None:
-        rows = read(llava, self.ROWS[0], self.ROWS[0], self.ROWS[1])
-        assert [row.cells["id"] for row in rows] == ["000111", "000111, row 2", "000112"]
-
     def test_a_conversation_as_text_and_a_domain_beside_it_are_read(self) -> None:
         (row,) = read(
             llava, {**self.ROWS[0], "conversations": json.dumps(self.ROWS[0]["conversations"]), "domain": "parts"}

@@ -23,12 +23,12 @@ from vlm_analysis.prompts.cells import MAX_ROWS, Row, cell_text, choice_texts
 from vlm_analysis.prompts.checks import MAX_IMAGES, MAX_NAME
 from vlm_analysis.prompts.formats.base import Turns
 from vlm_analysis.prompts.formats.own import images_of
+from vlm_analysis.prompts.problems import Problems
 from vlm_analysis.prompts.prompts import Problem, Prompt, PromptSet
 from vlm_analysis.prompts.reading import NotRecognised, Reading, Wanted, begin
 from vlm_analysis.prompts.sources import Found, Pictures, found_at, found_upload
 
 PACKS = asset("packs")
-MOST_PROBLEMS = 10_000
 MOST_PREVIEWED = 3
 MOST_PREVIEW_ROWS = 200
 
@@ -88,22 +88,17 @@ def open_prompts(
         return source
     reading = begin(_found(source), Wanted(format, columns, images, domain, turns))
     prompts: list[Prompt] = []
-    problems: list[Problem] = []
-    n_problems = 0
+    problems = Problems()
     for outcome in _outcomes(reading):
-        if isinstance(outcome, Prompt):
-            prompts.append(outcome)
-            if len(prompts) == MAX_ROWS:
-                problems += _rest(reading)
-                break
-        else:
-            n_problems += 1
-            problems += [outcome] if n_problems <= MOST_PROBLEMS else []
-    if n_problems > MOST_PROBLEMS:
-        problems.append(
-            Problem(0, "", f"{n_problems - MOST_PROBLEMS:,} more rows were left out: expected rows without problems.")
-        )
-    return PromptSet(prompts, problems, read_as=reading.read_as)
+        if isinstance(outcome, Problem):
+            problems.add(outcome)
+            continue
+        prompts.append(outcome)
+        if len(prompts) == MAX_ROWS:
+            for problem in _rest(reading):
+                problems.add(problem)
+            break
+    return PromptSet(prompts, problems.listed(), read_as=reading.read_as)
 
 
 def preview_prompts(
@@ -127,15 +122,15 @@ def preview_prompts(
     except NotRecognised as error:
         return Preview("", "", error.columns, (), (Problem(0, "", str(error)),))
     prompts: list[Prompt] = []
-    problems: list[Problem] = []
+    problems = Problems()
     for outcome in itertools.islice(_outcomes(reading), MOST_PREVIEW_ROWS):
-        if isinstance(outcome, Prompt):
-            prompts.append(outcome)
+        if isinstance(outcome, Problem):
+            problems.add(outcome)
         else:
-            problems.append(outcome)
+            prompts.append(outcome)
         if len(prompts) == MOST_PREVIEWED:
             break
-    return Preview(*reading.read_as, reading.sample.columns, tuple(prompts), tuple(problems))
+    return Preview(*reading.read_as, reading.sample.columns, tuple(prompts), problems.listed())
 
 
 def _found(source: object) -> Found:

@@ -14,6 +14,7 @@ from vlm_analysis.prompts.cells import MAX_NAME_SHOWN, MAX_SHOWN, Row
 from vlm_analysis.prompts.formats import own, texts
 from vlm_analysis.prompts.formats.base import Format, Options, Sample, Source, Turns, left_out
 from vlm_analysis.prompts.formats.described import FILE, entry_of
+from vlm_analysis.prompts.formats.lmms import task_of
 from vlm_analysis.prompts.formats.table import recognise
 from vlm_analysis.prompts.prompts import ReadAs
 from vlm_analysis.prompts.sources import Found, Pictures, image_root
@@ -170,10 +171,16 @@ def _sampled(found: Found, tables: tuple[str, ...]) -> _Begun:
         beside,
         first.labels,
         first.parts,
-        entry_of(found.files, folder, tables[0]) if FILE in beside else {},
+        _described(found, folder, tables[0], beside),
     )
     table = first if len(tables) == 1 else replace(first, n_rows=None)
     return _Begun(tables, table, sample, chain(head, rows))
+
+
+def _described(found: Found, folder: str, table: str, beside: tuple[str, ...]) -> Mapping[str, Any]:
+    """Return what another file in a table's folder says of the table."""
+    entry = entry_of(found.files, folder, table) if FILE in beside else {}
+    return entry or task_of(found.files, folder, beside)
 
 
 def _sharded(found: Found, rows: Iterator[Row], others: tuple[str, ...]) -> Iterator[Row]:
@@ -265,7 +272,7 @@ def _unused(found: Found, begun: _Begun, pictures: Pictures) -> Iterator[Row]:
     if found.lone is None and begun.tables:
         folder = PurePosixPath(begun.tables[0]).parent
         used = {*begun.tables, *(str(PurePosixPath(name)) for name in pictures.taken)}
-        used |= {str(folder / FILE)} if begun.sample.described else set()
+        used |= {str(folder / begun.sample.described.get("task_file", FILE))} if begun.sample.described else set()
         yield from left_out([name for name in found.files.names() if name not in used], "files that the table names")
 
 

@@ -15,7 +15,6 @@ from vlm_analysis.prompts.formats.turns import (
     USER,
     Turn,
     asked,
-    distinct,
     holds_turns,
     own_question,
     pictures_in,
@@ -49,7 +48,7 @@ def rows(source: Source) -> Iterator[Row]:
             turns += _turns(cells[answer], answer, ASSISTANT)
         return asked(cells, turns, pictures_in(cells), own_question(source))
 
-    return distinct(mapped(source, prompts))
+    return mapped(source, prompts)
 
 
 def _turns(value: object, column: str, role: str) -> list[Turn]:

@@ -8,7 +8,7 @@ lmms-eval's task guide.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -22,6 +22,7 @@ from vlm_analysis.prompts.formats.base import Sample, Source, mapped, no_video, 
 NAME = "lmms"
 TITLE = "a task of lmms-eval"
 MOST_BYTES = 100_000
+MOST_FILES = 50
 USUAL = {"doc_to_visual": "image", "doc_to_text": "question", "doc_to_target": "answer", "doc_to_choice": "choices"}
 _COLUMN = re.compile(r"\{\{\s*(\w+)\s*\}\}|(\w[\w -]*)")
 
@@ -33,19 +34,17 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("!function", lambda loader, node: None)
 
 
-def task_of(files: Files, folder: str) -> Mapping[str, Any]:
-    """Return the content of the one YAML file of a task in a folder, with its name as `task_file`; {} where there is none, or several.
+def task_of(files: Files, folder: str, names: Iterable[str]) -> Mapping[str, Any]:
+    """Return the content of the one YAML file of a task among some in a folder, with its name as `task_file`.
 
-    Raises:
-        PromptError: a YAML file cannot be read.
+    Files that are no YAML, or longer than a task, are none; without one, or with several, it is {}.
     """
+    written = [name for name in names if PurePosixPath(name).suffix.lower() in (".yaml", ".yml")]
     found = []
-    for name in files.names():
-        path = PurePosixPath(name)
-        if path.suffix.lower() in (".yaml", ".yml") and str(path.parent) == folder:
-            content = _content(name, files.read(name, MOST_BYTES))
-            if isinstance(content, dict) and "doc_to_text" in content:
-                found.append(content | {"task_file": path.name})
+    for name in written[:MOST_FILES]:
+        content = _content(files, str(PurePosixPath(folder) / name))
+        if isinstance(content, dict) and "doc_to_text" in content:
+            found.append(content | {"task_file": name})
     return found[0] if len(found) == 1 else {}
 
 
@@ -87,13 +86,11 @@ def rows(source: Source) -> Iterator[Row]:
     return mapped(source, prompt)
 
 
-def _content(name: str, data: bytes) -> Any:
+def _content(files: Files, name: str) -> Any:
     try:
-        return yaml.load(data, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
-        raise PromptError(
-            f"'{short(name)}' could not be read: expected YAML, got {short(error)}. Correct it, or move it out of the folder."
-        ) from error
+        return yaml.load(files.read(name, MOST_BYTES), _Loader)
+    except (PromptError, yaml.YAMLError, ValueError, RecursionError, TypeError):
+        return None
 
 
 def _columns(task: Mapping[str, Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from vlm_analysis.prompts.cells import Cells, Row, is_blank
 from vlm_analysis.prompts.formats.base import Sample, Source, mapped, no_video
 from vlm_analysis.prompts.formats.described import COLUMNS, FILE, SHAREGPT, Described, description
-from vlm_analysis.prompts.formats.turns import FROM_VALUE, asked, distinct, holds_turns, pictures_in, read_turns
+from vlm_analysis.prompts.formats.turns import FROM_VALUE, asked, holds_turns, pictures_in, read_turns
 
 NAME = "sharegpt"
 TITLE = "ShareGPT conversations"
@@ -38,7 +38,7 @@ def rows(source: Source) -> Iterator[Row]:
             turns += read_turns([cells["chosen"]], "chosen", said.tags)
         return asked(cells, turns, pictures_in(cells), source.options.turns)
 
-    return distinct(mapped(source, prompts))
+    return mapped(source, prompts)
 
 
 def _is_plain(sample: Sample) -> bool:

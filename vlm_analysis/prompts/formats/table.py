@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from vlm_analysis.errors import PromptError, short
-from vlm_analysis.prompts.cells import MAX_NAME_SHOWN, MAX_SHOWN
 from vlm_analysis.prompts.formats import (
     alpaca,
     cauldron,

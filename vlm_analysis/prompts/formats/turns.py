@@ -6,8 +6,8 @@ pictures shown before it are not. A system text stands in front of the question,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from vlm_analysis.errors import PromptError, short
@@ -72,7 +72,7 @@ def conversations(
             cells, read_turns(cells.get(column), column, tags), pictures_in(cells, pictures), source.options.turns
         )
 
-    return distinct(mapped(source, prompts))
+    return mapped(source, prompts)
 
 
 def questions_with_history(source: Source, question: Sequence[str], answer: str) -> Iterator[Row]:
@@ -98,7 +98,7 @@ def questions_with_history(source: Source, question: Sequence[str], answer: str)
         ]
         return asked(cells, turns, pictures_in(cells), own_question(source))
 
-    return distinct(mapped(source, prompts))
+    return mapped(source, prompts)
 
 
 def pairs(source: Source, column: str, keys: tuple[str, str]) -> Iterator[Row]:
@@ -111,7 +111,7 @@ def pairs(source: Source, column: str, keys: tuple[str, str]) -> Iterator[Row]:
         turns = [said(role, cell_text(one.get(key), column)) for one in entries for role, key in sides]
         return asked(cells, turns, pictures_in(cells), source.options.turns)
 
-    return distinct(mapped(source, prompts))
+    return mapped(source, prompts)
 
 
 def own_question(source: Source) -> str:
@@ -129,18 +129,6 @@ def holds_turns(sample: Sample, column: str, tags: Tags) -> bool:
         if turns and isinstance(turns[0], dict) and {tags.role, tags.content} <= set(turns[0]):
             return True
     return False
-
-
-def distinct(rows: Iterable[Row]) -> Iterator[Row]:
-    """Yield rows under distinct ids: one that was there has the row's number behind it, as a conversation's id often names its picture."""
-    taken: set[str] = set()
-    for row in rows:
-        name = str(row.cells.get("id"))
-        if name in taken:
-            row = replace(row, cells={**row.cells, "id": f"{name}, row {row.number}"})
-        elif not row.error and not is_blank(row.cells.get("id")):
-            taken.add(name)
-        yield row
 
 
 def read_turns(value: object, column: str, tags: Tags) -> list[Turn]:
