@@ -51,7 +51,7 @@ def task_of(files: Files, folder: str, names: Iterable[str]) -> Mapping[str, Any
 def matches(sample: Sample) -> str | None:
     """Return the reason where the file of a task names a column of the question or of the answer, and the table has it."""
     task = sample.described
-    named = [key for key in ("doc_to_text", "doc_to_target") if _plain(task.get(key)) in sample.columns]
+    named = [name for key in ("doc_to_text", "doc_to_target") if (name := _plain(task.get(key))) and sample.has(name)]
     columns = _columns(task)
     images = sample.has(columns["doc_to_visual"]) or sample.has("images")
     if not named or not images or not sample.has(columns["doc_to_text"]):
