@@ -155,6 +155,13 @@ def rows_of(*more: dict[str, Any], name: str = "data.jsonl") -> Callable[[Path],
     return lambda folder: listed(folder / name, list(more))
 
 
+def task(folder: Path) -> Path:
+    (folder / "mine.yaml").write_text(
+        "task: mine\ndoc_to_visual: !function utils.f\ndoc_to_text: ask\ndoc_to_target: say\n"
+    )
+    return listed(folder / "test.jsonl", [{"image": f"{name}.png", "ask": "what?", "say": "red"} for name in "ab"])
+
+
 FIXTURES: dict[str, Callable[[Path], Path]] = {
     "own": own,
     "texts": texts,
@@ -176,5 +183,9 @@ FIXTURES: dict[str, Callable[[Path], Path]] = {
         *({"instruction": "what?", "input": "", "output": "red", "images": [f"{name}.png"]} for name in "ab"),
         name="data.json",
     ),
+    "cauldron": rows_of(
+        *({"images": [f"{name}.png"], "texts": [{"user": "what?", "assistant": "red", "source": "x"}]} for name in "ab")
+    ),
+    "lmms": task,
     "swift": rows_of(*({"query": "<image>what?", "response": "red", "images": [f"{name}.png"]} for name in "ab")),
 } | {name: benchmark(name) for name in ROWS}
