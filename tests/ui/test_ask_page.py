@@ -15,7 +15,7 @@ from hypothesis import given, strategies as some
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis import LoadedModel, PromptSet, PruneMask
+from vlm_analysis import LoadedModel, Prompt, PromptSet, PruneMask
 from vlm_analysis.evaluation.diff import Piece, word_diff
 from vlm_analysis.evaluation.run.evaluate import respond
 from vlm_analysis.evaluation.run.respond import Divergence, PartialResponse, Step
@@ -25,7 +25,7 @@ from vlm_analysis.ui.evaluate import askstream
 from vlm_analysis.ui.evaluate.askresult import in_steps, marked
 from vlm_analysis.ui.evaluate.askstream import ask_both
 from vlm_analysis.workbench.responses import Responses, parting
-from vlm_analysis.workbench.shelf import keep_mask
+from vlm_analysis.workbench.shelf import keep_mask, keep_prompts
 
 HARD = PruneMask(16, (2, 3, 4, 9, 14), name="hard")
 HOSTILE = "**bold** <b>x</b> [a](http://host.example) :red[r] $x$ `c`"
@@ -129,6 +129,18 @@ class TestPage:
         next(box for box in at.selectbox if box.label == "Prompt").set_value(2)
         assert "Your image, in place of the prompt's." in plain(words(ran(at)))
         assert "Your image" not in plain(words(ran(asking.file_uploader(key="ask_image").clear() and at)))
+
+    def test_marks_that_do_not_fit_an_own_image_are_said(self, asking: AppTest) -> None:
+        two = Prompt((Image.new("RGB", (32, 32)), Image.new("RGB", (40, 40))), "is <image> like <image>?")
+        item = keep_prompts(workspace(), PromptSet([two]), "two")
+        buffer = io.BytesIO()
+        two.load_images()[0].save(buffer, "PNG")
+        asking.session_state["chosen:prompts"] = item.id
+        asking.file_uploader(key="ask_image").upload("own.png", buffer.getvalue(), "image/png")
+        assert "expected 1 <image> for 1 picture, got 2" in plain(ran(asking).error[0].value)
+        asking.text_area[0].set_value("is <image> red?")
+        at = press(asking, "Ask both")
+        assert not at.error
 
     def test_a_broken_image_is_named(self, asking: AppTest) -> None:
         asking.file_uploader(key="ask_image").upload("torn <b>.png", b"no image", "image/png")

@@ -48,10 +48,12 @@ def _prompt(prompts: PromptSet, name: str, question: str, image: Path | None) ->
         raise PromptError(
             f"There is no prompt '{name[:100]}': expected one of {known}, … got none of them. Choose an id."
         )
-    if image is not None:
-        choice = replace(choice, images=(image,), answer=None)
-        _ = choice.image_hashes  # an unreadable image is refused before the model is loaded
-    return replace(choice, question=question, answer=None) if question else choice
+    if image is None and not question:
+        return choice
+    images, question = choice.images if image is None else (image,), question or choice.question
+    asked = replace(choice, images=images, question=question, answer=None, answers=None)
+    _ = asked.image_hashes  # an unreadable image is refused before the model is loaded
+    return asked
 
 
 @command("Export", ".json")

@@ -45,15 +45,16 @@ def side_by_side(inputs: EvaluateInputs) -> None:
         except PromptError as error:
             st.error(f"{escaped(error)} The prompt's own image is asked.")
             own = None
-        prompt = chosen if own is None else replace(chosen, images=(own,), answer=None)
-        _draw_images(prompt)
+        prompt = chosen
+        _draw_images(chosen if own is None else Prompt((own,), "An image of your own"))
         if own is not None:
             st.caption("Your image, in place of the prompt's.")
     with right:
         question, pressed, seen = _question_form(chosen, f"ask_question:{inputs.prompts.id}:{chosen.id}")
         try:
-            if question != chosen.question:
-                prompt = replace(prompt, question=question, answer=None)
+            if own is not None or question != chosen.question:
+                images = chosen.images if own is None else (own,)
+                prompt = replace(chosen, images=images, question=question, answer=None, answers=None)
             belongs = (model_slot().fingerprint, inputs.mask.key, prompt.image_hashes, prompt.question)
         except PromptError as error:
             st.error(escaped(error))
