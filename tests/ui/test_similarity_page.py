@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import LoadedModel, PromptSet, record, save_recording
 from vlm_analysis.ui.common.session import runner, workspace
-from vlm_analysis.workbench.shelf import keep_recording, open_item
+from vlm_analysis.workbench.shelf import keep_prompts, keep_recording, open_item
 
 PAGE = "pages/3_similarity.py"
 
@@ -176,6 +176,19 @@ class TestGoingOn:
         assert calls[0] == 6
         assert open_item(made).n_prompts == 8
         assert dataclasses.replace(open_item(made)).keys[:6] == few.row_keys
+
+
+def test_a_recording_of_0_1_on_marks_of_pictures_is_said_to_be_of_other_questions(
+    stocked: OpenPage, few: PromptSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked = PromptSet([dataclasses.replace(few[0], question="what is <image>?")])
+    keep_prompts(workspace(), marked, "marked")
+    recording = dataclasses.replace(open_item(workspace().items("recordings")[0]), prompts=marked.fingerprint)
+    keep_recording(workspace(), recording, "new")
+    assert "took for text" not in words(stocked(PAGE))
+    monkeypatch.setattr("vlm_analysis.workbench.shelf.KNOWN", {})
+    keep_recording(workspace(), recording, "of 0.1")
+    assert "which it took for text" in words(stocked(PAGE))
 
 
 def test_rows_are_domains_or_tasks(stocked: OpenPage) -> None:

@@ -20,6 +20,7 @@ from vlm_analysis.workbench.shelf import (
     open_whole,
     scores_folder,
 )
+from vlm_analysis.workbench.stale import is_stale
 from vlm_analysis.workbench.workspace import Item
 
 if TYPE_CHECKING:
@@ -167,7 +168,8 @@ def with_responses(desk: Desk, prompts: PromptSet, evaluation: Evaluation, progr
 def _whole_evaluations(desk: Desk, key: str, prompts: str) -> Iterator[Evaluation]:
     """Yield the saved evaluations of an edit on a prompt set that open, newest first."""
     for item in desk.shelf.items("evaluations"):
-        if (item.model, item.prompts) == (desk.model, prompts) and edit_key(item.details) == key:
+        same = (item.model, item.prompts) == (desk.model, prompts) and edit_key(item.details) == key
+        if same and not is_stale(desk.shelf, item):
             evaluation: Evaluation | None = open_whole(item)
             if evaluation is not None:
                 yield evaluation

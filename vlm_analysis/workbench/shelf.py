@@ -20,6 +20,7 @@ from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.compared.comparison import Comparison
 from vlm_analysis.workbench.details import edit_key, is_dense
 from vlm_analysis.workbench.kinds import KINDS
+from vlm_analysis.workbench.stale import KINDS as MEASURED, KNOWN, is_stale
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def keep(
         row.save(value, path)
 
     prompts = prompts or getattr(about, "prompts", None)
-    return workspace.save(kind, name, write, prompts=prompts, details={**row.details(value), **more}, **belongs)
+    details = {**row.details(value), **more, **(KNOWN if kind in MEASURED else {})}
+    return workspace.save(kind, name, write, prompts=prompts, details=details, **belongs)
 
 
 def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str, *, any_name: bool = False) -> Item:
@@ -93,7 +95,7 @@ def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item
     items = (
         item
         for item in shelf.items("evaluations")
-        if item.model == model and item.prompts == prompts and is_dense(item.details)
+        if item.model == model and item.prompts == prompts and is_dense(item.details) and not is_stale(shelf, item)
     )
     return next(items, None)
 
@@ -101,7 +103,7 @@ def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item
 def find_evidence(shelf: Workspace, mask: Edit, model: str) -> tuple[Evaluation | None, Evaluation | None]:
     """Return the newest whole evaluation of a mask on a model, and the dense one on its prompts; None if there is none."""
     items = (i for i in shelf.items("evaluations") if i.model == model and edit_key(i.details) == mask.key)
-    opened = (open_whole(item) for item in items)
+    opened = (open_whole(item) for item in items if not is_stale(shelf, item))
     evidence = next((evaluation for evaluation in opened if evaluation is not None), None)
     dense = None if evidence is None else find_dense(shelf, model, evidence.prompts)
     return evidence, None if dense is None else open_whole(dense)

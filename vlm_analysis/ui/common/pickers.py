@@ -11,6 +11,7 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.session import choose, chosen, model_slot, opened, workspace
 from vlm_analysis.ui.common.text import escaped, layer_list, what_it_does
+from vlm_analysis.workbench.stale import STALE, is_stale
 from vlm_analysis.workbench.workspace import Item
 
 EDITED = "The mask in the editor"
@@ -76,6 +77,8 @@ def _say_whose(item: Item) -> None:
     """Name the model and prompts of an item by their fingerprints, and say where another model is loaded."""
     loaded = model_slot().info
     st.caption(f"Model {escaped(item.model_name)} {(item.model or '?')[:8]}, prompts {(item.prompts or '?')[:8]}")
+    if is_stale(workspace(), item):
+        st.warning(escaped(STALE))
     if loaded is not None and item.model not in (None, loaded.fingerprint):
         st.warning(
             f"This is of another model than the loaded one, {escaped(loaded.name)} {loaded.fingerprint[:8]}. It can be looked at; "
