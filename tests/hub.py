@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
 
 COMMIT = "c" * 40
 
@@ -36,6 +40,13 @@ class Hub:
     def fetched(self) -> list[str]:
         """Return the names of the files that were asked for whole."""
         return [line.rpartition(f"/resolve/{COMMIT}/")[2] for line in self.asked if line.startswith("GET /datasets/")]
+
+
+def point_to(address: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Do what HF_ENDPOINT does in a new process."""
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "cache"))
 
 
 @contextmanager
@@ -92,7 +103,7 @@ def serving() -> Iterator[Hub]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield hub
     finally:

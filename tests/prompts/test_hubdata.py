@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub import COMMIT, Hub, Kept, serving
+from hub import COMMIT, Hub, Kept, point_to, serving
 from huggingface_hub import constants
 
 from vlm_analysis import hub_dataset
 from vlm_analysis.errors import PromptError
 from vlm_analysis.progress import Cancelled
 from vlm_analysis.prompts import hubdata
-from vlm_analysis.prompts.hubdata import fetch_split
+from vlm_analysis.prompts.hubdata import Fetched, fetch_prompts, fetch_split
 from vlm_analysis.prompts.hubsplits import splits_of
 
 CARD = {
@@ -41,13 +41,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield server
 
 
-def point_to(address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Do what HF_ENDPOINT does in a new process."""
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-
-
 def test_files_sizes_licence_and_splits_are_listed_and_nothing_is_fetched(hub: Hub) -> None:
     data = hub_dataset("some/data")
     assert (data.id, data.revision, data.licence) == ("some/data", COMMIT, "cc-by-4.0")
@@ -59,14 +52,15 @@ def test_files_sizes_licence_and_splits_are_listed_and_nothing_is_fetched(hub: H
 def test_only_the_chosen_split_is_fetched_and_only_once(hub: Hub) -> None:
     calls: list[tuple[int, int]] = []
     data = hub_dataset("some/data")
-    paths = fetch_split(data, data.split("test"), lambda done, total, _: calls.append((done, total)))
-    assert [path.read_bytes() for path in paths] == [FILES[name] for name in TEST]
+    fetched = fetch_split(data, data.split("test"), lambda done, total, _: calls.append((done, total)))
+    assert (fetched.label, list(fetched.files)) == ("some/data/default/test", TEST)
+    assert [(fetched.root / name).read_bytes() for name in TEST] == [FILES[name] for name in TEST]
     assert hub.fetched() == TEST
     assert calls[0] == (0, 900)
     assert calls[-1] == (900, 900)
     assert calls == sorted(calls)
     n_asked = len(hub.asked)
-    assert fetch_split(data, data.split("test")) == paths
+    assert fetch_split(data, data.split("test")) == fetched
     assert len(hub.asked) == n_asked
 
 
@@ -79,7 +73,7 @@ def test_a_fetch_that_is_cancelled_leaves_no_part_behind_and_can_be_repeated(hub
     with pytest.raises(Cancelled):
         fetch_split(data, data.split("val"), stop)
     assert not list((tmp_path / "cache").rglob("blobs/*"))
-    assert fetch_split(data, data.split("val"))[0].read_bytes() == b"val"
+    assert content(fetch_split(data, data.split("val"))) == b"val"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +106,20 @@ def test_a_dataset_in_another_format_is_listed_as_the_hub_converted_it(hub: Hub)
     hub.datasets["some/json@refs/convert/parquet"] = Kept({"default/test/0000.parquet": b"it"})
     data = hub_dataset("some/json")
     assert data.licence == "mit"
-    assert fetch_split(data, data.split())[0].read_bytes() == b"it"
+    assert content(fetch_split(data, data.split())) == b"it"
+
+
+def test_an_address_names_dataset_revision_configuration_and_split(hub: Hub) -> None:
+    hub.datasets["some/data@v2"] = hub.datasets["some/data"]
+    for address in ("hub:some/data/val", "hub:some/data/default/val", "hub:some/data@v2/val"):
+        assert content(fetch_prompts(address)) == b"val"
+    assert "GET /api/datasets/some/data/revision/v2" in hub.asked
+    for address in ("hub:some", "hub:some/data@/val", "hub:", "hub:some/data@a@b/val"):
+        with pytest.raises(PromptError, match="expected 'hub:owner/name/split'"):
+            fetch_prompts(address)
+    for address in ("hub:some/data", "hub:some/data/other/val"):
+        with pytest.raises(PromptError, match="expected one of its splits"):
+            fetch_prompts(address)
 
 
 def test_a_split_that_is_not_there_or_not_named_is_asked_for_by_a_list(hub: Hub) -> None:
@@ -148,9 +155,9 @@ class TestOffline:
 
     def test_what_was_fetched_before_opens_without_a_connection(self, hub: Hub, monkeypatch, tmp_path: Path) -> None:
         data = hub_dataset("some/data")
-        paths = fetch_split(data, data.split("val"))
+        fetched = fetch_split(data, data.split("val"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        assert fetch_split(data, data.split("val")) == paths
+        assert fetch_split(data, data.split("val")) == fetched
 
 
 def test_a_shared_dashboard_fetches_nothing(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +166,10 @@ def test_a_shared_dashboard_fetches_nothing(hub: Hub, monkeypatch: pytest.Monkey
     for ask in (lambda: hub_dataset("some/data"), lambda: fetch_split(data, data.splits[0])):
         with pytest.raises(PromptError, match="Fetching a dataset of the Hub is not allowed"):
             ask()
+
+
+def content(fetched: Fetched) -> bytes:
+    return (fetched.root / fetched.files[0]).read_bytes()
 
 
 def no_waiting(seconds: float) -> None:

@@ -10,7 +10,8 @@ import typer
 Prompts = Annotated[
     str,
     typer.Argument(
-        metavar="PROMPTS", help="Bundled packs (general,math), a file or folder, or the name or id of saved prompts."
+        metavar="PROMPTS",
+        help="Bundled packs (general,math), a file or folder, saved prompts, or hub:owner/name/split.",
     ),
 ]
 EditArgument = Annotated[

@@ -33,7 +33,8 @@ def ask(
     from vlm_analysis.cli.lookup import edits_for, find_prompts
     from vlm_analysis.cli.results import of_responses
 
-    chosen_prompt = _prompt(bench.open(find_prompts(bench.workspace, prompts)), prompt, question, image)
+    prompt_set = find_prompts(bench.workspace, prompts, on_progress)
+    chosen_prompt = _prompt(bench.open(prompt_set), prompt, question, image)
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
     return of_responses(bench.ask(chosen_prompt, chosen, on_progress=on_progress), chosen_prompt.question, chosen)
 

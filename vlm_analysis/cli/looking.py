@@ -15,6 +15,7 @@ from vlm_analysis.cli.output import Result
 from vlm_analysis.errors import StrataError, WorkspaceError
 
 if TYPE_CHECKING:
+    from vlm_analysis.prompts.hubdata import HubDataset
     from vlm_analysis.workbench.checkup import Checkup
     from vlm_analysis.workbench.workspace import Item, Workspace
 
@@ -26,21 +27,25 @@ def show(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="WHAT", help="The name or id of a saved item, or a file; lists all saved items by default."
+            metavar="WHAT",
+            help="The name or id of a saved item, a file, or hub:owner/name; lists all saved items by default.",
         ),
     ] = "",
     kind: Annotated[str, typer.Option(help="Only this kind: prompts, recordings, masks, evaluations, …")] = "",
 ) -> Result:
-    """Show a saved item or a file."""
+    """Show a saved item, a file, or what a dataset of the Hub holds."""
     from vlm_analysis.cli import results
     from vlm_analysis.cli.lookup import every_item, item_or_path
+    from vlm_analysis.prompts.hubdata import PREFIX, dataset_at
     from vlm_analysis.workbench.workspace import KINDS
 
     if kind and kind not in KINDS:
         raise WorkspaceError(
             f"There is no such kind: expected one of {', '.join(KINDS)}, got '{kind[:100]}'. Choose one."
         )
-    if what:
+    if what.startswith(PREFIX):
+        result = _of_dataset(dataset_at(what)[0])
+    elif what:
         kinds = (kind,) if kind else tuple(KINDS)
         item_or_file = item_or_path(shelf, kinds, what, "a file, or the name or id of a saved item")
         result = _of_file(item_or_file) if isinstance(item_or_file, Path) else _of_item(shelf, item_or_file)
@@ -127,6 +132,25 @@ def _of_file(path: Path) -> Result:
         result: Result = make_result(value, None)
         return result
     raise WorkspaceError(f"'{path}' cannot be shown. {' '.join(reasons)}")
+
+
+def _of_dataset(dataset: HubDataset) -> Result:
+    """Return what a dataset of the Hub holds: its licence, and a row for each split."""
+    import pandas as pd
+
+    from vlm_analysis.cli.results import grid
+    from vlm_analysis.prompts.hubdata import PREFIX
+    from vlm_analysis.words import counted
+
+    rows = [(one.path, len(one.files), one.n_bytes / 10**6) for one in dataset.splits]
+    table = pd.DataFrame(rows, columns=["split", "files", "MB"])
+    n_bytes = sum(dataset.sizes.values())
+    text = (
+        f"{dataset.id} at {dataset.revision[:8]}: licence {dataset.licence or 'not named'}, {counted(len(dataset.sizes), 'file')} of "
+        f"{n_bytes / 10**6:,.0f} MB together.\n{grid(table, 1)}\n\nFetch a split and record it: "
+        f"strata record {shlex.quote(f'{PREFIX}{dataset.id}/{dataset.splits[0].path}')}"
+    )
+    return Result(dataset.id, text, asdict(dataset), table)
 
 
 @command("Look", ".json")

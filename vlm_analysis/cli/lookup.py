@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vlm_analysis.cli.base import warn
 from vlm_analysis.errors import MaskError, ModelError, NoLayerCountError, PromptError, StrataError, WorkspaceError
 from vlm_analysis.files import read_bytes
+from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.workbench.workspace import KINDS, Item, Workspace, clean_name
 
 if TYPE_CHECKING:
@@ -30,12 +31,15 @@ MOST_BYTES = 1 << 26  # of a mask file
 _LAYERS = re.compile(r"\s*\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*\s*")
 
 
-def find_prompts(shelf: Workspace, text: str) -> Item:
-    """Return the item of a prompt set: bundled packs ("math", "general,math"), a saved one, or a file or folder, which is saved.
+def find_prompts(shelf: Workspace, text: str, on_progress: Progress = no_progress) -> Item:
+    """Return the item of a prompt set: bundled packs ("math", "general,math"), a saved one, or another source, which is saved.
+
+    Other sources are a file, a folder, and "hub:owner/name/split", which is fetched.
 
     Raises:
-        StrataError: there is none, there are several, or the file cannot be read.
+        StrataError: there is none, there are several, or the source cannot be read.
     """
+    from vlm_analysis.prompts.hubdata import PREFIX, fetch_prompts
     from vlm_analysis.prompts.opening import bundled_packs, open_prompts
     from vlm_analysis.workbench.shelf import keep_prompts
 
@@ -48,15 +52,16 @@ def find_prompts(shelf: Workspace, text: str) -> Item:
         return saved
     if set(names) <= set(packs):
         return keep_prompts(shelf, reduce(operator.add, map(open_prompts, names)), f"Bundled packs: {', '.join(names)}")
-    if path is None:
-        what = f"a bundled pack ({', '.join(packs)}), a file or folder, or saved prompts"
+    if path is None and not text.startswith(PREFIX):
+        what = f"a bundled pack ({', '.join(packs)}), a file or folder, saved prompts, or {PREFIX}owner/name/split"
         raise PromptError(_unknown(shelf, ("prompts",), text, what))
-    prompts = open_prompts(path)
+    source = path or fetch_prompts(text, on_progress)
+    prompts = open_prompts(source)
     for problem in prompts.problems[:LISTED]:
         warn(f"{_short(text)}: row {problem.row} is left out: {problem.message}")
     if more := len(prompts.problems[LISTED:]):
         warn(f"{_short(text)}: {more} more rows are left out.")
-    return keep_prompts(shelf, prompts, clean_name(path.name))
+    return keep_prompts(shelf, prompts, clean_name(path.name if path else text.removeprefix(PREFIX)))
 
 
 def find_recording(shelf: Workspace, text: str) -> Recording:

@@ -31,7 +31,7 @@ def record(
     from vlm_analysis.cli.lookup import find_prompts
     from vlm_analysis.cli.results import of_recording
 
-    prompt_set = find_prompts(bench.workspace, prompts)
+    prompt_set = find_prompts(bench.workspace, prompts, on_progress)
     options = {"attention": attention, "token_maps": token_maps, "batch_size": batch_size}
     item = bench.record(prompt_set, name, **options, on_progress=on_progress)  # type: ignore[arg-type]
     return of_recording(bench.open(item), item)
@@ -57,7 +57,7 @@ def evaluate(
     from vlm_analysis.cli.results import of_evaluation
     from vlm_analysis.workbench.evaluations import MAX_WRITTEN
 
-    prompt_set = find_prompts(bench.workspace, prompts)
+    prompt_set = find_prompts(bench.workspace, prompts, on_progress)
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
     if responses is None:
         responses = prompt_set.details.get("n", MAX_WRITTEN + 1) <= MAX_WRITTEN
@@ -115,7 +115,7 @@ def _sweep(bench: Bench, on_progress: Progress, prompts: str, edits: list[str], 
     from vlm_analysis.cli.results import edit_words, of_evaluations
     from vlm_analysis.edits.edit import Edit
 
-    prompt_set = find_prompts(bench.workspace, prompts)
+    prompt_set = find_prompts(bench.workspace, prompts, on_progress)
     if not edits:
         item = bench.measure_damage(prompt_set, on_progress=on_progress)
         evaluations = bench.open(item)
@@ -130,9 +130,9 @@ def _compare(bench: Bench, on_progress: Progress, prompts: str, source: str, opt
     from vlm_analysis.cli.lookup import find_prompts, saved_item
     from vlm_analysis.cli.results import of_comparison
 
-    report = find_prompts(bench.workspace, prompts)
+    report = find_prompts(bench.workspace, prompts, on_progress)
     recording = saved_item(bench.workspace, "recordings", source) if source else report
-    choose = recording or find_prompts(bench.workspace, source)
+    choose = recording or find_prompts(bench.workspace, source, on_progress)
     item = bench.compare(choose, report, **options, on_progress=on_progress)
     return of_comparison(bench.open(item), item)
 
@@ -163,7 +163,7 @@ def search(
     from vlm_analysis.cli.results import of_mask
     from vlm_analysis.selection.search.objective import Objective
 
-    prompt_set = find_prompts(bench.workspace, prompts)
+    prompt_set = find_prompts(bench.workspace, prompts, on_progress)
     objective = Objective(damage, target, worst)
     settings: dict[str, Any] = {"width": width} if strategy == "beam" else {}
     if strategy == "evolutionary":
@@ -198,7 +198,7 @@ def cost(
         raise EvaluationError(
             f"--line takes one EDIT: expected 1, got {len(edits)}. Leave out --line or the other edits."
         )
-    prompt_set = find_prompts(bench.workspace, prompts)
+    prompt_set = find_prompts(bench.workspace, prompts, on_progress)
     chosen = edits_for(bench, edits, anyway, on_progress)
     if line:
         items = [bench.measure_cost(prompt_set, chosen[0], line=True, rounds=rounds, on_progress=on_progress)]

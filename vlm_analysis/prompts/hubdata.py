@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.errors import PromptError, short
@@ -27,6 +27,7 @@ CONVERTED = "refs/convert/parquet"  # where the Hub keeps datasets of other form
 MOST_FILES = 100_000
 MOST_SHOWN = 8
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
+_ADDRESS = re.compile(rf"{PREFIX}(?P<id>[^/@]+/[^/@]+)(@(?P<revision>[^/@]+))?(/(?P<split>.+))?")
 _xet = threading.Lock()
 
 
@@ -65,6 +66,23 @@ class HubDataset:
         )
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """A split in the Hub's cache, which `open_prompts` opens.
+
+    Attributes:
+        label: what messages call it: "owner/name/default/test".
+        root: the folder of the dataset's commit in the cache.
+        files: the split's files by their names in that folder, in order.
+        beside: files that it needs too.
+    """
+
+    label: str
+    root: Path
+    files: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+
+
 def hub_dataset(dataset_id: str, revision: str | None = None) -> HubDataset:
     """Return what a dataset of the Hub holds; nothing of it is fetched.
 
@@ -101,8 +119,8 @@ def hub_dataset(dataset_id: str, revision: str | None = None) -> HubDataset:
     return HubDataset(dataset_id, str(info.sha), _licence(card), _sizes(info), splits)
 
 
-def fetch_split(dataset: HubDataset, split: HubSplit, on_progress: Progress = no_progress) -> tuple[Path, ...]:
-    """Fetch the files of a split, and of what it needs beside it, into the Hub's cache; return their paths there, in order.
+def fetch_split(dataset: HubDataset, split: HubSplit, on_progress: Progress = no_progress) -> Fetched:
+    """Fetch the files of a split, and of what it needs beside it, into the Hub's cache, and return what lies there.
 
     Progress counts bytes. What was fetched before is not fetched again.
 
@@ -111,13 +129,45 @@ def fetch_split(dataset: HubDataset, split: HubSplit, on_progress: Progress = no
         Cancelled: work was asked to stop; whole files stay in the cache.
     """
     refuse_if_shared("Fetching a dataset of the Hub", "Upload a file, or ask the owner to fetch it.", PromptError)
-    paths, done = [], 0
+    path, done = Path(), 0
     for name in (*split.files, *split.beside):
         on_progress(done, split.n_bytes, f"Fetching {short(name, 80)}")
-        paths.append(_fetch(dataset, name, done, split.n_bytes, on_progress))
+        path = _fetch(dataset, name, done, split.n_bytes, on_progress)
         done += dataset.sizes[name]
     on_progress(split.n_bytes, split.n_bytes, "Fetched")
-    return tuple(paths[: len(split.files)])
+    root = path.parents[len(PurePosixPath(name).parts) - 1]
+    return Fetched(f"{dataset.id}/{split.path}", root, split.files, split.beside)
+
+
+def dataset_at(address: str) -> tuple[HubDataset, str]:
+    """Return the dataset of an address, listed, and the split that it names, "" where it names none (see `fetch_prompts`).
+
+    Raises:
+        PromptError: it is no address, and as `hub_dataset`.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise PromptError(
+            f"the dataset could not be opened: expected '{PREFIX}owner/name/split', got {short(repr(address), 80)}. "
+            "Write its id and a split."
+        )
+    return hub_dataset(found["id"], found["revision"]), found["split"] or ""
+
+
+def fetch_prompts(address: str, on_progress: Progress = no_progress) -> Fetched:
+    """List a dataset, and fetch one split of it.
+
+    Args:
+        address: "hub:owner/name/split", "hub:owner/name/configuration/split", or "hub:owner/name" where there is but one; behind the
+            name may stand "@" with a revision.
+        on_progress: called with bytes.
+
+    Raises:
+        PromptError: as `hub_dataset`, `HubDataset.split` and `fetch_split`.
+    """
+    dataset, split = dataset_at(address)
+    config, _, name = split.rpartition("/")
+    return fetch_split(dataset, dataset.split(name or None, config or None), on_progress)
 
 
 def _info(dataset_id: str, revision: str | None) -> DatasetInfo:

@@ -18,21 +18,23 @@ from pathlib import Path
 from vlm_analysis.assets import asset
 from vlm_analysis.errors import PromptError, short
 from vlm_analysis.guard.shared import check_path
+from vlm_analysis.progress import stop_if_asked
 from vlm_analysis.prompts.answers import answers_of
 from vlm_analysis.prompts.cells import MAX_ROWS, Row, cell_text, choice_texts
 from vlm_analysis.prompts.checks import MAX_IMAGES, MAX_NAME
 from vlm_analysis.prompts.formats.base import Turns
 from vlm_analysis.prompts.formats.own import images_of
+from vlm_analysis.prompts.hubdata import PREFIX, Fetched, fetch_prompts
 from vlm_analysis.prompts.problems import Problems
 from vlm_analysis.prompts.prompts import Problem, Prompt, PromptSet
 from vlm_analysis.prompts.reading import NotRecognised, Reading, Wanted, begin
-from vlm_analysis.prompts.sources import Found, Pictures, found_at, found_upload
+from vlm_analysis.prompts.sources import Found, Pictures, found_at, found_fetched, found_upload
 
 PACKS = asset("packs")
 MOST_PREVIEWED = 3
 MOST_PREVIEW_ROWS = 200
 
-PromptSource = Path | str | tuple[str, bytes]
+PromptSource = Path | str | tuple[str, bytes] | Fetched
 
 
 @dataclass(frozen=True)
@@ -67,26 +69,30 @@ def open_prompts(
     images: Path | str | None = None,
     domain: str | None = None,
     turns: Turns = "first",
+    suffix: bool = False,
 ) -> PromptSet:
     """Return the prompts of a source; rows that were left out are listed in `.problems`, and `.read_as` says the format.
 
     Args:
         source: a PromptSet (returned as it is), a folder, a `.csv`, `.tsv`, `.json`, `.jsonl`, `.parquet` or `.arrow` table, a `.zip` or
             `.tar` archive, an upload `(name, data)` of such a file, or the name of a bundled pack (`bundled_packs()`; a folder of the same
-            name is opened as "./name"). Images of tables on disk stay paths; those of archives are kept decoded, those in cells as files
-            until the process ends.
+            name is opened as "./name"). Of a dataset of the Hub a split is fetched and opened: "hub:owner/name/split", or with its
+            configuration "hub:owner/name/config/split" (`hub_dataset` lists them). Images of tables on disk stay paths; those of archives
+            are kept decoded, those in cells as files until the process ends.
         format: the format to read it as, such as "llava", where it is not the one that is recognised.
         columns: the table's column for each of Strata's, such as {"question": "prompt", "image": "file"}, where no format is recognised.
         images: the folder or archive that image names in the table are relative to; without it, the table's own folder.
         domain: the table's column that holds the domain.
         turns: which question of a conversation becomes a prompt: the "first", the "last", or "each".
+        suffix: whether a benchmark's questions are followed by what the benchmark adds to them: options by letter, or a request for a short
+            answer.
 
     Raises:
         PromptError: the source cannot be read as a whole, its format is not recognised, or no prompt is left.
     """
     if isinstance(source, PromptSet):
         return source
-    reading = begin(_found(source), Wanted(format, columns, images, domain, turns))
+    reading = begin(_found(source), Wanted(format, columns, images, domain, turns, suffix))
     prompts: list[Prompt] = []
     problems = Problems()
     for outcome in _outcomes(reading):
@@ -109,6 +115,7 @@ def preview_prompts(
     images: Path | str | None = None,
     domain: str | None = None,
     turns: Turns = "first",
+    suffix: bool = False,
 ) -> Preview:
     """Return what `open_prompts` would read, without reading it all: the first three prompts, and the problems before them.
 
@@ -118,7 +125,7 @@ def preview_prompts(
         PromptError: the source cannot be read as a whole.
     """
     try:
-        reading = begin(_found(source), Wanted(format, columns, images, domain, turns))
+        reading = begin(_found(source), Wanted(format, columns, images, domain, turns, suffix))
     except NotRecognised as error:
         return Preview("", "", error.columns, (), (Problem(0, "", str(error)),))
     prompts: list[Prompt] = []
@@ -136,6 +143,10 @@ def preview_prompts(
 def _found(source: object) -> Found:
     if isinstance(source, str) and source in bundled_packs():
         source = PACKS / source / "prompts.jsonl"
+    if isinstance(source, str) and source.startswith(PREFIX):
+        source = fetch_prompts(source, lambda *_: stop_if_asked())
+    if isinstance(source, Fetched):
+        return found_fetched(source)
     if isinstance(source, Path) or (isinstance(source, str) and source.strip()):
         check_path(Path(source), "Opening prompts at", PromptError, PACKS)
         return found_at(Path(source), ", ".join(map(repr, bundled_packs())) or "none here")

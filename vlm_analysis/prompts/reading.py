@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -41,6 +42,7 @@ class Wanted:
     images: Path | str | None = None
     domain: str | None = None
     turns: Turns = "first"
+    suffix: bool = False
 
 
 @dataclass
@@ -108,7 +110,12 @@ def begin(found: Found, wanted: Wanted) -> Reading:
     pictures = Pictures(found.files, folder, None if wanted.images is None else image_root(wanted.images))
     raw = Raw(begun.rows, _checked_column(wanted.domain, begun.sample, "domain"))
     source = Source(
-        begun.sample, raw, found.files, folder, Options(wanted.turns), _parts(found, begun, pictures, folder)
+        begun.sample,
+        raw,
+        found.files,
+        folder,
+        Options(wanted.turns, wanted.suffix),
+        _parts(found, begun, pictures, folder),
     )
     one, read_as = _recognised(begun.sample, wanted)
     if wanted.columns:
@@ -260,7 +267,7 @@ def _parts(found: Found, begun: _Begun, pictures: Pictures, folder: str) -> Any:
     def part(name: str = "", table: str = "") -> Iterator[Row]:
         if not table:
             return read_table(begun.tables[0], _source_of(found, begun.tables[0]), name).rows
-        path = str(PurePosixPath(folder) / table)
+        path = posixpath.normpath(f"{folder}/{table}")  # it may lie in a folder beside the table's
         pictures.taken.add(path)
         return read_table(table, found.files.table(path), name).rows
 

@@ -16,6 +16,7 @@ from vlm_analysis.prompts.archives import MAX_ARCHIVE_BYTES, Archive, Files, Fol
 from vlm_analysis.prompts.formats.base import Picture
 from vlm_analysis.prompts.formats.imagefolder import METADATA
 from vlm_analysis.prompts.formats.texts import has_questions
+from vlm_analysis.prompts.hubdata import Fetched
 from vlm_analysis.prompts.images import IMAGE_SUFFIXES, read_file
 from vlm_analysis.prompts.spool import spooled
 from vlm_analysis.prompts.tables import TABLE_SUFFIXES
@@ -74,6 +75,23 @@ def found_upload(name: str, data: bytes) -> Found:
     if PurePosixPath(name).suffix.lower() in ARCHIVE_SUFFIXES:
         return _with_tables(_archive(name, data), name, at_any_depth=True)
     return Found(name, NoFiles(name), ((name,),), data)
+
+
+class _Split(Folder):
+    """The files of a split of a dataset; what else of the dataset lies beside them is not looked at."""
+
+    def __init__(self, fetched: Fetched) -> None:
+        super().__init__(fetched.root)
+        self._names = tuple(sorted({*fetched.files, *fetched.beside}))
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the split's files, sorted."""
+        return self._names
+
+
+def found_fetched(fetched: Fetched) -> Found:
+    """Return a split of a dataset of the Hub, whose files are one table."""
+    return Found(fetched.label, _Split(fetched), (fetched.files,))
 
 
 def find_table(files: Files, *, any_depth: bool) -> str | None:
