@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
-PNG = b"\x89PNG\r\n\x1a\n made by hand"
+from PIL import Image
+
+
+def _png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PNG = _png()
 
 
 def struct(name: str = "image.png") -> dict[str, Any]:
@@ -193,7 +203,8 @@ MADE: dict[str, tuple[str, Any, list[str] | None, list[str], str, str, str, str]
         "241", "",
     ),
     "mme": (
-        "Is a python code shown in the picture? Please answer yes or no.", "Yes", None, [], "Cognition", "code_reasoning", "",
+        "Is a python code shown in the picture? Please answer yes or no.", "Yes", None, [], "Cognition", "code_reasoning",
+        "code_reasoning/0020.png",
         "code_reasoning/0020.png",
     ),
     "mmmu": (

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
-from benchmarked import MADE, PNG, ROWS, cells_of
+from benchmarked import MADE, PNG, ROWS, cells_of, struct
 from formats import errors, read, sample_of
+from pyarrow import parquet
 
+from vlm_analysis import open_prompts
 from vlm_analysis.errors import PromptError
 from vlm_analysis.prompts.archives import NoFiles
 from vlm_analysis.prompts.formats import own
@@ -34,7 +41,7 @@ def asked(name: str, *, suffix: bool) -> str:
 
 
 def test_every_benchmark_has_a_row_here() -> None:
-    assert set(ROWS) == set(MADE) == {one.NAME for one in BENCHMARKS}
+    assert set(ROWS) == set(MADE) == {one.NAME for one in BENCHMARKS} - {"gqa"}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -42,6 +49,20 @@ def test_a_row_of_a_benchmark_is_recognised_and_read(name: str) -> None:
     cells = made(name)
     assert tuple(cells[field] for field in FIELDS) == MADE[name]
     assert {picture.data for picture in cells["images"]} == {PNG}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_benchmark_as_json_is_opened_whole(name: str) -> None:
+    text = json.dumps([ROWS[name]], default=lambda data: base64.b64encode(data).decode())
+    prompts = open_prompts(("data.json", text.encode()))
+    question, answer, choices, answers, domain, task, row_id, group = MADE[name]
+    (prompt,) = prompts
+    assert prompts.read_as.title == FORMATS[name].TITLE
+    assert prompts.problems == ()
+    assert (prompt.question, prompt.domain, prompt.task or "", prompt.id) == (question, domain, task, row_id or "1")
+    assert prompt.choices == (tuple(choices) if choices else None)
+    assert prompt.answer == (answer or Counter(answers).most_common(1)[0][0])
+    assert (prompt.group or "") == group
 
 
 @pytest.mark.parametrize("name", sorted(set(ROWS) - {"mmmu"}))
@@ -98,6 +119,12 @@ def test_the_benchmarks_own_suffix_is_an_option() -> None:
     )
     assert asked("seed", suffix=True).endswith("image?\nA. One\nB. Two\nC. Three\nD. Four")
     assert asked("seed", suffix=False) == "How many towels are in the image?"
+
+
+def test_open_prompts_takes_the_suffix() -> None:
+    text = json.dumps([ROWS["scienceqa"]], default=lambda data: base64.b64encode(data).decode()).encode()
+    (prompt,) = open_prompts(("data.json", text), suffix=True)
+    assert prompt.question.endswith("north?\nA. Oregon\nB. Ohio")
 
 
 def test_a_plain_table_of_three_columns_is_no_benchmark() -> None:
@@ -167,3 +194,63 @@ def test_a_picture_keeps_the_name_it_has_in_its_table() -> None:
     (picture,) = made("mme")["images"]
     assert isinstance(picture, Picture)
     assert picture.name == "0020.png"
+
+
+QUESTION = {
+    "id": "201307251",
+    "imageId": "n161313",
+    "question": "Is it overcast?",
+    "answer": "no",
+    "fullAnswer": "No, it is clear.",
+    "isBalanced": True,
+    "types": {"structural": "verify", "semantic": "global", "detailed": "weatherVerify"},
+}
+
+
+class TestGQA:
+    @pytest.fixture
+    def tables(self, tmp_path: Path) -> Path:
+        other = QUESTION | {"id": "2", "imageId": "n2"}
+        images = [{"id": "n161313", "image": struct()}, {"id": "n3", "image": struct()}]
+        for name, rows in {"x_instructions": [QUESTION, other], "x_images": images}.items():
+            (tmp_path / name).mkdir()
+            parquet.write_table(pa.Table.from_pylist(rows), tmp_path / name / "testdev-00000-of-00001.parquet")
+        return tmp_path
+
+    def test_questions_are_joined_with_the_table_of_pictures_beside_them(self, tables: Path) -> None:
+        prompts = open_prompts(tables)
+        (prompt,) = prompts
+        assert prompts.read_as.title == "GQA"
+        assert (prompt.id, prompt.question, prompt.answer) == ("201307251", "Is it overcast?", "no")
+        assert (prompt.domain, prompt.task) == ("verify", "weatherVerify")
+        (problem,) = prompts.problems
+        assert problem.row == 2
+        assert "expected the picture 'n2' in the table of pictures" in problem.message
+
+    def test_the_questions_alone_say_what_is_missing(self, tables: Path) -> None:
+        with pytest.raises(PromptError, match="expected '…_images' beside '…_instructions'"):
+            open_prompts(tables / "x_instructions")
+
+    def test_pictures_may_be_files_named_by_their_number(self, tmp_path: Path) -> None:
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images" / "n161313.png").write_bytes(PNG)
+        (tmp_path / "questions.json").write_text(json.dumps([QUESTION]))
+        assert [prompt.answer for prompt in open_prompts(tmp_path)] == ["no"]
+
+    def test_a_table_that_has_the_pictures_needs_no_other(self) -> None:
+        (row,) = read(FORMATS["gqa"], cells_of_question(image=struct()))
+        assert row.cells["question"] == "Is it overcast?"
+
+
+def cells_of_question(**other: Any) -> dict[str, Any]:
+    return {column.casefold(): value for column, value in QUESTION.items()} | other
+
+
+@pytest.mark.parametrize("name", ["mmmu", "seed"])
+def test_a_benchmark_as_parquet_is_opened_whole(name: str, tmp_path: Path) -> None:
+    row = ROWS[name] | ({f"image_{number}": struct() for number in range(1, 8)} if name == "mmmu" else {})
+    parquet.write_table(pa.Table.from_pylist([row, ROWS[name]]), tmp_path / "test-00000-of-00001.parquet")
+    first, second = open_prompts(tmp_path)
+    assert first.question == second.question == MADE[name][0]
+    assert first.id == MADE[name][6]
+    assert second.id == f"{first.id} (2)"

@@ -83,7 +83,8 @@ class Source:
     """What a format reads: its sample, the raw rows, which can be iterated once, and the files beside the table.
 
     `folder` is the table's folder among `files`; names in rows are relative to it. `part` returns the rows of a list of the table, or of
-    another table in the same folder (`part("annotations")`, `part("", "captions.json")`), and raises PromptError where there is none.
+    another table by its name from that folder (`part("annotations")`, `part("", "captions.json")`), and raises PromptError where there is
+    none.
     """
 
     sample: Sample

@@ -22,7 +22,14 @@ MME = Benchmark(
     "mme",
     "MME",
     ("image question answer category question_id",),
-    {"image": "image", "question": "question", "answer": "answer", "task": "category", "group": "question_id"},
+    {
+        "image": "image",
+        "question": "question",
+        "answer": "answer",
+        "task": "category",
+        "id": "question_id",
+        "group": "question_id",
+    },
     told=only("category", _COGNITION + _PERCEPTION),
     also=_domain,
 )

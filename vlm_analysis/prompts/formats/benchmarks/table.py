@@ -1,6 +1,7 @@
 """The benchmarks, in the order of their names; each tells itself from the others by its columns or what they hold."""
 
 from vlm_analysis.prompts.formats.base import Format
+from vlm_analysis.prompts.formats.benchmarks import gqa
 from vlm_analysis.prompts.formats.benchmarks.ai2d import AI2D
 from vlm_analysis.prompts.formats.benchmarks.chartqa import CHARTQA
 from vlm_analysis.prompts.formats.benchmarks.docvqa import DOCVQA
@@ -19,5 +20,6 @@ from vlm_analysis.prompts.formats.benchmarks.textvqa import TEXTVQA
 from vlm_analysis.prompts.formats.benchmarks.vstar import VSTAR
 
 BENCHMARKS: tuple[Format, ...] = (
-    AI2D, CHARTQA, DOCVQA, INFOVQA, MATHVERSE, MATHVISTA, MMBENCH, MME, MMMU, OCRBENCH, POPE, REALWORLDQA, SCIENCEQA, SEED, TEXTVQA, VSTAR,
+    AI2D, CHARTQA, DOCVQA, gqa, INFOVQA, MATHVERSE, MATHVISTA, MMBENCH, MME, MMMU, OCRBENCH, POPE, REALWORLDQA, SCIENCEQA, SEED,
+    TEXTVQA, VSTAR,
 )  # fmt: skip
