@@ -23,6 +23,10 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.app
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
+$(VENV)/.slow: requirements-slow.txt $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-slow.txt
+	@touch $@
+
 app: $(VENV)/.app
 	$(BIN)/python -m streamlit run app.py
 
@@ -45,7 +49,7 @@ tests: $(VENV)/.dev browser
 quick: lint types
 	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile -m values
 
-slow: $(VENV)/.dev
+slow: $(VENV)/.slow
 	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile -m "hypothesis and not slow" --hypothesis-profile many
 

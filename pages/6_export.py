@@ -1,4 +1,4 @@
-"""Export: the mask as a file for Strata and other tools, or the pruned model as a checkpoint, proved equal to the evaluated one."""
+"""Export: the mask as a file, prompts as a benchmark, and the pruned model as a checkpoint, proved equal to the evaluated one."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import model_slot
 from vlm_analysis.ui.common.shell import begin, next_step
 from vlm_analysis.ui.common.text import edit_line
+from vlm_analysis.ui.export.benchmark import benchmark
 from vlm_analysis.ui.export.exportview import default_folder, export_work, manifest_view, serving_view, shortened
 
 begin(
@@ -30,6 +31,9 @@ if mask.notes:
 
 st.subheader("Mask file")
 mask_files(mask, info)
+
+st.subheader("Benchmark of your prompts")
+benchmark(mask)
 
 st.subheader("Checkpoint")
 if info is None:

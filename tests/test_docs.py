@@ -84,6 +84,7 @@ def test_lines_of_the_readme_run_one_after_the_other(tmp_path, monkeypatch):
     assert len(json.loads(said["cost"])["costs"]) == 1
     assert (tmp_path / "sweep.csv").read_text().startswith("edit,dropped,domain")
     assert (tmp_path / "pruned" / "model.safetensors").exists()
+    assert (tmp_path / "task" / "prompts.parquet").exists()
     assert "Nothing saved is damaged" in said["doctor"]
 
 

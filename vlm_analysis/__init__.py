@@ -44,6 +44,10 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         retention_interval as retention_interval,
         save_evaluation as save_evaluation,
     )
+    from vlm_analysis.evaluation.matching import (
+        normalised_match as normalised_match,
+        numeric_match as numeric_match,
+    )
     from vlm_analysis.evaluation.run.evaluate import evaluate as evaluate
     from vlm_analysis.evaluation.run.respond import stream_both as stream_both
     from vlm_analysis.evaluation.run.sweep import sweep as sweep
@@ -54,6 +58,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         mask_to_mergekit as mask_to_mergekit,
         open_dialect as open_dialect,
     )
+    from vlm_analysis.export.harness import export_task as export_task
     from vlm_analysis.export.probe.compare import probe_server as probe_server
     from vlm_analysis.export.serving.rules import will_it_serve as will_it_serve
     from vlm_analysis.export.story import Story as Story
@@ -132,6 +137,10 @@ _HOMES = {
         "retention_interval",
         "save_evaluation",
     ),
+    "evaluation.matching": (
+        "normalised_match",
+        "numeric_match",
+    ),
     "evaluation.run.evaluate": ("evaluate",),
     "evaluation.run.respond": ("stream_both",),
     "evaluation.run.sweep": ("sweep",),
@@ -145,6 +154,7 @@ _HOMES = {
         "mask_to_mergekit",
         "open_dialect",
     ),
+    "export.harness": ("export_task",),
     "export.probe.compare": ("probe_server",),
     "export.serving.rules": ("will_it_serve",),
     "export.story": ("Story",),

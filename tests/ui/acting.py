@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
@@ -20,6 +21,11 @@ def words(at: AppTest) -> str:
     """Return all text on the page."""
     parts = [at.markdown, at.caption, at.text, at.info, at.warning, at.error, at.success, at.subheader, at.title]
     return "\n".join(str(element.value) for part in parts for element in part)
+
+
+def folder_input(at: AppTest) -> Any:
+    """Return the box for the folder of a checkpoint."""
+    return next(one for one in at.text_input if one.label == "New folder")
 
 
 def ran(at: AppTest) -> AppTest:

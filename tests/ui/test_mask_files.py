@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from acting import OpenPage, hold_bundled, ran, wait_for, words
+from acting import OpenPage, folder_input, hold_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import PruneMask, mask_to_csv, mask_to_mergekit
@@ -109,7 +109,7 @@ class TestExportPage:
         hold_bundled()
         at = stocked("pages/6_export.py")
         target = tmp_path / "pruned"
-        at.text_input[0].set_value(str(target))
+        folder_input(at).set_value(str(target))
         ran(at)
         next(button for button in at.button if button.label == "Export and verify").click()
         wait_for(at, "equal to the last bit")
@@ -129,7 +129,7 @@ class TestExportPage:
     def test_before_the_export_the_page_says_which_engines_load_it_and_how(self, stocked, tmp_path: Path):
         hold_bundled()
         at = stocked("pages/6_export.py")
-        at.text_input[0].set_value(str(tmp_path / "not yet"))
+        folder_input(at).set_value(str(tmp_path / "not yet"))
         ran(at)
         assert "Will it serve?" in words(at)
         assert "DeepStack features of the image are lost" in words(at)
@@ -143,7 +143,7 @@ class TestExportPage:
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "mine.txt").write_text("mine")
         at = stocked("pages/6_export.py")
-        at.text_input[0].set_value(str(tmp_path / "full"))
+        folder_input(at).set_value(str(tmp_path / "full"))
         ran(at)
         next(button for button in at.button if button.label == "Export and verify").click()
         wait_for(at, "cannot be exported to")

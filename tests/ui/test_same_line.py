@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from acting import OpenPage, load_bundled, ran
+from acting import OpenPage, folder_input, load_bundled, ran
 from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
@@ -136,8 +136,8 @@ def test_timing(stocked: OpenPage, elsewhere: RunLine) -> None:
 def test_exporting(stocked: OpenPage, elsewhere: RunLine, tmp_path: Path) -> None:
     load_bundled(stocked)
     at = stocked("pages/6_export.py")
-    at.text_input[0].set_value(str(tmp_path / "of the page; 'quoted'"))
-    (line,) = lines(ran(at))
+    folder_input(at).set_value(str(tmp_path / "of the page; 'quoted'"))
+    line = next(one for one in lines(ran(at)) if one.startswith("strata export "))
     pressed(at, "Export and verify", "export")
     (tmp_path / "of the page; 'quoted'").rename(tmp_path / "page")
     assert elsewhere(line)["verified"] is True

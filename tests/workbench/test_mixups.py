@@ -29,8 +29,8 @@ from vlm_analysis import (
 from vlm_analysis.edits.files import edit_from_json, edit_to_json
 from vlm_analysis.errors import MaskError, ModelError, PromptError
 from vlm_analysis.evaluation.run.metrics import answer_scores
-from vlm_analysis.export.checkpoint import PART
 from vlm_analysis.export.story import story_of
+from vlm_analysis.export.target import PART
 from vlm_analysis.models.source import BUNDLED_FOLDER
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.workbench.pipeline import compare_first_k

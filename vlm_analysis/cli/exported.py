@@ -14,9 +14,11 @@ from vlm_analysis.cli.output import Result
 from vlm_analysis.cli.results import grid
 from vlm_analysis.export.probe.compare import ProbeResult
 from vlm_analysis.export.serving.rules import Served
+from vlm_analysis.words import counted
 
 if TYPE_CHECKING:
     from vlm_analysis.export.checkpoint import Manifest
+    from vlm_analysis.export.harness import ExportedTask
 
 
 def of_manifest(manifest: Manifest, folder: Path, served: Sequence[Served], probe: str) -> Result:
@@ -47,3 +49,17 @@ def of_probe(found: ProbeResult) -> Result:
         grid(table[["id", "verdict", "expected", "got"]]),
     ]
     return Result("Probe", "\n".join(lines), asdict(found), table)
+
+
+def of_task(task: ExportedTask) -> Result:
+    """Return where a task was written, what was left out, and its commands, one a row."""
+    left_out = f", {counted(len(task.left_out), 'prompt')} without an answer left out" if task.left_out else ""
+    text = f"{task.name}: {counted(task.n_prompts, 'prompt')} written to {task.folder}{left_out}"
+    data = {
+        "folder": str(task.folder),
+        "name": task.name,
+        "n_prompts": task.n_prompts,
+        "left_out": list(task.left_out),
+        "commands": list(task.commands),
+    }
+    return Result("Task", "\n".join([text, "", *task.commands]), data, pd.DataFrame({"command": task.commands}))

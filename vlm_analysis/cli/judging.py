@@ -1,4 +1,4 @@
-"""The subcommands for one edited model: ask it beside the dense one, and export it."""
+"""The subcommands for one edited model: ask it beside the dense one, export it, and write the task on which a harness compares both."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from vlm_analysis.progress import Progress
 if TYPE_CHECKING:
     from vlm_analysis.prompts.prompts import Prompt, PromptSet
     from vlm_analysis.workbench.bench import Bench
+    from vlm_analysis.workbench.workspace import Workspace
 
 
 @command("Judge", ".json")
@@ -78,9 +79,9 @@ def export(
     """
     from vlm_analysis.cli.exported import of_manifest
     from vlm_analysis.cli.lookup import edits_for, find_prompts
-    from vlm_analysis.export.checkpoint import check_target
     from vlm_analysis.export.probe.value import probe_words
     from vlm_analysis.export.serving.rules import open_serving
+    from vlm_analysis.export.target import check_target
 
     folder = check_target(folder)  # before the model is loaded
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
@@ -107,3 +108,39 @@ def probe(
     from vlm_analysis.export.probe.compare import probe_server
 
     return of_probe(probe_server(url, export, model=served, timeout_s=timeout, on_progress=on_progress))
+
+
+@command("Export", ".json")
+def export_task(
+    prompts: Prompts,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder; it must not hold anything.")],
+    shelf: Workspace,
+    on_progress: Progress,
+    name: Annotated[str, typer.Option("--name", help="Of the task: letters, digits and underscores.")] = "own_prompts",
+    dense: Annotated[
+        str, typer.Option(help="The dense model, for the commands: pocket-vl, a folder or a Hub id.")
+    ] = "DENSE",
+    edited: Annotated[str, typer.Option(help="The folder of the exported model, for the commands.")] = "EDITED",
+    dtype: Annotated[
+        str, typer.Option(help="Precision, for the commands: auto, float32, bfloat16 or float16.")
+    ] = "auto",
+    matches: Annotated[
+        bool,
+        typer.Option("--matches", help="Score normalised and numeric match too; Strata must be where the harness is."),
+    ] = False,
+) -> Result:
+    """Write prompts as a benchmark for evaluation harnesses.
+
+    The folder holds YAML and Parquet for lm-evaluation-harness and lmms-eval, and a README with the commands for the dense and the
+    exported model.
+    """
+    from vlm_analysis.cli.exported import of_task
+    from vlm_analysis.cli.lookup import find_prompts
+    from vlm_analysis.export import harness
+    from vlm_analysis.export.target import check_target
+    from vlm_analysis.workbench.shelf import open_item
+
+    folder = check_target(folder)  # before the prompts are read
+    opened = open_item(find_prompts(shelf, prompts))
+    options = {"name": name, "dense": dense, "edited": edited, "dtype": dtype, "matches": matches}
+    return of_task(harness.export_task(opened, folder, **options, on_progress=on_progress))

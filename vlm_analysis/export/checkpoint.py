@@ -6,33 +6,26 @@ only then renamed; a kill or a full disk leaves no incomplete checkpoint under t
 
 from __future__ import annotations
 
-import errno
-import glob
 import json
-import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.edits.edit import Edit, changes_to_json, check_edit
 from vlm_analysis.edits.files import edit_to_json
-from vlm_analysis.errors import ExportError, short
+from vlm_analysis.errors import ExportError
 from vlm_analysis.evaluation.evaluation import Evaluation, check_same_work
 from vlm_analysis.export.card import MANIFEST_FILE, edit_file, model_card, reproduction_command
 from vlm_analysis.export.probe.make import make_probe, write_probe
 from vlm_analysis.export.proof import Proof, prove
 from vlm_analysis.export.reload import versions
 from vlm_analysis.export.serving.rules import will_it_serve, write_serving
-from vlm_analysis.files import LOCK, NAMED, file_hash, owned
-from vlm_analysis.guard.shared import check_path
+from vlm_analysis.export.target import check_target, staged
+from vlm_analysis.files import LOCK, NAMED, file_hash
 from vlm_analysis.models.asking import named_ends
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.source import BUNDLED, BUNDLED_FOLDER
@@ -58,7 +51,6 @@ _IGNORED: tuple[tuple[tuple[str, ...], Callable[[Any], bool]], ...] = (
     (("temperature", "top_p", "top_k", "min_p", "typical_p"), lambda settings: not settings.do_sample),
     (("early_stopping", "length_penalty"), lambda settings: settings.num_beams in (None, 1)),
 )
-PART = ".part"
 
 
 @dataclass(frozen=True)
@@ -148,7 +140,7 @@ def export_checkpoint(
     _check_served(edit, loaded.n_layers)
     progress(0, 4, "applying the edit")
     view = apply_edit(loaded.model, edit)
-    with _staged(folder) as part:
+    with staged(folder) as part:
         progress(1, 4, "writing weights")
         _make_savable(view.generation_config, loaded.name)
         _stop_as_evaluated(view.generation_config, loaded)
@@ -179,23 +171,6 @@ def _write_probe(loaded: LoadedModel, view: Any, folder: Path, prompts: Sequence
         return ""
     write_probe(*made, folder)
     return made[0].words()
-
-
-@contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder`, which is renamed to `folder` at the end and removed after a failure."""
-    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{PART}")
-    try:
-        part.mkdir(parents=True)
-        with owned(part, lambda owner: None):  # a part that no process owns is removed (`tidy_parts`)
-            yield part
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise ExportError(_disk_message(folder, error)) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _check_evidence(loaded: LoadedModel, edit: Edit, evidence: Evaluation | None, reference: Evaluation | None) -> None:
@@ -241,32 +216,6 @@ def _source(loaded: LoadedModel) -> str:
     if not folder.is_dir():
         return loaded.source
     return loaded.name if folder.parent.name == "snapshots" else f"./{loaded.name}"  # in the Hub's cache, its id
-
-
-def check_target(folder: Path) -> Path:
-    """Return the folder to write, after removing temporary folders of killed exports to it.
-
-    Raises:
-        ExportError: it holds something, or cannot be written.
-    """
-    check_path(folder, "Exporting to", ExportError)
-    try:
-        folder = folder.expanduser().absolute()
-        os.fsencode(folder).decode()  # raises for a lone surrogate
-        if "\0" in str(folder):
-            raise ValueError("the name holds a zero byte")
-        is_taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-        for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*{PART}"):
-            shutil.rmtree(leftover, ignore_errors=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ExportError(
-            f"{short(repr(str(folder)))} cannot be exported to: {short(error)}. Choose another folder."
-        ) from error
-    if is_taken:
-        raise ExportError(
-            f"{folder} cannot be exported to: expected a new or empty folder, got one that holds something. Choose another."
-        )
-    return folder
 
 
 def _make_savable(settings: Any, name: str) -> None:
@@ -358,10 +307,3 @@ def _n_saved_parameters(view: Any) -> int:
 def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (LOCK, NAMED)):
         yield path.relative_to(folder).as_posix(), file_hash(path)
-
-
-def _disk_message(folder: Path, error: OSError | SafetensorError) -> str:
-    full = getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error)
-    reason = "the disk is full" if full else getattr(error, "strerror", None) or str(error)
-    advice = "Free some space or choose another folder" if full else "Choose another folder"
-    return f"{folder} cannot be written: {reason}. {advice}; nothing half-written is left."

@@ -40,7 +40,12 @@ def default_folder(model_name: str, mask: Edit) -> Path:
     """Return a folder in the workspace that says what it holds and is not there yet."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", model_name).strip("-.") or "model"
     done = f"without-{'-'.join(map(str, mask.dropped)) or 'nothing'}" if mask.is_mask else f"edited-{mask.key[:8]}"
-    base = workspace().root / EXPORTS / f"{name}-{done}"[:100]
+    return free_folder(f"{name}-{done}")
+
+
+def free_folder(name: str) -> Path:
+    """Return a folder of the workspace's exports that is not there yet, with a number behind its name where it has to."""
+    base = workspace().root / EXPORTS / name[:100]
     folder, number = base, 2
     while folder.exists():
         folder, number = base.with_name(f"{base.name}-{number}"), number + 1
