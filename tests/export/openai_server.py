@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from vlm_analysis import LoadedModel, Prompt, load_model
 
+_LAYER = re.compile(r"(language_model\.(?:model\.)?layers\.)(\d+)\.")
+
 
 def without_deepstack(folder: Path) -> LoadedModel:
     """Return the exported model as a server loads it that loses DeepStack features: what their mergers write is zero."""
@@ -30,18 +33,19 @@ def without_deepstack(folder: Path) -> LoadedModel:
     return loaded
 
 
-def with_wrong_numbers(folder: Path, to: Path) -> LoadedModel:
-    """Return the exported model as a server loads it that counts layers from 1: in a copy, each layer's tensors have the number below."""
+def wrongly_numbered(folder: Path, to: Path) -> Path:
+    """Copy an exported folder as a server reads it that counts layers from 1: each layer's tensors have the number below."""
     shutil.copytree(folder, to)
     tensors = load_file(to / "model.safetensors")
     n_layers = json.loads((to / "config.json").read_text("utf-8"))["text_config"]["num_hidden_layers"]
-    renamed = {}
-    for name, tensor in tensors.items():
-        head, mark, rest = name.partition("language_model.layers.")
-        number, dot, tail = rest.partition(".")
-        renamed[f"{head}{mark}{(int(number) - 1) % n_layers}{dot}{tail}" if mark else name] = tensor
+
+    def below(found: re.Match[str]) -> str:
+        return f"{found[1]}{(int(found[2]) - 1) % n_layers}."
+
+    renamed = {_LAYER.sub(below, name): tensor for name, tensor in tensors.items()}
+    assert renamed.keys() == tensors.keys()
     save_file(renamed, to / "model.safetensors", metadata={"format": "pt"})
-    return load_model(to)
+    return to
 
 
 @contextmanager

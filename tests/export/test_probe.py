@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from openai_server import serving, with_wrong_numbers, without_deepstack
+from openai_server import serving, without_deepstack, wrongly_numbered
 from outside import outside_prompts, save_outside_model
 from typer.testing import CliRunner
 
@@ -59,7 +59,7 @@ class TestServers:
     def test_one_that_numbers_layers_wrongly_is_broken_and_it_is_said_why(
         self, exported: tuple[Path, Manifest], tmp_path: Path
     ) -> None:
-        with serving(with_wrong_numbers(exported[0], tmp_path / "shifted"), logprobs=False) as url:
+        with serving(load_model(wrongly_numbered(exported[0], tmp_path / "shifted")), logprobs=False) as url:
             found = probe_server(url, exported[0])
         n_tell = open_probe(exported[0]).n_tell("layers")
         assert found.verdict == "broken"

@@ -249,12 +249,25 @@ class TestAsking:
 
     @pytest.mark.parametrize(
         ("names", "model"),
-        [(["it"], "it"), (["/x/other", "/y/mine"], "/y/mine"), (["a", "b"], "/home/mine"), (None, "/home/mine")],
+        [(["it"], "it"), (["/x/other", "/y/mine"], "/y/mine"), ([], ""), (None, "")],
     )
-    def test_the_served_name_is_found_in_its_list_or_is_the_folder(self, names: list[str] | None, model: str) -> None:
+    def test_the_served_name_is_found_in_its_list_or_left_out(self, names: list[str] | None, model: str) -> None:
         content = b"{}" if names is None else json.dumps({"data": [{"id": name} for name in names]}).encode()
-        with serving(lambda path, body: (200 if names else 500, content, {})) as (url, _):
+        with serving(lambda path, body: (500 if names is None else 200, content, {})) as (url, _):
             assert Server(url).model("/home/mine") == model
+
+    def test_of_several_models_one_has_to_be_named(self, export: Path) -> None:
+        content = json.dumps({"data": [{"id": "a"}, {"id": "b"}]}).encode()
+        with (
+            serving(lambda path, body: (200, content, {})) as (url, _),
+            pytest.raises(ExportError, match=r"serves several models.*got a, b\. Name it by --served"),
+        ):
+            probe_server(url, export)
+
+    def test_a_server_without_a_list_is_asked_without_a_name(self) -> None:
+        with serving(lambda path, body: (200, completion("x"), {})) as (url, asked):
+            Server(url).ask("", ("how many?",), (), 8)
+        assert "model" not in asked[0][1]
 
 
 class TestWhatServersDo:

@@ -43,7 +43,7 @@ def of_probe(found: ProbeResult) -> Result:
     rows = [(one.id, one.verdict, one.expected, one.got, one.difference, ", ".join(one.like)) for one in found.prompts]
     table = pd.DataFrame(rows, columns=["id", "verdict", "expected", "got", "difference", "like"])
     lines = [
-        f"{found.url}, model {found.model}: {found.verdict}.",
+        f"{found.url}{f', model {found.model}' if found.model else ''}: {found.verdict}.",
         *found.reasons,
         f"What it could tell: {found.tells}.",
         grid(table[["id", "verdict", "expected", "got"]]),

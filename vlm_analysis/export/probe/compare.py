@@ -43,6 +43,7 @@ class ProbeResult:
     """What a probe of a server found.
 
     Attributes:
+        model: the name that was asked for; "" for the only one of a server that lists none.
         verdict: "equal": all answers are. "close": all are equal or close. "broken": at least one is another answer.
         reasons: sentences: how many are equal, and what the others look like.
         tells: what the probe could tell (`Probe.words`).
@@ -69,7 +70,7 @@ def probe_server(
     Args:
         url: of the server, as "http://127.0.0.1:8000".
         folder: the exported folder.
-        model: the name under which it is served; by default what the server lists.
+        model: the name under which it is served; by default what the server lists, or none where it has no list.
         timeout_s: seconds that one answer may take.
         on_progress: called before each prompt.
 

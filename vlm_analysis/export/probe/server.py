@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 from vlm_analysis.errors import ExportError, short
@@ -63,23 +64,34 @@ class Server:
         self._gives_logprobs = True
 
     def model(self, folder: str) -> str:
-        """Return the name of the model that is served: the only one in its list, the one named like `folder`, or else `folder`."""
+        """Return the name of the model that is served: the only one in its list, or the one named like `folder`; "" without a list.
+
+        Raises:
+            ExportError: it lists several, and none is named like the folder.
+        """
         try:
             names = [str(one["id"]) for one in self._call("models")["data"]]
         except (_RefusedError, TypeError, KeyError):
-            return folder  # some servers have no list; those that hold one model take any name
-        last = folder.rstrip("/").rpartition("/")[2]
+            names = []
+        last = Path(folder).absolute().name
         alike = [name for name in names if name.rstrip("/").rpartition("/")[2] == last]
-        return (alike or (names if len(names) == 1 else [folder]))[0]
+        if len(names) > 1 and not alike:
+            raise ExportError(
+                f"{self.base} serves several models: expected one named {short(last)!r}, got {short(', '.join(names))}. Name it by "
+                "--served."
+            )
+        return (alike or names or [""])[0]
 
     def ask(self, model: str, parts: Parts, pictures: Sequence[bytes], max_tokens: int) -> Reply:
-        """Return the greedy answer to a question on PNG pictures, which stand where its parts say.
+        """Return the greedy answer to a question on PNG pictures, which stand where its parts say; without `model` of the only one served.
 
         Raises:
             ExportError: the server cannot be reached, refuses the question, or answers something else than a completion.
         """
         content = [_part_of(part if isinstance(part, str) else pictures[part]) for part in parts]
-        body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": content}]}
+        body: dict[str, Any] = {"messages": [{"role": "user", "content": content}]} | (
+            {"model": model} if model else {}
+        )
         body |= {"temperature": 0, "max_tokens": max_tokens, "stream": False}
         return _reply_of(self._completion(body), self.base)
 
@@ -104,7 +116,7 @@ class Server:
             said = error.read(2000).decode("utf-8", "replace")
             raise _RefusedError(
                 f"{self.base}/{path} refuses: expected an answer, got status {error.code}: {short(said) or short(error.reason)}. "
-                "Look into the server's log; is it started with the exported folder?"
+                "Look into the server's log, or name the model by --served."
             ) from error
         except TimeoutError as error:
             raise ExportError(
