@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,12 @@ INFO = {
 }
 QUESTIONS = {"questions": [{"image_id": 1, "question": "which?", "question_id": 2}]}
 ANSWERED = {"question_id": 2, "multiple_choice_answer": "red", "answers": [{"answer": "red"}], "answer_type": "other"}
+TASK = {
+    "doc_to_text": "question",
+    "doc_to_target": "say",
+    "lmms_eval_specific_kwargs": {"default": {"pre_prompt": "x"}},
+}
+OWN = {"image": "a.png", "question": "which?"}
 CAPTIONS = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "caption": "red"}]}
 NAMES = {"vqa": "v2_mscoco_val2014_questions.json", "answers": "v2_mscoco_val2014_annotations.json"}
 
@@ -59,33 +65,45 @@ def cases() -> Iterator[Case]:
         yield _case(f"questions {name}", files, NAMES["vqa"])
     for name, text in changed({"annotations": [ANSWERED]}):
         yield _case(f"annotations {name}", {NAMES["vqa"]: json.dumps(QUESTIONS), NAMES["answers"]: text}, NAMES["vqa"])
+    for name, text in changed(TASK):
+        yield _case(f"task {name}", {"it.json": json.dumps([{**OWN, "say": "red"}] * 2), "task.yaml": text})
     yield from _large()
 
 
 def _large() -> Iterator[Case]:
     """Yield rows that stand for more than they should: each is refused alone, so nothing is left of a table of one row."""
-    uri = "data:image/png;base64," + "A" * 50_000_000
-    many = [{"from": ("human", "gpt")[place % 2], "value": "x"} for place in range(200_000)]
-    for name, row in {
-        "a data URI of 50 MB": {
-            "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": uri}}]}]
-        },
-        "200,000 turns": {"conversations": many, "image": "a.png"},
-        "300 pictures in a turn": {"messages": [{"role": "user", "content": [*PARTS[:1] * 300, PARTS[1]]}, SAID[1]]},
-        "a million marks": {"messages": [{"role": "user", "content": "<image>" * 1_000_000}], "images": ["a.png"]},
-        "a text of 20 MB": {"messages": [{"role": "user", "content": "x" * 20_000_000}], "images": ["a.png"]},
-        "a list as text, 100,000 deep": {"conversations": "[" * 100_000, "image": "a.png"},
-    }.items():
-        yield _case(name, {"it.json": json.dumps([row])}, refused=True)
-    rows = json.dumps({"conversations": TALK}) + "\n"
-    yield _case("10,000 rows without a picture", {"it.jsonl": rows * 10_000}, "it.jsonl", refused=True)
+
+    def uri() -> Any:
+        return [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 50_000_000}}]
+
+    def many() -> Any:
+        return [{"from": ("human", "gpt")[place % 2], "value": "x"} for place in range(200_000)]
+
+    rows: dict[str, Callable[[], dict[str, Any]]] = {
+        "a data URI of 50 MB": lambda: {"messages": [{"role": "user", "content": uri()}]},
+        "200,000 turns": lambda: {"conversations": many(), "image": "a.png"},
+        "300 pictures in a turn": lambda: {"messages": [{"role": "user", "content": [*PARTS[:1] * 300, PARTS[1]]}]},
+        "a million marks": lambda: {"messages": [{"role": "user", "content": "<image>" * 1_000_000}], "image": "a.png"},
+        "a text of 20 MB": lambda: {"messages": [{"role": "user", "content": "x" * 20_000_000}], "image": "a.png"},
+        "a list as text, 100,000 deep": lambda: {"conversations": "[" * 100_000, "image": "a.png"},
+    }
+    for name, row in rows.items():
+        yield _case(name, {"it.json": functools.partial(_table, row)}, refused=True)
+    text_only = json.dumps({"conversations": TALK}) + "\n"
+    yield _case("10,000 rows without a picture", {"it.jsonl": lambda: text_only * 10_000}, "it.jsonl", refused=True)
 
 
-def _case(name: str, files: dict[str, str], table: str = "it.json", refused: bool = False) -> Case:
+def _table(row: Callable[[], dict[str, Any]]) -> str:
+    return json.dumps([row()])
+
+
+def _case(
+    name: str, files: Mapping[str, str | Callable[[], str]], table: str = "it.json", refused: bool = False
+) -> Case:
     def make(folder: Path) -> None:
         (folder / "a.png").write_bytes(picture())
         (folder / "COCO_val2014_000000000001.jpg").write_bytes(picture())
         for file, text in files.items():
-            (folder / file).write_text(text)
+            (folder / file).write_text(text if isinstance(text, str) else text())
 
     return Case("formats of others", name, make, functools.partial(read, table), refused)
