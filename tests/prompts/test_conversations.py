@@ -341,3 +341,15 @@ def test_no_format_takes_a_table_of_others(format_: Format) -> None:
     with pytest.raises(PromptError, match="expected the columns"):
         recognise(sample_of([{"picture": "a.png", "messages": "hello", "conversations": 7, "conversation": [1]}]))
     assert format_.matches(sample_of([{"a": 1}])) is None
+
+
+def test_a_table_of_prompts_stays_one_whatever_else_lies_beside_its_question() -> None:
+    own = {"images": ["a.png"], "question": "why?", "instruction": "x", "output": "y", "conversations": human("x", "y")}
+    assert recognise(sample_of([own]))[0].NAME == "own"
+
+
+def test_a_table_that_two_formats_read_is_the_users_to_choose() -> None:
+    both = sample_of([{"image": "a.png", "conversations": human("x", "y"), "messages": said("x", "y")}])
+    with pytest.raises(PromptError, match=r'LLaVA conversations .* or messages .*format="llava" or format="messages"'):
+        recognise(both)
+    assert recognise(both, "messages")[0] is messages

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from tables import RED
 
 from vlm_analysis import open_prompts
@@ -127,6 +129,19 @@ def test_captions_of_coco_open_with_a_question(folder: Path) -> None:
     (folder / "notes" / "captions_val2017.json").write_text(json.dumps(lists))
     (prompt,) = open_prompts(folder)
     assert (prompt.question, prompt.answers) == ("Describe the image in one sentence.", ("Red.", "A red square."))
+
+
+def test_messages_of_a_hub_table_take_the_pictures_of_their_row(folder: Path) -> None:
+    parts = [{"index": 1, "text": None, "type": "image"}, {"index": None, "text": "which?", "type": "text"}]
+    answer = {"content": [{"index": None, "text": "blue", "type": "text"}], "role": "assistant"}
+    pictures = [{"bytes": (folder / f"{name}.png").read_bytes(), "path": None} for name in "ab"]
+    texts = [{"user": "one?", "assistant": "1", "source": "x"}]
+    for row in ({"messages": [{"content": parts, "role": "user"}, answer]}, {"texts": texts}):
+        parquet.write_table(pa.Table.from_pylist([{**row, "images": pictures}]), folder / "train.parquet")
+        (prompt,) = open_prompts(folder / "train.parquet")
+        wanted = ("which?", "blue", 1) if "messages" in row else ("one?", "1", 2)
+        assert (prompt.question, prompt.answer, len(prompt.images)) == wanted
+        assert prompt.load_images()[-1].getpixel((0, 0)) == (0, 0, 255)
 
 
 def test_a_table_of_text_only_is_refused_in_few_words(folder: Path) -> None:

@@ -22,7 +22,8 @@ def matches(sample: Sample) -> str | None:
     said = description(sample, ALPACA)
     if said:
         return f"'{said.columns['instruction']}' with '{said.columns['output']}', as {FILE} says"
-    return "'instruction' with 'output'" if sample.has("instruction", "output") else None
+    is_plain = sample.has("instruction", "output") and not sample.has("question")
+    return "'instruction' with 'output'" if is_plain else None
 
 
 def rows(source: Source) -> Iterator[Row]:

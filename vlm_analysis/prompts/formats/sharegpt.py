@@ -42,4 +42,4 @@ def rows(source: Source) -> Iterator[Row]:
 
 
 def _is_plain(sample: Sample) -> bool:
-    return sample.has("images") and holds_turns(sample, COLUMN, FROM_VALUE)
+    return sample.has("images") and not sample.has("question") and holds_turns(sample, COLUMN, FROM_VALUE)
