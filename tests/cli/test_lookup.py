@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,22 @@ def test_prompts_are_packs_files_folders_names_or_ids(shelf: Workspace, few: Pro
     both = find_prompts(shelf, "math, general")
     assert both.name == "Bundled packs: general, math"
     assert find_prompts(shelf, "general,math") == both
+
+
+def test_a_source_says_what_it_was_read_as_and_what_was_left_out(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [{"from": "human", "value": "<image>why?"}, {"from": "gpt", "value": "so"}]
+    rows = [{"image": "a.png", "conversations": turns}, *[{"conversations": turns}] * 12]
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    find_prompts(Workspace(), str(folder / "train.jsonl"))
+    read_as, counted, *by_row = [line.split(": ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert read_as == "read as LLaVA conversations: 'conversations' with 'from' and 'value'"
+    assert counted.startswith("2 more rows were left out for the same reason: the row has no image")
+    assert [line.split(": ")[0] for line in by_row] == [f"row {number} is left out" for number in range(2, 12)]
+    (folder / "mine.csv").write_text("image,question\na.png,why?\n")
+    find_prompts(Workspace(), str(folder / "mine.csv"))
+    assert capsys.readouterr().err == ""
 
 
 def test_edits_are_layers_dense_files_names_or_ids(shelf: Workspace, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from vlm_analysis.workbench.workspace import KINDS, Item, Workspace, clean_name
 if TYPE_CHECKING:
     from vlm_analysis.edits.edit import Edit
     from vlm_analysis.model_info import ModelInfo
+    from vlm_analysis.prompts.prompts import PromptSet
     from vlm_analysis.recording.recording import Recording
     from vlm_analysis.workbench.bench import Bench
 
@@ -57,11 +58,22 @@ def find_prompts(shelf: Workspace, text: str, on_progress: Progress = no_progres
         raise PromptError(_unknown(shelf, ("prompts",), text, what))
     source = path or fetch_prompts(text, on_progress)
     prompts = open_prompts(source)
-    for problem in prompts.problems[:LISTED]:
-        warn(f"{_short(text)}: row {problem.row} is left out: {problem.message}")
-    if more := len(prompts.problems[LISTED:]):
-        warn(f"{_short(text)}: {more} more rows are left out.")
+    _tell_reading(_short(text), prompts)
     return keep_prompts(shelf, prompts, clean_name(path.name if path else text.removeprefix(PREFIX)))
+
+
+def _tell_reading(name: str, prompts: PromptSet) -> None:
+    """Warn of the format that a source was read as, where it is another's, and of what was left out: of the whole source, then by row."""
+    from vlm_analysis.prompts.formats import own, texts
+
+    if prompts.read_as is not None and prompts.read_as.title not in (own.TITLE, texts.TITLE):
+        warn(f"{name}: read as {prompts.read_as}")
+    of_source = [problem.message for problem in prompts.problems if not problem.row]
+    rows = [f"row {problem.row} is left out: {problem.message}" for problem in prompts.problems if problem.row]
+    for message in (*of_source[:LISTED], *rows[:LISTED]):
+        warn(f"{name}: {message}")
+    if more := len(rows[LISTED:]):
+        warn(f"{name}: {more} more rows are left out.")
 
 
 def find_recording(shelf: Workspace, text: str) -> Recording:
