@@ -145,3 +145,5 @@ def test_every_way_to_read_kept_scores_takes_the_best(tmp_path: Path) -> None:
     assert store.column("token_agreement", ["a"], 2).tolist() == [[0.7, 0.4]]
     assert store.of("a")[0] == scores(True, 0.7)
     assert ScoreStore(16, 3, tmp_path).of("a")[0] == scores(False, 0.2)
+    store.put("a", [-1, 7], [scores(True, 1.0)] * 2)  # as in a file that something else has changed
+    assert store.column("exact_match", ["a"], 3).tolist() == [[1, 0, 1]]

@@ -351,8 +351,8 @@ def of_prompts(prompts: PromptSet, item: Item | None) -> Result:
     table = pd.DataFrame(rows, columns=["id", "domain", "question", "answer", "n_images"])
     if any(one.answers for one in prompts):
         table["answers"] = pd.Series([list(one.answers or ()) for one in prompts], dtype=object)
-    if any(one.task for one in prompts):
-        table["task"] = [one.task for one in prompts]
+    if prompts.tasks:
+        table["task"] = prompts.tasks
     if prompts.groups.shared:
         table["group"] = prompts.groups.names
     words = (

@@ -16,6 +16,7 @@ import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -51,6 +52,8 @@ ADVICE = {  # by extended code, else by primary code
 BUSY_S = 0.5  # how long another process is waited for between two looks for a request to stop
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
+BEST = ("exact_match", "token_agreement")  # of which the best over all accepted answers counts
+
 Row = tuple[Any, ...]
 
 
@@ -71,8 +74,8 @@ def best_of_accepted(
         if any(row not in scores for row in rows):
             best.pop(own, None)
             continue
-        best[own]["exact_match"] = any(scores[row]["exact_match"] for row in rows)
-        best[own]["token_agreement"] = float(np.max([scores[row]["token_agreement"] for row in rows]))
+        for name in BEST:
+            best[own][name] = np.max([scores[row][name] for row in rows]).item()
     return best
 
 
@@ -153,29 +156,36 @@ class ScoreStore:
 
     def column(self, name: str, keys: Sequence[str], n_rows: int) -> np.ndarray:
         """Return a (n_edits, n_rows) float64 column of the scores; NaN where there is none yet."""
-        column = np.full((len(keys), n_rows), np.nan)
+        column = np.full((len(keys), self.n_rows), np.nan)
         for number, key in enumerate(keys):
-            values = (
-                ((row, score[name]) for row, score in self.of(key).items())
-                if self._accepted
-                else self._columns((name,), key)
-            )
-            for row, value in values:
-                if row < n_rows:
-                    column[number, row] = _number(value)
-        return column
+            for row, value in self._columns((name,), key):
+                column[number, row] = _number(value)
+        if name in BEST and self._accepted:
+            own, rows = self._accepted_rows
+            column[:, own] = column[:, rows].max(axis=2)
+        return column[:, :n_rows]
 
     def known(self, keys: Sequence[str], n_rows: int) -> np.ndarray:
-        """Return which scores are there, (n_edits, n_rows) bool."""
-        known = np.zeros((len(keys), n_rows), bool)
+        """Return which scores are there, of all accepted answers, (n_edits, n_rows) bool."""
+        known = np.zeros((len(keys), self.n_rows), bool)
         for number, key in enumerate(keys):
-            rows = self.of(key) if self._accepted else (row for (row,) in self._columns((), key))
-            known[number, [row for row in rows if row < n_rows]] = True
-        return known
+            known[number, [row for (row,) in self._columns((), key)]] = True
+        if self._accepted:
+            own, rows = self._accepted_rows
+            known[:, own] = known[:, rows].all(axis=2)
+        return known[:, :n_rows]
+
+    @cached_property
+    def _accepted_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of prompts with further accepted answers, (n,), and with all of their answers, (n, most), filled up by repeating."""
+        most = max(map(len, self._accepted.values()))
+        rows = [[own, *others, *[own] * (most - len(others))] for own, others in self._accepted.items()]
+        return np.array(list(self._accepted)), np.array(rows)
 
     def _columns(self, names: Sequence[str], key: str) -> list[Row]:
         """Return (row, *names) of each known row of an edit, ascending."""
-        return self._run(f"SELECT {', '.join(('row', *names))} FROM scores WHERE edit = ? ORDER BY row", (key,))
+        line = f"SELECT {', '.join(('row', *names))} FROM scores WHERE edit = ? AND row BETWEEN 0 AND ? ORDER BY row"
+        return self._run(line, (key, self.n_rows - 1))
 
     def _write(self, rows: Iterable[Row]) -> None:
         line = f"REPLACE INTO scores VALUES ({', '.join('?' * len(COLUMNS))})"

@@ -101,7 +101,7 @@ def keeps_places(processor: Any, template: Template | None) -> bool:
             for parts in ((_BEFORE, 0, _AFTER), (0, _BEFORE, _AFTER))
         )
     except (ChildError, ValueError):
-        return False
+        return True  # a prompt that it cannot write is refused by name
     return _between(inside) != _between(ahead)
 
 
@@ -229,9 +229,9 @@ def disagreements(model: Any, processor: Any, template: Template | None, context
         found.append(f"Two chat templates differ: that of {template.file} is in force, that of the tokenizer is not.")
     if not keeps_places(processor, template):
         who = (
-            "This model has no text for an image"
-            if template is None
-            else f"The chat template of {template.file} writes images first"
+            f"The chat template of {template.file} writes images first"
+            if template is not None and template.takes_parts
+            else "The processor has no token for an image"
         )
         found.append(f"{who}: where a question's marks put them elsewhere, they are asked first all the same.")
     named, ends = named_ends(model, processor), all_ends(model, processor, template)
