@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from formats import errors, sample_of
 
+from vlm_analysis.prompts import archives
 from vlm_analysis.prompts.archives import Files, Folder, NoFiles
 from vlm_analysis.prompts.cells import Row
 from vlm_analysis.prompts.formats import coco, vqa
@@ -98,6 +99,16 @@ def test_a_picture_is_found_by_its_number_wherever_it_lies(name: str, tmp_path: 
     (tmp_path / name).touch()
     (row,) = read_vqa(ASKED[:1], ANSWERED, files=Folder(tmp_path), folder="qa")
     assert normpath(f"qa/{row.cells['image']}") == name
+
+
+def test_in_a_folder_of_too_many_files_names_stand_for_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(archives, "MAX_LISTED", 1)
+    (row,) = read_vqa(ASKED[:1], ANSWERED, files=Folder(tmp_path))
+    assert row.cells["image"] == "COCO_val2014_000000000042.jpg"
 
 
 def test_questions_without_annotations_have_no_answer_and_say_so() -> None:

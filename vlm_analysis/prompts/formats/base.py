@@ -148,9 +148,16 @@ def left_out(names: list[str], expected: str) -> Iterator[Row]:
 
 
 def places(source: Source) -> dict[str, str]:
-    """Return where the files of a source lie, relative to the table's folder, by their names without folders; the first of one name."""
+    """Return where the files of a source lie, relative to the table's folder, by their names without folders; the first of one name.
+
+    A folder of more files than are listed has none; then names stand for themselves.
+    """
     found: dict[str, str] = {}
-    for name in source.files.names():
+    try:
+        names = source.files.names()
+    except PromptError:
+        return found
+    for name in names:
         found.setdefault(posixpath.basename(name), posixpath.relpath(name, source.folder))
     return found
 

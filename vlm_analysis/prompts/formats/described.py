@@ -43,20 +43,23 @@ class Described:
 def entry_of(files: Files, folder: str, table: str) -> Mapping[str, Any]:
     """Return the entry of `dataset_info.json` in a folder that names a table in it; {} where there is none.
 
+    Other libraries write files of this name too (datasets beside its Arrow files), which name no table.
+
     Raises:
-        PromptError: the file is no such JSON.
+        PromptError: the file is no JSON, or longer than 5 MB.
     """
     path = str(PurePosixPath(folder) / FILE)
     if path not in files.names():
         return {}
     try:
-        entries = json.loads(files.read(path, MOST_BYTES))
-        return next((entry for entry in entries.values() if entry.get("file_name") == PurePosixPath(table).name), {})
-    except (ValueError, AttributeError, RecursionError) as error:
+        content = json.loads(files.read(path, MOST_BYTES))
+    except (ValueError, RecursionError) as error:
         raise PromptError(
-            f"'{short(path)}' could not be read: expected an object with an entry for each table, got another ({short(error)}). "
-            "Mend or remove it."
+            f"'{short(path)}' could not be read: expected JSON with an entry for each table, got {short(error)}. Mend or remove it."
         ) from error
+    entries = content.values() if isinstance(content, dict) else ()
+    name = PurePosixPath(table).name
+    return next((entry for entry in entries if isinstance(entry, dict) and entry.get("file_name") == name), {})
 
 
 def description(sample: Sample, formatting: str) -> Described | None:
