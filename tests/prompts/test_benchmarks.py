@@ -135,6 +135,36 @@ def test_a_plain_table_of_three_columns_is_no_benchmark() -> None:
     assert recognise(sample_of([{**rows[0], "question": "what?", "options": ["a"], "answer": "a"}]))[0] is own
 
 
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("docvqa", ("questionid", "question", "image", "answers")),
+        ("scienceqa", ("image", "question", "choices", "answer", "hint")),
+        ("textvqa", ("image", "question", "question_id", "answers", "ocr_tokens")),
+        ("ocrbench", ("dataset", "question", "question_type", "answer", "image")),
+        ("seed", ("question", "choice_a", "choice_b", "choice_c", "choice_d", "answer", "data_type", "image")),
+    ],
+)
+def test_columns_that_tell_no_more_may_be_missing(name: str, columns: tuple[str, ...]) -> None:
+    (row,) = read(FORMATS[name], {column: cells_of(name)[column] for column in columns})
+    assert row.cells["question"] == MADE[name][0]
+
+
+def test_pope_s_own_files_are_pope() -> None:
+    cells = {
+        "question_id": 1,
+        "image": "COCO_val2014_000000310196.jpg",
+        "text": "Is there a snowboard?",
+        "label": "yes",
+    }
+    (row,) = read(FORMATS["pope"], cells)
+    assert (row.cells["question"], row.cells["answer"], row.cells["domain"]) == ("Is there a snowboard?", "yes", "POPE")
+
+
+def test_a_kind_that_is_no_list_is_taken_as_it_stands() -> None:
+    assert made("docvqa", question_types="form")["task"] == "form"
+
+
 def test_chartqa_of_another_publisher_is_the_same() -> None:
     cells = {"image": {"bytes": PNG, "path": None}, "query": "how many?", "label": ["14"], "human_or_machine": "human"}
     (row,) = read(FORMATS["chartqa"], cells)
@@ -230,6 +260,12 @@ class TestGQA:
     def test_the_questions_alone_say_what_is_missing(self, tables: Path) -> None:
         with pytest.raises(PromptError, match="expected '…_images' beside '…_instructions'"):
             open_prompts(tables / "x_instructions")
+
+    def test_both_tables_may_lie_in_one_folder(self, tmp_path: Path) -> None:
+        parquet.write_table(pa.Table.from_pylist([{"id": "n161313", "image": struct()}]), tmp_path / "images.parquet")
+        (tmp_path / "questions.json").write_text(json.dumps([QUESTION]))
+        prompts = open_prompts(tmp_path)
+        assert ([prompt.answer for prompt in prompts], prompts.problems) == (["no"], ())
 
     def test_pictures_may_be_files_named_by_their_number(self, tmp_path: Path) -> None:
         (tmp_path / "images").mkdir()

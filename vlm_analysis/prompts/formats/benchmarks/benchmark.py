@@ -113,8 +113,11 @@ def filled(cells: Cells, *columns: str) -> list[str]:
 
 
 def first_of(cells: Cells, column: str) -> str:
-    """Return the first text of a list in a column; "" where it has none."""
-    return next((text for one in as_list(cells.get(column), column) if (text := cell_text(one, column))), "")
+    """Return the first text of a list in a column, or its only text; "" where it has none."""
+    value = cells.get(column)
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        return value.strip()
+    return next((text for one in as_list(value, column) if (text := cell_text(one, column))), "")
 
 
 def field_of(cells: Cells, name: str) -> Any:

@@ -6,6 +6,7 @@ docId, ucsf_document_id, answers (all accepted; none in the test split). Questio
 
 from vlm_analysis.prompts.cells import Cells
 from vlm_analysis.prompts.formats.benchmarks.benchmark import WORD, Benchmark, first_of
+from vlm_analysis.prompts.formats.benchmarks.infovqa import INFOVQA
 
 
 def _task(cells: Cells) -> Cells:
@@ -15,7 +16,11 @@ def _task(cells: Cells) -> Cells:
 DOCVQA = Benchmark(
     "docvqa",
     "DocVQA",
-    tuple(f"questionid question image {other}" for other in ("docid", "ucsf_document_id")),
+    (
+        "questionid question image answers",
+        "questionid question image docid",
+        "questionid question image ucsf_document_id",
+    ),
     {
         "id": "questionid",
         "group": "ucsf_document_id docid",
@@ -23,6 +28,7 @@ DOCVQA = Benchmark(
         "question": "question",
         "answers": "answers",
     },
+    told=lambda sample: INFOVQA.matches(sample) is None,
     also=_task,
     suffix=WORD,
 )

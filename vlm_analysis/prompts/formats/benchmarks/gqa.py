@@ -20,13 +20,14 @@ from vlm_analysis.prompts.formats.benchmarks.benchmark import WORD, Benchmark
 from vlm_analysis.prompts.images import IMAGE_SUFFIXES
 from vlm_analysis.prompts.spool import spooled
 
-_INSTRUCTIONS, _IMAGES = "_instructions", "_images"
+_INSTRUCTIONS, _IMAGES = "instructions", "images"
+_PACKED = (".parquet", ".arrow")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
 _USED = ("id", "imageid", "question", "answer", "types")
 _GQA = Benchmark(
     "gqa",
     "GQA",
-    tuple(f"imageid question answer {other}" for other in ("types", "fullanswer", "isbalanced")),
+    ("imageid question answer",),
     {
         "id": "id",
         "image": "image",
@@ -78,7 +79,7 @@ def _kept(source: Source, wanted: set[str]) -> dict[str, str | Path]:
     if not kept and not tables:
         raise PromptError(
             f"'{short(source.sample.name)}' has no pictures: GQA keeps them in a table of their own, or as files; expected "
-            f"'…{_IMAGES}' beside '…{_INSTRUCTIONS}', or 'images/2370799.jpg', got neither. Open the folder that holds both."
+            f"'…_{_IMAGES}' beside '…_{_INSTRUCTIONS}', or '2370799.jpg', got neither. Open the folder that holds both."
         )
     for row in chain.from_iterable(source.part("", table) for table in tables):
         if (number := _key(row.cells.get("id"))) in wanted and number not in kept:
@@ -94,11 +95,15 @@ def _tables(source: Source) -> list[str]:
     """Return the tables of pictures by their names from the questions' folder: those of the same split in the folder beside it."""
     here = PurePosixPath(source.folder)
     if not here.name.endswith(_INSTRUCTIONS):
-        return [name for name in source.sample.files if "images" in name.lower() and name.endswith(".parquet")]
+        return [name for name in source.sample.files if _IMAGES in name.lower() and name.endswith(_PACKED)]
     beside = here.with_name(here.name.removesuffix(_INSTRUCTIONS) + _IMAGES)
     split = _SHARD.sub("", source.sample.name)
     names = [path for path in map(PurePosixPath, source.files.names()) if path.parent == beside]
-    return [f"../{beside.name}/{path.name}" for path in names if _SHARD.sub("", path.name) == split]
+    return [
+        f"../{beside.name}/{path.name}"
+        for path in names
+        if _SHARD.sub("", path.name) == split and path.suffix in _PACKED
+    ]
 
 
 def _key(value: object) -> str:

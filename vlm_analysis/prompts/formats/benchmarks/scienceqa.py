@@ -9,7 +9,7 @@ from vlm_analysis.prompts.formats.benchmarks.benchmark import Benchmark
 SCIENCEQA = Benchmark(
     "scienceqa",
     "ScienceQA",
-    tuple(f"image question choices answer hint {other}" for other in ("lecture", "skill", "subject topic")),
+    ("image question choices answer hint",),
     {
         "image": "image",
         "question": "question",
