@@ -46,4 +46,5 @@ def main(*kinds: str) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' own helpers
     sys.exit(1 if main(*sys.argv[1:]) else 0)
