@@ -205,6 +205,8 @@ HOSTILE_TEXTS = [
     ("--prune-layers ３", "layer numbers with commas"),
     ("--prune-layers 3,4 --prune-layers 5", "Leave one of them in"),
     ("--prune-layers 3,3", "each layer once"),
+    ("--prune-layers 3 " * 2000, "Leave one of them in"),
+    (f"--prune-layers {'x' * 50_000}", "layer numbers with commas"),
     ("3,8", r"0\.\.7, got 8"),
     (f"--prune-layers {'9' * 30}", "layer numbers with commas"),
     ('export REPLACED_LAYERS="31,29,30"', "pass vision tokens on unchanged"),

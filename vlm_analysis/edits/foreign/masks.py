@@ -42,7 +42,7 @@ def mask_of_layers(layers: Collection[object], n_layers: int | None, tool: str, 
 def refuse(name: str, expected: str, got: object, advice: str) -> NoReturn:
     """Raise MaskError: "NAME is not a mask: expected X, got Y. What to do."."""
     raise MaskError(
-        f"{name} is not a mask: expected {expected}, got {got if isinstance(got, str) else reprlib.repr(got)}. {advice}"
+        f"{name} is not a mask: expected {expected}, got {short(got if isinstance(got, str) else reprlib.repr(got))}. {advice}"
     )
 
 
