@@ -155,6 +155,20 @@ def rows_of(*more: dict[str, Any], name: str = "data.jsonl") -> Callable[[Path],
     return lambda folder: listed(folder / name, list(more))
 
 
+def gqa(folder: Path) -> Path:
+    saved(folder / "n1.png")
+    kinds = {"structural": "query", "semantic": "attr", "detailed": "color"}
+    asked = {
+        "id": "1",
+        "imageId": "n1",
+        "question": "what?",
+        "answer": "red",
+        "fullAnswer": "It is red.",
+        "types": kinds,
+    }
+    return listed(folder / "questions.jsonl", [asked])
+
+
 def task(folder: Path) -> Path:
     (folder / "mine.yaml").write_text(
         "task: mine\ndoc_to_visual: !function utils.f\ndoc_to_text: ask\ndoc_to_target: say\n"
@@ -187,5 +201,6 @@ FIXTURES: dict[str, Callable[[Path], Path]] = {
         *({"images": [f"{name}.png"], "texts": [{"user": "what?", "assistant": "red", "source": "x"}]} for name in "ab")
     ),
     "lmms": task,
+    "gqa": gqa,
     "swift": rows_of(*({"query": "<image>what?", "response": "red", "images": [f"{name}.png"]} for name in "ab")),
 } | {name: benchmark(name) for name in ROWS}
