@@ -10,7 +10,6 @@ here and not in the middle of a recording.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,13 +160,12 @@ def _found(source: object) -> Found:
 def _outcomes(reading: Reading) -> Iterator[Prompt | Problem]:
     """Yield a prompt or a problem for each row, in order."""
     names: set[str] = set()
-    again: Counter[str] = Counter()
     for row in reading.rows:
         row_id = str(row.number) if row.number else ""
         try:
             row_id = cell_text(row.cells.get("id"), "id") or row_id
             if row_id in names and not reading.keeps_ids:
-                row_id = _free(row_id, names, again)
+                row_id = _free(row_id, row.number, names)
             prompt = _prompt(row, row_id, reading.pictures, is_duplicate=row_id in names)
         except PromptError as error:
             yield Problem(row.number, row_id[:MAX_NAME], reading.pictures.named(str(error)))
@@ -176,12 +174,12 @@ def _outcomes(reading: Reading) -> Iterator[Prompt | Problem]:
             yield prompt
 
 
-def _free(name: str, names: set[str], again: Counter[str]) -> str:
-    """Return a name that no prompt has yet: the second "7" becomes "7 (2)"."""
-    free = name
+def _free(name: str, number: int, names: set[str]) -> str:
+    """Return a name that no prompt has yet: others' ids often name the picture, which several prompts share."""
+    places = itertools.count(2)
+    free = f"{name}, row {number}"
     while free in names:
-        again[name] += 1
-        free = f"{name} ({again[name] + 1})"
+        free = f"{name}, row {number} ({next(places)})"
     return free
 
 

@@ -40,12 +40,13 @@ def rows(source: Source) -> Iterator[Row]:
 
 def _picture_column(sample: Sample) -> str | None:
     """Return the only column that holds pictures, or of several that called image or images."""
-    found = [column for column in sample.columns if (cells := sample.cells(column)) and all(map(_is_picture, cells))]
+    found = [column for column in sample.columns if _holds_pictures(sample.cells(column))]
     named = [column for column in found if column in ("image", "images")]
     return (named or found)[0] if len(found) == 1 or named else None
 
 
-def _is_picture(cell: Any) -> bool:
-    if isinstance(cell, list):
-        return bool(cell) and all(map(_is_picture, cell))
-    return isinstance(cell, bytes) or (isinstance(cell, dict) and {"bytes", "path"} <= set(cell))
+def _holds_pictures(cells: list[Any]) -> bool:
+    each = [one for cell in cells for one in (cell if isinstance(cell, list) else [cell]) if one is not None]
+    return bool(each) and all(
+        isinstance(one, bytes) or (isinstance(one, dict) and {"bytes", "path"} <= set(one)) for one in each
+    )

@@ -38,7 +38,8 @@ def asked(cells: Cells, column: str, kind: str, names: tuple[str, ...]) -> Cells
         name = cell_text(cells.get(column), column)
         return {"domain": name, "choices": choices_of(names)} | own | {"question": NAME_IT, "answer": name}
     captions = cells.get(column)
-    is_list = isinstance(captions, list) or (isinstance(captions, str) and captions.lstrip().startswith("["))
+    is_text_of_list = column == "captions" and isinstance(captions, str) and captions.lstrip().startswith("[")
+    is_list = isinstance(captions, list) or is_text_of_list
     several = [cell_text(one, column) for one in as_list(captions, column)] if is_list else []
     return (
         own
