@@ -178,12 +178,11 @@ def test_a_read_stops_at_its_limit() -> None:
         archive.read("a.txt", 4)
 
 
-def test_images_that_fill_the_memory_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MAX_DECODED_BYTES", 40)
-    table = b"image,question\na.png,1?\na.png,again?\nb.png,2?\n"
-    prompts = opened(zipped(("prompts.csv", table), ("a.png", png()), ("b.png", png())))
-    assert [prompt.question for prompt in prompts] == ["1?", "again?"]
-    assert "Unpack it" in prompts.problems[0].message
+def test_pictures_become_files_that_share_their_bytes_and_keep_their_names_in_messages() -> None:
+    table = b"image,question\na.png,1?\na.png,again?\nb.png,2?\nbad.png,3?\n"
+    prompts = opened(zipped(("prompts.csv", table), ("a.png", png()), ("b.png", png()), ("bad.png", png()[:40])))
+    assert len({image for prompt in prompts for image in prompt.images}) == 1
+    assert "image 'bad.png' could not be" in prompts.problems[0].message
 
 
 def test_another_compression_is_refused() -> None:

@@ -298,7 +298,7 @@ def test_two_formats_that_fit_equally_well_are_the_users_to_choose_from(folder: 
     assert recognise(reading.Sample("t.csv", ("image", "question")))[0] is own
 
 
-def test_a_full_set_still_names_what_a_folder_holds_beside_its_table(folder: Path) -> None:
+def test_what_a_folder_holds_beside_its_table_is_named(folder: Path) -> None:
     FRAME.rename(columns={"Datei": "image", "Frage": "question"}).to_csv(folder / "prompts.csv", index=False)
     (folder / "notes.md").touch()
     told = messages(folder)

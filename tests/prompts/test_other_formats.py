@@ -38,7 +38,7 @@ def test_llava_conversations_open_and_say_what_they_were_read_as(folder: Path, n
         ("Of <image>, how many?", "4"),
     ]
     assert prompts[1].parts == ("Of ", 0, ", how many?")
-    assert [prompt.id for prompt in prompts] == ["000111", "000111 (2)"]
+    assert [prompt.id for prompt in prompts] == ["000111", "000111, row 2"]
     assert prompts.read_as == ("LLaVA conversations", "'conversations' with 'from' and 'value'")
     assert prompts.problems == ()
 

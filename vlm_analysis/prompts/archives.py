@@ -19,18 +19,15 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from PIL import Image
-
 from vlm_analysis.errors import PromptError, short
-from vlm_analysis.guard.memory import SHARE, free_memory
 from vlm_analysis.guard.zips import METHODS, opened_zip
-from vlm_analysis.prompts.images import MAX_FILE_BYTES, open_image, read_file
+from vlm_analysis.prompts.images import MAX_FILE_BYTES, read_file
+from vlm_analysis.prompts.spool import spooled
 from vlm_analysis.prompts.tables import MAX_TABLE_BYTES, TABLE_SUFFIXES
 
 MAX_ENTRIES = 2000
 MAX_LISTED = 100_000
 MAX_ARCHIVE_BYTES = 500_000_000
-MAX_DECODED_BYTES = 2_000_000_000
 MAX_RATIO = 200
 RATIO_MATTERS_ABOVE = 1_000_000
 ENCRYPTED_FLAG = 0x1
@@ -51,8 +48,8 @@ class Files(Protocol):
     def read(self, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
         """Return the bytes of a file of at most `limit` bytes."""
 
-    def image(self, name: str) -> Path | Image.Image:
-        """Return an image: the path of a file on disk, else the decoded image."""
+    def image(self, name: str) -> Path:
+        """Return the path of an image; it is not decoded here."""
 
     def table(self, name: str) -> bytes | Path:
         """Return a table: the path of a file on disk, else its bytes."""
@@ -180,15 +177,12 @@ def _hub_blobs(folder: Path) -> Path | None:
 
 
 class Packed(ABC):
-    """The files of an archive held in memory, by safe name; images are decoded once and shared."""
+    """The files of an archive held in memory, by safe name."""
 
     def __init__(self, label: str) -> None:
         self.label = label
         self.skipped: Skipped = ()
         self._entries: Mapping[str, Any] = {}
-        self._images: dict[str, Image.Image] = {}
-        self._decoded_bytes = 0
-        self._room = min(MAX_DECODED_BYTES, free_memory() // SHARE)
 
     @abstractmethod
     def _bytes(self, entry: Any, most: int) -> bytes:
@@ -216,19 +210,9 @@ class Packed(ABC):
             )
         return data
 
-    def image(self, name: str) -> Image.Image:
-        """Return a decoded image; the same object for the same name."""
-        name = safe_name(name)
-        if name not in self._images:
-            if self._decoded_bytes > self._room:
-                raise PromptError(
-                    f"'{short(name)}' was left out: expected images of at most {self._room / 10**9:.1f} GB once decoded, "
-                    f"got more in '{short(self.label)}'. Unpack it and open the folder."
-                )
-            image = open_image(self.read(name))
-            self._decoded_bytes += 3 * image.width * image.height
-            self._images[name] = image
-        return self._images[name]
+    def image(self, name: str) -> Path:
+        """Return an image as a file, which is kept until the process ends."""
+        return spooled(self.read(name))
 
     def table(self, name: str) -> bytes:
         """Return the bytes of a table."""
@@ -290,9 +274,9 @@ class NoFiles:
             "Zip the table with its images and upload the zip."
         )
 
-    def image(self, name: str) -> Image.Image:
+    def image(self, name: str) -> Path:
         """Raise PromptError: there are no images."""
-        return open_image(self.read(name))
+        return spooled(self.read(name))
 
     def table(self, name: str) -> bytes:
         """Raise PromptError: there is no other table."""

@@ -76,8 +76,8 @@ def open_prompts(
         source: a PromptSet (returned as it is), a folder, a `.csv`, `.tsv`, `.json`, `.jsonl`, `.parquet` or `.arrow` table, a `.zip` or
             `.tar` archive, an upload `(name, data)` of such a file, or the name of a bundled pack (`bundled_packs()`; a folder of the same
             name is opened as "./name"). Of a dataset of the Hub a split is fetched and opened: "hub:owner/name/split", or with its
-            configuration "hub:owner/name/config/split" (`hub_dataset` lists them). Images of tables on disk stay paths; those of archives
-            are kept decoded, those in cells as files until the process ends.
+            configuration "hub:owner/name/config/split" (`hub_dataset` lists them). Images of tables on disk stay where they are; those in
+            archives and cells are kept as files until the process ends.
         format: the format to read it as, such as "llava", where it is not the one that is recognised.
         columns: the table's column for each of Strata's, such as {"question": "prompt", "image": "file"}, where no format is recognised.
         images: the folder or archive that image names in the table are relative to; without it, the table's own folder.
@@ -161,6 +161,7 @@ def _outcomes(reading: Reading) -> Iterator[Prompt | Problem]:
     """Yield a prompt or a problem for each row, in order."""
     names: set[str] = set()
     for row in reading.rows:
+        reading.pictures.shown.clear()
         row_id = str(row.number) if row.number else ""
         try:
             row_id = cell_text(row.cells.get("id"), "id") or row_id

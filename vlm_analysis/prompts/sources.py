@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 from vlm_analysis.errors import PromptError, short
 from vlm_analysis.guard.shared import check_path, is_shared
 from vlm_analysis.prompts.archives import MAX_ARCHIVE_BYTES, Archive, Files, Folder, NoFiles, safe_name
@@ -18,7 +16,7 @@ from vlm_analysis.prompts.formats.imagefolder import METADATA
 from vlm_analysis.prompts.formats.texts import has_questions
 from vlm_analysis.prompts.hubdata import Fetched
 from vlm_analysis.prompts.images import IMAGE_SUFFIXES, read_file
-from vlm_analysis.prompts.spool import spooled
+from vlm_analysis.prompts.spool import spool_folder, spooled
 from vlm_analysis.prompts.tables import TABLE_SUFFIXES
 from vlm_analysis.prompts.tars import TarArchive
 
@@ -147,8 +145,8 @@ class Pictures:
     taken: set[str] = field(default_factory=set)
     shown: dict[Path, str] = field(default_factory=dict)
 
-    def image(self, picture: str | Picture) -> Path | Image.Image:
-        """Return a picture as a path, or decoded.
+    def image(self, picture: str | Picture) -> Path:
+        """Return the path of a picture; it is not decoded here.
 
         Raises:
             PromptError: it cannot be found, or its name leads outside.
@@ -166,10 +164,13 @@ class Pictures:
                 raise
             return outside
         self.taken.add(inside)
-        return (self.root or self.files).image(inside)
+        path = (self.root or self.files).image(inside)
+        if path.parent == spool_folder():
+            self.shown[path] = f"image '{short(name)}'"
+        return path
 
     def named(self, message: str) -> str:
-        """Return a message in which pictures of cells have their own names in place of those of their files."""
+        """Return a message about a row, in which those of cells and archives have their own names."""
         for path, shown in self.shown.items():
             message = message.replace(f"image '{short(path)}'", shown)
         return message

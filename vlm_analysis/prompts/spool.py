@@ -1,4 +1,4 @@
-"""Pictures that lie in cells of a table, kept as files while this process lives: a table of thousands takes no memory for them."""
+"""Pictures that lie in cells of a table or in an archive, kept as files while this process lives: thousands of them take no memory."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def spooled(data: bytes) -> Path:
             free = shutil.disk_usage(path.parent).free
             if free < SPARE_BYTES + len(data):
                 raise PromptError(
-                    f"an image of the table could not be kept: expected {SPARE_BYTES // 10**6} MB free in '{short(path.parent)}', "
+                    f"an image could not be kept: expected {SPARE_BYTES // 10**6} MB free in '{short(path.parent)}', "
                     f"got {free // 10**6} MB. Free some space, or set TMPDIR to a larger disk."
                 )
             write_atomically(path, lambda part: part.write_bytes(data))
     except OSError as error:
         raise PromptError(
-            f"an image of the table could not be kept in '{short(path.parent)}': {short(error)}. Free some space, or set TMPDIR."
+            f"an image could not be kept in '{short(path.parent)}': {short(error)}. Free some space, or set TMPDIR."
         ) from error
     return path

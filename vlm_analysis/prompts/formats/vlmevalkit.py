@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vlm_analysis.errors import PromptError, short
-from vlm_analysis.prompts.cells import Cells, Row, as_list, cell_text, choice_of, is_blank
+from vlm_analysis.prompts.cells import MAX_ROWS, Cells, Row, as_list, cell_text, choice_of, is_blank
 from vlm_analysis.prompts.formats.base import LONGEST_PATH, Picture, Sample, Source, picture_of, pictures_of
 from vlm_analysis.prompts.spool import spooled
 
@@ -37,7 +37,7 @@ def rows(source: Source) -> Iterator[Row]:
     waiting: list[tuple[Row, str]] = []
     for row in source.rows:
         shares = _shared(row)
-        if shares and shares not in kept:
+        if shares and shares not in kept and len(waiting) < MAX_ROWS:
             waiting.append((row, shares))
             continue
         yield _row(row, kept, shares)
