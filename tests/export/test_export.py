@@ -29,6 +29,7 @@ from vlm_analysis import (
 from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.errors import ExportError, MaskError
 from vlm_analysis.export.checkpoint import Manifest
+from vlm_analysis.export.serving.rules import open_serving
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.models.source import BUNDLED_FOLDER
 
@@ -111,6 +112,15 @@ class TestTheFolder:
         assert manifest.fresh_process
         assert manifest.probe_tokens > 16
         assert manifest.torch_version == torch.__version__
+
+    def test_what_engines_do_with_it_is_told_and_that_transformers_was_run(
+        self, exported: tuple[Path, Manifest]
+    ) -> None:
+        told = {one.engine: one for one in open_serving(exported[0])}
+        assert (told["transformers"].verdict, told["transformers"].run_here) == ("loads", True)
+        assert told["transformers"].version == exported[1].transformers_version
+        assert [name for name, one in told.items() if one.run_here] == ["transformers"]
+        assert not (exported[0] / "probe").exists()  # no prompts were given for one
 
     def test_nothing_half_written_lies_beside_it(self, exported: tuple[Path, Manifest]) -> None:
         assert [path.name for path in exported[0].parent.iterdir()] == ["pruned"]

@@ -23,6 +23,8 @@ from vlm_analysis import (
 )
 from vlm_analysis.edits.files import edit_content
 from vlm_analysis.evaluation.evaluation import FORM as EVALUATION, evaluation_content
+from vlm_analysis.export.probe.value import FirstToken, Probe, ProbePrompt, probe_text
+from vlm_analysis.export.serving.rules import Architecture, served_by, serving_json
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recording.maps import TokenMap, write_map
 from vlm_analysis.recording.measures import MEASURES, empty_rows
@@ -141,6 +143,20 @@ def evaluation_file(folder: Path) -> Path:
 
 def cost_file(folder: Path) -> Path:
     return save_cost(cost(), folder / "it.json")
+
+
+def probe_file(folder: Path) -> Path:
+    prompt = ProbePrompt("1", "how many?", ("a.png",), "four", FirstToken("four", -0.5), {"layers": "five"})
+    path = folder / "it.json"
+    path.write_text(probe_text(Probe((prompt,), 24, "assistant", {"deepstack": "none"})), "utf-8")
+    return path
+
+
+def serving_file(folder: Path) -> Path:
+    told = served_by(PruneMask(N_LAYERS, (1,)), Architecture("LlavaForConditionalGeneration"))
+    path = folder / "it.json"
+    path.write_text(serving_json(told[:1]), "utf-8")
+    return path
 
 
 def recording_file(folder: Path) -> Path:

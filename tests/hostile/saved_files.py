@@ -1,4 +1,5 @@
-"""Saved files that someone edited by hand or made up: masks, evaluations, costs, recordings, comparisons, stories, token maps."""
+"""Saved files that someone edited by hand or made up: masks, evaluations, costs, recordings, comparisons, stories, token maps, and what
+lies in an exported folder."""
 
 from __future__ import annotations
 
@@ -23,7 +24,12 @@ from vlm_analysis import (
     speedup,
 )
 from vlm_analysis.evaluation.cost import cost_frame
+from vlm_analysis.export.probe.compare import compare_replies
+from vlm_analysis.export.probe.server import Reply
+from vlm_analysis.export.probe.value import PROBE_FILE, PROBE_FOLDER, open_probe
+from vlm_analysis.export.serving.rules import SERVING_FILE, open_serving
 from vlm_analysis.export.story import open_story, story_sections
+from vlm_analysis.prompts.places import parts_of
 from vlm_analysis.recording.maps import map_name, read_map
 from vlm_analysis.words import TOKEN_GROUPS
 
@@ -81,10 +87,27 @@ def use_story(path: Path) -> None:
     assert story_sections(open_story(path, bases.recording()))
 
 
+def use_probe(path: Path) -> None:
+    (path.parent / PROBE_FOLDER).mkdir(exist_ok=True)
+    path.rename(path.parent / PROBE_FOLDER / PROBE_FILE)
+    probe = open_probe(path.parent)
+    assert probe.words()
+    assert compare_replies(probe, [Reply(one.answer) for one in probe.prompts]).verdict == "equal"
+    for one in probe.prompts:
+        assert parts_of(one.question, len(one.images))
+
+
+def use_serving(path: Path) -> None:
+    path.rename(path.parent / SERVING_FILE)
+    assert open_serving(path.parent)
+
+
 JSON_KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {
     "mask": (bases.mask_file, use_edit),
     "evaluation": (bases.evaluation_file, use_evaluation),
     "cost": (bases.cost_file, use_cost),
+    "probe": (bases.probe_file, use_probe),
+    "engines": (bases.serving_file, use_serving),
     "story": (lambda folder: _written(folder / "it.json", json.dumps(bases.story()).encode()), use_story),
 }
 NPZ_KINDS = {

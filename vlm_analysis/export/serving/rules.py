@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_analysis import words
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.foreign.lists import mask_to_llama_cpp
 from vlm_analysis.errors import ExportError
 from vlm_analysis.export.serving.engines import ENGINES, LOADS, NOT_VERIFIED, OTHER_ANSWERS, REFUSES, Engine
 from vlm_analysis.export.serving.lists import BY_LIST, BY_PLACE, CONVERTED_AS_TEXT, LISTED, NOWHERE
@@ -34,7 +35,7 @@ _ENGINE = fields(
     }
 )
 FORM = Form(
-    ("serving",), 1, "table of engines", "Export again.", ExportError, fields({"engines": listed(_ENGINE, most=100)})
+    ("serving",), 1, "table of engines", "Export again.", ExportError, fields({"engines": listed(_ENGINE, 1, 100)})
 )
 
 
@@ -203,8 +204,7 @@ def _kinds_move(edit: Edit, architecture: Architecture) -> bool:
 def _pruning_lines(edit: Edit, architecture: Architecture) -> tuple[str, ...]:
     if architecture.has_lists:
         return ()
-    layers = ",".join(map(str, edit.dropped))
-    return (f"llama-quantize --prune-layers {layers} {DENSE_GGUF} {PRUNED_GGUF} COPY",)
+    return (f"llama-quantize {mask_to_llama_cpp(edit).strip()} {DENSE_GGUF} {PRUNED_GGUF} COPY",)
 
 
 def _of_pruning(architecture: Architecture) -> str:
