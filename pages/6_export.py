@@ -59,4 +59,4 @@ done = job_panel("export")
 if done is not None and done.status == "done":
     manifest_view(*done.result)
 if ready and folder.strip():
-    serving_view(mask, folder.strip())
+    serving_view(mask, Path(folder.strip()), done.result if done is not None and done.status == "done" else None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import streamlit as st
 
-from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.edit import Edit, changes_to_json
 from vlm_analysis.errors import StrataError
 from vlm_analysis.export.probe.value import probe_words
 from vlm_analysis.export.serving.engines import LOADS, NOT_VERIFIED, OTHER_ANSWERS, REFUSES
@@ -75,10 +75,12 @@ def _proof(manifest: Manifest) -> None:
         column.code(answer or "(nothing that can be shown)", language=None, wrap_lines=True)
 
 
-def serving_view(mask: Edit, folder: str) -> None:
-    """Draw for each engine whether it loads the export, why, and the lines to copy."""
+def serving_view(mask: Edit, folder: Path, exported: tuple[Manifest, Path] | None = None) -> None:
+    """Draw for each engine whether it loads the export, why, and the lines to copy: of the `exported` folder where that is this mask's."""
+    if exported is not None and exported[0].changes == changes_to_json(mask):
+        folder = exported[1]
     try:
-        served = bench().serving(mask, folder)
+        served = bench().serving(mask, folder.expanduser())
     except StrataError as error:
         st.caption(escaped(error))
         return
