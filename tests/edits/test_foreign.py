@@ -19,6 +19,7 @@ from vlm_analysis import (
     open_edit,
     open_mask,
 )
+from vlm_analysis.assets import asset
 from vlm_analysis.errors import MaskError, NoLayerCountError
 
 CONFIG: dict[str, Any] = {"num_hidden_layers": 8, "num_key_value_heads": 2, "intermediate_size": 64}
@@ -79,6 +80,11 @@ class TestOut:
         text = mask_to_puzzletron(MASK, tmp_path / "config.json")
         assert json.loads(text)["block_configs"][5]["ffn"]["intermediate_size"] == 60
         assert open_dialect(text.encode(), "config.json") == MASK
+
+    def test_the_bundled_model_s_own_configuration_can_be_written_and_opened(self) -> None:
+        mask = PruneMask(16, (3, 7))
+        text = mask_to_puzzletron(mask, asset("pocket-vl", "config.json"))
+        assert open_dialect(text.encode(), "config.json") == mask
 
     @pytest.mark.parametrize("write", [mask_to_optipfair, mask_to_llama_cpp])
     def test_a_list_without_layers_is_not_written(self, write: Any) -> None:
