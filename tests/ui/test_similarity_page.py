@@ -6,11 +6,13 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from acting import OpenPage, hold_bundled, ran, wait_for, words
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis import LoadedModel, PromptSet, record, save_recording
+from vlm_analysis import LoadedModel, Prompt, PromptSet, record, save_recording
 from vlm_analysis.ui.common.session import runner, workspace
 from vlm_analysis.workbench.shelf import keep_prompts, keep_recording, open_item
 
@@ -202,3 +204,22 @@ def test_rows_are_domains_or_tasks(stocked: OpenPage) -> None:
     at = open_tab(at, "Numbers")
     at.selectbox(key="table_kind").select("Similarity by layer, task and token group")
     assert len(ran(at).dataframe[-1].value) == 4 * 5 * 16
+
+
+def test_tokens_are_drawn_over_the_picture_that_they_are_of(
+    stocked: OpenPage, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide, tall = Image.new("RGB", (128, 64), "red"), Image.new("RGB", (64, 128), "blue")
+    prompts = PromptSet([Prompt((wide, tall), "is <image 2> like <image 1>?", id="1")])
+    keep_prompts(workspace(), prompts, "two")
+    keep_recording(workspace(), record(loaded, prompts, token_maps=True), "two")
+    drawn: list[tuple[tuple[int, int], tuple[int, ...]]] = []
+
+    def noted(image: Image.Image, values: np.ndarray) -> go.Figure:
+        drawn.append((image.size, values.shape))
+        return go.Figure()
+
+    monkeypatch.setattr("vlm_analysis.figures.recorded.image_overlay", noted)
+    open_tab(stocked(PAGE), "Prompts")
+    assert [size for size, _ in drawn] == [(64, 128), (128, 64)]
+    assert all((rows > columns) == (size[1] > size[0]) for size, (rows, columns) in drawn)
