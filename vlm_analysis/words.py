@@ -43,6 +43,17 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def any_of(least: int, most: int = 0) -> str:
+    """Return "any of 2 to 5 accepted answers"; "the answer" where there is one at most.
+
+    >>> any_of(3), any_of(2, 5), any_of(0)
+    ('any of 3 accepted answers', 'any of 2 to 5 accepted answers', 'the answer')
+    """
+    if max(least, most) < 2:
+        return "the answer"
+    return f"any of {least}{f' to {most}' if most > least else ''} accepted answers"
+
+
 def in_groups(n_prompts: int, n_groups: int) -> str:
     """Return how many prompts there are, and in how many groups where some share one.
 

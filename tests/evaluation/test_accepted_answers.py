@@ -27,8 +27,9 @@ from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.evaluation import accepted_answers
 from vlm_analysis.evaluation.matching import normalised_match, numeric_match
 from vlm_analysis.evaluation.scores import ScoreStore, best_of_accepted
-from vlm_analysis.evaluation.telling import accepted_line, any_of
+from vlm_analysis.evaluation.telling import accepted_line
 from vlm_analysis.export.card import model_card
+from vlm_analysis.words import any_of
 
 MASK = PruneMask(16, (2, 5, 11))
 METRICS = ["exact_match", "answer_nll", "token_agreement", "kl_to_dense"]

@@ -131,11 +131,15 @@ class TestPage:
         assert "Your image" not in plain(words(ran(asking.file_uploader(key="ask_image").clear() and at)))
 
     def test_marks_that_do_not_fit_an_own_image_are_said(self, asking: AppTest) -> None:
-        two = Prompt((Image.new("RGB", (32, 32)), Image.new("RGB", (40, 40))), "is <image> like <image>?")
+        pictures = Image.new("RGB", (32, 32)), Image.new("RGB", (40, 40))
+        two = Prompt(pictures, "is <image> like <image>?", answers=("no", "not at all"))
         item = keep_prompts(workspace(), PromptSet([two]), "two")
         buffer = io.BytesIO()
         two.load_images()[0].save(buffer, "PNG")
         asking.session_state["chosen:prompts"] = item.id
+        said = words(ran(asking))
+        assert "Any of 2 accepted answers" in said
+        assert "no\nnot at all" in said
         asking.file_uploader(key="ask_image").upload("own.png", buffer.getvalue(), "image/png")
         assert "expected 1 <image> for 1 picture, got 2" in plain(ran(asking).error[0].value)
         asking.text_area[0].set_value("is <image> red?")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis.evaluation.evaluation import Evaluation, accepted_answers
-from vlm_analysis.words import METRIC_TITLES, counted
+from vlm_analysis.words import METRIC_TITLES, any_of, counted
 
 TELLING = ("exact_match", "token_agreement", "kl_to_dense", "answer_nll")
 ROUNDING = 1e-12
@@ -77,17 +77,6 @@ def told_lines(metric: str, evaluation: Evaluation) -> str:
     line = telling_line(metric)
     lines = (f"{line} Retention is that of it." if line else "", accepted_line(evaluation))
     return "".join(f"{one}\n" for one in lines if one)
-
-
-def any_of(least: int, most: int = 0) -> str:
-    """Return "any of 2 to 5 accepted answers"; "the answer" where there is one at most.
-
-    >>> any_of(3), any_of(2, 5), any_of(0)
-    ('any of 3 accepted answers', 'any of 2 to 5 accepted answers', 'the answer')
-    """
-    if max(least, most) < 2:
-        return "the answer"
-    return f"any of {least}{f' to {most}' if most > least else ''} accepted answers"
 
 
 def title_of(metric: str) -> str:

@@ -24,7 +24,7 @@ from vlm_analysis.ui.common.text import done_to, escaped
 from vlm_analysis.ui.evaluate.askresult import draw_responses, marked
 from vlm_analysis.ui.evaluate.askstream import ask_both
 from vlm_analysis.ui.evaluate.evaluateview import EvaluateInputs
-from vlm_analysis.words import sentence
+from vlm_analysis.words import any_of, sentence
 from vlm_analysis.workbench.workspace import clean_name
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def side_by_side(inputs: EvaluateInputs) -> None:
             st.error(escaped(error))
             return
         if prompt.answer:
-            st.caption("Reference answer")
-            st.text(prompt.answer)
+            st.caption(sentence(any_of(len(prompt.answers))) if prompt.answers else "Reference answer")
+            st.text("\n".join(prompt.answers or (prompt.answer,)))
     if own is None:
         asks = question if question != chosen.question else ""
         same_line(line_of("ask", inputs.prompts, inputs.mask, prompt=chosen.id, question=asks))

@@ -19,7 +19,7 @@ from vlm_analysis.evaluation.evaluation import (
     score_intervals,
 )
 from vlm_analysis.evaluation.intervals import LEAST_GROUPS
-from vlm_analysis.evaluation.telling import accepted_line, any_of, telling_line, telling_score_of, title_of
+from vlm_analysis.evaluation.telling import accepted_line, telling_line, telling_score_of, title_of
 from vlm_analysis.export.story import outcome_frame
 from vlm_analysis.export.tables import table_csv
 from vlm_analysis.model_info import ModelInfo
@@ -33,7 +33,7 @@ from vlm_analysis.ui.common.session import bench, chosen, live, model_slot, open
 from vlm_analysis.ui.common.shell import next_step, say_set_aside
 from vlm_analysis.ui.common.text import METRIC_HELP, done_to, escaped
 from vlm_analysis.ui.common.work import watched
-from vlm_analysis.words import METRIC_TITLES, counted, in_groups, sentence
+from vlm_analysis.words import METRIC_TITLES, any_of, counted, in_groups, sentence
 from vlm_analysis.workbench.evaluations import MAX_WRITTEN
 from vlm_analysis.workbench.shelf import find_dense
 from vlm_analysis.workbench.workspace import Item

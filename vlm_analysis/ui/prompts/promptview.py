@@ -16,7 +16,7 @@ from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import choose, chosen, opened, workspace
 from vlm_analysis.ui.common.shell import go_on
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.words import in_groups, total_of_domains
+from vlm_analysis.words import any_of, in_groups, sentence, total_of_domains
 from vlm_analysis.workbench.details import count_domains
 from vlm_analysis.workbench.workspace import Item
 
@@ -159,7 +159,7 @@ def draw_prompt(prompt: Prompt) -> None:
         st.caption(f"and {len(prompt.images) - MAX_SHOWN_IMAGES} more images")
     st.text(shortened(prompt.question if not has_marks(prompt.question) else in_one_line(prompt.parts)))
     if prompt.answers:
-        st.caption(f"Any of {len(prompt.answers)} accepted answers")
+        st.caption(sentence(any_of(len(prompt.answers))))
         st.text(shortened("\n".join(prompt.answers)))
     else:
         st.caption("Reference answer" if prompt.answer else "No reference answer")

@@ -41,7 +41,7 @@ def _one(recording: Recording, index: int) -> None:
             "The prompt set of this recording is not in the workspace, so its question and images cannot be shown."
         )
     else:
-        st.text(f"{prompt.question}\n→ {prompt.answer or 'no reference answer'}")
+        st.text(f"{prompt.question}\n→ {' / '.join(prompt.answers or ()) or prompt.answer or 'no reference answer'}")
     if recording.maps is None:
         st.info("This recording has no token maps. Record with token maps (Options, above) to look at single tokens.")
         _images(prompt)
