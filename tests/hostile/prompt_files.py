@@ -103,7 +103,10 @@ def _tables() -> Iterator[Case]:
         "carriage returns": whole.replace(b"\n", b"\r"),
     }.items():
         yield _table(
-            name, "prompts.csv", data, refused=name not in ("zeros", "many cells", "a long cell", "carriage returns")
+            name,
+            "prompts.csv",
+            data,
+            refused=name not in ("zeros", "many cells", "a long cell", "many rows", "carriage returns"),
         )
     for name, data in {
         "a deep line": b"[" * 100_000,
@@ -149,7 +152,9 @@ def _parquets() -> Iterator[Case]:
         "no columns": pa.table({}),
     }
     for name, table in tables.items():
-        yield _table(name, "prompts.parquet", _parquet(table), refused=name not in ("decimals", "bytes"))
+        yield _table(
+            name, "prompts.parquet", _parquet(table), refused=name not in ("decimals", "bytes", "too many rows")
+        )
 
 
 def _zips() -> Iterator[Case]:

@@ -69,7 +69,7 @@ def test_a_list_that_breaks_off_keeps_the_rows_before_it(rest: str) -> None:
 def test_a_row_that_is_no_object_is_one_bad_row() -> None:
     first, bad, last = json_table([ROWS[0], ["nested", ["list"]], ROWS[1]]).rows
     assert (first, last) == (WANTED[0], Row(3, ROWS[1]))
-    assert "expected an object, got" in bad.error
+    assert "expected a JSON object, got a list. Write one object a row." in bad.error
 
 
 def test_tsv_is_separated_by_tabs() -> None:

@@ -202,9 +202,7 @@ def _jsonl_rows(name: str, source: bytes | Path) -> Iterator[Row]:
                 got = short(error) or "a line too long"
                 yield Row(number, error=f"the line could not be read: expected a JSON object, got {got}. {advice}")
                 continue
-            yield _object_row(
-                number, value, f"the line could not be read: expected a JSON object, got {line[:40]!r}. {advice}"
-            )
+            yield _object_row(number, value, "line", advice)
 
 
 def _json(name: str, source: bytes | Path, part: str) -> Table:
@@ -249,7 +247,7 @@ def _lists(text: str, start: int) -> Iterator[tuple[str, tuple[int, tuple[str, .
             for value, behind in _elements(text, begin):
                 place = behind
                 if len(rows) < MOST_SAMPLED and isinstance(value, dict):
-                    rows.append(_object_row(0, value, ""))
+                    rows.append(_object_row(0, value))
             place += 1
             if rows:
                 yield key, (begin, columns_of(rows))
@@ -262,15 +260,10 @@ def _json_rows(text: str, start: int) -> Iterator[Row]:
     """Yield the rows of the JSON list that begins before `start`; what cannot be read ends it, with that reason."""
     number = 0
     try:
-        for value, place in _elements(text, start):
+        for value, _ in _elements(text, start):
             if value is not _END:
                 number += 1
-                begin = text[max(start, place - 40) : place]
-                yield _object_row(
-                    number,
-                    value,
-                    f"the row could not be read: expected an object, got {begin!r}. Write one object a row.",
-                )
+                yield _object_row(number, value, "row", "Write one object a row.")
     except (ValueError, RecursionError, MemoryError) as error:
         yield Row(
             number + 1,
@@ -309,10 +302,11 @@ def _after_blanks(text: str, place: int) -> int:
     return match.end() if match else place
 
 
-def _object_row(number: int, value: Any, otherwise: str) -> Row:
-    if not isinstance(value, dict):
-        return Row(number, error=otherwise)
-    return Row(number, {column_name(key): cell for key, cell in value.items()})
+def _object_row(number: int, value: Any, what: str = "", advice: str = "") -> Row:
+    if isinstance(value, dict):
+        return Row(number, {column_name(key): cell for key, cell in value.items()})
+    got = f"a {type(value).__name__}"
+    return Row(number, error=f"the {what} could not be read: expected a JSON object, got {got}. {advice}")
 
 
 def _named(lists: Iterable[str]) -> str:
