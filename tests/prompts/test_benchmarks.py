@@ -215,6 +215,14 @@ def test_mmbench_with_pictures_as_text_is_left_to_vlmevalkit() -> None:
     assert FORMATS["mmbench"].matches(sample_of([cells_of("mmbench", image="aGVsbG8=")])) is None
 
 
+def test_a_benchmark_is_known_before_the_table_of_vlmevalkit_that_it_lies_in() -> None:
+    image = base64.b64encode(PNG).decode()
+    cells = {"index": 1, "image": image, "decoded_image": None, "metadata": None, "category": "vqa", "task": "charts"}
+    (row,) = read(FORMATS["mathvista"], cells_of("mathvista") | cells)
+    assert (row.cells["choices"], row.cells["domain"], row.cells["task"]) == (["Yes", "No"], "vqa", "charts")
+    assert row.cells["images"] == [Picture(PNG)]
+
+
 def test_metadata_may_be_json_text() -> None:
     assert made("mathvista", metadata='{"category": "math", "task": "geometry"}')["domain"] == "math"
     assert made("mathvista", metadata="no JSON {")["domain"] == "MathVista"

@@ -129,6 +129,12 @@ def test_a_split_that_is_not_there_or_not_named_is_asked_for_by_a_list(hub: Hub)
             data.split(wrong)
 
 
+def test_of_very_many_splits_the_first_are_listed_and_the_rest_is_counted(hub: Hub) -> None:
+    hub.datasets["some/data"] = Kept({f"{number:02}/test/0000.parquet": b"" for number in range(30)})
+    with pytest.raises(PromptError, match=r"'00/test', .*'07/test' and 22 more, got test\. Name one"):
+        hub_dataset("some/data").split("test")
+
+
 class TestOffline:
     def test_offline_mode_is_said_at_once(self, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

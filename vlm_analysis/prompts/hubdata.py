@@ -58,11 +58,13 @@ class HubDataset:
         found = [one for one in self.splits if name in (None, one.name) and config in (None, one.config)]
         if len(found) == 1:
             return found[0]
-        there = ", ".join(repr(one.path) for one in (found or self.splits)[:MOST_SHOWN])
+        among = found or self.splits
+        more = f" and {len(among) - MOST_SHOWN:,} more" if len(among) > MOST_SHOWN else ""
+        there = ", ".join(repr(one.path) for one in among[:MOST_SHOWN]) + more
         wanted = short("/".join(part for part in (config, name) if part) or "none named")
         raise PromptError(
             f"'{self.id}' could not be opened: expected one of its splits, {there}, got {wanted}. "
-            f'Name one: open_prompts("{PREFIX}{self.id}/{(found or self.splits)[0].path}").'
+            f'Name one: open_prompts("{PREFIX}{self.id}/{among[0].path}").'
         )
 
 

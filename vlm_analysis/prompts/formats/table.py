@@ -25,7 +25,8 @@ from vlm_analysis.prompts.formats.benchmarks.table import BENCHMARKS
 
 # A line is more specific than the lines below it. Two formats of one line that both match are the user's to choose from.
 RANKS: tuple[tuple[Format, ...], ...] = (
-    (sharegpt, alpaca, coco, vqa, vlmevalkit, *BENCHMARKS),
+    (sharegpt, alpaca, coco, vqa, *BENCHMARKS),
+    (vlmevalkit,),
     (lmms,),
     (own,),
     (llava, messages, completion, swift, cauldron),
