@@ -84,6 +84,14 @@ def _no_bars(loaded: LoadedModel) -> Iterator[None]:
     logging.enable_progress_bar()
 
 
+@pytest.fixture
+def _short_timings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs are measured on four written tokens where 32 are asked for by default; their numbers are of this model all the same."""
+    from vlm_analysis.evaluation.run.timing import measure_costs
+
+    monkeypatch.setitem(measure_costs.__kwdefaults__, "new_tokens", 4)
+
+
 @pytest.fixture(scope="session")
 def packs() -> PromptSet:
     """All 90 bundled prompts."""

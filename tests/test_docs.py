@@ -20,6 +20,7 @@ from vlm_analysis.prompts import opening
 from vlm_analysis.workbench.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("_short_timings")
 
 
 DOCTESTED = (

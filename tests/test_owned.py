@@ -225,6 +225,7 @@ class TestSweepsAtOnce:
             ended(process)
         self.check(loaded, few, tmp_path)
 
+    @pytest.mark.slow  # a recording is killed above
     def test_when_one_is_killed_the_other_goes_on(self, loaded: LoadedModel, few: PromptSet, tmp_path: Path) -> None:
         process = started(SWEEP, tmp_path / "scores", tmp_path / "straight")
         begun(process, ("1 part", "2 part", "3 part"))

@@ -41,7 +41,7 @@ from vlm_analysis.workbench.workspace import Workspace
 ROOT = Path(__file__).resolve().parents[2]
 
 
-pytestmark = pytest.mark.usefixtures("_no_bars")
+pytestmark = pytest.mark.usefixtures("_no_bars", "_short_timings")
 
 
 @pytest.fixture
@@ -156,6 +156,7 @@ def test_every_kind_of_table_is_written_whole(recorded: Workspace, tmp_path: Pat
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
+@pytest.mark.slow  # tests/cli/test_processes.py stops one by Ctrl-C
 def test_a_cancelled_sweep_goes_on(shelf: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("sweep", "few", "--leave-one-out")
     with monkeypatch.context() as patch:

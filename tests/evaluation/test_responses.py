@@ -223,7 +223,7 @@ class TestChoices:
         for metric in METRICS:
             assert beside[metric].tolist()[:3] == alone[metric].tolist()[:3]
 
-    @pytest.mark.parametrize("batch_size", [1, 4])
+    @pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 4])
     def test_a_sweep_gives_the_same_to_the_last_bit(
         self, loaded: LoadedModel, mixed: PromptSet, batch_size: int
     ) -> None:

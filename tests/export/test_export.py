@@ -199,7 +199,7 @@ class TestFailures:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.parametrize("stop", [0, 1, 2, 3])
+    @pytest.mark.parametrize("stop", [0, 1, 2, pytest.param(3, marks=pytest.mark.slow)])
     def test_cancelling_midway_leaves_nothing(self, loaded: LoadedModel, tmp_path: Path, stop: int) -> None:
         def cancel(done: int, total: int, message: str) -> None:
             if done == stop:

@@ -172,6 +172,7 @@ class TestDifferent:
         with pytest.raises(ExportError, match="its generated answer differ"):
             export_checkpoint(loaded, MASK, tmp_path / "pruned")
 
+    @pytest.mark.slow
     def test_a_folder_that_cannot_be_loaded_is_told_with_the_last_words_of_the_process(
         self, loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -115,6 +115,7 @@ print(one - before, peak - before, two - before, held() - before)
 
 
 @needs_linux
+@pytest.mark.slow
 def test_running_out_of_memory_is_an_error_with_a_next_step_and_gives_back_what_was_read(
     big: tuple[Path, float],
 ) -> None:

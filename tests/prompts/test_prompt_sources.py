@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tables import RED, from_csv, from_jsonl, questions, rows
 
 from vlm_analysis import open_prompts
 from vlm_analysis.errors import PromptError
-from vlm_analysis.prompts import opening
+from vlm_analysis.prompts import opening, unpacked
 
 
 def test_a_csv_is_read_with_all_its_columns(folder: Path) -> None:
@@ -263,8 +264,11 @@ def test_line_separators_inside_json_text_do_not_split_the_row(folder: Path) -> 
     assert questions(prompts) == ["one\u2028two\u0085three"]
 
 
-def test_a_parquet_of_some_kilobytes_that_stands_for_gigabytes_is_refused(folder: Path) -> None:
-    """A dictionary of one long text, repeated in each row."""
+def test_a_parquet_of_some_kilobytes_that_stands_for_gigabytes_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dictionary of one long text, repeated in each row; by a bound that is met in a second."""
+    monkeypatch.setattr(unpacked, "BOUNDS", replace(unpacked.BOUNDS, memory=600 << 20))
     long_text = pa.array(["x" * 150_000_000])
     column = pa.DictionaryArray.from_arrays(pa.array([0] * 64, pa.int32()), long_text)
     table = pa.table({"image": pa.array(["a.png"] * 64), "question": column})

@@ -146,18 +146,18 @@ class TestStore:
 
     def test_a_disk_that_is_full_is_reported_and_loses_nothing(self, tmp_path: Path) -> None:
         RowStore(tmp_path, {}, 3).append(rows_of(0, 2), sums_of(1))
+        np.save(tmp_path / "more.npy", rows_of(2, 4))
         code = (
-            "import resource, signal, sys\n"
+            "import resource, signal, numpy\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            "sys.path[:0] = ['tests', 'tests/recording']\n"
             "from pathlib import Path\n"
-            "from test_row_store import rows_of\n"
             "from vlm_analysis.errors import RecordingError\n"
             "from vlm_analysis.recording.rows import RowStore\n"
-            f"store = RowStore(Path({str(tmp_path)!r}), {{}}, 3)\n"
-            f"limit = Path({str(tmp_path / ROWS)!r}).stat().st_size + 50\n"
+            f"folder = Path({str(tmp_path)!r})\n"
+            "more, store = numpy.load(folder / 'more.npy'), RowStore(folder, {}, 3)\n"
+            f"limit = (folder / {ROWS!r}).stat().st_size + 50\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))\n"
-            "try: store.append(rows_of(2, 4), {})\n"
+            "try: store.append(more, {})\n"
             "except RecordingError as error: print(error)\n"
         )
         root = Path(__file__).resolve().parents[2]
@@ -192,12 +192,13 @@ class TestRecordingInParts:
         for domain, part in whole.activations.items():
             np.testing.assert_allclose(taken_up.activations[domain].sums, part.sums, rtol=1e-12)
 
+    @pytest.mark.slow  # tests/test_owned.py kills one beside another
     def test_a_killed_recording_is_taken_up_too(self, loaded: LoadedModel, packs: PromptSet, tmp_path: Path) -> None:
         code = (
             "import os, sys\n"
             "from pathlib import Path\n"
             "from vlm_analysis.models.load import load_model\n"
-            "from vlm_analysis.prompts.prompts import open_prompts\n"
+            "from vlm_analysis.prompts.opening import open_prompts\n"
             "from vlm_analysis.recording.record import record\n"
             "packs = (open_prompts('math') + open_prompts('general'))[40:60]\n"
             "import vlm_analysis.recording.record\n"

@@ -19,6 +19,7 @@ from vlm_analysis.workbench.shelf import keep_cost, keep_prompts, open_item
 
 PAGE = "pages/5_evaluate.py"
 MASK = PruneMask(16, (5, 9))
+pytestmark = pytest.mark.usefixtures("_short_timings")
 BUTTON = "Measure cost"
 
 

@@ -24,7 +24,7 @@ from vlm_analysis.workbench.shelf import keep_prompts, open_item
 RunLine = Callable[[str], dict[str, Any]]
 
 
-pytestmark = pytest.mark.usefixtures("_no_bars")
+pytestmark = pytest.mark.usefixtures("_no_bars", "_short_timings")
 
 
 @pytest.fixture

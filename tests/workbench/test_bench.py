@@ -34,6 +34,7 @@ from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 MASK = PruneMask(16, (5, 9), name="five and nine")
+pytestmark = pytest.mark.usefixtures("_short_timings")
 EDITS = [MASK, PruneMask(16, (3,)), PruneMask(16, (3, 4))]
 
 
