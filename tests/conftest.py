@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -72,6 +73,16 @@ def loaded() -> LoadedModel:
     from vlm_analysis import load_model
 
     return load_model()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _processors_are_tried_in_one_process() -> Iterator[None]:
+    """Started anew after a minute without work, the process that tries image processors would import torch many times."""
+    trial = sys.modules.get("vlm_analysis.models.trial")  # imported with the test files that load models, or not at all
+    with pytest.MonkeyPatch.context() as patch:
+        if trial is not None:
+            patch.setattr(trial, "IDLE_S", 3600)
+        yield
 
 
 @pytest.fixture

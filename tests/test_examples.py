@@ -11,6 +11,7 @@ import pytest
 from vlm_analysis import KINDS
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"))
+ALIKE_IN_README = ("prune_for_math",)  # which tests/test_docs.py runs
 SAID = {
     "prune_for_math": "gave the same logits: True",
     "compare_masks": "masks.csv holds all",
@@ -18,7 +19,10 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in ALIKE_IN_README)) for path in EXAMPLES],
+)
 def test_an_example_runs_as_it_stands(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(path)])

@@ -105,6 +105,7 @@ class TestExportPage:
     def test_people_who_look_for_skip_entries_are_told_why_there_are_none(self, stocked):
         assert "per_layer_config` are not written" in words(stocked("pages/6_export.py"))
 
+    @pytest.mark.slow  # tests/e2e/test_demo.py exports on the page
     def test_checkpoint_is_proved_equal_and_both_answers_are_shown(self, stocked, tmp_path: Path):
         hold_bundled()
         at = stocked("pages/6_export.py")
