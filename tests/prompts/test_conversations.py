@@ -31,7 +31,7 @@ BAD_LLAVA: dict[str, tuple[Any, str]] = {
     "null picture": ({"image": None, "conversations": human("<image>\nwhy?", "so")}, "has no image"),
     "two marks": (
         {"image": "a.png", "conversations": human("<image><image>?", "so")},
-        "a mark <image> for each of 1",
+        "as many marks <image> as images (1), or none, got 2",
     ),
     "video": ({"video": "a.mp4", "conversations": human("<video>\nwhy?", "so")}, "got a cell 'video'"),
     "video mark": ({"image": "a.png", "conversations": human("<video>\nwhy?", "so")}, "got '<video>'"),
@@ -171,7 +171,7 @@ BAD_MESSAGES: dict[str, tuple[Any, str]] = {
     "no role": ([{"content": "x"}], "expected turns with 'role' and 'content'"),
     "more parts than images": (
         said([{"type": "image"}, {"type": "image"}]),
-        "a mark <image> for each of 1, or no mark, got 2",
+        "as many marks <image> as images (1), or none, got 2",
     ),
 }
 

@@ -294,7 +294,7 @@ def _resolved(places: Sequence[Sequence[Place]], given: Sequence[str | Picture])
     again = n_own == len(given) and not wanted  # the row names its turns' pictures once more
     if (wanted or n_own) and not (numbered or again or len(wanted) == len(given)):
         raise PromptError(
-            f"the images could not be placed: expected a mark {MARK} for each of {len(given)}, or no mark, got {len(wanted)}. "
+            f"the images could not be placed: expected as many marks {MARK} as images ({len(given)}), or none, got {len(wanted)}. "
             "Change their number."
         )
     following = iter(numbers if numbered else range(len(given)))
