@@ -110,7 +110,7 @@ def test_the_readme_opens_files_of_others(tmp_path, monkeypatch, capsys):
     listed(tmp_path / "images" / "unused.json", [])  # with a.png and b.png beside it
     said = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a house"}]
     (tmp_path / "train.json").write_text(json.dumps([{"image": "a.png", "conversations": said}]))
-    (tmp_path / "mine.csv").write_text("Datei,Frage,Art\nimages/a.png,was?,Zeichnung\n")
+    (tmp_path / "mine.csv").write_text("file,prompt,subject\nimages/a.png,was?,Zeichnung\n")
     names = {}
     exec(compile(blocks()[3], "README.md", "exec"), names)
     assert capsys.readouterr().out == "LLaVA conversations: 'conversations' with 'from' and 'value'\n"
