@@ -45,16 +45,27 @@ folder = st.text_input(
     shortened(default_folder(info.name, mask)),
     help="On the machine Strata runs on. It must not hold anything.",
 )
+with_probe = st.checkbox(
+    "With a probe for servers",
+    value=True,
+    help="Up to 8 bundled prompts with the exported model's answers, which `strata probe` asks a server. It takes some time.",
+)
 st.button(
     "Export and verify",
     type="primary",
     icon=":material/save:",
     on_click=start,
-    args=("export", f"Exporting to {folder}", export_work(mask, Path(folder.strip())), mask, folder.strip()),
+    args=(
+        "export",
+        f"Exporting to {folder}",
+        export_work(mask, Path(folder.strip()), with_probe),
+        mask,
+        folder.strip(),
+    ),
     disabled=not ready or not folder.strip() or ((view := current("export")) is not None and view.active),
 )
 if ready and folder.strip():
-    same_line(line_of("export", mask, folder.strip()))
+    same_line(line_of("export", mask, folder.strip(), no_probe=not with_probe))
 done = job_panel("export")
 if done is not None and done.status == "done":
     manifest_view(*done.result)

@@ -70,6 +70,9 @@ def export(
             help="Prompts of which the probe in the folder is chosen, with their pictures; bundled ones by default."
         ),
     ] = "",
+    no_probe: Annotated[
+        bool, typer.Option("--no-probe", help="Write no probe, which takes some answers of the model.")
+    ] = False,
     anyway: Anyway = False,
 ) -> Result:
     """Write the edited model as a checkpoint, proved equal.
@@ -86,7 +89,7 @@ def export(
     folder = check_target(folder)  # before the model is loaded
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
     prompts = find_prompts(bench.workspace, probe) if probe else None
-    manifest = bench.export(chosen, folder, probe=prompts, on_progress=on_progress)
+    manifest = bench.export(chosen, folder, probe=() if no_probe else prompts, on_progress=on_progress)
     return of_manifest(manifest, folder, open_serving(folder), probe_words(folder))
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def export_edit(
-    desk: Desk, edit: Edit, folder: Path, probe: PromptSet | Item | None, on_progress: Progress
+    desk: Desk, edit: Edit, folder: Path, probe: PromptSet | Item | tuple[()] | None, on_progress: Progress
 ) -> Manifest:
     """Write the checkpoint of an edit, with the evidence in the workspace and a probe (see `vlm_analysis.export_checkpoint`)."""
     from vlm_analysis.export.checkpoint import export_checkpoint
@@ -36,8 +36,10 @@ def export_edit(
     )
 
 
-def probe_prompts(source: PromptSet | Item | None) -> list[Prompt]:
-    """Return the prompts that a probe is chosen of, domains in turn; those of the bundled packs where none are given."""
+def probe_prompts(source: PromptSet | Item | tuple[()] | None) -> list[Prompt]:
+    """Return the prompts that a probe is chosen of, domains in turn: for None those of the bundled packs, for () none."""
+    if isinstance(source, tuple):
+        return []
     if source is None:
         sets = [open_prompts(pack) for pack in bundled_packs()]
     else:

@@ -35,8 +35,8 @@ from vlm_analysis.prompts.prompts import Prompt
 MAX_NEW_TOKENS = 24
 CANDIDATES = 24
 """Prompts that are tried at most; each is answered three times."""
-ENOUGH = 4
-"""Prompts that tell a broken model, after which no more are tried."""
+ENOUGH = 2
+"""Prompts that tell each broken model, after which no more are tried than a probe holds."""
 _NEAR_BOUND = 0.9  # of the bound on vision tokens: a server has no such bound, and would see a larger picture
 
 

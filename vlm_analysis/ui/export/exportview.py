@@ -150,7 +150,7 @@ def manifest_view(manifest: Manifest, folder: Path) -> None:
         st.json(asdict(manifest))
 
 
-def export_work(mask: Edit, folder: Path) -> Work:
-    """Export a checkpoint; returns the Manifest and the folder."""
+def export_work(mask: Edit, folder: Path, with_probe: bool) -> Work:
+    """Export a checkpoint, with or without a probe; returns the Manifest and the folder."""
     export = bench().export
-    return lambda progress: (export(mask, folder, on_progress=progress), folder)
+    return lambda progress: (export(mask, folder, probe=None if with_probe else (), on_progress=progress), folder)
