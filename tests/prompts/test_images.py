@@ -269,6 +269,13 @@ def test_black_stays_black_and_16_bits_in_memory_are_read_alike() -> None:
     assert open_image(Image.fromarray(values)).getpixel((2, 0)) == (255, 255, 255)
 
 
+@pytest.mark.parametrize("most", [4095, 65_535])
+def test_grey_of_16_bits_in_a_pgm_is_as_bright_as_it_says(most: int) -> None:
+    pixels = np.array([0, most // 2, most], ">u2").tobytes()
+    opened = open_image(b"P5 3 1 %d\n" % most + pixels)
+    assert [opened.getpixel((x, 0))[0] for x in range(3)] == [0, 127, 255]
+
+
 def test_16_bit_grey_keeps_its_shades() -> None:
     values = np.array([[0, 0x1234, 0x80FF, 0xFFFF]], dtype=np.uint16)
     opened = open_image(encoded(Image.fromarray(values)))

@@ -86,6 +86,18 @@ def test_images_names_the_folder_of_the_pictures(data: Path) -> None:
     assert ["'..'" in one or "absolute" in one for one in told] == [True, True]
 
 
+def test_what_is_named_by_another_way_is_not_left_out(data: Path) -> None:
+    root = data.parent
+    naming(data, "a.png", root / "images" / "a.png")
+    (data / "t.jsonl").rename(root / "prompts.jsonl")
+    (data / "notes.md").touch()
+    (root / "images" / "link.png").symlink_to("a.png")
+    prompts = open_prompts(root, images=root / "images")
+    assert len(prompts) == 2
+    (problem,) = prompts.problems
+    assert "got 'data/notes.md', 'images/link.png'" in problem.message
+
+
 def test_images_may_be_an_archive_and_must_be_there(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import zipfile
 

@@ -194,7 +194,9 @@ def _upper_bits(pixels: np.ndarray) -> np.ndarray:
 
 
 def _brightened(image: ImageFile.ImageFile, data: bytes, name: str) -> Image.Image:
-    """Return an opened image; one with 16-bit colours of which 12 bits are used comes back in 8 bits, as Pillow keeps the upper 8 of 16."""
+    """Return an opened image; where 16-bit colours use 12 bits, in 8 bits, as Pillow keeps the upper 8 of 16."""
+    if image.format == "PPM" and image.mode == "I":  # grey of 16 bits, over which Pillow has spread it
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     rawmodes = {_rawmode(tile) for tile in image.tile}
     if image.format not in ("PNG", "TIFF") or not rawmodes or not all(map(_DEEP.fullmatch, rawmodes)):
         return image

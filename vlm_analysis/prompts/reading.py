@@ -278,7 +278,7 @@ def _unused(found: Found, begun: _Begun, pictures: Pictures) -> Iterator[Row]:
     """Yield what is left out of a folder or archive once its table is read."""
     if found.lone is None and begun.tables:
         folder = PurePosixPath(begun.tables[0]).parent
-        used = {*begun.tables, *(str(PurePosixPath(name)) for name in pictures.taken)}
+        used = {*begun.tables, *pictures.taken}
         used |= {str(folder / begun.sample.described.get("task_file", FILE))} if begun.sample.described else set()
         yield from left_out([name for name in found.files.names() if name not in used], "files that the table names")
 

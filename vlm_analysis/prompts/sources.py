@@ -156,15 +156,9 @@ class Pictures:
             self.shown[path] = f"image '{short(picture.name)}'" if picture.name else "the image"
             return path
         name = picture.replace("\\", "/")
-        try:
-            inside = self._inside(name)
-        except PromptError:
-            outside = self._outside(name)
-            if outside is None:
-                raise
-            return outside
-        self.taken.add(inside)
-        path = (self.root or self.files).image(inside)
+        path = self._found(name)
+        if isinstance(self.files, Folder) and path.is_relative_to(self.files.root):
+            self.taken.add(path.relative_to(self.files.root).as_posix())
         if path.parent == spool_folder():
             self.shown[path] = f"image '{short(name)}'"
         return path
@@ -174,6 +168,19 @@ class Pictures:
         for path, shown in self.shown.items():
             message = message.replace(f"image '{short(path)}'", shown)
         return message
+
+    def _found(self, name: str) -> Path:
+        try:
+            inside = self._inside(name)
+        except PromptError:
+            outside = self._outside(name)
+            if outside is None:
+                raise
+            return outside
+        if self.root is not None:
+            return self.root.image(inside)
+        self.taken.add(str(PurePosixPath(inside)))  # as it is listed, which may be a link
+        return self.files.image(inside)
 
     def _inside(self, name: str) -> str:
         """Return a name among the files; those of a table in a folder may go up within the source."""
