@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,4 +28,6 @@ Config = Annotated[
 ]
 MASK_FILES = (".json", ".yaml", ".optipfair.json", ".txt")
 """The endings of files of a mask, beside those of tables; `.txt` is the flag of llama.cpp."""
+Reading = dict[str, Any]
+"""Arguments of `open_prompts` that say how a file of prompts is read (see `base.READING_OPTIONS`)."""
 Name = Annotated[str, typer.Option("--name", help="Its name in the workspace.")]

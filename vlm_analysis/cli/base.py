@@ -4,8 +4,8 @@ Results go to stdout, progress and errors to stderr. Errors that a user can corr
 else is a bug and keeps its traceback. Nothing heavy is imported before a subcommand runs, so that `--help` answers at once.
 
 A new subcommand is a function under `@command`: its signature is what it takes, its docstring what `--help` says. A parameter called
-`bench`, `shelf`, `on_progress` or `out` is not an option itself but adds the options it needs; one that returns a `Result` takes
-`--json` and `--out` too.
+`bench`, `shelf`, `reading`, `on_progress` or `out` is not an option itself but adds the options it needs; one that returns a `Result`
+takes `--json` and `--out` too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typer.core import TyperGroup
 
 from vlm_analysis import __version__
 from vlm_analysis.cli.output import Result, check_out, print_result
-from vlm_analysis.errors import StrataError
+from vlm_analysis.errors import PromptError, StrataError
 from vlm_analysis.progress import Cancelled, Progress
 from vlm_analysis.workbench.terminal import printable, shown
 
@@ -58,6 +58,28 @@ MODEL_OPTIONS: dict[str, tuple[Any, Any]] = {
     "trust_remote_code": (Trust, False),
 }
 """The options of the Model page, with their defaults."""
+Format = Annotated[
+    str | None, typer.Option("--format", help="How a file of prompts is read, where it is not recognised.")
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--columns", metavar="OURS=THEIRS", help="What a column is called there, as question=query; may be repeated."
+    ),
+]
+Images = Annotated[
+    str | None, typer.Option("--images", help="The folder of the images, where paths are relative to another.")
+]
+Domain = Annotated[str | None, typer.Option("--domain", help="The column whose values are the domains.")]
+Turns = Annotated[str | None, typer.Option("--turns", help="Of a conversation ask its first, its last or each turn.")]
+READING_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "format": (Format, None),
+    "columns": (Columns, None),
+    "images": (Images, None),
+    "domain": (Domain, None),
+    "turns": (Turns, None),
+}
+"""How a file of prompts is read; see `vlm_analysis.open_prompts`."""
 
 
 class Stages(TyperGroup):
@@ -103,8 +125,11 @@ def _with_shared_options(function: Callable[..., Any], endings: tuple[str, ...])
     """Return the function with the options that its shared parameters and its result add."""
     signature = inspect.signature(function, eval_str=True, locals=LATER)
     own, returns_result = signature.parameters, signature.return_annotation is Result
-    own_parameters = [one for name, one in own.items() if name not in ("bench", "shelf", "on_progress", "out")]
-    options = dict(MODEL_OPTIONS) if "bench" in own else {}
+    own_parameters = [
+        one for name, one in own.items() if name not in ("bench", "shelf", "reading", "on_progress", "out")
+    ]
+    options = dict(READING_OPTIONS) if "reading" in own else {}
+    options |= MODEL_OPTIONS if "bench" in own else {}
     options |= {"quiet": (Quiet, False)} if "on_progress" in own else {}
     options |= {"out": (_out_option(endings), None), "as_json": (Json, False)} if returns_result else {}
     shared_parameters = [
@@ -132,18 +157,36 @@ def _with_shared_options(function: Callable[..., Any], endings: tuple[str, ...])
 
 
 def _shared_values(own: Any, shared_options: dict[str, Any]) -> dict[str, Any]:
-    """Return the workspace and the Bench of the chosen model, where a subcommand takes them."""
+    """Return the workspace, how prompts are read and the Bench of the chosen model, where a subcommand takes them."""
     from vlm_analysis.workbench.workspace import Workspace
 
-    shelf = Workspace() if {"shelf", "bench"} & set(own) else None
+    values: dict[str, Any] = {"shelf": Workspace() if {"shelf", "bench"} & set(own) else None}
+    if "reading" in own:
+        values["reading"] = _reading({name: shared_options[name] for name in READING_OPTIONS})
     if "bench" not in own:
-        return {"shelf": shelf}
+        return values
     from vlm_analysis.workbench.bench import Bench
 
     options = {
         name: shared_options[name] for name, (_, default) in MODEL_OPTIONS.items() if shared_options[name] != default
     }
-    return {"shelf": shelf, "bench": Bench(options.pop("model", "pocket-vl"), shelf, **options)}
+    return values | {"bench": Bench(options.pop("model", "pocket-vl"), values["shelf"], **options)}
+
+
+def _reading(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `open_prompts` that were given; `--columns` as a mapping.
+
+    Raises:
+        PromptError: one of the columns is no pair.
+    """
+    pairs = [text.partition("=") for text in options["columns"] or ()]
+    odd = next(("".join(pair) for pair in pairs if not pair[0].strip() or not pair[2].strip()), None)
+    if odd is not None:
+        raise PromptError(
+            f"--columns takes pairs: expected OURS=THEIRS, got '{odd[:100]}'. Write --columns question=query."
+        )
+    columns = {ours.strip(): theirs.strip() for ours, _, theirs in pairs} or None
+    return {name: value for name, value in (options | {"columns": columns}).items() if value is not None}
 
 
 def _out_option(endings: tuple[str, ...]) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_analysis.cli.arguments import Anyway, EditArgument, Prompts
+from vlm_analysis.cli.arguments import Anyway, EditArgument, Prompts, Reading
 from vlm_analysis.cli.base import command
 from vlm_analysis.cli.output import Result
 from vlm_analysis.errors import PromptError
@@ -25,6 +25,7 @@ def ask(
     edit: EditArgument,
     bench: Bench,
     on_progress: Progress,
+    reading: Reading,
     prompt: Annotated[str, typer.Option(help="The id of the prompt; the first by default.")] = "",
     question: Annotated[str, typer.Option(help="A question of your own, in place of the prompt's.")] = "",
     image: Annotated[Path | None, typer.Option(help="An image of your own, in place of the prompt's.")] = None,
@@ -34,7 +35,7 @@ def ask(
     from vlm_analysis.cli.lookup import edits_for, find_prompts
     from vlm_analysis.cli.results import of_responses
 
-    prompt_set = find_prompts(bench.workspace, prompts, on_progress)
+    prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
     chosen_prompt = _prompt(bench.open(prompt_set), prompt, question, image)
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
     return of_responses(bench.ask(chosen_prompt, chosen, on_progress=on_progress), chosen_prompt.question, chosen)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_analysis.cli.arguments import MASK_FILES
+from vlm_analysis.cli.arguments import MASK_FILES, Reading
 from vlm_analysis.cli.base import command
 from vlm_analysis.cli.output import Result
 from vlm_analysis.errors import StrataError, WorkspaceError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 def show(
     shelf: Workspace,
     out: Path | None,
+    reading: Reading,
     what: Annotated[
         str,
         typer.Argument(
@@ -35,7 +36,7 @@ def show(
 ) -> Result:
     """Show a saved item, a file, or what a dataset of the Hub holds."""
     from vlm_analysis.cli import results
-    from vlm_analysis.cli.lookup import every_item, item_or_path
+    from vlm_analysis.cli.lookup import check_not_read, every_item, item_or_path
     from vlm_analysis.prompts.hubdata import PREFIX, dataset_at
     from vlm_analysis.workbench.workspace import KINDS
 
@@ -44,11 +45,16 @@ def show(
             f"There is no such kind: expected one of {', '.join(KINDS)}, got '{kind[:100]}'. Choose one."
         )
     if what.startswith(PREFIX):
+        check_not_read(what, reading)
         result = _of_dataset(dataset_at(what)[0])
     elif what:
         kinds = (kind,) if kind else tuple(KINDS)
         item_or_file = item_or_path(shelf, kinds, what, "a file, or the name or id of a saved item")
-        result = _of_file(item_or_file) if isinstance(item_or_file, Path) else _of_item(shelf, item_or_file)
+        if isinstance(item_or_file, Path):
+            result = _of_file(item_or_file, reading)
+        else:
+            check_not_read(what, reading)
+            result = _of_item(shelf, item_or_file)
     else:
         result = results.of_items([item for item in every_item(shelf) if kind in ("", item.kind)], str(shelf.root))
     _check_form(result, out)
@@ -95,8 +101,8 @@ def _of_item(shelf: Workspace, item: Item) -> Result:
     return result
 
 
-def _of_file(path: Path) -> Result:
-    """Return the content of a file, as the first kind that opens it; a folder or a table holds prompts.
+def _of_file(path: Path, reading: Reading) -> Result:
+    """Return the content of a file, as the first kind that opens it; a folder or a table holds prompts, as does what is to be read so.
 
     Raises:
         StrataError: it is of no kind.
@@ -109,12 +115,14 @@ def _of_file(path: Path) -> Result:
     from vlm_analysis.recording.recording import open_recording
     from vlm_analysis.selection.compared.comparison import open_comparison
 
+    prompts = (lambda path: open_prompts(path, **reading)), results.of_prompts
     kinds: dict[str, tuple[tuple[Any, Any], ...]] = {
         ".npz": ((open_recording, results.of_recording), (open_comparison, results.of_comparison)),
         ".json": (
             (open_edit, results.of_mask),
             (open_evaluation, lambda value, item: results.of_evaluation(value, None, item)),
             (open_cost, lambda value, item: results.of_costs([value], [item])),
+            prompts,
         ),
     }
     if (path / "config.json").is_file():
@@ -123,7 +131,7 @@ def _of_file(path: Path) -> Result:
             f"Name it by --model, as in: strata record general --model {shlex.quote(str(path))}"
         )
     reasons = []
-    for open_it, make_result in kinds.get(path.suffix.lower(), ((open_prompts, results.of_prompts),)):
+    for open_it, make_result in (prompts,) if reading else kinds.get(path.suffix.lower(), (prompts,)):
         try:
             value = open_it(path)
         except StrataError as error:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.cli.base import warn
@@ -32,13 +33,16 @@ MOST_BYTES = 1 << 26  # of a mask file
 _LAYERS = re.compile(r"\s*\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*\s*")
 
 
-def find_prompts(shelf: Workspace, text: str, on_progress: Progress = no_progress) -> Item:
+def find_prompts(
+    shelf: Workspace, text: str, on_progress: Progress = no_progress, reading: Mapping[str, Any] = MappingProxyType({})
+) -> Item:
     """Return the item of a prompt set: bundled packs ("math", "general,math"), a saved one, or another source, which is saved.
 
-    Other sources are a file, a folder, and "hub:owner/name/split", which is fetched.
+    Other sources are a file, a folder, and "hub:owner/name/split", which is fetched. `reading` says how such a one is read, as arguments of
+    `open_prompts`.
 
     Raises:
-        StrataError: there is none, there are several, or the source cannot be read.
+        StrataError: there is none, there are several, or the source cannot be read; or `reading` says how to read what is no source.
     """
     from vlm_analysis.prompts.hubdata import PREFIX, fetch_prompts
     from vlm_analysis.prompts.opening import bundled_packs, open_prompts
@@ -49,6 +53,8 @@ def find_prompts(shelf: Workspace, text: str, on_progress: Progress = no_progres
     path = None if set(names) <= set(packs) else path_of(text)
     if saved is not None and path is not None:
         raise _two(text, saved)
+    if path is None and (saved is not None or set(names) <= set(packs)):
+        check_not_read(text, reading)
     if saved is not None:
         return saved
     if set(names) <= set(packs):
@@ -57,23 +63,33 @@ def find_prompts(shelf: Workspace, text: str, on_progress: Progress = no_progres
         what = f"a bundled pack ({', '.join(packs)}), a file or folder, saved prompts, or {PREFIX}owner/name/split"
         raise PromptError(_unknown(shelf, ("prompts",), text, what))
     source = path or fetch_prompts(text, on_progress)
-    prompts = open_prompts(source)
+    prompts = open_prompts(source, **reading)
     _tell_reading(_short(text), prompts)
     return keep_prompts(shelf, prompts, clean_name(path.name if path else text.removeprefix(PREFIX)))
 
 
 def _tell_reading(name: str, prompts: PromptSet) -> None:
-    """Warn of the format that a source was read as, where it is another's, and of what was left out: of the whole source, then by row."""
+    """Warn of the format that a source was read as, where it is another's, and of what was left out, a line for each reason."""
     from vlm_analysis.prompts.formats import own, texts
+    from vlm_analysis.prompts.problems import problem_lines
 
     if prompts.read_as is not None and prompts.read_as.title not in (own.TITLE, texts.TITLE):
         warn(f"{name}: read as {prompts.read_as}")
-    of_source = [problem.message for problem in prompts.problems if not problem.row]
-    rows = [f"row {problem.row} is left out: {problem.message}" for problem in prompts.problems if problem.row]
-    for message in (*of_source[:LISTED], *rows[:LISTED]):
-        warn(f"{name}: {message}")
-    if more := len(rows[LISTED:]):
-        warn(f"{name}: {more} more rows are left out.")
+    for line in problem_lines(prompts.problems)[:LISTED]:
+        warn(f"{name}: {line}")
+
+
+def check_not_read(text: str, reading: Mapping[str, Any]) -> None:
+    """Check that nothing says how something is read that is no file.
+
+    Raises:
+        PromptError: something does.
+    """
+    if reading:
+        raise PromptError(
+            f"'{_short(text)}' is read as it is: expected a file or folder for {', '.join(f'--{name}' for name in reading)}, got none. "
+            "Leave out these options, or name a file."
+        )
 
 
 def find_recording(shelf: Workspace, text: str) -> Recording:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_analysis.cli.arguments import MASK_FILES, Anyway, EditArgument, Edits, Name, Prompts, Unprotect
+from vlm_analysis.cli.arguments import MASK_FILES, Anyway, EditArgument, Edits, Name, Prompts, Reading, Unprotect
 from vlm_analysis.cli.base import command
 from vlm_analysis.cli.output import Result, check_out
 from vlm_analysis.errors import EvaluationError
@@ -22,6 +22,7 @@ def record(
     prompts: Prompts,
     bench: Bench,
     on_progress: Progress,
+    reading: Reading,
     name: Name = "",
     attention: Annotated[bool, typer.Option("--attention", help="Read attention maps too; slower.")] = False,
     token_maps: Annotated[bool, typer.Option("--token-maps", help="Keep every token's cosine.")] = False,
@@ -31,7 +32,7 @@ def record(
     from vlm_analysis.cli.lookup import find_prompts
     from vlm_analysis.cli.results import of_recording
 
-    prompt_set = find_prompts(bench.workspace, prompts, on_progress)
+    prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
     options = {"attention": attention, "token_maps": token_maps, "batch_size": batch_size}
     item = bench.record(prompt_set, name, **options, on_progress=on_progress)  # type: ignore[arg-type]
     return of_recording(bench.open(item), item)
@@ -43,6 +44,7 @@ def evaluate(
     edit: EditArgument,
     bench: Bench,
     on_progress: Progress,
+    reading: Reading,
     name: Name = "",
     responses: Annotated[
         bool | None,
@@ -57,7 +59,7 @@ def evaluate(
     from vlm_analysis.cli.results import of_evaluation
     from vlm_analysis.workbench.evaluations import MAX_WRITTEN
 
-    prompt_set = find_prompts(bench.workspace, prompts, on_progress)
+    prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
     if responses is None:
         responses = prompt_set.details.get("n", MAX_WRITTEN + 1) <= MAX_WRITTEN
@@ -70,6 +72,7 @@ def sweep(
     prompts: Prompts,
     bench: Bench,
     on_progress: Progress,
+    reading: Reading,
     out: Path | None,
     edits: Edits = None,
     leave_one_out: Annotated[bool, typer.Option("--leave-one-out", help="Leave out each layer alone.")] = False,
@@ -103,19 +106,21 @@ def sweep(
             "--criterion, --strategy and --most apply to comparisons: expected --compare or --from with them, got neither. Add one."
         )
     if comparing:
-        return _compare(bench, on_progress, prompts, source, {**set_options, "unprotect": unprotect})
+        return _compare(bench, on_progress, prompts, reading, source, {**set_options, "unprotect": unprotect})
     if out is not None:
         check_out(out, ())
-    return _sweep(bench, on_progress, prompts, edits or [], anyway)
+    return _sweep(bench, on_progress, prompts, reading, edits or [], anyway)
 
 
-def _sweep(bench: Bench, on_progress: Progress, prompts: str, edits: list[str], anyway: bool) -> Result:
+def _sweep(
+    bench: Bench, on_progress: Progress, prompts: str, reading: Reading, edits: list[str], anyway: bool
+) -> Result:
     """Score the dense model and edits; without edits, the model without each layer, which is saved."""
     from vlm_analysis.cli.lookup import edits_for, find_prompts
     from vlm_analysis.cli.results import edit_words, of_evaluations
     from vlm_analysis.edits.edit import Edit
 
-    prompt_set = find_prompts(bench.workspace, prompts, on_progress)
+    prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
     if not edits:
         item = bench.measure_damage(prompt_set, on_progress=on_progress)
         evaluations = bench.open(item)
@@ -126,11 +131,13 @@ def _sweep(bench: Bench, on_progress: Progress, prompts: str, edits: list[str], 
     return of_evaluations(evaluations, [one.name or edit_words(one) for one in every])
 
 
-def _compare(bench: Bench, on_progress: Progress, prompts: str, source: str, options: dict[str, Any]) -> Result:
+def _compare(
+    bench: Bench, on_progress: Progress, prompts: str, reading: Reading, source: str, options: dict[str, Any]
+) -> Result:
     from vlm_analysis.cli.lookup import find_prompts, saved_item
     from vlm_analysis.cli.results import of_comparison
 
-    report = find_prompts(bench.workspace, prompts, on_progress)
+    report = find_prompts(bench.workspace, prompts, on_progress, reading)
     recording = saved_item(bench.workspace, "recordings", source) if source else report
     choose = recording or find_prompts(bench.workspace, source, on_progress)
     item = bench.compare(choose, report, **options, on_progress=on_progress)
@@ -142,6 +149,7 @@ def search(
     prompts: Prompts,
     bench: Bench,
     on_progress: Progress,
+    reading: Reading,
     strategy: Annotated[str, typer.Option(help="greedy, beam or evolutionary.")] = "greedy",
     budget: Annotated[int, typer.Option(min=1, help="Layers to drop.")] = 3,
     damage: Annotated[
@@ -163,7 +171,7 @@ def search(
     from vlm_analysis.cli.results import of_mask
     from vlm_analysis.selection.search.objective import Objective
 
-    prompt_set = find_prompts(bench.workspace, prompts, on_progress)
+    prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
     objective = Objective(damage, target, worst)
     settings: dict[str, Any] = {"width": width} if strategy == "beam" else {}
     if strategy == "evolutionary":
@@ -180,6 +188,7 @@ def cost(
     prompts: Prompts,
     bench: Bench,
     on_progress: Progress,
+    reading: Reading,
     edits: Annotated[list[str], typer.Argument(metavar="EDITS", help="Each as in evaluate.")],
     line: Annotated[
         bool, typer.Option("--line", help="Measure other budgets too, up to half of the layers; takes one EDIT.")
@@ -198,7 +207,7 @@ def cost(
         raise EvaluationError(
             f"--line takes one EDIT: expected 1, got {len(edits)}. Leave out --line or the other edits."
         )
-    prompt_set = find_prompts(bench.workspace, prompts, on_progress)
+    prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
     chosen = edits_for(bench, edits, anyway, on_progress)
     if line:
         items = [bench.measure_cost(prompt_set, chosen[0], line=True, rounds=rounds, on_progress=on_progress)]

@@ -1,16 +1,24 @@
 """What was left out while prompts were read: the first rows of each reason one by one, the others counted.
 
-A table of 9,000 rows without a picture has 9,000 times the same to say.
+A table of 9,000 rows without a picture has 9,000 times the same to say. On screen, problems of one reason are one line (`grouped`),
+whatever names and numbers their messages hold.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from vlm_analysis.prompts.prompts import Problem
 
 MOST_OF_ONE = 10  # rows that are named for one reason
 MOST_PROBLEMS = 10_000
+MOST_NAMED = 6  # rows and ids of a line
+_AGAIN = "{:,} more rows were left out for the same reason: {}"
+_COUNTED = re.compile(r"([\d,]+) more rows were left out for the same reason: (.*)", re.DOTALL)
+_VARIES = re.compile(r"'[^']*'|\"[^\"]*\"|\d[\d,.]*")  # what differs between messages of one reason: names and numbers
 
 
 class Problems:
@@ -35,12 +43,88 @@ class Problems:
     def listed(self) -> tuple[Problem, ...]:
         """Return the problems that are kept, then what is counted."""
         again = [
-            f"{times - MOST_OF_ONE:,} more rows were left out for the same reason: {message}"
-            for message, times in self._times.items()
-            if times > MOST_OF_ONE
+            _AGAIN.format(times - MOST_OF_ONE, message) for message, times in self._times.items() if times > MOST_OF_ONE
         ]
         if self._n_more:
             again.append(
                 f"{self._n_more:,} more rows were left out: expected rows without problems. Correct those above first."
             )
         return (*self._kept, *(Problem(0, "", message) for message in again))
+
+
+@dataclass(frozen=True)
+class ProblemGroup:
+    """Problems of one reason.
+
+    Attributes:
+        message: that of the first.
+        number: how many there are.
+        rows: the rows of those that are listed, from 1; () where it is about the whole source.
+        ids: the ids of those that have one beside the row's number.
+    """
+
+    message: str
+    number: int
+    rows: tuple[int, ...]
+    ids: tuple[str, ...] = ()
+
+    @property
+    def row_words(self) -> str:
+        """Return the first rows in words; "" where it is about the whole source."""
+        return some_of(map(str, self.rows), self.number)
+
+    @property
+    def id_words(self) -> str:
+        """Return the first ids in words."""
+        return some_of(self.ids, len(self.ids))
+
+
+def grouped(problems: Iterable[Problem]) -> list[ProblemGroup]:
+    """Return the problems by reason, those of the whole source first, then those that are most.
+
+    >>> two = [Problem(row, str(row), f"'{row}.png' is not there") for row in (3, 7)]
+    >>> [(group.message, group.row_words) for group in grouped(two)]
+    [("'3.png' is not there", '3, 7')]
+    """
+    members: dict[tuple[bool, str], list[Problem]] = {}
+    more: Counter[tuple[bool, str]] = Counter()
+    for problem in problems:
+        if again := _COUNTED.fullmatch(problem.message):
+            more[True, _VARIES.sub("…", again[2])] += int(again[1].replace(",", ""))
+        else:
+            members.setdefault((problem.row > 0, _VARIES.sub("…", problem.message)), []).append(problem)
+    groups = [
+        ProblemGroup(
+            several[0].message,
+            len(several) + more[reason],
+            tuple(one.row for one in several if one.row),
+            tuple(one.id for one in several if one.id not in ("", str(one.row))),
+        )
+        for reason, several in members.items()
+    ]
+    return sorted(groups, key=lambda group: (bool(group.rows), -group.number))
+
+
+def some_of(texts: Iterable[str], number: int) -> str:
+    """Return the first of some texts, and how many more of `number` there are.
+
+    >>> some_of("abcdefgh", 8)
+    'a, b, c, d, e, f and 2 more'
+    """
+    named = list(texts)[:MOST_NAMED]
+    more = f" and {number - len(named):,} more" if named and number > len(named) else ""
+    return ", ".join(named) + more
+
+
+def problem_lines(problems: Iterable[Problem]) -> list[str]:
+    """Return a line for each reason: which rows are left out, and why.
+
+    >>> problem_lines([Problem(3, "3", "no image"), Problem(0, "", "two files are no images")])
+    ['two files are no images', 'row 3 is left out: no image']
+    """
+    lines = []
+    for group in grouped(problems):
+        several = f"{group.number:,} rows are left out ({group.row_words}), the first: "
+        of_rows = several if group.number > 1 else f"row {group.row_words} is left out: "
+        lines.append((of_rows if group.rows else "") + group.message)
+    return lines

@@ -10,7 +10,6 @@ forgets the table's changes when it is not drawn (another tab, another page): wh
 from __future__ import annotations
 
 import base64
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -22,9 +21,10 @@ from PIL import Image
 
 from vlm_analysis.errors import PromptError
 from vlm_analysis.prompts.images import IMAGE_SUFFIXES, open_image
+from vlm_analysis.prompts.problems import grouped
 from vlm_analysis.prompts.prompts import DEFAULT_DOMAIN, Problem, Prompt
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.words import MOST_LISTED, counted
+from vlm_analysis.words import counted
 from vlm_analysis.workbench.workspace import clean_name
 
 MAX_DRAFTS = 200
@@ -187,27 +187,24 @@ def draw_notes(what: str, messages: Sequence[str]) -> None:
     st.warning(f"**{what}: {len(messages)}**\n\n" + "\n".join(lines), icon=":material/warning:")
 
 
-def draw_problems(problems: Sequence[Problem]) -> None:
-    """Draw what a source had to leave out, by row; what is the same in many rows only for the first of them."""
-    times: Counter[str] = Counter()
-    rows: list[tuple[int | None, str, str]] = []
-    for problem in problems:
-        times[problem.message] += 1
-        if times[problem.message] <= MOST_LISTED and len(rows) < MAX_PROBLEMS:
-            rows.append((problem.row or None, problem.id, problem.message))
-    if more := len(problems) - len(rows):
-        rows.append((None, "", f"and {more} more"))
+def draw_problems(problems: Sequence[Problem], what: str = "left out") -> None:
+    """Draw what a source had to leave out, a line for each reason; `what` says it of the rows."""
+    groups = grouped(problems)
+    rows = [(group.number, group.message, group.row_words, group.id_words) for group in groups[:MAX_PROBLEMS]]
+    left_out = sum(group.number for group in groups if group.rows)
+    st.markdown(f"{counted(left_out, 'row') if left_out else 'No row'} {what}")
     column = st.column_config
     st.dataframe(
-        pd.DataFrame(rows, columns=["row", "id", "message"]),
+        pd.DataFrame(rows, columns=["number", "message", "row", "id"]),
         hide_index=True,
         column_config={
-            "row": column.NumberColumn("Row", width=70, help="Counted from 1; blank where it is the whole source"),
-            "id": column.TextColumn("Id", width="small"),
-            "message": column.TextColumn("Left out because", width="large"),
+            "number": column.NumberColumn("Times", width=70, help="How many problems have this reason"),
+            "message": column.TextColumn("Why", width="large", help="That of the first of these rows"),
+            "row": column.TextColumn("Rows", width="small", help="Counted from 1; blank where it is the whole source"),
+            "id": column.TextColumn("Ids", width="small"),
         },
         row_height=64,  # text wraps from about 60 on
-        alt="Rows left out, with the reason",
+        alt="What was left out, by its reason",
     )
 
 
