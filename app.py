@@ -2,6 +2,7 @@
 
 from vlm_analysis.ui.common.shell import begin
 from vlm_analysis.ui.overview.overview import demo_card, own_story_card, stages, story_view
+from vlm_analysis.ui.overview.owndata import own_data_card
 
 begin(
     "Overview",
@@ -10,5 +11,6 @@ begin(
 )
 stages()
 demo_card()
+own_data_card()
 own_story_card()
 story_view()

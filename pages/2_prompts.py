@@ -2,7 +2,9 @@
 
 import streamlit as st
 
+from vlm_analysis.guard.shared import is_shared
 from vlm_analysis.ui.common.shell import begin
+from vlm_analysis.ui.prompts.hubform import hub_tab
 from vlm_analysis.ui.prompts.promptsources import file_tab, images_tab, packs_tab
 from vlm_analysis.ui.prompts.promptview import draw_in_use, saved_tab
 
@@ -10,6 +12,7 @@ TABS = {
     "Bundled packs": packs_tab,
     "Your images": images_tab,
     "Open a file or folder": file_tab,
+    **({} if is_shared() else {"A dataset of the Hub": hub_tab}),
     "Saved sets": saved_tab,
 }
 

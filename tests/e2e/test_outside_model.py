@@ -61,8 +61,8 @@ def test_an_outside_model_is_recorded_masked_pruned_exported_and_loaded_again(ne
     idle(page)
     uploader = page.locator('[data-testid="stFileUploader"] input[type=file]')
     uploader.set_input_files({"name": "mine.zip", "mimeType": "application/zip", "buffer": prompts_zip()})
-    press(page, "Save as prompt set")
-    page.get_by_text(re.compile("In use now")).first.wait_for()
+    press(page, "Take these prompts")
+    page.get_by_text(re.compile(r"Saved [\d,]+ prompt")).first.wait_for()
     go(page, "Similarity")
     press(page, "Record", exact=True)
     expect(page.get_by_label("Recording", exact=True).first).to_have_value(

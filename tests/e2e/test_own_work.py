@@ -55,8 +55,8 @@ def save_zip_as_prompts(page, name: str, data: bytes) -> None:
     go(page, "Prompts")
     open_tab(page, "Open a file or folder")
     upload(page, name, data)
-    press(page, "Save as prompt set")
-    page.get_by_text(re.compile("In use now")).first.wait_for()
+    press(page, "Take these prompts")
+    page.get_by_text(re.compile(r"Saved [\d,]+ prompt")).first.wait_for()
     idle(page)
 
 
@@ -122,10 +122,10 @@ def test_broken_upload_is_reported_by_name_and_the_rest_kept(new_page):
     upload(
         page, "mixed.zip", zipped({"good.png": good, "bad.png": good[:60], "../evil.png": good, "prompts.jsonl": table})
     )
-    page.get_by_role("button", name="Save as prompt set").first.wait_for()
+    page.get_by_role("button", name="Take these prompts").first.wait_for()
     idle(page)
-    press(page, "Save as prompt set")
-    page.get_by_text(re.compile("In use now")).first.wait_for()
+    press(page, "Take these prompts")
+    page.get_by_text(re.compile(r"Saved [\d,]+ prompt")).first.wait_for()
     assert "1 prompt" in page.get_by_test_id("stMain").inner_text()
 
 

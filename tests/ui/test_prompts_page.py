@@ -223,10 +223,10 @@ def test_a_zip_with_a_path_outside_lists_it_and_keeps_the_good_row(at: AppTest) 
     table = b"image,question\n../evil.png,What?\ngood.png,Why?\n"
     data = archive({"prompts.csv": table, "good.png": png(), "../evil.png": png()})
     open_file(at, "charts.zip", data)
-    problems = at.dataframe[0].value
-    assert "1 prompt in 1 domain" in markdown_of(at)
-    assert any("../evil.png" in message for message in problems["message"])
-    press(at, "save-file-button")
+    assert any("../evil.png" in message for message in at.dataframe[0].value["message"])
+    press(at, "take-button")
+    assert "Saved 1 prompt in 1 domain as 'charts\\.zip'" in markdown_of(at)
+    assert any("../evil.png" in message for message in at.dataframe[0].value["message"])
     assert [p.question for p in only_saved()] == ["Why?"]
     assert saved()[0].name == "charts.zip"
 
@@ -244,7 +244,7 @@ def test_a_csv_alone_is_opened_from_its_folder(at: AppTest, tmp_path) -> None:
     go(at, "Open a file or folder")
     at.text_input(key="path-text").set_value(f'"{tmp_path}"')
     press(at, "path-button")
-    press(at, "save-file-button")
+    press(at, "take-button")
     assert [p.question for p in only_saved()] == ["What?"]
 
 

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.progress import Progress
-from vlm_analysis.ui.common.session import live, model_slot
+from vlm_analysis.ui.common.session import bench, live, model_slot, workspace
+from vlm_analysis.workbench.bench import Bench
+from vlm_analysis.workbench.workspace import Item
 
 if TYPE_CHECKING:
     from vlm_analysis.models.fit import FitEstimate
 
 Work = Callable[[Progress], Any]
+BUNDLED = "pocket-vl"
 
 
 def job(call: Callable[..., Any], *arguments: Any, **options: Any) -> Work:
@@ -34,6 +37,19 @@ def watched(kind: str, call: Callable[..., Any], *arguments: Any, **options: Any
         result = call(*arguments, **options, on_partial=show, on_progress=progress)
         board.pop(kind, None)
         return result
+
+    return work
+
+
+def record_work(prompts: Item) -> Work:
+    """Record prompts with the loaded model; where none is loaded, the bundled one is loaded first. Returns the recording's Item."""
+    slot, shelf = model_slot(), workspace()
+    own = None if slot.info is None else bench()
+
+    def work(progress: Progress) -> Item:
+        if slot.info is None:
+            slot.load(BUNDLED, {}, lambda done, total, message: progress(0, 1, message))
+        return (own or Bench(slot, shelf)).record(prompts, on_progress=progress)
 
     return work
 

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import operator
-import time
-from collections.abc import Callable
 from functools import reduce
 from pathlib import Path, PurePath
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
-from vlm_analysis.errors import StrataError
 from vlm_analysis.guard.shared import is_shared
-from vlm_analysis.progress import stoppable
+from vlm_analysis.prompts.formats.table import FORMATS
 from vlm_analysis.prompts.opening import bundled_packs, open_prompts
 from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.ui.common import drafts
-from vlm_analysis.ui.common.session import choose, workspace
+from vlm_analysis.ui.common.incoming import bring, draw_incoming, draw_uploader, use
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.words import counted, duration
-from vlm_analysis.workbench.shelf import keep_prompts
-from vlm_analysis.workbench.workspace import Item, clean_name
+from vlm_analysis.words import joined
 
-DRAW_S = 0.2  # between two pictures of the progress
+FORMATS_HELP = f"""\
+A table (CSV, TSV, JSON, JSONL, Parquet or Arrow), or a zip, tar or folder that holds one with its pictures, in one of these formats:
+{joined(sorted({one.TITLE for one in FORMATS.values()}))}. Any other table is read by naming its columns.
+"""
 TABLE_HELP = """\
 | column | what it holds |
 | --- | --- |
@@ -42,19 +39,6 @@ image,question,domain,id,answer
 charts/bars.png,Which bar is the tallest?,charts,bars,the red one
 photos/street.jpg,How many people are there?,photos,street,3
 """
-
-
-def use(prompts: PromptSet, name: str) -> Item | None:
-    """Save a set and work with it; what goes wrong is said on the page."""
-    try:
-        with st.spinner(f"Saving {counted(len(prompts), 'prompt')}"):
-            item = keep_prompts(workspace(), prompts, clean_name(name))
-    except StrataError as error:
-        st.error(escaped(error))
-        return None
-    choose("prompts", item)
-    st.toast(f"In use now: {escaped(item.name)}", icon=":material/check:")
-    return item
 
 
 def packs_tab() -> None:
@@ -103,25 +87,19 @@ def name_form(key: str, default: str) -> str | None:
 
 
 def file_tab() -> None:
-    """Draw the ways to open a prompt table, and what was read."""
-    upload = st.file_uploader(
-        "Prompt table: drag a CSV, JSONL, Parquet or zip file here, or browse",
-        type=["csv", "jsonl", "parquet", "zip"],
-        key=f"file-{st.session_state.get('n_files', 0)}",
-        help="A zip holds the table and its images. The others name images that lie beside them: give their path below.",
-    )
-    path, pressed = ("", False) if is_shared() else _path_form()
-    with st.expander("What a prompt table looks like"):
+    """Draw the ways to open data, and a look at what was brought."""
+    draw_uploader("Your data: drag a table, a zip or a tar here, or browse")
+    if not is_shared():
+        path, pressed = _path_form()
+        if pressed:
+            bring(PurePath(path).name or path, Path(path) if path else "")
+    with st.expander("What can be read"):
+        st.markdown(FORMATS_HELP)
         st.markdown(TABLE_HELP)
         st.code(TABLE_EXAMPLE, language=None)
         st.markdown("A folder of `domain/name.png` with the question in `name.txt` works without a table.")
-    if upload:
-        st.session_state["n_files"] = st.session_state.get("n_files", 0) + 1  # a new uploader lets go of the bytes
-        read(upload.name, (upload.name, upload.getvalue()))
+    if draw_incoming() is not None:
         st.rerun()
-    if pressed:
-        read(PurePath(path).name, Path(path) if path else "")
-    draw_read()
 
 
 def _path_form() -> tuple[str, bool]:
@@ -135,54 +113,3 @@ def _path_form() -> tuple[str, bool]:
         ).strip(" \t\"'")
         pressed = st.form_submit_button("Open", icon=":material/folder_open:", key="path-button")
     return path, pressed
-
-
-def read(name: str, source: Path | str | tuple[str, bytes]) -> None:
-    """Open a source and remember what came of it, or the error, until it is saved or another is opened.
-
-    Any click ends the reading: Streamlit ends a script that is no longer wanted when it draws next, here the bar.
-    """
-    place = st.empty()
-    with place.container(horizontal=True, vertical_alignment="bottom"):
-        bar = st.progress(0.0, f"Opening {escaped(name)}")
-        st.button("Cancel", key="cancel-read")
-    try:
-        with stoppable(_drawn(bar, f"Opening {escaped(name)}")):
-            result: PromptSet | str = open_prompts(source)
-    except StrataError as error:
-        result = str(error)
-    place.empty()
-    st.session_state["read"] = (clean_name(name), result)
-
-
-def _drawn(bar: DeltaGenerator, what: str) -> Callable[[], None]:
-    """Return what draws the seconds gone by, a few times a second."""
-    began = drawn = time.monotonic()
-
-    def draw() -> None:
-        nonlocal drawn
-        if time.monotonic() - drawn > DRAW_S:
-            drawn = time.monotonic()
-            bar.progress(0.0, f"{what}: {duration(drawn - began)}")
-
-    return draw
-
-
-def draw_read() -> None:
-    """Draw what was read: the error, or the count with the problems and the button that saves the set."""
-    name, result = st.session_state.get("read", ("", None))
-    if isinstance(result, str):
-        st.error(escaped(result))
-    if not isinstance(result, PromptSet):
-        return
-    container = st.empty()
-    with container.container():
-        counts = f"{counted(len(result), 'prompt')} in {counted(len(result.domains), 'domain')}"
-        st.markdown(f"**{escaped(name)}**: {counts}; {counted(len(result.problems), 'problem')}")
-        if result.problems:
-            drafts.draw_problems(result.problems)
-        kept = name_form("file", name)
-    item = use(result, kept) if kept is not None else None
-    if item:
-        container.success(f"Saved {counts} as '{escaped(item.name)}'.", icon=":material/check:")
-        del st.session_state["read"]

@@ -7,22 +7,19 @@ from collections import Counter
 import pandas as pd
 import streamlit as st
 
-from vlm_analysis.errors import PromptError, StrataError
-from vlm_analysis.prompts.places import has_marks, in_one_line
-from vlm_analysis.prompts.prompts import Prompt, PromptSet
-from vlm_analysis.ui.common import drafts
+from vlm_analysis.errors import StrataError
+from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.ui.common.pickers import delete, rename, say_problem
+from vlm_analysis.ui.common.promptcard import draw_prompt
 from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import choose, chosen, opened, workspace
 from vlm_analysis.ui.common.shell import go_on
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.words import any_of, in_groups, sentence, total_of_domains
+from vlm_analysis.words import in_groups, total_of_domains
 from vlm_analysis.workbench.details import count_domains
 from vlm_analysis.workbench.workspace import Item
 
 PAGE_SIZE = 12
-MAX_SHOWN_TEXT = 400  # characters of a question or an answer in the gallery
-MAX_SHOWN_IMAGES = 4
 ALL_DOMAINS = ""  # no prompt has a blank domain
 
 
@@ -147,30 +144,3 @@ def draw_gallery(prompts: PromptSet, key: str) -> None:
         for prompt in prompts[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]:
             with st.container(border=True, height="stretch"):
                 draw_prompt(prompt)
-
-
-def draw_prompt(prompt: Prompt) -> None:
-    """Draw one prompt as plain text, so that nothing in it is live."""
-    try:
-        st.image([drafts.preview(name, prompt, i) for i, name in enumerate(prompt.image_hashes[:MAX_SHOWN_IMAGES])])
-    except PromptError as error:
-        st.error(escaped(error))
-    if len(prompt.images) > MAX_SHOWN_IMAGES:
-        st.caption(f"and {len(prompt.images) - MAX_SHOWN_IMAGES} more images")
-    st.text(shortened(prompt.question if not has_marks(prompt.question) else in_one_line(prompt.parts)))
-    if prompt.answers:
-        st.caption(sentence(any_of(len(prompt.answers))))
-        st.text(shortened("\n".join(prompt.answers)))
-    else:
-        st.caption("Reference answer" if prompt.answer else "No reference answer")
-        if prompt.answer:
-            st.text(shortened(prompt.answer))
-    for title, name in (("Domain", prompt.domain), ("Task", prompt.task)):
-        if name:
-            st.caption(title)
-            st.text(name)
-
-
-def shortened(text: str) -> str:
-    """Return the beginning of a long text."""
-    return text if len(text) <= MAX_SHOWN_TEXT else text[:MAX_SHOWN_TEXT] + " …"
