@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from browser import PATIENCE_MS, go, idle, press
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, TimeoutError, expect
 
 from tools import serving
 from vlm_analysis.pocket.tasks import make_example
@@ -23,6 +23,8 @@ COUNT_CLICKS = (
     "window.presses = 0; addEventListener('pointerdown', (event) => { window.presses += event.isTrusted }, true)"
 )
 N_PROMPTS = 4
+TRIES = 20
+SHOWN_MS = 5_000  # for an open list
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +125,11 @@ def test_the_upload_takes_every_ending_and_a_table_of_strange_columns_by_naming_
     strange = pd.DataFrame({"foto": [picture_text(0)], "frage": ["how many?"], "sorte": ["drawn"]})
     bring(page, "strange.csv", strange.to_csv(index=False).encode())
     page.get_by_text(re.compile("expected the columns|could not be read")).first.wait_for()
-    for ours, theirs in (("Image", "foto"), ("Question", "frage"), ("Domain", "sorte")):
-        pick(page, ours, theirs)
+    pick(page, "Image", "foto")
+    pick(page, "Question", "frage")
     page.get_by_text(re.compile(r"strange\.csv: read as")).first.wait_for()
+    pick(page, "Domain", "sorte")
+    page.get_by_text("drawn", exact=True).first.wait_for()
     press(page, "Take these prompts")
     page.get_by_text(re.compile("Saved 1 prompt in 1 domain")).first.wait_for()
 
@@ -138,8 +142,19 @@ def bring(page: Page, name: str, data: bytes) -> None:
 
 
 def pick(page: Page, label: str, option: str) -> None:
-    """Choose an option of a select."""
-    idle(page)
-    page.get_by_role("combobox", name=label, exact=True).click()
-    page.get_by_role("option", name=option, exact=True).click()
+    """Choose an option of a select; its list closes when the page is drawn again meanwhile, and is opened again then."""
+    box, choice = (
+        page.get_by_role("combobox", name=label, exact=True),
+        page.get_by_role("option", name=option, exact=True),
+    )
+    for _ in range(TRIES):
+        idle(page)
+        box.click()
+        try:
+            choice.click(timeout=SHOWN_MS)
+        except TimeoutError:
+            page.keyboard.press("Escape")
+            continue
+        break
+    expect(box).to_have_value(option)
     idle(page)
