@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from vlm_analysis.ui.common.editor import begin_editing, editor
+from vlm_analysis.ui.common.editor import begin_editing
 from vlm_analysis.ui.common.maskfiles import mask_files
 from vlm_analysis.ui.common.pickers import edited_mask, open_or_stop, pick_item
 from vlm_analysis.ui.common.session import choose_result
@@ -13,6 +13,7 @@ from vlm_analysis.ui.masks.inputs import gather
 from vlm_analysis.ui.masks.maskstore import compare_two, open_file, save_form, start_from
 from vlm_analysis.ui.masks.rankview import agreement_view, score_picture
 from vlm_analysis.ui.masks.skipview import skip_view
+from vlm_analysis.ui.masks.strip.strip import editor
 from vlm_analysis.ui.similarity.similarityview import token_group
 
 begin(
@@ -31,7 +32,7 @@ choose_result("masks", "search")
 group = token_group("mask_group")
 
 st.subheader("Edit")
-editor(recording, group)
+editor(gather(recording, group))
 save_form()
 go_on("pages/5_evaluate.py", "Go on to Evaluate")
 

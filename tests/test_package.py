@@ -99,7 +99,9 @@ class TestWheel:
             told = archive.read(f"{info}/METADATA").decode()
             assert "strata = vlm_analysis.cli:main" in archive.read(f"{info}/entry_points.txt").decode()
         package = (path for path in (ROOT / "vlm_analysis").rglob("*") if path.is_file())
-        expected = {str(path.relative_to(ROOT)) for path in package if path.suffix in (".py", ".typed")}
+        expected = {
+            str(path.relative_to(ROOT)) for path in package if path.suffix in (".py", ".typed", ".js", ".css", ".html")
+        }
         for source in ("app.py", ".streamlit/config.toml", *(f"pages/{p.name}" for p in ROOT.glob("pages/*.py"))):
             expected.add(f"vlm_analysis/dashboard/{source}")
         assets = (path.relative_to(ROOT / "assets") for path in (ROOT / "assets").rglob("*") if path.is_file())

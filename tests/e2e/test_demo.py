@@ -56,7 +56,7 @@ def test_result_downloads_as_one_file_that_opens_offline(demo_done, chromium, tm
     assert not errors
 
 
-def test_clicking_the_heatmap_toggles_a_layer_and_the_mask_is_evaluated(demo_done):
+def test_clicking_the_strip_toggles_a_layer_and_the_mask_is_evaluated(demo_done):
     page = demo_done
     go(page, "Masks")
     page.get_by_text("0 of 16 layers dropped").first.wait_for()
@@ -100,14 +100,5 @@ def downloaded_mask(page, label: str) -> Edit:
 
 
 def click_layer(page, layer: int) -> None:
-    """Click the cell of a layer in the first row of the heatmap, as a person would: hover, then press."""
-    chart = page.locator(".st-key-mask_heatmap")
-    chart.locator(".scatterlayer path.point").first.wait_for(state="attached")
-    area = chart.locator(".nsewdrag").first.bounding_box()
-    assert area is not None
-    x = area["x"] + (layer + 0.5) * area["width"] / 16
-    y = area["y"] + area["height"] * 0.45
-    page.mouse.move(x - 3, y - 3)
-    page.mouse.move(x, y)
-    page.mouse.click(x, y)
-    idle(page)
+    """Click the cell of a layer in the first row of the strip."""
+    page.locator(f".st-key-mask_strip [data-row][data-layer='{layer}']").first.click()

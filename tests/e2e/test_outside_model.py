@@ -72,9 +72,9 @@ def test_an_outside_model_is_recorded_masked_pruned_exported_and_loaded_again(ne
     go(page, "Masks")
     page.get_by_text("0 of 6 layers dropped").first.wait_for()
     for layer in (2, 4):
-        page.get_by_role("button", name=str(layer), exact=True).first.click()
-        idle(page)
+        page.get_by_role("button", name=f"layer {layer}, kept", exact=True).click()
     page.get_by_text("2 of 6 layers dropped: 2, 4").first.wait_for()
+    idle(page)
     press(page, "Against damage", "tab")
     idle(page)
     press(page, "Measure damage")

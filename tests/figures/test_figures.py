@@ -107,22 +107,6 @@ def test_marks_lie_outside_of_the_cells_and_inside_of_the_axis(values):
     assert 2.5 < marks.y[0] < bottom
 
 
-def test_clickable_heatmap_has_one_invisible_target_per_cell(values):
-    figure = similarity_heatmap(values, ROWS, clickable=True, revision=3)
-    cells = trace(figure, "cells")
-    assert {(x, y) for x, y in zip(cells.x, cells.y, strict=True)} == {(x, y) for x in range(16) for y in range(3)}
-    assert cells.hovertext[1 * 16 + 5].endswith("no tokens")
-    assert cells.marker.color == "rgba(0,0,0,0)"
-    assert figure.data[0].hoverinfo == "skip"
-    assert figure.layout.meta == 3
-
-
-def test_toggling_a_layer_does_not_move_the_clickable_cells(values):
-    before = similarity_heatmap(values, ROWS, clickable=True).layout
-    after = similarity_heatmap(values, ROWS, clickable=True, dropped=[3]).layout
-    assert (before.height, before.yaxis.range) == (after.height, after.yaxis.range)
-
-
 def test_every_layer_is_labelled_up_to_40_and_fewer_beyond():
     steps = {
         n_layers: similarity_heatmap(np.zeros((1, n_layers)), ["a"]).layout.xaxis.dtick
@@ -272,7 +256,7 @@ def every_figure() -> dict:
     damage = pd.DataFrame([(HOSTILE, "exact_match", 1.0, 0.5)], columns=["domain", "metric", "dense", "pruned"])
     reasons = {0: HOSTILE}
     return {
-        "similarity": similarity_heatmap(matrix, [HOSTILE], locks=Locks(matrix.shape[1], reasons), clickable=True),
+        "similarity": similarity_heatmap(matrix, [HOSTILE], locks=Locks(matrix.shape[1], reasons)),
         "difference": difference_heatmap(matrix, [HOSTILE]),
         "strips": edit_strips([(HOSTILE, PruneMask(4, [1]))], 4, locks=Locks(4, locked=reasons)),
         "profile": layer_profile({HOSTILE: matrix[0]}, y_title="cosine similarity"),

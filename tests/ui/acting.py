@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Collection
 from functools import cache
 from typing import Any
 
@@ -32,6 +33,20 @@ def ran(at: AppTest) -> AppTest:
     at.run()
     assert not at.exception, at.exception
     return at
+
+
+def strip(at: AppTest) -> dict[str, Any]:
+    """Return what the strip on the page was given."""
+    return json.loads(at.get("bidi_component")[0].proto.json)
+
+
+def send(at: AppTest, dropped: Collection[int], own: Collection[int] = (), **changes: Any) -> AppTest:
+    """Send a mask as the strip in the browser does, and run the page."""
+    there = strip(at)
+    message = {"base": there["base"], "number": there["taken"] + 1, "dropped": list(dropped), "own": list(own)}
+    history = {"undo": [*there["undo"], [there["dropped"], there["own"]]], "redo": []}
+    at.session_state["mask_strip"] = {"sent": message | history | {"scale": "fixed", "pinned": []} | changes}
+    return ran(at)
 
 
 def ended(kind: str) -> JobView:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from acting import OpenPage, hold_bundled, ran, wait_for, words
+from acting import OpenPage, hold_bundled, ran, send, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import Edit, LoadedModel, PromptSet, PruneMask
@@ -69,8 +69,7 @@ def test_an_origin_that_claims_another_name_and_layers_changes_neither(stocked: 
     odd = {"name": ["x"], "dropped": 5, "prompts": {"prompts": 7}}
     at = edit(stocked, PruneMask(16, (6,), name="mine", model=loaded.info, provenance=odd))
     assert at.session_state["mask_name"] == "mine"
-    at.pills(key="mask_pills").select(8)
-    assert ran(at).session_state["mask_name"] == ""
+    assert send(at, [6, 8]).session_state["mask_name"] == ""
     assert stocked(MASKS).session_state["mask"] == [6, 8]
 
 
@@ -89,8 +88,7 @@ def test_the_overview_tells_the_mask_in_the_editor_from_a_saved_one(stocked: Ope
 def test_name_and_notes_of_a_saved_mask_are_not_saved_with_other_layers(stocked: OpenPage, loaded: LoadedModel) -> None:
     at = press(edit(stocked, PruneMask(16, (6,), name="first", model=loaded.info), "why six"), "Save mask")
     assert open_item(workspace().items("masks")[0]).notes == "why six"
-    at.pills(key="mask_pills").select(8)
-    press(ran(at), "Save mask")
+    press(send(at, [6, 8]), "Save mask")
     kept = open_item(workspace().items("masks")[0])
     assert (kept.dropped, kept.name, kept.notes) == ((6, 8), "drops 6, 8", "")
 
@@ -104,17 +102,26 @@ def test_a_mask_brings_its_notes_and_notes_written_for_what_is_edited_stay(
     press(ran(at), "Load into the editor")
     assert at.session_state["mask_notes"] == "why six"
     at.text_input(key="mask_notes").set_value("to try")
-    at.pills(key="mask_pills").select(8)
-    assert ran(at).session_state["mask_notes"] == "to try"
+    assert send(at, [6, 8]).session_state["mask_notes"] == "to try"
+
+
+def test_a_refresh_keeps_the_layers_that_the_user_locked(stocked: OpenPage) -> None:
+    send(stocked(MASKS), [8], own=[3])
+    assert stocked(MASKS).session_state["mask_locks"] == [3]
+
+
+def test_a_click_sent_before_another_windows_mask_was_seen_is_kept(stocked: OpenPage) -> None:
+    one, other = stocked(MASKS), stocked(MASKS)
+    send(one, [8])
+    assert send(other, [9]).session_state["mask"] == [9]
+    assert "In another window the mask was changed since" in words(ran(one))
 
 
 def test_a_second_window_goes_on_with_the_mask_of_the_first_until_it_has_its_own(stocked: OpenPage) -> None:
     one, other = stocked(MASKS), stocked(MASKS)
-    one.pills(key="mask_pills").select(8)
-    ran(one)
+    send(one, [8])
     assert ran(other).session_state["mask"] == [8]
-    other.pills(key="mask_pills").select(9)
-    assert ran(other).session_state["mask"] == [8, 9]
+    assert send(other, [8, 9]).session_state["mask"] == [8, 9]
     assert ran(one).session_state["mask"] == [8]  # changed here: it is not overwritten, and says so
     assert "In another window the mask was changed since: it drops 8, 9." in words(one)
     assert "In another window" not in words(ran(other))

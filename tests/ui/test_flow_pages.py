@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from acting import PATIENCE_S, OpenPage, hold_bundled, load_bundled, ran, settled, wait_for, words
+from acting import PATIENCE_S, OpenPage, hold_bundled, load_bundled, ran, send, settled, strip, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import PromptSet, PruneMask, record
@@ -41,7 +41,7 @@ def test_empty_page_names_the_next_step(open_page, page):
     [
         ("app.py", "five and nine on a few"),
         ("pages/3_similarity.py", "works harder on"),
-        ("pages/4_masks.py", "of 16 layers dropped"),
+        ("pages/4_masks.py", "Which decoder layers are dropped"),
         ("pages/5_evaluate.py", "What broke"),
         ("pages/6_export.py", "Drops 2 of 16 layers: 5, 9"),
     ],
@@ -106,22 +106,43 @@ class TestMasksPage:
     def at(self, stocked: OpenPage) -> AppTest:
         return stocked("pages/4_masks.py")
 
-    def test_pills_toggle_layers_and_undo_takes_it_back(self, at):
-        at.pills(key="mask_pills").select(4).select(8)
-        ran(at)
+    def test_what_the_strip_sends_is_the_mask_with_its_history_and_locks(self, at):
+        send(at, [4, 8], own=[6])
         assert at.session_state["mask"] == [4, 8]
-        next(button for button in at.button if button.label == "Undo").click()
-        ran(at)
-        assert at.session_state["mask"] == []
-        next(button for button in at.button if button.label == "Redo").click()
-        ran(at)
-        assert at.session_state["mask"] == [4, 8]
+        given = strip(at)
+        assert (given["dropped"], given["own"], given["undo"], given["redo"]) == ([4, 8], [6], [[[], []]], [])
+        send(at, [], undo=[], redo=[[[4, 8], [6]]])
+        assert (at.session_state["mask"], strip(at)["redo"]) == ([], [[[4, 8], [6]]])
 
-    def test_protected_layers_are_offered_only_when_unlocked(self, at):
-        assert "0" not in at.pills(key="mask_pills").options
-        at.toggle(key="mask_unprotect").set_value(True)
+    def test_a_message_is_taken_once_and_none_that_builds_on_another_mask(self, at):
+        send(at, [4])
+        first = at.session_state["mask_strip"]
+        next(button for button in at.button if button.label == "Load into the editor").click()
         ran(at)
-        assert "0" in at.pills(key="mask_pills").options
+        loaded = at.session_state["mask"]
+        assert (loaded != [4], strip(at)["undo"]) == (True, [[[], []], [[4], []]])
+        at.session_state["mask_strip"] = {"sent": {**first["sent"], "number": 9}}  # sent before the candidate was there
+        assert ran(at).session_state["mask"] == loaded
+
+    def test_protected_layers_go_only_when_they_may_and_locked_ones_never(self, at):
+        assert (strip(at)["unprotected"], "0" in strip(at)["protected"]) == (False, True)
+        at.toggle(key="mask_unprotect").set_value(True)
+        assert strip(ran(at))["unprotected"]
+
+    def test_layers_that_the_user_locked_are_saved_with_the_mask_and_no_candidate(self, at):
+        at.slider(key="candidate_budget").set_value(4)
+        taken = ran(at).session_state["mask_candidates"]["Block influence"].dropped
+        send(at, [13], own=taken[:2])
+        assert not set(taken[:2]) & set(at.session_state["mask_candidates"]["Block influence"].dropped)
+        next(button for button in at.button if button.label == "Save mask").click()
+        ran(at)
+        saved = json.loads(workspace().items("masks")[0].path.read_text())
+        assert saved["provenance"]["own_locks"] == list(taken[:2])
+        send(at, [13], own=[])
+        at.selectbox(key="start_from").set_value(workspace().items("masks")[0].id)
+        ran(at)
+        next(button for button in at.button if button.label == "Load into the editor").click()
+        assert strip(ran(at))["own"] == list(taken[:2])
 
     def test_candidate_is_taken_into_the_editor(self, at):
         at.slider(key="candidate_budget").set_value(4)
@@ -149,8 +170,7 @@ class TestMasksPage:
         ran(at)
 
     def test_difference_of_two_masks_is_said_in_words(self, at):
-        at.pills(key="mask_pills").select(13)
-        ran(at)
+        send(at, [13])
         self.open_tab(at, "Compare two")
         assert "Only the first drops: 13" in words(at)
 
@@ -278,8 +298,7 @@ def test_refresh_keeps_the_chosen_prompts_and_the_edited_mask(stocked, few):
     home = workspace()
     chosen_set = home.items("prompts")[0]
     at = stocked("pages/4_masks.py")
-    at.pills(key="mask_pills").select(6)
-    ran(at)
+    send(at, [6])
     choices = last_choices()
     choices["prompts"] = chosen_set.id
     keep_prompts(home, few[:2], "newer")
@@ -290,11 +309,9 @@ def test_refresh_keeps_the_chosen_prompts_and_the_edited_mask(stocked, few):
 
 def test_last_layer_cannot_be_dropped(stocked):
     at = stocked("pages/4_masks.py")
-    at.toggle(key="mask_unprotect").set_value(True)
-    ran(at)
-    at.pills(key="mask_pills").set_value(list(range(16)))
-    ran(at)
-    assert len(at.session_state["mask"]) < 16
+    send(at, [6])
+    send(at, range(16))
+    assert at.session_state["mask"] == [6]
 
 
 def test_domain_named_like_a_column_is_drawn(open_page, loaded, few):
@@ -334,13 +351,12 @@ def test_a_loaded_mask_brings_its_name_and_a_hand_edit_takes_it_away(stocked):
     first = at.session_state["mask_name"]
     assert first
     assert at.session_state["mask_origin"]["name"] == first
-    next(button for button in at.button if button.label == "Undo").click()
-    ran(at)
+    layers = at.session_state["mask"]
+    send(at, [])
     assert at.session_state["mask_name"] == ""
     at.session_state["mask_name"] = "my own"
     ran(at)
-    next(button for button in at.button if button.label == "Redo").click()
-    ran(at)
+    send(at, layers)
     assert at.session_state["mask_name"] == "my own"  # what was typed stays
 
 

@@ -18,6 +18,7 @@ Plotly is imported only in this package and slow to import: import a module of i
     outcomes   damage_bars                                              scores of one mask against the dense model
     tokens     token_strip                                              where a response diverges from the dense one
     scales     the fixed scale of every measure
+    shades     the same scales for tables of cells, without a figure
     memory     memory_bar                                               the memory that a model needs
     facets     plots side by side on the same axes, one per domain
     traces     traces as dictionaries, marks beyond an axis

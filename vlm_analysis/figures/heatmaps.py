@@ -34,8 +34,6 @@ def similarity_heatmap(
     *,
     dropped: Collection[int] = (),
     locks: Locks | None = None,
-    clickable: bool = False,
-    revision: int = 0,
 ) -> go.Figure:
     """Mean similarity of each layer's input and output, one row per domain; dropped layers outlined.
 
@@ -48,8 +46,6 @@ def similarity_heatmap(
         rows: (n_rows,) names, any text.
         dropped: layers the mask drops: outlined, a cross above them.
         locks: layers that stay, marked below the cells: P protected, L locked, K kept by the user.
-        clickable: add invisible markers on the cells, as Plotly sends no clicks from heatmaps.
-        revision: stored in `layout.meta`; raise it on every click so that the figure always differs.
 
     Raises:
         ValueError: `values` has not one line per row.
@@ -60,18 +56,14 @@ def similarity_heatmap(
     out = style.checked_layers(dropped, n_layers, "similarity heatmap")
     locks = style.checked_locks(locks, n_layers, "similarity heatmap")
     hover = _hover(matrix, rows, COSINE, ".4f", style.layer_notes(out, locks))
-    # A clickable figure always has room for crosses and letters, or it would jump when layers are toggled.
-    above = clickable or bool(out)
-    figure = _grid_figure(rows, n_layers, above=above, below=bool(locks.reasons))
+    figure = _grid_figure(rows, n_layers, above=bool(out), below=bool(locks.reasons))
     shades = -np.log10(np.clip(1 - matrix, 1e-6, None))
-    _add_cells(figure, shades, hover, (0, 3), "Cividis", COSINE, clickable=clickable, ticks=COSINE_TICKS)
+    _add_cells(figure, shades, hover, (0, 3), "Cividis", COSINE, ticks=COSINE_TICKS)
     if out:
         figure.add_trace(_crosses(out, figure.layout.yaxis.range[1] / 2 - 0.25))
     if locks.reasons:
         figure.add_trace(style.lock_marks(locks, (len(rows) - 0.5 + figure.layout.yaxis.range[0]) / 2))
-    if clickable:
-        figure.add_trace(_click_targets(matrix.shape, hover))
-    figure.update_layout(shapes=[_outline(layer, len(rows)) for layer in out], meta=revision, uirevision="keep")
+    figure.update_layout(shapes=[_outline(layer, len(rows)) for layer in out])
     return figure
 
 
@@ -132,7 +124,7 @@ def difference_heatmap(values: np.ndarray, rows: Sequence[str], *, limit: float 
     figure = _grid_figure(rows, matrix.shape[1], above=False, below=False)
     hover = _hover(matrix, rows, "difference", "+.4f", {})
     colours = [list(stop) for stop in _DIVERGING]
-    _add_cells(figure, matrix, hover, (-limit, limit), colours, "difference", clickable=False)
+    _add_cells(figure, matrix, hover, (-limit, limit), colours, "difference")
     return figure
 
 
@@ -221,7 +213,6 @@ def _add_cells(
     colours: Any,
     unit: str,
     *,
-    clickable: bool,
     ticks: Mapping[float, str] | None = None,
 ) -> None:
     """The coloured cells and, where values are NaN, grey hatched ones."""
@@ -236,7 +227,7 @@ def _add_cells(
     bar["title"] = {"text": style.label(unit, 60), "side": "right", "font": {"size": 11}}
     if ticks:
         bar |= {"tickvals": list(ticks), "ticktext": list(ticks.values())}
-    boxes = {"hoverinfo": "skip"} if clickable else {"hovertext": hover, "hovertemplate": "%{hovertext}<extra></extra>"}
+    boxes = {"hovertext": hover, "hovertemplate": "%{hovertext}<extra></extra>"}
     look = {"zmin": scale[0], "zmax": scale[1], "colorscale": colours, "colorbar": bar, "xgap": 1, "ygap": 1}
     finite = np.where(np.isfinite(matrix), matrix, np.nan)
     figure.add_heatmap(z=finite.astype(np.float32), name="values", **look, **boxes)
@@ -289,23 +280,6 @@ def _outline(layer: int, n_rows: int) -> dict[str, Any]:
         "line": {"color": style.DROPPED, "width": 2},
         "fillcolor": style.translucent(style.DROPPED, 0.18),
     }
-
-
-def _click_targets(shape: tuple[int, ...], hover: list[list[str]]) -> go.Scatter:
-    """Invisible squares on every cell of an (n_rows, n_layers) heatmap: Plotly sends clicks on them, not on heatmaps."""
-    row, layer = np.indices(shape)
-    return go.Scatter(
-        x=layer.ravel(),
-        y=row.ravel(),
-        mode="markers",
-        marker={"symbol": "square", "size": 22, "color": "rgba(0,0,0,0)"},
-        selected={"marker": {"opacity": 0}},
-        unselected={"marker": {"opacity": 0}},
-        hovertext=[text for line in hover for text in line],
-        hovertemplate="%{hovertext}<extra></extra>",
-        showlegend=False,
-        name="cells",
-    )
 
 
 def _strip_hover(edits: Sequence[tuple[str, Edit]], states: np.ndarray, locks: Locks) -> list[list[str]]:

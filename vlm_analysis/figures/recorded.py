@@ -42,9 +42,7 @@ def measure_heatmap(
     locks = style.checked_locks(locks, matrix.shape[1], "measure heatmap")
     figure = _grid_figure(rows, matrix.shape[1], above=False, below=bool(locks.reasons))
     hover = _hover(matrix, rows, scale.unit, scale.form, style.layer_notes((), locks))
-    _add_cells(
-        figure, scale.shade(matrix), hover, scale.ends, scale.colours, scale.unit, clickable=False, ticks=scale.ticks
-    )
+    _add_cells(figure, scale.shade(matrix), hover, scale.ends, scale.colours, scale.unit, ticks=scale.ticks)
     if locks.reasons:
         figure.add_trace(style.lock_marks(locks, (len(rows) - 0.5 + figure.layout.yaxis.range[0]) / 2))
     return figure

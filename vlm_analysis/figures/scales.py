@@ -69,3 +69,6 @@ SCALES: dict[str, Scale] = {
     "output_rms": Scale("norm", _log(10), (0, 5), {0: "1", 1: "10", 2: "100", 3: "1000", 4: "10⁴", 5: "10⁵"}, ".4g"),
     "sinks": Scale("tokens a prompt", _as_is, (0, 4), {0: "0", 1: "1", 2: "2", 3: "3", 4: "4"}, ".2f"),
 }
+DAMAGE = Scale(
+    "KL to dense, nats", _log(10), (-3, 1), {-3: "0.001", -2: "0.01", -1: "0.1", 0: "1", 1: "10"}, ".2g", "Cividis_r"
+)  # reversed, so that bright layers are those that change little on both scales

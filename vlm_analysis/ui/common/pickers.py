@@ -7,8 +7,10 @@ from typing import Any
 import streamlit as st
 
 from vlm_analysis.edits.edit import Edit, PruneMask
+from vlm_analysis.edits.ownlocks import with_own_locks
 from vlm_analysis.errors import StrataError
 from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.ui.common.editor import locked_by_user
 from vlm_analysis.ui.common.session import choose, chosen, model_slot, opened, workspace
 from vlm_analysis.ui.common.text import escaped, layer_list, what_it_does
 from vlm_analysis.workbench.stale import STALE, is_stale
@@ -131,6 +133,7 @@ def edited_mask() -> Edit | None:
         return None
     details = {"name": st.session_state.get("mask_name", ""), "notes": st.session_state.get("mask_notes", "")}
     origin = {"made": "by hand", "started_from": st.session_state.get("mask_origin", {})}
+    origin = with_own_locks(origin, locked_by_user())
     return PruneMask(model.n_layers, tuple(mask), **details, model=model, provenance=origin)
 
 

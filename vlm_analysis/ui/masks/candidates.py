@@ -16,7 +16,7 @@ from vlm_analysis.selection.strategies.budgets import Share
 from vlm_analysis.selection.strategies.make import make_mask, random_masks
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.common.downloads import PICTURE, offer_table
-from vlm_analysis.ui.common.editor import CANDIDATES
+from vlm_analysis.ui.common.editor import CANDIDATES, locked_by_user
 from vlm_analysis.ui.common.sameline import line_of, recording_id, same_line
 from vlm_analysis.ui.common.text import GROUP_HELP, NEEDS, escaped, layer_list
 from vlm_analysis.ui.masks.budget import Budget, ask_budget
@@ -131,9 +131,9 @@ def _make(
 def _lines(
     strategy: str, budget: Budget, criteria: list[str], score_options: dict[str, Any], options: dict[str, Any]
 ) -> list[str]:
-    """Return the line of each candidate; none for a budget in measured time, which needs the model."""
+    """Return the line of each candidate; none for a budget in measured time, which needs the model, and none with the user's locks."""
     amount = budget.amount
-    if isinstance(amount, Share) and amount.of != "parameters":
+    if locked_by_user() or (isinstance(amount, Share) and amount.of != "parameters"):
         return []
     unit = "parameters" if isinstance(amount, Share) else "ratio" if isinstance(amount, float) else None
     arguments = {

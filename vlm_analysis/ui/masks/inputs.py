@@ -16,6 +16,7 @@ from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.criteria.criteria import CRITERIA, DEFAULTS
 from vlm_analysis.selection.criteria.damage import Damage, read_damage
 from vlm_analysis.selection.criteria.scoring import usable_criteria
+from vlm_analysis.ui.common.editor import locked_by_user
 from vlm_analysis.ui.common.session import model_slot, workspace
 from vlm_analysis.ui.common.shell import go_on
 from vlm_analysis.ui.common.text import escaped
@@ -45,7 +46,7 @@ class ScoreInputs:
     @property
     def locks(self) -> Locks:
         """Return the layers that stay, with their reasons."""
-        locks = self.recording.model.locks
+        locks = self.recording.model.locks.keeping(locked_by_user())
         return locks.unprotected() if unprotected() else locks
 
     @property
@@ -54,12 +55,17 @@ class ScoreInputs:
         return self.locks.free
 
     @property
-    def key(self) -> str:
-        """Return everything that scores depend on, as text: the key by which they are kept between script runs."""
+    def numbers_key(self) -> str:
+        """Return what the recorded numbers and the damage depend on, as text."""
         recording, damage = self.recording, self.damage
         damage_text = "" if damage is None else f"{damage.prompts} {damage.measured.tobytes().hex()}"
         own = f"{recording.model.fingerprint} {recording.prompts} {sorted(recording.set_aside)} {recording.settings}"
-        return f"{own} {self.group} {damage_text} {self.locks.reasons}"
+        return f"{own} {self.group} {damage_text}"
+
+    @property
+    def key(self) -> str:
+        """Return everything that scores depend on, as text: the key by which they are kept between script runs."""
+        return f"{self.numbers_key} {self.locks.reasons}"
 
     def reasons(self) -> dict[str, str]:
         """Return every criterion with "" where it can be used, else why not."""

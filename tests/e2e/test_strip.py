@@ -1,0 +1,207 @@
+"""The mask editor in a real browser: no click is lost, and mouse, keys, text and touch do the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from browser import PATIENCE_MS, idle
+from playwright.sync_api import Locator, Page, expect
+
+from tools import serving
+from tools.made import made_recording
+from vlm_analysis.workbench.shelf import keep_recording
+from vlm_analysis.workbench.workspace import Workspace
+
+HOSTILE = "![x](http://host.example/p.png) <b onclick='x'>$x$</b>"
+expect.set_options(timeout=PATIENCE_MS)
+DOMAINS = [HOSTILE, *(f"domain {number}" for number in range(1, 12))]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A dashboard of its own with one recording of 64 layers and 12 domains, without a model."""
+    home = tmp_path_factory.mktemp("strip")
+    keep_recording(Workspace(home / ".strata"), made_recording(64, DOMAINS), "made")
+    with serving.running_server(home) as url:
+        yield url
+    assert "Traceback" not in (home / "server.log").read_text()
+
+
+@pytest.fixture
+def page(new_page: Callable[[str], Page]) -> Page:
+    """The Masks page with an empty mask."""
+    page = new_page("/masks")
+    expect(page.locator(".strip .count")).to_be_visible()
+    write(page, "none")
+    arrived(page)
+    return page
+
+
+def cell(page: Page, layer: int) -> Locator:
+    return page.locator(f".strip .edit [data-layer='{layer}']")
+
+
+def middle(page: Page, layer: int) -> tuple[float, float]:
+    box = cell(page, layer).bounding_box()
+    assert box is not None
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def write(page: Page, text: str) -> None:
+    field = page.get_by_label("drop:")
+    field.fill(text)
+    field.press("Enter")
+
+
+def says(page: Page, dropped: str) -> None:
+    """Wait until the strip tells that these layers are dropped, as in "3, 4"."""
+    count = len([part for part in dropped.split(", ") if part.isdigit()])
+    expect(page.locator(".strip .count")).to_have_text(f"{count} of 64 layers dropped: {dropped}")
+
+
+def arrived(page: Page) -> None:
+    """Wait until Python has taken all that was sent."""
+    number = page.locator(".strip").get_attribute("data-number")
+    page.locator(f".strip[data-taken='{number}']").wait_for()
+    idle(page)
+
+
+def numbers(first: int, last: int) -> str:
+    return ", ".join(map(str, range(first, last + 1)))
+
+
+def test_twenty_clicks_a_tenth_of_a_second_apart_all_arrive_and_outlive_a_reload(page: Page) -> None:
+    places = [middle(page, layer) for layer in range(3, 23)]
+    for place in places:
+        page.mouse.click(*place)
+        page.wait_for_timeout(100)
+    says(page, numbers(3, 22))
+    arrived(page)
+    says(page, numbers(3, 22))  # no older run of Python has painted over it
+    page.reload()
+    says(page, numbers(3, 22))
+    page.get_by_role("button", name="Undo", exact=True).first.wait_for()
+
+
+def test_a_drag_and_a_range_are_one_step_each(page: Page) -> None:
+    page.mouse.move(*middle(page, 4))
+    page.mouse.down()
+    page.mouse.move(*middle(page, 23), steps=3)
+    says(page, numbers(4, 23))  # painted while the button is down
+    page.mouse.up()
+    cell(page, 10).click()
+    cell(page, 14).click(modifiers=["Shift"])
+    says(page, f"{numbers(4, 9)}, {numbers(15, 23)}")
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")
+    says(page, numbers(4, 23))
+    page.keyboard.press("Control+z")
+    says(page, "none")
+    page.keyboard.press("Control+Shift+Z")
+    says(page, numbers(4, 23))
+    arrived(page)
+    page.mouse.move(*middle(page, 4))
+    page.mouse.down()
+    page.mouse.move(*middle(page, 9))
+    page.keyboard.press("Escape")
+    page.mouse.up()
+    says(page, numbers(4, 23))
+
+
+def test_keys_move_toggle_extend_and_lock_and_a_locked_layer_says_why(page: Page) -> None:
+    cell(page, 5).click()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    page.keyboard.press("Shift+ArrowRight")
+    says(page, numbers(5, 7))
+    page.keyboard.press("l")
+    expect(cell(page, 7)).to_have_accessible_name("layer 7, locked: you keep it")
+    says(page, numbers(5, 6))
+    page.keyboard.press("Space")
+    expect(page.locator(".strip .said")).to_have_text("Layer 7 is locked: you keep it. Press L on it to unlock it.")
+    arrived(page)
+    page.reload()
+    expect(cell(page, 7)).to_have_accessible_name("layer 7, locked: you keep it")
+    cell(page, 7).focus()
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    expect(page.locator(".strip .said")).to_contain_text("Layer 63 is protected: first and last layers stay")
+    cell(page, 2).click()
+    expect(page.locator(".strip .said")).to_have_text(re.compile("Layer 2 is locked: .* It cannot be dropped."))
+    cell(page, 7).click()
+    page.keyboard.press("l")
+    expect(cell(page, 7)).to_have_accessible_name("layer 7, kept")
+    arrived(page)
+
+
+def test_layers_are_typed_as_numbers_and_ranges(page: Page) -> None:
+    write(page, "drop: 4, 7, 12-14, 0")
+    says(page, "4, 7, 12, 13, 14")
+    expect(page.get_by_label("drop:")).to_have_value("4, 7, 12-14")
+    expect(page.locator(".strip .said")).to_contain_text("Layer 0 is protected")
+    write(page, "4, seven")
+    expect(page.locator(".strip .said")).to_contain_text(
+        "expected numbers and ranges in 0..63, as in 4, 7, 12-14, got seven"
+    )
+    says(page, "4, 7, 12, 13, 14")
+    arrived(page)
+    page.get_by_role("button", name="Clear", exact=True).click()
+    says(page, "none")
+
+
+def test_a_screen_reader_finds_a_grid_and_one_row_of_toggle_buttons(page: Page) -> None:
+    write(page, "4")
+    arrived(page)
+    edit = page.get_by_role("row", name="edit")
+    tree = edit.aria_snapshot()
+    assert 'button "layer 4, cut" [pressed]' in tree
+    assert 'button "layer 3, kept":' in tree
+    assert 'button "layer 2, locked: the cache counts its tokens here"' in tree
+    assert 'button "layer 0, kept, protected: first and last layers stay unless you let them go"' in tree
+    assert len(re.findall(r"button \"layer \d+,", tree)) == 64
+    assert page.locator(".strip .edit [tabindex='0']").count() == 1
+    above = page.locator(".strip .rows [role=row]").first
+    assert (above.get_by_role("gridcell").count(), above.get_by_role("button").count()) == (64, 1)
+    assert page.get_by_role("rowheader", name=HOSTILE, exact=True).count() == 1
+    assert page.locator(".strip b").count() == 0
+    above.get_by_role("gridcell").nth(9).click()
+    says(page, "4, 9")
+
+
+def test_three_rows_stay_in_view_and_colours_fit_the_recording(page: Page) -> None:
+    for number in range(1, 4):
+        page.get_by_role("button", name=f"Keep domain {number} in view", exact=True).click()
+    page.get_by_role("button", name="Keep domain 4 in view", exact=True).click()
+    expect(page.locator(".strip .said")).to_contain_text("Three rows are kept in view already")
+    assert page.locator(".strip .stuck [role=row]").count() == 4
+    page.get_by_label("colours").select_option("fitted")
+    expect(page.locator(".strip .legend")).to_contain_text(re.compile(r"similarity 0\.\d+"))
+    arrived(page)
+    page.get_by_test_id("stSidebar").get_by_role("link", name="Evaluate", exact=True).click()
+    page.get_by_role("heading", name="Evaluate", exact=True).first.wait_for()
+    idle(page)
+    page.get_by_test_id("stSidebar").get_by_role("link", name="Masks", exact=True).click()
+    expect(page.locator(".strip .stuck [role=row]")).to_have_count(4)
+    expect(page.get_by_label("colours")).to_have_value("fitted")
+
+
+def test_a_finger_toggles_and_a_narrow_screen_scrolls(page: Page, chromium, server: str) -> None:
+    context = chromium.new_context(
+        base_url=server, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, reduced_motion="reduce"
+    )
+    phone = context.new_page()
+    phone.goto("/masks")
+    expect(phone.locator(".strip .count")).to_be_visible()
+    idle(phone)
+    cell(phone, 40).tap()
+    cell(phone, 41).tap()
+    says(phone, "40, 41")
+    arrived(phone)
+    box = cell(phone, 40).bounding_box()
+    assert box is not None
+    assert box["width"] >= 28
+    assert box["height"] >= 28
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()

@@ -1,0 +1,81 @@
+"""What the strip draws, as JSON values: a row for each domain and for measured damage, the edit, and the layers that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.figures.scales import DAMAGE, SCALES, Scale
+from vlm_analysis.model_info import Locks
+
+COSINE = SCALES["cosine"]
+DAMAGE_ROW = "measured damage"
+
+
+def strip_rows(values: np.ndarray, names: Sequence[str], damage: np.ndarray | None = None) -> dict[str, Any]:
+    """Return rows and scales.
+
+    Args:
+        values: (n_domains, n_layers) cosines; NaN where a domain has no token of the group.
+        names: (n_domains,) any text.
+        damage: (n_layers,) in nats; NaN where it was not measured. None where none was.
+    """
+    kinds = [_kind("domain", values, names, COSINE, digits=3, missing="no tokens")]
+    if damage is not None:
+        kinds.append(_kind("damage", damage[None], [DAMAGE_ROW], DAMAGE, digits=None, missing="not measured"))
+    return {
+        "rows": [row for rows, _ in kinds for row in rows],
+        "scales": [scale for _, scale in kinds],
+        "count": values.shape[1],
+    }
+
+
+def _kind(
+    kind: str, values: np.ndarray, names: Sequence[str], scale: Scale, *, digits: int | None, missing: str
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the rows of one kind, and what their colours mean on the fixed scale and fitted to these values."""
+    from vlm_analysis.figures.shades import palette, shades
+
+    there = values[np.isfinite(values)]
+    ends = (float(there.min()), float(there.max())) if there.size else None
+    fixed, fitted = shades(values, scale), shades(values, scale, ends)
+    rows = [
+        {
+            "key": f"{kind}:{name}",
+            "name": name,
+            "kind": kind,
+            "digits": digits,
+            "values": [format(value, scale.form) if np.isfinite(value) else None for value in line.tolist()],
+            "fixed": fixed[place].tolist(),
+            "fitted": fitted[place].tolist(),
+        }
+        for place, (name, line) in enumerate(zip(names, values, strict=True))
+    ]
+    told = {
+        "kind": kind,
+        "unit": scale.unit,
+        "missing": missing,
+        "palette": palette(scale),
+        "fixed": [scale.ticks[end] for end in scale.ends],
+        "fitted": ["", ""] if ends is None else [format(end, scale.form) for end in ends],
+    }
+    return rows, told
+
+
+def edit_row(edit: Edit, locks: Locks) -> dict[str, Any]:
+    """Return what the edit does to each layer and which layers stay, with the reasons; layer numbers are text, as in JSON."""
+    gone = set(edit.gone)
+    changed: dict[int, list[str]] = {}
+    for change in edit.changes:
+        for layer in set(change.layers) - gone:
+            changed.setdefault(layer, []).append(change.words())
+    return {
+        "dropped": list(edit.dropped),
+        "own": sorted(locks.own),
+        "changed": {str(layer): "; ".join(words) for layer, words in sorted(changed.items())},
+        "locked": {str(layer): reason for layer, reason in sorted(locks.locked.items())},
+        "protected": {str(layer): reason for layer, reason in sorted(locks.protected.items())},
+    }
