@@ -38,6 +38,16 @@ def open_tab(page: Page, tab: str) -> None:
     idle(page)
 
 
+def edit_a_mask(page: Page, layers: str = "5, 9-11") -> None:
+    """Drop layers in the mask editor; wait until Python has them."""
+    page.goto("/masks")
+    page.locator(".strip .count").wait_for()
+    page.get_by_label("drop:").fill(layers)
+    page.get_by_label("drop:").press("Enter")
+    page.locator(".strip[data-taken='1']").wait_for()
+    idle(page)
+
+
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "assets" / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,6 +67,7 @@ def main() -> None:
         first.get_by_text("Measure other budgets too").click()
         first.get_by_role("button", name="Measure cost").click()
         first.get_by_text("90 % interval").first.wait_for()
+        edit_a_mask(first)
         for theme in ("light", "dark"):
             for suffix, width in WIDTHS.items():
                 for name, path in PAGES.items():
