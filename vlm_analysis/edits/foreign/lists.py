@@ -16,11 +16,32 @@ from typing import Any, NoReturn
 
 from vlm_analysis.edits.edit import Edit, only_mask
 from vlm_analysis.edits.foreign.masks import mask_of_layers, refuse, refuse_kind
-from vlm_analysis.errors import MaskError
+from vlm_analysis.errors import MaskError, short
 
 OPTIPFAIR, LLAMA_CPP = "optipfair", "llama.cpp"
 FLAGS = {"--prune-layers": LLAMA_CPP, "--layer-indices": OPTIPFAIR}
 _SHORTV = ("replaced_layers", "REPLACED_LAYERS")
+_TYPE, _WHOLE = "pruning_type", "DEPTH"
+_HARMLESS = ("layer_indices", _TYPE, "layer_selection_method", "show_progress", "return_stats")
+_UNSET = (  # other choices of optipfair's `prune_model`, where they are null
+    *("neuron_selection_method", "pruning_percentage", "expansion_rate", "expansion_divisor", "dataloader"),
+    *("num_layers_to_remove", "depth_pruning_percentage"),
+)
+_OPTIONS = frozenset(
+    [
+        "--layer-indices",
+        "--pruning-type",
+        "--model-path",
+        "--output-path",
+        "--method",
+        "--layer-selection-method",
+        "--device",
+        "--dtype",
+        "--verbose",
+        "--quiet",
+    ]
+)
+"""Options of `optipfair prune` beside which the layers are dropped."""
 _MOST_TEXT = 1 << 16  # characters of a command line
 _BARE = re.compile(r"\s*\d+(\s*,\s*\d+)*\s*", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
@@ -57,15 +78,16 @@ def of_json(content: Any, n_layers: int | None, name: str) -> Edit | None:
     """Return the mask of a JSON list, or of an object with `layer_indices`; None where the content is neither.
 
     Raises:
-        MaskError: see `mask_of_layers`; or it is a list of ShortV's, or of widths.
+        MaskError: see `mask_of_layers`; or it is a list of ShortV's, or of widths, or has fields that are not known.
     """
     if isinstance(content, Mapping):
         if any(key in content for key in _SHORTV):
             _refuse_shortv(name)
+        _check_type(content.get(_TYPE, _WHOLE), name)
         if "layer_indices" not in content:
-            if str(content.get("pruning_type", "DEPTH")) != "DEPTH":
-                refuse_kind(name, "layers that are made narrower", "Prune whole layers (`DEPTH`) there.")
             return None
+        beside = [key for key, value in content.items() if not _is_harmless(key, value)]
+        _check_alone(", ".join(map(repr, beside)), "'layer_indices'", name)
         content = content["layer_indices"]
         if not isinstance(content, list):
             refuse(name, "a list in 'layer_indices'", content, "Write it as [3, 4].")
@@ -76,7 +98,7 @@ def of_text(text: str, n_layers: int | None, name: str) -> Edit | None:
     """Return the mask of a command line with one of `FLAGS`, or of numbers alone ("3,4"); None where the text is neither.
 
     Raises:
-        MaskError: see `mask_of_layers`; or it has several flags, or is a list of ShortV's.
+        MaskError: see `mask_of_layers`; or it has several flags, or is a list of ShortV's, or is pruned by optipfair in another way.
     """
     if len(text) > _MOST_TEXT:
         return None
@@ -94,7 +116,30 @@ def of_text(text: str, n_layers: int | None, name: str) -> Edit | None:
     if len(found) > 1:
         refuse(name, f"one of {' and '.join(FLAGS)}", ", ".join(flag for flag, _ in found), "Leave one of them in.")
     ((flag, value),) = found
+    if FLAGS[flag] == OPTIPFAIR:
+        for kind in _values(words, "--pruning-type"):
+            _check_type(kind, name)
+        options = dict.fromkeys(word.partition("=")[0] for word in words if word.startswith("--"))
+        _check_alone(", ".join(option for option in options if option not in _OPTIONS), flag, name)
     return mask_of_layers(_numbers(value, name), n_layers, FLAGS[flag], name)
+
+
+def _is_harmless(key: str, value: object) -> bool:
+    return key in _HARMLESS or (key in _UNSET and value is None)
+
+
+def _check_type(kind: object, name: str) -> None:
+    """Raise MaskError where optipfair prunes something else than whole layers."""
+    if kind != _WHOLE:
+        got = "layers that are made narrower" if kind == "MLP_GLU" else "layers that are pruned in another way"
+        refuse_kind(name, f"{got} ({short(repr(kind), 40)})", "Prune whole layers (`DEPTH`) there.")
+
+
+def _check_alone(beside: str, what: str, name: str) -> None:
+    """Raise MaskError where other fields stand beside a list, as they may say that its layers are not dropped."""
+    if beside:
+        advice = "Take it out if these are layers to drop."
+        refuse(name, f"nothing but the layers to drop beside {what}", short(beside, 200), advice)
 
 
 def _values(words: list[str], flag: str) -> list[str]:
