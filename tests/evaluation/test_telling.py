@@ -12,7 +12,7 @@ from oracles import made_recording
 
 from vlm_analysis import Comparison, Evaluation, PruneMask, mask_table, regimes, retention, retention_interval
 from vlm_analysis.cli.results import of_comparison, of_evaluation
-from vlm_analysis.evaluation.telling import telling_line, telling_score, telling_score_of
+from vlm_analysis.evaluation.telling import telling_line, telling_score, telling_score_of, unanswered_line
 from vlm_analysis.export.card import model_card
 from vlm_analysis.export.story import Story, story_of, story_sections
 from vlm_analysis.export.story_forms import story_html, story_text
@@ -183,3 +183,32 @@ class TestFreeFormAnswers:
         assert told.metric == "kl_to_dense"
         assert "KL to dense goes from 0.00 nats to 0.25 nats" in texts["What it costs each domain"]
         assert "78% of its predictions in art answers" in texts["Retention over the number of dropped layers"]
+
+
+class TestPromptsWithoutAnswers:
+    """The dense model is always right on its own response, so such prompts say nothing of whether exact match tells something."""
+
+    @staticmethod
+    def beside(n_own: int, made: Evaluation) -> Evaluation:
+        source = ["dense response"] * n_own + ["given"] * (len(DOMAINS) - n_own)
+        exact = np.r_[np.ones(n_own, bool), np.zeros(len(DOMAINS) - n_own, bool)]
+        return replace(made, by_prompt=made.by_prompt.assign(answer_source=source, exact_match=exact))
+
+    def test_they_do_not_decide_which_score_tells(self) -> None:
+        dense, pruned = self.beside(1, FREE), self.beside(1, CASES["token_agreement"])
+        assert telling_score_of(dense, pruned) == "token_agreement"
+        assert telling_score_of(self.beside(12, FREE), self.beside(12, CASES["token_agreement"])) == "exact_match"
+
+    @pytest.mark.parametrize(
+        ("n_own", "said"),
+        [
+            (0, ""),
+            (1, "1 of 12 prompts has no answer of its own: it is scored"),
+            (3, "3 of 12 prompts have no answer of their own: they are scored"),
+        ],
+    )
+    def test_their_number_is_said_wherever_scores_are(self, n_own: int, said: str) -> None:
+        dense, pruned = self.beside(n_own, FREE), self.beside(n_own, CASES["token_agreement"])
+        assert unanswered_line(dense).startswith(said)
+        assert bool(unanswered_line(dense)) == bool(said)
+        assert said in of_evaluation(pruned, dense, None).text

@@ -92,7 +92,7 @@ def test_prompts_without_answers_say_what_they_are_scored_on(
 ) -> None:
     bare = PromptSet([replace(few[0], answer=None), replace(few[1], answer=None, choices=("1", "2"))])
     keep_evaluation(workspace(), evaluate(loaded, bare, PruneMask(16, (5,))), "bare")
-    assert "2 prompts have no answer of their own" in words(stocked(PAGE))
+    assert "2 of 2 prompts have no answer of their own" in words(stocked(PAGE))
 
 
 def test_lost_prompts_with_an_answer_of_their_own_are_counted_apart(

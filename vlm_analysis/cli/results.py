@@ -15,7 +15,7 @@ from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import edit_to_json, save_edit
 from vlm_analysis.evaluation.cost import PHASES, Cost, cost_frame, save_cost, speedup
 from vlm_analysis.evaluation.evaluation import Evaluation, on_both, retention, retention_interval, save_evaluation
-from vlm_analysis.evaluation.telling import accepted_line, telling_line, telling_score_of, told_lines
+from vlm_analysis.evaluation.telling import accepted_line, telling_line, telling_score_of, told_lines, unanswered_line
 from vlm_analysis.export.report import Section
 from vlm_analysis.recording.recording import Recording, save_recording
 from vlm_analysis.recording.tables import measure_table
@@ -271,7 +271,10 @@ def of_comparison(comparison: Comparison, item: Item | None) -> Result:
     best_masks = table.sort_values(["worst", "budget"], ascending=[False, False]).head(BEST)
     columns = ["dropped", *(f"retention, {domain}" for domain in comparison.domains), "worst", "parameters_left"]
     words = [
-        *filter(None, [telling_line(telling(comparison)), accepted_line(comparison.dense)]),
+        *filter(
+            None,
+            [telling_line(telling(comparison)), accepted_line(comparison.dense), unanswered_line(comparison.dense)],
+        ),
         f"{len(table)} masks on {_prompts(comparison.dense)}; the {len(best_masks)} that keep most of their worst domain:",
         grid(best_masks[columns]),
         *regime_words(regime),

@@ -15,6 +15,7 @@ from vlm_analysis.words import METRIC_TITLES, any_of, counted
 
 TELLING = ("exact_match", "token_agreement", "kl_to_dense", "answer_nll")
 ROUNDING = 1e-12
+GIVEN = "given"  # the source of an answer that came with its prompt
 KEPT = {
     "exact_match": "its {} answers",
     "token_agreement": "its choices of tokens in {} answers",
@@ -47,8 +48,12 @@ def telling_score_of(dense: Evaluation, *edited: Evaluation) -> str:
 
 
 def _first_that_tells(dense: pd.DataFrame, gaps: Mapping[str, np.ndarray] | pd.DataFrame) -> str:
-    """Return exact match where the dense model matches any answer, else the first score with a gap; NaN is none."""
-    if dense["exact_match"].any():
+    """Return exact match where the dense model matches any answer, else the first score with a gap; NaN is none.
+
+    Its own responses, which prompts without an answer are scored on, count only where there is no other answer.
+    """
+    given = dense["answer_source"] == GIVEN
+    if dense["exact_match"][given if given.any() else slice(None)].any():
         return "exact_match"
     differing = (name for name in TELLING[1:] if (np.abs(np.asarray(gaps[name])) > ROUNDING).any())
     return next(differing, "token_agreement")
@@ -72,10 +77,23 @@ def accepted_line(evaluation: Evaluation) -> str:
     )
 
 
+def unanswered_line(evaluation: Evaluation) -> str:
+    """Return how many prompts are scored on what the dense model says itself; "" where all have an answer."""
+    n_prompts = len(evaluation.by_prompt)
+    n = n_prompts - int((evaluation.by_prompt["answer_source"] == GIVEN).sum())
+    if not n:
+        return ""
+    have, own, are = ("has", "its", "it is") if n == 1 else ("have", "their", "they are")
+    return (
+        f"{n} of {counted(n_prompts, 'prompt')} {have} no answer of {own} own: {are} scored on the dense model's response (at most 64 "
+        "tokens), or on the choice it finds most likely, so the dense model is always right there."
+    )
+
+
 def told_lines(metric: str, evaluation: Evaluation) -> str:
-    """Return which score of `TELLING` is reported, and how accepted answers count, each with a new line; "" where nothing is to say."""
+    """Return which score of `TELLING` is reported and what answers it counts, a line for each thing to say; "" where there is none."""
     line = telling_line(metric)
-    lines = (f"{line} Retention is that of it." if line else "", accepted_line(evaluation))
+    lines = (f"{line} Retention is that of it." if line else "", accepted_line(evaluation), unanswered_line(evaluation))
     return "".join(f"{one}\n" for one in lines if one)
 
 

@@ -9,7 +9,7 @@ from math import isnan
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.evaluation.evaluation import Evaluation, retention
-from vlm_analysis.evaluation.telling import accepted_line, telling_line, telling_score_of
+from vlm_analysis.evaluation.telling import accepted_line, telling_line, telling_score_of, unanswered_line
 from vlm_analysis.export.serving.rules import SERVING_FILE, Served
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.words import sentence
@@ -122,9 +122,9 @@ def _evidence(evidence: Evaluation | None, reference: Evaluation | None) -> str:
     lines = [head, ["---"] * len(head), *rows]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     told = f" {_inline(line)} Retention is that of it." if line else ""
-    accepted = f" {accepted_line(evidence)}" if accepted_line(evidence) else ""
+    answers = "".join(f" {line}" for line in (accepted_line(evidence), unanswered_line(evidence)) if line)
     aside = f" {len(evidence.set_aside)} more could not be asked and do not count." if evidence.set_aside else ""
-    return f"{text}\n\n{_MEANING}{told} Prompts: fingerprint `{_inline(evidence.prompts)[:16]}`.{aside}{accepted}\n"
+    return f"{text}\n\n{_MEANING}{told} Prompts: fingerprint `{_inline(evidence.prompts)[:16]}`.{aside}{answers}\n"
 
 
 def _serving(served: Sequence[Served], probe: str) -> str:

@@ -26,7 +26,7 @@ from vlm_analysis.evaluation.evaluation import (
     evaluation_of,
     on_both,
 )
-from vlm_analysis.evaluation.telling import KEPT, accepted_line, telling_line, title_of
+from vlm_analysis.evaluation.telling import KEPT, accepted_line, telling_line, title_of, unanswered_line
 from vlm_analysis.export.report import Section
 from vlm_analysis.guard.schema import fields, listed, maybe, number, row, table, text, whole
 from vlm_analysis.model_info import MOST_LAYERS
@@ -234,7 +234,7 @@ def _retention(story: Story) -> Section:
         f"{story.line}{' ' * bool(story.line)}Without {mask.budget} of {mask.n_layers} layers, chosen by “{method}”, the model keeps "
         f"{kept}. Best ranking at this budget: {best}. Bars are 90 % intervals over prompts, the grey band is the range of the random "
         f"draws; {above}Layers were chosen and answers counted on the same prompts, which flatters the rankings. "
-        f"{accepted_line(story.dense)}"
+        f"{accepted_line(story.dense)} {unanswered_line(story.dense)}"
     ).strip()
     return Section("Retention over the number of dropped layers", text, retention_curve(story.curve, y_max=1.15))
 

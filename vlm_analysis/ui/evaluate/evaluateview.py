@@ -19,7 +19,7 @@ from vlm_analysis.evaluation.evaluation import (
     score_intervals,
 )
 from vlm_analysis.evaluation.intervals import LEAST_GROUPS
-from vlm_analysis.evaluation.telling import accepted_line, telling_line, telling_score_of, title_of
+from vlm_analysis.evaluation.telling import accepted_line, telling_line, telling_score_of, title_of, unanswered_line
 from vlm_analysis.export.story import outcome_frame
 from vlm_analysis.export.tables import table_csv
 from vlm_analysis.model_info import ModelInfo
@@ -166,14 +166,8 @@ def outcome(evaluation: Evaluation) -> Evaluation | None:
 
 def say_answer_source(evaluation: Evaluation) -> None:
     """Say how many prompts are scored on the dense model's response or choice, and on how many any of several answers counts."""
-    if line := accepted_line(evaluation):
+    for line in filter(None, (accepted_line(evaluation), unanswered_line(evaluation))):
         st.info(line)
-    responses = int((evaluation.by_prompt["answer_source"] != "given").sum())
-    if responses:
-        st.info(
-            f"{responses} prompts have no answer of their own: they are scored on the dense model's response (at most 64 tokens), "
-            "or on the choice it finds most likely."
-        )
 
 
 def _n_chosen_on(evaluation: Evaluation) -> int:
