@@ -145,7 +145,7 @@ def test_prompts_without_an_answer_are_said_to_be_scored_on_the_dense_response(o
     comparison = made()
     comparison.dense.by_prompt.loc[:2, "answer_source"] = "dense"
     at = shown(open_page, comparison)
-    assert "3 of 120 prompts have no answer of their own: they are scored on the dense model's response" in words(at)
+    assert "3 of 80 prompts have no answer of their own: they are scored on the dense model's response" in words(at)
 
 
 def test_methods_that_lack_a_budget_are_told_from_those_without_any_mask(open_page: OpenPage) -> None:
