@@ -202,6 +202,21 @@ class _Asking:
         return self._file.read(size)
 
 
+def kind_in(path: Path) -> str:
+    """Return the kind that a JSON or npz file says it is of; "" where it says none, or cannot be read."""
+    path = Path(path)
+    try:
+        if path.suffix.lower() == ".npz":
+            with opened(path) as file, opened_zip(file, MAX_ENTRIES) as stored:
+                content = Arrays(stored).text("meta")
+        else:
+            content = parsed(read_bytes(path, MAX_TEXT))
+    except Exception:  # damaged bytes make numpy, zlib and json raise a dozen kinds
+        return ""
+    kind = content.get("kind") if isinstance(content, dict) else None
+    return kind if isinstance(kind, str) else ""
+
+
 def plain(value: Any) -> Any:
     """Return a number of numpy as Python's, for `json.dumps(default=plain)`."""
     if isinstance(value, np.generic):

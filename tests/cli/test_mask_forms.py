@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,31 @@ def test_the_ending_of_a_file_says_whom_it_is_for_and_it_can_be_dropped_again(ma
     assert {"m.txt": "--prune-layers 3,4\n", "m.optipfair.json": "[3, 4]\n"}.get(name, text) == text
     again = strata("mask", made / "made.npz", "--drop", made / name, "--json")
     assert json.loads(again.stdout)["key"] == MASK.key
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("m.json", "[3, 4]", "optipfair's list"),
+        ("m.json", '{"drop_attn_list": [3, 4], "drop_mlp_list": [3, 4], "num_hidden_layers": 9}', "LLM-Drop's file"),
+        ("m.txt", "3,4", "optipfair's list"),
+        ("m.txt", "--prune-layers 3,4", "llama.cpp's list"),
+    ],
+)
+def test_the_tool_whose_file_was_read_is_named(made: Path, name: str, text: str, words: str) -> None:
+    (made / name).write_text(text)
+    assert strata("mask", made / "made.npz", "--drop", made / name).stderr.endswith(f"{name}: read as {words}\n")
+    strata("mask", made / "made.npz", "--drop", made / name, "--out", made / "again.json")
+    assert strata("mask", made / "made.npz", "--drop", made / "again.json").stderr == ""
+
+
+def test_layers_that_should_stay_and_are_dropped_by_hand_are_named_with_the_reason(made: Path) -> None:
+    model = replace(full_recording(3).model, protected={0: "first", 1: "DeepStack", 2: "DeepStack"})
+    save_recording(replace(full_recording(3), model=model), made / "made.npz")
+    done = strata("mask", made / "made.npz", "--drop", "0-3", "--out", made / "m.llama.txt")
+    assert done.exit_code == 0
+    assert done.stderr == "Layers that should stay are dropped: layer 0 (first); layers 1 and 2 (DeepStack)\n"
+    assert strata("mask", made / "made.npz", "--drop", "4", "--out", made / "m.txt").stderr == ""
 
 
 def test_puzzletron_needs_the_configuration_and_says_how_to_name_it(made: Path) -> None:

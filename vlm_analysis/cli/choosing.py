@@ -9,7 +9,7 @@ import typer
 from vlm_analysis.cli.arguments import MASK_FILES, Config, Name, Unprotect
 from vlm_analysis.cli.base import command, warn
 from vlm_analysis.cli.output import Result
-from vlm_analysis.errors import MaskError
+from vlm_analysis.errors import MaskError, short
 
 if TYPE_CHECKING:
     from vlm_analysis.edits.edit import Edit
@@ -113,12 +113,14 @@ def mask(
     from dataclasses import replace
 
     from vlm_analysis.cli.lookup import find_recording
+    from vlm_analysis.cli.maskfiles import tell_locks
     from vlm_analysis.cli.results import of_mask
 
     opened = find_recording(shelf, recording)
     _check_used(drop, criterion, budget, target)
     if drop:
         edit = _by_hand(opened, drop)
+        tell_locks(edit, opened.model)
     else:
         score_options = {"target": target, "other": other, "domain": domain, "weight": weight, "seed": seed}
         score_options |= {"token_group": token_group, "share": share, "delta": delta}
@@ -152,12 +154,15 @@ def _check_used(drop: str, criterion: str | None, budget: float | None, target: 
 
 def _by_hand(recording: Recording, text: str) -> Edit:
     from vlm_analysis.cli.lookup import layers_in, mask_bytes, path_of
+    from vlm_analysis.cli.maskfiles import tool_words
     from vlm_analysis.edits.edit import PruneMask, only_mask
     from vlm_analysis.export.dialects import open_dialect
 
     layers, path = layers_in(text), path_of(text)
     if layers is None and path is not None:
         edit = open_dialect(mask_bytes(path), path.name, n_layers=recording.n_layers)
+        if tool := tool_words(edit, path):
+            warn(f"{short(text)}: read as {tool}")
         if edit.n_layers != recording.n_layers:
             raise MaskError(
                 f"{path.name} does not fit the recording: expected a mask of {recording.n_layers} layers, got one of {edit.n_layers}. "
