@@ -238,7 +238,6 @@ def test_colours_of_a_deep_tiff_are_as_bright_as_those_of_a_png(
     ("data", "kind"),
     [
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture, as phones take them"),
-        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video"),
         (b"%PDF-1.7\n", "a PDF"),
     ],
 )

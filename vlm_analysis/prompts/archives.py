@@ -94,7 +94,7 @@ def _is_hidden(name: str) -> bool:
 def _not_found(name: str, location: str) -> PromptError:
     return PromptError(
         f"'{short(name)}' was not found: expected a file in {location}, got none of this name. "
-        "Check the spelling, and that the path is relative to the table."
+        'Check the spelling; where the paths start from another folder or archive, name that: images="…".'
     )
 
 

@@ -34,6 +34,11 @@ IMAGE_SUFFIXES = (
     *(".tif", ".tiff", ".avif", ".jp2", ".j2k", ".jpx", ".mpo"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".pcx", ".psd", ".qoi", ".sgi", ".dds"),
 )
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"),
+    *(".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv"),
+)
+TAKE_FRAMES = "Take frames of it as images."
 # What people take for a picture and Pillow does not read, by its first bytes and where they stand.
 _OTHER_KINDS = (
     (4, b"ftyphei", "a HEIC picture, as phones take them"),
@@ -41,10 +46,12 @@ _OTHER_KINDS = (
     (4, b"ftypmif1", "a HEIC picture, as phones take them"),
     (4, b"ftypmsf1", "a HEIC picture, as phones take them"),
     (4, b"ftyp", "a video"),
+    *((4, mark, "a video") for mark in (b"moov", b"mdat", b"wide")),
+    (8, b"AVI ", "a video"),
+    *((0, mark, "a video") for mark in (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"FLV\1", b"0&\xb2u\x8ef\xcf\x11")),
     (0, b"%PDF", "a PDF"),
     (0, b"%!PS", "PostScript"),
     (0, b"<svg", "an SVG drawing"),
-    (0, b"\x1aE\xdf\xa3", "a video"),
 )
 MAX_FILE_BYTES = 20_000_000
 MAX_PIXELS = 40_000_000
@@ -161,7 +168,7 @@ def _decode_bytes(data: bytes, name: str) -> Image.Image:
         got = next((kind for place, mark, kind in _OTHER_KINDS if data.startswith(mark, place)), "")
         raise PromptError(
             f"{name} could not be opened: expected an image ({expected}), got {got or f'{len(data):,} bytes that are none'}. "
-            "Save it again as PNG."
+            f"{TAKE_FRAMES if got == 'a video' else 'Save it again as PNG.'}"
         ) from error
     except Exception as error:
         raise _damaged(name, error) from error

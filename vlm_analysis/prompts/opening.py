@@ -92,17 +92,10 @@ def open_prompts(
     if isinstance(source, PromptSet):
         return source
     reading = begin(_found(source), Wanted(format, columns, images, domain, turns, suffix))
-    prompts: list[Prompt] = []
-    problems = Problems()
-    for outcome in _outcomes(reading):
-        if isinstance(outcome, Problem):
-            problems.add(outcome)
-            continue
-        prompts.append(outcome)
-        if len(prompts) == MAX_ROWS:
-            for problem in _rest(reading):
-                problems.add(problem)
-            break
+    prompts, problems = _read(reading, MAX_ROWS)
+    if len(prompts) == MAX_ROWS:
+        for problem in _rest(reading):
+            problems.add(problem)
     return PromptSet(prompts, problems.listed(), read_as=reading.read_as)
 
 
@@ -125,17 +118,9 @@ def preview_prompts(
     """
     try:
         reading = begin(_found(source), Wanted(format, columns, images, domain, turns, suffix))
+        prompts, problems = _read(reading, MOST_PREVIEWED, MOST_PREVIEW_ROWS)
     except NotRecognised as error:
         return Preview("", "", error.columns, (), (Problem(0, "", str(error)),))
-    prompts: list[Prompt] = []
-    problems = Problems()
-    for outcome in itertools.islice(_outcomes(reading), MOST_PREVIEW_ROWS):
-        if isinstance(outcome, Problem):
-            problems.add(outcome)
-        else:
-            prompts.append(outcome)
-        if len(prompts) == MOST_PREVIEWED:
-            break
     return Preview(*reading.read_as, reading.sample.columns, tuple(prompts), problems.listed())
 
 
@@ -155,6 +140,30 @@ def _found(source: object) -> Found:
         f"prompts could not be opened: expected a path, a pack's name, (name, data) or a PromptSet, got "
         f"{'blank text' if isinstance(source, str) else type(source).__name__}. Pass one of these."
     )
+
+
+def _read(reading: Reading, most: int, most_rows: int | None = None) -> tuple[list[Prompt], Problems]:
+    """Return the first prompts, and the problems before the last of them.
+
+    Raises:
+        NotRecognised: there is no prompt, and the source is in another format than the one that was named.
+    """
+    prompts: list[Prompt] = []
+    problems = Problems()
+    try:
+        for outcome in itertools.islice(_outcomes(reading), most_rows):
+            if isinstance(outcome, Problem):
+                problems.add(outcome)
+            else:
+                prompts.append(outcome)
+            if len(prompts) == most:
+                break
+    except PromptError:
+        if prompts or not reading.misread:
+            raise
+    if not prompts and reading.misread:
+        raise NotRecognised(reading.misread, reading.sample.columns)
+    return prompts, problems
 
 
 def _outcomes(reading: Reading) -> Iterator[Prompt | Problem]:

@@ -27,12 +27,16 @@ class Problems:
     def __init__(self) -> None:
         self._kept: list[Problem] = []
         self._times: Counter[str] = Counter()
+        self._last: dict[str, int] = {}
         self._n_more = 0
 
     def add(self, problem: Problem) -> None:
-        """Take in a problem; those about the whole source are always kept."""
+        """Take in a problem; those about the whole source are always kept, and of a row with several prompts one of each reason."""
+        if problem.row and self._last.get(problem.message) == problem.row:
+            return
         if problem.row and (problem.message in self._times or len(self._times) < MOST_PROBLEMS):
             self._times[problem.message] += 1
+            self._last[problem.message] = problem.row
             if self._times[problem.message] > MOST_OF_ONE:
                 return
         if problem.row and len(self._kept) >= MOST_PROBLEMS:
@@ -93,11 +97,12 @@ def grouped(problems: Iterable[Problem]) -> list[ProblemGroup]:
             more[True, _VARIES.sub("…", again[2])] += int(again[1].replace(",", ""))
         else:
             members.setdefault((problem.row > 0, _VARIES.sub("…", problem.message)), []).append(problem)
+    rows = {reason: tuple(dict.fromkeys(one.row for one in several if one.row)) for reason, several in members.items()}
     groups = [
         ProblemGroup(
             several[0].message,
-            len(several) + more[reason],
-            tuple(one.row for one in several if one.row),
+            (len(rows[reason]) or len(several)) + more[reason],
+            rows[reason],
             tuple(one.id for one in several if one.id not in ("", str(one.row))),
         )
         for reason, several in members.items()

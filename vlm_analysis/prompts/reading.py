@@ -13,10 +13,10 @@ from vlm_analysis.errors import PromptError, short
 from vlm_analysis.progress import stop_if_asked
 from vlm_analysis.prompts.cells import MAX_NAME_SHOWN, MAX_SHOWN, Row
 from vlm_analysis.prompts.formats import own, texts
-from vlm_analysis.prompts.formats.base import Format, Options, Sample, Source, Turns, left_out
+from vlm_analysis.prompts.formats.base import ADD_ROWS, Format, Options, Sample, Source, Turns, left_out
 from vlm_analysis.prompts.formats.described import FILE, entry_of
 from vlm_analysis.prompts.formats.lmms import task_of
-from vlm_analysis.prompts.formats.table import recognise
+from vlm_analysis.prompts.formats.table import misread, recognise
 from vlm_analysis.prompts.prompts import ReadAs
 from vlm_analysis.prompts.sources import Found, Pictures, image_root
 from vlm_analysis.prompts.tables import MOST_SAMPLED, Table, column_name, columns_of, read_table
@@ -77,6 +77,7 @@ class Reading:
     pictures: Pictures
     n_rows: int | None
     keeps_ids: bool  # else they are others', and one that comes again gets a number
+    misread: str = ""  # what to say where no row can be read
 
     def n_left(self) -> int:
         """Return how many rows are not read yet; they are read where the file does not say their number."""
@@ -120,12 +121,24 @@ def begin(found: Found, wanted: Wanted) -> Reading:
     one, read_as = _recognised(begun.sample, wanted)
     if wanted.columns:
         source = _renamed(source, wanted.columns)
+    if one is own and raw.column:
+        used = tuple(column for column in source.sample.columns if column != raw.column)
+        source = replace(source, sample=replace(source.sample, columns=used))
     rows = chain(
         (Row(0, {"id": name}, reason) for name, reason in found.files.skipped),
         _with_domains(one.rows(source), raw),
         _unused(found, begun, pictures),
     )
-    return Reading(read_as, begun.sample, raw, rows, pictures, begun.table.n_rows, one in (own, texts))
+    return Reading(
+        read_as,
+        begun.sample,
+        raw,
+        rows,
+        pictures,
+        begun.table.n_rows,
+        one in (own, texts),
+        misread(begun.sample, wanted.format),
+    )
 
 
 def _chosen(found: Found, wanted: Wanted) -> _Begun:
@@ -223,10 +236,7 @@ def _renamed(source: Source, columns: Mapping[str, str]) -> Source:
     names = {}
     for ours, theirs in columns.items():
         if column_name(ours) not in own.COLUMNS:
-            expected = ", ".join(own.COLUMNS)
-            raise PromptError(
-                f"columns= could not be used: expected names of Strata's columns ({expected}), got {short(repr(ours))}."
-            )
+            raise _no_column_of_ours(ours, theirs)
         names[column_name(ours)] = _checked_column(theirs, sample, "columns")
     replaced = {"image", "images"} if {"image", "images"} & set(names) else set()
 
@@ -242,6 +252,15 @@ def _renamed(source: Source, columns: Mapping[str, str]) -> Source:
         )
     rows = (replace(row, cells=renamed(row.cells)) for row in source.rows)
     return replace(source, sample=known, rows=rows)
+
+
+def _no_column_of_ours(ours: str, theirs: str) -> PromptError:
+    is_swapped = column_name(theirs) in own.COLUMNS
+    said = f'columns={{"{column_name(theirs)}": "{short(ours, MAX_NAME_SHOWN)}"}}'
+    return PromptError(
+        f"columns= could not be used: expected names of Strata's columns ({', '.join(own.COLUMNS)}), got {short(repr(ours))}."
+        f"{f' Name ours first, then yours: {said}.' if is_swapped else ''}"
+    )
 
 
 def _checked_column(name: str | None, sample: Sample, argument: str) -> str:
@@ -280,7 +299,9 @@ def _unused(found: Found, begun: _Begun, pictures: Pictures) -> Iterator[Row]:
         folder = PurePosixPath(begun.tables[0]).parent
         used = {*begun.tables, *pictures.taken}
         used |= {str(folder / begun.sample.described.get("task_file", FILE))} if begun.sample.described else set()
-        yield from left_out([name for name in found.files.names() if name not in used], "files that the table names")
+        yield from left_out(
+            [name for name in found.files.names() if name not in used], "files that the table names", ADD_ROWS
+        )
 
 
 def _several(names: list[str]) -> PromptError:

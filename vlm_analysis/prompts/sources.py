@@ -15,7 +15,7 @@ from vlm_analysis.prompts.formats.base import Picture
 from vlm_analysis.prompts.formats.imagefolder import METADATA
 from vlm_analysis.prompts.formats.texts import has_questions
 from vlm_analysis.prompts.hubdata import Fetched
-from vlm_analysis.prompts.images import IMAGE_SUFFIXES, read_file
+from vlm_analysis.prompts.images import IMAGE_SUFFIXES, TAKE_FRAMES, VIDEO_SUFFIXES, read_file
 from vlm_analysis.prompts.spool import spool_folder, spooled
 from vlm_analysis.prompts.tables import TABLE_SUFFIXES
 from vlm_analysis.prompts.tars import TarArchive
@@ -125,8 +125,8 @@ def image_root(images: Path | str) -> Files:
     except (OSError, RuntimeError, ValueError):  # a name too long, an unknown home
         pass
     raise PromptError(
-        f"images={short(repr(str(images)))} could not be opened: expected a folder or a {' or '.join(ARCHIVE_SUFFIXES)} file, got neither. "
-        "Check the path."
+        f"images={short(repr(str(images)))} could not be opened: expected a folder or a {' or '.join(ARCHIVE_SUFFIXES)} file, got neither "
+        f"at '{short(os.path.abspath(path))}'. Check the path; a relative one starts at the working folder."
     )
 
 
@@ -156,6 +156,8 @@ class Pictures:
             self.shown[path] = f"image '{short(picture.name)}'" if picture.name else "the image"
             return path
         name = picture.replace("\\", "/")
+        if name.lower().endswith(VIDEO_SUFFIXES):
+            raise PromptError(f"'{short(name)}' was refused: expected an image, got a video. {TAKE_FRAMES}")
         path = self._found(name)
         if isinstance(self.files, Folder) and path.is_relative_to(self.files.root):
             self.taken.add(path.relative_to(self.files.root).as_posix())
@@ -179,7 +181,7 @@ class Pictures:
             return outside
         if self.root is not None:
             return self.root.image(inside)
-        self.taken.add(str(PurePosixPath(inside)))  # as it is listed, which may be a link
+        self.taken.add(inside)  # as it is listed, which may be a link
         return self.files.image(inside)
 
     def _inside(self, name: str) -> str:
@@ -191,7 +193,7 @@ class Pictures:
         if up and len(up.group()) // 3 <= depth and ".." not in name[up.end() :].split("/"):
             parts = PurePosixPath(self.folder).parts[: depth - len(up.group()) // 3]
             return safe_name("/".join([*parts, name[up.end() :]]))
-        return f"{self.folder}/{safe_name(name)}"
+        return str(PurePosixPath(self.folder) / safe_name(name))
 
     def _outside(self, name: str) -> Path | None:
         """Return a picture that a table on disk may name outside of its folder; None where there is none."""

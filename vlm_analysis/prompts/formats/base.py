@@ -20,6 +20,7 @@ from vlm_analysis.prompts.cells import MAX_NAME_SHOWN, MAX_SHOWN, Cells, Row, as
 from vlm_analysis.prompts.images import MAX_FILE_BYTES
 from vlm_analysis.words import counted
 
+ADD_ROWS = "Add a row for each picture among them."
 DESCRIBE = "Describe the image in one sentence."  # asked where the data have captions and no question
 NAME_IT = "What is shown in the image?"  # asked where the data have classes and no question
 MOST_ENCODED = MAX_FILE_BYTES * 4 // 3 + 1000  # characters of a picture in base64
@@ -134,17 +135,14 @@ def mapped(source: Source, function: Callable[[Cells], Cells | list[Cells]]) -> 
             yield Row(row.number, cells | part)
 
 
-def left_out(names: list[str], expected: str) -> Iterator[Row]:
+def left_out(names: list[str], expected: str, advice: str = "Save pictures among them as PNG.") -> Iterator[Row]:
     """Yield a row about the whole source that counts and names files that are not read; none where all are."""
     if not names:
         return
     shown = ", ".join(short(repr(name), MAX_NAME_SHOWN) for name in names[:MAX_SHOWN])
     more = f" and {len(names) - MAX_SHOWN:,} more" if len(names) > MAX_SHOWN else ""
-    yield Row(
-        0,
-        error=f"{counted(len(names), 'file')} {'was' if len(names) == 1 else 'were'} left out: expected {expected}, got {shown}{more}. "
-        "Save pictures among them as PNG.",
-    )
+    files = f"{counted(len(names), 'file')} {'was' if len(names) == 1 else 'were'}"
+    yield Row(0, error=f"{files} left out: expected {expected}, got {shown}{more}. {advice}")
 
 
 def places(source: Source) -> dict[str, str]:
@@ -211,7 +209,8 @@ def no_video(cells: Cells) -> None:
     for column in _MOVING:
         if not is_blank(cells.get(column)):
             raise PromptError(
-                f"the row was left out: expected images, got a cell '{column}'. Strata reads no video and no sound; take frames as images."
+                f"the row cannot be shown: expected images, got a cell '{column}'. Strata reads no video and no sound; take frames as "
+                "images."
             )
 
 

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 from vlm_analysis.errors import PromptError, short
 from vlm_analysis.prompts.cells import Cells, Row, as_list, cell_text, is_blank
-from vlm_analysis.prompts.formats.base import NAME_IT, Sample, Source, left_out, mapped
+from vlm_analysis.prompts.formats.base import ADD_ROWS, NAME_IT, Sample, Source, left_out, mapped
 from vlm_analysis.prompts.formats.labels import asked, asked_by, choices_of
 from vlm_analysis.prompts.formats.texts import has_questions
 from vlm_analysis.prompts.images import IMAGE_SUFFIXES
@@ -80,7 +80,9 @@ def _of_splits(source: Source) -> Iterator[Row]:
             used.update(row.cells.get("images", ()))
             yield replace(row, number=before + number)
         before += number
-    yield from left_out([name for name in source.sample.files if name not in used], "files that the tables name")
+    yield from left_out(
+        [name for name in source.sample.files if name not in used], "files that the tables name", ADD_ROWS
+    )
 
 
 def _of_classes(source: Source) -> Iterator[Row]:

@@ -63,6 +63,20 @@ def recognise(sample: Sample, name: str | None = None) -> tuple[Format, str]:
     raise _unknown(sample)
 
 
+def misread(sample: Sample, name: str | None) -> str:
+    """Return what to say of a source in another format than the one named; "" where it fits, or where no other is recognised."""
+    if name not in FORMATS or not (sample.columns or sample.parts) or FORMATS[name].matches(sample):
+        return ""
+    try:
+        other, reason = recognise(sample)
+    except PromptError:
+        return ""
+    return (
+        f"'{short(sample.name)}' could not be read: expected {FORMATS[name].TITLE}, as you said, got {other.TITLE} "
+        f'({short(reason, 120)}). Choose: open_prompts(..., format="{other.NAME}").'
+    )
+
+
 def _ambiguous(sample: Sample, found: list[tuple[Format, str]]) -> PromptError:
     readings = " or ".join(f"{one.TITLE} ({short(reason, 120)})" for one, reason in found)
     names = " or ".join(f'format="{one.NAME}"' for one, _ in found)

@@ -195,7 +195,7 @@ def asked(cells: Cells, turns: Sequence[Turn], given: Sequence[str | Picture], w
     system = [turn for turn in turns if turn.role == SYSTEM] or [said(SYSTEM, cells.get("system"))]
     if any(turn.places for turn in (*turns, *system) if turn.role != USER):
         raise PromptError(
-            "the row was left out: expected images in questions only, got one in another text. Move its mark."
+            "an image stands in the wrong place: expected images in questions only, got one in another text. Move its mark."
         )
     found = exchanges([turn for turn in turns if turn.role != SYSTEM], given)
     chosen = {"first": found[:1], "last": found[-1:]}.get(which, found)
@@ -281,7 +281,7 @@ def _place(part: Mapping[str, Any]) -> Place:
 
 def _not_shown(kind: object) -> PromptError:
     return PromptError(
-        f"the row was left out: expected images and text, got {short(repr(kind), 40)}. Take frames of a video as images."
+        f"the row cannot be shown: expected images and text, got {short(repr(kind), 40)}. Take frames of a video as images."
     )
 
 

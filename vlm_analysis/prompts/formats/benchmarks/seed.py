@@ -27,7 +27,7 @@ _KINDS = (
 def _also(cells: Cells) -> Cells:
     if cell_text(cells.get("data_type"), "data_type").lower() == "video":
         raise PromptError(
-            "the row was left out: expected images, got frames of a video ('data_type' is 'video'). Strata reads no video."
+            "the row cannot be shown: expected images, got frames of a video ('data_type' is 'video'). Strata reads no video."
         )
     kind = cell_text(cells.get("question_type_id"), "question_type_id")
     named = _KINDS[int(kind) - 1] if kind in map(str, range(1, len(_KINDS) + 1)) else kind
