@@ -66,3 +66,18 @@ def test_what_is_no_file_is_not_read_in_another_way(few: PromptSet) -> None:
 def test_every_command_that_takes_prompts_takes_how_they_are_read(command: str) -> None:
     told = strata(command, "--help").output
     assert all(option in told for option in ("--format", "--columns", "--images", "--domain", "--turns"))
+
+
+def test_advice_is_given_in_options(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = strata("record", str(table)).output
+    assert "name yours: --columns image=… --columns question=…. A CSV" in told
+    assert "open_prompts" not in told
+    told = strata("show", str(table), "--columns", "frage=question", "--columns", "foto=image").output
+    assert "--columns could not be used" in told
+    assert "Name ours first, then yours: --columns question=frage." in told
+    assert (
+        "--images 'nowhere' could not be opened" in strata("show", str(table), *COLUMNS, "--images", "nowhere").output
+    )
+    table.write_text("image,question\n../a.png,What?\nx.png,Why?\n")
+    find_prompts(Workspace(), str(table))
+    assert capsys.readouterr().err.endswith("name that: --images ….\n")

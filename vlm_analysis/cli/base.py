@@ -23,6 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from vlm_analysis import __version__
+from vlm_analysis.cli.advice import in_options
 from vlm_analysis.cli.output import Result, check_out, print_result
 from vlm_analysis.errors import PromptError, StrataError
 from vlm_analysis.progress import Cancelled, Progress
@@ -68,7 +69,8 @@ Columns = Annotated[
     ),
 ]
 Images = Annotated[
-    str | None, typer.Option("--images", help="The folder of the images, where paths are relative to another.")
+    str | None,
+    typer.Option("--images", help="The folder or archive of the images, where paths in the table start there."),
 ]
 Domain = Annotated[str | None, typer.Option("--domain", help="The column whose values are the domains.")]
 Turns = Annotated[str | None, typer.Option("--turns", help="Of a conversation ask its first, its last or each turn.")]
@@ -202,7 +204,7 @@ def ending(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*positional, **arguments)
         except StrataError as error:
-            _end(str(error), MENDABLE)
+            _end(in_options(str(error)), MENDABLE)
         except (Cancelled, KeyboardInterrupt):
             _end(STOPPED, INTERRUPTED)
 

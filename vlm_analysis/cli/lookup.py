@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from vlm_analysis.cli.advice import in_options
 from vlm_analysis.cli.base import warn
 from vlm_analysis.errors import MaskError, ModelError, NoLayerCountError, PromptError, StrataError, WorkspaceError
 from vlm_analysis.files import read_bytes
@@ -76,7 +77,7 @@ def _tell_reading(name: str, prompts: PromptSet) -> None:
     if prompts.read_as is not None and prompts.read_as.title not in (own.TITLE, texts.TITLE):
         warn(f"{name}: read as {prompts.read_as}")
     for line in problem_lines(prompts.problems)[:LISTED]:
-        warn(f"{name}: {line}")
+        warn(f"{name}: {in_options(line)}")
 
 
 def check_not_read(text: str, reading: Mapping[str, Any]) -> None:
