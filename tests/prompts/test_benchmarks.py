@@ -297,4 +297,4 @@ def test_a_benchmark_as_parquet_is_opened_whole(name: str, tmp_path: Path) -> No
     first, second = open_prompts(tmp_path)
     assert first.question == second.question == MADE[name][0]
     assert first.id == MADE[name][6]
-    assert second.id == f"{first.id} (2)"
+    assert second.id == f"{first.id}, row 2"
