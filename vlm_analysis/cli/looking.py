@@ -12,7 +12,7 @@ import typer
 from vlm_analysis.cli.arguments import MASK_FILES, Reading
 from vlm_analysis.cli.base import command
 from vlm_analysis.cli.output import Result
-from vlm_analysis.errors import StrataError, WorkspaceError
+from vlm_analysis.errors import WorkspaceError
 
 if TYPE_CHECKING:
     from vlm_analysis.prompts.hubdata import HubDataset
@@ -37,6 +37,7 @@ def show(
     """Show a saved item, a file, or what a dataset of the Hub holds."""
     from vlm_analysis.cli import results
     from vlm_analysis.cli.lookup import check_not_read, every_item, item_or_path
+    from vlm_analysis.cli.shownfiles import of_file
     from vlm_analysis.prompts.hubdata import PREFIX, dataset_at
     from vlm_analysis.workbench.workspace import KINDS
 
@@ -51,7 +52,7 @@ def show(
         kinds = (kind,) if kind else tuple(KINDS)
         item_or_file = item_or_path(shelf, kinds, what, "a file, or the name or id of a saved item")
         if isinstance(item_or_file, Path):
-            result = _of_file(item_or_file, reading)
+            result = of_file(item_or_file, reading, out)
         else:
             check_not_read(what, reading)
             result = _of_item(shelf, item_or_file)
@@ -99,47 +100,6 @@ def _of_item(shelf: Workspace, item: Item) -> Result:
     }
     result: Result = functions[item.kind](value, item)
     return result
-
-
-def _of_file(path: Path, reading: Reading) -> Result:
-    """Return the content of a file, as the first kind that opens it; a folder or a table holds prompts, as does what is to be read so.
-
-    Raises:
-        StrataError: it is of no kind.
-    """
-    from vlm_analysis.cli import results
-    from vlm_analysis.edits.files import open_edit
-    from vlm_analysis.evaluation.cost import open_cost
-    from vlm_analysis.evaluation.evaluation import open_evaluation
-    from vlm_analysis.prompts.opening import open_prompts
-    from vlm_analysis.recording.recording import open_recording
-    from vlm_analysis.selection.compared.comparison import open_comparison
-
-    prompts = (lambda path: open_prompts(path, **reading)), results.of_prompts
-    kinds: dict[str, tuple[tuple[Any, Any], ...]] = {
-        ".npz": ((open_recording, results.of_recording), (open_comparison, results.of_comparison)),
-        ".json": (
-            (open_edit, results.of_mask),
-            (open_evaluation, lambda value, item: results.of_evaluation(value, None, item)),
-            (open_cost, lambda value, item: results.of_costs([value], [item])),
-            prompts,
-        ),
-    }
-    if (path / "config.json").is_file():
-        raise WorkspaceError(
-            f"'{path}' cannot be shown: expected prompts, a recording, a mask, an evaluation, a cost or a comparison, got a model. "
-            f"Name it by --model, as in: strata record general --model {shlex.quote(str(path))}"
-        )
-    reasons = []
-    for open_it, make_result in (prompts,) if reading else kinds.get(path.suffix.lower(), (prompts,)):
-        try:
-            value = open_it(path)
-        except StrataError as error:
-            reasons.append(str(error))
-            continue
-        result: Result = make_result(value, None)
-        return result
-    raise WorkspaceError(f"'{path}' cannot be shown. {' '.join(reasons)}")
 
 
 def _of_dataset(dataset: HubDataset) -> Result:

@@ -65,11 +65,11 @@ def find_prompts(
         raise PromptError(_unknown(shelf, ("prompts",), text, what))
     source = path or fetch_prompts(text, on_progress)
     prompts = open_prompts(source, **reading)
-    _tell_reading(_short(text), prompts)
+    tell_reading(_short(text), prompts)
     return keep_prompts(shelf, prompts, clean_name(path.name if path else text.removeprefix(PREFIX)))
 
 
-def _tell_reading(name: str, prompts: PromptSet) -> None:
+def tell_reading(name: str, prompts: PromptSet) -> None:
     """Warn of the format that a source was read as, where it is another's, and of what was left out, a line for each reason."""
     from vlm_analysis.prompts.formats import own, texts
     from vlm_analysis.prompts.problems import problem_lines

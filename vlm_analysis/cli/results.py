@@ -363,6 +363,7 @@ def of_prompts(prompts: PromptSet, item: Item | None) -> Result:
     )
     more = f"\n… and {len(prompts) - BEST} more" if len(prompts) > BEST else ""
     data = {**item_data(item), "fingerprint": prompts.fingerprint, "prompts": rows_of(table)}
+    data |= {"read_as": prompts.read_as and str(prompts.read_as), "problems": [asdict(one) for one in prompts.problems]}
     return Result("Prompts", f"{words}{more}{kept_line(item)}", data, table)
 
 
