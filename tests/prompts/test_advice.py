@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from fixtures import listed, png, saved, turns
 
@@ -29,6 +30,16 @@ def test_the_column_named_as_domain_is_used(folder: Path) -> None:
     (folder / "t.csv").write_text(GERMAN.replace("Datei,Frage", "image,question"))
     prompts = open_prompts(folder / "t.csv", domain="Fach")
     assert (prompts.domains, prompts.problems) == (("x",), ())
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_columns_are_shown_as_the_file_writes_them(suffix: str, folder: Path) -> None:
+    frame = pd.DataFrame({"image": ["a.png"], "question": ["1?"], " Fach": ["x"]})
+    frame.to_csv(folder / "t.csv", index=False) if suffix == "csv" else frame.to_parquet(folder / "t.parquet")
+    (problem,) = open_prompts(folder / f"t.{suffix}").problems
+    assert problem.message.endswith("got 'Fach'. Remove or rename them.")
+    with pytest.raises(PromptError, match=r"It has 'image', 'question', 'Fach'\."):
+        open_prompts(folder / f"t.{suffix}", domain="Ort")
 
 
 def test_a_picture_that_is_missing_is_named_as_the_row_names_it_with_the_way_to_another_folder(folder: Path) -> None:

@@ -236,7 +236,7 @@ def test_columns_say_which_column_is_which(folder: Path) -> None:
         ({"columns": {"image": "Datei"}}, "expected columns for 'question' and 'image'"),
         (
             {"columns": {"image": "Datei", "question": "Titel"}},
-            "columns='Titel' could not be used.* It has 'datei', 'frage'",
+            "columns='Titel' could not be used.* It has 'Datei', 'Frage'",
         ),
         ({"columns": {"picture": "Datei"}}, r"expected names of Strata's columns \(image, .*\), got 'picture'"),
         ({"columns": {"image": "Datei", "question": "Frage"}, "format": "own"}, "do not go together"),
@@ -245,7 +245,7 @@ def test_columns_say_which_column_is_which(folder: Path) -> None:
         ({"turns": "all"}, "turns='all' is unknown: expected one of 'first', 'last', 'each'"),
         (
             {},
-            r"expected the columns 'image' .* got 'datei', 'frage', 'art', 'rest'\. Rename the columns, or name yours",
+            r"expected the columns 'image' .* got 'Datei', 'Frage', 'Art', 'rest'\. Rename the columns, or name yours",
         ),
     ],
 )

@@ -150,12 +150,12 @@ def test_unknown_columns_are_reported_once_and_ignored(folder: Path) -> None:
     prompts = from_csv(folder, "image,question,colour,Size,\na.png,1?,red,4,\nb.png,2?,blue,4,\n")
     assert questions(prompts) == ["1?", "2?"]
     assert rows(prompts) == [(0, "")]
-    assert "got 'colour', 'size'. " in prompts.problems[0].message
+    assert "got 'colour', 'Size'. " in prompts.problems[0].message
 
 
 @pytest.mark.parametrize("header", ["image,Frage", "file,question", "image;question"])
 def test_a_missing_column_is_refused_naming_found_and_expected(header: str, folder: Path) -> None:
-    found = ", ".join(f"'{column.lower()}'" for column in header.split(","))
+    found = ", ".join(f"'{column}'" for column in header.split(","))
     with pytest.raises(PromptError, match=rf"'image' \(or 'images'\) and 'question'.*got {found}"):
         from_csv(folder, f"{header}\na.png,1?\n")
 

@@ -192,6 +192,7 @@ def _sampled(found: Found, tables: tuple[str, ...]) -> _Begun:
         first.labels,
         first.parts,
         _described(found, folder, tables[0], beside),
+        first.written,
     )
     table = first if len(tables) == 1 else replace(first, n_rows=None)
     return _Begun(tables, table, sample, chain(head, rows))
@@ -247,7 +248,7 @@ def _renamed(source: Source, columns: Mapping[str, str]) -> Source:
     known = replace(sample, columns=tuple(renamed(dict.fromkeys(sample.columns))))
     if own.matches(known) is None:
         raise PromptError(
-            f"columns= could not be used: expected columns for 'question' and 'image' (or 'images'), got {_shown(known.columns)}. "
+            f"columns= could not be used: expected columns for 'question' and 'image' (or 'images'), got {_shown(known)}. "
             "Name both."
         )
     rows = (replace(row, cells=renamed(row.cells)) for row in source.rows)
@@ -269,7 +270,7 @@ def _checked_column(name: str | None, sample: Sample, argument: str) -> str:
     if column_name(name) not in sample.columns:
         raise PromptError(
             f"{argument}={short(repr(name), MAX_NAME_SHOWN)} could not be used: expected a column of the table, got none of this name. "
-            f"It has {_shown(sample.columns)}."
+            f"It has {_shown(sample)}."
         )
     return column_name(name)
 
@@ -313,5 +314,5 @@ def _several(names: list[str]) -> PromptError:
     )
 
 
-def _shown(columns: Iterable[str]) -> str:
-    return own.shown_columns(columns) or "no column"
+def _shown(sample: Sample) -> str:
+    return own.shown_columns(sample.columns, sample) or "no column"

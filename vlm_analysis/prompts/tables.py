@@ -39,6 +39,7 @@ class Table:
         labels: names of classes by column, where the schema has them. Cells of these columns hold the names.
         parts: columns of each list of objects, where the table is a JSON object.
         n_rows: their number, where the file says it.
+        written: names of the columns as the file writes them, by those in `columns`.
     """
 
     columns: tuple[str, ...]
@@ -46,6 +47,7 @@ class Table:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     n_rows: int | None = None
+    written: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_table(name: str, source: bytes | Path, part: str = "") -> Table:
@@ -71,12 +73,18 @@ def read_table(name: str, source: bytes | Path, part: str = "") -> Table:
     if suffix == ".jsonl":
         return Table((), _jsonl_rows(name, source))
     lines = _separated(name, source, "\t" if suffix == ".tsv" else ",")
-    return Table(next(lines), lines)
+    written = next(lines)
+    return Table(tuple(written), lines, written=written)
 
 
 def column_name(name: object) -> str:
     """Return the name of a column as it is compared."""
     return str(name).strip().casefold()
+
+
+def _written(names: Iterable[object]) -> dict[str, str]:
+    """Return the names of columns as they are written, by those that are compared."""
+    return {column_name(name): str(name).strip() for name in names}
 
 
 def columns_of(rows: Iterable[Row]) -> tuple[str, ...]:
@@ -157,7 +165,7 @@ def _separated(name: str, source: bytes | Path, separator: str) -> Iterator[Any]
             ) from error
         columns = tuple(map(column_name, header))
         _check_unique(name, columns)
-        yield columns
+        yield _written(header)
         yield from _separated_rows(reader, columns, "a tab" if separator == "\t" else "a comma")
 
 
@@ -319,7 +327,7 @@ def _packed(name: str, source: bytes | Path) -> Table:
     columns = tuple(map(column_name, about["columns"]))
     _check_unique(name, columns)
     labels = {column_name(column): tuple(names) for column, names in about["labels"].items()}
-    return Table(columns, _packed_rows(lines, labels), labels, n_rows=about["rows"])
+    return Table(columns, _packed_rows(lines, labels), labels, n_rows=about["rows"], written=_written(about["columns"]))
 
 
 def _packed_rows(lines: Iterator[dict[str, Any]], labels: Mapping[str, tuple[str, ...]]) -> Iterator[Row]:

@@ -52,6 +52,7 @@ class Sample:
         labels: names of classes by column, where the table's schema has them; the cells hold the names already.
         parts: columns of each list, where the table is a JSON object; of one with several lists, `columns` and `rows` are empty.
         described: what a file in the same folder says of the table: its entry in LLaMA-Factory's `dataset_info.json`, a task of lmms-eval.
+        written: names of columns as the file writes them, for messages; those of JSON are not kept.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Sample:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     described: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
 
     def cells(self, column: str) -> list[Any]:
         """Return what the rows hold in a column; cells that are blank are left out."""

@@ -28,7 +28,7 @@ def rows(source: Source) -> Iterator[Row]:
     """Yield the rows as they are; columns that are not used are named once."""
     unknown = _unknown(source.sample.columns)
     if unknown:
-        yield Row(0, error=_left_out(unknown))
+        yield Row(0, error=_left_out(unknown, source.sample))
     yield from source.rows
 
 
@@ -68,14 +68,15 @@ def _images(value: object, column: str) -> list[str | Picture]:
     return [picture_of(entry) for entry in entries]
 
 
-def shown_columns(columns: Iterable[str]) -> str:
-    """Return the first names of columns for a message."""
-    return ", ".join(short(repr(column), MAX_NAME_SHOWN) for column in list(columns)[:MAX_SHOWN])
+def shown_columns(columns: Iterable[str], sample: Sample) -> str:
+    """Return the first names of columns for a message, as the file writes them."""
+    names = [sample.written.get(column, column) for column in list(columns)[:MAX_SHOWN]]
+    return ", ".join(short(repr(name), MAX_NAME_SHOWN) for name in names)
 
 
 def _unknown(columns: Iterable[str]) -> list[str]:
     return [column for column in columns if column and column not in COLUMNS]
 
 
-def _left_out(columns: list[str]) -> str:
-    return f"columns were left out: expected {EXPECTED}, got {shown_columns(columns)}. Remove or rename them."
+def _left_out(columns: list[str], sample: Sample) -> str:
+    return f"columns were left out: expected {EXPECTED}, got {shown_columns(columns, sample)}. Remove or rename them."

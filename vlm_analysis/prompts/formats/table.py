@@ -94,6 +94,6 @@ def _unknown(sample: Sample) -> PromptError:
             "Save the list of prompts alone."
         )
     return PromptError(
-        f"'{short(sample.name)}' could not be read: expected the columns {own.EXPECTED}, got {own.shown_columns(sample.columns)}. "
+        f"'{short(sample.name)}' could not be read: expected the columns {own.EXPECTED}, got {own.shown_columns(sample.columns, sample)}. "
         'Rename the columns, or name yours: open_prompts(..., columns={"image": …, "question": …}). A CSV separates them by commas.'
     )
