@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -207,3 +208,10 @@ def test_nothing_is_unpickled():
         assert not [name for name, _ in imports_of(path) if name in forbidden], path.name
         assert "torch.load(" not in text, path.name
         assert "allow_pickle=True" not in text, path.name
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """Outside packages pytest imports them by their names alone, and refuses the second one."""
+    tests = Path(__file__).parent
+    names = Counter(path.name for path in tests.rglob("test_*.py") if not (path.parent / "__init__.py").exists())
+    assert [name for name, count in names.items() if count > 1] == []
