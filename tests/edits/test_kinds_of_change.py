@@ -374,8 +374,8 @@ def exported(loaded: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> A
         return folder, export_checkpoint(loaded, scaled(6, 0.5, (3,)), folder)
 
 
+@pytest.mark.slow  # tests/export/test_export.py exports one of dropped layers
 class TestExport:
-    @pytest.mark.slow  # tests/export/test_export.py exports one of dropped layers
     def test_the_checkpoint_is_the_evaluated_model_to_the_last_bit(self, loaded, exported, inputs):
         folder, manifest = exported
         assert manifest.verified

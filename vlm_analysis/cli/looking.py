@@ -34,7 +34,7 @@ def show(
     ] = "",
     kind: Annotated[str, typer.Option(help="Only this kind: prompts, recordings, masks, evaluations, …")] = "",
 ) -> Result:
-    """Show a saved item, a file, or what a dataset of the Hub holds."""
+    """Show a saved item, a file, or a dataset of the Hub."""
     from vlm_analysis.cli import results
     from vlm_analysis.cli.lookup import check_not_read, every_item, item_or_path
     from vlm_analysis.cli.shownfiles import of_file
