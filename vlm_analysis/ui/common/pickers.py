@@ -78,7 +78,8 @@ def say_problem(kind: str) -> None:
 def _say_whose(item: Item) -> None:
     """Name the model and prompts of an item by their fingerprints, and say where another model is loaded."""
     loaded = model_slot().info
-    st.caption(f"Model {escaped(item.model_name)} {(item.model or '?')[:8]}, prompts {(item.prompts or '?')[:8]}")
+    prompts = f"prompts {(item.prompts or '?')[:8]}"
+    st.caption(f"Model {escaped(item.model_name)} {item.model[:8]}, {prompts}" if item.model else prompts.capitalize())
     if is_stale(workspace(), item):
         st.warning(escaped(STALE))
     if loaded is not None and item.model not in (None, loaded.fingerprint):
