@@ -125,16 +125,7 @@ def export_checkpoint(
         EditError: the edit does not fit the model.
     """
     progress = on_progress or no_progress
-    if loaded.quantiser is not None:
-        raise ExportError(
-            f"{loaded.name!r} cannot be exported: its weights are quantised with {loaded.quantiser}, and transformers does not "
-            "write such weights again. Export the mask, and apply it to the checkpoint this one was made from."
-        )
-    if type(loaded.model).__module__.startswith("transformers_modules."):
-        raise ExportError(
-            f"{loaded.name!r} cannot be exported: expected a model class of transformers, got code that comes with the checkpoint, "
-            "which plain transformers does not run. Export the mask, and apply it to this checkpoint."
-        )
+    _check_exportable(loaded)
     folder = check_target(Path(folder))
     _check_evidence(loaded, edit, evidence, reference)
     _check_served(edit, loaded.n_layers)
@@ -160,6 +151,19 @@ def export_checkpoint(
         manifest = _write_manifest(loaded, view, edit, part, proof, command)
     progress(4, 4, "exported")
     return manifest
+
+
+def _check_exportable(loaded: LoadedModel) -> None:
+    if loaded.quantiser is not None:
+        raise ExportError(
+            f"{loaded.name!r} cannot be exported: its weights are quantised with {loaded.quantiser}, and transformers does not "
+            "write such weights again. Export the mask, and apply it to the checkpoint this one was made from."
+        )
+    if type(loaded.model).__module__.startswith("transformers_modules."):
+        raise ExportError(
+            f"{loaded.name!r} cannot be exported: expected a model class of transformers, got code that comes with the checkpoint, "
+            "which plain transformers does not run. Export the mask, and apply it to this checkpoint."
+        )
 
 
 def _write_probe(loaded: LoadedModel, view: Any, folder: Path, prompts: Sequence[Prompt], progress: Progress) -> str:
