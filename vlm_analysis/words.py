@@ -34,6 +34,18 @@ def joined(words: Iterable[object]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def some_of(texts: Iterable[str], most: int, number: int | None = None, between: str = ", ") -> str:
+    """Return the first texts, and how many more there are; of `number` where not all are at hand.
+
+    >>> some_of("abcdefgh", 6), some_of("ab", 6, 10)
+    ('a, b, c, d, e, f and 2 more', 'a, b and 8 more')
+    """
+    texts = list(texts)
+    named, number = texts[:most], len(texts) if number is None else number
+    more = f" and {number - len(named):,} more" if named and number > len(named) else ""
+    return between.join(named) + more
+
+
 def counted(n: int, noun: str) -> str:
     """Return a number with its noun.
 

@@ -17,6 +17,7 @@ from vlm_analysis.errors import PromptError, short
 from vlm_analysis.guard.shared import refuse_if_shared
 from vlm_analysis.progress import Cancelled, Progress, no_progress
 from vlm_analysis.prompts.hubsplits import HubSplit, splits_of
+from vlm_analysis.words import some_of
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import DatasetInfo
@@ -59,8 +60,7 @@ class HubDataset:
         if len(found) == 1:
             return found[0]
         among = found or self.splits
-        more = f" and {len(among) - MOST_SHOWN:,} more" if len(among) > MOST_SHOWN else ""
-        there = ", ".join(repr(one.path) for one in among[:MOST_SHOWN]) + more
+        there = some_of((repr(one.path) for one in among), MOST_SHOWN)
         wanted = short("/".join(part for part in (config, name) if part) or "none named")
         raise PromptError(
             f"'{self.id}' could not be opened: expected one of its splits, {there}, got {wanted}. "

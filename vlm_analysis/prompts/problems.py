@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vlm_analysis.prompts.prompts import Problem
+from vlm_analysis.words import some_of
 
 MOST_OF_ONE = 10  # rows that are named for one reason
 MOST_PROBLEMS = 10_000
@@ -75,12 +76,12 @@ class ProblemGroup:
     @property
     def row_words(self) -> str:
         """Return the first rows in words; "" where it is about the whole source."""
-        return some_of(map(str, self.rows), self.number)
+        return some_of(map(str, self.rows), MOST_NAMED, self.number)
 
     @property
     def id_words(self) -> str:
         """Return the first ids in words."""
-        return some_of(self.ids, len(self.ids))
+        return some_of(self.ids, MOST_NAMED)
 
 
 def grouped(problems: Iterable[Problem]) -> list[ProblemGroup]:
@@ -108,17 +109,6 @@ def grouped(problems: Iterable[Problem]) -> list[ProblemGroup]:
         for reason, several in members.items()
     ]
     return sorted(groups, key=lambda group: (bool(group.rows), -group.number))
-
-
-def some_of(texts: Iterable[str], number: int) -> str:
-    """Return the first of some texts, and how many more of `number` there are.
-
-    >>> some_of("abcdefgh", 8)
-    'a, b, c, d, e, f and 2 more'
-    """
-    named = list(texts)[:MOST_NAMED]
-    more = f" and {number - len(named):,} more" if named and number > len(named) else ""
-    return ", ".join(named) + more
 
 
 def problem_lines(problems: Iterable[Problem]) -> list[str]:

@@ -20,6 +20,7 @@ from vlm_analysis.prompts.formats.table import misread, recognise
 from vlm_analysis.prompts.prompts import ReadAs
 from vlm_analysis.prompts.sources import Found, Pictures, image_root
 from vlm_analysis.prompts.tables import MOST_SAMPLED, Table, column_name, columns_of, read_table
+from vlm_analysis.words import some_of
 
 MOST_LOOKED_AT = 1000  # rows for those that a format is recognised by
 MOST_TRIED = 12  # tables of a source
@@ -306,11 +307,10 @@ def _unused(found: Found, begun: _Begun, pictures: Pictures) -> Iterator[Row]:
 
 
 def _several(names: list[str]) -> PromptError:
-    shown = " and ".join(short(repr(name), MAX_NAME_SHOWN) for name in names[:MAX_SHOWN])
-    more = f" and {len(names) - MAX_SHOWN:,} more" if len(names) > MAX_SHOWN else ""
+    shown = some_of((short(repr(name), MAX_NAME_SHOWN) for name in names[:MAX_SHOWN]), MAX_SHOWN, len(names), " and ")
     return PromptError(
         f"the prompts could not be read: expected one table, or {texts.EXPECTED.replace('one of', 'one named').replace(',', ' or')}, got "
-        f"{shown}{more}. Rename the one that holds the prompts, or open it by its own path."
+        f"{shown}. Rename the one that holds the prompts, or open it by its own path."
     )
 
 

@@ -18,7 +18,7 @@ from vlm_analysis.errors import PromptError, short
 from vlm_analysis.prompts.archives import Files
 from vlm_analysis.prompts.cells import MAX_NAME_SHOWN, MAX_SHOWN, Cells, Row, as_list, is_blank, type_of
 from vlm_analysis.prompts.images import MAX_FILE_BYTES
-from vlm_analysis.words import counted
+from vlm_analysis.words import counted, some_of
 
 ADD_ROWS = "Add a row for each picture among them."
 DESCRIBE = "Describe the image in one sentence."  # asked where the data have captions and no question
@@ -141,10 +141,9 @@ def left_out(names: list[str], expected: str, advice: str = "Save pictures among
     """Yield a row about the whole source that counts and names files that are not read; none where all are."""
     if not names:
         return
-    shown = ", ".join(short(repr(name), MAX_NAME_SHOWN) for name in names[:MAX_SHOWN])
-    more = f" and {len(names) - MAX_SHOWN:,} more" if len(names) > MAX_SHOWN else ""
+    shown = some_of((short(repr(name), MAX_NAME_SHOWN) for name in names[:MAX_SHOWN]), MAX_SHOWN, len(names))
     files = f"{counted(len(names), 'file')} {'was' if len(names) == 1 else 'were'}"
-    yield Row(0, error=f"{files} left out: expected {expected}, got {shown}{more}. {advice}")
+    yield Row(0, error=f"{files} left out: expected {expected}, got {shown}. {advice}")
 
 
 def places(source: Source) -> dict[str, str]:
