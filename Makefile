@@ -47,7 +47,7 @@ tests: $(VENV)/.dev browser
 	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 quick: lint types
-	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile -m values
+	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile -m 'values and not slow'
 
 slow: $(VENV)/.slow
 	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile -m slow

@@ -16,6 +16,7 @@ from playwright.sync_api import Page
 from tools.serving import chromium, compare_masks, idle, running_server
 
 REPEATS = 3
+PARTS = {"choosing": ("recording", "choosing"), "reporting": "reporting", "times and responses": ("timing", "asking")}
 
 
 def in_the_browser() -> tuple[float, float, float, float]:
@@ -31,12 +32,13 @@ def in_the_browser() -> tuple[float, float, float, float]:
         overview_s = time.perf_counter() - start
         start = time.perf_counter()
         page.get_by_role("button", name="Try the demo").click()
-        page.get_by_text("Retention over the number of dropped layers").wait_for(timeout=600_000)
+        page.get_by_role("button", name="Edit this mask").wait_for(timeout=600_000)
         page.locator(".scatterlayer path.point").first.wait_for(state="attached")
         curves_s = time.perf_counter() - start
         page.goto("/masks")
         idle(page)
-        toggle_s = median([toggle(page, layer, count) for count, layer in enumerate(range(2, 12), start=1)])
+        page.get_by_role("button", name="Clear", exact=True).click()  # the demo's mask is in the editor
+        toggle_s = median([toggle(page, layer, count) for count, layer in enumerate(range(2, 12), start=2)])
         page.goto("/evaluate")
         idle(page)
         page.get_by_role("tab", name="Many masks").click()
@@ -45,12 +47,30 @@ def in_the_browser() -> tuple[float, float, float, float]:
         return overview_s, curves_s, toggle_s, time.perf_counter() - start
 
 
+def parts_of_the_demo() -> dict[str, float]:
+    """Return the seconds of each part of the demo, in this process with the model loaded: on the choosing half, on the reporting half,
+    and what the pruned models say."""
+    from vlm_analysis import Bench, load_model
+
+    starts: dict[str, float] = {}
+
+    def note(done: int, total: int, message: str) -> None:
+        part = next((part for part, words in PARTS.items() if message.startswith(words)), None)
+        if part is not None:
+            starts.setdefault(part, time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as home:
+        Bench(load_model(), Path(home)).demo(on_progress=note)
+    times = [*starts.values(), time.perf_counter()]
+    return {part: end - start for part, start, end in zip(starts, times, times[1:], strict=False)}
+
+
 def toggle(page: Page, layer: int, count: int) -> float:
     """Return seconds from a click on a layer until Python has the mask, in which it is the `count`-th change."""
     page.wait_for_timeout(500)
-    button = page.get_by_role("button", name=f"layer {layer}, kept", exact=True)
+    cell = page.locator(f".strip .edit [data-layer='{layer}']")
     start = time.perf_counter()
-    button.click()
+    cell.click()
     page.locator(f".strip[data-taken='{count}']").wait_for()
     return time.perf_counter() - start
 
@@ -74,6 +94,7 @@ def median(values: list[float]) -> float:
 
 def main() -> None:
     cold = [in_the_browser() for _ in range(REPEATS)]
+    parts = [parts_of_the_demo() for _ in range(REPEATS)]
     warm = [dense_and_pruned() for _ in range(REPEATS)]
     dense, pruned = median([row[0] for row in warm]), median([row[1] for row in warm])
     print("| what | median s | least | most |")
@@ -81,6 +102,7 @@ def main() -> None:
     for name, values in (
         ("empty Overview, first visit", [row[0] for row in cold]),
         ("demo, click to curves, torch not yet imported", [row[1] for row in cold]),
+        *((f"demo without the page, {part}", [row[part] for row in parts]) for part in PARTS),
         ("mask toggle, click to the mask in Python", [row[2] for row in cold]),
         ("full comparison, click to pictures", [row[3] for row in cold]),
         ("dense evaluation, 90 prompts", [row[0] for row in warm]),

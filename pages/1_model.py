@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from vlm_analysis.ui.common.address import write_address
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.session import model_slot, runner
 from vlm_analysis.ui.common.shell import begin, go_on
@@ -10,7 +11,11 @@ from vlm_analysis.ui.common.work import load_work, unload_work
 from vlm_analysis.ui.model.fitview import fit_button, fit_view
 from vlm_analysis.ui.model.modelview import details, load_form
 
-begin("Model", ":material/deployed_code:", "One model is loaded at a time, for everybody who has this page open.")
+begin(
+    "Model",
+    ":material/deployed_code:",
+    "One [[dense|model]] is loaded at a time, for everybody who has this page open.",
+)
 
 arguments = load_form()
 info = model_slot().info
@@ -49,3 +54,4 @@ if info is None:
 else:
     details(info)
     go_on("pages/2_prompts.py", "Go on to Prompts")
+write_address()

@@ -2,10 +2,12 @@
 
 import streamlit as st
 
+from vlm_analysis.ui.common.address import check_tab, write_address
 from vlm_analysis.ui.common.jobs import job_panel
 from vlm_analysis.ui.common.pickers import open_or_stop, pick_item
 from vlm_analysis.ui.common.session import choose_result, chosen, model_slot
 from vlm_analysis.ui.common.shell import begin, go_on, next_step, say_set_aside
+from vlm_analysis.ui.similarity.explain import explain
 from vlm_analysis.ui.similarity.promptmaps import prompts_view
 from vlm_analysis.ui.similarity.recordform import open_file, record_form, recording_file
 from vlm_analysis.ui.similarity.sidebyside import side_by_side
@@ -22,7 +24,7 @@ from vlm_analysis.ui.similarity.similarityview import (
 begin(
     "Similarity",
     ":material/grid_on:",
-    "The cosine of what enters a decoder layer and what leaves it. Near 1: the layer changes little.",
+    "The [[similarity|cosine]] of what enters a [[layer]] and what leaves it. Near 1: the layer changes little.",
 )
 
 info, prompts = model_slot().info, chosen("prompts")
@@ -43,12 +45,15 @@ item = pick_item("recordings", "Recording", "Recordings open without the model."
 if item is None:
     st.caption("Nothing recorded yet.")
     open_file()
+    write_address()
     st.stop()
 recording = open_or_stop(item)
 say_set_aside(recording.set_aside, recording.n_prompts)
 group = token_group("similarity_group")
-layers, all_measures, span, prompt, compare, table, file = st.tabs(
-    ["Layers", "Measures", "Spans", "Prompts", "Side by side", "Numbers", "Files"],
+TABS = ["Layers", "Measures", "Spans", "Prompts", "Side by side", "Explain", "Numbers", "Files"]
+check_tab("similarity_tab", TABS)
+layers, all_measures, span, prompt, compare, why, table, file = st.tabs(
+    TABS,
     key="similarity_tab",
     on_change="rerun",
     bind="query-params",
@@ -70,6 +75,9 @@ if prompt.open:
 if compare.open:
     with compare:
         side_by_side(item.id, group)
+if why.open:
+    with why:
+        explain(recording, group)
 if table.open:
     with table:
         numbers(recording, group)
@@ -78,3 +86,4 @@ if file.open:
         recording_file(item)
         open_file()
 go_on("pages/4_masks.py", "Go on to Masks")
+write_address()

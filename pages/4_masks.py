@@ -2,67 +2,53 @@
 
 import streamlit as st
 
+from vlm_analysis.ui.common.address import write_address
 from vlm_analysis.ui.common.editor import begin_editing
+from vlm_analysis.ui.common.inputs import gather
 from vlm_analysis.ui.common.maskfiles import mask_files
 from vlm_analysis.ui.common.pickers import edited_mask, open_or_stop, pick_item
 from vlm_analysis.ui.common.session import choose_result
 from vlm_analysis.ui.common.shell import begin, go_on, next_step
-from vlm_analysis.ui.masks.candidates import candidates, explain_criteria
-from vlm_analysis.ui.masks.damageview import damage_view
-from vlm_analysis.ui.masks.inputs import gather
-from vlm_analysis.ui.masks.maskstore import compare_two, open_file, save_form, start_from
-from vlm_analysis.ui.masks.rankview import agreement_view, score_picture
-from vlm_analysis.ui.masks.skipview import skip_view
+from vlm_analysis.ui.masks.candidates import candidates
+from vlm_analysis.ui.masks.maskstore import open_file
+from vlm_analysis.ui.masks.masktable import draw_masks, take_clicks
 from vlm_analysis.ui.masks.strip.strip import editor
+from vlm_analysis.ui.masks.windows import follow_windows
 from vlm_analysis.ui.similarity.similarityview import token_group
 
 begin(
     "Masks",
     ":material/layers:",
-    "Which decoder layers are dropped, counted from 0. Start from a ranking, then decide by hand.",
+    "Which [[layer|decoder layers]] a [[mask]] drops, counted from 0. Start from a [[method]], then decide by hand.",
 )
 
 item = pick_item("recordings", "Recording", "Rankings come from a recording; only measuring needs the model.")
 if item is None:
     next_step("Masks start from a recording, and there is none yet.", "pages/3_similarity.py", "Record")
+    write_address()
     st.stop()
 recording = open_or_stop(item)
 begin_editing(recording.model)
+follow_windows(recording.model)
+take_clicks()
 choose_result("masks", "search")
 group = token_group("mask_group")
 
 st.subheader("Edit")
 editor(gather(recording, group))
-save_form()
+
+st.subheader("Propose")
+proposed = candidates(gather(recording, group))
+st.subheader("Masks")
+draw_masks(recording, proposed)
 go_on("pages/5_evaluate.py", "Go on to Evaluate")
 
-TABS = [
-    "Candidates",
-    "Scores",
-    "Agreement",
-    "Against damage",
-    "Skip-It",
-    "Compare two",
-    "Open a file",
-    "Files for other tools",
-]
-tabs = dict(zip(TABS, st.tabs(TABS, key="mask_tab", on_change="rerun", bind="query-params"), strict=True))
-shown = next(name for name, tab in tabs.items() if tab.open)
-with tabs[shown]:
-    if shown == "Candidates":
-        start_from(candidates(gather(recording, group)), recording)
-        explain_criteria()
-    elif shown == "Scores":
-        score_picture(gather(recording, group))
-    elif shown == "Agreement":
-        agreement_view(gather(recording, group))
-    elif shown == "Against damage":
-        damage_view(gather(recording, group))
-    elif shown == "Skip-It":
-        skip_view(gather(recording, group))
-    elif shown == "Compare two":
-        compare_two(recording.n_layers)
-    elif shown == "Open a file":
+opening = st.expander("Open a mask file", key="mask_opening", on_change="rerun")
+if opening.open:
+    with opening:
         open_file(recording)
-    elif (mask := edited_mask()) is not None:
+handing = st.expander("Files for other tools", key="mask_handing", on_change="rerun")
+if handing.open and (mask := edited_mask()) is not None:
+    with handing:
         mask_files(mask, recording.model)
+write_address()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from vlm_analysis.ui.common.address import write_address
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.maskfiles import mask_files
 from vlm_analysis.ui.common.pickers import agree_on_model, pick_mask
@@ -17,11 +18,12 @@ from vlm_analysis.ui.export.exportview import default_folder, export_work, manif
 begin(
     "Export",
     ":material/ios_share:",
-    "The exported checkpoint is loaded in a fresh process; its logits and an answer are compared with the evaluated model's.",
+    "The exported [[checkpoint]] is loaded in a fresh process, and compared with the evaluated model: the [[proof]].",
 )
 
 info = model_slot().info
 mask = pick_mask()
+write_address()
 if mask is None:
     next_step("There is no mask to export.", "pages/4_masks.py", "Make a mask")
     st.stop()
@@ -67,7 +69,10 @@ st.button(
 if ready and folder.strip():
     same_line(line_of("export", mask, folder.strip(), no_probe=not with_probe))
 done = job_panel("export")
-if done is not None and done.status == "done":
-    manifest_view(*done.result)
+exported = done.result if done is not None and done.status == "done" else None
+if exported is not None and exported[0].source_fingerprint != info.fingerprint:
+    exported = None  # of the model that was loaded before
+if exported is not None:
+    manifest_view(*exported)
 if ready and folder.strip():
-    serving_view(mask, Path(folder.strip()), done.result if done is not None and done.status == "done" else None)
+    serving_view(mask, Path(folder.strip()), exported)

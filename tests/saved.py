@@ -139,7 +139,8 @@ def of_story(story: Story) -> dict[str, Any]:
 
 
 def of_question(question: Question) -> dict[str, Any]:
-    return asdict(question)
+    later = ("preset", "masks", "recover", "vision")  # which version 0.1 did not ask for
+    return {name: value for name, value in asdict(question).items() if value or name not in later}
 
 
 TOLD = {

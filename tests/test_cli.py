@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import socket
 import subprocess
@@ -19,11 +20,13 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 import vlm_analysis
-from vlm_analysis import StrataError, cli
+from vlm_analysis import LoadedModel, StrataError, cli, headline
 from vlm_analysis.cli import base, dashboard
-from vlm_analysis.export.story_forms import story_html
+from vlm_analysis.export.document.page import document_html
+from vlm_analysis.models import load
 from vlm_analysis.progress import Cancelled, Progress
 from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.workbench.documents import document_for
 from vlm_analysis.workbench.stories import open_saved_story, stories
 from vlm_analysis.workbench.workspace import Workspace
 
@@ -100,22 +103,28 @@ class TestEndings:
         return one
 
 
-@pytest.mark.usefixtures("_no_bars")
+@pytest.mark.usefixtures("_loaded_once", "_no_bars")
 class TestDemo:
-    def test_it_prints_the_findings_writes_the_report_and_keeps_what_the_dashboard_shows(self, tmp_path: Path) -> None:
-        done = strata("demo", "--first", "2", "--quiet", "--out", str(tmp_path / "new" / "x.html"))
+    def test_it_prints_the_findings_writes_the_report_and_keeps_what_the_dashboard_shows(
+        self, small: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bundled = LoadedModel(small.model, small.processor, "pocket-vl", small.source, small.max_vision_tokens)
+        monkeypatch.setattr(load, "load_model", lambda *_, **__: copy.copy(bundled))
+        done = strata("demo", "--first", "1", "--quiet", "--out", str(tmp_path / "new" / "x.html"))
         assert (done.exit_code, done.stderr) == (0, "")
         shelf = Workspace()
         (item,) = stories(shelf)
         story = open_saved_story(shelf, item)
-        assert (tmp_path / "new" / "x.html").read_bytes() == story_html(story)
+        assert (tmp_path / "new" / "x.html").read_text("utf-8") == document_html(document_for(shelf, item))
         lines = done.stdout.splitlines()
         for domain, row in story.dense.by_domain.iterrows():
             (line,) = [line.split() for line in lines if line.startswith(f"{domain} ") and "exact_match" in line]
             assert float(line[2]) == pytest.approx(row["exact_match"], abs=5e-4)
             assert float(line[3]) == pytest.approx(story.pruned.by_domain.loc[domain, "exact_match"], abs=5e-4)
         said = " ".join(done.stdout.split())
-        assert "Without 3 of 16 layers, chosen by “math-aware”, the model keeps" in said
+        method, mask = story.shown
+        assert " ".join(headline(story.answer).split()) in said
+        assert f"Without {mask.budget} of 8 layers, chosen by “{method}”, the model keeps" in said
         assert "say nothing about large models" in said
         assert f"{tmp_path / 'new' / 'x.html'}" in done.stdout.replace("\n", "")
         assert max(map(len, lines[:-1])) <= 100
@@ -123,7 +132,7 @@ class TestDemo:
         st.cache_resource.clear()
         page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
         assert not page.exception
-        assert escaped(story.title) in [heading.value for heading in page.subheader]
+        assert escaped(headline(story.answer)) in [heading.value for heading in page.subheader]
         st.cache_resource.clear()
 
     def test_a_folder_in_the_reports_place_is_refused_before_anything_is_measured(self, tmp_path: Path) -> None:
@@ -132,20 +141,22 @@ class TestDemo:
         assert "expected a file name, got the folder" in done.stderr
         assert not Workspace().items("prompts")
 
-    def test_stopped_in_the_middle_it_goes_on_from_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_stopped_in_the_middle_it_goes_on_from_there(
+        self, small: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(load, "load_model", lambda *_, **__: copy.copy(small))
         arguments = ("demo", "--first", "1", "--out", str(tmp_path / "x.html"))
-        monkeypatch.setattr(base, "shown", self.interrupted)
-        done = strata(*arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr(base, "shown", self.interrupted)
+            done = strata(*arguments)
         assert (done.exit_code, done.stdout, done.stderr) == (130, "", f"{base.STOPPED}\n")
         assert not (tmp_path / "x.html").exists()
         (rows,) = (Workspace().root / "unfinished").glob("*")
         before = {path.name for path in rows.iterdir()}
-        monkeypatch.undo()
-        monkeypatch.setenv("STRATA_HOME", str(rows.parents[1]))
         assert before
         assert strata(*arguments).exit_code == 0
         assert not rows.exists()
-        assert len(Workspace().items("prompts")) == 1
+        assert len(Workspace().items("prompts")) == 2  # chosen on one, reported on the other
 
     @staticmethod
     @contextmanager
@@ -153,7 +164,7 @@ class TestDemo:
         """A progress during which somebody presses Ctrl-C while masks are evaluated."""
 
         def report(done: int, total: int, message: str) -> None:
-            if message.startswith("pruned model"):
+            if "pruned model" in message:
                 signal.raise_signal(signal.SIGINT)
 
         yield report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
 import importlib
 import json
@@ -16,24 +17,29 @@ from typer.testing import CliRunner
 
 import vlm_analysis
 from vlm_analysis import PruneMask, cli, mask_table, open_prompts
+from vlm_analysis.models import load
 from vlm_analysis.prompts import opening
+from vlm_analysis.workbench import exports
 from vlm_analysis.workbench.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.usefixtures("_short_timings")
+pytestmark = pytest.mark.usefixtures("_short_timings", "_proved_here")
 
 
 DOCTESTED = (
     "assets",
     "edits.edit",
+    "edits.kinds.vision",
+    "edits.skipping",
     "export.dialects",
     "models.memory",
     "models.fit",
     "prompts.cells",
+    "recovery.finetune.targets",
     "prompts.hubsplits",
     "words",
     "workbench.terminal",
-    "cli.lookup",
+    "edits.shorthand",
     "cli.output",
 )
 
@@ -67,15 +73,17 @@ def test_library_examples_of_the_readme_run_one_after_the_other(tmp_path, monkey
     assert n_scores(tmp_path / "scores") > 0
 
 
+@pytest.mark.usefixtures("_loaded_once")
 def test_lines_of_the_readme_run_one_after_the_other(tmp_path, monkeypatch):
-    """As they stand, but on one prompt of each pack."""
+    """As they stand, but on one prompt of each pack, with fewer steps and rounds, and the model is loaded once."""
     (block,) = re.findall(r"```sh\n(strata record.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        opening, "open_prompts", lambda source: open_prompts(source)[: 1 if isinstance(source, str) else None]
-    )
+    for module in (opening, exports):
+        monkeypatch.setattr(
+            module, "open_prompts", lambda source: open_prompts(source)[: 1 if isinstance(source, str) else None]
+        )
     said = {}
-    for line in block.splitlines():
+    for line in block.replace("most_steps=20", "most_steps=2").replace("--rounds 3", "--rounds 1").splitlines():
         _, *words = shlex.split(line)
         done = CliRunner().invoke(cli.strata, words)
         assert done.exit_code == 0, (line, done.stderr, done.exception)
@@ -89,10 +97,11 @@ def test_lines_of_the_readme_run_one_after_the_other(tmp_path, monkeypatch):
     assert "Nothing saved is damaged" in said["doctor"]
 
 
-def test_the_bench_of_the_readme_runs_on_what_came_before_it(packs):
-    """On one prompt, where the examples before it have all."""
+def test_the_bench_of_the_readme_runs_on_what_came_before_it(packs, small, monkeypatch):
+    """On one prompt, where the examples before it have all, and on half of the layers."""
+    monkeypatch.setattr(load, "load_model", lambda source, **_: {"pocket-vl": copy.copy(small)}[source])
     one = packs[45:46]
-    names = {"prompts": one, "choose": one, "report": one, "mask": PruneMask(16, (5, 9, 11))}
+    names = {"prompts": one, "choose": one, "report": one, "mask": PruneMask(8, (3, 5, 6))}
     exec(compile(blocks()[2], "README.md", "exec"), names)
     kept = names["bench"].workspace
     assert {kind for kind in KINDS if kept.items(kind)} >= {

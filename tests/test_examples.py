@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from vlm_analysis import KINDS
+import vlm_analysis
+from vlm_analysis import KINDS, open_prompts
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"))
-ALIKE_IN_README = ("prune_for_math",)  # which tests/test_docs.py runs
+ALIKE_IN_README = ("prune_for_math", "compare_masks")  # which tests/test_docs.py runs
 SAID = {
     "prune_for_math": "gave the same logits: True",
     "compare_masks": "masks.csv holds all",
@@ -24,7 +25,9 @@ SAID = {
     [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in ALIKE_IN_README)) for path in EXAMPLES],
 )
 def test_an_example_runs_as_it_stands(path, tmp_path, monkeypatch, capsys):
+    """On the first prompts of each pack."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(vlm_analysis, "open_prompts", lambda source: open_prompts(source)[:6])
     monkeypatch.setattr(sys, "argv", [str(path)])
     kinds = dict(KINDS)
     try:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Say, forked
 from scored import n_scores
 
-from vlm_analysis import Cancelled, LoadedModel, PromptSet, PruneMask, files, open_recording, record, sweep
+from vlm_analysis import Cancelled, LoadedModel, PromptSet, PruneMask, Recording, files, open_recording, record, sweep
 from vlm_analysis.errors import RecordingError
 from vlm_analysis.evaluation.run.sweep import score_header
 from vlm_analysis.evaluation.scores import ScoreStore
@@ -162,6 +163,35 @@ def test_the_lock_by_name_of_another_host_is_left_alone(tmp_path: Path, monkeypa
 
 
 class TestRecordingAtOnce:
+    def test_two_threads_give_what_one_gives_and_the_second_runs_nothing(
+        self, loaded: LoadedModel, few: PromptSet, tmp_path: Path
+    ) -> None:
+        begun, told = threading.Event(), list[str]()
+
+        def first(done: int, total: int, message: str) -> None:
+            if done == 1:
+                begun.set()
+                time.sleep(0.05)  # with its rows unfinished, so that the other one finds them owned
+
+        made = list[Recording]()
+        thread = threading.Thread(
+            target=lambda: made.append(record(loaded, few, folder=tmp_path / "rows", on_progress=first))
+        )
+        thread.start()
+        assert begun.wait(60)
+        made.append(
+            record(
+                loaded, few, folder=tmp_path / "rows", on_progress=lambda done, _, said: told.append(f"{done} {said}")
+            )
+        )
+        thread.join()
+        alone = record(loaded, few)
+        assert [one.rows.tobytes() for one in made] == [alone.rows.tobytes()] * 2
+        assert told[0] == "0 waiting for other work of this process, which records the same prompts"
+        assert told[-1] == "6 recording"
+        assert "0 recording" not in told
+
+    @pytest.mark.slow  # in two threads above; a process beside another below
     def test_two_processes_give_what_one_gives_to_the_last_bit(
         self, loaded: LoadedModel, few: PromptSet, tmp_path: Path
     ) -> None:
@@ -183,23 +213,32 @@ class TestRecordingAtOnce:
         assert not (tmp_path / "rows" / LOCK).exists()
 
     def test_when_the_owner_is_killed_the_other_goes_on_with_its_rows(
-        self, loaded: LoadedModel, few: PromptSet, tmp_path: Path
+        self, loaded: LoadedModel, few: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        stops = RECORD.replace("time.sleep(0.05)", "done == 3 and os.kill(os.getpid(), signal.SIGSTOP)")
-        process = started(stops, tmp_path, tmp_path / "made.npz")
-        begun(process, "3 ")
+        monkeypatch.setattr("vlm_analysis.recording.record.FLUSH_S", 0)
+
+        def stops(say: Say) -> None:
+            def report(done: int, total: int, message: str) -> None:
+                say(done)
+                if done == 3:
+                    os.kill(os.getpid(), signal.SIGSTOP)
+
+            record(loaded, few, folder=tmp_path, on_progress=report)
+
         told: list[tuple[int, str]] = []
+        with forked(stops) as owner:
+            owner.waits_to_say("3")
 
-        def report(done: int, total: int, message: str) -> None:
-            told.append((done, message))
-            if len(told) == 3:
-                process.kill()
+            def report(done: int, total: int, message: str) -> None:
+                told.append((done, message))
+                if len(told) == 3:
+                    os.kill(owner.pid, signal.SIGKILL)
+                    owner.ended()
 
-        made = record(loaded, few, folder=tmp_path, on_progress=report)
-        process.communicate()
-        assert told[0] == (0, f"waiting for process {process.pid}, which records the same prompts")
-        assert next(done for done, message in told if message == "recording") in (3, 4)
-        assert made.rows.tobytes() == record(loaded, few).rows.tobytes()
+            made = record(loaded, few, folder=tmp_path, on_progress=report)
+            assert told[0] == (0, f"waiting for process {owner.pid}, which records the same prompts")
+            assert next(done for done, message in told if message == "recording") in (3, 4)
+            assert made.rows.tobytes() == record(loaded, few).rows.tobytes()
 
     def test_waiting_can_be_cancelled(self, loaded: LoadedModel, few: PromptSet, tmp_path: Path) -> None:
         def stop(done: int, total: int, message: str) -> None:

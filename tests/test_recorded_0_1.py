@@ -34,6 +34,7 @@ from vlm_analysis import (
     Recording,
     Story,
     compare,
+    evaluate,
     many_masks,
     open_prompts,
     read_damage,
@@ -56,20 +57,31 @@ SWEEP, SCORES = recorded("sweep"), recorded("scores")
 
 
 @pytest.fixture(scope="module")
-def story(loaded: LoadedModel, packs: PromptSet) -> Story:
-    return compare(loaded, packs)
+def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what masks of the story scored, which those of the sweep share."""
+    return tmp_path_factory.mktemp("scores")
 
 
 @pytest.fixture(scope="module")
-def evaluations(loaded: LoadedModel, packs: PromptSet, story: Story) -> list[Evaluation]:
+def story(loaded: LoadedModel, packs: PromptSet, scores: Path) -> Story:
+    return compare(loaded, packs, scores=scores)
+
+
+@pytest.fixture(scope="module")
+def dense(loaded: LoadedModel, packs: PromptSet) -> Evaluation:
+    return evaluate(loaded, packs)
+
+
+@pytest.fixture(scope="module")
+def evaluations(loaded: LoadedModel, packs: PromptSet, dense: Evaluation, scores: Path) -> list[Evaluation]:
     """The evaluations of the recorded masks, in their order."""
     masks = [PruneMask(16, tuple(told["dropped"])) for told in SWEEP["masks"]]
-    return list(sweep(loaded, packs, masks, reference=story.dense))
+    return list(sweep(loaded, packs, masks, reference=dense, folder=scores))
 
 
 @pytest.fixture(scope="module")
-def damage(loaded: LoadedModel, story: Story, evaluations: list[Evaluation]) -> Damage:
-    return read_damage([story.dense, *(one for one in evaluations if one.mask.budget == 1)], loaded.info)
+def damage(loaded: LoadedModel, dense: Evaluation, evaluations: list[Evaluation]) -> Damage:
+    return read_damage([dense, *(one for one in evaluations if one.mask.budget == 1)], loaded.info)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +99,7 @@ def recording(loaded: LoadedModel, packs: PromptSet) -> Recording:
     return record(loaded, packs, attention=True)
 
 
+@pytest.mark.slow  # a hundred masks; of some of them `make test` has every prompt's scores, below
 class TestStory:
     @pytest.mark.parametrize("part", ["shown", "masks", "curve", "dense", "pruned", "examples"])
     def test_the_demo_tells_what_it_told(self, story: Story, part: str) -> None:
@@ -116,9 +129,9 @@ class TestSweep:
         assert set(dropped) >= {(layer,) for layer in range(16)}
         assert {2, 3, 5, 8} <= {len(layers) for layers in dropped}
 
-    def test_prompts_and_dense_scores_are_the_same(self, story: Story) -> None:
-        assert story.dense.by_prompt["id"].tolist() == SWEEP["ids"]
-        check(by_domain(story.dense), SWEEP["dense"], CLOSE)
+    def test_prompts_and_dense_scores_are_the_same(self, dense: Evaluation) -> None:
+        assert dense.by_prompt["id"].tolist() == SWEEP["ids"]
+        check(by_domain(dense), SWEEP["dense"], CLOSE)
 
     @pytest.mark.parametrize(
         "place", range(len(SWEEP["masks"])), ids=lambda place: str(SWEEP["masks"][place]["dropped"])

@@ -218,6 +218,7 @@ class TestFiles:
         for name in ("README.md", "strata-mask.json"):
             assert hashlib.sha256((SAVED / "export" / name).read_bytes()).hexdigest() == told["files"][name]
 
+    @pytest.mark.usefixtures("_proved_here")
     def test_its_command_says_what_to_write_and_then_makes_the_checkpoint_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -347,6 +348,7 @@ class TestGoingOn:
         for evaluation, mask in zip(made, scores["masks"], strict=True):
             np.testing.assert_allclose(evaluation.by_prompt["kl_to_dense"], mask["kl_to_dense"][:6], rtol=1e-10)
 
+    @pytest.mark.slow  # a sweep goes on in `make test`
     def test_an_unfinished_comparison_goes_on_and_runs_only_what_is_missing(
         self, home: Workspace, slot: ModelSlot
     ) -> None:

@@ -14,9 +14,22 @@ from playwright.sync_api import Page, expect
 from tools.serving import ROOT, chromium, compare_masks, idle, running_server
 
 PAGES = {"overview": "", "model": "model", "prompts": "prompts", "similarity": "similarity"}
-PAGES |= {"masks": "masks", "evaluate": "evaluate", "export": "export"}
-TABS = {"evaluate-many": "Many masks", "evaluate-ask": "Ask both", "evaluate-cost": "Cost"}
-BROKEN = "count-steps-20"  # a prompt that the pruned model of the demo answers differently
+PAGES |= {"masks": "masks", "evaluate": "evaluate", "export": "export", "glossary": "glossary"}
+PAGES |= {"prompts-suites": "prompts?way-in=Probe+suites", "similarity-explain": "similarity?similarity_tab=Explain"}
+TABS = {
+    "many": "Many+masks",
+    "recover": "Get+back+what+was+lost",
+    "ask": "Ask+both",
+    "cost": "Cost",
+    "claims": "Claims",
+}
+PAGES |= {f"evaluate-{name}": f"evaluate?evaluate_tab={tab}" for name, tab in TABS.items()}
+BROKEN_MASK = "4, 5, 7, 9, 10, 12, 14"  # layers without which a fifth of the answers go
+SKIP_IT = "similarity-skip-it"
+VISION = "masks-vision"
+PAGES |= {SKIP_IT: "similarity?similarity_tab=Explain", VISION: "masks?cut=5+9-11&absent=13-15&frozen=4"}
+BROKEN = "caption-865"  # a prompt of the report packs that the mask in the editor answers differently
+PATIENCE_MS = 900_000  # a busy machine spoils no picture
 WIDTHS = {"": 1280, "-narrow": 390}
 
 
@@ -48,6 +61,34 @@ def edit_a_mask(page: Page, layers: str = "5, 9-11") -> None:
     idle(page)
 
 
+def recover(page: Page) -> None:
+    """Get back what the mask in the editor lost, by a repair and a short fine-tuning."""
+    open_tab(page, "Get back what was lost")
+    page.get_by_label("Short fine-tuning", exact=True).click()
+    page.get_by_role("option").filter(has_text="small").first.click()
+    idle(page)
+    page.get_by_role("button", name="Get it back").click()
+    page.get_by_role("heading", name="What came back, and what broke").first.wait_for(timeout=1_200_000)
+
+
+def show_skip_it(page: Page) -> None:
+    """Show Skip-It's conditions."""
+    idle(page)
+    page.get_by_role("radio", name="Skip-It").click()
+    page.locator(".st-key-skip-curves .scatterlayer").first.wait_for(state="attached")
+
+
+def ask_both(page: Page) -> None:
+    """Ask both models the prompt that the mask answers differently."""
+    idle(page)
+    page.get_by_label("Prompt", exact=True).click()
+    page.keyboard.type(BROKEN)
+    page.get_by_role("option").filter(has_text=BROKEN).first.click()
+    idle(page)
+    page.get_by_role("button", name="Ask both").click()
+    page.get_by_text("KL").first.wait_for()
+
+
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "assets" / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,39 +96,39 @@ def main() -> None:
         first = browser.new_page(base_url=url)
         first.goto("/")
         first.get_by_role("button", name="Try the demo").click()
-        first.get_by_role("button", name="Download as HTML").wait_for(timeout=300_000)
-        first.set_default_timeout(300_000)
+        first.get_by_role("button", name="Present").wait_for(timeout=PATIENCE_MS)
+        first.set_default_timeout(PATIENCE_MS)
         open_tab(first, "Many masks")
         compare_masks(first)
         open_tab(first, "One mask")
         first.get_by_role("button", name="Prune and evaluate").click()
         first.wait_for_timeout(2000)
-        expect(first.get_by_role("button", name="Prune and evaluate")).to_be_enabled(timeout=300_000)
+        expect(first.get_by_role("button", name="Prune and evaluate")).to_be_enabled(timeout=PATIENCE_MS)
         open_tab(first, "Cost")
         first.get_by_text("Measure other budgets too").click()
         first.get_by_role("button", name="Measure cost").click()
         first.get_by_text("90 % interval").first.wait_for()
+        edit_a_mask(first, BROKEN_MASK)
+        recover(first)
+        first.goto(f"/{PAGES[SKIP_IT]}")
+        show_skip_it(first)
+        first.get_by_role("button", name="Scan vision tokens").click()
+        first.get_by_role("combobox", name="Choose where they skip by").wait_for()
         edit_a_mask(first)
         for theme in ("light", "dark"):
             for suffix, width in WIDTHS.items():
                 for name, path in PAGES.items():
                     page = browser.new_page(base_url=url, color_scheme=theme, viewport={"width": width, "height": 900})
+                    page.set_default_timeout(PATIENCE_MS)
                     page.goto(f"/{path}")
+                    if name == "evaluate-ask":
+                        ask_both(page)
+                    if name == SKIP_IT:
+                        show_skip_it(page)
                     photograph(page, folder / f"{name}-{theme}{suffix}.png", width)
                     page.close()
-                for name, tab in TABS.items():
-                    page = browser.new_page(base_url=url, color_scheme=theme, viewport={"width": width, "height": 900})
-                    page.set_default_timeout(300_000)
-                    open_tab(page, tab)
-                    if tab == "Ask both":
-                        page.get_by_label("Prompt", exact=True).click()
-                        page.keyboard.type(BROKEN)
-                        page.get_by_role("option").filter(has_text=BROKEN).first.click()
-                        idle(page)
-                        page.get_by_role("button", name="Ask both").click()
-                        page.get_by_text("KL").first.wait_for()
-                    photograph(page, folder / f"{name}-{theme}{suffix}.png", width)
-                    page.close()
+                    if name == VISION:
+                        edit_a_mask(first, "5, 9-11; vision none")  # the next picture shows the mask alone again
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,32 +52,47 @@ def running_server(home: Path) -> Iterator[str]:
 
 def started_server(home: Path) -> tuple[subprocess.Popen[bytes], str]:
     """Start the dashboard as `running_server` does; returns its process, which the caller must end, and its address."""
-    port, log = _free_port(), home / "server.log"
+    port, log = free_port(), home / "server.log"
     env = {**os.environ, "HOME": str(home), "HF_HUB_OFFLINE": "1"}
     env.pop("STRATA_HOME", None)
-    command = [
-        sys.executable,
-        "-m",
-        "streamlit",
-        "run",
-        "app.py",
-        "--server.port",
-        str(port),
-        "--server.headless",
-        "true",
-    ]
+    command = [sys.executable, "-m", "streamlit", *arguments(port)]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_healthy(url, process, log)
+        wait_until_healthy(url, log, lambda: process.poll() is not None)
     except BaseException:
         process.kill()
         process.wait()
         raise
     return process, url
+
+
+def arguments(port: int) -> list[str]:
+    """Return the arguments of the command `streamlit` that runs the dashboard at this port of this machine, without opening a browser."""
+    return ["run", "app.py", "--server.port", str(port), "--server.headless", "true"]
+
+
+def free_port() -> int:
+    """Return a port at which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_healthy(url: str, log: Path, has_ended: Callable[[], bool] = lambda: False) -> None:
+    """Wait until the dashboard answers; raises RuntimeError with its log where it ended, or does not in time."""
+    end = time.monotonic() + START_S
+    while time.monotonic() < end and not has_ended():
+        try:
+            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=1) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError("The server did not start:\n" + log.read_text())
 
 
 @contextmanager
@@ -101,24 +116,6 @@ def chromium() -> Iterator[Browser]:
 def idle(page: Page) -> None:
     """Wait until the page's script has finished."""
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=120_000)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + START_S
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=1) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.1)
-    raise RuntimeError("The server did not start:\n" + log.read_text())
 
 
 def compare_masks(page: Page, timeout_ms: float = 600_000) -> None:

@@ -28,8 +28,18 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         mask_to_optipfair as mask_to_optipfair,
     )
     from vlm_analysis.edits.foreign.puzzletron import mask_to_puzzletron as mask_to_puzzletron
+    from vlm_analysis.edits.foreign.skipping import (
+        edit_to_fastv as edit_to_fastv,
+        edit_to_shortv as edit_to_shortv,
+        edit_to_vtw as edit_to_vtw,
+    )
+    from vlm_analysis.edits.kinds.adapt import Adapt as Adapt
     from vlm_analysis.edits.kinds.drop import Drop as Drop
+    from vlm_analysis.edits.kinds.fold import Fold as Fold
     from vlm_analysis.edits.kinds.table import KINDS as KINDS
+    from vlm_analysis.edits.kinds.vision import Vision as Vision
+    from vlm_analysis.edits.learnt import Tensors as Tensors
+    from vlm_analysis.edits.skipping import early_exit as early_exit, freeze as freeze, late_entry as late_entry
     from vlm_analysis.errors import StrataError as StrataError
     from vlm_analysis.evaluation.cost import (
         Cost as Cost,
@@ -50,8 +60,12 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     )
     from vlm_analysis.evaluation.run.evaluate import evaluate as evaluate
     from vlm_analysis.evaluation.run.respond import stream_both as stream_both
+    from vlm_analysis.evaluation.run.scan import scan_vision as scan_vision
     from vlm_analysis.evaluation.run.sweep import sweep as sweep
     from vlm_analysis.evaluation.run.timing import measure_cost as measure_cost, measure_costs as measure_costs
+    from vlm_analysis.evaluation.scan import VisionScan as VisionScan
+    from vlm_analysis.evaluation.scanfile import open_scan as open_scan, save_scan as save_scan
+    from vlm_analysis.export.adapter import export_adapter as export_adapter
     from vlm_analysis.export.checkpoint import export_checkpoint as export_checkpoint
     from vlm_analysis.export.dialects import (
         mask_to_csv as mask_to_csv,
@@ -72,23 +86,40 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         preview_prompts as preview_prompts,
     )
     from vlm_analysis.prompts.prompts import Prompt as Prompt, PromptSet as PromptSet
+    from vlm_analysis.prompts.suites import SUITES as SUITES, probe_prompts as probe_prompts
     from vlm_analysis.prompts.writing import write_prompts as write_prompts
+    from vlm_analysis.recording.answerprobe import AnswerProbe as AnswerProbe
     from vlm_analysis.recording.measures import MEASURES as MEASURES
+    from vlm_analysis.recording.probing import probe_answers as probe_answers
     from vlm_analysis.recording.record import record as record
     from vlm_analysis.recording.recording import (
         Recording as Recording,
         open_recording as open_recording,
         save_recording as save_recording,
     )
+    from vlm_analysis.recovery.closed_form import repair as repair
+    from vlm_analysis.recovery.finetune.finetune import finetune as finetune
+    from vlm_analysis.recovery.ledger import Ledger as Ledger, open_ledger as open_ledger, save_ledger as save_ledger
+    from vlm_analysis.selection.certainty.conditions import (
+        ConditionsCheck as ConditionsCheck,
+        conditions_against_damage as conditions_against_damage,
+    )
+    from vlm_analysis.selection.compared.answer import Answer as Answer, answer_of as answer_of
+    from vlm_analysis.selection.compared.answerwords import headline as headline
+    from vlm_analysis.selection.compared.claims import claims as claims
     from vlm_analysis.selection.compared.comparison import (
         Comparison as Comparison,
         open_comparison as open_comparison,
         save_comparison as save_comparison,
     )
     from vlm_analysis.selection.compared.findings import mask_table as mask_table
+    from vlm_analysis.selection.compared.published import published_retention as published_retention
+    from vlm_analysis.selection.compared.recovered import as_recovered as as_recovered
     from vlm_analysis.selection.compared.verdicts import regimes as regimes
+    from vlm_analysis.selection.criteria.bands import SkipBands as SkipBands, skip_bands as skip_bands
     from vlm_analysis.selection.criteria.criteria import CRITERIA as CRITERIA
     from vlm_analysis.selection.criteria.damage import Damage as Damage, read_damage as read_damage
+    from vlm_analysis.selection.criteria.redundancy import redundancies as redundancies
     from vlm_analysis.selection.criteria.scores import LayerScores as LayerScores
     from vlm_analysis.selection.criteria.scoring import score_layers as score_layers
     from vlm_analysis.selection.search.beam import beam as beam
@@ -96,9 +127,21 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.selection.search.greedy import greedy as greedy
     from vlm_analysis.selection.search.objective import Objective as Objective
     from vlm_analysis.selection.strategies.budgets import Share as Share
+    from vlm_analysis.selection.strategies.domain_aware import (
+        READINGS as READINGS,
+        domain_aware_mask as domain_aware_mask,
+        domain_aware_masks as domain_aware_masks,
+    )
     from vlm_analysis.selection.strategies.make import make_mask as make_mask, random_masks as random_masks
     from vlm_analysis.selection.strategies.many import many_masks as many_masks
     from vlm_analysis.selection.strategies.strategies import STRATEGIES as STRATEGIES
+    from vlm_analysis.selection.vision import (
+        exit_by_kl as exit_by_kl,
+        freeze_by_kl as freeze_by_kl,
+        scan_front as scan_front,
+        span_by_similarity as span_by_similarity,
+        within_flops as within_flops,
+    )
     from vlm_analysis.workbench.bench import Bench as Bench
     from vlm_analysis.workbench.pipeline import compare as compare, compare_masks as compare_masks
 
@@ -120,8 +163,14 @@ _HOMES = {
         "mask_to_optipfair",
     ),
     "edits.foreign.puzzletron": ("mask_to_puzzletron",),
+    "edits.foreign.skipping": ("edit_to_fastv", "edit_to_shortv", "edit_to_vtw"),
+    "edits.kinds.adapt": ("Adapt",),
     "edits.kinds.drop": ("Drop",),
+    "edits.kinds.fold": ("Fold",),
     "edits.kinds.table": ("KINDS",),
+    "edits.kinds.vision": ("Vision",),
+    "edits.learnt": ("Tensors",),
+    "edits.skipping": ("early_exit", "freeze", "late_entry"),
     "model_info": ("Locks",),
     "errors": ("StrataError",),
     "evaluation.cost": (
@@ -143,11 +192,15 @@ _HOMES = {
     ),
     "evaluation.run.evaluate": ("evaluate",),
     "evaluation.run.respond": ("stream_both",),
+    "evaluation.run.scan": ("scan_vision",),
     "evaluation.run.sweep": ("sweep",),
     "evaluation.run.timing": (
         "measure_cost",
         "measure_costs",
     ),
+    "evaluation.scan": ("VisionScan",),
+    "evaluation.scanfile": ("open_scan", "save_scan"),
+    "export.adapter": ("export_adapter",),
     "export.checkpoint": ("export_checkpoint",),
     "export.dialects": (
         "mask_to_csv",
@@ -173,26 +226,43 @@ _HOMES = {
         "Prompt",
         "PromptSet",
     ),
+    "prompts.suites": (
+        "SUITES",
+        "probe_prompts",
+    ),
     "prompts.writing": ("write_prompts",),
+    "recording.answerprobe": ("AnswerProbe",),
     "recording.measures": ("MEASURES",),
+    "recording.probing": ("probe_answers",),
     "recording.record": ("record",),
     "recording.recording": (
         "Recording",
         "open_recording",
         "save_recording",
     ),
+    "recovery.closed_form": ("repair",),
+    "recovery.finetune.finetune": ("finetune",),
+    "recovery.ledger": ("Ledger", "open_ledger", "save_ledger"),
+    "selection.certainty.conditions": ("ConditionsCheck", "conditions_against_damage"),
+    "selection.compared.answer": ("Answer", "answer_of"),
+    "selection.compared.answerwords": ("headline",),
+    "selection.compared.claims": ("claims",),
     "selection.compared.comparison": (
         "Comparison",
         "open_comparison",
         "save_comparison",
     ),
     "selection.compared.findings": ("mask_table",),
+    "selection.compared.published": ("published_retention",),
+    "selection.compared.recovered": ("as_recovered",),
     "selection.compared.verdicts": ("regimes",),
+    "selection.criteria.bands": ("SkipBands", "skip_bands"),
     "selection.criteria.criteria": ("CRITERIA",),
     "selection.criteria.damage": (
         "Damage",
         "read_damage",
     ),
+    "selection.criteria.redundancy": ("redundancies",),
     "selection.criteria.scores": ("LayerScores",),
     "selection.criteria.scoring": ("score_layers",),
     "selection.search.beam": ("beam",),
@@ -200,12 +270,18 @@ _HOMES = {
     "selection.search.greedy": ("greedy",),
     "selection.search.objective": ("Objective",),
     "selection.strategies.budgets": ("Share",),
+    "selection.strategies.domain_aware": (
+        "READINGS",
+        "domain_aware_mask",
+        "domain_aware_masks",
+    ),
     "selection.strategies.make": (
         "make_mask",
         "random_masks",
     ),
     "selection.strategies.many": ("many_masks",),
     "selection.strategies.strategies": ("STRATEGIES",),
+    "selection.vision": ("exit_by_kl", "freeze_by_kl", "scan_front", "span_by_similarity", "within_flops"),
     "workbench.bench": ("Bench",),
     "workbench.pipeline": (
         "compare",

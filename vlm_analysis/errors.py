@@ -5,6 +5,7 @@
     ├── PromptError       a prompt source or an image cannot be read
     ├── RecordingError    a recording cannot be made, opened or read
     ├── EditError         an edit cannot be made, opened or applied
+    │   ├── NothingLearntError  no change was learnt that is better than none
     │   └── MaskError         a mask, criterion or strategy does not fit
     │       └── NoLayerCountError a mask's file does not say how many layers its model has
     ├── EvaluationError   an evaluation cannot be made or opened
@@ -51,6 +52,10 @@ class RecordingError(StrataError):
 
 class EditError(StrataError):
     """An edit cannot be made, opened or applied."""
+
+
+class NothingLearntError(EditError):
+    """No change was learnt that is better than none: the edit stays as it is."""
 
 
 class MaskError(EditError):

@@ -8,6 +8,7 @@ from typing import Any
 
 from vlm_analysis.errors import EditError
 from vlm_analysis.guard.schema import fields, listed, maybe, table, text, whole
+from vlm_analysis.words import brief, counted, some_of
 
 MOST_LAYERS = 10_000
 _REASONS, _LAYERS = table(text(), text(5)), listed(whole(0, MOST_LAYERS - 1), most=MOST_LAYERS)
@@ -27,6 +28,7 @@ SCHEMA = fields(  # of a ModelInfo in a saved file
         "n_parameters": whole(),
         "attention_layers": _LAYERS,
         "cross_attention_layers": _LAYERS,
+        "vision_locked": _REASONS,
         "chat_template": maybe(text()),
         "end_token": maybe(text()),
         "context_length": maybe(whole()),
@@ -43,7 +45,7 @@ class Locks:
 
     Attributes:
         n_layers: of the model.
-        protected: risky to drop; may be let go (`unprotected`).
+        protected: risky to drop; may be let go (`keeping`).
         locked: dropping one would crash the model or make no sense.
         own: what the user wants to keep.
 
@@ -55,6 +57,11 @@ class Locks:
     protected: Mapping[int, str] = field(default_factory=dict)
     locked: Mapping[int, str] = field(default_factory=dict)
     own: Mapping[int, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        levels = ((name, getattr(self, name)) for name in ("protected", "locked", "own"))
+        said = (f"{name} {some_of(map(str, sorted(of)), 12)}" for name, of in levels if of)
+        return brief(self, counted(self.n_layers, "layer"), *said)
 
     def __post_init__(self) -> None:
         beyond = sorted(layer for layer in self.reasons if not 0 <= layer < self.n_layers)
@@ -109,13 +116,15 @@ class Locks:
         reasons = self.reasons
         return [layer for layer in range(self.n_layers) if layer not in reasons]
 
-    def unprotected(self) -> Locks:
-        """Return the locks without the protected layers."""
-        return replace(self, protected={})
+    def keeping(self, layers: Collection[int] = (), *, unprotect: bool = False) -> Locks:
+        """Return the locks as the user wants them.
 
-    def keeping(self, layers: Collection[int]) -> Locks:
-        """Return the locks with layers that the user wants to keep, optionally with reasons, as `{layer: reason}`."""
-        return replace(self, own={**self.own, **_with_reasons(layers, "you keep it")})
+        Args:
+            layers: to keep, optionally with reasons, as `{layer: reason}`.
+            unprotect: whether protected layers may go.
+        """
+        own = {**self.own, **_with_reasons(layers, "you keep it")}
+        return replace(self, own=own, protected={} if unprotect else self.protected)
 
 
 def _with_reasons(layers: Collection[int], reason: str = "") -> dict[int, str]:
@@ -136,6 +145,7 @@ class ModelInfo:
         n_parameters: of the whole model; 0 in older items.
         attention_layers: layers that cache keys and values, where others do not; empty where all do, and in items of version 0.1.
         cross_attention_layers: layers whose keys and values come from the image; empty in items of version 0.1.
+        vision_locked: layers that vision tokens cannot skip, each with the reason; empty in items of version 0.1.
         chat_template: the file that holds the chat template in force, or "none"; None in items of version 0.1, as the next three.
         end_token: the token that ends an answer.
         context_length: the most tokens of a prompt with its answer; None where the configuration names none.
@@ -160,6 +170,12 @@ class ModelInfo:
     context_length: int | None = None
     adapter: str | None = None
     disagreements: tuple[str, ...] = ()
+    vision_locked: dict[int, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return brief(
+            self, self.name, counted(self.n_layers, "layer"), self.dtype, f"fingerprint {self.fingerprint[:8]}"
+        )
 
     @property
     def locks(self) -> Locks:
@@ -173,8 +189,8 @@ class ModelInfo:
             ValueError, TypeError: `content`, which fits `SCHEMA`, does not fit together.
         """
         reasons = {
-            name: {int(layer): str(reason) for layer, reason in content[name].items()}
-            for name in ("protected", "locked")
+            name: {int(layer): str(reason) for layer, reason in content.get(name, {}).items()}
+            for name in ("protected", "locked", "vision_locked")
         }
         counted = {
             name: tuple(int(number) for number in content.get(name, ()))
@@ -183,7 +199,13 @@ class ModelInfo:
         said = tuple(str(text) for text in content.get("disagreements", ()))
         fields: dict[str, Any] = {**content, **reasons, **counted, "disagreements": said}
         info = cls(**fields)
-        named = {*info.protected, *info.locked, *info.attention_layers, *info.cross_attention_layers}
+        named = {
+            *info.protected,
+            *info.locked,
+            *info.vision_locked,
+            *info.attention_layers,
+            *info.cross_attention_layers,
+        }
         if beyond := sorted(layer for layer in named if not 0 <= layer < info.n_layers):
             raise ValueError(f"expected layers of a model of {info.n_layers}, got {beyond[:10]}")
         if len(info.layer_parameters) not in (0, info.n_layers):

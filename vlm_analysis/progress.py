@@ -6,10 +6,12 @@ the model is in its ordinary state. `stop_if_asked` does nothing but raise and m
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import median_low
 
 Progress = Callable[[int, int, str], None]
 """Called as `on_progress(done, total, message)`; raising `Cancelled` in it stops the work cleanly."""
@@ -23,33 +25,45 @@ def no_progress(done: int, total: int, message: str) -> None:
     """Do nothing."""
 
 
+LEAST_STEPS = 2  # the first alone, often the slowest, would be a guess
+MOST_STEPS = 501  # of long work, the newest count
+
+
 @dataclass
 class Pace:
-    """The pace of work, from its progress.
+    """The pace of work, from its progress: the median of the step times seen, which one slow step does not move.
 
     Time runs from the last call with nothing done, so imports and loading before it are not counted. A count that falls starts a new
-    stage with its own pace.
+    stage with its own pace. A call that counts several steps at once, as work that goes on does, is seen once.
 
     Attributes:
-        since: start of the stage, in seconds.
-        base, done: the count at that time and now.
+        since: when the step at work began, in seconds.
+        done: the count now.
+        step_times: seconds a step, the newest last.
     """
 
     since: float = 0.0
-    base: int = 0
     done: int = 0
+    step_times: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_STEPS))
 
     def advance(self, now: float, done: int) -> None:
         """Add one call of `on_progress`."""
-        if done < self.done or done <= self.base:
-            self.since, self.base = now, done
-        self.done = done
+        if done < self.done or done <= 0:
+            self.since, self.done = now, done
+            self.step_times.clear()
+        elif done > self.done:
+            self.step_times.append(max(0.0, now - self.since) / (done - self.done))
+            self.since, self.done = now, done
 
     def seconds_left(self, now: float, total: int) -> float | None:
-        """Return how long the rest will take at this pace; None while it is unknown."""
-        if self.done <= self.base or total < self.done:
+        """Return how long the rest will take at this pace; None until two steps were seen.
+
+        The step at work is counted down, and never below its end.
+        """
+        if len(self.step_times) < LEAST_STEPS or total < self.done:
             return None
-        return max(0.0, now - self.since) / (self.done - self.base) * (total - self.done)
+        step = median_low(self.step_times)
+        return step * (total - self.done) - min(step, max(0.0, now - self.since)) * (total > self.done)
 
 
 _check: ContextVar[Callable[[], None]] = ContextVar("check", default=lambda: None)

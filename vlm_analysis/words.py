@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from vlm_analysis.errors import short
+
 MOST_LISTED = 10  # things that one message or list names
 TOKEN_GROUPS = ("vision", "text", "answer", "last", "all")
 METRIC_TITLES = {
@@ -55,6 +57,25 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def prompts_in(domains: Iterable[str]) -> str:
+    """Return how many prompts there are, and their domains, of which one is given for each prompt.
+
+    >>> prompts_in(["math", "general", "math"])
+    '3 prompts of math, general'
+    """
+    all_of_them = list(domains)
+    return f"{counted(len(all_of_them), 'prompt')} of {some_of(dict.fromkeys(all_of_them), 4)}"
+
+
+def brief(value: object, *facts: object) -> str:
+    """Return a value's `repr` in two lines at most: its type, and what matters of it.
+
+    >>> brief(1.5, "pocket-vl", counted(16, "layer"))
+    'float(pocket-vl, 16 layers)'
+    """
+    return f"{type(value).__name__}({short(', '.join(short(fact, 100) for fact in facts), 200)})"
+
+
 def any_of(least: int, most: int = 0) -> str:
     """Return "any of 2 to 5 accepted answers"; "the answer" where there is one at most.
 
@@ -79,6 +100,21 @@ def layers(numbers: Iterable[int]) -> str:
     """Return "layer 4" or "layers 4 and 7", ascending."""
     ordered = sorted(numbers)
     return f"layer{'' if len(ordered) == 1 else 's'} {joined(ordered)}"
+
+
+def consecutive(numbers: Iterable[int]) -> list[tuple[int, ...]]:
+    """Return the runs of consecutive numbers among ascending ones.
+
+    >>> consecutive((2, 3, 7))
+    [(2, 3), (7,)]
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return [tuple(run) for run in runs]
 
 
 def sentence(text: str) -> str:

@@ -41,12 +41,18 @@ from vlm_analysis.workbench.workspace import Workspace
 ROOT = Path(__file__).resolve().parents[2]
 
 
-pytestmark = pytest.mark.usefixtures("_no_bars", "_short_timings")
+pytestmark = pytest.mark.usefixtures("_loaded_once", "_no_bars", "_short_timings")
+
+
+@pytest.fixture
+def few(packs: PromptSet) -> PromptSet:
+    """Three prompts of two domains."""
+    return packs[1:2] + packs[45:47]
 
 
 @pytest.fixture
 def shelf(few: PromptSet) -> Workspace:
-    """A workspace with six prompts, called few."""
+    """A workspace with three prompts, called few."""
     made = Workspace()
     keep_prompts(made, few, "few")
     return made

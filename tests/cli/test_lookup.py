@@ -168,6 +168,7 @@ def test_an_out_that_cannot_be_written_is_refused_before_anything_runs(
         (["sweep", "few"], "of one kind"),
         (["sweep", "few", "5", "--leave-one-out"], "of one kind"),
         (["sweep", "few", "5", "--most", "3"], "apply to comparisons"),
+        (["sweep", "few", "5", "--recover", "ridge"], "--recover, --vision and --time-front apply to comparisons"),
         (["sweep", "few", "5", "--out", "x.npz"], "expected a name ending in .csv"),
         (["cost", "few", "5", "6", "--line"], "takes one EDIT"),
         (["search", "few", "--damage", "nonsense"], "Unknown damage"),

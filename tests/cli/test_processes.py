@@ -10,7 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from vlm_analysis import PromptSet
+import pytest
+from forked import Say, forked
+from typer.testing import CliRunner
+
+from vlm_analysis import PromptSet, cli
 from vlm_analysis.prompts.writing import write_prompts
 from vlm_analysis.workbench.workspace import Workspace
 
@@ -38,18 +42,30 @@ def test_success_is_0_with_one_document_and_a_mistake_2_with_one_message() -> No
     assert "Traceback" not in errors
 
 
-def test_ctrl_c_is_130_and_the_same_command_goes_on(packs: PromptSet, tmp_path: Path) -> None:
-    table = write_prompts(packs[:8], tmp_path / "prompts")
+@pytest.mark.usefixtures("_no_bars")
+def test_ctrl_c_is_130_and_the_same_command_goes_on(
+    packs: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = write_prompts(packs[:3], tmp_path / "prompts")
     words, scores = ("sweep", str(table), "--leave-one-out", "--json", "--quiet"), Workspace().root / "scores"
-    process = started(*words)
-    end = time.monotonic() + WAIT_S
-    while not list(scores.rglob("*.*")) and time.monotonic() < end and process.poll() is None:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    code, said, errors = ended(process)
-    assert (code, said) == (130, "")
+    monkeypatch.setattr(sys, "argv", ["strata", *words])
+
+    def command(say: Say) -> None:
+        for stream, name in ((1, "said"), (2, "errors")):
+            os.dup2(os.open(tmp_path / name, os.O_WRONLY | os.O_CREAT), stream)
+        sys.stdout, sys.stderr = (os.fdopen(stream, "w") for stream in (1, 2))
+        cli.main()
+
+    with forked(command) as process:
+        end = time.monotonic() + WAIT_S
+        while not list(scores.rglob("*.*")) and time.monotonic() < end:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        assert (process.said.read(), process.ended()) == ("", 130)
+    said, errors = ((tmp_path / name).read_text() for name in ("said", "errors"))
+    assert said == ""
     assert errors.rstrip().endswith("run the same command again to continue.")
     assert "Traceback" not in errors
-    code, said, _ = ended(started(*words))
-    assert code == 0
-    assert len(json.loads(said)["rows"]) > 10
+    done = CliRunner().invoke(cli.strata, words)
+    assert done.exit_code == 0
+    assert len(json.loads(done.stdout)["rows"]) > 10

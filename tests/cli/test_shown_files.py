@@ -15,7 +15,9 @@ from vlm_analysis import PruneMask, cli, mask_to_csv, save_mask, save_recording
 from vlm_analysis.saved import kind_in
 
 TURNS = [{"from": "human", "value": "<image>why?"}, {"from": "gpt", "value": "so"}]
-KINDS = "expected prompts, a recording, a mask, an evaluation, a cost or a comparison, got"
+KINDS = (
+    "expected prompts, a recording, a mask, an evaluation, a scan, a cost, a comparison or a ledger of recovery, got"
+)
 
 
 def strata(*words: object) -> Result:

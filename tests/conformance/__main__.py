@@ -15,13 +15,16 @@ from vlm_analysis.models.layers import locked_layers
 
 from .build import N_LAYERS
 from .checks import masks, text_inputs
+from .folding import check_fold
 from .image_rows import IMAGES
 from .images import image_inputs, image_model
 from .noise import NOISE
 from .readme import README, TARGET, with_block
 from .rows import ALONE, EXCEPTIONS, FAMILIES, KINDS, NOT_BUILT, NOTES, PRUNED, REFUSED
+from .skipping import free_for_vision, skipping_mark
 from .sweeping import check_sweep, prompts
 from .test_conformance import CHECKS, model_of
+from .test_skipping import test_vision_tokens_skip_layers
 
 HEAD = """# Which models can be pruned
 
@@ -39,6 +42,12 @@ classes (`tests/conformance/sample.py`), `make slow` those of all others.
   torchvision, with noise of the shape that it would hand on.
 - **sweep**: the dense model, each layer left out and two at once, swept together, have the scores that each has alone, to the last bit:
   without a picture, with one, and with two where the class takes two and its processor runs here.
+- **vision**: with vision tokens absent from layers (late entry, early exit, all) or frozen in them, the logits of text are those of rows
+  taken out of the layers by hand, within 1e-5: masked and sliced, with one picture and two, with a cache, and in a batch padded on the
+  left. A number: so many of the {n_layers} layers can be skipped; the others, or all (–), are refused with the reason.
+- **fold**: a repair in closed form can fold a map into the layer before the first one that may go, or the reason why not: norm (a norm or a
+  gate stands between its last linear module and the stream), experts (it routes tokens to them), streams (several for each token), asleep
+  (the layer does not run without a picture). [Recovery](recovery.md) says more.
 - A layer through which the picture comes in is the exception to **prune**: DeepStack adds vision features after places in the list of
   layers, and without that layer they move to the next one. What is evaluated is what is exported, there too.
 - ✓ checked; ✗ does not hold, and not for the dense model either; – not checked. What cannot be pruned is refused with the reason.
@@ -46,8 +55,8 @@ classes (`tests/conformance/sample.py`), `make slow` those of all others.
 {green} of {all} classes hold in every check, {seeing} of them with an image too and {shown} with noise for one; {refused} are refused;
 {other} fail in one check or cannot be built here, as the remark says.
 
-| class | text | image | prune | decode | reload | sweep | locks | remark |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| class | text | image | prune | decode | reload | sweep | vision | fold | locks | remark |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -81,9 +90,9 @@ def row(kind: str) -> str:
     """Return a class's row of the table; its checks are run."""
     name = f"{FAMILIES[kind]}: `{KINDS[kind]}` ({kind})" if kind in FAMILIES else f"`{KINDS[kind]}` ({kind})"
     if kind in REFUSED:
-        return f"| {name} | – | – | – | – | – | – | – | refused: {REFUSED[kind]} |"
+        return f"| {name} | – | – | – | – | – | – | – | – | – | refused: {REFUSED[kind]} |"
     if kind in NOT_BUILT:
-        return f"| {name} | – | – | – | – | – | – | – | not built: {NOT_BUILT[kind]} |"
+        return f"| {name} | – | – | – | – | – | – | – | – | – | not built: {NOT_BUILT[kind]} |"
     marks = {check: mark(kind, check) for check in CHECKS}
     remarks = [reason for (one, _), reason in EXCEPTIONS.items() if one == kind]
     remarks += [f"the decoder alone: its vision tower needs {ALONE[kind]}"] if kind in ALONE else []
@@ -99,6 +108,8 @@ def row(kind: str) -> str:
         marks["decode"],
         marks["reload"],
         sweep_mark(kind),
+        vision_mark(kind),
+        check_fold(kind, model_of(kind)),
         locks,
         "; ".join(remarks),
     )
@@ -122,6 +133,14 @@ def sweep_mark(kind: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
             check_sweep(kind, image_model(kind) if n_images else model_of(kind), n_images, inputs, Path(folder))
     return "✓"
+
+
+def vision_mark(kind: str) -> str:
+    """Return whether vision tokens skip layers of a class, or how many layers; where that does not hold, this fails."""
+    free = free_for_vision(kind)
+    if free:
+        test_vision_tokens_skip_layers(kind)
+    return skipping_mark(free)
 
 
 def mark(kind: str, check: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from .build import DROP
+from .build import DROP, N_LAYERS
 
 _QWEN = {"text_config.rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}}
 _GLM = {
@@ -141,6 +142,19 @@ LOCKS: dict[str, dict[int, str]] = {
     "inkling2": {0: "built without the mixing"},
     "mistral_large4": {0: _STORE, 4: _STORE},
     "qwen4_exp": {0: "n-gram table"},
+}
+
+# Layers that vision tokens cannot skip, of the classes that are shown a picture here, and why.
+_ALL, _STATE = range(N_LAYERS), "passes tokens on through a state"
+VISION_LOCKS: dict[str, tuple[Collection[int], str]] = {
+    **dict.fromkeys(("blip-2", "instructblip", "kosmos-2"), (_ALL, "inner language model alone")),
+    **dict.fromkeys(("blip", "mllama"), (_ALL, "cross-attention")),
+    "git": (_ALL, "stands before the prompt"),
+    **dict.fromkeys(("gemma4", "mistral_large4"), (_ALL, "share keys and values")),
+    **dict.fromkeys(("glm5_next", "qwen4_exp"), (_ALL, "an indexer chooses")),
+    **dict.fromkeys(("lfm2_vl", "minicpmv4_6", "minicpmv4_7", "qwen3_5", "qwen3_5_moe"), ((0, 2, 4), _STATE)),
+    "lfm3_vl": ((2, 5), _STATE),
+    "nemotron_h_omni": ((2,), _STATE),
 }
 
 # Classes that take no second picture in a prompt, by their model or their processor.

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 SAMPLE = {
-    "llava": "nothing special, as most",
     "paligemma": "a prompt that sees what follows it, so that what is written has a token type of its own",
     "qwen3_vl": "DeepStack, and rotary positions in sections",
     "granite4_vision": "vision features added right before layers that the configuration numbers",
@@ -24,13 +23,7 @@ SAMPLE = {
     "qwen4_exp": "n-gram tables, numbered from one",
     "inkling2": "blocks of layers counted by position",
     "qwen3_5": "a hybrid stack whose cache counts tokens in attention layers",
-    "lfm2_vl": "attention layers told by number",
-    "nemotron_h_omni": "kinds of layers with states of their own",
-    "ernie4_5_vl_moe": "experts of two sizes",
-    "deepseek_ocr2": "dense and sparse layers told one by one",
-    "molmo2": "rotary positions scaled in numbered layers",
     "blip-2": "a decoder inside another model, which needs an image",
-    "kosmos-2": "an image's place told by a mask",
     "shieldgemma2": "a class that cannot be loaded again",
     "unlimited_ocr": "a class that cannot be decoded with a cache",
 }

@@ -36,7 +36,13 @@ def made(kind: str) -> tuple[Any, Inputs]:
     return image_model(kind), image_inputs(kind)
 
 
-@pytest.mark.parametrize(("kind", "check"), sampled(SEEING, ("prune", "dense", "decode", "reload")))
+@pytest.mark.parametrize(
+    ("kind", "check"),
+    [
+        *sampled(SEEING, ("prune", "decode", "reload")),
+        *(pytest.param(kind, "dense", marks=pytest.mark.slow) for kind in SEEING),  # as without an image
+    ],
+)
 def test_class_with_an_image(kind: str, check: str, tmp_path: Path) -> None:
     model, inputs = made(kind)
     hold(kind, check, model, inputs, tmp_path)

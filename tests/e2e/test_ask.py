@@ -120,6 +120,7 @@ def test_a_hostile_question_is_text_and_reaches_no_other_host(asking):
     idle(page)  # `new_page` fails the test when any request leaves the server
 
 
+@pytest.mark.slow
 def test_a_broken_image_is_named_and_the_page_goes_on(asking):
     page = asking()
     uploader = page.locator('[data-testid="stFileUploader"] input[type=file]')

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import PATIENCE_MS, go, idle, press
+from browser import PATIENCE_MS, go, idle, load_folder, press
 from outside import save_outside_model
 from PIL import Image
 from playwright.sync_api import expect
@@ -36,22 +36,6 @@ def prompts_zip() -> bytes:
     return buffer.getvalue()
 
 
-def load_folder(page, folder: Path) -> None:
-    go(page, "Model")
-    page.get_by_text("Folder on this machine").click()
-    box = page.get_by_role("textbox", name="Folder", exact=True)
-    box.fill(str(folder))
-    box.press("Enter")
-    idle(page)
-    unload = page.get_by_text(re.compile("^Unload .* to make room"))
-    if unload.first.is_visible():
-        unload.click()
-        idle(page)
-    press(page, "Load", exact=True)
-    page.get_by_text(f"from {folder}").first.wait_for()
-    idle(page)
-
-
 @pytest.mark.slow
 def test_an_outside_model_is_recorded_masked_pruned_exported_and_loaded_again(new_page, tmp_path: Path):
     page = new_page("/")
@@ -75,7 +59,10 @@ def test_an_outside_model_is_recorded_masked_pruned_exported_and_loaded_again(ne
         page.get_by_role("button", name=f"layer {layer}, kept", exact=True).click()
     page.get_by_text("2 of 6 layers dropped: 2, 4").first.wait_for()
     idle(page)
-    press(page, "Against damage", "tab")
+    go(page, "Similarity")
+    press(page, "Explain", "tab")
+    idle(page)
+    press(page, "Against damage", "radio")
     idle(page)
     press(page, "Measure damage")
     page.get_by_text("cosine and measured damage").first.wait_for()

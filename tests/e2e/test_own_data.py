@@ -8,15 +8,15 @@ import json
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pytest
-from browser import PATIENCE_MS, go, idle, press
-from playwright.sync_api import Browser, Page, TimeoutError, expect
+from browser import go, idle, press
+from playwright.sync_api import Page, TimeoutError, expect
 
-from tools import serving
 from vlm_analysis.pocket.tasks import make_example
 
 COUNT_CLICKS = (
@@ -27,24 +27,11 @@ TRIES = 20
 SHOWN_MS = 5_000  # for an open list
 
 
-@pytest.fixture(scope="module")
-def empty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("empty")
-    with serving.running_server(home) as url:
-        yield url
-    text = (home / "server.log").read_text()
-    assert not re.search(r"Traceback|Uncaught app execution", text), text[-4000:]
-
-
 @pytest.fixture
-def page(chromium: Browser, empty_server: str) -> Iterator[Page]:
-    context = chromium.new_context(viewport={"width": 1440, "height": 1400}, base_url=empty_server)
-    made = context.new_page()
-    made.set_default_timeout(PATIENCE_MS)
-    made.goto("/")
-    serving.idle(made)
-    yield made
-    context.close()
+def page(new_page: Callable[[str], Page]) -> Page:
+    page = new_page("/")
+    page.set_viewport_size({"width": 1440, "height": 1400})
+    return page
 
 
 def png(number: int) -> bytes:
@@ -61,7 +48,7 @@ def llava_zip() -> bytes:
             archive.writestr(f"images/{number}.png", png(number))
             turns = [
                 {"from": "human", "value": "<image>\nhow many shapes are there?"},
-                {"from": "gpt", "value": str(number)},
+                {"from": "gpt", "value": f"I can see {number} of them there."},
             ]
             rows.append({"id": f"drawn-{number}", "image": f"images/{number}.png", "conversations": turns})
         archive.writestr("llava.json", json.dumps(rows))
@@ -69,6 +56,10 @@ def llava_zip() -> bytes:
 
 
 def test_three_clicks_lead_from_an_empty_overview_to_a_heatmap(page: Page) -> None:
+    lead_to_a_heatmap(page)
+
+
+def lead_to_a_heatmap(page: Page) -> None:
     page.evaluate(COUNT_CLICKS)
     page.get_by_test_id("stFileUploader").get_by_test_id("stBaseButton-secondary").click()
     bring(page, "llava.zip", llava_zip())  # what the system's dialog would hand over
@@ -81,6 +72,26 @@ def test_three_clicks_lead_from_an_empty_overview_to_a_heatmap(page: Page) -> No
     idle(page)
     assert page.get_by_text(f"Saved {N_PROMPTS} prompts in 1 domain").count()
     assert page.evaluate("window.presses") == 3
+
+
+@pytest.mark.slow
+def test_more_lead_to_a_report(page: Page, tmp_path: Path) -> None:
+    lead_to_a_heatmap(page)
+    go(page, "Overview")
+    press(page, "Tell its story")
+    page.get_by_role("heading", name=re.compile("it keeps .* of the dense model's tokens")).first.wait_for()
+    idle(page)
+    cards = re.findall(
+        r"(Lost|Kept)\s+how many shapes are there\?\s+Before (.*)\s+After (.*)",
+        page.get_by_test_id("stMain").inner_text(),
+    )
+    assert len(cards) == N_PROMPTS / 2
+    assert all((outcome == "Kept") == (before == after) for outcome, before, after in cards)
+    press(page, "Report")
+    with page.expect_download() as started:
+        press(page, "Download", exact=True)
+    started.value.save_as(tmp_path / "report.html")
+    assert "how many shapes are there?" in (tmp_path / "report.html").read_text("utf-8")
 
 
 def picture_text(number: int) -> str:
@@ -115,6 +126,7 @@ def uploads() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_the_upload_takes_every_ending_and_a_table_of_strange_columns_by_naming_them(page: Page) -> None:
     go(page, "Prompts")
     press(page, "Open a file or folder", "tab")

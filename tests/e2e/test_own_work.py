@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 import zipfile
@@ -28,14 +29,13 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 
 def drawn_zip(count: int, domain: str = "mine") -> bytes:
-    """A zip of `count` drawn prompts with images, as a user would bring one."""
-    members, rows = {}, []
-    for seed in range(count):
-        example = make_example("count-all", seed, split="browser")
-        members[f"images/{seed}.png"] = png(example.image)
-        rows.append(
-            {"image": f"images/{seed}.png", "question": example.question, "domain": domain, "answer": example.answer}
-        )
+    """A zip of `count` prompts on two drawn images, as a user would bring one."""
+    examples = [make_example("count-all", seed, split="browser") for seed in range(2)]
+    members = {f"images/{seed}.png": png(example.image) for seed, example in enumerate(examples)}
+    rows = [
+        {"image": f"images/{number % 2}.png", "question": example.question, "domain": domain, "answer": example.answer}
+        for number, example in zip(range(count), itertools.cycle(examples), strict=False)
+    ]
     members["prompts.jsonl"] = "\n".join(map(json.dumps, rows)).encode()
     return zipped(members)
 
@@ -60,7 +60,7 @@ def save_zip_as_prompts(page, name: str, data: bytes) -> None:
     idle(page)
 
 
-def test_own_images_become_a_heatmap(new_page):
+def test_own_images_become_a_heatmap_and_an_evaluated_mask(new_page):
     page = new_page("/")
     load_bundled(page)
     go(page, "Prompts")
@@ -70,10 +70,14 @@ def test_own_images_become_a_heatmap(new_page):
         for task in ("colour", "bar-value")
     ]
     page.locator('[data-testid="stFileUploader"] input[type=file]').set_input_files(files)
-    page.get_by_role("button", name="Set question").first.wait_for()
-    page.get_by_placeholder(re.compile(".*")).first.wait_for()
-    fill_and_press(page, "question", "how many shapes are there?")
-    fill_and_press(page, "domain", "drawn")
+    page.get_by_role("button", name="Set in ticked rows").first.wait_for()
+    page.locator(".st-key-set-text input").fill("how many shapes are there?")
+    press(page, "Set in ticked rows")
+    idle(page)
+    press(page, "the beginning of the file name", "radio")
+    press(page, "Set 2 domains in ticked rows")
+    idle(page)
+    paste_into_the_table(page, "how many?\tdrawn\t3\nwhat colour?\tdrawn\tred")
     press(page, "Save as prompt set")
     page.get_by_text(re.compile("In use now")).first.wait_for()
     go(page, "Similarity")
@@ -82,11 +86,28 @@ def test_own_images_become_a_heatmap(new_page):
     chart = page.locator('[data-testid="stPlotlyChart"]').first
     chart.locator(".heatmaplayer image, .heatmaplayer .hm").first.wait_for(state="attached")
     chart.get_by_text("drawn").first.wait_for()
+    go(page, "Masks")
+    page.locator(".strip .count").first.wait_for()
+    page.get_by_label("drop:").fill("5, 9")
+    page.get_by_label("drop:").press("Enter")
+    page.locator(".strip[data-taken='1']").first.wait_for()
+    go(page, "Evaluate")
+    press(page, "Prune and evaluate")
+    page.get_by_text("without layers 5, 9: 2 of 16").first.wait_for()
+    page.get_by_text("KL to dense").first.wait_for()
+    idle(page)
+    assert page.get_by_text("what colour?").count()  # a card of the gallery
 
 
-def fill_and_press(page, field: str, text: str) -> None:
-    page.locator(f".st-key-{field}-for-ticked input").fill(text)
-    press(page, f"Set {field}", exact=True)
+def paste_into_the_table(page, cells: str) -> None:
+    """Paste cells as a spreadsheet copies them, from the first row's question on."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate("(cells) => navigator.clipboard.writeText(cells)", cells)
+    table = page.locator('[data-testid="stDataFrame"] canvas').first
+    table.scroll_into_view_if_needed()
+    box = table.bounding_box()
+    page.mouse.click(box["x"] + 450, box["y"] + 72)  # below the headings, right of tick, image and name
+    page.keyboard.press("Control+V")
     idle(page)
 
 
@@ -101,17 +122,42 @@ def test_job_survives_refresh_and_is_seen_and_cancelled_from_a_second_browser(ne
     first.reload()
     idle(first)
     first.get_by_text(running).first.wait_for()
-    second = new_page("/similarity")
+    second = new_page("/model")
+    listed = second.get_by_role("button", name="Jobs (1)")
+    listed.focus()
+    second.keyboard.press("Enter")
     second.get_by_text(running).first.wait_for()
+    told = second.get_by_text(running).first.inner_text()
+    second.get_by_text(running).filter(has_not_text=told).first.wait_for()  # it moves by itself
+    second.get_by_text("Similarity").nth(1).wait_for()
     cancel = second.get_by_role("button", name="Cancel", exact=True).first
-    cancel.dispatch_event("click")  # at once: the page draws itself again while the job runs
+    cancel.dispatch_event("click")  # at once: the list draws itself again while the job runs
     second.get_by_text(re.compile("cancelled after")).first.wait_for()
     first.get_by_text(re.compile("cancelled after")).first.wait_for()
 
 
-def test_broken_upload_is_reported_by_name_and_the_rest_kept(new_page):
-    page = new_page("/prompts")
+def test_broken_and_hostile_uploads_are_reported_by_name_the_rest_is_kept_and_no_other_host_reached(new_page):
+    page = new_page("/")
+    load_bundled(page)
+    go(page, "Prompts")
     open_tab(page, "Open a file or folder")
+    upload(page, "broken.zip", b"this is no zip")
+    page.get_by_test_id("stAlert").first.wait_for()
+    assert page.get_by_test_id("stException").count() == 0
+    upload(page, "mixed.zip", mixed_zip())
+    press(page, "Take these prompts")
+    page.get_by_text("Saved 1 prompt in").first.wait_for()
+    save_zip_as_prompts(page, "hostile.zip", drawn_zip(2, domain="![x](http://host.example/p.png) <b>$x$</b>"))
+    page.get_by_text("Saved 2 prompts in").first.wait_for()
+    go(page, "Similarity")
+    press(page, "Record", exact=True)
+    page.get_by_role("tab", name="Numbers").first.wait_for()
+    for label in ("Masks", "Evaluate", "Export", "Overview"):
+        go(page, label)  # `new_page` fails the test when any request leaves the server
+
+
+def mixed_zip() -> bytes:
+    """A zip with one sound prompt, a torn image, and members and images that would lie outside of it."""
     good = png(make_example("count-all", 3, split="browser").image)
     rows = [
         {"image": "good.png", "question": "how many shapes are there?", "id": "fine"},
@@ -119,30 +165,4 @@ def test_broken_upload_is_reported_by_name_and_the_rest_kept(new_page):
         {"image": "../../etc/passwd", "question": "what?", "id": "outside"},
     ]
     table = "\n".join(map(json.dumps, rows)).encode()
-    upload(
-        page, "mixed.zip", zipped({"good.png": good, "bad.png": good[:60], "../evil.png": good, "prompts.jsonl": table})
-    )
-    page.get_by_role("button", name="Take these prompts").first.wait_for()
-    idle(page)
-    press(page, "Take these prompts")
-    page.get_by_text(re.compile(r"Saved [\d,]+ prompt")).first.wait_for()
-    assert "1 prompt" in page.get_by_test_id("stMain").inner_text()
-
-
-def test_file_that_is_no_zip_is_one_clear_message(new_page):
-    page = new_page("/prompts")
-    open_tab(page, "Open a file or folder")
-    upload(page, "broken.zip", b"this is no zip")
-    page.get_by_test_id("stAlert").first.wait_for()
-    assert page.get_by_test_id("stException").count() == 0
-
-
-def test_hostile_domain_name_reaches_no_other_host(new_page):
-    page = new_page("/")
-    load_bundled(page)
-    save_zip_as_prompts(page, "hostile.zip", drawn_zip(2, domain="![x](http://host.example/p.png) <b>$x$</b>"))
-    go(page, "Similarity")
-    press(page, "Record", exact=True)
-    page.get_by_role("tab", name="Numbers").first.wait_for()
-    for label in ("Masks", "Evaluate", "Export", "Overview"):
-        go(page, label)  # `new_page` fails the test when any request leaves the server
+    return zipped({"good.png": good, "bad.png": good[:60], "../evil.png": good, "prompts.jsonl": table})

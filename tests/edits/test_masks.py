@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from rankings import full_recording
 
 from vlm_analysis import STRATEGIES, LayerScores, PruneMask, make_mask, open_mask, save_mask
@@ -83,7 +83,6 @@ class TestBudget:
         assert make_mask(rising(n_layers), "first-k", budget).budget == layers
 
     @given(st.integers(3, 200), st.data())
-    @settings(max_examples=50, deadline=None)
     def test_every_exact_ratio_gives_its_layers(self, n_layers: int, data: st.DataObject) -> None:
         layers = data.draw(st.integers(0, n_layers - 2))
         assert make_mask(rising(n_layers), "first-k", layers / n_layers).budget == layers
@@ -126,7 +125,6 @@ class TestStrategies:
         st.sets(st.integers(0, 8), max_size=3),
         st.sampled_from(["highest", "lowest"]),
     )
-    @settings(max_examples=100, deadline=None)
     def test_the_contiguous_block_is_the_best_of_all(
         self, values: list[float], budget: int, protected: set[int], drop: str
     ) -> None:
@@ -215,7 +213,6 @@ class TestFiles:
         assert edit_from_json(json.dumps(content)).model == ModelInfo("m", "f" * 64, 8)
 
     @given(st.integers(1, 60), st.data())
-    @settings(max_examples=50, deadline=None)
     def test_any_mask_survives_its_text(self, n_layers: int, data: st.DataObject) -> None:
         dropped = data.draw(st.sets(st.integers(0, n_layers - 1), max_size=n_layers - 1))
         name = data.draw(st.text(max_size=20))

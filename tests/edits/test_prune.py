@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from families import gemma, gemma_inputs, gemma_layers
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from oracles import ask, qwen_layers, same_weights, skipping, weights_of
 from torch import nn
 from transformers import AutoModelForImageTextToText
@@ -221,7 +221,6 @@ class TestPerLayerSettings:
         assert model.config.text_config.layer_types == kinds
 
     @given(st.sets(st.integers(0, 5), max_size=5))
-    @settings(max_examples=20, deadline=None)
     def test_the_view_equals_skipping_the_layers_to_the_last_bit(self, model: Any, dropped: set[int]) -> None:
         view = apply_edit(model, PruneMask(6, tuple(dropped)))
         inputs = gemma_inputs()

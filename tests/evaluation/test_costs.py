@@ -39,6 +39,8 @@ def made(**changes: object) -> Cost:
             prefill_ms=ROUNDS,
             tokens_per_s=1000 / ROUNDS,
             layer_shares=np.array([[0.1, 0.2, 0.2, 0.1], [0.2, 0.25, 0.25, 0.2]]),
+            prefill_flops=(1e9, 5e8),
+            cache_bytes=(4096, 1024),
         ),
         **changes,
     )
@@ -115,6 +117,10 @@ def test_a_file_gives_the_same_cost_back(tmp_path: Path) -> None:
         one, other = getattr(cost, field.name), getattr(back, field.name)
         assert np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other, field.name
     assert back.edit.name == "mine"
+    plain = open_cost(save_cost(made(prefill_flops=None, cache_bytes=None), tmp_path / "plain.json"))
+    assert (plain.prefill_flops, plain.cache_bytes) == (None, None)
+    with pytest.raises(EvaluationError, match="two numbers from 0 on as cache_bytes"):
+        made(cache_bytes=(4096, -1))
     assert speedup(back, "decode") == speedup(cost, "decode")
 
 

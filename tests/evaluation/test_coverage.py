@@ -15,7 +15,7 @@ SLACK = 3.0  # standard errors of a share that the sample may be off
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.table}-{case.words}")
 def test_a_sample_of_the_simulation_holds(case: Case) -> None:
-    runs = 60 if case.is_slow else 200
+    runs = 40 if case.is_slow else 100
     found = case.simulate(np.random.default_rng(0), runs)
     for bound, sign in ((case.least, 1), (case.most, -1)):
         assert sign * (found - bound) >= -SLACK * np.sqrt(max(bound * (1 - bound), 0.01) / runs)

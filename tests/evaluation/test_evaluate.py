@@ -68,7 +68,7 @@ def same_numbers(one: Evaluation, other: Evaluation) -> None:
 
 
 class TestMetrics:
-    @pytest.mark.parametrize("dropped", [(), (5, 11), (2, 3, 4, 9, 14)], ids=str)
+    @pytest.mark.parametrize("dropped", [(), (5, 11), pytest.param((2, 3, 4, 9, 14), marks=pytest.mark.slow)], ids=str)
     def test_they_equal_a_plain_float64_reckoning(
         self, loaded: LoadedModel, few: PromptSet, dropped: tuple[int, ...]
     ) -> None:

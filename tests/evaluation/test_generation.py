@@ -16,7 +16,7 @@ from conformance.images import TOKENS, processor_of
 from oracles import ask, ids_of
 from PIL import Image
 
-from vlm_analysis import Edit, LoadedModel, Prompt, PromptSet, PruneMask, evaluate, load_model
+from vlm_analysis import Edit, Evaluation, LoadedModel, Prompt, PromptSet, PruneMask, evaluate, load_model
 from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.evaluation.run.evaluate import respond
 from vlm_analysis.pocket.tasks import GENERAL, MATH, make_examples
@@ -56,11 +56,16 @@ def pali(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 def noisy() -> PromptSet:
     """Prompts of noise and of different lengths, without answers."""
     rng = np.random.default_rng(3)
-    pixels = rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     return PromptSet(
         Prompt((Image.fromarray(picture),), " ".join(f"w{word}" for word in rng.integers(1, 100, 2 + place % 3)))
         for place, picture in enumerate(pixels)
     )
+
+
+@pytest.fixture(scope="module")
+def dense(pali: LoadedModel, noisy: PromptSet) -> Evaluation:
+    return evaluate(pali, noisy)
 
 
 def alike(inputs: Sequence[dict[str, torch.Tensor]]) -> Iterator[list[int]]:
@@ -99,7 +104,7 @@ class TestPocket:
         assert evaluate(loaded, some, mask).by_prompt["exact_match"].tolist() == right
 
     def test_respond_writes_the_answer_of_every_exact_match(self, loaded: LoadedModel, packs: PromptSet) -> None:
-        some = packs[::6]
+        some = packs[::18]
         for mask in (None, PruneMask(16, (7,))):
             for prompt, right in zip(some, evaluate(loaded, some, mask).by_prompt["exact_match"], strict=True):
                 written = respond(loaded, prompt, mask, max_new_tokens=24)
@@ -112,7 +117,7 @@ class TestTokenTypes:
 
     @pytest.mark.parametrize("dropped", [(), (3,)], ids=["dense", "pruned"])
     def test_exact_match_is_what_greedy_decoding_writes(
-        self, pali: LoadedModel, noisy: PromptSet, dropped: tuple[int, ...]
+        self, pali: LoadedModel, noisy: PromptSet, dense: Evaluation, dropped: tuple[int, ...]
     ) -> None:
         mask = PruneMask(pali.n_layers, dropped)
         inputs = []
@@ -127,10 +132,9 @@ class TestTokenTypes:
             [token + (place % 2 and spot == place % 6) for spot, token in enumerate(tokens)]
             for place, tokens in enumerate(real)
         ]
-        dense = evaluate(pali, noisy)
         asked = replace(dense, by_prompt=dense.by_prompt.assign(answer_ids=spoilt), dense_log_probs=None)
         found = evaluate(pali, noisy, mask, reference=asked).by_prompt["exact_match"].tolist()
         assert found == [place % 2 == 0 for place in range(len(noisy))]
 
-    def test_the_dense_model_repeats_its_own_responses(self, pali: LoadedModel, noisy: PromptSet) -> None:
-        assert evaluate(pali, noisy).by_prompt["exact_match"].all()
+    def test_the_dense_model_repeats_its_own_responses(self, dense: Evaluation) -> None:
+        assert dense.by_prompt["exact_match"].all()

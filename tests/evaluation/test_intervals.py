@@ -11,6 +11,7 @@ import pytest
 from compared import dense_of
 from hypothesis import given, strategies as st
 
+from vlm_analysis.evaluation import distributions
 from vlm_analysis.evaluation.distributions import chi_quantile, chi_tail, exact_ends, t_quantile, t_tail
 from vlm_analysis.evaluation.evaluation import retention_bands, score_intervals, with_groups
 from vlm_analysis.evaluation.intervals import (
@@ -37,6 +38,22 @@ class TestDistributions:
     def test_quantiles_of_chi_squared_are_those_of_the_tables(self, df: int, value: float) -> None:
         assert chi_quantile(0.95, df) == pytest.approx(value, abs=2e-6)
         assert chi_tail(value, df) == pytest.approx(0.05, abs=1e-6)
+
+    def test_exact_ends_are_the_same_in_any_company_and_however_many_are_known(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(distributions, "MOST_KNOWN", 3)
+        asked = np.array([[0, 3, 3, 9, 2.5, 1, 40, 997], [9, 9, 9, 9, 7.5, 2, 1000, 1000]])
+
+        def ends(*places: int) -> list[list[float]]:
+            monkeypatch.setattr(distributions, "_known", {})
+            return exact_ends(*asked[:, places], 0.9).T.tolist()
+
+        together = exact_ends(*asked, 0.9)
+        assert together.T.tolist() == [ends(place)[0] for place in range(8)] == ends(*range(7, -1, -1))[::-1]
+        assert exact_ends(*asked, 0.9).tolist() == together.tolist()  # some known, some not
+        assert (exact_ends(*asked, 0.5)[0, 1:] > together[0, 1:]).all()
+        assert exact_ends(np.array([]), np.array([]), 0.9).shape == (2, 0)
 
     def test_exact_ends_are_where_the_binomial_tail_is_a_twentieth(self) -> None:
         n = 12

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from vlm_analysis import PruneMask
 from vlm_analysis.errors import EvaluationError
@@ -51,7 +51,6 @@ def same(one: dict, other: dict) -> bool:
     )
 
 
-@settings(max_examples=60)
 @given(puts)
 def test_what_was_put_is_there_again(tmp_path_factory: pytest.TempPathFactory, given: list) -> None:
     folder = tmp_path_factory.mktemp("scores")
@@ -133,7 +132,6 @@ def test_who_waits_for_another_writer_can_be_stopped(tmp_path: Path, monkeypatch
     assert list(one.of(THREE)) == [1]
 
 
-@settings(max_examples=60)
 @given(st.data())
 def test_any_changed_bit_is_noticed_or_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -197,6 +195,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     assert (list(again.of(THREE)), list(again.of(FIVE))) == ([0, 1, 2, 3], [0, 1])
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_records_of_a_thousand_edits_open_again(tmp_path: Path) -> None:
     store = ScoreStore(12, 100, tmp_path)
     for number in range(1000):

@@ -14,8 +14,10 @@ from vlm_analysis import Comparison, Evaluation, PruneMask, mask_table, regimes,
 from vlm_analysis.cli.results import of_comparison, of_evaluation
 from vlm_analysis.evaluation.telling import telling_line, telling_score, telling_score_of, unanswered_line
 from vlm_analysis.export.card import model_card
-from vlm_analysis.export.story import Story, story_of, story_sections
-from vlm_analysis.export.story_forms import story_html, story_text
+from vlm_analysis.export.document.document import document_of
+from vlm_analysis.export.document.page import document_html
+from vlm_analysis.export.story import Story, answer_in, story_of, story_sections
+from vlm_analysis.export.story_forms import story_text
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.selection.compared.comparison import open_comparison, save_comparison, ways_frame
 from vlm_analysis.selection.compared.findings import retention_curves, telling
@@ -165,7 +167,7 @@ class TestFreeFormAnswers:
         assert "keeps 75% of its choices of tokens in art answers" in kept
         assert "math suffers most: token agreement goes from 100% to 50%" in texts["What it costs each domain"]
         assert "In 12 of 12 answers the pruned model chooses another token" in texts["What broke"]
-        whole = story_text(told) + story_html(told).decode()
+        whole = story_text(told) + document_html(document_of(answer_in(told), told.recording))
         prose = " ".join(section.text for section in story_sections(told))
         assert not [words for words in NO_INFORMATION if words in prose]
         assert "dense model (the reference answer)" not in whole

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from vlm_analysis import Edit, LayerScores, PruneMask, make_mask, mask_to_csv, mask_to_mergekit, open_dialect
 from vlm_analysis.edits.files import edit_from_json, edit_to_json
@@ -34,12 +34,10 @@ def masks(draw: st.DrawFn) -> Edit:
 
 class TestRoundTrips:
     @given(masks())
-    @settings(max_examples=60, deadline=None)
     def test_any_mask_survives_mergekit(self, mask: Edit) -> None:
         assert mask_from_mergekit(mask_to_mergekit(mask), mask.n_layers) == mask
 
     @given(masks(), st.sampled_from(["\n", "\r\n"]), st.booleans())
-    @settings(max_examples=60, deadline=None)
     def test_any_mask_and_its_drop_order_survive_csv(self, mask: Edit, line_end: str, mark: bool) -> None:
         data = mask_to_csv(mask).replace("\n", line_end).encode("utf-8-sig" if mark else "utf-8")
         opened = open_dialect(data, "mask.CSV")
@@ -47,7 +45,6 @@ class TestRoundTrips:
         assert opened.provenance.get("drop_order") == mask.provenance.get("drop_order")
 
     @given(masks())
-    @settings(max_examples=30, deadline=None)
     def test_csv_counted_from_one_is_converted_once_when_declared(self, mask: Edit) -> None:
         header, *rows = mask_to_csv(mask).splitlines()
         shifted = [f"{int(row.split(',')[0]) + 1},{row.split(',', 1)[1]}" for row in rows]
@@ -57,7 +54,6 @@ class TestRoundTrips:
             mask_from_csv("\n".join([header, *shifted]))
 
     @given(st.binary(max_size=300), st.sampled_from([".json", ".yaml", ".yml", ".csv"]))
-    @settings(max_examples=150, deadline=None)
     def test_no_bytes_do_more_than_be_refused(self, data: bytes, suffix: str) -> None:
         with pytest.raises(MaskError):
             open_dialect(data, f"mask{suffix}", n_layers=8)

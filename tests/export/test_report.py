@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 
-from tools import serving
-from vlm_analysis.errors import ExportError
-from vlm_analysis.export.report import Section, report_html, write_report
+from tools.made import made_recording
+from vlm_analysis import PruneMask
+from vlm_analysis.cli.results import of_mask, of_recording
+from vlm_analysis.export.report import Section, report_html
 from vlm_analysis.figures.heatmaps import similarity_heatmap
 from vlm_analysis.figures.outcomes import damage_bars
 from vlm_analysis.figures.profiles import layer_profile
@@ -55,6 +56,16 @@ def test_report_without_figures_carries_no_script():
     assert len(page) < 10_000
 
 
+def test_a_mask_and_a_recording_are_drawn_without_a_script():
+    recording = made_recording(16, ["general", HOSTILE])
+    for result in (of_mask(PruneMask(16, [5, 9], name=HOSTILE), None), of_recording(recording, None)):
+        assert result.sections is not None
+        page = report_html(result.title, result.sections(), footer="end")
+        assert "<svg" in page
+        assert "<script" not in page
+        assert len(page) < 60_000
+
+
 def test_report_loads_nothing_from_outside(own):
     assert not re.search(r"""(src|href)\s*=|@import|url\(""", own)
     assert "default-src 'none'" in own
@@ -93,44 +104,27 @@ def test_table_keeps_an_index_with_a_meaning():
     assert "<th>math</th>" in report_html("t", [Section("h", "", table=table)], footer="f")
 
 
-def test_file_is_the_page_and_replaces_the_old_one_whole(tmp_path):
-    path = tmp_path / "new folder" / "report.html"
-    for title in ("first", "second"):
-        assert write_report(path, title, [Section("h", "text \ud800")], footer="f") == path
-    assert "<h1>second</h1>" in path.read_text(encoding="utf-8")
-    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
-
-
-def test_unwritable_place_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match="report not written"):
-        write_report(tmp_path / "file" / "report.html", "t", [], footer="f")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(ExportError, match="report not written"):
-        write_report(tmp_path / "folder", "t", [], footer="f")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder"]
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_report_draws_offline_in_a_real_browser(tmp_path, scheme):
-    path = write_report(tmp_path / "report.html", "Report", sections(), footer="end")
+def test_report_draws_offline_in_a_real_browser(chromium, tmp_path, scheme):
+    path = tmp_path / "report.html"
+    path.write_text(report_html("Report", sections(), footer="end"), "utf-8")
     errors: list[str] = []
     requests: list[str] = []
-    with serving.chromium() as browser:
-        context = browser.new_context(color_scheme=scheme, offline=True, viewport={"width": 390, "height": 800})
-        tab = context.new_page()
-        tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.on("dialog", lambda dialog: errors.append(dialog.message))
-        tab.on("console", lambda line: errors.append(line.text))
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.goto(path.as_uri())
-        tab.wait_for_function("document.querySelectorAll('.figure .main-svg').length >= 6")
-        tab.wait_for_selector(".figure .hm image, .figure .heatmaplayer image", state="attached")
-        tab.wait_for_selector(".figure .barlayer path", state="attached")
-        inks = tab.evaluate("[...document.querySelectorAll('.figure .xtick text')].map(t => getComputedStyle(t).fill)")
-        ink = tab.evaluate("getComputedStyle(document.body).color")
-        wide = tab.evaluate("document.documentElement.scrollWidth")
+    context = chromium.new_context(color_scheme=scheme, offline=True, viewport={"width": 390, "height": 800})
+    tab = context.new_page()
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("dialog", lambda dialog: errors.append(dialog.message))
+    tab.on("console", lambda line: errors.append(line.text))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(path.as_uri())
+    tab.wait_for_function("document.querySelectorAll('.figure .main-svg').length >= 6")
+    tab.wait_for_selector(".figure .hm image, .figure .heatmaplayer image", state="attached")
+    tab.wait_for_selector(".figure .barlayer path", state="attached")
+    inks = tab.evaluate("[...document.querySelectorAll('.figure .xtick text')].map(t => getComputedStyle(t).fill)")
+    ink = tab.evaluate("getComputedStyle(document.body).color")
+    wide = tab.evaluate("document.documentElement.scrollWidth")
+    context.close()
     assert not errors
     assert requests
     assert all(url.startswith(("file:", "data:", "blob:")) for url in requests)

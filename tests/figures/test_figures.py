@@ -251,19 +251,18 @@ def test_score_bars_tell_dropped_layers_apart_by_hatching_too():
     assert tuple(trace(figure, "locks").text) == ("P",)
 
 
-def every_figure() -> dict:
-    matrix = np.full((1, 4), 0.5)
-    damage = pd.DataFrame([(HOSTILE, "exact_match", 1.0, 0.5)], columns=["domain", "metric", "dense", "pruned"])
-    reasons = {0: HOSTILE}
-    return {
-        "similarity": similarity_heatmap(matrix, [HOSTILE], locks=Locks(matrix.shape[1], reasons)),
-        "difference": difference_heatmap(matrix, [HOSTILE]),
-        "strips": edit_strips([(HOSTILE, PruneMask(4, [1]))], 4, locks=Locks(4, locked=reasons)),
-        "profile": layer_profile({HOSTILE: matrix[0]}, y_title="cosine similarity"),
-        "retention": retention_curve(curves().assign(method=HOSTILE)),
-        "damage": damage_bars(damage),
-        "scores": score_bars(matrix[0], None, [0, 1, 2, 3], [], Locks(4, reasons)),
-    }
+MATRIX = np.full((1, 4), 0.5)
+BROKEN = pd.DataFrame([(HOSTILE, "exact_match", 1.0, 0.5)], columns=["domain", "metric", "dense", "pruned"])
+REASONS = {0: HOSTILE}
+EVERY_FIGURE = {
+    "similarity": lambda: similarity_heatmap(MATRIX, [HOSTILE], locks=Locks(4, REASONS)),
+    "difference": lambda: difference_heatmap(MATRIX, [HOSTILE]),
+    "strips": lambda: edit_strips([(HOSTILE, PruneMask(4, [1]))], 4, locks=Locks(4, locked=REASONS)),
+    "profile": lambda: layer_profile({HOSTILE: MATRIX[0]}, y_title="cosine similarity"),
+    "retention": lambda: retention_curve(curves().assign(method=HOSTILE)),
+    "damage": lambda: damage_bars(BROKEN),
+    "scores": lambda: score_bars(MATRIX[0], None, [0, 1, 2, 3], [], Locks(4, REASONS)),
+}
 
 
 def texts(part: object, key: str = "") -> list[str]:
@@ -275,15 +274,16 @@ def texts(part: object, key: str = "") -> list[str]:
     return [part] if isinstance(part, str) and key != "bdata" else []
 
 
-@pytest.mark.parametrize(("name", "figure"), every_figure().items(), ids=list(every_figure()))
-def test_hostile_names_are_text_in_every_figure(name, figure):
-    found = texts(json.loads(figure.to_json()))
+@pytest.mark.parametrize("name", EVERY_FIGURE)
+def test_hostile_names_are_text_in_every_figure(name):
+    found = texts(json.loads(EVERY_FIGURE[name]().to_json()))
     assert any("&lt;a href" in text for text in found)
     assert not [text for text in found if "<a" in text or "<script" in text or "$" in text]
 
 
-@pytest.mark.parametrize(("name", "figure"), every_figure().items(), ids=list(every_figure()))
-def test_every_figure_leaves_background_and_font_colour_to_its_host(name, figure):
+@pytest.mark.parametrize("name", EVERY_FIGURE)
+def test_every_figure_leaves_background_and_font_colour_to_its_host(name):
+    figure = EVERY_FIGURE[name]()
     assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
     assert figure.layout.font.color is None
     assert figure.layout.template.layout.font.color is None

@@ -9,11 +9,10 @@ from rankings import full_recording, left_out
 
 from vlm_analysis import Locks
 from vlm_analysis.errors import MaskError
-from vlm_analysis.figures.rankings import agreement_heatmap, damage_scatter, rank_intervals, skip_curves
+from vlm_analysis.figures.rankings import agreement_heatmap, damage_scatter, rank_intervals
 from vlm_analysis.selection.certainty.against import cosine_against_damage
 from vlm_analysis.selection.certainty.agreement import agreement, criteria_items
 from vlm_analysis.selection.certainty.ranks import rank_stability
-from vlm_analysis.selection.criteria.bands import skip_bands
 
 HOSTILE = '<a href="http://evil.example">x</a></script><script>alert(1)</script> $x$'
 LIMITS = {"epsilon": 0.5, "eta": 0.5, "tau": 0.5}
@@ -114,28 +113,3 @@ class TestScatter:
         assert sum(len(trace.x) for trace in damage_scatter(frame).data) == 8
         frame["damage_kl"] = np.nan
         assert not damage_scatter(frame).data
-
-
-class TestSkip:
-    def test_each_curve_has_its_threshold_and_fills_what_lies_below(self) -> None:
-        bands = skip_bands(full_recording(), delta=0.05, **LIMITS)
-        figure = skip_curves(bands, **LIMITS, locks=Locks(len(bands.geometric), {0: HOSTILE}))
-        curves = [trace for trace in figure.data if not trace.name.startswith("threshold")]
-        np.testing.assert_array_equal(curves[0].y, bands.geometric)
-        assert [not symbol.endswith("open") for symbol in curves[1].marker.symbol] == bands.proximal_low.tolist()
-        assert [trace.y[0] for trace in figure.data if trace.name.startswith("threshold")] == [0.5, 0.5, 0.5]
-        assert "<a href" not in figure.to_json()
-
-    def test_without_attention_maps_there_are_two_curves(self) -> None:
-        bands = skip_bands(full_recording(attention=False), delta=0.05, **LIMITS)
-        assert len(skip_curves(bands, **LIMITS).data) == 4
-
-    def test_bands_are_framed_and_named_and_other_selected_layers_shaded(self) -> None:
-        recording = full_recording()
-        recording.rows["visual_attention"] = [0.1, 0.9, 0.1, 0.9, 0.9, 0.9, 0.9, 0.1, 0.1]
-        bands = skip_bands(recording, epsilon=2, delta=0.05, eta=1, tau=0.5)
-        assert (bands.late_entry, bands.early_exit) == ((0,), (7, 8))
-        figure = skip_curves(bands, epsilon=2, eta=1, tau=0.5)
-        boxes = {(box.x0, box.x1): box.line.width for box in figure.layout.shapes}
-        assert boxes == {(-0.5, 0.5): 1.5, (6.5, 8.5): 1.5, (1.5, 2.5): 0}
-        assert [note.text for note in figure.layout.annotations] == ["late entry", "early exit"]

@@ -12,23 +12,30 @@ import pandas as pd
 from vlm_analysis import (
     Comparison,
     Cost,
+    Edit,
     Evaluation,
+    Ledger,
     PruneMask,
     Recording,
+    VisionScan,
     save_comparison,
     save_cost,
     save_evaluation,
+    save_ledger,
     save_mask,
     save_recording,
+    save_scan,
 )
 from vlm_analysis.edits.files import edit_content
 from vlm_analysis.evaluation.evaluation import FORM as EVALUATION, evaluation_content
+from vlm_analysis.evaluation.scan import DENSE, MEANS, ways_of
 from vlm_analysis.export.probe.value import FirstToken, Probe, ProbePrompt, probe_text
 from vlm_analysis.export.serving.rules import Architecture, served_by, serving_json
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recording.maps import TokenMap, write_map
 from vlm_analysis.recording.measures import MEASURES, empty_rows
 from vlm_analysis.recording.recording import Activations
+from vlm_analysis.recovery.ledger import Row
 from vlm_analysis.selection.compared.comparison import ways_frame
 from vlm_analysis.selection.strategies.many import Way
 
@@ -107,6 +114,16 @@ def cost() -> Cost:
     )
 
 
+def scan() -> VisionScan:
+    rows = [
+        {"way": way, "layer": layer, "id": f"prompt-{number}", "domain": domain, **dict.fromkeys(MEANS, 0.5)}
+        for way, layer in [(DENSE, -1), *ways_of(N_LAYERS)]
+        for number, domain in enumerate(DOMAINS)
+    ]
+    counts = {"n_vision": 6.0, "n_text": 4.0, "attention_size": 3, "kv_parameters": 2}
+    return VisionScan(MODEL, "p" * 64, pd.DataFrame(rows).assign(exact_match=True), "sliced", **counts)  # type: ignore[arg-type]
+
+
 def comparison() -> Comparison:
     masks = tuple(PruneMask(N_LAYERS, (layer,)) for layer in (1, 2))
     ways = [Way("one", "one", "first-k", None, 1, 0, mask) for mask in masks]
@@ -141,8 +158,29 @@ def evaluation_file(folder: Path) -> Path:
     return save_evaluation(evaluation((1,)), folder / "it.json")
 
 
+def ledger() -> Ledger:
+    return Ledger(
+        (
+            Row("", True, replace(evaluation(), edit=Edit(N_LAYERS))),
+            Row("", False, evaluation((1,))),
+            Row("ridge", False, evaluation((1, 2)), 1.5, 280, 16, "n"),
+            Row("small", True, replace(evaluation(), edit=Edit(N_LAYERS)), None),
+        ),
+        "c" * 64,
+        4,
+    )
+
+
+def ledger_file(folder: Path) -> Path:
+    return save_ledger(ledger(), folder / "it.json")
+
+
 def cost_file(folder: Path) -> Path:
     return save_cost(cost(), folder / "it.json")
+
+
+def scan_file(folder: Path) -> Path:
+    return save_scan(scan(), folder / "it.npz")
 
 
 def probe_file(folder: Path) -> Path:

@@ -8,7 +8,7 @@ import random
 from . import benchmark_files, checkpoints, format_files, mask_files, prompt_files, saved_files, workspaces
 from .cases import Case
 
-SAMPLE = 150  # of all cases, in `make test`
+SAMPLE = 100  # of all cases, in `make test`
 
 
 @functools.cache

@@ -159,7 +159,7 @@ def kill_servers(folder: Path, count: int, draw: random.Random) -> None:
                 page.get_by_role("button", name="Try the demo").click()
                 page.get_by_role("button", name="Cancel", exact=True).first.wait_for()
                 if turn == count:
-                    page.get_by_role("button", name="Download as HTML").wait_for()
+                    page.get_by_role("button", name="Present", exact=True).wait_for()
                 else:
                     time.sleep(draw.uniform(0, DEMO_S * (turn + 1) / count))
                 page.close()

@@ -18,12 +18,15 @@ from vlm_analysis import (
     open_cost,
     open_edit,
     open_evaluation,
+    open_ledger,
     open_recording,
+    open_scan,
     regimes,
     retention,
     speedup,
 )
 from vlm_analysis.evaluation.cost import cost_frame
+from vlm_analysis.evaluation.scan import DENSE
 from vlm_analysis.export.probe.compare import compare_replies
 from vlm_analysis.export.probe.server import Reply
 from vlm_analysis.export.probe.value import PROBE_FILE, PROBE_FOLDER, open_probe
@@ -31,6 +34,7 @@ from vlm_analysis.export.serving.rules import SERVING_FILE, open_serving
 from vlm_analysis.export.story import open_story, story_sections
 from vlm_analysis.prompts.places import parts_of
 from vlm_analysis.recording.maps import map_name, read_map
+from vlm_analysis.recovery.findings import headline, returned
 from vlm_analysis.words import TOKEN_GROUPS
 
 from . import bases
@@ -63,6 +67,14 @@ def use_cost(path: Path) -> None:
         cost.edit.saved_parameters(cost.model)
 
 
+def use_ledger(path: Path) -> None:
+    ledger = open_ledger(path)
+    assert len(ledger.table())
+    assert headline(ledger)
+    for row in ledger.recovered:
+        assert len(returned(ledger, row)) == len(ledger.shared[0].by_prompt)
+
+
 def use_recording(path: Path) -> None:
     recording = open_recording(path)
     for group in TOKEN_GROUPS:
@@ -81,6 +93,14 @@ def use_comparison(path: Path) -> None:
     assert len(comparison.parameters_left())
     assert comparison.evaluation(0).by_domain is not None
     regimes(comparison)
+
+
+def use_scan(path: Path) -> None:
+    scan = open_scan(path)
+    assert len(scan.table())
+    if scan.model.layer_parameters and scan.n_vision + scan.n_text > 0:
+        assert scan.flops_share(scan.edit(DENSE, -1)) == 1
+    repr(scan)
 
 
 def use_story(path: Path) -> None:
@@ -106,6 +126,7 @@ JSON_KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {
     "mask": (bases.mask_file, use_edit),
     "evaluation": (bases.evaluation_file, use_evaluation),
     "cost": (bases.cost_file, use_cost),
+    "ledger": (bases.ledger_file, use_ledger),
     "probe": (bases.probe_file, use_probe),
     "engines": (bases.serving_file, use_serving),
     "story": (lambda folder: _written(folder / "it.json", json.dumps(bases.story()).encode()), use_story),
@@ -113,6 +134,7 @@ JSON_KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {
 NPZ_KINDS = {
     "recording": (bases.recording_file, use_recording),
     "comparison": (bases.comparison_file, use_comparison),
+    "scan": (bases.scan_file, use_scan),
 }
 
 
@@ -186,7 +208,7 @@ def _impossible() -> Iterator[Case]:
 
 def _arrays(kind: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield other bytes in place of the arrays of an npz file."""
-    name = {"recording": "cosine.npy", "comparison": "answer_nll.npy"}[kind]
+    name = {"recording": "cosine.npy"}.get(kind, "answer_nll.npy")
     array = np.load(io.BytesIO(_parts(kind)[name]))
     whole = _parts(kind)[name]
     header = bytearray(whole)
@@ -231,7 +253,7 @@ def _zips(kind: str, read: Callable[[Path], object]) -> Iterator[Case]:
     yield Case(kind, "lzma", functools.partial(_write_zip, kind, zipfile.ZIP_LZMA), read, refused=True)
     yield Case(kind, "claims of 60 GB", functools.partial(_write_claims, kind), read, refused=True)
     yield Case(
-        kind, "a bomb of 300 MB that is not asked for", functools.partial(_write_bomb, kind), read, kind == "comparison"
+        kind, "a bomb of 300 MB that is not asked for", functools.partial(_write_bomb, kind), read, kind != "recording"
     )
 
 

@@ -16,9 +16,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.filterwarnings("ignore")  # of libraries, about what lies in the files
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in sample()])
-def test_a_hostile_file_is_opened_whole_or_refused_in_words(case: Case, tmp_path: Path) -> None:
-    outcome(case, tmp_path)
+def test_a_hostile_file_is_opened_whole_or_refused_in_words(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for number, case in enumerate(sample()):
+        with subtests.test(case.id):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            outcome(case, folder)
 
 
 @pytest.mark.slow

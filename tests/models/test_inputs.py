@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from oracles import ask, ids_of
 from PIL import Image
 
@@ -146,7 +146,6 @@ class TestBatches:
             collate([items[index] for index in batch], 0)
 
     @given(st.lists(st.integers(1, 30), min_size=1, max_size=30), st.integers(1, 9))
-    @settings(max_examples=50, deadline=None)
     def test_every_prompt_is_in_one_batch_and_like_lengths_are_together(self, lengths: list[int], size: int) -> None:
         items = [Encoded({"input_ids": torch.zeros(1, n, dtype=torch.long)}, np.ones(n, np.int8), ()) for n in lengths]
         found = list(batches(items, size))

@@ -1,21 +1,19 @@
-"""Memory, measured in processes of their own: unloading gives it back, switching never holds two models, running out is an error."""
+"""Memory, measured in processes forked of this one: unloading gives it back, switching never holds two models, running out is an error."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Say, forked
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from vlm_analysis.models.source import BUNDLED_FOLDER
 
-ROOT = Path(__file__).resolve().parents[2]
 MEASURE = """
-import ctypes, resource, sys, threading, time
+import resource, threading
 from vlm_analysis.errors import ModelError
 from vlm_analysis import load_model
 
@@ -58,12 +56,16 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     return folder, sum(parameter.numel() for parameter in model.parameters()) * 4 / 2**20
 
 
-def measured(code: str, *arguments: object) -> list[float]:
-    """Run code in a process of its own; returns the numbers it printed last."""
-    given = [sys.executable, "-c", MEASURE + code, *map(str, arguments)]
-    done = subprocess.run(given, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return [float(word) for word in done.stdout.splitlines()[-1].split()]
+def measured(code: str, *given: object) -> list[float]:
+    """Run code in a process of its own, in which `given` are these; returns the numbers it says."""
+
+    def run(say: Say) -> None:
+        exec(compile(MEASURE + code, __file__, "exec"), {"given": list(map(str, given)), "say": say})
+
+    with forked(run) as process:
+        said = process.said.read()
+        assert process.ended() == 0, said[-2000:]
+    return [float(word) for word in said.split()]
 
 
 needs_linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measured through /proc")
@@ -75,11 +77,11 @@ def test_unloading_gives_the_memory_back_and_loading_peaks_at_the_weights(
     big: tuple[Path, float], dtype: str, share: float
 ) -> None:
     code = """
-peak = peak_of(lambda: globals().update(mine=load_model(sys.argv[1], device="cpu", dtype=sys.argv[2])))
+peak = peak_of(lambda: globals().update(mine=load_model(given[0], device="cpu", dtype=given[1])))
 loaded = held()
 mine.fingerprint
 mine.close()
-print(peak - before, loaded - before, held() - before)
+say(f"{peak - before} {loaded - before} {held() - before}")
 """
     folder, size = big
     peak, loaded, left = measured(code, folder, dtype)
@@ -98,14 +100,14 @@ slot, quiet = ModelSlot(), lambda *_: None
 slot.load("pocket-vl", {}, quiet)
 slot.unload()
 before = held()
-slot.load(sys.argv[1], {"device": "cpu"}, quiet)
+slot.load(given[0], {"device": "cpu"}, quiet)
 one = held()
-peak = peak_of(lambda: slot.load(sys.argv[1], {"device": "cpu"}, quiet))
+peak = peak_of(lambda: slot.load(given[0], {"device": "cpu"}, quiet))
 two = held()
 for _ in range(4):
-    slot.load(sys.argv[1], {"device": "cpu"}, quiet)
+    slot.load(given[0], {"device": "cpu"}, quiet)
 slot.unload()
-print(one - before, peak - before, two - before, held() - before)
+say(f"{one - before} {peak - before} {two - before} {held() - before}")
 """
     folder, size = big
     one, peak, two, left = measured(code, folder)
@@ -121,11 +123,11 @@ def test_running_out_of_memory_is_an_error_with_a_next_step_and_gives_back_what_
 ) -> None:
     code = """
 pages = int(open("/proc/self/statm").read().split()[0])
-room = pages * resource.getpagesize() + int(float(sys.argv[2]) * 2**20)
+room = pages * resource.getpagesize() + int(float(given[1]) * 2**20)
 limits = resource.getrlimit(resource.RLIMIT_AS)
 resource.setrlimit(resource.RLIMIT_AS, (room, limits[1]))
 try:
-    load_model(sys.argv[1], device="cpu", dtype="float32")
+    load_model(given[0], device="cpu", dtype="float32")
 except ModelError as error:
     said = str(error)
 resource.setrlimit(resource.RLIMIT_AS, limits)
@@ -133,7 +135,7 @@ assert "Memory ran out while 'big' was loading: expected" in said, said
 assert "Choose precision 'bfloat16' or a smaller model" in said, said
 left = held() - before
 load_model().close()  # the process is fit to go on
-print(left)
+say(f"{left}")
 """
     folder, size = big
     (left,) = measured(code, folder, size * 0.6)

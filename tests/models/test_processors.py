@@ -30,7 +30,10 @@ def test_a_llava_of_any_age_puts_as_many_image_tokens_into_a_prompt(whole: Path)
         path.write_text(json.dumps(settings))
 
 
-@pytest.mark.parametrize("name", ["CLIPFeatureExtractor", "GoneImageProcessor", "GoneImageProcessorFast"])
+@pytest.mark.parametrize(
+    "name",
+    ["CLIPFeatureExtractor", pytest.param("GoneImageProcessor", marks=pytest.mark.slow), "GoneImageProcessorFast"],
+)
 def test_a_retired_image_processor_is_the_model_s_present_one(whole: Path, tmp_path: Path, name: str) -> None:
     import shutil
 

@@ -192,12 +192,14 @@ class TestSets:
         assert len(sums) > 200
         assert all(is_reserved_pair(picture.left, picture.right) for picture in sums)
 
+    @pytest.mark.parametrize("report", [False, True])
     @pytest.mark.parametrize("domain", [GENERAL, MATH])
-    def test_the_packs_on_disk_are_the_pack_examples(
-        self, sets: dict[tuple[str, str], list[Example]], domain: str
+    def test_the_packs_on_disk_are_the_examples_as_drawn(
+        self, sets: dict[tuple[str, str], list[Example]], domain: str, report: bool
     ) -> None:
-        stored = open_prompts(domain)
-        drawn = sets["pack", domain]
+        stored, drawn = open_prompts(domain), sets["pack", domain]
+        if report:
+            stored, drawn = open_prompts(f"{domain}-report"), sets["held-out", domain][-PACK_PER_DOMAIN:]
         assert not stored.problems
         assert len(stored) == len(drawn)
         for prompt, example in zip(stored, drawn, strict=True):

@@ -11,6 +11,7 @@ import torch
 from oracles import same_weights, weights_of
 
 from vlm_analysis.pocket import tasks, training
+from vlm_analysis.pocket.__main__ import main
 from vlm_analysis.pocket.pictures import is_reserved_pair
 from vlm_analysis.pocket.tasks import content_key, make_example
 from vlm_analysis.pocket.training import Recipe, Trainer, answer_loss, rate_at, train_folder, training_pictures
@@ -58,6 +59,7 @@ class TestResuming:
         assert trainer.step == 0
         assert same_weights(trainer.model, before)
 
+    @pytest.mark.slow
     def test_a_write_that_is_killed_midway_leaves_the_last_checkpoint(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -65,7 +67,8 @@ class TestResuming:
         trainer.train_step()
         trainer.save()
         whole, weights = trainer.checkpoint.read_bytes(), weights_of(trainer.model)
-        trainer.train_step()
+        trainer.step += 1
+        next(trainer.model.parameters()).data.zero_()  # as if there had been a second step, which takes seconds
 
         def killed(tensors: Any, path: Path, metadata: Any) -> NoReturn:
             Path(path).write_bytes(b"half")
@@ -149,3 +152,34 @@ class TestLoss:
         assert answer_loss(logits, batch).item() == pytest.approx(
             float((losses * weights).sum() / weights.sum()), rel=1e-5
         )
+
+
+class TestOptions:
+    def test_a_pocket_without_deepstack_lacks_its_parts_and_nothing_else(self, tmp_path: Path) -> None:
+        names = {
+            deepstack: {
+                name for name, _ in Trainer(tmp_path, replace(LEAST, deepstack=deepstack)).model.named_parameters()
+            }
+            for deepstack in (True, False)
+        }
+        assert names[False] < names[True]
+        assert all("deepstack" in name for name in names[True] - names[False])
+
+    @pytest.mark.parametrize(
+        ("options", "recipe"),
+        [
+            ([], Recipe()),
+            (
+                ["--steps", "9", "--pictures", "2", "--no-deepstack", "--float32"],
+                Recipe(steps=9, pictures=2, deepstack=False, bfloat16=False),
+            ),
+        ],
+    )
+    def test_the_command_takes_what_a_shorter_training_needs(
+        self, monkeypatch: pytest.MonkeyPatch, options: list[str], recipe: Recipe
+    ) -> None:
+        asked: list[Recipe] = []
+        monkeypatch.setattr(training, "train", lambda assets, *, recipe: asked.append(recipe))
+        monkeypatch.setattr("sys.argv", ["pocket", "train", *options])
+        main()
+        assert asked == [recipe]

@@ -89,7 +89,7 @@ def test_a_task_whose_columns_are_not_there_or_not_plain_is_not_followed(tmp_pat
     assert lmms.matches(sample_of([ROW], described=described)) is None
 
 
-@pytest.mark.parametrize("task", ["a: [", "\0", "[" * 5000, "!!python/object/apply:os.system ['true']", "x" * 200_000])
+@pytest.mark.parametrize("task", ["a: [", "\0", "[" * 500, "!!python/object/apply:os.system ['true']", "x" * 200_000])
 def test_other_yaml_is_no_task(tmp_path: Path, task: str) -> None:
     (tmp_path / "it.yaml").write_text(task)
     assert task_of(tmp_path) == {}

@@ -73,9 +73,7 @@ def test_rows_of_text_only_are_told_ten_times_and_counted(folder: Path) -> None:
     prompts = open_prompts(written(folder / "train.jsonl", rows))
     assert len(prompts) == 1
     assert [problem.row for problem in prompts.problems] == [*range(1, 11), 0]
-    assert prompts.problems[-1].message.startswith(
-        "289 more rows were left out for the same reason: the row has no image"
-    )
+    assert prompts.problems[-1].message.startswith("289 more rows left out for the same reason: the row has no image")
 
 
 def test_a_dataset_info_beside_a_table_says_how_to_read_it(folder: Path) -> None:

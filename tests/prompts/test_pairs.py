@@ -194,9 +194,9 @@ def test_more_than_a_set_may_hold_are_counted_and_not_kept(monkeypatch: pytest.M
     monkeypatch.setattr(vqa, "MAX_ROWS", 1)
     first, more = read_vqa(ASKED, ANSWERED)
     assert first.cells["answer"] == "white"
-    assert (more.number, more.error) == (0, "1 more questions were left out: expected at most 1. Split the file.")
+    assert (more.number, more.error) == (0, "1 more question left out: expected at most 1. Split the file.")
     monkeypatch.setattr(coco, "MAX_ROWS", 2)
     images = [{"id": number, "file_name": f"{number}.jpg"} for number in range(5)]
     more, *rows = read_coco(images, [{"image_id": number, "caption": str(number)} for number in (4, 1)])
     assert [row.cells["answer"] for row in rows] == ["", "1"]
-    assert (more.number, more.error) == (0, "3 more images were left out: expected at most 2. Split the file.")
+    assert (more.number, more.error) == (0, "3 more images left out: expected at most 2. Split the file.")

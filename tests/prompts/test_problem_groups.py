@@ -20,6 +20,12 @@ def test_what_was_counted_while_reading_is_counted_with_the_rows_that_are_listed
     )
 
 
+def test_a_message_that_reads_like_a_count_is_no_count() -> None:
+    one = Problem(3, "3", "7 more rows left out for the same reason: the row has no image")
+    (group,) = grouped([one])
+    assert (group.message, group.number, group.rows) == (one.message, 1, (3,))
+
+
 def test_messages_that_differ_in_names_and_numbers_are_one_reason_and_others_are_not() -> None:
     messages = ["'a.png' was not found", "'b c.png' was not found", "got 7 images", "got 1,200 images", "got no image"]
     groups = grouped(Problem(row, str(row), message) for row, message in enumerate(messages, 1))

@@ -18,7 +18,7 @@ def test_a_reason_of_many_rows_is_told_ten_times_and_then_counted() -> None:
             told.add(Problem(row, str(row), f"no file {row}"))
     listed = told.listed()
     assert [one.row for one in listed] == [0, *range(1, 11), *range(1000, 9001, 1000), 0]
-    assert listed[-1].message == "8,990 more rows were left out for the same reason: text only"
+    assert listed[-1].message == "8,990 more rows left out for the same reason: text only"
 
 
 def test_a_reason_of_ten_rows_is_not_counted() -> None:
@@ -37,4 +37,4 @@ def test_of_many_reasons_only_so_many_are_kept_and_the_others_counted(monkeypatc
     *kept, last, more = told.listed()
     assert [one.row for one in kept] == list(range(1, 21))
     assert last.message == "about the table"
-    assert more.message.startswith("80 more rows were left out: ")
+    assert more.message.startswith("80 more rows left out: ")

@@ -100,7 +100,7 @@ def test_duplicate_ids_are_refused_by_name() -> None:
 
 
 def test_an_empty_set_is_refused_with_its_first_problems() -> None:
-    with pytest.raises(PromptError, match=r"got 0 and 1 problems.*row 4 \('bars'\): no such file"):
+    with pytest.raises(PromptError, match=r"got 0 and 1 problem\. Fix first: row 4 \('bars'\): no such file"):
         PromptSet([], [Problem(4, "bars", "no such file")])
     with pytest.raises(PromptError, match="at least one prompt"):
         PromptSet([Prompt((RED,), "1?")])[1:]
@@ -211,7 +211,7 @@ def test_a_bare_folder_is_read_by_domains(folder: Path) -> None:
 
 def test_a_folder_without_prompts_says_what_it_found(tmp_path: Path) -> None:
     (tmp_path / "notes.md").touch()
-    with pytest.raises(PromptError, match=r"1 other files, such as 'notes.md'"):
+    with pytest.raises(PromptError, match=r"1 other file, such as 'notes.md'"):
         open_prompts(tmp_path)
 
 
@@ -221,7 +221,7 @@ def test_of_a_folder_of_too_many_images_the_rest_is_counted(folder: Path, monkey
     monkeypatch.setattr(opening, "MAX_ROWS", 1)
     found = open_prompts(folder)
     assert [prompt.id for prompt in found] == ["a"]
-    assert [problem.message[:30] for problem in found.problems] == ["1 more row was left out: expec"]
+    assert [problem.message[:30] for problem in found.problems] == ["1 more row left out: expected "]
 
 
 def test_a_path_may_start_at_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +314,7 @@ def test_writing_again_changes_nothing_and_another_table_is_refused(folder: Path
 def test_an_image_that_changed_since_is_not_written_under_its_old_name(folder: Path) -> None:
     prompts = from_csv(folder, "image,question\na.png,1?\n")
     BLUE.save(folder / "a.png")
-    with pytest.raises(PromptError, match=r"prompt '1' could not be written"):
+    with pytest.raises(PromptError, match=r"a.png' could not be used: expected the pixels that were read first"):
         write_prompts(prompts, folder / "out")
     assert not (folder / "out" / "prompts.jsonl").exists()
 

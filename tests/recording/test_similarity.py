@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as arrays
 
 from vlm_analysis.recording.similarity import group_means, token_cosine, units_and_norms
@@ -13,7 +13,6 @@ from vlm_analysis.recording.similarity import group_means, token_cosine, units_a
 EPSILON = 1e-6
 numbers = st.floats(-1e3, 1e3, width=32).filter(lambda x: x == 0 or abs(x) > 1e-3)
 vectors = arrays.arrays(np.float32, (3, 8), elements=numbers).filter(lambda x: bool((np.abs(x).max(1) > 0).all()))
-quick = settings(max_examples=50, deadline=None)
 
 
 def cosines(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -25,7 +24,6 @@ def exact(one: torch.Tensor, other: torch.Tensor) -> np.ndarray:
     return (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)
 
 
-@quick
 @given(vectors, vectors)
 def test_a_cosine_lies_between_minus_one_and_one_and_is_that_of_float64(one: np.ndarray, other: np.ndarray) -> None:
     x, y = torch.from_numpy(one), torch.from_numpy(other)
@@ -35,7 +33,6 @@ def test_a_cosine_lies_between_minus_one_and_one_and_is_that_of_float64(one: np.
     np.testing.assert_allclose(found.numpy(), exact(x, y), atol=EPSILON)
 
 
-@quick
 @given(vectors)
 def test_identical_gives_one_and_opposite_minus_one(one: np.ndarray) -> None:
     x = torch.from_numpy(one)
@@ -43,7 +40,6 @@ def test_identical_gives_one_and_opposite_minus_one(one: np.ndarray) -> None:
     np.testing.assert_allclose(cosines(x, -x).numpy(), -1, atol=EPSILON)
 
 
-@quick
 @given(vectors, vectors, st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
 def test_scale_does_not_matter(one: np.ndarray, other: np.ndarray, first: float, second: float) -> None:
     x, y = torch.from_numpy(one), torch.from_numpy(other)
@@ -89,7 +85,6 @@ def test_norms_are_float64_and_do_not_overflow() -> None:
     np.testing.assert_allclose(found.numpy(), 3e38 * 8, rtol=1e-6)
 
 
-@quick
 @given(arrays.arrays(np.float32, (3, 6), elements=numbers), arrays.arrays(np.bool_, (4, 6)))
 def test_group_means_are_those_of_numpy_and_nan_for_an_empty_group(values: np.ndarray, groups: np.ndarray) -> None:
     found = group_means(values.astype(np.float64), groups)

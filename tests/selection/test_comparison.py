@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from compared import MODEL, made
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from vlm_analysis import Comparison, mask_table, retention, retention_interval
 from vlm_analysis.selection.compared.findings import (
@@ -102,7 +102,6 @@ class TestNumbers:
 values = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12)
 
 
-@settings(max_examples=200)
 @given(values)
 def test_front_is_what_no_other_row_beats(rows: list[tuple[int, int, int]]) -> None:
     found = on_front(np.array(rows, float))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from oracles import made_recording
 from rankings import full_recording, joined, left_out
 
@@ -181,7 +181,6 @@ class TestRanks:
         np.testing.assert_allclose(means[2], means[1], atol=1e-12)
 
     @given(st.integers(0, 20), st.sampled_from(DRAWN))
-    @settings(max_examples=30)
     def test_the_tables_are_what_they_say(self, seed: int, criterion: str) -> None:
         recording = full_recording(8, 6, ("math", "general"), seed=seed)
         damage = left_out(6, seed=seed, domains=("general", "math"))
@@ -203,7 +202,6 @@ class TestRanks:
         assert stability.chance(2).sum() == pytest.approx(2)
 
     @given(st.permutations(range(14)), st.sampled_from(DRAWN))
-    @settings(max_examples=20)
     def test_neither_prompt_order_nor_parts_change_them(self, order: list[int], criterion: str) -> None:
         asked = {"damage": left_out(), "target": "math", "n_draws": 50}
         there = rank_stability(full_recording(), criterion, **asked)  # type: ignore[arg-type]
@@ -267,7 +265,6 @@ class TestMasks:
         assert stability.basis.prompts == {"math": 6}
 
     @given(st.permutations(range(14)), st.sampled_from(["angular-block", "interlace", "minimum-gap"]))
-    @settings(max_examples=20)
     def test_neither_prompt_order_nor_parts_change_a_mask_or_how_sure_it_is(
         self, order: list[int], strategy: str
     ) -> None:

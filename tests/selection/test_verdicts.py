@@ -178,6 +178,7 @@ class TestTests:
         assert tied["n_groups"] == 8
         assert regimes(ten).iloc[0]["noise"] < alone["noise"] / 3
 
+    @pytest.mark.slow
     def test_of_many_verdicts_on_equal_masks_few_tables_claim_anything(self) -> None:
         rng, claims = np.random.default_rng(0), []
         for _ in range(60):

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from acting import OpenPage, hold_bundled, ran, wait_for, words
+from acting import OpenPage, hold, hold_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import Cancelled, LoadedModel, PromptSet, evaluate, mask_table
@@ -49,10 +49,8 @@ def test_without_a_model_the_page_says_what_to_do(stocked: OpenPage) -> None:
     assert "Nothing compared yet." in words(at)
 
 
-def test_numbers_are_those_of_evaluating_each_mask_alone(
-    stocked: OpenPage, loaded: LoadedModel, few: PromptSet
-) -> None:
-    hold_bundled()
+def test_numbers_are_those_of_evaluating_each_mask_alone(stocked: OpenPage, small: LoadedModel, few: PromptSet) -> None:
+    hold(small)
     (prompts,) = workspace().items("prompts")
     item = compare_work(prompts, prompts, question(prompts.id))(no_progress)
     comparison = open_item(item)
@@ -60,9 +58,9 @@ def test_numbers_are_those_of_evaluating_each_mask_alone(
         comparison.ways["method"]
     )
     assert comparison.n_shared == len(few)
-    dense = evaluate(loaded, few, batch_size=32)
+    dense = evaluate(small, few, batch_size=32)
     for place in (0, len(comparison.masks) // 2, len(comparison.masks) - 1):
-        alone = evaluate(loaded, few, comparison.masks[place], reference=dense, batch_size=32).by_prompt
+        alone = evaluate(small, few, comparison.masks[place], reference=dense, batch_size=32).by_prompt
         found = comparison.evaluation(place).by_prompt
         assert found["exact_match"].tolist() == alone["exact_match"].tolist()
         assert found["answer_nll"].tolist() == pytest.approx(alone["answer_nll"].tolist(), abs=1e-5)
@@ -75,7 +73,7 @@ def test_numbers_are_those_of_evaluating_each_mask_alone(
     table = next(frame.value for frame in at.dataframe if "methods" in frame.value.columns)
     assert len(table) == len(mask_table(comparison))
     at.session_state[f"compare_metric:{item.id}"] = "token_agreement"
-    assert "Parameters against token agreement" in words(ran(at))
+    assert "of token agreement on the worst domain" in words(ran(at))
     table = next(frame.value for frame in at.dataframe if "methods" in frame.value.columns)
     kept = mask_table(comparison, "token_agreement").loc[table.index]
     assert (
@@ -85,8 +83,8 @@ def test_numbers_are_those_of_evaluating_each_mask_alone(
     assert not list((workspace().root / "unfinished").glob("*"))
 
 
-def test_what_was_measured_is_not_measured_again(stocked: OpenPage) -> None:
-    hold_bundled()
+def test_what_was_measured_is_not_measured_again(stocked: OpenPage, small: LoadedModel) -> None:
+    hold(small)
     (prompts,) = workspace().items("prompts")
     compare_work(prompts, prompts, question(prompts.id))(no_progress)
     totals: list[tuple[int, str]] = []
@@ -96,8 +94,8 @@ def test_what_was_measured_is_not_measured_again(stocked: OpenPage) -> None:
     assert not runs or max(runs) <= 6  # at most the new criterion's masks, each in one part
 
 
-def test_a_cancelled_comparison_is_offered_again_and_finished(stocked: OpenPage) -> None:
-    hold_bundled()
+def test_a_cancelled_comparison_is_offered_again_and_finished(stocked: OpenPage, small: LoadedModel) -> None:
+    hold(small)
     (prompts,) = workspace().items("prompts")
 
     def stop(done: int, total: int, message: str) -> None:
@@ -130,19 +128,12 @@ def test_an_unfinished_comparison_of_another_model_asks_for_it_and_can_be_forgot
     told = left.folder / "asked.json"
     told.write_text(told.read_text("utf-8").replace(left.model, "0" * 64), "utf-8")
     at = many(stocked)
-    assert "Load its model to go on." in words(at)
+    assert "Unfinished" not in words(at)  # another model's work is a choice
+    next(box for box in at.selectbox if box.label == "Work of").set_value("0" * 64)
+    assert "Load its model to go on." in words(ran(at))
     assert not [one for one in at.button if one.label == "Go on"]
     button(at, "Forget it").click()
     assert "Unfinished" not in words(ran(at))
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"model": 1}', '{"question": {"criteria": ["none"]}}'])
-def test_a_damaged_note_of_an_unfinished_comparison_is_passed_over(stocked: OpenPage, text: str) -> None:
-    folder: Path = workspace().root / "unfinished" / "deadbeef"
-    folder.mkdir(parents=True)
-    (folder / "asked.json").write_text(text, "utf-8")
-    assert list(unfinished(workspace())) == []
-    assert "Unfinished" not in words(many(stocked))
 
 
 HOSTILE = [
@@ -190,22 +181,23 @@ def test_a_note_that_asks_what_cannot_be_asked_is_passed_over(open_page: OpenPag
         assert list(unfinished(workspace())) == [], changed
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"model": 1},
-        {"model": "**bold**"},
-        {"name": ["n"]},
-        {"name": "half \ud800"},
-        {"model_name": None},
-        {"question": []},
-        {"question": asdict(question("p")) | {"more": 1}},
-    ],
-    ids=ascii,
-)
-def test_a_note_with_other_names_is_passed_over(stocked: OpenPage, changed: dict) -> None:
-    put_note(json.dumps(note(**changed)))
-    assert list(unfinished(workspace())) == []
+DAMAGED = ["", "{", "[]", '{"model": 1}', '{"question": {"criteria": ["none"]}}']
+MISNAMED = [
+    {"model": 1},
+    {"model": "**bold**"},
+    {"name": ["n"]},
+    {"name": "half \ud800"},
+    {"model_name": None},
+    {"question": []},
+    {"question": asdict(question("p")) | {"more": 1}},
+]
+
+
+def test_damaged_notes_of_unfinished_comparisons_and_those_with_other_names_are_passed_over(stocked: OpenPage) -> None:
+    for number, text in enumerate([*DAMAGED, *(json.dumps(note(**changed)) for changed in MISNAMED)]):
+        path = put_note(text, f"damaged {number}")
+        assert list(unfinished(workspace())) == [], text
+        assert path.exists()
     assert "Unfinished" not in words(many(stocked))
 
 
@@ -347,3 +339,24 @@ def test_it_is_said_that_the_masks_are_being_made(stocked: OpenPage) -> None:
     with pytest.raises(Cancelled):
         compare_work(prompts, prompts, question(prompts.id))(listen)
     assert said == ["making the masks"]  # the recording is there already
+
+
+def test_every_mask_is_recovered_too_where_others_are_reported_on(
+    stocked: OpenPage, small: LoadedModel, few: PromptSet
+) -> None:
+    hold(small)
+    ids = {item.id for item in workspace().items("prompts")}
+    ids |= {keep_prompts(workspace(), PromptSet(list(few)[:4]), "fewer").id}
+    at = many(stocked)
+    assert "Recover every mask too" not in [one.label for one in at.multiselect]
+    (other,) = ids - {at.session_state["compare_choose"]}
+    at.session_state["compare_report"], at.session_state["compare_preset"] = other, True
+    ran(at)
+    one_by_one = int(words(at).split("Up to ")[1].split()[0])
+    box = next(one for one in at.multiselect if one.label == "Recover every mask too")
+    assert box.options[:3] == ["ridge", "subspace", "scale"]
+    box.select("ridge").select("scale+small")
+    said = words(ran(at))
+    assert f"Up to {3 * one_by_one} masks" in said
+    (line,) = [code.value for code in at.code if code.value.startswith("strata sweep")]
+    assert "--recover ridge --recover scale+small" in line

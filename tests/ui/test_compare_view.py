@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from acting import OpenPage, ran, words
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis import Comparison, Evaluation, PruneMask, mask_table, regimes
+from vlm_analysis import Comparison, Cost, Evaluation, PruneMask, mask_table, regimes
 from vlm_analysis.evaluation.evaluation import with_groups
 from vlm_analysis.figures import curves, front
 from vlm_analysis.model_info import ModelInfo
@@ -22,7 +23,7 @@ from vlm_analysis.selection.compared.findings import retention_curves
 from vlm_analysis.selection.strategies.many import Way
 from vlm_analysis.ui.common.session import workspace
 from vlm_analysis.ui.evaluate.compareview import _best_methods
-from vlm_analysis.workbench.shelf import keep_comparison
+from vlm_analysis.workbench.shelf import keep_comparison, keep_cost
 
 MODEL = ModelInfo("toy", "f" * 64, 8, layer_parameters=(10,) * 8, n_parameters=100)
 BUDGETS = (1, 2, 3)
@@ -68,8 +69,9 @@ def box(at: AppTest, label: str):
     return next(one for one in at.multiselect if one.label == label)
 
 
+@pytest.mark.slow
 def test_of_many_domains_six_are_drawn_and_the_page_says_how_many_are_not(open_page: OpenPage) -> None:
-    at = shown(open_page, made(9))
+    at = shown(open_page, made(9, n_criteria=2))
     first = [f"domain {i}" for i in range(6)]
     for chart in charts(at)[:2]:
         assert domains_of(chart) == first
@@ -87,7 +89,7 @@ def test_of_many_domains_six_are_drawn_and_the_page_says_how_many_are_not(open_p
 
 
 def test_few_domains_are_all_drawn_without_a_choice(open_page: OpenPage) -> None:
-    at = shown(open_page, made(6))
+    at = shown(open_page, made(6, n_criteria=2))
     assert not [one for one in at.multiselect if one.label == "Domains drawn"]
     assert "not drawn" not in words(at)
     assert len(domains_of(charts(at)[0])) == 6
@@ -103,14 +105,40 @@ def test_a_figure_is_built_again_only_when_what_it_shows_changes(
 
     for module, name in ((curves, "retention_curve"), (front, "front_chart")):
         monkeypatch.setattr(module, name, watched(name, getattr(module, name)))
-    at = ran(shown(open_page, made(9)))
+    at = ran(shown(open_page, made(7, n_criteria=2)))
     assert built == ["retention_curve", "front_chart"]
     box(at, "Methods with bands").set_value(["criterion 0"])
     ran(at)
     assert built == ["retention_curve", "front_chart"] * 2
-    box(at, "Domains drawn").set_value(["domain 8"])
+    box(at, "Domains drawn").set_value(["domain 6"])
     ran(at)
     assert built == [*["retention_curve", "front_chart"] * 2, "retention_curve"]
+
+
+def test_the_front_goes_over_measured_time_where_two_masks_were_timed(open_page: OpenPage) -> None:
+    comparison = made()
+    at = shown(open_page, comparison)
+    assert not [one for one in at.button_group if one.key == "compare_saved"]
+    assert "For a front over measured time, time two of these masks or more" in words(at)
+    shares, speeds = [[0.1] * 8] * 2, [[1.0], [2.0]]
+    for mask, ms in zip(comparison.masks[:2], (8.0, 7.0), strict=True):
+        cost = Cost(mask, MODEL, "cpu", 2, 3, 9, 8, (4, 3), (4, 3), [[10.0], [ms]], speeds, shares)
+        keep_cost(workspace(), cost, "timed")
+    box = next(one for one in ran(at).button_group if one.key == "compare_saved")
+    assert box.options == ["Parameters", "Prefill time", "Decode time"]
+    box.set_value("prefill time")
+    chart = charts(ran(at))[2]
+    drawn = {x for trace in chart["data"] if trace.get("customdata") for x in numbers(trace["x"])}
+    assert sorted(drawn) == pytest.approx([0.7, 0.8])
+    assert chart["layout"]["xaxis"]["title"]["text"] == "prefill time saved"
+    assert f"{len(comparison.masks) - 2} other masks: not timed like these, so not drawn" in words(at)
+
+
+def numbers(values) -> list[float]:
+    """Return an array of a chart, which may come as bytes."""
+    if not isinstance(values, dict):
+        return list(map(float, values))
+    return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).tolist()
 
 
 def test_a_part_of_a_comparison_has_the_numbers_of_the_whole() -> None:
@@ -155,11 +183,11 @@ def test_methods_that_lack_a_budget_are_told_from_those_without_any_mask(open_pa
     left_out = {
         **dict.fromkeys(ways["method"][lacking], "3 layers: too few. Lower the budget or the gap."),
         "Damage": "Damage needs measuring.",
-        "random": "1 layers: it cannot run.",
+        "random": "1 layer: it cannot run.",
     }
     at = shown(open_page, replace(comparison, ways=ways[~lacking].reset_index(drop=True), left_out=left_out))
     assert {one.label for one in at.expander} >= {
-        "4 methods without a mask of 3 layers",
+        "4 methods without a mask at budget 3",
         "Why masks of 2 methods are missing",
     }
     said = words(at)

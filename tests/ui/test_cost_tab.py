@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import streamlit as st
-from acting import OpenPage, hold_bundled, ran, wait_for, words
+from acting import OpenPage, hold, hold_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis import Cancelled, Cost, LoadedModel, PromptSet, PruneMask, measure_cost, speedup
+from vlm_analysis import Cancelled, Cost, LoadedModel, PromptSet, PruneMask, speedup
 from vlm_analysis.ui.common.session import bench, choose, model_slot, runner, workspace
 from vlm_analysis.ui.common.work import job
 from vlm_analysis.workbench.costs import alike, find_costs
@@ -37,8 +37,13 @@ def said(at: AppTest) -> str:
 
 
 @pytest.fixture(scope="module")
-def quick(loaded: LoadedModel, few: PromptSet) -> Cost:
-    return measure_cost(loaded, few[:1], MASK, rounds=2, new_tokens=3)
+def quick(loaded: LoadedModel) -> Cost:
+    """A cost of given times, with the weights of the bundled model."""
+    gone = loaded.layer_parameters[5] + loaded.layer_parameters[9]
+    counts = loaded.n_parameters, loaded.n_parameters - gone
+    bytes_of = loaded.n_bytes, loaded.n_bytes - 4 * gone
+    prefill, tokens = [[4.0, 4.2], [3.0, 3.3]], [[90.0, 92.0], [120.0, 118.0]]
+    return Cost(MASK, loaded.info, "cpu", 1, 1, 30.0, 3, counts, bytes_of, prefill, tokens, [[0.05] * 16] * 2)
 
 
 def test_without_a_mask_the_tab_names_the_next_step_and_nothing_more(open_page: OpenPage) -> None:
@@ -53,7 +58,8 @@ def test_weights_are_exact_and_shown_before_anything_is_measured(stocked: OpenPa
     at = cost_tab(stocked(PAGE))
     dense, gone = loaded.n_parameters, loaded.layer_parameters[5] + loaded.layer_parameters[9]
     assert [metric.value for metric in at.metric[:2]] == ["14", f"{(dense - gone) / 1e6:.2f} M"]
-    assert at.metric[1].delta == f"{gone:,} fewer ({gone / dense:.1%})"
+    assert f"{gone:,} fewer ({gone / dense:.1%})" in said(at)
+    assert at.metric[3].value == f"{2 * (sum(loaded.layer_parameters) - gone) / 1e6:.2f} M"
     assert f"weights {loaded.n_bytes:,} → {loaded.n_bytes - 4 * gone:,} bytes in float32" in said(at)
     assert "No time was measured for this mask" in said(at)
     assert not button(at).disabled
@@ -69,7 +75,7 @@ def test_without_a_model_a_saved_cost_opens_and_nothing_can_be_measured(
     keep_cost(workspace(), quick, "two layers", few.fingerprint)
     at = cost_tab(stocked(PAGE))
     assert button(at).disabled
-    assert at.metric[1].delta.endswith("fewer (10.1%)")
+    assert "fewer (10.1%)" in said(at)
     value, low, high = speedup(quick, "decode")
     assert f"{value:.2f} × as fast (90 % interval {low:.2f} to {high:.2f})" in said(at)
 
@@ -91,16 +97,16 @@ def test_measuring_keeps_the_cost_which_a_refresh_finds_again(stocked: OpenPage,
     choose("prompts", keep_prompts(workspace(), few[:1], "one"))
     at = cost_tab(stocked(PAGE))
     assert next(box for box in at.number_input if box.label == "Rounds").value == 7
-    at.session_state["cost_rounds"] = 2
+    at.session_state["cost_rounds"] = 1
     button(ran(at)).click()
     wait_for(ran(at), "as fast")
     (kept,) = workspace().items("costs")
     assert kept.details == edit_details(PruneMask(16, (5, 9)))
     assert (kept.model, kept.prompts) == (model_slot().fingerprint, few[:1].fingerprint)
-    assert open_item(kept).rounds == 2
+    assert open_item(kept).rounds == 1
     at = cost_tab(stocked(PAGE))
     assert list(at.dataframe[0].value["phase"]) == ["A prompt's pass (prefill), ms", "Writing (decode), tokens/s"]
-    assert "of 2 rounds over 1 prompt of" in said(at)
+    assert "of 1 round over 1 prompt of" in said(at)
     assert "other work on this machine" in said(at)
     assert len(at.get("plotly_chart")) == 1
 
@@ -153,16 +159,39 @@ def test_a_job_for_a_model_that_is_gone_fails_with_one_clear_message(stocked: Op
     model_slot().unload()
     runner().submit("cost", "Timing it", work)
     wait_for(at, "no longer loaded")
-    assert len(at.error) == 1
+    assert len(at.main.error) == 1
     assert not workspace().items("costs")
 
 
-def test_cancelling_leaves_nothing(stocked: OpenPage) -> None:
+@pytest.mark.slow
+def test_a_first_look_shows_numbers_and_a_cancel_keeps_the_finished_rounds(
+    stocked: OpenPage, small: LoadedModel, few: PromptSet
+) -> None:
+    hold(small)
+    mask = PruneMask(8, (3, 5))
+    item = keep_prompts(workspace(), few[:1], "one")
+    seen: list[Cost] = []
+
+    def stop(done: int, total: int, message: str) -> None:
+        if message.startswith("round 3"):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        bench().measure_cost(item, mask, rounds=3, on_partial=seen.append, on_progress=stop)
+    assert [(cost.rounds, cost.new_tokens) for cost in seen] == [(1, 8), (2, 8), (3, 8), (1, 4), (2, 4)]
+    (kept,) = workspace().items("costs")
+    assert open_item(kept).rounds == 2
+    with pytest.raises(Cancelled):
+        bench().measure_cost(item, mask, rounds=3, on_progress=stop)
+    assert workspace().items("costs") == [kept]  # it has as many
+
+
+def test_cancelling_before_a_round_has_ended_leaves_nothing(stocked: OpenPage) -> None:
     hold_bundled()
     at = cost_tab(stocked(PAGE))
     button(at).click()
     ran(at)
     runner().cancel(runner().latest("cost").id)
-    wait_for(at, "Nothing was kept")
+    wait_for(at, "The rounds that were finished are kept")
     assert not workspace().items("costs")
     assert not button(at).disabled

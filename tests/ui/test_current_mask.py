@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from acting import OpenPage, hold_bundled, ran, send, wait_for, words
+from acting import OpenPage, hold_bundled, load_mask, ran, send, wait_for, words
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import Edit, LoadedModel, PromptSet, PruneMask
 from vlm_analysis.ui.common.pickers import EDITED
+from vlm_analysis.ui.common.sent import Step
 from vlm_analysis.ui.common.session import last_choices, workspace
 from vlm_analysis.workbench.shelf import keep_mask, open_item
 
@@ -25,8 +26,7 @@ def edit(stocked: OpenPage, mask: Edit, notes: str = "") -> AppTest:
     """Load a saved mask into the editor of a new session."""
     item = keep_mask(workspace(), mask)
     at = stocked(MASKS)
-    at.selectbox(key="start_from").set_value(item.id)
-    press(ran(at), "Load into the editor")
+    load_mask(at, item.name)
     at.text_input(key="mask_notes").set_value(notes)
     return ran(at)
 
@@ -43,6 +43,7 @@ def test_a_refresh_keeps_name_notes_and_origin_of_the_edited_mask(
     assert kept.chosen_on == {few.fingerprint}
 
 
+@pytest.mark.slow  # tests/ui/test_flow_pages.py tells it without a refresh
 def test_an_evaluation_after_a_refresh_still_tells_that_the_mask_was_chosen_on_its_prompts(
     stocked: OpenPage, loaded: LoadedModel, few: PromptSet
 ) -> None:
@@ -98,8 +99,7 @@ def test_a_mask_brings_its_notes_and_notes_written_for_what_is_edited_stay(
 ) -> None:
     item = keep_mask(workspace(), PruneMask(16, (6,), name="first", notes="why six", model=loaded.info))
     at = stocked(MASKS)
-    at.selectbox(key="start_from").set_value(item.id)
-    press(ran(at), "Load into the editor")
+    load_mask(at, item.name)
     assert at.session_state["mask_notes"] == "why six"
     at.text_input(key="mask_notes").set_value("to try")
     assert send(at, [6, 8]).session_state["mask_notes"] == "to try"
@@ -114,18 +114,45 @@ def test_a_click_sent_before_another_windows_mask_was_seen_is_kept(stocked: Open
     one, other = stocked(MASKS), stocked(MASKS)
     send(one, [8])
     assert send(other, [9]).session_state["mask"] == [9]
-    assert "In another window the mask was changed since" in words(ran(one))
+    assert "The mask was changed elsewhere" in words(ran(one))
 
 
-def test_a_second_window_goes_on_with_the_mask_of_the_first_until_it_has_its_own(stocked: OpenPage) -> None:
+def test_two_windows_on_one_mask_follow_each_others_edits_and_an_undo_takes_them_back(stocked: OpenPage) -> None:
     one, other = stocked(MASKS), stocked(MASKS)
     send(one, [8])
     assert ran(other).session_state["mask"] == [8]
-    assert send(other, [8, 9]).session_state["mask"] == [8, 9]
-    assert ran(one).session_state["mask"] == [8]  # changed here: it is not overwritten, and says so
-    assert "In another window the mask was changed since: it drops 8, 9." in words(one)
-    assert "In another window" not in words(ran(other))
-    press(one, "Take it")
-    assert one.session_state["mask"] == [8, 9]
-    assert "In another window" not in words(ran(other))
-    assert stocked(MASKS).session_state["mask"] == [8, 9]
+    send(other, [8, 9])
+    assert ran(one).session_state["mask"] == [8, 9]
+    assert one.session_state["mask_undo"][-1] == Step((8,))
+    assert "changed elsewhere" not in words(one) + words(ran(other))
+    assert send(one, [8]).session_state["mask"] == ran(other).session_state["mask"] == [8]
+
+
+def both_edited(stocked: OpenPage) -> tuple[AppTest, AppTest]:
+    """Two windows that changed the same mask at once, the second one last."""
+    one, other = stocked(MASKS), stocked(MASKS)
+    send(one, [8])
+    send(other, [9])
+    assert "The mask was changed elsewhere: there it drops 9." in words(ran(one))
+    assert one.session_state["mask"] == [8]
+    return one, other
+
+
+def test_of_two_edits_at_once_each_window_keeps_its_own_until_it_shows_the_others(stocked: OpenPage) -> None:
+    one, other = both_edited(stocked)
+    press(one, "Show it")
+    assert one.session_state["mask"] == [9]
+    assert "changed elsewhere" not in words(one)
+    send(other, [9, 10])
+    assert ran(one).session_state["mask"] == [9, 10]
+
+
+def test_a_window_that_keeps_its_mask_is_asked_again_once_the_other_goes_on(stocked: OpenPage) -> None:
+    one, other = both_edited(stocked)
+    press(one, "Keep mine")
+    assert "changed elsewhere" not in words(one)
+    assert one.session_state["mask"] == [8]
+    assert "changed elsewhere" not in words(ran(one)) + words(ran(other))
+    send(one, [7, 8])
+    assert "The mask was changed elsewhere: there it drops 7, 8." in words(ran(other))
+    assert other.session_state["mask"] == [9]

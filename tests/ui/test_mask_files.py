@@ -8,7 +8,7 @@ import pytest
 from acting import OpenPage, folder_input, hold_bundled, ran, wait_for, words
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis import PruneMask, mask_to_csv, mask_to_mergekit
+from vlm_analysis import Edit, Fold, PruneMask, Tensors, late_entry, mask_to_csv, mask_to_mergekit
 from vlm_analysis.edits.files import edit_to_json
 from vlm_analysis.ui.common.session import workspace
 from vlm_analysis.workbench.shelf import keep_mask
@@ -20,7 +20,7 @@ class TestMasksPage:
     @pytest.fixture
     def at(self, stocked: OpenPage) -> AppTest:
         at = stocked("pages/4_masks.py")
-        at.session_state["mask_tab"] = "Open a file"
+        at.session_state["mask_opening"] = True
         return ran(at)
 
     @staticmethod
@@ -40,6 +40,20 @@ class TestMasksPage:
         at.file_uploader[0].upload("mask.json", b"\x00\xff{", "application/json")
         ran(at)
         assert "is not a mask" in at.error[0].value
+
+    def test_file_of_an_edit_that_the_editor_cannot_hold_is_refused(self, at):
+        folded = Edit(16, (Fold(2, Tensors("0" * 64)),))
+        at.file_uploader[0].upload("edit.json", edit_to_json(folded).encode(), "application/json")
+        ran(at)
+        assert "expected an edit that drops layers, or lets vision tokens skip some" in at.error[0].value
+
+    def test_file_of_vision_tokens_that_skip_layers_is_taken(self, at):
+        edit = PruneMask(16, [3]) + late_entry(16, 2)
+        at.file_uploader[0].upload("edit.json", edit_to_json(edit).encode(), "application/json")
+        ran(at)
+        next(button for button in at.button if button.label == "Take it into the editor").click()
+        ran(at)
+        assert (at.session_state["mask"], at.session_state["mask_vision"].absent) == ([3], (0, 1))
 
     def test_mask_file_is_taken_on_a_click(self, at):
         at.file_uploader[0].upload("mask.json", edit_to_json(PruneMask(16, [3, 7])).encode(), "application/json")
@@ -72,7 +86,7 @@ class TestMasksPage:
 
     def test_the_edited_mask_is_handed_out_for_other_tools(self, at):
         at.session_state["mask"] = [3, 7]
-        at.session_state["mask_tab"] = "Files for other tools"
+        at.session_state["mask_handing"] = True
         offered = [button.key for button in ran(at).download_button]
         assert {"strata-mask.optipfair.json", "strata-mask.txt", "strata-mask.yaml"} <= set(offered)
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 from acting import words
+from drafting import drafts, edit, go, png, press, ran, upload
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import Prompt, PromptSet
-from vlm_analysis.ui.common.drafts import Draft
 from vlm_analysis.ui.common.session import choose, opened, workspace
 from vlm_analysis.workbench.shelf import keep_prompts
 from vlm_analysis.workbench.workspace import Item
@@ -25,46 +25,6 @@ OpenPage = Callable[[str], AppTest]
 @pytest.fixture
 def at(open_page: OpenPage) -> AppTest:
     return open_page(PAGE)
-
-
-def ran(at: AppTest) -> AppTest:
-    at.run()
-    assert not at.exception
-    return at
-
-
-def go(at: AppTest, tab: str) -> AppTest:
-    at.session_state["way-in"] = tab
-    return ran(at)
-
-
-def png(color: str = "red") -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (40, 30), color).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def upload(at: AppTest, *files: tuple[str, bytes]) -> AppTest:
-    """Hand files to the one uploader that is drawn."""
-    go(at, "Your images")
-    at.file_uploader[0].set_value([(name, data, "image/png") for name, data in files])
-    return ran(at)
-
-
-def edit(at: AppTest, rows: dict[int, dict[str, object]]) -> AppTest:
-    """Type into the table of drafts."""
-    key = f"drafts-{at.session_state['drafts:version']}"
-    at.session_state[key] = {"edited_rows": rows, "added_rows": [], "deleted_rows": []}
-    return ran(at)
-
-
-def press(at: AppTest, key: str) -> AppTest:
-    at.button(key=key).click()
-    return ran(at)
-
-
-def drafts(at: AppTest) -> tuple[Draft, ...]:
-    return at.session_state["drafts:shown"]
 
 
 def saved() -> list[Item]:
@@ -145,23 +105,6 @@ def test_uploaded_images_become_a_saved_set(at: AppTest) -> None:
     assert at.success[0].value.startswith("Saved 2 prompts as 'My images'".replace(".", r"\."))
 
 
-def test_a_question_and_a_domain_are_set_for_the_ticked_rows_only(at: AppTest) -> None:
-    upload(at, ("a.png", png()), ("b.png", png()), ("c.png", png()))
-    edit(at, {1: {"ticked": False, "question": "Mine"}})
-    at.text_input(key="question-for-ticked").set_value("All?")
-    press(at, "set-question-button")
-    at.text_input(key="domain-for-ticked").set_value("charts")
-    press(at, "set-domain-button")
-    assert [(d.question, d.domain) for d in drafts(at)] == [("All?", "charts"), ("Mine", ""), ("All?", "charts")]
-
-
-def test_ticked_rows_are_removed_and_the_others_keep_what_was_typed(at: AppTest) -> None:
-    upload(at, ("a.png", png()), ("b.png", png()))
-    edit(at, {1: {"ticked": False, "question": "Why?"}})
-    press(at, "remove-ticked")
-    assert [(d.name, d.question) for d in drafts(at)] == [("b.png", "Why?")]
-
-
 def test_a_corrupt_upload_is_named_and_the_others_stay(at: AppTest) -> None:
     upload(at, ("good.png", png()), ("bad.png", b"not an image"), ("cut.png", png()[:60]))
     assert [d.name for d in drafts(at)] == ["good.png"]
@@ -185,15 +128,20 @@ def test_rows_that_are_all_unfinished_save_nothing(at: AppTest) -> None:
     assert "Nothing was saved" in at.warning[0].value
 
 
-def test_two_uploads_of_one_name_are_told_apart(at: AppTest) -> None:
-    upload(upload(at, ("a.png", png())), ("a.png", png("blue")))
-    assert [(d.name, d.ticked) for d in drafts(at)] == [("a.png", False), ("a.png (2)", True)]
-
-
-def test_more_than_200_rows_are_refused_by_name(at: AppTest) -> None:
-    upload(at, *((f"{n}.png", png()) for n in range(203)))
-    assert len(drafts(at)) == 200
-    assert "Left out: 3" in at.warning[0].value
+def test_only_the_set_in_hand_is_shown(at: AppTest) -> None:
+    press(at, "use-packs")
+    upload(at, ("a.png", png()))
+    assert not at.subheader
+    assert "In use until you save these rows: Bundled packs" in words(at)
+    edit(at, {0: {"question": "What?"}})
+    press(at, "save-drafts-button")
+    assert at.subheader[0].value == "In use: My images"
+    go(at, "Bundled packs")
+    assert at.subheader
+    open_file(at, "mine.zip", archive({"prompts.csv": b"image,question\na.png,Why?\n", "a.png": png()}))
+    assert not at.subheader
+    press(at, "put-away-button")
+    assert at.subheader
 
 
 def test_drafts_survive_another_tab(at: AppTest) -> None:

@@ -10,21 +10,36 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from acting import OpenPage, folder_input, load_bundled, ran
+from acting import OpenPage, folder_input, hold, hold_bundled, load_bundled, ran
 from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
-from vlm_analysis import PruneMask, cli, mask_table
+from vlm_analysis import LoadedModel, PruneMask, cli, mask_table
+from vlm_analysis.cli.base import MODEL_OPTIONS
 from vlm_analysis.cli.output import plain
 from vlm_analysis.ui.common.editor import CANDIDATES
 from vlm_analysis.ui.common.sameline import line_of
 from vlm_analysis.ui.common.session import choose, model_slot, runner, workspace
 from vlm_analysis.workbench.shelf import keep_prompts, open_item
+from vlm_analysis.workbench.slot import ModelSlot
 
 RunLine = Callable[[str], dict[str, Any]]
 
 
-pytestmark = pytest.mark.usefixtures("_no_bars", "_short_timings")
+pytestmark = pytest.mark.usefixtures("_no_bars", "_short_timings", "_loaded_already")
+
+
+@pytest.fixture
+def _loaded_already(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that names no other model has that of the pages at once; two tests of this file load the bundled one anew."""
+
+    def load(slot: ModelSlot, source: str, options: dict[str, Any], _: object) -> None:
+        assert source == "pocket-vl"
+        assert all(MODEL_OPTIONS[name][1] == value for name, value in options.items())
+        vars(slot).update(vars(ModelSlot.holding(model_slot().loaded)))
+
+    if "load_bundled" not in request.function.__code__.co_names:
+        monkeypatch.setattr(ModelSlot, "load", load)
 
 
 @pytest.fixture
@@ -76,7 +91,7 @@ def test_the_model_and_the_prompts_in_use(stocked: OpenPage, elsewhere: RunLine)
 
 
 def test_recording(stocked: OpenPage, elsewhere: RunLine) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     at = stocked("pages/3_similarity.py")
     (line,) = lines(at)
     made = open_item(pressed(at, "Record", "record"))
@@ -106,19 +121,20 @@ def test_evaluating(stocked: OpenPage, elsewhere: RunLine) -> None:
     assert [{name: row[name] for name in rows[0]} for row in found] == rows
 
 
-def test_comparing(stocked: OpenPage, elsewhere: RunLine) -> None:
-    load_bundled(stocked)
+def test_comparing(stocked: OpenPage, elsewhere: RunLine, small: LoadedModel) -> None:
+    hold(small)
     at = stocked("pages/5_evaluate.py")
     at.session_state["compare_criteria:False"] = ["block-influence", "target-aware"]
-    at.session_state["compare_most:16"] = 2
+    at.session_state["compare_most:8"] = 2
     (line,) = lines(on_tab(at, "Many masks"))
     made = open_item(pressed(at, "Compare masks", "compare"))
     found = elsewhere(line)["masks"]
     assert found == plain(mask_table(made).to_dict(orient="records"))
 
 
+@pytest.mark.slow  # tests/ui/test_cost_tab.py measures on the page, tests/test_docs.py by a line
 def test_timing(stocked: OpenPage, elsewhere: RunLine) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     one = keep_prompts(workspace(), open_item(workspace().items("prompts")[0])[:1], "one")
     choose("prompts", one)
     at = stocked("pages/5_evaluate.py")
@@ -134,7 +150,7 @@ def test_timing(stocked: OpenPage, elsewhere: RunLine) -> None:
 
 @pytest.mark.slow  # two exports; tests/test_docs.py makes one by a line, tests/ui/test_mask_files.py one on the page
 def test_exporting(stocked: OpenPage, elsewhere: RunLine, tmp_path: Path) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     at = stocked("pages/6_export.py")
     folder_input(at).set_value(str(tmp_path / "of the page; 'quoted'"))
     line = next(one for one in lines(ran(at)) if one.startswith("strata export "))
@@ -153,7 +169,7 @@ def test_a_line_is_quoted_and_leaves_out_what_is_not_asked(open_page: OpenPage) 
 
 
 def test_the_model_of_the_model_page_is_named(stocked: OpenPage) -> None:
-    load_bundled(stocked)
+    hold_bundled()
     model_slot().arguments = (
         "./my model",
         {"device": "cpu", "dtype": "auto", "revision": "main", "max_vision_tokens": 64},

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from acting import OpenPage, hold_bundled, ran, wait_for, words
+from acting import OpenPage, chart, hold_bundled, ran, send, wait_for, words
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import LoadedModel, Prompt, PromptSet, record, save_recording
+from vlm_analysis.recording.findings import similarity_finding
 from vlm_analysis.ui.common.session import runner, workspace
 from vlm_analysis.workbench.shelf import keep_prompts, keep_recording, open_item
 
@@ -58,7 +60,7 @@ class TestTabs:
         first = int(diagonal.argmax())
         assert f"layers {first} to {first + 3} change the stream least: cosine {diagonal.max():.4f}" in words(at)
         at.slider(key="span_length").set_value(1)
-        assert "Of all runs of 1 layers" in words(ran(at))
+        assert "Of all runs of 1 layer, layer " in words(ran(at))
 
     def test_a_prompt_is_shown_down_to_its_tokens_over_the_image(self, rich: OpenPage, few: PromptSet) -> None:
         at = open_tab(rich(PAGE), "Prompts")
@@ -67,6 +69,15 @@ class TestTabs:
         assert "changes the token in row" in words(at)
         at.slider(key="overlay_layer").set_value(3)
         assert "Layer 3 changes the token" in words(ran(at))
+
+    def test_the_token_map_tells_where_the_picture_is_still_read(self, rich: OpenPage) -> None:
+        send(rich("pages/4_masks.py"), [3], absent=[14, 15], frozen=[5])
+        at = open_tab(rich(PAGE), "Prompts")
+        said = words(at).replace("\\", "")
+        assert "text reads the picture in layers 0-2, 4-13; its tokens are not updated in layer 5." in said
+        charts = [chart(at, place)["layout"] for place in range(len(at.get("plotly_chart")))]
+        shapes = {shape["name"] for layout in charts for shape in layout.get("shapes", [])}
+        assert shapes == {"absent", "frozen", "dropped"}
 
     def test_a_prompt_without_maps_says_how_to_get_them(self, stocked: OpenPage) -> None:
         assert "Record with token maps" in words(open_tab(stocked(PAGE), "Prompts"))
@@ -133,7 +144,7 @@ class TestGoingOn:
 
         hold_bundled()
         at = stocked(PAGE)
-        item = keep_prompts(workspace(), packs, "the packs")
+        item = keep_prompts(workspace(), packs[20:44], "many")
         choose("prompts", item)
         before = len(workspace().items("recordings"))
         ran(at)
@@ -223,3 +234,75 @@ def test_tokens_are_drawn_over_the_picture_that_they_are_of(
     open_tab(stocked(PAGE), "Prompts")
     assert [size for size, _ in drawn] == [(64, 128), (128, 64)]
     assert all((rows > columns) == (size[1] > size[0]) for size, (rows, columns) in drawn)
+
+
+class TestTheFirstChart:
+    def test_its_title_is_the_finding_of_the_tokens_in_view(self, stocked: OpenPage) -> None:
+        recording = open_item(workspace().items("recordings")[0])
+        at = stocked(PAGE)
+        assert similarity_finding(recording) in words(at).replace("\\", "")
+        at.segmented_control(key="similarity_group").set_value("vision")
+        assert similarity_finding(recording, "vision") in words(ran(at)).replace("\\", "")
+
+    def test_colours_are_the_fixed_ones_or_fit_this_recording(self, stocked: OpenPage) -> None:
+        at = stocked(PAGE)
+        assert (heat(at)["zmin"], heat(at)["zmax"]) == (0, 3)
+        at.segmented_control(key="similarity_colours").set_value("this recording")
+        values = open_item(workspace().items("recordings")[0])
+        rows = np.stack([values.layer_similarity(name) for name in values.domain_names])
+        assert heat(ran(at))["zmin"] == pytest.approx(-np.log10(1 - rows.min()))
+        assert heat(at)["colorbar"]["ticktext"] == [f"{rows.min():.3f}", f"{rows.max():.3f}"]
+        assert "compare with no other picture" in words(at)
+
+    def test_a_layers_card_has_its_measures_and_the_prompts_it_changes_most(
+        self, rich: OpenPage, few: PromptSet
+    ) -> None:
+        at = rich(PAGE)
+        assert not at.get("dataframe")
+        at.selectbox(key="similarity_layer").set_value(7)
+        ran(at)
+        recording = open_item(workspace().items("recordings")[0])
+        groups, measured = (element.value for element in at.dataframe[:2])
+        assert groups.loc["vision", "math"] == f"{recording.layer_similarity('math', 'vision')[7]:.4f}"
+        assert measured.loc["Relative update", "general"] == f"{recording.layer_values('update', 'general')[7]:.4g}"
+        values = recording.prompt_similarity()[:, 7]
+        assert f"cosine {values.min():.4f}" in words(at)
+        assert few[int(values.argmin())].question in words(at)
+        assert few[int(values.argmax())].question in words(at)
+
+    def test_cutting_a_layer_puts_it_into_the_editors_mask_and_one_that_stays_cannot_be_cut(
+        self, stocked: OpenPage
+    ) -> None:
+        at = stocked("app.py")
+        at.switch_page(PAGE)
+        ran(at)
+        at.selectbox(key="similarity_layer").set_value(0)
+        assert ran(at).button(key="cut_layer").disabled
+        at.selectbox(key="similarity_layer").set_value(7)
+        ran(at).button(key="cut_layer").click()
+        ran(at)
+        assert at.session_state["mask"] == [7]
+        assert at.title[0].value == "Masks"
+
+
+class TestTokenMaps:
+    def test_they_are_kept_of_few_prompts_unless_the_user_says_otherwise(
+        self, stocked: OpenPage, packs: PromptSet
+    ) -> None:
+        hold_bundled()
+        at = stocked(PAGE)
+        assert maps_box(at).value
+        assert "Token maps: about" in words(at).replace("\\", "")
+        item = keep_prompts(workspace(), packs, "the packs")
+        at.session_state["chosen:prompts"] = item.id
+        assert not maps_box(ran(at)).value
+        assert "Token maps: about" not in words(at)
+
+
+def maps_box(at: AppTest) -> Any:
+    return next(box for box in at.checkbox if box.label == "Token maps")
+
+
+def heat(at: AppTest) -> Any:
+    """Return the cells of the first chart."""
+    return chart(at, 0)["data"][0]

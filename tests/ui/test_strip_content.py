@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlm_analysis import Change, Edit, PruneMask
+from vlm_analysis import Adapt, Change, Drop, Edit, Fold, PruneMask, Tensors, early_exit
 from vlm_analysis.edits.kinds.table import KINDS
 from vlm_analysis.figures.scales import DAMAGE, SCALES
 from vlm_analysis.figures.shades import N_SHADES, palette, shades
 from vlm_analysis.model_info import Locks
-from vlm_analysis.ui.common.sent import MOST_UNDO, read_sent
+from vlm_analysis.ui.common.sent import MOST_UNDO, Step, read_sent
 from vlm_analysis.ui.masks.strip.content import edit_row, strip_rows
+from vlm_analysis.ui.masks.strip.left import key_of
 
 HOSTILE = "![x](http://host.example/p.png) <b>$x$</b>"
 
@@ -27,16 +28,16 @@ class TestMessages:
     def test_a_whole_mask_comes_with_its_history_and_look(self) -> None:
         sent = read_sent(message([4, 7], [5], undo=[[[], []], [[4], []]], scale="fitted", pinned=["a"]), 8)
         assert sent is not None
-        assert (sent.base, sent.number, sent.now, sent.as_sent) == ("m:1", 3, ((4, 7), (5,)), True)
-        assert (sent.undo, sent.view.scale, sent.view.pinned) == ((((), ()), ((4,), ())), "fitted", ("a",))
+        assert (sent.base, sent.number, sent.now, sent.as_sent) == ("m:1", 3, Step((4, 7), (5,)), True)
+        assert (sent.undo, sent.view.scale, sent.view.pinned) == ((Step(), Step((4,))), "fitted", ("a",))
 
     @pytest.mark.parametrize(
         ("dropped", "own", "now"),
         [
-            ([2, 4], [], ((4,), ())),  # 2 is locked
-            ([4, 5], [5], ((4,), (5,))),
-            ([4, 8, -1, True, "5", 4.0, None], [9], ((4,), ())),
-            ("45", {"5": 1}, ((), ())),
+            ([2, 4], [], Step((4,))),  # 2 is locked
+            ([4, 5], [5], Step((4,), (5,))),
+            ([4, 8, -1, True, "5", 4.0, None], [9], Step((4,))),
+            ("45", {"5": 1}, Step()),
         ],
     )
     def test_what_cannot_be_dropped_is_left_out_and_told(self, dropped: Any, own: Any, now: Any) -> None:
@@ -48,11 +49,19 @@ class TestMessages:
     def test_no_message_and_one_that_leaves_no_layer_are_none(self, sent: Any) -> None:
         assert read_sent(sent, 8) is None
 
+    def test_vision_tokens_skip_only_where_they_can_and_one_way_a_layer(self) -> None:
+        sent = read_sent(message([4], absent=[6, 7, 2], frozen=[5, 6, 1], vision=True), 8, vision_locked={1: "", 2: ""})
+        assert sent is not None
+        assert (sent.now, sent.as_sent, sent.view.vision) == (Step((4,), (), (6, 7), (5,)), False, True)
+        undone = read_sent(message([], undo=[[[], [], [7], [6]], [[3], []]]), 8)
+        assert undone is not None
+        assert undone.undo == (Step((), (), (7,), (6,)), Step((3,)))
+
     def test_history_and_rows_in_view_are_bounded(self) -> None:
         long = message([1], undo=[[[1], []]] * 500, redo=[7, [], [[9], [3]]], pinned=[1, "a", "b", "c", "d"], scale="x")
         sent = read_sent(long, 8)
         assert sent is not None
-        assert (len(sent.undo), sent.redo) == (MOST_UNDO, (((), ()), ((), ()), ((), (3,))))
+        assert (len(sent.undo), sent.redo) == (MOST_UNDO, (Step(), Step(), Step((), (3,))))
         assert (sent.view.pinned, sent.view.scale) == (("a", "b", "c"), "fixed")
 
 
@@ -80,6 +89,12 @@ class TestContent:
         assert (told["dropped"], told["own"], told["changed"]) == ([4, 6], [5], {})
         assert (told["locked"], told["protected"]) == ({"2": "cache"}, {"0": "first"})
 
+    def test_vision_tokens_have_a_row_of_their_own(self) -> None:
+        told = edit_row(PruneMask(8, (7,)) + early_exit(8, 5), Locks(8), {0: "a state"})
+        assert (told["dropped"], told["absent"], told["frozen"], told["changed"]) == ([7], [5, 6], [], {})
+        assert told["vision_locked"] == {"0": "a state"}
+        assert key_of(PruneMask(8, (7,)) + early_exit(8, 5)) == "7|5,6|"
+
     def test_a_change_of_any_kind_is_drawn(self, monkeypatch: pytest.MonkeyPatch) -> None:
         @dataclass(frozen=True)
         class Halve(Change):
@@ -106,6 +121,13 @@ class TestContent:
         monkeypatch.setitem(KINDS, "halve", Halve)
         told = edit_row(PruneMask(8, (4,)) + Edit(8, (Halve(6),)), Locks(8))
         assert (told["dropped"], told["changed"]) == ([4], {"6": "halves layer 6"})
+
+    def test_what_was_learnt_is_told_at_each_layer_that_it_touches(self) -> None:
+        learnt = Tensors("0" * 64)
+        adapt = Adapt(learnt, ("3.mlp.up_proj", "6.mlp.up_proj", "model.visual.merger.linear_fc1"), 1.0)
+        told = edit_row(Edit(8, (Drop((4,)), Fold(3, learnt), adapt)), Locks(8))
+        updates = "adds low-rank updates to layers 3 and 6 and what lies ahead of the layers"
+        assert told["changed"] == {"3": f"folds a linear map into layer 3; {updates}", "6": updates}
 
 
 @pytest.mark.parametrize("scale", [SCALES["cosine"], SCALES["norm_ratio"], DAMAGE], ids=lambda scale: scale.unit)

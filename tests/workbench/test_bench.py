@@ -33,9 +33,9 @@ from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.workspace import Item, Workspace
 
-MASK = PruneMask(16, (5, 9), name="five and nine")
+MASK = PruneMask(8, (3, 5), name="three and five")
 pytestmark = pytest.mark.usefixtures("_short_timings")
-EDITS = [MASK, PruneMask(16, (3,)), PruneMask(16, (3, 4))]
+EDITS = [MASK, PruneMask(8, (4,)), PruneMask(8, (4, 5))]
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def home(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def bench(loaded: LoadedModel, home: Workspace) -> Bench:
-    return Bench(loaded, home)
+def bench(small: LoadedModel, home: Workspace) -> Bench:
+    return Bench(small, home)
 
 
 @contextmanager
@@ -77,69 +77,73 @@ def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
 
 
 def leave_one_out(loaded: LoadedModel) -> list[PruneMask]:
-    return [PruneMask(16, ()), *(PruneMask(16, (layer,)) for layer in range(loaded.n_layers))]
+    return [PruneMask(8, ()), *(PruneMask(8, (layer,)) for layer in range(loaded.n_layers))]
 
 
 class TestNumbers:
-    def test_a_recording_is_the_librarys(self, bench: Bench, loaded: LoadedModel, few: PromptSet) -> None:
-        found, plain = bench.recording(few), record(loaded, few)
+    def test_a_recording_is_the_librarys(self, bench: Bench, small: LoadedModel, few: PromptSet) -> None:
+        found, plain = bench.recording(few), record(small, few)
         assert found.keys == plain.keys
         assert found.rows.tobytes() == plain.rows.tobytes()
 
     def test_evaluations_are_the_librarys_each_mask_alone(
-        self, bench: Bench, loaded: LoadedModel, few: PromptSet
+        self, bench: Bench, small: LoadedModel, few: PromptSet
     ) -> None:
-        dense = evaluate(loaded, few)
+        dense = evaluate(small, few)
         same(bench.dense(few).by_prompt, dense.by_prompt)
         for found, edit in zip(bench.scores(few, EDITS), EDITS, strict=True):
-            same(found.by_prompt, evaluate(loaded, few, edit, reference=dense).by_prompt)
+            same(found.by_prompt, evaluate(small, few, edit, reference=dense).by_prompt)
         item = bench.evaluate(few, MASK, responses=True)
-        assert item.name.startswith("five and nine on 6 prompts")
+        assert item.name.startswith("three and five on 6 prompts")
         same(
             bench.open(item).by_prompt,
-            evaluate(loaded, few, MASK, reference=dense, responses=True).by_prompt,
+            evaluate(small, few, MASK, reference=dense, responses=True).by_prompt,
         )
 
-    def test_damage_is_the_librarys(self, bench: Bench, loaded: LoadedModel, few: PromptSet) -> None:
-        plain = read_damage(list(sweep(loaded, few, leave_one_out(loaded))), loaded.info)
+    def test_damage_is_the_librarys(self, bench: Bench, small: LoadedModel, few: PromptSet) -> None:
+        plain = read_damage(list(sweep(small, few, leave_one_out(small))), small.info)
         found = bench.damage(few)
         for metric, values in plain.values.items():
             np.testing.assert_array_equal(found.values[metric], values)
 
-    def test_a_search_finds_the_librarys_mask(self, bench: Bench, loaded: LoadedModel, few: PromptSet) -> None:
+    def test_a_search_finds_the_librarys_mask(self, bench: Bench, small: LoadedModel, few: PromptSet) -> None:
         item = bench.search(few, "greedy", 2, Objective("answer_nll"))
         plain = greedy(
-            lambda masks: list(sweep(loaded, few, masks)),
+            lambda masks: list(sweep(small, few, masks)),
             2,
-            n_layers=16,
-            locks=loaded.locks,
+            n_layers=8,
+            locks=small.locks,
             objective=Objective("answer_nll"),
         )
         assert bench.open(item) == plain
         assert bench.open(item).provenance["steps"] == plain.provenance["steps"]
 
-    def test_a_comparison_is_the_librarys(self, bench: Bench, loaded: LoadedModel, few: PromptSet) -> None:
+    def test_a_comparison_is_the_librarys(self, bench: Bench, small: LoadedModel, few: PromptSet) -> None:
         seen: list[object] = []
         asked = {"criteria": ("block-influence", "damage-kl"), "strategies": ("first-k", "minimum-gap")}
         made = bench.open(bench.compare(few, most=2, **asked, on_partial=seen.append))
-        recording, damage = record(loaded, few), bench.damage(few)
-        ways, missing = many_masks(recording, range(1, 3), **asked, damage=damage, locks=loaded.locks)
-        plain = compare_masks(loaded, few, ways, recording=recording, left_out=missing)
+        recording, damage = record(small, few), bench.damage(few)
+        ways, missing = many_masks(recording, range(1, 3), **asked, damage=damage, locks=small.locks)
+        plain = compare_masks(small, few, ways, recording=recording, left_out=missing)
         assert made.masks == plain.masks
         for metric, values in plain.scores.items():
             np.testing.assert_array_equal(made.scores[metric], values)
         assert seen
 
-    def test_both_models_answer_as_they_do_alone(self, bench: Bench, loaded: LoadedModel, few: PromptSet) -> None:
+    def test_both_models_answer_as_they_do_alone(self, bench: Bench, small: LoadedModel, few: PromptSet) -> None:
         steps: list[object] = []
         answered = bench.ask(few[0], MASK, on_partial=steps.append)
-        assert (answered.dense, answered.pruned) == (respond(loaded, few[0]), respond(loaded, few[0], MASK))
-        assert len(steps) == len(list(stream_both(loaded, few[0], MASK)))
+        assert (answered.dense, answered.pruned) == (respond(small, few[0]), respond(small, few[0], MASK))
+        assert len(steps) == len(list(stream_both(small, few[0], MASK)))
         assert bench.given(few[0])[1]["vision"] == 16
 
-    def test_an_export_tells_what_the_workspace_knows(self, bench: Bench, few: PromptSet, tmp_path: Path) -> None:
-        bench.evaluate(few, MASK)
-        manifest = bench.export(MASK, tmp_path / "pruned")
+    @pytest.mark.usefixtures("_proved_here")
+    def test_an_export_tells_what_the_workspace_knows(
+        self, loaded: LoadedModel, home: Workspace, few: PromptSet, tmp_path: Path
+    ) -> None:
+        bench, mask = Bench(loaded, home), PruneMask(16, (5, 9))
+        bench.evaluate(few[:1], mask)
+        manifest = bench.export(mask, tmp_path / "pruned", probe=few[:1])
         assert manifest.verified
         assert "| retention |" in (tmp_path / "pruned" / "README.md").read_text("utf-8")
 
@@ -159,14 +163,14 @@ ASKED: dict[str, Callable[[Bench, PromptSet], object]] = {
 
 @pytest.mark.parametrize("asked", ASKED)
 def test_what_is_known_runs_no_prompt_and_another_bench_on_the_workspace_knows_it_too(
-    bench: Bench, loaded: LoadedModel, few: PromptSet, home: Workspace, asked: str
+    bench: Bench, small: LoadedModel, few: PromptSet, home: Workspace, asked: str
 ) -> None:
-    with passes(loaded) as seen:
+    with passes(small) as seen:
         ASKED[asked](bench, few)
         assert seen
         seen.clear()
         ASKED[asked](bench, few)
-        ASKED[asked](Bench(loaded, home.root), few)
+        ASKED[asked](Bench(small, home.root), few)
         assert not seen
     assert len([item for item in home.items("prompts") if item.prompts == few.fingerprint]) <= 1
 
@@ -180,22 +184,22 @@ def test_a_second_comparison_runs_no_mask(bench: Bench, few: PromptSet) -> None:
 
 
 def test_answers_of_the_models_own_are_written_again_by_each_loaded_model(
-    bench: Bench, loaded: LoadedModel, few: PromptSet, home: Workspace
+    bench: Bench, small: LoadedModel, few: PromptSet, home: Workspace
 ) -> None:
     """A saved dense evaluation may come from another machine, whose model answered otherwise."""
     from dataclasses import replace
 
     bare = PromptSet(replace(prompt, answer=None) for prompt in few[:2])
     first = bench.scores(bare, [MASK])[0]
-    with passes(loaded) as seen:
-        again = Bench(loaded, home).scores(bare, [MASK])[0]
+    with passes(small) as seen:
+        again = Bench(small, home).scores(bare, [MASK])[0]
     assert seen
     same(first.by_prompt, again.by_prompt)
 
 
 class TestGoingOn:
     def test_a_cancelled_recording_runs_only_what_is_missing(
-        self, bench: Bench, loaded: LoadedModel, few: PromptSet, home: Workspace
+        self, bench: Bench, small: LoadedModel, few: PromptSet, home: Workspace
     ) -> None:
         def stop(done: int, total: int, message: str) -> None:
             if done == 4:
@@ -203,13 +207,13 @@ class TestGoingOn:
 
         with pytest.raises(Cancelled):
             bench.recording(few, on_progress=stop)
-        with passes(loaded) as seen:
-            found = Bench(loaded, home).recording(few)
+        with passes(small) as seen:
+            found = Bench(small, home).recording(few)
         assert len(seen) == 2
-        assert found.rows.tobytes() == record(loaded, few).rows.tobytes()
+        assert found.rows.tobytes() == record(small, few).rows.tobytes()
         assert not list((home.root / "unfinished").glob("*"))
 
-    def test_cancelled_scores_go_on(self, bench: Bench, loaded: LoadedModel, few: PromptSet, home: Workspace) -> None:
+    def test_cancelled_scores_go_on(self, bench: Bench, small: LoadedModel, few: PromptSet, home: Workspace) -> None:
         with pytest.raises(Cancelled):
             bench.scores(few, EDITS, on_progress=stop_after(3, "part"))
         left: list[int] = []
@@ -217,7 +221,7 @@ class TestGoingOn:
         def count(done: int, total: int, message: str) -> None:
             left.extend([total] if message.startswith("part") else [])
 
-        Bench(loaded, home).scores(few, EDITS, on_progress=count)
+        Bench(small, home).scores(few, EDITS, on_progress=count)
         assert set(left) == {1}
 
     def test_a_cancelled_search_goes_on(self, bench: Bench, few: PromptSet) -> None:
@@ -243,16 +247,17 @@ class TestTheModel:
             bench.recording(few)
         assert not home.items("prompts")
 
+    @pytest.mark.slow
     def test_the_story_of_a_borrowed_model_is_told_and_the_model_stays_open(
-        self, bench: Bench, loaded: LoadedModel, few: PromptSet
+        self, bench: Bench, small: LoadedModel, few: PromptSet
     ) -> None:
         made = bench.tell_story(few[:1] + few[3:4])
-        assert bench.story(made).dense.model.fingerprint == loaded.fingerprint
+        assert bench.story(made).dense.model.fingerprint == small.fingerprint
         assert bench.open(made).dense.prompts == bench.story(made).dense.prompts
-        slot = ModelSlot.holding(loaded)
+        slot = ModelSlot.holding(small)
         slot.unload()
-        assert loaded.model is not None
-        assert score_layers(record(loaded, few), "block-influence").order
+        assert small.model is not None
+        assert score_layers(record(small, few), "block-influence").order
 
     def test_an_unknown_search_is_refused_by_name(self, bench: Bench, few: PromptSet) -> None:
         with pytest.raises(MaskError, match="expected one of greedy, beam, evolutionary, got 'random'"):

@@ -8,13 +8,14 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from statistics import median
 
 import pytest
 from holding import LIMIT_S, Held, ended
 
 from vlm_analysis import Cancelled
 from vlm_analysis.errors import RecordingError
-from vlm_analysis.progress import Progress
+from vlm_analysis.progress import Pace, Progress
 from vlm_analysis.workbench.jobs import JobRunner
 
 
@@ -277,8 +278,37 @@ class TestFailure:
         assert view.error.startswith("Unexpected OSError") is not says_full
 
 
+class TestPace:
+    def seen(self, *step_times: float) -> Pace:
+        pace, now = Pace(), 0.0
+        pace.advance(now, 0)
+        for done, seconds in enumerate(step_times, 1):
+            now += seconds
+            pace.advance(now, done)
+        return pace
+
+    def test_a_slow_first_step_moves_nothing(self) -> None:
+        pace = self.seen(60.0, 2.0, 2.0, 2.0)
+        assert pace.seconds_left(66.0, 10) == 12.0
+        assert self.seen(60.0, 2.0).seconds_left(62.0, 4) == 4.0
+
+    def test_the_estimate_is_the_median_of_all_steps_seen(self) -> None:
+        step_times = (9.0, 1.0, 5.0, 30.0, 4.0)
+        assert self.seen(*step_times).seconds_left(sum(step_times), 7) == 2 * median(step_times)
+
+    def test_the_step_at_work_is_counted_down_to_its_end_and_no_further(self) -> None:
+        pace = self.seen(2.0, 2.0)
+        assert [pace.seconds_left(4.0 + later, 4) for later in (0.0, 0.5, 2.0, 60.0)] == [4.0, 3.5, 2.0, 2.0]
+
+    def test_work_that_goes_on_where_it_stopped_counts_what_it_found_as_one_step(self) -> None:
+        pace = Pace()
+        for now, done in ((0.0, 0), (1.0, 500), (4.0, 501), (7.0, 502)):
+            pace.advance(now, done)
+        assert pace.seconds_left(7.0, 504) == 6.0
+
+
 class TestTime:
-    def test_time_left_follows_from_the_pace_since_the_first_step_began(self) -> None:
+    def test_time_left_is_the_rest_at_the_median_step_and_says_nothing_of_a_first_step_alone(self) -> None:
         clock, seen = Clock(), []
         runner = JobRunner(clock=clock)
 
@@ -291,7 +321,7 @@ class TestTime:
         view = ended(runner, runner.submit("k", "timed", work))
         runner.close()
         assert [v.elapsed_s for v in seen] == [5.0, 10.0, 15.0, 20.0]
-        assert [v.seconds_left for v in seen] == [None, 15.0, 10.0, 0.0]
+        assert [v.seconds_left for v in seen] == [None, None, 10.0, 0.0]
         assert [v.fraction for v in seen] == [0.0, 0.25, 0.5, 1.0]
         clock.now += 100.0
         assert (view.elapsed_s, view.seconds_left) == (20.0, None)
@@ -314,14 +344,14 @@ class TestTime:
         runner = JobRunner(clock=clock)
 
         def work(on_progress: Progress) -> None:
-            for done, total, step in ((10, 10, 100.0), (1, 5, 2.0), (2, 5, 2.0), (3, 5, 2.0)):
+            for done, total, step in ((8, 10, 100.0), (9, 10, 50.0), (1, 5, 2.0), (2, 5, 2.0), (3, 5, 2.0)):
                 clock.now += step
                 on_progress(done, total, "")
                 seen.append(runner.list()[0].seconds_left)
 
         ended(runner, runner.submit("k", "two stages", work))
         runner.close()
-        assert seen == [0.0, None, 6.0, 4.0]
+        assert seen == [None, 12.5, None, None, 4.0]
 
     def test_an_unknown_or_wrong_total_gives_no_estimate_and_a_fraction_in_range(self) -> None:
         clock, seen = Clock(), []

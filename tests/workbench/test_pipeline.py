@@ -50,6 +50,11 @@ def told(loaded: LoadedModel, few: PromptSet) -> tuple[Comparison, Recording]:
 
 
 @pytest.fixture(scope="module")
+def small_story(small: LoadedModel, few: PromptSet) -> Story:
+    return compare(small, few)
+
+
+@pytest.fixture(scope="module")
 def story(told: tuple[Comparison, Recording]) -> Story:
     return story_of(*told)
 
@@ -87,13 +92,13 @@ def test_curve_is_what_evaluating_the_mask_alone_gives(story, loaded, few):
             assert row.value == pytest.approx(expected, nan_ok=True)
 
 
-def test_dense_outputs_too_large_to_keep_are_made_again_and_never_left_out(story, loaded, few, monkeypatch):
+def test_dense_outputs_too_large_to_keep_are_made_again_and_never_left_out(small_story, small, few, monkeypatch):
     """Without them a pruned model would be compared with itself: agreement 1 and KL 0, silently."""
     monkeypatch.setattr("vlm_analysis.evaluation.run.evaluate.MAX_REFERENCE_BYTES", 0)
-    again = compare(loaded, few)
+    again = compare(small, few)
     assert again.dense.dense_log_probs is None
-    assert story.pruned.by_prompt["kl_to_dense"].max() > 0
-    pd.testing.assert_frame_equal(again.pruned.by_prompt, story.pruned.by_prompt)
+    assert small_story.pruned.by_prompt["kl_to_dense"].max() > 0
+    pd.testing.assert_frame_equal(again.pruned.by_prompt, small_story.pruned.by_prompt)
 
 
 def test_random_band_holds_the_mean_of_its_draws(story):
@@ -120,8 +125,8 @@ def test_cancelled_comparison_leaves_the_model_as_it_was(loaded, few):
     pd.testing.assert_frame_equal(evaluate(loaded, few).by_prompt, before)
 
 
-def test_one_domain_alone_has_a_story_too(loaded, few):
-    story = compare(loaded, few.for_domain("math"))
+def test_one_domain_alone_has_a_story_too(small, few):
+    story = compare(small, few.for_domain("math"))
     assert len(story_sections(story)) == 5  # no difference of two domains
 
 
@@ -196,7 +201,7 @@ class TestRetention:
             retention(replace(story.pruned, prompts="other"), story.dense)
 
 
-def test_a_comparison_that_broke_off_goes_on_with_what_was_recorded_and_scored(story, loaded, few, tmp_path):
+def test_a_comparison_that_broke_off_goes_on_with_what_was_recorded_and_scored(small_story, small, few, tmp_path):
     seen: list[int] = []
 
     def stop(done: int, total: int, message: str) -> None:
@@ -204,41 +209,41 @@ def test_a_comparison_that_broke_off_goes_on_with_what_was_recorded_and_scored(s
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        compare(loaded, few, rows=tmp_path / "rows", scores=tmp_path / "scores", on_progress=stop)
+        compare(small, few, rows=tmp_path / "rows", scores=tmp_path / "scores", on_progress=stop)
     kept = n_scores(tmp_path / "scores")
     assert kept > 0
     again = compare(
-        loaded,
+        small,
         few,
         rows=tmp_path / "rows",
         scores=tmp_path / "scores",
         on_progress=lambda done, total, message: seen.append(done),
     )
-    pd.testing.assert_frame_equal(again.curve, story.curve)
+    pd.testing.assert_frame_equal(again.curve, small_story.curve)
     assert n_scores(tmp_path / "scores") > kept
 
 
 @pytest.fixture(scope="module")
-def recording(loaded: LoadedModel, few: PromptSet) -> Recording:
-    return record(loaded, few)
+def recording(small: LoadedModel, few: PromptSet) -> Recording:
+    return record(small, few)
 
 
 class TestManyMasks:
     def ways(self, recording: Recording) -> list[Way]:
         return many_masks(recording, (1, 3), criteria=("block-influence", "target-aware"), n_draws=2)[0]
 
-    def test_every_mask_has_the_numbers_of_evaluating_it_alone(self, loaded, few, recording) -> None:
-        found = compare_masks(loaded, few, self.ways(recording), recording=recording, batch_size=4)
-        dense = evaluate(loaded, few, batch_size=4)
+    def test_every_mask_has_the_numbers_of_evaluating_it_alone(self, small, few, recording) -> None:
+        found = compare_masks(small, few, self.ways(recording), recording=recording, batch_size=4)
+        dense = evaluate(small, few, batch_size=4)
         pd.testing.assert_frame_equal(found.dense.by_prompt, dense.by_prompt)
         for place, mask in enumerate(found.masks):
-            alone = evaluate(loaded, few, mask, reference=dense, batch_size=4)
+            alone = evaluate(small, few, mask, reference=dense, batch_size=4)
             pd.testing.assert_frame_equal(found.evaluation(place).by_prompt, alone.by_prompt)
 
-    def test_numbers_come_while_it_runs_and_are_those_of_the_end(self, loaded, few, recording) -> None:
+    def test_numbers_come_while_it_runs_and_are_those_of_the_end(self, small, few, recording) -> None:
         seen: list[Comparison] = []
         ways = self.ways(recording)
-        end = compare_masks(loaded, few, ways, recording=recording, batch_size=2, on_partial=seen.append)
+        end = compare_masks(small, few, ways, recording=recording, batch_size=2, on_partial=seen.append)
         counts = [len(part.dense.by_prompt) for part in seen]
         assert counts == sorted(counts)
         assert counts[0] < len(few) == counts[-1]
@@ -246,33 +251,33 @@ class TestManyMasks:
         for metric, values in seen[0].scores.items():
             np.testing.assert_array_equal(values, end.scores[metric][:, places])
 
-    def test_prompts_used_to_choose_are_counted(self, loaded, few, recording, packs) -> None:
+    def test_prompts_used_to_choose_are_counted(self, small, few, recording, packs) -> None:
         other = packs[1:5]
-        found = compare_masks(loaded, other, self.ways(recording)[:2], recording=recording)
+        found = compare_masks(small, other, self.ways(recording)[:2], recording=recording)
         assert (found.n_shared, found.chosen_on) == (2, few.fingerprint)
         renamed = PromptSet(replace(prompt, id=None) for prompt in other)
-        found = compare_masks(loaded, renamed, self.ways(recording)[:2], recording=recording)
+        found = compare_masks(small, renamed, self.ways(recording)[:2], recording=recording)
         assert found.n_shared == 2
         old = replace(recording, rows=recording.rows.copy())
         old.rows["key"] = b""  # as a recording of version 1 has them
-        assert compare_masks(loaded, few, self.ways(recording)[:2], recording=old).n_shared == len(few)
+        assert compare_masks(small, few, self.ways(recording)[:2], recording=old).n_shared == len(few)
 
-    def test_choices_are_compared_too(self, loaded, few, recording) -> None:
+    def test_choices_are_compared_too(self, small, few, recording) -> None:
         asked = PromptSet(
             replace(prompt, choices=(prompt.answer, "none of these")) if place % 2 else prompt
             for place, prompt in enumerate(few)
         )
-        found = compare_masks(loaded, asked, self.ways(recording)[:3], recording=recording, batch_size=1)
-        dense = evaluate(loaded, asked, batch_size=1)
+        found = compare_masks(small, asked, self.ways(recording)[:3], recording=recording, batch_size=1)
+        dense = evaluate(small, asked, batch_size=1)
         for place, mask in enumerate(found.masks):
-            alone = evaluate(loaded, asked, mask, reference=dense, batch_size=1)
+            alone = evaluate(small, asked, mask, reference=dense, batch_size=1)
             np.testing.assert_array_equal(found.scores["choice_match"][place], alone.by_prompt["choice_match"])
             for domain, share in retention(alone, dense, "choice_match").items():
                 assert retentions(found, str(domain), "choice_match")[place] == pytest.approx(share, nan_ok=True)
 
-    def test_nothing_to_compare_is_refused(self, loaded, few, recording) -> None:
+    def test_nothing_to_compare_is_refused(self, small, few, recording) -> None:
         with pytest.raises(EvaluationError, match="nothing to compare"):
-            compare_masks(loaded, few, [], recording=recording)
+            compare_masks(small, few, [], recording=recording)
 
     def test_masks_the_model_cannot_run_are_left_out_by_name(self, tmp_path) -> None:
         outside = load_model(save_outside_model("mllama", tmp_path / "model"))

@@ -25,8 +25,10 @@ def test_a_terminal_has_one_line_with_share_message_and_time_left_and_keeps_noth
         report(0, 4, "loading")
         clock.now = 10.0
         report(1, 4, "prompt 2 of 4")
+        clock.now = 20.0
+        report(2, 4, "prompt 3 of 4")
     drawn = screen.getvalue().split(CLEAR)
-    assert drawn == ["", "  0 %  loading", " 25 %  prompt 2 of 4, about 30 s left", ""]
+    assert drawn == ["", "  0 %  loading", " 25 %  prompt 2 of 4", " 50 %  prompt 3 of 4, about 20 s left", ""]
 
 
 def test_a_terminal_is_not_drawn_more_often_than_eyes_see() -> None:

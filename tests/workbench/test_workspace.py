@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from writing import ID, folder, text
 
-from vlm_analysis import Cancelled
+from vlm_analysis import Cancelled, PruneMask
 from vlm_analysis.errors import WorkspaceError
+from vlm_analysis.workbench.shelf import keep_mask, open_item, write_notes
 from vlm_analysis.workbench.sidecars import NAME_LIMIT
 from vlm_analysis.workbench.workspace import KINDS, Item, Workspace
 
@@ -266,7 +267,6 @@ class TestIdsAndNames:
         assert (tmp_path / "mine").exists()
         assert workspace.items("masks") == []
 
-    @settings(max_examples=60, deadline=None)
     @given(name=st.text(st.characters(), max_size=200))
     def test_no_name_can_break_a_path_a_sidecar_or_a_screen(self, name: str) -> None:
         with tempfile.TemporaryDirectory() as root:
@@ -301,6 +301,23 @@ class TestIdsAndNames:
         assert Workspace(workspace.root).items("masks") == [renamed]
         assert renamed.path.read_text() == "content"
         assert len(files(workspace)) == 2
+
+    def test_a_noted_detail_changes_nothing_else_and_lists_see_it_at_once(self, workspace: Workspace) -> None:
+        other = Workspace(workspace.root)
+        item = workspace.save("masks", "one", text("content"), details={"budget": 2})
+        assert other.items("masks") == [item]
+        noted = workspace.note(item, starred=True)
+        assert noted == replace(item, details={"budget": 2, "starred": True})
+        assert other.items("masks") == workspace.items("masks") == [noted]
+        workspace.delete(item)
+        with pytest.raises(WorkspaceError, match="it was deleted"):
+            workspace.note(item, starred=False)
+
+    def test_notes_go_into_the_masks_file_and_the_end_of_long_ones_stays(self, workspace: Workspace) -> None:
+        item = keep_mask(workspace, PruneMask(8, [3], name="one", notes="short, and the rest"))
+        short = workspace.note(item, notes="short")  # version 0.1 kept the beginning only
+        assert open_item(write_notes(workspace, short, "long")).notes == "long, and the rest"
+        assert workspace.items("masks")[0].details["notes"] == "long, and the rest"
 
     @pytest.mark.parametrize("kind", ["masks", "prompts"])
     def test_a_deleted_item_is_gone_and_deleting_twice_is_harmless(self, workspace: Workspace, kind: str) -> None:

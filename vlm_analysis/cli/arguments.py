@@ -22,12 +22,13 @@ Edits = Annotated[
 ]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Use a mask that was made for another model.")]
 Unprotect = Annotated[bool, typer.Option("--unprotect", help="Let protected layers go too.")]
+Keep = Annotated[str, typer.Option("--keep", help='Layers that you want to keep: "3,5-7".')]
 Config = Annotated[
     Path | None,
     typer.Option("--config", help="For .puzzletron.json: the dense model's config.json, with the width of its layers."),
 ]
-MASK_FILES = (".json", ".yaml", ".optipfair.json", ".txt")
-"""The endings of files of a mask, beside those of tables; `.txt` is the flag of llama.cpp."""
+MASK_FILES = (".json", ".yaml", ".optipfair.json", ".txt", ".shortv.txt", ".vtw.txt", ".fastv.txt")
+"""The endings of files of an edit, beside those of tables; `.txt` is the flag of llama.cpp."""
 Reading = dict[str, Any]
 """Arguments of `open_prompts` that say how a file of prompts is read (see `base.READING_OPTIONS`)."""
 Name = Annotated[str, typer.Option("--name", help="Its name in the workspace.")]

@@ -31,7 +31,7 @@ from vlm_analysis.workbench.terminal import printable, shown
 
 STOPPED = "Stopped. What was measured so far is kept; run the same command again to continue."
 MENDABLE, INTERRUPTED = 2, 130
-STAGES = ("Dashboard", "Record", "Choose", "Judge", "Export", "Look")
+STAGES = ("Dashboard", "Record", "Choose", "Recover", "Judge", "Export", "Look")
 """The stages of the flow under which `--help` lists the subcommands, in their order."""
 LATER = {"Bench": object, "Workspace": object, "Result": Result}  # names in signatures that are not imported here
 
@@ -59,6 +59,9 @@ MODEL_OPTIONS: dict[str, tuple[Any, Any]] = {
     "trust_remote_code": (Trust, False),
 }
 """The options of the Model page, with their defaults."""
+Project = Annotated[
+    str, typer.Option("--project", help="The project whose work is used and kept; a new name begins one.")
+]
 Format = Annotated[
     str | None, typer.Option("--format", help="How a file of prompts is read, where it is not recognised.")
 ]
@@ -131,6 +134,7 @@ def _with_shared_options(function: Callable[..., Any], endings: tuple[str, ...])
         one for name, one in own.items() if name not in ("bench", "shelf", "reading", "on_progress", "out")
     ]
     options = dict(READING_OPTIONS) if "reading" in own else {}
+    options |= {"project": (Project, "")} if {"shelf", "bench"} & set(own) else {}
     options |= MODEL_OPTIONS if "bench" in own else {}
     options |= {"quiet": (Quiet, False)} if "on_progress" in own else {}
     options |= {"out": (_out_option(endings), None), "as_json": (Json, False)} if returns_result else {}
@@ -160,9 +164,14 @@ def _with_shared_options(function: Callable[..., Any], endings: tuple[str, ...])
 
 def _shared_values(own: Any, shared_options: dict[str, Any]) -> dict[str, Any]:
     """Return the workspace, how prompts are read and the Bench of the chosen model, where a subcommand takes them."""
+    from vlm_analysis.workbench.projects import DEFAULT
     from vlm_analysis.workbench.workspace import Workspace
 
-    values: dict[str, Any] = {"shelf": Workspace() if {"shelf", "bench"} & set(own) else None}
+    values: dict[str, Any] = {}
+    if {"shelf", "bench"} & set(own):
+        values["shelf"] = shelf = Workspace(project=shared_options["project"])
+        if shelf.project and shelf.project not in shelf.projects():
+            warn(f"The project '{shelf.project}' is new; there are {', '.join([DEFAULT, *shelf.projects()])}.")
     if "reading" in own:
         values["reading"] = _reading({name: shared_options[name] for name in READING_OPTIONS})
     if "bench" not in own:

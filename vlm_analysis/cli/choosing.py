@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_analysis.cli.arguments import MASK_FILES, Config, Name, Unprotect
+from vlm_analysis.cli.arguments import MASK_FILES, Config, Keep, Name, Unprotect
 from vlm_analysis.cli.base import command, warn
+from vlm_analysis.cli.maskfiles import keep_once
 from vlm_analysis.cli.output import Result
+from vlm_analysis.cli.skipping import BySimilarity, EarlyExit, FormOption, Freeze, LateEntry, NoDeepStack, skipping_edit
 from vlm_analysis.errors import MaskError, short
 
 if TYPE_CHECKING:
@@ -39,6 +41,18 @@ Budget = Annotated[
 Unit = Annotated[str, typer.Option(help="Unit of the budget: layers, ratio or parameters.")]
 ByHand = Annotated[
     str, typer.Option(help='The layers to drop, in place of a criterion: "3,5-7", or a file of Strata or another tool.')
+]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="domain-aware: every choice of arXiv:2603.20275 at once; --budget is then a share, 0.25 by default."
+    ),
+]
+Ranking = Annotated[
+    str | None, typer.Option(help="Of the preset: target, others, mixed (the default), cka, interlace or random-draw.")
+]
+KeepDeepStack = Annotated[
+    bool, typer.Option("--keep-deepstack", help="Of the preset: layers after which vision features are added stay too.")
 ]
 Gap = Annotated[int, typer.Option(min=0, help="Of minimum-gap: layers kept between any two dropped ones.")]
 SpanTokens = Annotated[
@@ -88,6 +102,9 @@ def mask(
     shelf: Workspace,
     criterion: Criterion = None,
     strategy: Strategy = "first-k",
+    preset: Preset = "",
+    ranking: Ranking = None,
+    keep_deepstack: KeepDeepStack = False,
     budget: Budget = None,
     unit: Unit = "layers",
     drop: ByHand = "",
@@ -101,41 +118,54 @@ def mask(
     seed: Seed = 0,
     gap: Gap = 1,
     span_tokens: SpanTokens = None,
+    late_entry: LateEntry = None,
+    early_exit: EarlyExit = None,
+    freeze: Freeze = "",
+    span_by_similarity: BySimilarity = False,
+    form: FormOption = None,
+    no_deepstack: NoDeepStack = False,
     unprotect: Unprotect = False,
+    keep: Keep = "",
     name: Name = "",
     notes: Annotated[str, typer.Option(help="Why these layers.")] = "",
     config: Config = None,
 ) -> Result:
     """Make a mask from scores, from spans or by hand, and save it.
 
-    --out writes it as JSON, as CSV, for mergekit (.yaml), optipfair (.optipfair.json), llama.cpp (.txt) or Puzzletron (.puzzletron.json).
+    With --late-entry, --early-exit, --freeze or --span-by-similarity vision tokens skip layers too, or alone where no layer is asked for.
+    --out writes it as JSON, as CSV, for mergekit (.yaml), optipfair (.optipfair.json), llama.cpp (.txt) or Puzzletron (.puzzletron.json),
+    and where vision tokens skip layers, and nothing else, for ShortV (.shortv.txt), VTW (.vtw.txt) or FastV (.fastv.txt).
     """
     from dataclasses import replace
 
-    from vlm_analysis.cli.lookup import find_recording
-    from vlm_analysis.cli.maskfiles import tell_locks
+    from vlm_analysis.cli.lookup import find_recording, layers_to_keep
     from vlm_analysis.cli.results import of_mask
+    from vlm_analysis.edits.edit import Edit
+    from vlm_analysis.selection.strategies.many import PLAIN
 
     opened = find_recording(shelf, recording)
     _check_used(drop, criterion, budget, target)
-    if drop:
+    skipping = skipping_edit(opened, late_entry, early_exit, freeze, span_by_similarity, form, no_deepstack)
+    if skipping is not None and not (drop or criterion or budget is not None or preset or strategy != PLAIN):
+        edit = Edit(opened.n_layers)
+    elif preset or ranking or keep_deepstack:
+        _check_preset(preset, {"--criterion": criterion, "--drop": drop, "--other": other, "--domain": domain})
+        options = {"target": target, "weight": weight, "keep_deepstack": keep_deepstack, "seed": seed}
+        edit = _of_preset(opened, ranking or "mixed", 0.25 if budget is None else budget, options)
+    elif drop:
         edit = _by_hand(opened, drop)
-        tell_locks(edit, opened.model)
     else:
-        score_options = {"target": target, "other": other, "domain": domain, "weight": weight, "seed": seed}
-        score_options |= {"token_group": token_group, "share": share, "delta": delta}
-        strategy_options = {
-            "strategy": strategy,
-            "gap": gap,
-            "seed": seed,
-            "domain": domain,
-            "span_tokens": span_tokens,
-        }
-        scored, amount = criterion or "block-influence", (3 if budget is None else budget, unit)
-        edit = _of_criterion(shelf, opened, scored, amount, unprotect, score_options, strategy_options)
+        scored: dict[str, Any] = {"target": target, "other": other, "domain": domain, "weight": weight, "seed": seed}
+        scored |= {"token_group": token_group, "share": share, "delta": delta}
+        made: dict[str, Any] = {"strategy": strategy, "gap": gap, "seed": seed, "domain": domain}
+        locks = opened.model.locks.keeping(layers_to_keep(keep), unprotect=unprotect)
+        made |= {"token_group": span_tokens, "locks": locks}
+        amount = 3 if budget is None else budget, unit
+        edit = _of_criterion(shelf, opened, criterion or "block-influence", amount, scored, made)
+    if skipping is not None:
+        edit = skipping if edit.is_dense else replace(edit + skipping, name=f"{edit.name}, {skipping.words()}")
     edit = replace(edit, name=name or edit.name, notes=notes, model=opened.model)
-    item = _keep(shelf, edit)
-    return of_mask(edit, item, config)
+    return of_mask(edit, keep_once(shelf, edit), config)
 
 
 def _check_used(drop: str, criterion: str | None, budget: float | None, target: str | None) -> None:
@@ -152,7 +182,37 @@ def _check_used(drop: str, criterion: str | None, budget: float | None, target: 
         warn(f"--target changes nothing here: {row.title} treats the prompts of all domains alike.")
 
 
+def _check_preset(preset: str, beside: dict[str, str | None]) -> None:
+    """Refuse an unknown preset, and options `beside` it that it sets itself."""
+    from vlm_analysis.selection.strategies.domain_aware import DOMAIN_AWARE
+
+    if preset != DOMAIN_AWARE:
+        got = f"'{preset[:100]}'" if preset else "--ranking or --keep-deepstack without one"
+        raise MaskError(f"There is no such preset: expected {DOMAIN_AWARE}, got {got}. Write --preset {DOMAIN_AWARE}.")
+    unused = ", ".join(name for name, value in beside.items() if value)
+    if unused:
+        raise MaskError(
+            f"The preset sets everything itself: expected no {unused} beside it, got one. Leave it out, or the preset."
+        )
+
+
+def _of_preset(recording: Recording, reading: str, share: float, options: dict[str, Any]) -> Edit:
+    from vlm_analysis.selection.strategies.domain_aware import DOMAIN_AWARE, READINGS, domain_aware_mask
+
+    key = reading if reading in READINGS else f"{DOMAIN_AWARE}-{reading}"
+    return domain_aware_mask(recording, key, share, **options)
+
+
 def _by_hand(recording: Recording, text: str) -> Edit:
+    """Return the mask of layers or of a file, and warn of layers that should stay."""
+    from vlm_analysis.cli.maskfiles import tell_locks
+
+    edit = _read_by_hand(recording, text)
+    tell_locks(edit, recording.model)
+    return edit
+
+
+def _read_by_hand(recording: Recording, text: str) -> Edit:
     from vlm_analysis.cli.lookup import layers_in, mask_bytes, path_of
     from vlm_analysis.cli.maskfiles import tool_words
     from vlm_analysis.edits.edit import PruneMask, only_mask
@@ -182,33 +242,26 @@ def _of_criterion(
     recording: Recording,
     criterion: str,
     budget: tuple[float, str],
-    unprotect: bool,
-    score_options: dict[str, Any],
-    strategy_options: dict[str, Any],
+    scored: dict[str, Any],
+    made: dict[str, Any],
 ) -> Edit:
+    """Return the mask of a criterion.
+
+    Args:
+        budget: the amount and its unit.
+        scored: options of `score_layers`.
+        made: options of `make_mask`.
+    """
     from vlm_analysis.selection.criteria.scoring import score_layers
     from vlm_analysis.selection.strategies.make import make_mask
     from vlm_analysis.selection.strategies.strategies import STRATEGIES
 
-    locks = recording.model.locks.unprotected() if unprotect else recording.model.locks
-    row = STRATEGIES.get(strategy_options["strategy"])
+    row = STRATEGIES.get(made["strategy"])
     scores = None
     if row is None or row.needs == "scores":
-        scores = score_layers(recording, criterion, **score_options, damage=_damage(shelf, recording))
+        scores = score_layers(recording, criterion, **scored, damage=_damage(shelf, recording))
     amount, costs = _budget(recording, *budget)
-    return make_mask(
-        scores,
-        strategy_options["strategy"],
-        amount,
-        n_layers=recording.n_layers,
-        recording=recording,
-        locks=locks,
-        seed=strategy_options["seed"],
-        gap=strategy_options["gap"],
-        domain=strategy_options["domain"],
-        token_group=strategy_options["span_tokens"],
-        costs=costs,
-    )
+    return make_mask(scores, budget=amount, n_layers=recording.n_layers, recording=recording, costs=costs, **made)
 
 
 def _budget(recording: Recording, amount: float, unit: str) -> tuple[Any, Any]:
@@ -243,18 +296,3 @@ def _damage(shelf: Workspace, recording: Recording) -> Damage | None:
 
     item = find_damage(shelf, recording.model.fingerprint, recording.prompts)
     return read_damage(item, recording.model) if item else None
-
-
-def _keep(shelf: Workspace, edit: Edit) -> Any:
-    """Save a mask unless the same one is saved under its name already; return its Item."""
-    from vlm_analysis.workbench.details import edit_key
-    from vlm_analysis.workbench.shelf import is_whole, keep_mask
-    from vlm_analysis.workbench.workspace import clean_name
-
-    owner = None if edit.model is None else edit.model.fingerprint
-    identity = clean_name(edit.name), owner, edit.key, edit.notes[:500]
-    for item in shelf.items("masks"):
-        same = (item.name, item.model, edit_key(item.details), item.details.get("notes", "")) == identity
-        if same and is_whole(item):
-            return item
-    return keep_mask(shelf, edit)

@@ -80,11 +80,14 @@ def demo(
     figures are in the report, and the dashboard shows both.
     """
     check_out(report, (), tables=(".html",))
-    from vlm_analysis.export.story_forms import story_text, write_story
+    from vlm_analysis.export.document.page import write_document
+    from vlm_analysis.export.story_forms import story_text
     from vlm_analysis.workbench.bench import Bench
+    from vlm_analysis.workbench.documents import document_for
 
     bench = Bench("pocket-vl", shelf)
-    story = bench.story(bench.demo(first=first, on_progress=on_progress))
-    write_story(story, report)
+    item = bench.demo(first=first, on_progress=on_progress)
+    write_document(document_for(shelf, item), report)
+    story = bench.story(item)
     say(story_text(story, width=min(100, shutil.get_terminal_size().columns)))
     say(f"\nThe pictures are in {report.absolute()}. Everything is kept in {shelf.root}; `strata app` shows it.")

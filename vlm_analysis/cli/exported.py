@@ -20,14 +20,22 @@ if TYPE_CHECKING:
     from vlm_analysis.export.checkpoint import Manifest
     from vlm_analysis.export.harness import ExportedTask
 
+MODULE_FILE = "strata_vision.py"  # as export.shipped names it, which imports torch
+
 
 def of_manifest(manifest: Manifest, folder: Path, served: Sequence[Served], probe: str) -> Result:
     """Return what was exported, its proof, which engines load it, and what its probe tells."""
     lines = [f"Written to {folder}: {manifest.n_layers_after} of {manifest.n_layers_before} layers."]
-    if manifest.verified:
+    skips = (folder / MODULE_FILE).is_file()
+    if skips:
         lines.append(
-            f"Loaded in a fresh process by plain transformers {manifest.transformers_version}: logits over {manifest.probe_tokens} "
-            "tokens and a greedy answer are equal to the last bit."
+            f"Vision tokens skip layers where {MODULE_FILE} loads it; plain transformers alone runs all of them."
+        )
+    if manifest.verified:
+        module = f" and {MODULE_FILE}" if skips else ""
+        lines.append(
+            f"Loaded in a fresh process by plain transformers {manifest.transformers_version}{module}: logits over "
+            f"{counted(manifest.probe_tokens, 'token')} and a greedy answer are equal to the last bit."
         )
     lines += [f"{one.engine} {one.version}: {one.verdict}. {one.reason}" for one in served]
     if probe:

@@ -1,4 +1,4 @@
-"""The subcommands that show saved work, files and the machine: show and doctor."""
+"""The subcommands that show saved work, files and the machine: show, projects and doctor."""
 
 from __future__ import annotations
 
@@ -80,6 +80,7 @@ def _check_form(result: Result, out: Path | None) -> None:
 
 def _of_item(shelf: Workspace, item: Item) -> Result:
     from vlm_analysis.cli import results
+    from vlm_analysis.cli.skipping import of_scan
     from vlm_analysis.workbench.shelf import find_dense, open_whole
     from vlm_analysis.workbench.stories import open_saved
 
@@ -89,8 +90,14 @@ def _of_item(shelf: Workspace, item: Item) -> Result:
         return results.of_evaluation(value, None if dense_item is None else open_whole(dense_item), item)
     if item.kind == "sweeps":
         return results.of_evaluations(value, [results.edit_words(one.edit) for one in value], item)
+    if item.kind == "scans":
+        return of_scan(value, item)
     if item.kind == "costs":
         return results.of_costs([value], [item])
+    if item.kind == "ledgers":
+        from vlm_analysis.cli.recovered import of_ledger
+
+        return of_ledger(value, item)
     functions: dict[str, Any] = {
         "prompts": results.of_prompts,
         "recordings": results.of_recording,
@@ -119,6 +126,27 @@ def _of_dataset(dataset: HubDataset) -> Result:
         f"strata record {shlex.quote(f'{PREFIX}{dataset.id}/{dataset.splits[0].path}')}"
     )
     return Result(dataset.id, text, asdict(dataset), table)
+
+
+@command("Look", ".json")
+def projects(shelf: Workspace) -> Result:
+    """List the projects, with the number of saved items in each."""
+    import pandas as pd
+
+    from vlm_analysis.cli.results import rows_of
+    from vlm_analysis.words import counted
+    from vlm_analysis.workbench.projects import DEFAULT
+    from vlm_analysis.workbench.workspace import KINDS, Workspace
+
+    names = ["", *shelf.projects()]
+    shelves = [Workspace(shelf.base, name) for name in names]
+    counts = [{kind: len(each.items(kind)) for kind in KINDS} for each in shelves]
+    rows = [{"project": name or DEFAULT, **count} for name, count in zip(names, counts, strict=True)]
+    lines = [
+        f"{name or DEFAULT}: {counted(sum(count.values()), 'item')}" for name, count in zip(names, counts, strict=True)
+    ]
+    table = pd.DataFrame(rows)
+    return Result("Projects", "\n".join(lines), {"root": str(shelf.base), "projects": rows_of(table)}, table)
 
 
 @command("Look", ".json")

@@ -7,7 +7,6 @@ found.
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.cli.advice import in_options
 from vlm_analysis.cli.base import warn
+from vlm_analysis.edits.shorthand import layers_in
 from vlm_analysis.errors import MaskError, ModelError, NoLayerCountError, PromptError, StrataError, WorkspaceError
 from vlm_analysis.files import read_bytes
 from vlm_analysis.progress import Progress, no_progress
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 LISTED = 20
 SHOWN = 100  # characters of a name in a message
 MOST_BYTES = 1 << 26  # of a mask file
-_LAYERS = re.compile(r"\s*\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*\s*")
 
 
 def find_prompts(
@@ -67,6 +66,32 @@ def find_prompts(
     prompts = open_prompts(source, **reading)
     tell_reading(_short(text), prompts)
     return keep_prompts(shelf, prompts, clean_name(path.name if path else text.removeprefix(PREFIX)))
+
+
+def find_suite(
+    shelf: Workspace,
+    text: str,
+    suites: Sequence[str],
+    on_progress: Progress = no_progress,
+    reading: Mapping[str, Any] | None = None,
+) -> Item:
+    """Return the item of probe suites asked of the pictures of a folder or archive, or of prompts, which is saved.
+
+    Raises:
+        StrataError: as `find_prompts` and `probe_prompts`.
+    """
+    from vlm_analysis.prompts.sources import ARCHIVE_SUFFIXES
+    from vlm_analysis.prompts.suites import probe_prompts
+    from vlm_analysis.workbench.shelf import keep_prompts, open_item
+
+    path = path_of(text)
+    if path is not None and not reading and (path.is_dir() or path.suffix.lower() in ARCHIVE_SUFFIXES):
+        name, prompts = path.name, probe_prompts(path, suites)
+    else:
+        item = find_prompts(shelf, text, on_progress, reading or {})
+        name, prompts = item.name, probe_prompts(open_item(item), suites)
+    tell_reading(_short(text), prompts)
+    return keep_prompts(shelf, prompts, clean_name(f"{name}, probe suite {' and '.join(suites)}"))
 
 
 def tell_reading(name: str, prompts: PromptSet) -> None:
@@ -121,6 +146,7 @@ def find_edits(shelf: Workspace, texts: Sequence[str], count: Callable[[], int])
 
 def _edit(shelf: Workspace, text: str) -> Edit | Callable[[int], Edit]:
     from vlm_analysis.edits.edit import Edit, PruneMask
+    from vlm_analysis.edits.files import with_learnt
     from vlm_analysis.export.dialects import open_dialect
     from vlm_analysis.workbench.shelf import open_item
 
@@ -138,7 +164,7 @@ def _edit(shelf: Workspace, text: str) -> Edit | Callable[[int], Edit]:
         return edit
     data = mask_bytes(item_or_file)
     try:
-        return open_dialect(data, item_or_file.name)
+        return with_learnt(open_dialect(data, item_or_file.name), item_or_file)
     except NoLayerCountError:
         return lambda n_layers: open_dialect(data, item_or_file.name, n_layers=n_layers)
 
@@ -181,24 +207,18 @@ def check_model(owner: ModelInfo, at_hand: ModelInfo, what: str) -> None:
         )
 
 
-def layers_in(text: str) -> tuple[int, ...] | None:
-    """Return the layers in a text like "3,5-7", ascending; None if it is not such a text.
+def layers_to_keep(text: str) -> tuple[int, ...]:
+    """Return the layers of --keep.
 
-    >>> layers_in("5-7, 3")
-    (3, 5, 6, 7)
+    Raises:
+        MaskError: the text names none.
     """
-    if len(text) > 10_000 or not _LAYERS.fullmatch(text):
-        return None
-    layers: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        ends = int(first), int(last or first)
-        if ends[1] < ends[0] or ends[1] > 10_000:
-            raise MaskError(
-                f"'{part.strip()[:SHOWN]}' names no layers: expected the first and the last layer, from 0 and ascending. Write 5-7."
-            )
-        layers |= set(range(ends[0], ends[1] + 1))
-    return tuple(sorted(layers))
+    layers = layers_in(text) if text else ()
+    if layers is None:
+        raise MaskError(
+            f"--keep names no layers: expected layers like 3,5-7, got '{text[:SHOWN]}'. Write their numbers."
+        )
+    return layers
 
 
 def item_or_path(shelf: Workspace, kinds: Sequence[str], text: str, expected: str) -> Item | Path:
@@ -223,6 +243,19 @@ def saved_item(shelf: Workspace, kind: str, text: str) -> Item | None:
         WorkspaceError: there are several of that name.
     """
     return _one_of(shelf.items(kind), text)
+
+
+def find_comparison(shelf: Workspace, text: str) -> Item:
+    """Return the saved comparison, or story of version 0.1, of an id or name.
+
+    Raises:
+        WorkspaceError: there is none, or there are several of that name.
+    """
+    kinds = ("comparisons", "stories")
+    item = _one_of([one for kind in kinds for one in shelf.items(kind)], text)
+    if item is None:
+        raise WorkspaceError(_unknown(shelf, kinds, text, "the name or id of a saved comparison"))
+    return item
 
 
 def _one_of(items: Sequence[Item], text: str) -> Item | None:

@@ -1,9 +1,11 @@
-"""What the command line says of masks: the tool whose file was opened, and dropped layers that should stay."""
+"""What the command line says of masks, the tool whose file was opened and dropped layers that should stay, and how it keeps them."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.cli.base import warn
 from vlm_analysis.errors import short
@@ -11,6 +13,7 @@ from vlm_analysis.errors import short
 if TYPE_CHECKING:
     from vlm_analysis.edits.edit import Edit
     from vlm_analysis.model_info import ModelInfo
+    from vlm_analysis.workbench.workspace import Workspace
 
 
 def tool_words(edit: Edit, path: Path) -> str:
@@ -35,3 +38,44 @@ def tell_locks(edit: Edit, model: ModelInfo) -> None:
     if of_reason:
         told = "; ".join(f"{layer_words(layers)} ({short(reason)})" for reason, layers in of_reason.items())
         warn(f"Layers that should stay are dropped: {told}")
+
+
+def keep_once(shelf: Workspace, edit: Edit) -> Any:
+    """Save a mask unless the same one is saved under its name already; return its Item."""
+    from vlm_analysis.workbench.details import edit_key
+    from vlm_analysis.workbench.shelf import is_whole, keep_mask
+    from vlm_analysis.workbench.workspace import clean_name
+
+    owner = None if edit.model is None else edit.model.fingerprint
+    identity = clean_name(edit.name), owner, edit.key, edit.notes[:500]
+    for item in shelf.items("masks"):
+        same = (item.name, item.model, edit_key(item.details), item.details.get("notes", "")) == identity
+        if same and is_whole(item):
+            return item
+    return keep_mask(shelf, edit)
+
+
+def mask_forms(edit: Edit, config: Path | None) -> dict[str, Callable[[Path], object]]:
+    """Return by ending what writes an edit as a file; `config` is the dense model's config.json, for Puzzletron."""
+    from vlm_analysis.edits.files import edit_to_json
+    from vlm_analysis.edits.foreign.lists import mask_to_llama_cpp, mask_to_optipfair
+    from vlm_analysis.edits.foreign.puzzletron import mask_to_puzzletron
+    from vlm_analysis.edits.foreign.skipping import edit_to_fastv, edit_to_shortv, edit_to_vtw
+    from vlm_analysis.export.dialects import mask_to_csv, mask_to_mergekit
+
+    texts: dict[str, Callable[[], str]] = {
+        ".json": lambda: edit_to_json(edit),
+        ".yaml": lambda: mask_to_mergekit(edit),
+        ".csv": lambda: mask_to_csv(edit),
+        ".optipfair.json": lambda: mask_to_optipfair(edit),
+        ".txt": lambda: mask_to_llama_cpp(edit),
+        ".puzzletron.json": lambda: mask_to_puzzletron(edit, config),
+        ".shortv.txt": lambda: edit_to_shortv(edit),
+        ".vtw.txt": lambda: edit_to_vtw(edit),
+        ".fastv.txt": lambda: edit_to_fastv(edit),
+    }
+    return {ending: functools.partial(_write, text) for ending, text in texts.items()}
+
+
+def _write(text: Callable[[], str], path: Path) -> None:
+    path.write_text(text(), "utf-8")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_analysis.cli.arguments import MASK_FILES, Anyway, EditArgument, Edits, Name, Prompts, Reading, Unprotect
+from vlm_analysis.cli.arguments import MASK_FILES, Anyway, EditArgument, Edits, Keep, Name, Prompts, Reading, Unprotect
 from vlm_analysis.cli.base import command
 from vlm_analysis.cli.output import Result, check_out
 from vlm_analysis.errors import EvaluationError
@@ -24,15 +24,24 @@ def record(
     on_progress: Progress,
     reading: Reading,
     name: Name = "",
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Ask the tasks of a probe suite of the pictures in PROMPTS: math or general; may be repeated."
+        ),
+    ] = None,
     attention: Annotated[bool, typer.Option("--attention", help="Read attention maps too; slower.")] = False,
     token_maps: Annotated[bool, typer.Option("--token-maps", help="Keep every token's cosine.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, max=64, help="Prompts per batch; more is faster on a GPU.")] = 1,
 ) -> Result:
     """Record what each decoder layer does to its input."""
-    from vlm_analysis.cli.lookup import find_prompts
+    from vlm_analysis.cli.lookup import find_prompts, find_suite
     from vlm_analysis.cli.results import of_recording
 
-    prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
+    if suite:
+        prompt_set = find_suite(bench.workspace, prompts, suite, on_progress, reading)
+    else:
+        prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
     options = {"attention": attention, "token_maps": token_maps, "batch_size": batch_size}
     item = bench.record(prompt_set, name, **options, on_progress=on_progress)  # type: ignore[arg-type]
     return of_recording(bench.open(item), item)
@@ -85,6 +94,27 @@ def sweep(
     criterion: Annotated[list[str] | None, typer.Option(help="Compare this criterion only; may be repeated.")] = None,
     strategy: Annotated[list[str] | None, typer.Option(help="Compare this strategy only; may be repeated.")] = None,
     most: Annotated[int | None, typer.Option(min=1, help="The largest budget; half of the layers by default.")] = None,
+    preset: Annotated[
+        str, typer.Option(help="Compare the masks of this preset only: domain-aware, as in arXiv:2603.20275.")
+    ] = "",
+    recover: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOW",
+            help="Compare every mask recovered so too, as recover does, on the prompts of --from; may be repeated.",
+        ),
+    ] = None,
+    vision: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=20,
+            help="Compare so many edits of a scan too, in which vision tokens skip layers: alone and beside every mask.",
+        ),
+    ] = 0,
+    time_front: Annotated[
+        int, typer.Option("--time-front", min=0, max=100, help="Then time so many masks of the front, in turn.")
+    ] = 0,
     draws: Annotated[int, typer.Option(min=1, max=100, help="Random draws at each budget.")] = 5,
     memory: Annotated[int, typer.Option(min=1, help="Memory for shared states, MiB.")] = 1024,
     unprotect: Unprotect = False,
@@ -94,19 +124,23 @@ def sweep(
 
     Those named as EDITS; with --leave-one-out each layer alone; with --compare or --from every criterion and strategy at each budget.
     """
-    options = {"criteria": criterion, "strategies": strategy, "most": most, "n_draws": draws, "max_mib": memory}
+    options: dict[str, Any] = {"criteria": criterion, "strategies": strategy, "most": most, "preset": preset}
+    options |= {"recover": recover, "vision": vision}
+    options |= {"n_draws": draws, "max_mib": memory}
     set_options = {name: value for name, value in options.items() if value}
     comparing = bool(compare or source)
     if [comparing, leave_one_out, bool(edits)].count(True) != 1:
         raise EvaluationError(
             "A sweep is of one kind: expected EDITS, --leave-one-out, or --compare (or --from), got none or several. Choose one."
         )
-    if not comparing and (criterion or strategy or most):
+    if not comparing and (criterion or strategy or most or preset or recover or vision or time_front):
         raise EvaluationError(
-            "--criterion, --strategy and --most apply to comparisons: expected --compare or --from with them, got neither. Add one."
+            "--criterion, --strategy, --most, --preset, --recover, --vision and --time-front apply to comparisons: expected --compare or "
+            "--from with them, got neither. Add one."
         )
     if comparing:
-        return _compare(bench, on_progress, prompts, reading, source, {**set_options, "unprotect": unprotect})
+        options = {**set_options, "unprotect": unprotect}
+        return _compare(bench, on_progress, prompts, reading, source, options, time_front)
     if out is not None:
         check_out(out, ())
     return _sweep(bench, on_progress, prompts, reading, edits or [], anyway)
@@ -132,16 +166,26 @@ def _sweep(
 
 
 def _compare(
-    bench: Bench, on_progress: Progress, prompts: str, reading: Reading, source: str, options: dict[str, Any]
+    bench: Bench,
+    on_progress: Progress,
+    prompts: str,
+    reading: Reading,
+    source: str,
+    options: dict[str, Any],
+    n_timed: int,
 ) -> Result:
     from vlm_analysis.cli.lookup import find_prompts, saved_item
     from vlm_analysis.cli.results import of_comparison
+    from vlm_analysis.cli.timing import of_timed
 
     report = find_prompts(bench.workspace, prompts, on_progress, reading)
     recording = saved_item(bench.workspace, "recordings", source) if source else report
     choose = recording or find_prompts(bench.workspace, source, on_progress)
     item = bench.compare(choose, report, **options, on_progress=on_progress)
-    return of_comparison(bench.open(item), item)
+    if not n_timed:
+        return of_comparison(bench.open(item), item)
+    costs = bench.time_front(item, most=n_timed, on_progress=on_progress)
+    return of_timed(bench.open(item), item, [bench.open(cost) for cost in costs])
 
 
 @command("Choose", *MASK_FILES)
@@ -163,23 +207,31 @@ def search(
     start: Annotated[
         list[str] | None, typer.Option(help="Of evolutionary: a mask to start from, named as EDIT; may be repeated.")
     ] = None,
+    beside: Annotated[
+        str,
+        typer.Option(
+            help="An edit that every mask stands beside, named as EDIT: such as vision tokens that skip layers."
+        ),
+    ] = "",
     unprotect: Unprotect = False,
+    keep: Keep = "",
     name: Name = "",
 ) -> Result:
     """Search for the mask with the least measured damage."""
-    from vlm_analysis.cli.lookup import edits_for, find_prompts
+    from vlm_analysis.cli.lookup import edits_for, find_prompts, layers_to_keep
     from vlm_analysis.cli.results import of_mask
     from vlm_analysis.selection.search.objective import Objective
 
+    options: dict[str, Any] = {"name": name, "unprotect": unprotect, "keep": layers_to_keep(keep)}
     prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
     objective = Objective(damage, target, worst)
     settings: dict[str, Any] = {"width": width} if strategy == "beam" else {}
     if strategy == "evolutionary":
         settings = {"population": population, "generations": generations}
         settings["start"] = edits_for(bench, start or [], False, on_progress)
-    item = bench.search(
-        prompt_set, strategy, budget, objective, name=name, unprotect=unprotect, on_progress=on_progress, **settings
-    )
+    if beside:
+        (settings["beside"],) = edits_for(bench, [beside], False, on_progress)
+    item = bench.search(prompt_set, strategy, budget, objective, on_progress=on_progress, **options, **settings)
     return of_mask(bench.open(item), item)
 
 

@@ -33,6 +33,7 @@ class Result:
         table: the rows of a CSV, Parquet or HTML file.
         sections: the parts of an HTML file; the text and the table by default.
         forms: by ending, functions that write a file of it; they take precedence over the table's.
+        beside: writes what belongs beside a file of a name and ending, before the file is there.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Result:
     table: pd.DataFrame
     sections: Callable[[], list[Section]] | None = None
     forms: Mapping[str, Write] = field(default_factory=dict)
+    beside: Write = lambda path: None
 
 
 def ending_of(path: Path, known: Collection[str]) -> str:
@@ -87,6 +89,7 @@ def print_result(result: Result, say: Callable[[str], None], *, out: Path | None
     """
     if out is not None:
         try:
+            result.beside(out)
             write_atomically(out, _writer(result, ending_of(out, result.forms)))
         except StrataError:  # the result has no such form, for a reason of its own
             raise

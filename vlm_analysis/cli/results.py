@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from vlm_analysis.cli.maskfiles import mask_forms
 from vlm_analysis.cli.output import Result, rows_of
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.edits.files import edit_to_json, save_edit
+from vlm_analysis.edits.files import edit_to_json
+from vlm_analysis.edits.learnt import ENDING, write_tensors
+from vlm_analysis.edits.skipping import FULL, vision_row
 from vlm_analysis.evaluation.cost import PHASES, Cost, cost_frame, save_cost, speedup
 from vlm_analysis.evaluation.evaluation import Evaluation, on_both, retention, retention_interval, save_evaluation
 from vlm_analysis.evaluation.telling import accepted_line, telling_line, telling_score_of, told_lines, unanswered_line
@@ -25,7 +28,7 @@ from vlm_analysis.selection.compared.findings import mask_table, telling
 from vlm_analysis.selection.compared.verdicts import family_of, family_words, regime_words, regimes
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.scores import LayerScores
-from vlm_analysis.words import in_groups, sentence, set_aside_lines
+from vlm_analysis.words import counted, in_groups, sentence, set_aside_lines
 from vlm_analysis.workbench.responses import Responses, parting
 from vlm_analysis.workbench.workspace import Item
 
@@ -68,7 +71,7 @@ def of_recording(recording: Recording, item: Item | None) -> Result:
     names = recording.domain_names
     similar = {name: recording.layer_similarity(name, "all") for name in names}
     table = pd.DataFrame({"layer": range(recording.n_layers), **similar})
-    about = f"{recording.model.name} on {recording.n_prompts} prompts: similarity of each layer, all prompt tokens"
+    about = f"{recording.model.name} on {counted(recording.n_prompts, 'prompt')}: similarity of each layer, all prompt tokens"
     about = "\n".join([*recording.model.disagreements, about])
     data = {
         **item_data(item),
@@ -84,10 +87,10 @@ def of_recording(recording: Recording, item: Item | None) -> Result:
         import numpy as np
 
         from vlm_analysis.export.story import task_sections
-        from vlm_analysis.figures.heatmaps import similarity_heatmap
+        from vlm_analysis.figures.drawn import similarity_svg
 
-        figure = similarity_heatmap(np.stack(list(similar.values())), names, locks=recording.model.locks)
-        return [Section("Similarity", about, figure), *task_sections(recording)]
+        picture = similarity_svg(np.stack(list(similar.values())), names, about)
+        return [Section("Similarity", about, picture=picture), *task_sections(recording)]
 
     forms = {".npz": lambda path: save_recording(recording, path)}
     words = f"{about}\n{grid(table, 4)}{aside(recording.set_aside, recording.n_prompts)}{kept_line(item)}"
@@ -141,14 +144,12 @@ def of_scores(recording: Recording, scores: Sequence[LayerScores], refused: dict
 
 def of_mask(edit: Edit, item: Item | None, config: Path | None = None) -> Result:
     """Return what an edit does, and one row per layer; `config` is the dense model's config.json, for Puzzletron."""
-    from vlm_analysis.edits.foreign.lists import mask_to_llama_cpp, mask_to_optipfair
-    from vlm_analysis.edits.foreign.puzzletron import mask_to_puzzletron
-    from vlm_analysis.export.dialects import mask_to_csv, mask_to_mergekit
-
     gone = set(edit.gone)
     table = pd.DataFrame(
         {"layer": range(edit.n_layers), "kept": [int(layer not in gone) for layer in range(edit.n_layers)]}
     )
+    if set(row := vision_row(edit)) != {FULL}:
+        table["vision"] = row
     if edit.is_dense:
         words = "the dense model: no layer is dropped"
     elif edit.is_mask:
@@ -157,26 +158,22 @@ def of_mask(edit: Edit, item: Item | None, config: Path | None = None) -> Result
         words = edit.words()
 
     def sections() -> list[Section]:
-        from vlm_analysis.figures.heatmaps import edit_strips
+        from vlm_analysis.figures.drawn import strip_svg
 
         locks = None if edit.model is None else edit.model.locks
-        return [
-            Section("Layers", sentence(words), edit_strips([(edit.name or "mask", edit)], edit.n_layers, locks=locks))
-        ]
+        return [Section("Layers", sentence(words), picture=strip_svg(edit, sentence(words), locks=locks))]
 
-    forms = {
-        ".json": lambda path: save_edit(edit, path),
-        ".yaml": lambda path: path.write_text(mask_to_mergekit(edit), "utf-8"),
-        ".csv": lambda path: path.write_text(mask_to_csv(edit), "utf-8"),
-        ".optipfair.json": lambda path: path.write_text(mask_to_optipfair(edit), "utf-8"),
-        ".txt": lambda path: path.write_text(mask_to_llama_cpp(edit), "utf-8"),
-        ".puzzletron.json": lambda path: path.write_text(mask_to_puzzletron(edit, config), "utf-8"),
-    }
+    forms = mask_forms(edit, config)
     data = {**item_data(item), "key": edit.key, "edit": json.loads(edit_to_json(edit))}
     noted = edit.provenance.get("set_aside")  # of a search; a file may say anything
     lines = aside(noted if isinstance(noted, dict) else {})
     text = f"{edit.name or 'mask'}: {words}{lines}{kept_line(item)}"
-    return Result(edit.name or "Mask", text, data, table, sections, forms)
+
+    def beside(path: Path) -> None:
+        if path.name.lower().endswith(".json"):
+            write_tensors(edit.changes, path.with_suffix(ENDING))
+
+    return Result(edit.name or "Mask", text, data, table, sections, forms, beside)
 
 
 def score_table(evaluations: Sequence[Evaluation], dense: Evaluation | None, names: Sequence[str]) -> pd.DataFrame:
@@ -275,7 +272,7 @@ def of_comparison(comparison: Comparison, item: Item | None) -> Result:
             None,
             [telling_line(telling(comparison)), accepted_line(comparison.dense), unanswered_line(comparison.dense)],
         ),
-        f"{len(table)} masks on {_prompts(comparison.dense)}; the {len(best_masks)} that keep most of their worst domain:",
+        f"{counted(len(table), 'mask')} on {_prompts(comparison.dense)}; the {len(best_masks)} that keep most of their worst domain:",
         grid(best_masks[columns]),
         *regime_words(regime),
         *filter(None, [family_words(regime, family_of(comparison))]),
@@ -308,14 +305,20 @@ def of_costs(costs: Sequence[Cost], items: Sequence[Item | None]) -> Result:
             "bytes": cost.n_bytes[1],
             "bytes_dense": cost.n_bytes[0],
         }
+        for name, pair in (("prefill_flops", cost.prefill_flops), ("cache_bytes", cost.cache_bytes)):
+            row |= {} if pair is None else {name: pair[1], f"{name}_dense": pair[0]}
         for phase in PHASES:
             value, low, high = speedup(cost, phase)
             row |= {phase: value, f"{phase}_low": low, f"{phase}_high": high}
         rows.append(row)
     table = pd.DataFrame(rows)
-    shown = table[["edit", "parameters", "bytes", *PHASES]].rename(
-        columns={phase: f"{phase}, × as fast" for phase in PHASES}
-    )
+    there = [name for name in ("parameters", "bytes", "prefill_flops", "cache_bytes") if name in table]
+    names = {phase: f"{phase}, × as fast" for phase in PHASES} | {"cache_bytes": "bytes of cache"}
+    if "prefill_flops" in table:
+        table["prefill_flops_share"] = table["prefill_flops"] / table["prefill_flops_dense"]
+        there[there.index("prefill_flops")] = "prefill_flops_share"
+        names["prefill_flops_share"] = "prefill, FLOPs"
+    shown = table[["edit", *there, *PHASES]].rename(columns=names)
 
     def sections() -> list[Section]:
         from vlm_analysis.figures.savings import cost_chart
@@ -362,23 +365,25 @@ def of_prompts(prompts: PromptSet, item: Item | None) -> Result:
         f"{in_groups(len(prompts), prompts.groups.number)} of {', '.join(prompts.domains)}\n{grid(table.head(BEST))}"
     )
     more = f"\n… and {len(prompts) - BEST} more" if len(prompts) > BEST else ""
+    more += aside(prompts.set_aside, len(prompts))
     data = {**item_data(item), "fingerprint": prompts.fingerprint, "prompts": rows_of(table)}
+    data |= {"set_aside": dict(prompts.set_aside)}
     data |= {"read_as": prompts.read_as and str(prompts.read_as), "problems": [asdict(one) for one in prompts.problems]}
     return Result("Prompts", f"{words}{more}{kept_line(item)}", data, table)
 
 
 def of_story(story: Story, item: Item) -> Result:
     """Return a story: its text, its figures, and the scores of its two models."""
-    from vlm_analysis.export.story import story_sections
-    from vlm_analysis.export.story_forms import story_text, write_story
+    from vlm_analysis.export.document.document import document_of
+    from vlm_analysis.export.document.page import write_document
+    from vlm_analysis.export.story import answer_in
+    from vlm_analysis.export.story_forms import story_text
 
     both = [story.dense, story.pruned]
     table = score_table(both, story.dense, [edit_words(one.edit) for one in both])
     data = {**item_data(item), "title": story.title, "by_domain": rows_of(table)}
-    forms = {".html": lambda path: write_story(story, path)}
-    return Result(
-        story.title, f"{story_text(story)}{kept_line(item)}", data, table, lambda: story_sections(story), forms
-    )
+    forms = {".html": lambda path: write_document(document_of(answer_in(story), story.recording), path)}
+    return Result(story.title, f"{story_text(story)}{kept_line(item)}", data, table, forms=forms)
 
 
 def of_items(items: Sequence[Item], root: str) -> Result:

@@ -15,7 +15,7 @@ from vlm_analysis.errors import MaskError, NoLayerCountError, PromptError, Works
 if TYPE_CHECKING:
     from vlm_analysis.edits.edit import Edit
 
-SHOWN = "prompts, a recording, a mask, an evaluation, a cost or a comparison"
+SHOWN = "prompts, a recording, a mask, an evaluation, a scan, a cost, a comparison or a ledger of recovery"
 _MASKS_ALONE = (".txt", ".yaml", ".yml")  # no prompts are in a file of these endings
 
 
@@ -43,10 +43,12 @@ def of_file(path: Path, reading: Reading, out: Path | None) -> Result:
 
 def _makers() -> dict[str, Callable[[Path], Result]]:
     """Return by kind what opens a file that Strata wrote and makes a Result of it."""
-    from vlm_analysis.cli import results
+    from vlm_analysis.cli import recovered, results
+    from vlm_analysis.cli.skipping import of_scan
     from vlm_analysis.edits.files import EDIT, MASK, open_edit
-    from vlm_analysis.evaluation import cost, evaluation
+    from vlm_analysis.evaluation import cost, evaluation, scanfile
     from vlm_analysis.recording import recording
+    from vlm_analysis.recovery import ledger
     from vlm_analysis.selection.compared import comparison
 
     return {
@@ -54,6 +56,8 @@ def _makers() -> dict[str, Callable[[Path], Result]]:
         recording.FORM.kinds[0]: lambda path: results.of_recording(recording.open_recording(path), None),
         comparison.FORM.kinds[0]: lambda path: results.of_comparison(comparison.open_comparison(path), None),
         evaluation.FORM.kinds[0]: lambda path: results.of_evaluation(evaluation.open_evaluation(path), None, None),
+        scanfile.FORM.kinds[0]: lambda path: of_scan(scanfile.open_scan(path), None),
+        ledger.FORM.kinds[0]: lambda path: recovered.of_ledger(ledger.open_ledger(path), None),
         cost.FORM.kinds[0]: lambda path: results.of_costs([cost.open_cost(path)], [None]),
     }
 
@@ -145,7 +149,8 @@ def _of_list(path: Path, out: Path | None) -> Result:
             f"of the model: strata mask RECORDING --drop {shlex.quote(str(path))}"
         )
     words = tool_words(mask, path)
-    text = f"{path.name}: drops {layer_words(mask.dropped)}\nRead as {words}, which {unknown}."
+    said = mask.provenance.get("said") or f"drops {layer_words(mask.dropped)}"
+    text = f"{path.name}: {said}\nRead as {words}, which {unknown}."
     data = {"dropped": mask.dropped, "n_layers": None, "read_as": words}
     return Result("Mask", text, data, pd.DataFrame({"layer": mask.dropped}))
 

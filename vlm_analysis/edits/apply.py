@@ -55,13 +55,13 @@ def why_not(model: nn.Module, edit: Edit) -> str:
 
 def _touched_sums(model: nn.Module, edit: Edit) -> dict[str, float]:
     """Return the sum of each dense tensor that a change of this edit could write to by mistake; empty for an edit that only drops."""
-    if edit.is_mask:
+    owning = [change for change in edit.changes if change.owns_tensors]
+    if edit.is_mask or not owning:
         return {}
     path, layers = find_decoder_path(model)
-    parts: list[tuple[str, nn.Module]] = [
-        (f"{path}.{layer}", layers[layer]) for layer, variant in edit.steps.layers if variant
-    ]
-    if edit.steps.before or edit.steps.after:
+    touched = sorted({layer for change in owning for layer, text in change.layers.items() if text is not None})
+    parts: list[tuple[str, nn.Module]] = [(f"{path}.{layer}", layers[layer]) for layer in touched]
+    if any(change.before or change.after for change in owning):
         parts = [("", model)]
     tensors = ((f"{part}.{name}", tensor) for part, module in parts for name, tensor in module.named_parameters())
     return {

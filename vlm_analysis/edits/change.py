@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -20,10 +20,12 @@ class Change(ABC):
 
     Attributes:
         kind: the name of the kind in files.
+        owns_tensors: whether it gives modules other numbers; False where it changes only how they are run.
         reason_not_served: why no stock class of transformers loads a checkpoint with this change; "" where one does.
     """
 
     kind: ClassVar[str]
+    owns_tensors: ClassVar[bool] = True
     reason_not_served: ClassVar[str] = ""
 
     @property
@@ -84,6 +86,10 @@ class Change(ABC):
     def saved_parameters(self, model: ModelInfo) -> int:
         """Return how many parameters a checkpoint saves, of a model with counted parameters: those of the dropped layers."""
         return sum(model.layer_parameters[layer] for layer, text in self.layers.items() if text is None)
+
+    def without(self, layers: Collection[int]) -> Self:
+        """Return the change beside changes that leave out these layers: on the others, if that makes sense; this one as it is, if not."""
+        return self
 
     def merged(self, other: Self) -> Self | None:
         """Return both as one change of this kind; None where they stay two changes of different layers."""

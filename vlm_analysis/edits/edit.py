@@ -13,8 +13,10 @@ from typing import Any
 from vlm_analysis.edits.change import Change, is_whole
 from vlm_analysis.edits.kinds.drop import Drop, check_layers
 from vlm_analysis.edits.kinds.table import KINDS, kind_of
-from vlm_analysis.errors import EditError, MaskError
+from vlm_analysis.edits.learnt import Learnt
+from vlm_analysis.errors import EditError, MaskError, short
 from vlm_analysis.model_info import MOST_LAYERS, ModelInfo
+from vlm_analysis.words import brief, counted, some_of
 
 KEY_DIGITS = 32  # of an edit's key, hexadecimal
 
@@ -57,6 +59,12 @@ class Edit:
     notes: str = field(default="", kw_only=True, compare=False)
     model: ModelInfo | None = field(default=None, kw_only=True, compare=False)
     provenance: dict[str, Any] = field(default_factory=dict, kw_only=True, compare=False)
+
+    def __repr__(self) -> str:
+        name = [f"name={short(self.name, 40)!r}"] if self.name else []
+        if self.is_mask:
+            return f"PruneMask({', '.join((str(self.n_layers), f'[{some_of(map(str, self.dropped), 16)}]', *name))})"
+        return brief(self, counted(self.n_layers, "layer"), self.words(), *name)
 
     def __post_init__(self) -> None:
         if not is_whole(self.n_layers) or not 1 <= self.n_layers <= MOST_LAYERS:
@@ -149,7 +157,8 @@ class Edit:
         """Return an Edit with the changes of both; name, notes, model and provenance are those of this one.
 
         Raises:
-            EditError: the two are of different numbers of layers, or contradict each other.
+            EditError: the two are of different numbers of layers, or contradict each other, or a change was learnt on another edit than
+                it would then belong to. `Edit(n_layers, changes)` puts any together.
         """
         if not isinstance(other, Edit):
             return NotImplemented
@@ -158,7 +167,20 @@ class Edit:
                 f"The edits are of different models: expected two of {self.n_layers} layers, got one of {other.n_layers}. "
                 "Take edits of one model."
             )
-        return replace(self, changes=(*self.changes, *other.changes))
+        both = replace(self, changes=(*self.changes, *other.changes))
+        for change in both.changes:
+            if isinstance(change, Learnt) and change.learnt_on not in ("", (base := both.before(change)).key):
+                raise EditError(
+                    f"The edits do not add up: expected a change that {change.words()} to stay with the edit that it was learnt on "
+                    f"({change.learnt_on[:8]}), got one that {base.words()}. Learn it anew for both."
+                )
+        return both
+
+    def before(self, change: Change | type[Change]) -> Edit:
+        """Return the edit of the changes that are applied before those of this kind: what a learnt change of it is learnt on."""
+        order = list(KINDS)
+        earlier = order[: order.index(change.kind)]
+        return replace(self, changes=tuple(other for other in self.changes if other.kind in earlier))
 
 
 def PruneMask(  # noqa: N802 - the word for the everyday Edit
@@ -256,7 +278,9 @@ def _in_order(changes: Collection[Change]) -> tuple[Change, ...]:
         same = by_kind.setdefault(type(change), [])
         both = same[-1].merged(change) if same else None
         same[-1:] = [both] if both is not None else [*same[-1:], change]
-    in_effect = [change for same in by_kind.values() for change in same if not change.is_empty]
+    joined = [change for same in by_kind.values() for change in same]
+    gone = {layer for change in joined for layer, text in change.layers.items() if text is None}
+    in_effect = [left for change in joined if not (left := change.without(gone)).is_empty]
     return tuple(sorted(in_effect, key=lambda change: (order.index(type(change)), sorted(change.layers))))
 
 

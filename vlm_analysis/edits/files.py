@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from vlm_analysis.edits.change import is_whole
 from vlm_analysis.edits.edit import Edit, PruneMask, changes_from_json, changes_to_json, only_mask
 from vlm_analysis.edits.foreign.recognise import MOST_BYTES, foreign_mask
+from vlm_analysis.edits.learnt import ENDING, with_tensors, write_tensors
 from vlm_analysis.errors import EditError, MaskError
 from vlm_analysis.files import read_bytes, write_atomically
 from vlm_analysis.guard.schema import fields, maybe, table, text, whole
@@ -66,10 +68,21 @@ def _model_to_json(model: ModelInfo) -> dict[str, Any]:
 
 
 def save_edit(edit: Edit, path: Path) -> Path:
-    """Write the edit as JSON; the file appears whole or not at all. Returns the path."""
+    """Write the edit as JSON; the file appears whole or not at all. Returns the path.
+
+    What was learnt is written before, into a safetensors file of the same name beside it: `repaired.safetensors` beside `repaired.json`.
+
+    Raises:
+        EditError: it is no edit, its learnt tensors are not here, or the file would have their file's name.
+    """
     if not isinstance(edit, Edit):
         raise EditError(f"There is no edit to save: expected an Edit, got a {type(edit).__name__}.")
-    text = edit_to_json(edit)
+    text, path = edit_to_json(edit), Path(path)
+    if path.suffix == ENDING:
+        raise EditError(
+            f"The edit cannot be saved as {path.name}: expected a name for JSON, got that of its tensors. Name it {path.stem}.json."
+        )
+    write_tensors(edit.changes, path.with_suffix(ENDING))
     return write_atomically(Path(path), lambda part: part.write_text(text, "utf-8") and None)
 
 
@@ -88,19 +101,33 @@ def open_edit(path: Path, *, n_layers: int | None = None) -> Edit:
     Of other tools these are known by their fields: lists of optipfair, the flag `--prune-layers` of llama.cpp, configurations of
     Puzzletron, and of LLM-Drop where they leave whole layers out. What Strata has no change for is refused with that reason.
 
+    Learnt tensors are read from the safetensors file of the same name beside it, and checked against their hash.
+
     Args:
         path: of the file.
         n_layers: decoder layers of the unpruned model, for files that do not say it; Strata's own and configurations do.
 
     Raises:
-        EditError: the file is missing, of no known form, of another kind or version, or names layers that do not exist.
+        EditError: the file is missing, of no known form, of another kind or version, or names layers that do not exist; or
+            its tensors are missing or others.
     """
     path = Path(path)
     try:
         text = read_bytes(path, MOST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError):
-        return FORM.open(path, _edit_of)  # says what is wrong, or opens a longer edit
-    return edit_from_json(text, path.name, n_layers=n_layers)
+        edit = FORM.open(path, _edit_of)  # says what is wrong, or opens a longer edit
+    else:
+        edit = edit_from_json(text, path.name, n_layers=n_layers)
+    return with_learnt(edit, path)
+
+
+def with_learnt(edit: Edit, path: Path) -> Edit:
+    """Return an edit whose file is at `path`, with what it learnt from the file beside that.
+
+    Raises:
+        EditError: tensors are missing there, or others.
+    """
+    return edit if edit.is_mask else replace(edit, changes=with_tensors(edit.changes, path.with_suffix(ENDING)))
 
 
 def open_mask(path: Path, *, n_layers: int | None = None) -> Edit:

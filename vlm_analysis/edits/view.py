@@ -11,12 +11,14 @@ from __future__ import annotations
 import copy
 import functools
 import types
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
 
+from vlm_analysis.edits.around import Around
 from vlm_analysis.errors import EditError, MaskError, ModelError
 from vlm_analysis.models.config import changed_by_saving, cut_config, cut_targets
 from vlm_analysis.models.layers import PACKED, find_decoder_path, text_config
@@ -76,6 +78,15 @@ class View(Generic[M]):
                 f"The edited model has no layer {number}: expected one of {list(self._layers)}. Change another layer."
             )
         return self._layers[number]
+
+    def place(self, number: int) -> int:
+        """Return where a layer stands among those of the view, by its number in the dense model.
+
+        Raises:
+            EditError: the view has no such layer.
+        """
+        self.layer(number)
+        return list(self._layers).index(number)
 
     def own(self, module: nn.Module, name: str = "weight") -> torch.Tensor:
         """Replace a shared parameter of a module of the view by a copy, and return the copy to be changed in place.
@@ -201,14 +212,15 @@ class _Copier:
         """Return the copy of a module and all below it; a module that occurs twice gets one copy."""
         if id(module) in self._modules:
             return self._modules[id(module)]  # type: ignore[return-value]
-        copied = copy.copy(module)
+        copied: M = object.__new__(type(module))  # not copy.copy, which goes a long way round for each module
         self._modules[id(module)] = copied
         state = vars(copied)
+        state.update(vars(module))
         if "forward" in state:
             _rebind(module, copied)
         for name, value in state.items():
             if name.startswith("_") and isinstance(value, (dict, set)):
-                state[name] = value.copy()  # own registries and hooks; the tensors in them are shared
+                state[name] = _own(value)  # registries and hooks; the tensors in them are shared
             elif id(value) in self._lists:
                 state[name] = self._lists[id(value)]
         if hasattr(state.get("config"), "get_text_config"):
@@ -231,6 +243,11 @@ class _Copier:
                 names = cut_config(self._config_memo[id(inner)], self._kept)
                 self._lists |= {id(vars(inner)[name]): value for name, value in names.items()}
         return copied
+
+
+def _own(registry: Any) -> Any:
+    """Return a copy of a module's dict or set; most are empty, and a new one is made faster than a copy."""
+    return type(registry)() if not registry and type(registry) in (dict, OrderedDict, set) else registry.copy()
 
 
 def _with_parts(config: Any) -> list[Any]:
@@ -264,6 +281,14 @@ def _rebind(module: nn.Module, copied: nn.Module) -> None:
         ModelError: something else replaced the forward; the copy would run the dense layers.
     """
     state = vars(copied)
+    if isinstance(around := state["forward"], Around):
+        state["forward"] = around.below
+        if around.below is None:
+            del state["forward"]
+        else:
+            _rebind(module, copied)
+        state["forward"] = Around(copied, around.run, state.get("forward"))
+        return
     old, new = state.get("_old_forward"), state["forward"]
     runs_dense = isinstance(new, functools.partial) and new.args == (module,) and "_hf_hook" in state
     if not runs_dense or not isinstance(old, types.MethodType) or old.__self__ is not module:

@@ -13,9 +13,10 @@ import pandas as pd
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import edit_content, edit_for
 from vlm_analysis.errors import EvaluationError
-from vlm_analysis.guard.schema import TEXTS, fields, listed, number, table, text, whole
+from vlm_analysis.guard.schema import TEXTS, fields, listed, maybe, number, table, text, whole
 from vlm_analysis.model_info import SCHEMA as MODEL, ModelInfo
 from vlm_analysis.saved import Form
+from vlm_analysis.words import brief, counted
 
 _SERIES = listed(listed(number(), 1), 2, 2)
 _PAIR = listed(whole(1), 2, 2)
@@ -30,7 +31,7 @@ SCHEMA = fields(
         **dict.fromkeys(("n_parameters", "n_bytes"), _PAIR),
         **dict.fromkeys(("prefill_ms", "tokens_per_s", "layer_shares"), _SERIES),
     },
-    {"set_aside": TEXTS},
+    {"set_aside": TEXTS, "prefill_flops": maybe(listed(number(0), 2, 2)), "cache_bytes": maybe(listed(whole(), 2, 2))},
 )
 FORM = Form(("strata-cost",), 1, "cost", "Measure again.", EvaluationError, SCHEMA)
 PHASES = ("prefill", "decode")
@@ -38,7 +39,7 @@ N_RESAMPLES = 500
 MOST_ROUNDS = 1000
 ROUNDS = 7  # by default
 COLUMNS = ("budget", "phase", "value", "low", "high", "expected")
-_WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _PLAIN = ("device", "threads", "n_prompts", "prompt_tokens", "new_tokens", "n_parameters", "n_bytes")
 _ARRAYS = ("prefill_ms", "tokens_per_s", "layer_shares")
 _LIMITS = {  # no measured number lies beyond them
@@ -69,6 +70,9 @@ class Cost:
         tokens_per_s: (2, rounds) float64, tokens written a second, greedily and with the cache, after the first one.
         layer_shares: (2, n_layers) float64, each layer's share of the time of a dense prefill and of a dense decoded token.
         set_aside: the prompts that were chosen but refused by the model, by id, each with the reason; they are not timed.
+        prefill_flops: (2,) FLOPs of a prefill of the mean prompt in the decoder layers, by formula (see `flops.prefill_flops`); None where
+            the model's configuration does not tell, and in costs of version 0.1.
+        cache_bytes: (2,) bytes of the cache behind a prefill, mean over prompts; None where it was not measured.
 
     Raises:
         EvaluationError: numbers of another shape, not finite or beyond what can be measured, or more than 1000 rounds.
@@ -87,12 +91,23 @@ class Cost:
     tokens_per_s: np.ndarray
     layer_shares: np.ndarray
     set_aside: dict[str, str] = field(default_factory=dict, kw_only=True)
+    prefill_flops: tuple[float, float] | None = field(default=None, kw_only=True)
+    cache_bytes: tuple[int, int] | None = field(default=None, kw_only=True)
+
+    def __repr__(self) -> str:
+        where = f"{counted(self.rounds, 'round')} on {self.device}"
+        return brief(self, self.model.name, repr(self.edit), counted(self.n_prompts, "prompt"), where)
 
     def __post_init__(self) -> None:
         for name in _ARRAYS:
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
         for name in ("n_parameters", "n_bytes"):
             object.__setattr__(self, name, tuple(int(number) for number in getattr(self, name)))
+        for name in ("prefill_flops", "cache_bytes"):
+            pair = getattr(self, name)
+            fits = pair is None or (len(pair) == 2 and all(0 <= one <= 1e30 for one in pair))
+            _refuse_unless(fits, f"two numbers from 0 on as {name}, or none", pair)
+            object.__setattr__(self, name, None if pair is None else tuple(pair))
         shapes = {"n_parameters": (2,), "n_bytes": (2,), "layer_shares": (2, self.edit.n_layers)}
         shapes |= dict.fromkeys(("prefill_ms", "tokens_per_s"), (2, self.rounds))
         for name, (least, most) in _LIMITS.items():
@@ -109,13 +124,21 @@ class Cost:
         """Return the number of rounds."""
         return self.prefill_ms.shape[-1] if self.prefill_ms.ndim else 0
 
+    @property
+    def way(self) -> tuple[object, ...]:
+        """Return how it was measured: device, threads, prompts and tokens; costs compare where this is the same."""
+        return self.device, self.threads, self.n_prompts, self.prompt_tokens, self.new_tokens
+
     def ms(self, phase: str) -> np.ndarray:
         """Return (2, rounds) milliseconds: of a prefill, or of a decoded token."""
         return self.prefill_ms if phase == "prefill" else 1e3 / self.tokens_per_s
 
-    def expected_share(self, phase: str) -> float:
-        """Return the linear line: the share of the dense time that stays if the dropped layers save just what they take."""
-        return float(1 - self.layer_shares[PHASES.index(phase), list(self.edit.gone)].sum())
+    def expected_share(self, phase: str, edit: Edit | None = None) -> float:
+        """Return the linear line: the share of the dense time that stays if the dropped layers save just what they take.
+
+        Of another `edit` of the same model too, by the same measured times of its layers.
+        """
+        return float(1 - self.layer_shares[PHASES.index(phase), list((edit or self.edit).gone)].sum())
 
     @property
     def expected_prefill_ms(self) -> float:
@@ -184,14 +207,29 @@ def weights_without(model: ModelInfo, edit: Edit) -> tuple[tuple[int, int], tupl
         raise EvaluationError(f"The parameters of {model.name}'s layers are not known. Load the model.")
     dense = model.n_parameters
     pruned = dense - edit.saved_parameters(model)
-    width = _WIDTHS.get(model.dtype)
+    width = WIDTHS.get(model.dtype)
     return (dense, pruned), None if width is None else (dense * width, pruned * width)
+
+
+def flops_without(model: ModelInfo, edit: Edit) -> tuple[int, int]:
+    """Return the FLOPs of one token in the decoder layers of the dense and the pruned model: two for each of their parameters.
+
+    What attention does with the tokens before, the embedding, the head and the vision tower are not in it; of layers with experts all
+    experts are. The factor is that of arXiv:2001.08361, section 2.1.
+
+    Raises:
+        EvaluationError: the parameters were not counted.
+    """
+    (dense, pruned), _ = weights_without(model, edit)
+    layers = sum(model.layer_parameters)
+    return 2 * layers, 2 * (layers - (dense - pruned))
 
 
 def save_cost(cost: Cost, path: Path) -> Path:
     """Write the Cost as JSON; the file appears whole or not at all. Returns the path."""
     numbers = {name: getattr(cost, name) for name in _PLAIN} | {name: getattr(cost, name).tolist() for name in _ARRAYS}
     about = {"mask": edit_content(cost.edit), "model": asdict(cost.model), "set_aside": cost.set_aside}
+    about |= {name: getattr(cost, name) for name in ("prefill_flops", "cache_bytes")}
     return FORM.save(path, {**about, **numbers})
 
 
@@ -210,6 +248,8 @@ def _cost_of(content: dict[str, Any]) -> Cost:
         edit=edit_for(content["mask"], model),
         model=model,
         set_aside=content.get("set_aside", {}),
+        prefill_flops=content.get("prefill_flops"),
+        cache_bytes=content.get("cache_bytes"),
         **{name: content[name] for name in (*_PLAIN, *_ARRAYS)},
     )
 

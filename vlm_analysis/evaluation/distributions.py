@@ -14,15 +14,21 @@ TINY, STEPS = 1e-300, 500
 HALVINGS = 60  # at most, of an interval of length 1: to the last bit of a float64
 SURE = 1e-9  # a step of Newton's method that moves less, relative to the distance from 0 and 1, leaves an error of its square
 EPSILON = float(np.finfo(np.float64).eps)
+MOST_KNOWN = 100_000  # exact ends, some 30 MB
+_known: dict[tuple[float, float, float], list[float]] = {}  # what a comparison of many masks asks again and again
 
 
 def beta_share(a: np.ndarray | float, b: np.ndarray | float, x: np.ndarray | float) -> np.ndarray:
     """Return the regularised incomplete beta function I_x(a, b), elementwise, for a, b > 0 and x in [0, 1]."""
     a, b, x = (np.asarray(one, np.float64) for one in np.broadcast_arrays(a, b, x))
+    return _beta_share(a, b, x, _log_beta(a, b))
+
+
+def _beta_share(a: np.ndarray, b: np.ndarray, x: np.ndarray, log_beta: np.ndarray) -> np.ndarray:
     swap = x > (a + 1) / (a + b + 2)  # the fraction converges quickly on the other side
     one, other, at = np.where(swap, b, a), np.where(swap, a, b), np.where(swap, 1 - x, x)
     with np.errstate(divide="ignore"):
-        front = np.exp(_log_beta(one, other) + one * np.log(at) + other * np.log1p(-at)) / one
+        front = np.exp(log_beta + one * np.log(at) + other * np.log1p(-at)) / one
     value = np.where(at > 0, front * _beta_fraction(one, other, at), 0.0)
     return np.where(swap, 1 - value, value)
 
@@ -41,10 +47,10 @@ def _log_gamma(x: np.ndarray) -> np.ndarray:
 
 
 def _beta_fraction(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return the continued fraction of I_x(a, b) by Lentz's method."""
+    """Return the continued fraction of I_x(a, b) by Lentz's method; each element ends by itself, so its company changes no bit of it."""
     c, d = np.ones_like(x), _not_zero(1 - (a + b) * x / (a + 1))
     d = 1 / d
-    value = d.copy()
+    value, going = d.copy(), np.ones(x.shape, bool)
     for m in range(1, STEPS):
         step = np.ones_like(x)
         for term in (
@@ -53,8 +59,9 @@ def _beta_fraction(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> np.ndarray:
         ):
             d, c = 1 / _not_zero(1 + term * d), _not_zero(1 + term / c)
             step = d * c
-            value = value * step
-        if not np.any(np.abs(step - 1) >= 1e-14):
+            value = np.where(going, value * step, value)
+        going &= np.abs(step - 1) >= 1e-14
+        if not going.any():
             break
     return value
 
@@ -91,7 +98,19 @@ def exact_ends(count: np.ndarray, total: np.ndarray, share: float) -> np.ndarray
 
     Source: Clopper and Pearson, Biometrika 26 (1934).
     """
-    count, total = np.broadcast_arrays(np.asarray(count, np.float64), np.asarray(total, np.float64))
+    asked = list(zip(*(one.tolist() for one in np.broadcast_arrays(np.float64(count), np.float64(total))), strict=True))
+    found = {one: _known.get((*one, share)) for one in asked}
+    if new := [one for one, ends in found.items() if ends is None]:
+        counts, totals = np.array(new).T
+        computed = dict(zip(new, _exact_ends(counts, totals, share).T.tolist(), strict=True))
+        found |= computed
+        if len(_known) > MOST_KNOWN:
+            _known.clear()
+        _known.update(((*one, share), ends) for one, ends in computed.items())
+    return np.array([found[one] for one in asked], np.float64).reshape(-1, 2).T
+
+
+def _exact_ends(count: np.ndarray, total: np.ndarray, share: float) -> np.ndarray:
     left, tail = np.maximum(total - count, 0.0), (1 - share) / 2
     low = np.where(count > 0, _beta_quantile(np.where(count > 0, count, 1.0), left + 1, tail), 0.0)
     high = np.where(left > 0, _beta_quantile(count + 1, np.where(left > 0, left, 1.0), 1 - tail), 1.0)
@@ -99,17 +118,19 @@ def exact_ends(count: np.ndarray, total: np.ndarray, share: float) -> np.ndarray
 
 
 def _beta_quantile(a: np.ndarray, b: np.ndarray, share: np.ndarray | float) -> np.ndarray:
-    """Return the x at which I_x(a, b) is `share`: Newton's steps, halving the bracket where one would leave it."""
-    low, high = np.zeros(a.shape), np.ones(a.shape)
+    """Return the x at which I_x(a, b) is `share`: Newton's steps, halving the bracket where one would leave it; each ends by itself."""
+    low, high, going = np.zeros(a.shape), np.ones(a.shape), np.ones(a.shape, bool)
     x, front = a / (a + b), _log_beta(a, b)
     for _ in range(HALVINGS):
-        rest = beta_share(a, b, x) - share
+        rest = _beta_share(a, b, x, front) - share
         low, high = np.where(rest < 0, x, low), np.where(rest < 0, high, x)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             newton = x - rest / np.exp(front + (a - 1) * np.log(x) + (b - 1) * np.log1p(-x))
         close = np.abs(newton - x) <= SURE * np.minimum(x, 1 - x) + EPSILON
-        x = np.where((newton > low) & (newton < high), newton, np.where(close, x, (low + high) / 2))
-        if np.all(close):
+        nearer = np.where((newton > low) & (newton < high), newton, np.where(close, x, (low + high) / 2))
+        x = np.where(going, nearer, x)
+        going = going & ~close
+        if not going.any():
             break
     return np.asarray(x)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from vlm_analysis.evaluation.intervals import (
 from vlm_analysis.guard.schema import LONGEST, TEXTS, different, fields, flag, listed, maybe, number, table, text, whole
 from vlm_analysis.model_info import SCHEMA as MODEL, ModelInfo
 from vlm_analysis.saved import FINGERPRINT, Form
+from vlm_analysis.words import METRIC_TITLES, brief, prompts_in
 
 _TOLERANCE = 1e-3  # of divergences and likelihoods in half precision, which can be a little below their least
 _ROW = fields(
@@ -90,6 +92,10 @@ class Evaluation:
     dense_log_probs: tuple[np.ndarray | None, ...] | None = field(default=None, repr=False)
     set_aside: dict[str, str] = field(default_factory=dict, kw_only=True)
 
+    def __repr__(self) -> str:
+        scores = (f"{METRIC_TITLES[name]} {self.by_prompt[name].mean():.3g}" for name in ("exact_match", "kl_to_dense"))
+        return brief(self, self.model.name, repr(self.edit), prompts_in(self.by_prompt["domain"]), *scores)
+
     def __post_init__(self) -> None:
         missing = [column for column in COLUMNS if column not in self.by_prompt.columns]
         if missing or self.by_prompt.empty:
@@ -103,11 +109,15 @@ class Evaluation:
 
         A metric of `EXTRA_METRICS` is the mean over the prompts that have it.
         """
+        return self._by_domain.copy()
+
+    @cached_property
+    def _by_domain(self) -> pd.DataFrame:
         groups = self.by_prompt.groupby("domain", sort=False)
         means = groups[list(self.metrics)].mean().astype(np.float64)
         return means.assign(n=groups.size())
 
-    @property
+    @cached_property
     def metrics(self) -> tuple[str, ...]:
         """Return `METRICS` and those of `EXTRA_METRICS` that any prompt has."""
         frame = self.by_prompt

@@ -190,7 +190,7 @@ class ScoreStore:
     def _write(self, rows: Iterable[Row]) -> None:
         line = f"REPLACE INTO scores VALUES ({', '.join('?' * len(COLUMNS))})"
         with self._explained():
-            self._base.executemany(line, ((*row, _checksum(row)) for row in rows))
+            self._base.executemany(line, ((*row, checksum(row)) for row in rows))
 
     def _run(self, line: str, values: Row = ()) -> list[Row]:
         """Execute a line of SQL; waits while another process writes, until this thread is asked to stop."""
@@ -224,7 +224,7 @@ class ScoreStore:
         if self._run("SELECT * FROM belongs") != [(header,)]:
             raise _of_others(self._folder)
         for *row, crc32 in self._run("SELECT * FROM scores"):
-            if crc32 != _checksum(tuple(row)):
+            if crc32 != checksum(tuple(row)):
                 raise _damaged(self._folder, f"other numbers of row {row[1]}")
 
     @contextmanager
@@ -259,7 +259,8 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _checksum(row: Row) -> int:
+def checksum(row: Row) -> int:
+    """Return what is written beside a row, so that one which something else has changed is noticed."""
     return zlib.crc32(repr(row).encode())
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from math import isnan
 
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.learnt import Learnt
+from vlm_analysis.edits.skipping import FULL, vision_row
 from vlm_analysis.evaluation.evaluation import Evaluation, retention
 from vlm_analysis.evaluation.telling import accepted_line, telling_line, telling_score_of, unanswered_line
 from vlm_analysis.export.serving.rules import SERVING_FILE, Served
@@ -15,6 +17,9 @@ from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.words import sentence
 
 MASK_FILE, EDIT_FILE, MANIFEST_FILE = "strata-mask.json", "strata-edit.json", "strata-manifest.json"
+LEARNT_FILE = (
+    "strata-edit/edit.json"  # its tensors lie beside it, where engines that load every weight of a folder do not look
+)
 _COLUMNS = {
     "exact_match": ("exact match", "{:.1%}"),
     "retention": ("retention", "{:.1%}"),
@@ -31,6 +36,8 @@ _MEANING = (
 
 def edit_file(edit: Edit) -> str:
     """Return the name of the file of a checkpoint that holds its edit."""
+    if any(isinstance(change, Learnt) for change in edit.changes):
+        return LEARNT_FILE
     return MASK_FILE if edit.is_mask else EDIT_FILE
 
 
@@ -89,6 +96,7 @@ def model_card(
         f"- What was done: `{edit_file(edit)}`{f', `{name}`' if name else ''}\n"
         f"- How it was checked: `{MANIFEST_FILE}`\n"
         + (f"\nNotes:\n\n{notes}" if notes else "")
+        + _loading(edit)
         + f"\n## Evidence\n\n{_evidence(evidence, reference)}"
         + _serving(served, probe)
         + f"\n## Make it again\n\nWith `{edit_file(edit)}` in the working folder and Strata installed:\n\n```\n{command}\n```\n"
@@ -99,6 +107,17 @@ def _what_else(edit: Edit) -> str:
     if edit.is_mask:
         return "The weights of the kept layers are unchanged; nothing was trained afterwards."
     return f"In all, the edit {_inline(edit.words())}."
+
+
+def _loading(edit: Edit) -> str:
+    """Return how a model is loaded in which vision tokens skip layers; "" where they skip none."""
+    if set(vision_row(edit)) == {FULL}:
+        return ""
+    return (
+        "\n## How to load it\n\nThe checkpoint is a plain one, in which vision tokens run through all layers. `strata_vision.py` in this "
+        "folder lets them skip those that `strata-vision.json` names, counted as they stand here. It needs torch and transformers alone:"
+        "\n\n```python\nfrom strata_vision import load  # in this folder\n\nmodel = load('.')\n```\n"
+    )
 
 
 def _evidence(evidence: Evaluation | None, reference: Evaluation | None) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 
 from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.edits.edit import Edit, changes_to_json, check_edit
-from vlm_analysis.edits.files import edit_to_json
+from vlm_analysis.edits.files import save_edit
+from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.errors import ExportError
 from vlm_analysis.evaluation.evaluation import Evaluation, check_same_work
 from vlm_analysis.export.card import MANIFEST_FILE, edit_file, model_card, reproduction_command
@@ -24,6 +25,7 @@ from vlm_analysis.export.probe.make import make_probe, write_probe
 from vlm_analysis.export.proof import Proof, prove
 from vlm_analysis.export.reload import versions
 from vlm_analysis.export.serving.rules import will_it_serve, write_serving
+from vlm_analysis.export.shipped import write_shipped
 from vlm_analysis.export.target import check_target, staged
 from vlm_analysis.files import LOCK, NAMED, file_hash
 from vlm_analysis.models.asking import named_ends
@@ -108,7 +110,8 @@ def export_checkpoint(
 
     Args:
         loaded: the dense model.
-        edit: the edit to apply, such as a prune mask.
+        edit: the edit to apply, such as a prune mask. Where vision tokens skip layers, the folder holds `strata_vision.py`, which lets
+            them skip those of the model that plain transformers loads.
         folder: a new or empty folder.
         verify: load the written checkpoint in a fresh process and compare its logits and a greedy answer with the edited view's,
             bit for bit. This needs memory for the edited model beside the dense one.
@@ -116,7 +119,7 @@ def export_checkpoint(
         evidence: the evaluation of this edit on this model, for the model card.
         reference: the dense evaluation on the same prompts; with it the card shows retention.
         probe: prompts to choose the probe of; up to 8 of them go into the folder with their pictures and the edited model's answers, for
-            `probe_server`. Without any there is no probe.
+            `probe_server`. Without any there is no probe, and none where vision tokens skip layers, as no server lets them.
 
     Raises:
         ExportError: the folder is not empty or cannot be written, the evidence is of another edit or model, the fresh process failed,
@@ -137,15 +140,16 @@ def export_checkpoint(
         _stop_as_evaluated(view.generation_config, loaded)
         view.save_pretrained(part, safe_serialization=True)
         _copy_processor(loaded, part)
+        ships = write_shipped(edit, view, part)
         progress(2, 4, "loading it in a fresh process to compare" if verify else "not comparing it")
         proof = prove(loaded, view, part, progress) if verify else None
-        told = _write_probe(loaded, view, part, probe or (), progress)
+        told = "" if ships else _write_probe(loaded, view, part, probe or (), progress)  # no server applies the module
         progress(3, 4, "writing the manifest")
         edit = _as_applied(loaded, edit)
         command = reproduction_command(_source(loaded), loaded.info, edit_file(edit))
         served = will_it_serve(loaded, edit, ".", proved=proof.versions["transformers"] if proof else "")
         write_serving(served, part)
-        (part / edit_file(edit)).write_text(edit_to_json(edit), "utf-8")
+        save_edit(edit, part / edit_file(edit))
         card = model_card(edit, loaded.info, command, evidence, reference, served=served, probe=told)
         (part / "README.md").write_text(card, "utf-8")
         manifest = _write_manifest(loaded, view, edit, part, proof, command)
@@ -194,10 +198,10 @@ def _check_evidence(loaded: LoadedModel, edit: Edit, evidence: Evaluation | None
 
 
 def _check_served(edit: Edit, n_layers: int) -> None:
-    """Raise unless this is an edit whose checkpoint a stock class of transformers loads."""
+    """Raise unless this is an edit whose checkpoint a stock class of transformers loads, with a module beside it or without."""
     check_edit(edit, n_layers)
     for change in edit.changes:
-        if change.reason_not_served:
+        if change.reason_not_served and not isinstance(change, Vision):  # a module beside the checkpoint applies it
             raise ExportError(
                 f"This edit cannot be exported: expected changes that plain transformers loads, got one that {change.words()}: "
                 f"{change.reason_not_served}. Save the edit itself, and apply it to the dense model."

@@ -1,4 +1,5 @@
-"""The fresh process of an export: loads the written folder with plain transformers alone and writes the model's outputs.
+"""The fresh process of an export: loads the written folder with plain transformers alone, with its own module where it has one, and writes
+the model's outputs.
 
     python -m vlm_analysis.export.reload FOLDER TASK ANSWER
 
@@ -9,6 +10,7 @@ TASK is a safetensors file with the model's inputs, and in its metadata the sett
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import os
 import platform
@@ -78,10 +80,23 @@ def run(folder: Path, task: Path, answer: Path) -> None:
         trust_remote_code=False,
         attn_implementation=how["attention"],
     )
-    model = aligned(model.to(how["device"]).eval())
+    model = _with_shipped(aligned(model.to(how["device"]).eval()), folder)
     logits, tokens = outputs(model, inputs, max_new_tokens=how["max_new_tokens"], pad_token=how["pad_token"])
     tensors = {"logits": logits.cpu().contiguous(), "tokens": tokens.cpu().contiguous()}
     save_file(tensors, answer, metadata=versions())
+
+
+def _with_shipped(model: Any, folder: Path) -> Any:
+    """Return the model after what the folder's own module does to it, where it has one."""
+    path = folder / "strata_vision.py"
+    if not path.exists():
+        return model
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None  # it is a file of Python
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.apply_vision(model, folder)
 
 
 def _end_with_parent() -> None:

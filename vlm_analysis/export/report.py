@@ -1,6 +1,6 @@
-"""A report as one HTML file that opens offline in any browser: text, tables and interactive figures.
+"""A report as one HTML file that opens offline in any browser: text, tables, pictures and interactive figures.
 
-The file loads nothing: it contains plotly.js once, and a content security policy blocks all requests.
+The file loads nothing: it contains plotly.js once where it has a figure, and a content security policy blocks all requests.
 All text may come from users (domains, questions, file names) and is escaped, in the page and in the
 figures' JSON. CSS alone adapts colours to the reader's light or dark setting; printing is always light.
 This module imports neither torch nor streamlit.
@@ -11,13 +11,9 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-
-from vlm_analysis.errors import ExportError
-from vlm_analysis.files import write_atomically
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -39,6 +35,7 @@ p { margin: 0 0 .8rem; max-width: 46rem; white-space: pre-line; }
 footer { border-top: 1px solid var(--line); padding-top: .8rem; color: var(--faint); font-size: .85rem; }
 .scroll { overflow-x: auto; margin-top: .8rem; }
 .figure { min-width: 40rem; }
+.scroll > svg { display: block; width: 100%; min-width: 34rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .3rem .7rem; text-align: left; vertical-align: top; min-width: 4rem; }
 tr { border-bottom: 1px solid var(--line); }
@@ -70,28 +67,13 @@ addEventListener("afterprint", () => fit(null));
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a report: a heading, paragraphs (separated by blank lines), and an optional figure and table."""
+    """One part of a report: a heading, paragraphs (separated by blank lines), and an optional figure, table, and picture (SVG)."""
 
     heading: str
     text: str
     figure: go.Figure | None = None
     table: pd.DataFrame | None = None
-
-
-def write_report(path: Path, title: str, sections: Sequence[Section], *, footer: str) -> Path:
-    """Write the report to `path` as one HTML file and return `path`; an existing file is replaced atomically.
-
-    Raises:
-        ExportError: the file cannot be written.
-    """
-    page = report_html(title, sections, footer=footer).encode("utf-8", errors="replace")
-    try:
-        return write_atomically(Path(path), lambda part: part.write_bytes(page))
-    except (OSError, ValueError) as error:
-        raise ExportError(
-            f"report not written: expected a writable file name, got '{path}' ({getattr(error, 'strerror', None) or error}). "
-            "Choose another folder or free some space."
-        ) from error
+    picture: str = ""
 
 
 def report_html(title: str, sections: Sequence[Section], *, footer: str) -> str:
@@ -115,6 +97,8 @@ def report_html(title: str, sections: Sequence[Section], *, footer: str) -> str:
 def _section_html(section: Section) -> str:
     paragraphs = [part.strip() for part in section.text.split("\n\n") if part.strip()]
     parts = [f"<h2>{html.escape(section.heading)}</h2>", *(f"<p>{html.escape(part)}</p>" for part in paragraphs)]
+    if section.picture:
+        parts.append(f'<div class="scroll">{section.picture}</div>')  # drawn by us, with its texts escaped
     if section.figure is not None:
         parts.append(_figure_html(section.figure))
     if section.table is not None:

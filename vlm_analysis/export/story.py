@@ -33,10 +33,12 @@ from vlm_analysis.model_info import MOST_LAYERS
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.recording.tasks import task_similarity, tasks_of
 from vlm_analysis.saved import MAX_TEXT, Form
-from vlm_analysis.selection.compared.comparison import EXAMPLES, Comparison
+from vlm_analysis.selection.compared.answer import LOST, Answer, answer_of
+from vlm_analysis.selection.compared.answerwords import choice_line, headline, speed_line, tolerance_line
+from vlm_analysis.selection.compared.comparison import EXAMPLES, Comparison, ways_frame
 from vlm_analysis.selection.compared.findings import CURVE, retention_curves, telling
-from vlm_analysis.selection.strategies.many import RANDOM
-from vlm_analysis.words import set_aside_lines
+from vlm_analysis.selection.strategies.many import RANDOM, Way
+from vlm_analysis.words import brief, counted, set_aside_lines
 
 _SHARE = maybe(number(0))
 _CURVE_ROW = row(text(), text(), whole(0, MOST_LAYERS), _SHARE, _SHARE, _SHARE)
@@ -64,6 +66,7 @@ class Story:
         dense, pruned: the evaluations of the dense model and of the first of `masks`.
         examples: those of the comparison, of the first of `masks`.
         metric: the score that the story tells (see `evaluation.telling`); exact match in stories of version 0.1.
+        answer: what the comparison answers, where masks were chosen on other prompts than they are reported on; else None.
 
     Raises:
         EvaluationError: the curve lacks a method, or the random masks, on a domain of the recording at the shown budget.
@@ -76,6 +79,10 @@ class Story:
     pruned: Evaluation
     examples: pd.DataFrame
     metric: str = "exact_match"
+    answer: Answer | None = None
+
+    def __repr__(self) -> str:
+        return brief(self, self.recording.model.name, counted(len(self.masks), "mask"), repr(self.pruned.edit))
 
     @property
     def line(self) -> str:
@@ -89,7 +96,8 @@ class Story:
         needed = {(name, domain) for name in (method, RANDOM) for domain in self.recording.domain_names}
         if not needed <= set(found) or len(set(found)) < len(found):
             raise EvaluationError(
-                f"The story does not fit together: expected the retention of {method!r} and of random masks without {mask.budget} layers, "
+                f"The story does not fit together: expected the retention of {method!r} and of random masks without "
+                f"{counted(mask.budget, 'layer')}, "
                 f"once on each domain, got {len(found)} values. {FORM.advice}"
             )
 
@@ -106,11 +114,14 @@ class Story:
 def story_of(comparison: Comparison, recording: Recording) -> Story:
     """Return the story of a comparison and the recording that its masks were chosen on.
 
-    Masks are shown at a budget of a fifth of the layers, or the largest below it at which every method has a mask.
+    Where masks were chosen on prompts of their own, the story is that of the answer at the recommended budget. Else masks are shown at a
+    budget of a fifth of the layers, or the largest below it at which every method has a mask.
 
     Raises:
         EvaluationError: there is no such budget.
     """
+    if comparison.choosing is not None:
+        return _story_of_answer(comparison, recording)
     ways, most = comparison.ways, max(1, int(SHOWN_RATIO * recording.n_layers))
     methods = ways.groupby("budget")["method"].nunique()
     whole = [int(budget) for budget in methods.index[methods == ways["method"].nunique()] if budget <= most]
@@ -130,9 +141,46 @@ def story_of(comparison: Comparison, recording: Recording) -> Story:
     return Story(recording, masks, curve, comparison.dense, pruned, comparison.examples, metric)
 
 
+def _story_of_answer(comparison: Comparison, recording: Recording) -> Story:
+    answer, ways = answer_of(comparison), comparison.ways
+    here = ways[(ways["budget"] == answer.budget) & (ways["draw"] == 0)]
+    first = {answer.method: answer.edit}
+    others = {str(name): comparison.masks[place] for name, place in zip(here["method"], here["place"], strict=True)}
+    place = comparison.masks.index(answer.edit)
+    lost = [
+        (one.domain, one.question, *("".join(piece.text for piece in side) for side in (one.dense, one.edited)))
+        for one in answer.examples
+        if one.outcome == LOST
+    ]
+    return Story(
+        recording,
+        first | others,
+        retention_curves(comparison, answer.metric),
+        comparison.dense,
+        comparison.evaluation(place),
+        pd.DataFrame(lost, columns=list(EXAMPLES)),
+        answer.metric,
+        answer,
+    )
+
+
+def answer_in(story: Story) -> Answer:
+    """Return the answer of a story; of one without halves, as those of version 0.1, that of its one evaluated mask."""
+    if story.answer is not None:
+        return story.answer
+    pruned, dense = on_both(story.pruned, story.dense)
+    method, mask = story.shown
+    way = Way(method, None, "first-k", None, mask.budget, 0, mask)
+    scores = {name: pruned.by_prompt[name].to_numpy(np.float64)[None] for name in METRICS}
+    return answer_of(
+        Comparison(dense, (mask,), scores, ways_frame([way], [mask]), story.recording.prompts, len(dense.by_prompt))
+    )
+
+
 def story_sections(story: Story) -> list[Section]:
     """Return the story as sections: a heading, one sentence, and the picture it is about."""
-    sections = [_similarity(story)]
+    sections = [_headline(story.answer)] if story.answer is not None else []
+    sections.append(_similarity(story))
     if len(story.recording.domain_names) == 2:
         sections.append(_difference(story))
     sections += [_strips(story), _retention(story), _damage(story), _broken(story)]
@@ -173,6 +221,10 @@ def outcome_frame(pruned: Evaluation, dense: Evaluation) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _headline(answer: Answer) -> Section:
+    return Section(headline(answer), f"{choice_line(answer)} {tolerance_line(answer)} {speed_line(answer)}")
+
+
 def _similarity(story: Story) -> Section:
     from vlm_analysis.figures.heatmaps import similarity_heatmap
 
@@ -182,7 +234,7 @@ def _similarity(story: Story) -> Section:
     order = np.argsort(-mean, kind="stable")
     text = (
         f"The brighter a cell, the less its layer changes what it is given (cosine of layer input and output, mean over "
-        f"{recording.n_prompts} prompts): layers {_listed(order[:3])} change it least, "
+        f"{counted(recording.n_prompts, 'prompt')}): layers {_listed(order[:3])} change it least, "
         f"layers {_listed(order[::-1][:2])} change it most. P marks layers that should stay: the first, the last, and those "
         f"after which the model adds vision features."
     )
@@ -212,7 +264,8 @@ def _strips(story: Story) -> Section:
     agreement = f"all agree on {_layers(sorted(common))}" if common else "no layer is chosen by all of them"
     budget = story.shown[1].budget
     text = (
-        f"What each ranking would drop at a budget of {budget} layers; random aside, {agreement}. A domain's ranking drops first "
+        f"What each ranking would drop at a budget of {counted(budget, 'layer')}; random aside, {agreement}. A "
+        f"domain's ranking drops first "
         f"what changes that domain's prompts least; block influence, what changes all prompts least."
     )
     figure = edit_strips(list(story.masks.items()), story.recording.n_layers, locks=story.recording.model.locks)
@@ -229,11 +282,13 @@ def _retention(story: Story) -> Section:
         for domain in story.recording.domain_names
     )
     best = "; ".join(f"{domain}: {_best(here, domain)}" for domain in story.recording.domain_names)
+    chosen = "Layers were chosen and answers counted on the same prompts, which flatters the rankings."
+    chosen = chosen if story.answer is None else choice_line(story.answer)
     above = "above 1 the pruned model answers more prompts than the dense one. " if not story.line else ""
     text = (
         f"{story.line}{' ' * bool(story.line)}Without {mask.budget} of {mask.n_layers} layers, chosen by “{method}”, the model keeps "
         f"{kept}. Best ranking at this budget: {best}. Bars are 90 % intervals over prompts, the grey band is the range of the random "
-        f"draws; {above}Layers were chosen and answers counted on the same prompts, which flatters the rankings. "
+        f"draws; {above}{chosen} "
         f"{accepted_line(story.dense)} {unanswered_line(story.dense)}"
     ).strip()
     return Section("Retention over the number of dropped layers", text, retention_curve(story.curve, y_max=1.15))
@@ -265,11 +320,12 @@ def _broken(story: Story) -> Section:
     dense, pruned = story.dense.by_prompt, story.pruned.by_prompt
     dense_right = int(dense["exact_match"].sum())
     n_broken = int((dense["exact_match"] & ~pruned["exact_match"]).sum())
-    text = f"Of the {dense_right} prompts the dense model answers exactly, {n_broken} are no longer answered exactly."
+    known = counted(dense_right, "prompt")
+    text = f"Of the {known} the dense model answers exactly, {n_broken} are no longer answered exactly."
     names = {"dense": "dense model (the reference answer)", "pruned": "pruned model"}
     if story.line:
         n_broken, names["dense"] = int((pruned["token_agreement"] < 1).sum()), "dense model"
-        text = f"In {n_broken} of {len(pruned)} answers the pruned model chooses another token than the dense one somewhere."
+        text = f"In {n_broken} of {counted(len(pruned), 'answer')} the pruned model chooses another token than the dense one somewhere."
     if story.examples.empty:
         return Section("What broke", text)
     part = "They are:" if len(story.examples) == n_broken else f"{len(story.examples)} of them:"

@@ -1,37 +1,22 @@
-"""The forms in which a story is handed on: one HTML file, and plain text for a terminal."""
+"""A story as plain text for a terminal."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from textwrap import fill
 
 import pandas as pd
 
-from vlm_analysis.export.report import report_html, write_report
+from vlm_analysis.export.document.document import TOY
 from vlm_analysis.export.story import Story, outcome_frame, story_sections
-
-
-def story_html(story: Story) -> bytes:
-    """Return the story as one HTML file that opens offline."""
-    page = report_html(story.title, story_sections(story), footer=_footer(story))
-    return page.encode("utf-8", errors="replace")
-
-
-def write_story(story: Story, path: Path) -> Path:
-    """Write that file to `path` and return `path`; a file there is replaced whole.
-
-    Raises:
-        ExportError: the file cannot be written.
-    """
-    return write_report(path, story.title, story_sections(story), footer=_footer(story))
+from vlm_analysis.words import counted
 
 
 def story_text(story: Story, width: int = 100) -> str:
     """Return the story as plain text: the scores by domain, then what stands beside and in place of the pictures."""
     parts = [f"{story.title}\n{'=' * len(story.title)}", _scores(story)]
     for section in story_sections(story):
-        lines = [section.heading, *(fill(part, width) for part in section.text.split("\n\n"))]
+        lines = [fill(section.heading, width), *(fill(part, width) for part in section.text.split("\n\n"))]
         if section.table is not None:
             lines += [_row(section.table.iloc[row], width) for row in range(len(section.table))]
         parts.append("\n".join(lines))
@@ -41,7 +26,9 @@ def story_text(story: Story, width: int = 100) -> str:
 def _scores(story: Story) -> str:
     """Return the scores of the dense and the pruned model, one line a domain and metric."""
     method, mask = story.shown
-    frame = outcome_frame(story.pruned, story.dense).rename(columns={"pruned": f"without {mask.budget} layers"})
+    frame = outcome_frame(story.pruned, story.dense).rename(
+        columns={"pruned": f"without {counted(mask.budget, 'layer')}"}
+    )
     shown = frame.set_index(["domain", "metric"]).map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
     table = shown.rename_axis([None, None]).to_string()
     return f"Scores, dense and without {mask.budget} of {mask.n_layers} layers ({method})\n{table}"
@@ -60,7 +47,5 @@ def _footer(story: Story) -> str:
         f"Made by Strata on {date}. Model {info.name}, {info.fingerprint[:16]}; prompts {story.dense.prompts[:16]}."
     )
     if info.name == "pocket-vl":
-        footer += (
-            " Pocket-VL is a small model trained on drawn pictures: findings on it say nothing about large models."
-        )
+        footer += f" {TOY}"
     return footer

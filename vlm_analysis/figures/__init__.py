@@ -10,7 +10,8 @@ Plotly is imported only in this package and slow to import: import a module of i
     heatmaps   similarity_heatmap  task_heatmap  difference_heatmap  edit_strips     layers across, rows down
     profiles   layer_profile  score_bars                                one number per layer
     recorded   measure_heatmap  span_heatmap  token_heatmap  image_overlay  depth_profile     what a recording holds
-    rankings   agreement_heatmap  rank_intervals  damage_scatter  skip_curves     how reliable a ranking is
+    rankings   agreement_heatmap  rank_intervals  damage_scatter           how reliable a ranking is
+    skipping   skip_curves  mark_skipped                                where vision tokens could skip layers, and what it does
     savings    cost_chart                                               what dropping layers saves
     curves     retention_curve                                          retention over the number of dropped layers
     regimes    regime_chart                                             where the choice of a ranking matters

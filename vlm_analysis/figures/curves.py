@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import plotly.graph_objects as go
 from vlm_analysis.figures import style
 from vlm_analysis.figures.facets import axes, facets, second_axes
 from vlm_analysis.figures.traces import area, beyond, lone, named_once, points
+from vlm_analysis.words import counted
 
 _RANDOM = "random"
 _THIN = (
@@ -29,6 +31,7 @@ def retention_curve(
     y_max: float = 1.05,
     bands: Collection[str] | None = None,
     cost: pd.DataFrame | None = None,
+    published: pd.DataFrame | None = None,
 ) -> go.Figure:
     """Value over the number of dropped layers: one facet per domain, one colour and symbol per method.
 
@@ -44,6 +47,7 @@ def retention_curve(
             others become thin grey lines with one entry in the legend. None draws every method with error bars.
         cost: columns budget, value (pruned / dense, 0 to 1) and title: dotted grey lines in every facet, on a right axis with
             the same range as the left one.
+        published: columns title, domain, budget and value: thin dashed lines of what a paper reports of another model, which `title` names.
     """
     domains = list(frame["domain"].unique())
     looks = _looks([method for method in frame["method"].unique() if method != _RANDOM], bands)
@@ -54,16 +58,47 @@ def retention_curve(
         int(frame["budget"].max()) if len(frame) else 1,
         scale | {"title": y_title},
         right=None if cost is None else scale | {"title": "cost (pruned / dense)"},
-        names=[style.label(name, 32) for name in (_RANDOM, "dense", *_named(looks), *kinds)],
+        names=[
+            *(style.label(name, 32) for name in (_RANDOM, "dense", *_named(looks), *kinds)),
+            *(style.label(title, 48) for title in _titles(published)),
+        ],
     )
     curves, traces = _curves(frame), []
     for index, domain in enumerate(domains):
         here = {method: rows for (there, method), rows in curves.items() if there == domain}
         ends = figure.layout[f"xaxis{index + 1 if index else ''}"].range
         traces += [trace | axes(index) for trace in _facet(here, looks, ends, y_max)]
+        traces += [trace | axes(index) for trace in _published(published, domain)]
         over = second_axes(index, len(domains))
         traces += [_cost_trace(title, rows, index) | over for index, (title, rows) in enumerate(kinds.items())]
     return figure.add_traces(named_once(traces))
+
+
+def _titles(published: pd.DataFrame | None) -> list[str]:
+    return [] if published is None else list(published["title"].unique())
+
+
+def _published(published: pd.DataFrame | None, domain: str) -> list[dict[str, Any]]:
+    """The curves of a paper in one facet, a dash of its own for each title."""
+    traces = []
+    for title, dash in zip(_titles(published), itertools.cycle(_COST_DASHES), strict=False):
+        assert published is not None
+        rows = published[(published["title"] == title) & (published["domain"] == domain)].sort_values("budget")
+        name = style.label(title, 80)
+        traces.append(
+            {
+                "type": "scatter",
+                "x": rows["budget"].tolist(),
+                "y": rows["value"].tolist(),
+                "mode": "lines",
+                "line": {"color": style.GREY, "width": 1, "dash": dash},
+                "name": style.label(title, 48),
+                "legendgroup": f"published {title}",
+                "legendrank": 1200,
+                "hovertemplate": f"{name}<br>%{{y:.3f}}, published<extra></extra>",
+            }
+        )
+    return traces
 
 
 @dataclass(frozen=True)
@@ -117,7 +152,7 @@ def _curves(frame: pd.DataFrame) -> dict[tuple[Hashable, Hashable], _Rows]:
     columns |= {"value": ordered["value"].to_numpy(np.float64), "budget": ordered["budget"].to_numpy()}
     words = {name: style.label(name, 80) for name in {*ordered["method"], *ordered["domain"]}}
     texts = [
-        f"{words[method]}<br>{words[domain]}<br>{budget} layers dropped<br>{_interval(value, low, high)}"
+        f"{words[method]}<br>{words[domain]}<br>{counted(budget, 'layer')} dropped<br>{_interval(value, low, high)}"
         for method, domain, budget, value, low, high in zip(
             ordered["method"],
             ordered["domain"],
@@ -219,7 +254,7 @@ def _cost_rows(rows: pd.DataFrame) -> _Rows:
     budget, value = ordered["budget"].to_numpy(), ordered["value"].to_numpy(np.float64)
     title = style.label(ordered["title"].iloc[0], 80)
     hover = [
-        f"{title}<br>{layers} layers dropped<br>{_interval(ratio, math.nan, math.nan)} of dense"
+        f"{title}<br>{counted(layers, 'layer')} dropped<br>{_interval(ratio, math.nan, math.nan)} of dense"
         for layers, ratio in zip(budget.tolist(), value.tolist(), strict=True)
     ]
     return _Rows(budget, value, value, value, hover)

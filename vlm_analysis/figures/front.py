@@ -1,4 +1,4 @@
-"""Every mask by its parameters left and its retention; those that no other beats form the front."""
+"""Every mask by what it saves and its retention; those that no other beats form the front, labelled."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from vlm_analysis.figures import style
 from vlm_analysis.figures.traces import beyond, points
+from vlm_analysis.words import counted
 
 _Y_MAX, _X_MIN = 1.15, 0.4
 _AIR = 0.015  # beside the ends of the x axis, so that points there are not cut off
@@ -25,28 +26,33 @@ _RANDOM_LOOK = {
 }
 
 
-def front_chart(frame: pd.DataFrame, first: Sequence[str] = ()) -> go.Figure:
-    """Retention over the parameters left, one point per mask; the points of the front are large and joined by steps.
+def front_chart(frame: pd.DataFrame, first: Sequence[str] = (), *, of: str = "parameters") -> go.Figure:
+    """Retention over what is saved, one point per mask; the points of the front are large, labelled and joined by steps.
 
-    The x axis reaches from 0.4 to 1, lower where a mask leaves less; the y axis from 0 to 1.15, higher
-    values are triangles there. A dotted line at 1 marks the dense model. The methods `first` get the first colours, then
+    The x axis tells what is saved and holds what is left: it reaches from 1 to 0.4, lower where a mask leaves less; the y axis from 0 to
+    1.15, higher values are triangles there. A dotted line at 1 marks the dense model. The methods `first` get the first colours, then
     those on the front; from the eighth on methods are grey. Random masks are grey crosses.
 
     Args:
-        frame: columns x (parameters left, pruned / dense, 0 to 1), y (retention), method, name (of the mask, any text), and
-            on_front (bool). Rows without a number are left out. A point's `customdata` is its row's number from 0.
+        frame: columns x (what is left, pruned / dense, 0 to 1), y (retention), method, name (of the mask, any text), on_front (bool), and
+            optionally label, of a point of the front. Rows without a number are left out. A point's `customdata` is its row's number
+            from 0.
+        of: what `x` is left of, in words.
         first: methods in the colour order of another figure, drawn here or not.
     """
-    table = frame.assign(hover=_hover(frame), row=range(len(frame)), on_front=frame["on_front"].astype(bool))
+    table = frame.assign(hover=_hover(frame, of), row=range(len(frame)), on_front=frame["on_front"].astype(bool))
     table = table[np.isfinite(frame["x"].astype(float)) & np.isfinite(frame["y"].astype(float))]
     front, others = table[table["on_front"]], table[~table["on_front"]]
     ends = _x_ends(table["x"].to_numpy(np.float64))
+    ticks = [step / 10 for step in range(math.ceil(10 * ends[0]), 11)]
     figure = style.empty_figure(
         460,
         dragmode=False,
         legend=style.legend_above() | {"itemsizing": "constant"},
         margin={"t": 30},
-        xaxis=style.axis("parameters left (pruned / dense)", range=ends, dtick=0.1, tickformat=".0%"),
+        xaxis=style.axis(
+            f"{of} saved", range=ends[::-1], tickvals=ticks, ticktext=[f"{1 - tick:.0%}" for tick in ticks]
+        ),
         yaxis=style.axis("retention (pruned / dense)", range=[0, _Y_MAX], dtick=0.25, tickformat=".2~f"),
     )
     methods = list(dict.fromkeys([*first, *front["method"], *table["method"]]))
@@ -55,7 +61,18 @@ def front_chart(frame: pd.DataFrame, first: Sequence[str] = ()) -> go.Figure:
     there = set(table["method"])
     entries = _entries([looks[method] for method in methods if method in there])
     small, large = _clouds(others, looks, 6, 0.4, 0.8), _clouds(front, looks, 11, 1.0, 1.0)
-    return figure.add_traces([*small, _dense_line(ends), _steps(front), *large, *entries])
+    labels = [_labels(front)] if "label" in front else []
+    return figure.add_traces([*small, _dense_line(ends), _steps(front), *large, *labels, *entries])
+
+
+def _labels(front: pd.DataFrame) -> dict[str, Any]:
+    """The label of each point of the front, above it; of points on one spot the first."""
+    spots = front.drop_duplicates(["x", "y"])
+    spots = spots[spots["y"].between(0, _Y_MAX)]
+    texts = [style.label(label, 24) for label in spots["label"]]
+    look = {"mode": "text", "textposition": "top center", "textfont": {"size": 11}, "cliponaxis": False}
+    where = {"x": spots["x"].to_numpy(np.float64), "y": spots["y"].to_numpy(np.float64), "text": texts}
+    return {"type": "scatter", **where, **look, "hoverinfo": "skip", "showlegend": False, "name": "labels"}
 
 
 def _x_ends(x: np.ndarray) -> list[float]:
@@ -67,7 +84,7 @@ def _look(method: object, index: int, number: int) -> dict[str, Any]:
     """Marker and legend entry; all methods from the eighth on share one entry."""
     if index >= _COLOURED:
         rest = number - _COLOURED
-        name = style.label(method, 32) if rest == 1 else f"{rest} other methods"
+        name = style.label(method, 32) if rest == 1 else f"{counted(rest, 'other method')}"
         marker = {"color": style.GREY, "symbol": "circle"}
         return {"marker": marker, "name": name, "legendgroup": "others", "legendrank": 1001}
     colour, _, symbol = style.category(index).values()
@@ -109,10 +126,10 @@ def _columns(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str], lis
     return rows["x"].to_numpy(np.float64), rows["y"].to_numpy(np.float64), rows["hover"].tolist(), rows["row"].tolist()
 
 
-def _hover(frame: pd.DataFrame) -> list[str]:
+def _hover(frame: pd.DataFrame, of: str) -> list[str]:
     columns = (frame[name].tolist() for name in ("name", "method", "x", "y", "on_front"))
     return [
-        f"{style.label(name, 80)}<br>{style.label(method, 80)}<br>parameters left {x:.1%}<br>retention {y:.4f}"
+        f"{style.label(name, 80)}<br>{style.label(method, 80)}<br>{of} left {x:.1%}<br>retention {y:.4f}"
         + ("<br>on the front" if on_front else "")
         for name, method, x, y, on_front in zip(*columns, strict=True)
     ]

@@ -34,6 +34,9 @@ def similarity_heatmap(
     *,
     dropped: Collection[int] = (),
     locks: Locks | None = None,
+    fitted: bool = False,
+    written: bool = False,
+    clickable: bool = False,
 ) -> go.Figure:
     """Mean similarity of each layer's input and output, one row per domain; dropped layers outlined.
 
@@ -46,6 +49,9 @@ def similarity_heatmap(
         rows: (n_rows,) names, any text.
         dropped: layers the mask drops: outlined, a cross above them.
         locks: layers that stay, marked below the cells: P protected, L locked, K kept by the user.
+        fitted: colours from the least to the largest of these values, in place of the fixed range.
+        written: the numbers stand in the cells.
+        clickable: a click on a cell is reported, which heatmaps alone do not do: an unseen point lies on each.
 
     Raises:
         ValueError: `values` has not one line per row.
@@ -57,8 +63,14 @@ def similarity_heatmap(
     locks = style.checked_locks(locks, n_layers, "similarity heatmap")
     hover = _hover(matrix, rows, COSINE, ".4f", style.layer_notes(out, locks))
     figure = _grid_figure(rows, n_layers, above=bool(out), below=bool(locks.reasons))
-    shades = -np.log10(np.clip(1 - matrix, 1e-6, None))
-    _add_cells(figure, shades, hover, (0, 3), "Cividis", COSINE, ticks=COSINE_TICKS)
+    shades = _cosine_shades(matrix)
+    ends, ticks = _fitted_ends(matrix) if fitted else ((0.0, 3.0), COSINE_TICKS)
+    _add_cells(figure, shades, hover, ends, "Cividis", COSINE, ticks=ticks)
+    if written:
+        texts = [[f"{value:.3f}" if math.isfinite(value) else "" for value in line] for line in matrix.tolist()]
+        figure.update_traces(text=texts, texttemplate="%{text}", textfont={"size": 12}, selector={"name": "values"})
+    if clickable:
+        _add_points(figure, hover)
     if out:
         figure.add_trace(_crosses(out, figure.layout.yaxis.range[1] / 2 - 0.25))
     if locks.reasons:
@@ -67,8 +79,44 @@ def similarity_heatmap(
     return figure
 
 
-def task_heatmap(values: np.ndarray, tasks: Sequence[tuple[str, str]], *, locks: Locks | None = None) -> go.Figure:
-    """Similarity of each layer, one row per task, in the colours of `similarity_heatmap`; lines part the domains.
+def _cosine_shades(matrix: np.ndarray) -> np.ndarray:
+    return -np.log10(np.clip(1 - matrix, 1e-6, None))
+
+
+def _fitted_ends(matrix: np.ndarray) -> tuple[tuple[float, float], Mapping[float, str]]:
+    """Return the ends of the colour scale at the least and the largest value, and these as its ticks; the fixed ones without values."""
+    there = matrix[np.isfinite(matrix)]
+    if not there.size:
+        return (0.0, 3.0), COSINE_TICKS
+    low, high = (float(_cosine_shades(value)) for value in (there.min(), there.max()))
+    ticks = {low: f"{there.min():.3f}", high: f"{there.max():.3f}"}
+    return (low, max(high, low + 1e-6)), ticks
+
+
+def _add_points(figure: go.Figure, hover: list[list[str]]) -> None:
+    """Lay an unseen point on every cell, with the cell's hover box."""
+    n_rows, n_layers = len(hover), len(hover[0])
+    figure.update_traces(hoverinfo="skip", hovertemplate=None, hovertext=None)
+    unseen = {"marker": {"opacity": 0}}
+    figure.add_scatter(
+        x=np.tile(np.arange(n_layers), n_rows),
+        y=np.repeat(np.arange(n_rows), n_layers),
+        mode="markers",
+        marker={"symbol": "square", "size": 24, "opacity": 0},
+        selected=unseen,
+        unselected=unseen,
+        hovertext=[text for line in hover for text in line],
+        hovertemplate="%{hovertext}<extra></extra>",
+        showlegend=False,
+        name="cells",
+    )
+    figure.update_layout(hoverdistance=60, clickmode="event+select")
+
+
+def task_heatmap(
+    values: np.ndarray, tasks: Sequence[tuple[str, str]], *, locks: Locks | None = None, **looks: Any
+) -> go.Figure:
+    """Similarity of each layer, one row per task, as `similarity_heatmap` draws it with the same `looks`; lines part the domains.
 
     Args:
         values: (n_tasks, n_layers) cosines; NaN where a task has no token of the group.
@@ -79,7 +127,7 @@ def task_heatmap(values: np.ndarray, tasks: Sequence[tuple[str, str]], *, locks:
         ValueError: `values` has not one line per task.
     """
     names = [f"{domain}: {task or 'no task'}" for domain, task in tasks]
-    figure = similarity_heatmap(values, names, locks=locks)
+    figure = similarity_heatmap(values, names, locks=locks, **looks)
     first = [row for row, (domain, _) in enumerate(tasks) if not row or tasks[row - 1][0] != domain]
     ticks = [
         f"<b>{style.label(domain, 14)}</b> {style.label(task or 'no task', 20)}"

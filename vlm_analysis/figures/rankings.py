@@ -1,10 +1,10 @@
-"""Figures of rankings: their agreement, their stability, cosine against damage, and Skip-It's curves with their bands."""
+"""Figures of rankings: their agreement, their stability, and cosine against damage."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,6 @@ from vlm_analysis.figures.heatmaps import _hatching
 from vlm_analysis.figures.scales import DIVERGING
 from vlm_analysis.model_info import Locks
 
-if TYPE_CHECKING:
-    from vlm_analysis.selection.criteria.bands import SkipBands
-
 TAU = "Kendall tau-b"
 _WIDE = 20  # ratio of largest to smallest above which an axis of positive numbers is logarithmic
 _MOST_NUMBERS, _MOST_WIDE = 30, 9  # largest number of names for which cells show numbers, and all of their digits
@@ -25,11 +22,6 @@ _POINTS = (
     ("near in rank", style.KEPT, "circle", 9),
     ("cosine drops it, damage ranks it high", style.DROPPED, "triangle-up", 13),
     ("cosine keeps it, damage says it can go", style.CATEGORIES[3], "diamond", 12),
-)
-_CURVES = (
-    ("mean 1 − cosine", "geometric", "epsilon", "ε", 2.0),
-    ("changed tokens", "proximal", "eta", "η", 1.0),
-    ("visual attention", "attention", "tau", "τ", 1.0),
 )
 
 
@@ -235,111 +227,3 @@ def _spread_axis(title: str, values: np.ndarray) -> dict[str, Any]:
         return style.axis(f"{title}, log scale", **look)
     air = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
     return style.axis(title, range=[low - air, high + air])
-
-
-def skip_curves(
-    bands: SkipBands,
-    *,
-    epsilon: float,
-    eta: float,
-    tau: float,
-    locks: Locks | None = None,
-) -> go.Figure:
-    """Skip-It's curves over the layers, one above the other, each with its threshold; selected layers are shaded.
-
-    Args:
-        bands: as returned by `skip_bands`.
-        epsilon, eta, tau: the thresholds, a dashed line for each curve.
-        locks: layers that stay, shown on hover.
-    """
-    limits = {"epsilon": epsilon, "eta": eta, "tau": tau}
-    rows = [row for row in _CURVES if getattr(bands, row[1]) is not None]
-    n_layers, n = len(bands.geometric), len(rows)
-    figure = style.empty_figure(60 + 130 * n, dragmode=False, showlegend=False, margin={"t": 26, "r": 60})
-    figure.update_xaxes(style.layer_axis(n_layers, anchor="y" if n == 1 else f"y{n}"))
-    notes = style.layer_notes((), style.checked_locks(locks, n_layers, "skip curves"))
-    for number, (title, field, limit, letter, most) in enumerate(rows, start=1):
-        values = np.asarray(getattr(bands, field), dtype=np.float64)
-        top = 1.0 if not np.isfinite(values).any() or np.nanmax(values) <= 1 else most
-        ends = [1 - number / n + 0.03, 1 - (number - 1) / n - 0.03]
-        suffix = "" if number == 1 else str(number)
-        look = {"range": [-0.04 * top, 1.04 * top], "domain": ends, "nticks": 4, "anchor": "x"}
-        figure.update_layout({f"yaxis{suffix}": style.axis(title, **look)})
-        figure.add_trace(_curve(title, values, limits[limit], f"y{suffix}", number - 1, notes))
-        figure.add_trace(_threshold(letter, limits[limit], n_layers, f"y{suffix}"))
-    figure.update_layout(shapes=_shades(bands), annotations=_band_names(bands))
-    return figure
-
-
-def _curve(title: str, values: np.ndarray, limit: float, axis: str, index: int, notes: Mapping[int, str]) -> go.Scatter:
-    """One curve; points at or below its threshold are filled, the others open."""
-    colour, symbol = style.CATEGORIES[index], style.category(index)["symbol"]
-    below = np.less_equal(values, limit)
-    return go.Scatter(
-        x=np.arange(len(values)),
-        y=values,
-        yaxis=axis,
-        mode="lines+markers",
-        line={"color": colour, "width": 2},
-        marker={"size": 8, "color": colour, "symbol": [symbol if low else f"{symbol}-open" for low in below]},
-        hovertext=[
-            f"layer {layer}<br>{title} "
-            + (
-                f"{value:.4f}, {'at or below' if low else 'above'} {limit:g}"
-                if math.isfinite(value)
-                else "not measured"
-            )
-            + notes.get(layer, "")
-            for layer, (value, low) in enumerate(zip(values.tolist(), below.tolist(), strict=True))
-        ],
-        hovertemplate="%{hovertext}<extra></extra>",
-        name=title,
-    )
-
-
-def _threshold(letter: str, limit: float, n_layers: int, axis: str) -> go.Scatter:
-    return go.Scatter(
-        x=[-0.5, n_layers - 0.5],
-        y=[limit, limit],
-        yaxis=axis,
-        mode="lines+text",
-        text=["", f" {letter} = {limit:g}"],
-        textposition="middle right",
-        cliponaxis=False,
-        textfont={"size": 11},
-        line={"color": style.GREY, "width": 1.5, "dash": "dash"},
-        hoverinfo="skip",
-        name=f"threshold {letter}",
-    )
-
-
-def _shades(bands: SkipBands) -> list[dict[str, Any]]:
-    """Selected layers lightly shaded, those of the two bands outlined as well."""
-    ends = {*bands.late_entry, *bands.early_exit}
-    shapes = [_shade(layer, layer, 0.16, 0) for layer in np.flatnonzero(bands.selected).tolist() if layer not in ends]
-    return shapes + [_shade(min(band), max(band), 0.28, 1.5) for band in (bands.late_entry, bands.early_exit) if band]
-
-
-def _shade(first: int, last: int, alpha: float, width: float) -> dict[str, Any]:
-    return {
-        "type": "rect",
-        "xref": "x",
-        "yref": "paper",
-        "x0": first - 0.5,
-        "x1": last + 0.5,
-        "y0": 0,
-        "y1": 1,
-        "layer": "below",
-        "fillcolor": style.translucent(style.CATEGORIES[1], alpha),
-        "line": {"width": width, "color": style.CATEGORIES[1]},
-    }
-
-
-def _band_names(bands: SkipBands) -> list[dict[str, Any]]:
-    look = {"xref": "x", "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False, "font": {"size": 12}}
-    named = (("late entry", bands.late_entry, "left"), ("early exit", bands.early_exit, "right"))
-    return [
-        {**look, "text": name, "x": min(band) - 0.5 if side == "left" else max(band) + 0.5, "xanchor": side}
-        for name, band, side in named
-        if band
-    ]

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from vlm_analysis.figures import style
 from vlm_analysis.figures.facets import axes, facets, second_axes
 from vlm_analysis.figures.traces import area, beyond, hover_boxes, named_once, points
+from vlm_analysis.words import counted
 
 _ENDS = (-0.25, 0.5)
 _STRIP, _CELL = 0.14, 0.84  # the cells' share of a facet's height, and of the space between two budgets
@@ -116,7 +117,7 @@ def _cells(rows: pd.DataFrame, hover: list[str], width: float) -> list[dict[str,
 def _hover(rows: pd.DataFrame) -> list[str]:
     """The hover text of each budget, the same for all its points."""
     return [
-        f"{style.label(row['domain'], 80)}<br>{row['budget']:g} layers dropped"
+        f"{style.label(row['domain'], 80)}<br>{counted(int(row['budget']), 'layer')} dropped"
         f"<br>spread between rankings {_number(row['spread'])}<br>noise of the prompts {_number(row['noise'])}"
         f"<br>gain of spaced masks {_number(row['gain'], '+')} ({_number(row['gain_low'], '+')} to {_number(row['gain_high'], '+')})"
         f"<br>{row['regime'] or 'regime not computed'}"

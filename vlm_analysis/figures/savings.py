@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from vlm_analysis.figures import style
+from vlm_analysis.words import counted
 
 Y_MAX = 1.3
 _PHASES = {"prefill": "prefill, a prompt's pass", "decode": "decode, each token written"}
@@ -62,7 +63,7 @@ def _expected(rows: pd.DataFrame, first: dict[str, bool]) -> go.Scatter:
         name="expected from the layers' shares",
         legendgroup="expected",
         line={"color": style.GREY, "width": 2, "dash": "dash"},
-        hovertemplate="%{x} layers dropped<br>expected %{y:.3f}<extra></extra>",
+        hovertemplate="dropped layers: %{x}<br>expected %{y:.3f}<extra></extra>",
         **first,
     )
 
@@ -102,8 +103,8 @@ def _beyond(rows: pd.DataFrame, index: int) -> go.Scatter:
 
 def _boxes(rows: pd.DataFrame) -> dict[str, object]:
     texts = [
-        f"{row.budget} layers dropped<br>{row.value:.3f} of the dense time ({row.low:.3f} to {row.high:.3f})"
+        f"{counted(budget, 'layer')} dropped<br>{row.value:.3f} of the dense time ({row.low:.3f} to {row.high:.3f})"
         f"<br>expected {row.expected:.3f}"
-        for row in rows.itertuples()
+        for budget, row in zip(rows["budget"].astype(int).tolist(), rows.itertuples(), strict=True)
     ]
     return {"hovertext": texts, "hovertemplate": "%{hovertext}<extra></extra>"}

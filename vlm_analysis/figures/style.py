@@ -204,6 +204,7 @@ def lock_marks(locks: Locks, y: float, **more: Any) -> go.Scatter:
         mode="text",
         text=["L" if layer in locks.locked else "P" if layer in locks.protected else "K" for layer in layers],
         textfont={"size": 11},
+        selected={"textfont": {"color": GREY}},  # else Plotly dims all others where a cell is chosen
         hovertext=[f"layer {layer}{notes[layer]}" for layer in layers],
         hovertemplate="%{hovertext}<extra></extra>",
         name="locks",

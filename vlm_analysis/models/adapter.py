@@ -146,9 +146,22 @@ def merge(model: Any, adapter: Adapter) -> None:
                 f"{(b.shape[0], a.shape[1])}, got {'none' if weight is None else tuple(weight.shape)}. Name its own base."
             )
         rank = math.sqrt(a.shape[0]) if adapter.settings.get("use_rslora") else a.shape[0]
-        update = (float(adapter.settings["lora_alpha"]) / rank) * (b.double() @ a.double())
         with torch.no_grad():
-            weight.copy_((weight.double() + update.to(weight.device)).to(weight.dtype))
+            weight.copy_(with_update(weight, a, b, float(adapter.settings["lora_alpha"]) / rank))
+
+
+def with_update(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return W + scale · B A in the weight's precision, on the CPU.
+
+    The sum is made in float64 there, whatever the device: it is the same to the last bit wherever an adapter is merged.
+
+    Args:
+        weight: W (outputs, inputs).
+        a, b: factors (rank, inputs) and (outputs, rank).
+        scale: of the product.
+    """
+    update = scale * (b.to("cpu", torch.float64) @ a.to("cpu", torch.float64))
+    return (weight.detach().to("cpu", torch.float64) + update).to(weight.dtype)
 
 
 def _pairs(model: Any, adapter: Adapter) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

@@ -45,7 +45,7 @@ def weight_files(folder: Path) -> list[Path]:
     else:
         raise ModelError(_no_weights(folder))
     for path in files:
-        _header(path)
+        read_header(path)
     return files
 
 
@@ -53,7 +53,7 @@ def stored_bytes(files: list[Path]) -> dict[str, int]:
     """Return the bytes of the tensors in safetensors files by the name of their type in safetensors ("BF16", "I8", …)."""
     sizes: dict[str, int] = {}
     for path in files:
-        for entry in _entries(_header(path)):
+        for entry in _entries(read_header(path)):
             sizes[entry["dtype"]] = sizes.get(entry["dtype"], 0) + entry["data_offsets"][1] - entry["data_offsets"][0]
     return sizes
 
@@ -105,7 +105,7 @@ def _shards(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _header(path: Path) -> dict[str, Any]:
+def read_header(path: Path) -> dict[str, Any]:
     """Return the header of a safetensors file, after checking the length of the file."""
     try:
         with opened(path) as file:

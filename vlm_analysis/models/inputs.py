@@ -21,6 +21,7 @@ from vlm_analysis.models.asking import found_special, in_one_text, render
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.memory import is_out_of_memory
 from vlm_analysis.models.refused import OF_THE_MODEL
+from vlm_analysis.models.vision import vision_tokens
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.places import order_of, texts_of
 from vlm_analysis.prompts.prompts import Prompt
@@ -344,15 +345,12 @@ def _is_per_token(name: str, value: torch.Tensor, n_tokens: int) -> bool:
 
 def _is_vision(loaded: LoadedModel, tensors: dict[str, torch.Tensor]) -> np.ndarray:
     """Return which prompt tokens receive image features (bool)."""
-    if "mm_token_type_ids" in tensors:
-        return (tensors["mm_token_type_ids"][0] == 1).cpu().numpy()
-    config = loaded.model.config
-    image_token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-    if image_token is None:
+    found = vision_tokens(loaded.model.config, tensors)
+    if found is None:
         raise ModelError(
             f"{loaded.name}: no image token in its configuration, so vision tokens cannot be told from text."
         )
-    return (tensors["input_ids"][0] == image_token).cpu().numpy()
+    return found[0].cpu().numpy()
 
 
 def _extended(name: str, value: torch.Tensor, n_prompt: int, answer_ids: tuple[int, ...]) -> torch.Tensor:

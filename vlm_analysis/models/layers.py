@@ -8,6 +8,7 @@ configuration; the tables name the few classes for which that is not possible.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import nn
@@ -15,8 +16,20 @@ from torch import nn
 from vlm_analysis.errors import ModelError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.models.config import vision_targets
+from vlm_analysis.models.vision import image_token
 
 RECURRENT = ("linear_attention", "conv", "moe", "mlp")  # kinds of layers that cache no keys and values
+MASKABLE = ("eager", "sdpa")  # implementations of attention that take a mask of queries and keys
+_MIXING = ("linear_attention", "conv", "mamba", "hybrid")  # kinds of layers that pass tokens on through a state
+_BESIDE_CALL = "it decodes by its inner language model alone, which is not told the tokens of the prompt"
+_NO_VISION_TOKENS = {
+    "blip": "the image comes in by cross-attention, and the prompt holds no vision tokens",
+    "blip-2": _BESIDE_CALL,
+    "git": "the image stands before the prompt, which holds no vision tokens",
+    "instructblip": _BESIDE_CALL,
+    "instructblipvideo": _BESIDE_CALL,
+    "kosmos-2": _BESIDE_CALL,
+}
 # Modules of a decoder whose output holds numbers for each layer (`hidden_size_per_layer_input`), with that dimension of the weight.
 PACKED = {"embed_tokens_per_layer": 1, "per_layer_model_projection": 0}
 _REFUSED = {
@@ -90,6 +103,7 @@ def layer_info(model: nn.Module) -> ModelInfo:
         locked=locked_layers(model),
         attention_layers=tuple(attention_layers(model)),
         cross_attention_layers=tuple(cross_attention_layers(model)),
+        vision_locked=vision_locked(model),
     )
 
 
@@ -132,6 +146,37 @@ def locked_layers(model: nn.Module) -> dict[int, str]:
     for layer in vision_targets(model.config):
         reasons.setdefault(layer, "vision features are added right before it, as the configuration says by its number")
     return dict(sorted(reasons.items()))
+
+
+def vision_locked(model: nn.Module) -> dict[int, str]:
+    """Return the layers that vision tokens cannot skip, each with the reason."""
+    layers, text = find_decoder_layers(model), text_config(model)
+    reason = _locks_all(model, layers, text)
+    if reason:
+        return dict.fromkeys(range(len(layers)), reason)
+    kinds = getattr(text, "layer_types", None) or [""] * len(layers)
+    mixing = "it passes tokens on through a state, out of which none can be left"
+    return {layer: mixing for layer, kind in enumerate(kinds[: len(layers)]) if kind in _MIXING}
+
+
+def _locks_all(model: Any, layers: nn.ModuleList, text: Any) -> str:
+    """Return why vision tokens can skip no layer of the model, "" where nothing is known against it."""
+    if cross_attention_layers(model):
+        return _NO_VISION_TOKENS["blip"]
+    if model.config.model_type in _NO_VISION_TOKENS:
+        return _NO_VISION_TOKENS[model.config.model_type]
+    if image_token(model.config) is None:
+        return "the configuration names no token for image features"
+    if first_beside_stream(model) < len(layers):
+        return "layers share keys and values or chosen tokens, so that what one leaves out others would lack"
+    if any("Indexer" in type(module).__name__ for module in layers.modules()):
+        return "an indexer chooses the tokens that its layers attend to"
+    if any("attention_mask" not in inspect.signature(kind.forward).parameters for kind in set(map(type, layers))):
+        return "its layers take no attention mask"
+    how = getattr(text, "_attn_implementation", None)
+    if how not in MASKABLE:
+        return f"attention runs by {how!r}, which takes no mask of single tokens (load the model with attn_implementation='sdpa')"
+    return ""
 
 
 def attention_layers(model: nn.Module) -> list[int]:

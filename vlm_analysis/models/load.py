@@ -41,7 +41,9 @@ from vlm_analysis.models.memory import free_bytes, gib, give_back, is_out_of_mem
 from vlm_analysis.models.processors import bound_vision_tokens, check_vocabulary, load_processor
 from vlm_analysis.models.source import BUNDLED, Source, guarded, open_source, parent_renamings, quantiser_of
 from vlm_analysis.models.trial import check_processor, try_processor
+from vlm_analysis.models.vision import VISION_FILE
 from vlm_analysis.progress import Progress, no_progress
+from vlm_analysis.words import brief, counted
 
 CPU_VISION_TOKENS = 256
 _ALIGNMENT = 64  # bytes; the alignment of tensors that torch allocates
@@ -80,6 +82,12 @@ class LoadedModel:
         self.n_layers = len(find_decoder_layers(self.model))
         self.locked_layers = locked_layers(self.model)
         self.protected_layers = protected_layers(self.model)
+
+    def __repr__(self) -> str:
+        if self.model is None:
+            return brief(self, self.name, "closed")
+        size = f"{self.n_parameters / 1e6:,.1f} M parameters"
+        return brief(self, self.name, counted(self.n_layers, "layer"), size, f"{self.dtype} on {self.device}")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -153,7 +161,13 @@ class LoadedModel:
     @cached_property
     def disagreements(self) -> list[str]:
         """Return a sentence for each point in which the checkpoint's files disagree about how it is asked."""
-        return disagreements(self.model, self.processor, self.template, self.context_length)
+        found = disagreements(self.model, self.processor, self.template, self.context_length)
+        if (Path(self.source) / VISION_FILE).is_file():
+            found.append(
+                f"{VISION_FILE} lets vision tokens skip layers, and here they run through all: Strata reads no such file. To evaluate "
+                "that edit, apply it to the dense model."
+            )
+        return found
 
     @property
     def quantiser(self) -> str | None:
@@ -169,12 +183,12 @@ class LoadedModel:
     def device(self) -> torch.device:
         return self.model.device
 
-    @property
+    @cached_property
     def layer_parameters(self) -> tuple[int, ...]:
         """Return the parameters of each decoder layer (see `layers.layer_parameters`)."""
         return layer_parameters(self.model)
 
-    @property
+    @cached_property
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
 

@@ -14,7 +14,6 @@ import torch
 
 from vlm_analysis.errors import ModelError, PromptError, StrataError, short
 from vlm_analysis.models.memory import is_out_of_memory
-from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.words import joined
 
 OF_THE_MODEL = (
@@ -53,27 +52,6 @@ def naming(prompts: Sequence[str], model: str) -> Iterator[None]:
             f"{_named(prompts)} cannot be run by {model}: expected a forward pass, got {type(error).__name__}: "
             f"{short(error).rstrip('.')}. Take it out, or change its images or its texts."
         ) from error
-
-
-def readable(prompts: PromptSet, model: str) -> tuple[PromptSet, dict[str, str]]:
-    """Return the prompts whose pictures can be read, and by id why those of the others cannot; the set itself where all can.
-
-    A set made by hand first reads its pictures here. What it read once counts as readable.
-
-    Raises:
-        PromptError: none is left for the model (its name).
-    """
-    lost = dict[str, str]()
-    for prompt in prompts:
-        try:
-            _ = prompt.image_hashes
-        except PromptError as error:
-            lost[str(prompt.id)] = f"Prompt {prompt.id!r} cannot be asked: {error}"
-    if not lost:
-        return prompts, lost
-    if len(lost) == len(prompts):
-        raise none_left(model, lost)
-    return PromptSet((prompt for prompt in prompts if prompt.id not in lost), prompts.problems), lost
 
 
 def none_left(model: str, reasons: Mapping[str, str]) -> PromptError:

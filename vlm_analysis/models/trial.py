@@ -59,7 +59,7 @@ def check_processor(where: str, options: dict[str, Any], name: str) -> None:
 def try_processor(source: Source, say: Callable[[str], object]) -> None:
     """Raise ModelError where the processor of a checkpoint takes too much for a picture, or can prepare none.
 
-    What it was built of is tried once; `say` is told before that, as it takes some seconds.
+    What it was built of is tried once; `say` is called before that, as it takes some seconds.
     """
     where, options = source.where, source.options
     if options["trust_remote_code"]:

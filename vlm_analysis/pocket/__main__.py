@@ -17,6 +17,9 @@ def main() -> None:
         "train", help="train, or continue from the last checkpoint, then write the quality card"
     )
     train.add_argument("--steps", type=int, help="length of the whole run; the rate falls to zero at its end")
+    train.add_argument("--pictures", type=int, help="pictures a step")
+    train.add_argument("--no-deepstack", action="store_true", help="build the model without DeepStack")
+    train.add_argument("--float32", action="store_true", help="compute in float32: faster where a CPU has no bfloat16")
     train.add_argument("--assets", type=Path, default=ASSETS, help="where the weights so far are written")
     commands.add_parser("card", help="measure the bundled model on held-out examples and write its quality card")
     commands.add_parser("packs", help="draw the bundled prompt packs again")
@@ -28,7 +31,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.command == "train":
         from vlm_analysis.pocket.training import Recipe, train
 
-        train(arguments.assets, recipe=Recipe() if arguments.steps is None else Recipe(steps=arguments.steps))
+        given = {"steps": arguments.steps, "pictures": arguments.pictures}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        chosen |= {"deepstack": not arguments.no_deepstack, "bfloat16": not arguments.float32}
+        train(arguments.assets, recipe=Recipe(**chosen))
     elif arguments.command == "card":
         from vlm_analysis.pocket.card import write_card
 

@@ -78,8 +78,8 @@ def build_image_processor() -> Qwen2VLImageProcessorPil:
     )
 
 
-def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
-    """Return the configuration: 16 decoder layers of width 96, DeepStack after vision blocks 0 and 1."""
+def build_config(tokenizer: PreTrainedTokenizerFast, *, deepstack: bool = True) -> Qwen3VLConfig:
+    """Return the configuration: 16 decoder layers of width 96, DeepStack after vision blocks 0 and 1 unless left out."""
     token = tokenizer.convert_tokens_to_ids
     return Qwen3VLConfig(
         text_config={
@@ -111,7 +111,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
             "temporal_patch_size": 2,
             "out_hidden_size": HIDDEN,
             "num_position_embeddings": (SIZE // PATCH) ** 2,
-            "deepstack_visual_indexes": [0, 1],
+            "deepstack_visual_indexes": [0, 1] if deepstack else [],
         },
         image_token_id=token("<|image_pad|>"),
         video_token_id=token("<|video_pad|>"),
@@ -121,11 +121,11 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     )
 
 
-def build_model(seed: int = 0) -> Qwen3VLForConditionalGeneration:
+def build_model(seed: int = 0, *, deepstack: bool = True) -> Qwen3VLForConditionalGeneration:
     """Return Pocket-VL with random weights from `seed`, float32, with plain greedy decoding as its default."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
-    config = build_config(tokenizer)
+    config = build_config(tokenizer, deepstack=deepstack)
     config._attn_implementation = "eager"
     model = Qwen3VLForConditionalGeneration(config)
     model.generation_config.update(

@@ -25,6 +25,7 @@ from vlm_analysis.pocket.tasks import (
     make_examples,
 )
 from vlm_analysis.progress import Progress
+from vlm_analysis.prompts.opening import REPORT
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.prompts.writing import write_prompts
 
@@ -42,9 +43,14 @@ def as_prompts(examples: list[Example]) -> PromptSet:
 
 
 def write_packs(folder: Path) -> None:
-    """Write the bundled prompt packs, one folder per domain."""
+    """Write the bundled prompt packs, two folders per domain: one to choose masks on, and one to report them on.
+
+    The second is the end of the held-out examples, which training never used either.
+    """
     for domain in (GENERAL, MATH):
         write_prompts(as_prompts(make_examples(domain, PACK_PER_DOMAIN, split="pack")), folder / domain)
+        held_out = make_examples(domain, HELD_OUT_PER_DOMAIN)[-PACK_PER_DOMAIN:]
+        write_prompts(as_prompts(held_out), folder / f"{domain}{REPORT}")
 
 
 def measure(
@@ -92,6 +98,7 @@ def card_text(table: pd.DataFrame, run: dict[str, Any]) -> str:
     return _CARD.format(
         summary="\n".join(summary),
         rows="\n".join(rows),
+        deepstack=_DEEPSTACK[run.get("recipe", {}).get("deepstack", True)],
         parameters=run.get("parameters", "?"),
         steps=run.get("step", "?"),
         hours=f"{run.get('seconds', 0) / 3600:.1f}",
@@ -114,10 +121,11 @@ def _read_run(model_folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
+_DEEPSTACK = {True: "DeepStack after\ndecoder layers 0 and 1", False: "no\nDeepStack"}
 _CARD = """# Pocket-VL
 
-A small vision-language model of the Qwen3-VL architecture ({parameters} parameters, 16 decoder layers, DeepStack after
-decoder layers 0 and 1), trained from random weights on drawn 64×64 pictures so that Strata can show its whole job with no
+A small vision-language model of the Qwen3-VL architecture ({parameters} parameters, 16 decoder layers, \
+{deepstack}), trained from random weights on drawn 64×64 pictures so that Strata can show its whole job with no
 download. **Findings on it say nothing about large models.**
 
 ## Quality

@@ -33,7 +33,11 @@ KINDS = (Shapes, Bars, WrittenSum)
 
 @dataclass(frozen=True)
 class Recipe:
-    """All settings that decide the run beside the code; saved with each checkpoint."""
+    """All settings that decide the run beside the code; saved with each checkpoint.
+
+    `deepstack` builds the model with DeepStack or without; `bfloat16` computes in bfloat16, which is slow on a CPU that
+    has no units for it.
+    """
 
     steps: int = 8000
     pictures: int = 64
@@ -45,6 +49,8 @@ class Recipe:
     warmup: int = 100
     decay_share: float = 0.4
     seed: int = 0
+    deepstack: bool = True
+    bfloat16: bool = True
 
 
 def train_folder() -> Path:
@@ -85,7 +91,7 @@ class Trainer:
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder, self.recipe, self.step, self.seconds = folder, recipe, 0, 0.0
-        self.model = build_model(recipe.seed).train()
+        self.model = build_model(recipe.seed, deepstack=recipe.deepstack).train()
         self.packer = Packer(self.model, build_tokenizer(), build_image_processor())
         matrices: list[torch.nn.Parameter] = []
         rest: list[torch.nn.Parameter] = []
@@ -146,7 +152,7 @@ class Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = self.base_rates[name] * factor
         batch = self.packer.pack(training_pictures(self.step, self.recipe), most_tokens=self.recipe.most_tokens)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
             logits = answer_logits(self.model, batch)
         loss = answer_loss(logits, batch)
         loss.backward()
@@ -165,7 +171,7 @@ class Trainer:
         for domain in (GENERAL, MATH):
             examples = make_examples(domain, MONITOR_PER_DOMAIN, split="monitor")
             batch = self.packer.pack([(example.image, [(example.question, example.answer)]) for example in examples])
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
                 matches = answers_right(answer_logits(self.model, batch).float(), batch)
             for example, is_right in zip(examples, matches.tolist(), strict=True):
                 right[example.task].append(is_right)

@@ -17,7 +17,7 @@ from vlm_analysis.errors import PromptError, short
 from vlm_analysis.guard.shared import refuse_if_shared
 from vlm_analysis.progress import Cancelled, Progress, no_progress
 from vlm_analysis.prompts.hubsplits import HubSplit, splits_of
-from vlm_analysis.words import some_of
+from vlm_analysis.words import brief, counted, some_of
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import DatasetInfo
@@ -49,6 +49,10 @@ class HubDataset:
     licence: str
     sizes: dict[str, int]
     splits: tuple[HubSplit, ...]
+
+    def __repr__(self) -> str:
+        splits = f"splits {some_of((one.path for one in self.splits), 4)}"
+        return brief(self, self.id, splits, counted(len(self.sizes), "file"), self.licence or "no licence named")
 
     def split(self, name: str | None = None, config: str | None = None) -> HubSplit:
         """Return the split of a name, and of a configuration where several have one; the only split where nothing is named.

@@ -106,6 +106,21 @@ def image_hash(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
+def open_unchanged(source: Path | Image.Image, expected: str) -> Image.Image:
+    """Return the image as `open_image` does, after checking that its hash is still the expected one.
+
+    Raises:
+        PromptError: it cannot be opened, or its pixels are others by now.
+    """
+    image = open_image(source)
+    if image_hash(image) != expected:
+        name = f"image '{short(source)}'" if isinstance(source, Path) else "the image in memory"
+        raise PromptError(
+            f"{name} could not be used: expected the pixels that were read first, got others. Open the prompts again."
+        )
+    return image
+
+
 def is_blank(source: Path | Image.Image) -> bool:
     """Return whether all pixels of an image have one colour.
 

@@ -28,8 +28,10 @@ from vlm_analysis.prompts.problems import Problems
 from vlm_analysis.prompts.prompts import Problem, Prompt, PromptSet
 from vlm_analysis.prompts.reading import NotRecognised, Reading, Wanted, begin
 from vlm_analysis.prompts.sources import Found, Pictures, found_at, found_fetched, found_upload
+from vlm_analysis.words import counted
 
 PACKS = asset("packs")
+REPORT = "-report"  # how the names of packs end that masks are reported on, and not chosen on
 MOST_PREVIEWED = 3
 MOST_PREVIEW_ROWS = 200
 
@@ -58,6 +60,11 @@ class Preview:
 def bundled_packs() -> tuple[str, ...]:
     """Return the names of the prompt packs that come with the project, sorted."""
     return tuple(sorted(table.parent.name for table in PACKS.glob("*/prompts.jsonl")))
+
+
+def choosing_packs() -> tuple[str, ...]:
+    """Return the names of the packs that masks are chosen on; each has a fellow, with `REPORT` behind its name, to report them on."""
+    return tuple(name for name in bundled_packs() if not name.endswith(REPORT))
 
 
 def open_prompts(
@@ -212,7 +219,7 @@ def _rest(reading: Reading) -> list[Problem]:
     n_left = reading.n_left()
     if not n_left:
         return []
-    rows = f"{n_left:,} more rows were" if n_left > 1 else "1 more row was"
+    rows = counted(n_left, "more row")
     return [
         Problem(
             0, "", f"{rows} left out: expected {MAX_ROWS:,} prompts at most. Split the source, and open a part of it."

@@ -12,13 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vlm_analysis.prompts.prompts import Problem
-from vlm_analysis.words import some_of
+from vlm_analysis.words import counted, some_of
 
 MOST_OF_ONE = 10  # rows that are named for one reason
 MOST_PROBLEMS = 10_000
 MOST_NAMED = 6  # rows and ids of a line
-_AGAIN = "{:,} more rows were left out for the same reason: {}"
-_COUNTED = re.compile(r"([\d,]+) more rows were left out for the same reason: (.*)", re.DOTALL)
 _VARIES = re.compile(r"'[^']*'|\"[^\"]*\"|\d[\d,.]*")  # what differs between messages of one reason: names and numbers
 
 
@@ -47,14 +45,16 @@ class Problems:
 
     def listed(self) -> tuple[Problem, ...]:
         """Return the problems that are kept, then what is counted."""
-        again = [
-            _AGAIN.format(times - MOST_OF_ONE, message) for message, times in self._times.items() if times > MOST_OF_ONE
-        ]
+        again = [_more(times - MOST_OF_ONE, message) for message, times in self._times.items() if times > MOST_OF_ONE]
         if self._n_more:
-            again.append(
-                f"{self._n_more:,} more rows were left out: expected rows without problems. Correct those above first."
-            )
-        return (*self._kept, *(Problem(0, "", message) for message in again))
+            more = f"{counted(self._n_more, 'more row')} left out: expected rows without problems. Correct those above first."
+            again.append(Problem(0, "", more))
+        return (*self._kept, *again)
+
+
+def _more(number: int, reason: str) -> Problem:
+    message = f"{counted(number, 'more row')} left out for the same reason: {reason}"
+    return Problem(0, "", message, n_more=number, reason=reason)
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def grouped(problems: Iterable[Problem]) -> list[ProblemGroup]:
     members: dict[tuple[bool, str], list[Problem]] = {}
     more: Counter[tuple[bool, str]] = Counter()
     for problem in problems:
-        if again := _COUNTED.fullmatch(problem.message):
-            more[True, _VARIES.sub("…", again[2])] += int(again[1].replace(",", ""))
+        if problem.n_more:
+            more[True, _VARIES.sub("…", problem.reason)] += problem.n_more
         else:
             members.setdefault((problem.row > 0, _VARIES.sub("…", problem.message)), []).append(problem)
     rows = {reason: tuple(dict.fromkeys(one.row for one in several if one.row)) for reason, several in members.items()}

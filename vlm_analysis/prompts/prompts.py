@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, overload
 
 from PIL import Image
 
-from vlm_analysis.errors import PromptError
+from vlm_analysis.errors import PromptError, short
 from vlm_analysis.prompts import checks
 from vlm_analysis.prompts.cells import MAX_ROWS, MAX_SHOWN
 from vlm_analysis.prompts.groups import Groups, make_groups
-from vlm_analysis.prompts.images import image_hash, is_blank, open_image
+from vlm_analysis.prompts.images import image_hash, is_blank, open_image, open_unchanged
 from vlm_analysis.prompts.places import has_marks, parts_of
+from vlm_analysis.words import brief, counted, some_of
 
 DEFAULT_DOMAIN = "default"
 KEY_DIGITS = 24
@@ -51,6 +53,18 @@ class Prompt:
     group: str | None = field(default=None, kw_only=True)
     answers: tuple[str, ...] | None = field(default=None, kw_only=True)
     task: str | None = field(default=None, kw_only=True)
+
+    def __repr__(self) -> str:
+        facts = [repr(self.id), *([f"task {self.task}"] if self.task else [])]
+        said = "no answer" if self.answer is None else f"answer {short(self.answer, 30)!r}"
+        return brief(
+            self,
+            *facts,
+            f"domain {self.domain}",
+            counted(len(self.images), "image"),
+            repr(short(self.question, 50)),
+            said,
+        )
 
     def __post_init__(self) -> None:
         answer, answers = checks.checked_answers(self.answer, self.answers)
@@ -93,11 +107,14 @@ class Prompt:
         """
         return tuple(image_hash(open_image(image)) for image in self.images)
 
-    @cached_property
-    def content(self) -> bytes:
-        """Image hashes, texts, choices and accepted answers, if any, as one line of JSON (raises as `image_hashes`)."""
-        fields = [self.image_hashes, self.question, self.domain, self.id, self.answer, *self._more(self.choices)]
-        return json.dumps(fields).encode() + b"\n"
+    @property
+    def content(self) -> str:
+        """Image hashes, texts, choices and accepted answers, if any, as one line of JSON; hashes that cannot be computed are null."""
+        try:
+            hashes: tuple[str, ...] | None = self.image_hashes
+        except PromptError:
+            hashes = None
+        return json.dumps([hashes, self.question, self.domain, self.id, self.answer, *self._more(self.choices)]) + "\n"
 
     @property
     def key(self) -> str:
@@ -112,17 +129,35 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something left out while reading: the row (from 1; 0 for the whole source), its id, and the reason."""
+    """Something left out while reading: the row (from 1; 0 for the whole source), its id, and the reason.
+
+    Where many rows are left out for one reason, the first are listed, and one problem stands for the others: `n_more` is their number and
+    `reason` the message of each; its own message says both.
+    """
 
     row: int
     id: str
     message: str
+    n_more: int = 0
+    reason: str = ""
 
     def __post_init__(self) -> None:
         # Names on disk may hold lone surrogates, which cannot be displayed.
-        for name in ("id", "message"):
+        for name in ("id", "message", "reason"):
             text = getattr(self, name).encode("utf-8", "replace").decode()
             object.__setattr__(self, name, text)
+
+
+class SetAside(NamedTuple):
+    """A prompt that was asked for and is not in the set, as a picture of it cannot be read.
+
+    Its place among all that were asked for (from 0), its id, the reason, and its content, by which it counts in the fingerprint.
+    """
+
+    place: int
+    id: str
+    reason: str
+    content: str
 
 
 class ReadAs(NamedTuple):
@@ -140,14 +175,19 @@ class PromptSet(Sequence[Prompt]):
     """Prompts with distinct ids, in order; immutable. A prompt without an id gets its position, counted from 1.
 
     A slice and `for_domain` return a PromptSet without problems, as these belong to the source. `read_as` is the format of the source, None
-    where there is none.
+    where there is none. `aside` are prompts that were asked for and cannot be (see `readable`), in the order of their places.
 
     Raises:
         PromptError: the set is empty, two prompts share an id, or there are more than 10,000.
     """
 
     def __init__(
-        self, prompts: Iterable[Prompt], problems: Iterable[Problem] = (), *, read_as: ReadAs | None = None
+        self,
+        prompts: Iterable[Prompt],
+        problems: Iterable[Problem] = (),
+        *,
+        read_as: ReadAs | None = None,
+        aside: Iterable[SetAside] = (),
     ) -> None:
         if not isinstance(prompts, Iterable):
             raise PromptError(
@@ -157,6 +197,7 @@ class PromptSet(Sequence[Prompt]):
         members = tuple(prompts)
         self.problems: tuple[Problem, ...] = tuple(problems)
         self.read_as = read_as
+        self.aside: tuple[SetAside, ...] = tuple(aside)
         if not members:
             raise _no_prompts(self.problems)
         for prompt in members:
@@ -183,7 +224,8 @@ class PromptSet(Sequence[Prompt]):
         return len(self._prompts)
 
     def __repr__(self) -> str:
-        return f"PromptSet({len(self)} prompts, domains={self.domains!r}, {len(self.problems)} problems)"
+        lost = [counted(len(self.problems), "problem")] if self.problems else []
+        return brief(self, counted(len(self), "prompt"), f"domains {some_of(self.domains, 4)}", *lost)
 
     def __add__(self, other: PromptSet) -> PromptSet:
         return self.extended(other) if isinstance(other, PromptSet) else NotImplemented
@@ -202,13 +244,43 @@ class PromptSet(Sequence[Prompt]):
     def fingerprint(self) -> str:
         """The sha256 (hex) over every prompt's image contents, question, domain, id, answer, choices and accepted answers.
 
-        Raises:
-            PromptError: an image can no longer be read.
+        Prompts that are set aside count too; of a picture that was never read, that it was not.
         """
-        digest = hashlib.sha256()
-        for prompt in self._prompts:
-            digest.update(prompt.content)
-        return digest.hexdigest()
+        return hashlib.sha256("".join(one.content for one in self._asked_for()).encode()).hexdigest()
+
+    @property
+    def set_aside(self) -> Mapping[str, str]:
+        """By id why prompts that were asked for are not in the set."""
+        return MappingProxyType({one.id: one.reason for one in self.aside})
+
+    def readable(self, *, again: bool = False) -> PromptSet:
+        """Return the prompts whose pictures can be read, the others in its `set_aside`; the set itself where all can.
+
+        A set made by hand first reads its pictures here. What was read once counts as readable; with `again` only where it still has the
+        pixels that it had.
+
+        Raises:
+            PromptError: none can be read.
+        """
+        aside, left = list[SetAside](), list[Prompt]()
+        for place, one in enumerate(self._asked_for()):
+            reason = "" if isinstance(one, SetAside) else _unreadable(one, again=again)
+            if isinstance(one, SetAside):
+                aside.append(one)
+            elif reason:
+                aside.append(SetAside(place, str(one.id), reason, one.content))
+            else:
+                left.append(one)
+        if not left:
+            raise PromptError(_none_readable([one.reason for one in aside]))
+        return self if len(left) == len(self) else PromptSet(left, self.problems, read_as=self.read_as, aside=aside)
+
+    def _asked_for(self) -> list[Prompt | SetAside]:
+        """Return the prompts, with those that are set aside in their places."""
+        rows: list[Prompt | SetAside] = list(self._prompts)
+        for one in self.aside:
+            rows.insert(one.place, one)
+        return rows
 
     @cached_property
     def groups(self) -> Groups:
@@ -222,7 +294,7 @@ class PromptSet(Sequence[Prompt]):
             [prompt.key for prompt in self._prompts],
             [prompt.image_hashes for prompt in self._prompts],
             [prompt.group for prompt in self._prompts],
-            lambda picture: is_blank(images[picture]),
+            lambda picture: _is_known_blank(images[picture]),
         )
 
     @cached_property
@@ -263,12 +335,38 @@ class PromptSet(Sequence[Prompt]):
         return PromptSet((*self._prompts, *other), (*self.problems, *other.problems))
 
 
+def _is_known_blank(image: Path | Image.Image) -> bool:
+    """Return whether an image has one colour; not where it is gone since its hash was computed."""
+    try:
+        return is_blank(image)
+    except PromptError:
+        return False
+
+
+def _unreadable(prompt: Prompt, *, again: bool) -> str:
+    """Return why a picture of the prompt cannot be read, with `again` anew; "" where all can."""
+    try:
+        for image, expected in zip(prompt.images, prompt.image_hashes, strict=True):
+            if again:
+                open_unchanged(image, expected)
+    except PromptError as error:
+        return f"Prompt {prompt.id!r} cannot be asked: {error}"
+    return ""
+
+
+def _none_readable(reasons: Sequence[str]) -> str:
+    if len(reasons) == 1:
+        return reasons[0]
+    first = " ".join(reasons[:MAX_SHOWN])
+    return f"None of the {len(reasons)} prompts can be asked: expected pictures that can be read, got: {first}"
+
+
 def _no_prompts(problems: tuple[Problem, ...]) -> PromptError:
-    message = "no prompts: expected at least one prompt with an image and a question, got 0"
+    message = "There are no prompts: expected at least one prompt with an image and a question, got 0"
     if not problems:
         return PromptError(f"{message}. Add one, or open another source.")
     first = "; ".join(f"row {p.row} ('{p.id}'): {p.message}" if p.row else p.message for p in problems[:3])
-    return PromptError(f"{message} and {len(problems)} problems. Fix these first: {first}")
+    return PromptError(f"{message} and {counted(len(problems), 'problem')}. Fix first: {first}")
 
 
 def _refuse_duplicates(prompts: tuple[Prompt, ...]) -> None:

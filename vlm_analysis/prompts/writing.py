@@ -9,7 +9,7 @@ from pathlib import Path
 from vlm_analysis.errors import PromptError, short
 from vlm_analysis.files import write_atomically
 from vlm_analysis.prompts.archives import Folder
-from vlm_analysis.prompts.images import image_hash, open_image
+from vlm_analysis.prompts.images import open_unchanged
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.prompts.sources import find_table
 from vlm_analysis.prompts.tables import MAX_TABLE_BYTES
@@ -51,12 +51,7 @@ def _write_images(prompt: Prompt, folder: Path) -> dict[str, object]:
     for image, name in zip(prompt.images, prompt.image_hashes, strict=True):
         names.append(f"images/{name}.png")
         if not (folder / names[-1]).exists():
-            opened = open_image(image)
-            if image_hash(opened) != name:
-                raise PromptError(
-                    f"prompt '{prompt.id}' could not be written: expected the image as it was opened, got other pixels "
-                    f"in '{short(image)}'. Open the prompts again."
-                )
+            opened = open_unchanged(image, name)
             write_atomically(folder / names[-1], partial(opened.save, format="PNG"))
     cells: dict[str, object] = {"id": prompt.id, "images": names, "question": prompt.question, "domain": prompt.domain}
     optional = {name: getattr(prompt, name) for name in ("answer", "answers", "choices", "group", "task")}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from vlm_analysis.models.inputs import (
 )
 from vlm_analysis.models.interrupt import interruptible
 from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.models.refused import naming, none_left, readable
+from vlm_analysis.models.refused import naming, none_left
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.recording.attention import (
@@ -44,11 +44,13 @@ from vlm_analysis.recording.attention import (
     token_weights,
     visual_attention,
 )
+from vlm_analysis.recording.extending import checked_known, settings_of, task_of
 from vlm_analysis.recording.maps import TokenMap, copy_maps, write_map
-from vlm_analysis.recording.measures import DELTAS, SHARES, SINK_FACTOR, empty_rows
+from vlm_analysis.recording.measures import SHARES, empty_rows
+from vlm_analysis.recording.pooled import Pooled, Task, is_pooled, of_whole
 from vlm_analysis.recording.recording import Activations, Recording
-from vlm_analysis.recording.rows import RowsGoneError, RowStore, opened_rows
-from vlm_analysis.recording.similarity import PromptStreams, activations, fill_row
+from vlm_analysis.recording.rows import RowsGoneError, RowStore, merged, opened_rows
+from vlm_analysis.recording.similarity import PromptStreams, activations, fill_row, pooled
 from vlm_analysis.recording.streams import LayerWatch, Streams
 
 CHUNK = 16  # prompts whose inputs are prepared together, so that those of similar length share a batch
@@ -93,11 +95,10 @@ def record(
         PromptError: there are no prompts, or the model can take none of them.
         RecordingError: the model ran no layer, `known` or `folder` belong to something else, or the folder cannot be written.
     """
-    prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
-    prompt_set, lost = readable(prompt_set, loaded.name)
+    prompt_set = (prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)).readable()
     keys = list(prompt_set.row_keys)
-    settings = _settings(loaded, batch_size, full=full, attention=attention, token_maps=token_maps)
-    inputs = _RecordInputs(loaded, prompt_set, keys, settings, _checked_known(known, loaded, settings, keys), lost)
+    settings = settings_of(loaded, batch_size, full=full, attention=attention, token_maps=token_maps)
+    inputs = _RecordInputs(loaded, prompt_set, keys, settings, checked_known(known, loaded, settings, prompt_set))
     own = tempfile.TemporaryDirectory(prefix="strata-") if folder is None else None
     rows_folder = Path(own.name if own else folder or "")
     try:
@@ -122,7 +123,6 @@ class _RecordInputs:
     keys: list[str]
     settings: dict[str, Any]
     known: Recording | None
-    lost: dict[str, str]
 
 
 def _record_in(folder: Path, inputs: _RecordInputs, progress: Progress) -> Recording:
@@ -153,7 +153,9 @@ def _record_once(folder: Path, inputs: _RecordInputs, progress: Progress) -> Rec
             copy_maps(known.maps, folder, known.keys)
         present_keys = store.keys | (frozenset(known.keys) if known else frozenset())
         missing = [(key, prompt) for key, prompt in zip(keys, inputs.prompts, strict=True) if key not in present_keys]
-        set_aside = inputs.lost | _Pass(loaded, store, inputs.settings).run(missing, len(keys), progress)
+        pools = is_pooled(map(task_of, inputs.prompts), inputs.settings)
+        refused = _Pass(loaded, store, inputs.settings, pools).run(missing, len(keys), progress)
+        set_aside = dict(inputs.prompts.set_aside) | refused
         recording = _make_recording(inputs, store, folder if maps else None, set_aside)
         return recording if missing or not maps else _with_own_maps(recording)
 
@@ -175,68 +177,13 @@ def _with_own_maps(recording: Recording) -> Recording:
     return copy
 
 
-def _settings(loaded: LoadedModel, batch_size: int, **parts: bool) -> dict[str, Any]:
-    return {
-        "max_vision_tokens": loaded.max_vision_tokens,
-        "batch_size": batch_size,
-        **parts,
-        "deltas": list(DELTAS),
-        "shares": list(SHARES),
-        "sink_factor": SINK_FACTOR,
-    }
-
-
-def _checked_known(
-    known: Recording | None, loaded: LoadedModel, settings: dict[str, Any], keys: list[str]
-) -> Recording | None:
-    if known is None:
-        return None
-    different = [name for name, value in settings.items() if known.settings.get(name) != value] + list(known.lacks)
-    if known.model.fingerprint != loaded.fingerprint or different:
-        raise RecordingError(
-            f"The recording cannot be extended: expected one of {loaded.name} with the same settings, got one of "
-            f"{known.model.name} that differs in {', '.join(different) or 'the model'}. Record all prompts anew."
-        )
-    n_strange = sum(key not in set(keys) for key in known.keys)
-    if n_strange:
-        raise RecordingError(
-            f"The recording cannot be extended: {n_strange} of its {known.n_prompts} prompts are not among those to record. "
-            "Keep all its prompts, or record anew."
-        )
-    return known
-
-
-def extendable(
-    earlier: Iterable[Recording],
-    loaded: LoadedModel,
-    prompts: PromptSet,
-    *,
-    batch_size: int = 1,
-    full: bool = True,
-    attention: bool = False,
-    token_maps: bool = False,
-) -> Recording | None:
-    """Return the recording that saves most work as `known` in `record` with the same options, or None."""
-    settings = _settings(loaded, batch_size, full=full, attention=attention, token_maps=token_maps)
-    keys = list(prompts.row_keys)
-    best: Recording | None = None
-    for recording in earlier:
-        try:
-            _checked_known(recording, loaded, settings, keys)
-        except RecordingError:
-            continue
-        best = recording if best is None or recording.n_prompts > best.n_prompts else best
-    return best
-
-
 def _make_recording(inputs: _RecordInputs, store: RowStore, maps: Path | None, set_aside: dict[str, str]) -> Recording:
     known, prompts = inputs.known, inputs.prompts
     kept = [(key, prompt) for key, prompt in zip(inputs.keys, prompts, strict=True) if prompt.id not in set_aside]
     if not kept:
         raise none_left(inputs.loaded.name, set_aside)
-    sums = dict(known.activations) if known else {}
-    for domain, part in store.activations.items():
-        sums[domain] = sums[domain] + part if domain in sums else part
+    sums = merged(known.activations if known else {}, store.activations)
+    states = merged(known.pooled if known else {}, store.pooled)
     return Recording(
         model=inputs.loaded.info,
         prompts=prompts.fingerprint,
@@ -251,6 +198,7 @@ def _make_recording(inputs: _RecordInputs, store: RowStore, maps: Path | None, s
         ties=tuple(sorted(prompts.groups.known)),
         set_aside=set_aside,
         tasks=prompts.tasks and tuple(prompt.task or "" for _, prompt in kept),
+        pooled=of_whole(states, [task_of(prompt) for _, prompt in kept]),
     )
 
 
@@ -264,13 +212,14 @@ def _groups_of(prompts: PromptSet, kept: list[tuple[str, Prompt]]) -> tuple[str,
 class _Pass:
     """The forward passes of one recording: hooks, the model that runs, and the store of the rows."""
 
-    def __init__(self, loaded: LoadedModel, store: RowStore, settings: dict[str, Any]) -> None:
-        self.loaded, self.store, self.settings = loaded, store, settings
+    def __init__(self, loaded: LoadedModel, store: RowStore, settings: dict[str, Any], pools: bool) -> None:
+        self.loaded, self.store, self.settings, self.pools = loaded, store, settings, pools
         self.model = eager_view(loaded.model) if settings["attention"] else loaded.model
         self.watch = LayerWatch(self.model, middles=settings["full"])
         self.attention = AttentionMaps(self.model) if settings["attention"] else None
         self.pending: list[np.ndarray] = []
         self.sums: dict[str, Activations] = {}
+        self.states: dict[Task, Pooled] = {}
         self.set_aside: dict[str, str] = {}
         self.written = time.monotonic()
         self.keep = {"logits_to_keep": 1} if takes_logits_to_keep(self.model) else {}
@@ -307,9 +256,9 @@ class _Pass:
         """Write the rows measured since the last write, unless that was less than `after_s` ago."""
         now = time.monotonic()
         if self.pending and now - self.written >= after_s:
-            rows, sums = np.concatenate(self.pending), self.sums
-            self.pending, self.sums, self.written = [], {}, now
-            self.store.append(rows, sums)
+            rows, sums, states = np.concatenate(self.pending), self.sums, self.states
+            self.pending, self.sums, self.states, self.written = [], {}, {}, now
+            self.store.append(rows, sums, states)
 
     @torch.inference_mode()
     def _batch(self, keyed_prompts: list[tuple[str, Prompt]], items: list[Encoded]) -> None:
@@ -327,14 +276,14 @@ class _Pass:
             raise RecordingError(
                 f"{self.loaded.name} ran none of its {self.loaded.n_layers} decoder layers: nothing could be recorded."
             )
-        rows, sums = empty_rows(len(items), self.loaded.n_layers), dict(self.sums)
+        rows, sums, states = empty_rows(len(items), self.loaded.n_layers), self.sums, self.states
         for index, ((key, prompt), item) in enumerate(zip(keyed_prompts, items, strict=True)):
             rows["key"][index] = key.encode()
-            part = self._row(rows[index], key, index, item, streams)
-            if part is not None:
-                sums[prompt.domain] = sums[prompt.domain] + part if prompt.domain in sums else part
+            part, state = self._row(rows[index], key, index, item, streams)
+            sums = sums if part is None else merged(sums, {prompt.domain: part})
+            states = states if state is None else merged(states, {task_of(prompt): state})
         self.pending.append(rows)
-        self.sums = sums
+        self.sums, self.states = sums, states
 
     def _apart(self, keyed_prompts: list[tuple[str, Prompt]], items: list[Encoded], error: PromptError) -> None:
         """Run prompts that failed together one by one, and set one aside that fails alone."""
@@ -355,8 +304,10 @@ class _Pass:
             self.model(**batch, **self.keep, use_cache=False)
         return streams
 
-    def _row(self, row: np.void, key: str, index: int, item: Encoded, streams: Streams) -> Activations | None:
-        """Fill one prompt's row; returns its part of the activation sums."""
+    def _row(
+        self, row: np.void, key: str, index: int, item: Encoded, streams: Streams
+    ) -> tuple[Activations | None, Pooled | None]:
+        """Fill one prompt's row; returns its part of the activation sums, and its pooled states."""
         states, groups = streams.states[:, :, index, : item.n_tokens], item.group_mask()
         ran, has_middle = np.array(streams.ran), np.array(streams.has_middle)
         prompt = PromptStreams(states[0], states[1], states[2], ran, has_middle)
@@ -368,11 +319,12 @@ class _Pass:
             half = cosines.half().cpu().numpy()
             half[~ran] = np.nan
             write_map(self.store.folder, key, TokenMap(half, item.kinds, tuple(texts), image_grids(item, self.loaded)))
+        state = Pooled(pooled(prompt, groups), 1) if self.pools else None
         result = activations(prompt, groups) if self.settings["full"] else None
         if result is None:
-            return None
+            return None, state
         row["cross_modal"], part = result
-        return part
+        return part, state
 
     def _fill_attention(self, row: np.void, index: int, item: Encoded, cosines: torch.Tensor) -> None:
         assert self.attention is not None

@@ -26,8 +26,9 @@ from vlm_analysis.recording.measures import (
     from_triangle,
     row_type,
 )
+from vlm_analysis.recording.pooled import SCHEMA as POOLED, Pooled, Task, pooled_content, pooled_of
 from vlm_analysis.saved import FINGERPRINT, MAX_BYTES, Arrays, Form
-from vlm_analysis.words import TOKEN_GROUPS
+from vlm_analysis.words import TOKEN_GROUPS, brief, counted, prompts_in
 
 MOST_PROMPTS = 10_000  # as in a prompt set
 _NAMES = listed(text(LONGEST, 1), 1, MOST_PROMPTS)
@@ -41,6 +42,7 @@ SCHEMA = fields(
         "ties": listed(text()),
         "set_aside": TEXTS,
         "tasks": listed(text(LONGEST)),
+        "pooled": POOLED,
     },
 )
 FORM = Form(("strata-recording",), 3, "recording", "Record again.", RecordingError, SCHEMA)
@@ -84,6 +86,7 @@ class Recording:
         tasks: of each prompt its task, "" where it has none; () where none has one, or none was kept (see `tasks.task_similarity`).
         set_aside: the prompts that were asked for but refused by the model or its processor, by id, each with the reason. They are in no
             other attribute, except that `prompts` is the fingerprint of all prompts asked for.
+        pooled: by domain and task, the mean streams of its prompts (`pooled.pooled_rows`); empty where none were recorded.
     """
 
     model: ModelInfo
@@ -99,6 +102,10 @@ class Recording:
     ties: tuple[str, ...] = field(default=(), kw_only=True)
     set_aside: dict[str, str] = field(default_factory=dict, kw_only=True)
     tasks: tuple[str, ...] = field(default=(), kw_only=True)
+    pooled: dict[Task, Pooled] = field(default_factory=dict, kw_only=True)
+
+    def __repr__(self) -> str:
+        return brief(self, self.model.name, counted(self.n_layers, "layer"), prompts_in(self.domains))
 
     def __post_init__(self) -> None:
         n_prompts = len(self.prompt_ids)
@@ -308,6 +315,7 @@ def mean_of_prompts(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def save_recording(recording: Recording, path: Path) -> Path:
     """Write the recording as one `.npz` without pickle, an array a measure; the file appears whole or not at all. Returns the path."""
     kept = [name for name in ("key", *MEASURES) if name not in recording.lacks]
+    pooled, pooled_arrays = pooled_content(recording.pooled)
     payload = {
         "model": asdict(recording.model),
         "prompts": recording.prompts,
@@ -320,8 +328,9 @@ def save_recording(recording: Recording, path: Path) -> Path:
         "ties": recording.ties,
         "set_aside": recording.set_aside,
         "tasks": recording.tasks,
+        "pooled": pooled,
     }
-    arrays = {name: recording.rows[name] for name in kept}
+    arrays = {name: recording.rows[name] for name in kept} | pooled_arrays
     for number, part in enumerate(recording.activations.values()):
         arrays[f"sums_{number}"], arrays[f"norms_{number}"] = part.sums, part.norms
     return FORM.save_arrays(path, payload, arrays, lambda file: append_maps(recording.maps, file, recording.keys))
@@ -357,6 +366,7 @@ def open_recording(path: Path) -> Recording:
             ties=tuple(map(str, content.get("ties", ()))),
             set_aside=content.get("set_aside", {}),
             tasks=tuple(content.get("tasks", ())),
+            pooled=pooled_of(content.get("pooled", []), arrays, model.n_layers),
         )
         _check_parts(recording, arrays.more)
         return recording

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,13 +25,16 @@ from vlm_analysis.files import Owner, advice_for, opened, owned, read_bytes, wri
 from vlm_analysis.guard.schema import fields, listed, whole
 from vlm_analysis.guard.zips import opened_zip
 from vlm_analysis.recording.measures import MEASURES, filled_rows, row_type
+from vlm_analysis.recording.pooled import SCHEMA as POOLED, Pooled, Task, pooled_content, pooled_of
 from vlm_analysis.recording.recording import DOMAIN_SUM, Activations, Recording, activations
 from vlm_analysis.saved import MAX_ENTRIES, Arrays
 
 HEADER, ROWS, SUMS = "header.json", "rows.bin", "sums.npz"
 PIECE = 256  # rows read at once
 MAX_HEADER = 1 << 20  # bytes
-META = fields({"n_rows": whole(), "domains": listed(DOMAIN_SUM)})
+K = TypeVar("K")
+V = TypeVar("V", Activations, Pooled)
+META = fields({"n_rows": whole(), "domains": listed(DOMAIN_SUM)}, {"pooled": POOLED})
 
 
 class RowsGoneError(RecordingError):
@@ -85,6 +88,7 @@ class RowStore:
         self.type = row_type(n_layers)
         self._row_of: dict[str, int] = {}
         self.activations: dict[str, Activations] = {}
+        self.pooled: dict[Task, Pooled] = {}
         self._n_layers = n_layers
         header = json.dumps({"rows": str(self.type.descr), "belongs": belongs}, sort_keys=True, default=str)
         try:
@@ -108,16 +112,17 @@ class RowStore:
         """Return the measures that the folder lacks: an older version, without them, began it."""
         return tuple(name for name in MEASURES if name not in (self.type.names or ()))
 
-    def append(self, rows: np.ndarray, activations: Mapping[str, Activations]) -> None:
-        """Add (n,) rows with the activation sums over them; they count once this returns.
+    def append(
+        self, rows: np.ndarray, activations: Mapping[str, Activations], pooled: Mapping[Task, Pooled] | None = None
+    ) -> None:
+        """Add (n,) rows with the activation sums and pooled states over them; they count once this returns.
 
         Raises:
             RowsGoneError: the folder was deleted meanwhile.
             RecordingError: it cannot be written.
         """
-        sums = dict(self.activations)
-        for domain, part in activations.items():
-            sums[domain] = sums[domain] + part if domain in sums else part
+        sums = merged(self.activations, activations)
+        states = merged(self.pooled, pooled or {})
         first, rows = len(self._row_of), self._as_stored(rows)
         try:
             self._check_folder()
@@ -125,10 +130,10 @@ class RowStore:
                 file.seek(first * self.type.itemsize)
                 file.write(rows.tobytes())
             self._check_folder()
-            self._write_sums(first + len(rows), sums)
+            self._write_sums(first + len(rows), sums, states)
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
-        self.activations = sums
+        self.activations, self.pooled = sums, states
         self._row_of |= {key.decode(): first + index for index, key in enumerate(rows["key"])}
 
     def assembled(self, keys: Iterable[str], known: Recording | None = None) -> np.ndarray:
@@ -223,6 +228,7 @@ class RowStore:
                 meta = arrays.text("meta")
                 META(meta, "its sums")
                 sums = activations(meta["domains"], arrays, self._n_layers)
+                states = pooled_of(meta.get("pooled", []), arrays, self._n_layers)
             row_of = self._read_keys(meta["n_rows"])
         except FileNotFoundError:
             raise
@@ -230,7 +236,7 @@ class RowStore:
             raise RecordingError(
                 f"The unfinished recording in {self.folder} is damaged ({short(error)}). Delete the folder and record again."
             ) from error
-        self._row_of, self.activations = row_of, sums
+        self._row_of, self.activations, self.pooled = row_of, sums, states
 
     def _read_keys(self, n_rows: int) -> dict[str, int]:
         """Return the index of the row of each key, of the first `n_rows`."""
@@ -246,17 +252,27 @@ class RowStore:
             raise ValueError(f"expected the rows of {n_rows} prompts, got those of {len(row_of)}")
         return row_of
 
-    def _write_sums(self, n_rows: int, sums: Mapping[str, Activations]) -> None:
-        meta = {"n_rows": n_rows, "domains": [[name, part.n_prompts] for name, part in sums.items()]}
-        arrays: dict[str, Any] = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
+    def _write_sums(self, n_rows: int, sums: Mapping[str, Activations], states: Mapping[Task, Pooled]) -> None:
+        pooled, arrays = pooled_content(states)
+        domains = [[name, part.n_prompts] for name, part in sums.items()]
+        meta = {"n_rows": n_rows, "domains": domains, "pooled": pooled}
+        arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         for index, part in enumerate(sums.values()):
             arrays[f"sums_{index}"], arrays[f"norms_{index}"] = part.sums, part.norms
 
         def write(part: Path) -> None:
             with part.open("wb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, **arrays)  # type: ignore[arg-type]
 
         write_atomically(self.folder / SUMS, write)
+
+
+def merged(sums: Mapping[K, V], more: Mapping[K, V]) -> dict[K, V]:
+    """Return sums by name with more of them added."""
+    both = dict(sums)
+    for name, part in more.items():
+        both[name] = both[name] + part if name in both else part
+    return both
 
 
 def _gone(folder: Path) -> RowsGoneError:

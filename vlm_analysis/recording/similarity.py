@@ -174,6 +174,15 @@ def _gram(states: torch.Tensor) -> torch.Tensor:
     return gram
 
 
+def pooled(streams: PromptStreams, groups: np.ndarray) -> np.ndarray:
+    """Return one prompt's (n_layers + 1, hidden) float64 mean over its prompt tokens of every stream (see `pooled.Pooled`)."""
+    members = groups[TOKEN_GROUPS.index("all")]
+    weights = torch.from_numpy(members / members.sum()).to(streams.inputs.device)
+    means = torch.stack([weights @ layer.double() for layer in (*streams.inputs, streams.outputs[-1])]).cpu().numpy()
+    means[~np.append(streams.ran, streams.ran[-1])] = np.nan
+    return means
+
+
 def activations(streams: PromptStreams, groups: np.ndarray) -> tuple[np.ndarray, Activations] | None:
     """Return one prompt's (n_layers,) cross-modal distance and its part of the sums; None without vision or without text tokens."""
     members = groups[[TOKEN_GROUPS.index("vision"), TOKEN_GROUPS.index("text")]]

@@ -5,18 +5,50 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from vlm_analysis.errors import RecordingError
+from vlm_analysis.recording.pooled import LEAST_TASKS, MOST_TASKS, Task, is_pooled, of_whole
 from vlm_analysis.recording.recording import Recording, mean_of_prompts
 from vlm_analysis.words import TOKEN_GROUPS
 
-Task = tuple[str, str]
-"""The names of a domain and of a task in it; "" for its prompts without one."""
+
+def tasks_in(recording: Recording) -> list[Task]:
+    """Return domain and task of each prompt of a recording."""
+    return list(zip(recording.domains, recording.tasks or ("",) * recording.n_prompts, strict=True))
+
+
+def pooled_rows(recording: Recording) -> np.ndarray:
+    """Return the (n_tasks, n_layers + 1, hidden) float64 mean streams of each task, prompts with equal weight, in order of appearance.
+
+    Raises:
+        RecordingError: the recording has too few or too many tasks, or was made without pooled states.
+    """
+    tasks = tasks_in(recording)
+    number = len(set(tasks)) if recording.tasks else 0
+    if not LEAST_TASKS <= number <= MOST_TASKS:
+        raise RecordingError(
+            f"Layers cannot be compared over tasks: expected prompts of {LEAST_TASKS} to {MOST_TASKS} tasks, got {number}. Record prompts "
+            "with tasks, such as those of a probe suite."
+        )
+    whole_parts = of_whole(recording.pooled, tasks)
+    if not whole_parts:
+        raise RecordingError(
+            "Layers cannot be compared over tasks: expected a recording with the mean state of each task, got one without. Record the "
+            "prompts again."
+        )
+    return np.stack([part.sums / part.n_prompts for part in whole_parts.values()])
+
+
+def lacks_pooled(recording: Recording) -> bool:
+    """Return whether a new recording of the same prompts would hold the mean states of tasks, and this one does not."""
+    tasks = tasks_in(recording)
+    return is_pooled(tasks, {"full": True}) and not of_whole(recording.pooled, tasks)
 
 
 def tasks_of(recording: Recording) -> dict[Task, np.ndarray]:
     """Return the indices of each task's prompts: domains, and tasks in them, in the order of their first prompt; empty without tasks."""
     if not recording.tasks:
         return {}
-    pairs = list(zip(recording.domains, recording.tasks, strict=True))
+    pairs = tasks_in(recording)
     place = {name: index for index, name in enumerate(recording.domain_names)}
     names = sorted(dict.fromkeys(pairs), key=lambda pair: place[pair[0]])
     return {name: np.array([index for index, pair in enumerate(pairs) if pair == name]) for name in names}

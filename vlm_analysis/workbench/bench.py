@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import MaskError
-from vlm_analysis.evaluation.cost import ROUNDS, Cost
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
@@ -17,26 +16,20 @@ from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.damage import Damage
 from vlm_analysis.selection.search.objective import Objective
 from vlm_analysis.selection.strategies.many import COMPARED, RANDOM
-from vlm_analysis.workbench import (
-    costs,
-    damages,
-    evaluations,
-    exports,
-    recordings,
-    searches,
-    stories,
-)
+from vlm_analysis.words import brief
+from vlm_analysis.workbench import damages, evaluations, exports, recordings, searches, stories
+from vlm_analysis.workbench.bench_times import Times
 from vlm_analysis.workbench.comparisons import Question, compare_ways
-from vlm_analysis.workbench.desk import Desk, prompts_item
+from vlm_analysis.workbench.desk import prompts_item
 from vlm_analysis.workbench.evaluations import OnPartial
 from vlm_analysis.workbench.recordings import recorded_prompts
+from vlm_analysis.workbench.recovering import Recovering
 from vlm_analysis.workbench.responses import Responses, ask_both, see_prompt
+from vlm_analysis.workbench.scans import Scans
 from vlm_analysis.workbench.shelf import open_item
-from vlm_analysis.workbench.slot import ModelSlot
-from vlm_analysis.workbench.workspace import Item, Workspace
+from vlm_analysis.workbench.workspace import Item
 
 if TYPE_CHECKING:
-    from vlm_analysis.evaluation.run.latency import Latency
     from vlm_analysis.evaluation.run.respond import Step
     from vlm_analysis.export.checkpoint import Manifest
     from vlm_analysis.export.serving.rules import Served
@@ -47,13 +40,14 @@ if TYPE_CHECKING:
 ALL_CRITERIA = tuple(name for name in CRITERIA if name != RANDOM)
 
 
-class Bench:
+class Bench(Times, Scans, Recovering):
     """A model and a workspace: known results are opened, missing ones are measured and saved.
 
-    **Nouns return, verbs save.** `recording`, `dense`, `scores`, `damage`, `cost` and `latency` return a value; known parts are
-    opened, the rest is measured. `record`, `evaluate`, `measure_damage`, `measure_cost`, `measure_costs`, `compare`, `search`,
-    `tell_story` and `demo` save something new under a name and return its Item, whose value `open` returns; they too run only what is
-    missing, except that times are always measured again. `ask` and `export` save nothing in the workspace.
+    **Nouns return, verbs save.** `recording`, `dense`, `scores`, `damage`, `scan`, `cost` and `latency` return a value; known parts
+    are opened, the rest is measured. `record`, `evaluate`, `measure_damage`, `measure_scan`, `measure_cost`, `measure_costs`, `compare`,
+    `search`, `recover`, `measure_recovery`, `tell_story` and `demo` save something new under a name and return its Item, whose value
+    `open` returns; they too run only what is missing, except that times are always measured again. `ask` and `export` save nothing in
+    the workspace.
 
     Prompts are a PromptSet, which is saved in the workspace, or the Item of one. Rows and scores are written to disk as they come.
     `on_progress` is called as `on_progress(done, total, message)`; raising `Cancelled` in it stops the work, and the same call continues
@@ -63,27 +57,20 @@ class Bench:
         model: a LoadedModel; a source for `load_model`, loaded when first needed; or a ModelSlot that holds the model. The Bench
             belongs to that model: it raises ModelError if the slot holds another one.
         workspace: a Workspace or its folder; that of STRATA_HOME, else of the user's home by default.
+        project: the project of the workspace in which work is kept and looked for; that of `workspace` by default.
         options: of `load_model`, if `model` is a source.
     """
 
-    def __init__(
-        self, model: LoadedModel | ModelSlot | str | Path, workspace: Workspace | Path | None = None, **options: Any
-    ) -> None:
-        self.workspace = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
-        self._source = str(model) if isinstance(model, (str, Path)) else None
-        self._options = options
-        if isinstance(model, ModelSlot):
-            self._slot = model
-        else:
-            self._slot = ModelSlot() if isinstance(model, (str, Path)) else ModelSlot.holding(model)
-        self._model = self._slot.fingerprint
+    def __repr__(self) -> str:
+        return brief(self, self._source or f"model {str(self._model)[:8]}", repr(self.workspace))
 
     def loaded(self, *, on_progress: Progress = no_progress) -> LoadedModel:
         """Return the dense model."""
         return self._desk(on_progress).loaded
 
     def open(self, item: Item) -> Any:
-        """Return the value behind a saved Item: a PromptSet, Recording, Edit, Evaluation, Comparison, Cost or list of Evaluations.
+        """Return the value behind a saved Item: a PromptSet, Recording, Edit, Evaluation, VisionScan, Comparison, Cost or Ledger, or a list
+        of Evaluations.
 
         Raises:
             StrataError: the file behind it is missing, damaged or another item's.
@@ -206,6 +193,10 @@ class Bench:
         n_draws: int = 5,
         unprotect: bool = False,
         max_mib: int = 1024,
+        preset: str = "",
+        masks: Collection[str] = (),
+        recover: Collection[str] = (),
+        vision: int = 0,
         on_partial: Callable[[Comparison], None] | None = None,
         on_progress: Progress = no_progress,
     ) -> Item:
@@ -219,6 +210,12 @@ class Bench:
             n_draws: draws of each random method at each budget.
             unprotect: whether protected layers may go.
             max_mib: bound on the states kept for sharing, in MiB.
+            preset: "domain-aware" compares the masks of `domain_aware_masks` in place of all that.
+            masks: ids of saved masks, compared in place of all that.
+            recover: how each mask is recovered too, on the prompts that masks are chosen on: hows of `recover`, or two as "ridge+small".
+                Their edits are saved. `report` has to be other prompts.
+            vision: how many edits in which vision tokens skip layers compete too, alone and beside every mask: those of `scan_front`, of a
+                scan of the prompts that masks are chosen on, which is measured if needed.
             on_partial: called after each batch with the Comparison on the prompts so far.
         """
         desk = self._desk(on_progress)
@@ -226,8 +223,9 @@ class Bench:
         other = item if report is None else prompts_item(self.workspace, report)
         if most is None:
             most = max(1, min(desk.loaded.n_layers // 2, len(desk.loaded.locks.free)))
+        names = tuple(criteria), tuple(strategies)
         question = Question(
-            item.id, other.id, tuple(criteria), tuple(strategies), most, n_draws, unprotect=unprotect, max_mib=max_mib
+            item.id, other.id, *names, most, n_draws, unprotect, max_mib, preset, tuple(masks), tuple(recover), vision
         )
         return compare_ways(desk, item, other, question, on_progress, on_partial)
 
@@ -240,76 +238,38 @@ class Bench:
         *,
         name: str = "",
         unprotect: bool = False,
+        keep: Collection[int] = (),
         on_progress: Progress = no_progress,
         **settings: Any,
     ) -> Item:
         """Save the mask of `budget` layers from a search: "greedy", "beam" or "evolutionary".
 
-        `unprotect` lets protected layers go too; `settings` are those of `vlm_analysis.greedy`, `beam` and `evolve`.
+        `unprotect` lets protected layers go too, `keep` names layers that stay; `settings` are those of `vlm_analysis.greedy`, `beam` and
+        `evolve`, as `beside`, an edit that every mask stands beside.
         """
         desk, item = self._at(prompts, on_progress)
         arguments = (strategy, budget, objective or Objective())
-        return searches.search_mask(desk, item, *arguments, on_progress, name=name, unprotect=unprotect, **settings)
+        options: dict[str, Any] = {"name": name, "unprotect": unprotect, "keep": keep, **settings}
+        return searches.search_mask(desk, item, *arguments, on_progress, **options)
 
     def tell_story(self, prompts: PromptSet | Item, *, on_progress: Progress = no_progress) -> Item:
-        """Save the comparison of `vlm_analysis.compare` on the prompts, with its recording, mask and evaluations (see `story`)."""
+        """Save the comparison of the methods of `vlm_analysis.compare`, with its recording, mask and evaluations (see `story`).
+
+        Masks are chosen on one half of the prompts and reported on the other, where they can be split (`split_in_halves`).
+        """
         desk, item = self._at(prompts, on_progress)
-        return stories.tell_story(desk.slot, desk.shelf, open_item(item), item, on_progress)
+        return stories.tell_story(desk.slot, desk.shelf, item, on_progress)
 
     def demo(self, *, first: int | None = None, on_progress: Progress = no_progress) -> Item:
-        """Save the same for the bundled model on its packs, or on the `first` prompts of each.
+        """Save the same for the bundled model: masks are chosen on its packs and reported on their fellows.
+
+        `first` limits the prompts of each.
 
         Any other model of this Bench is unloaded first; then the Bench belongs to the bundled one.
         """
         item = stories.demo(self._slot, self.workspace, on_progress, first=first)
         self._source, self._model = None, self._slot.fingerprint
         return item
-
-    # -- times -----------------------------------------------------------------------------------------------------
-
-    def cost(
-        self, prompts: PromptSet | Item, *edits: Edit, rounds: int = ROUNDS, on_progress: Progress = no_progress
-    ) -> list[Cost]:
-        """Return the Cost of each edit as measured on these prompts and this machine (see `vlm_analysis.measure_costs`)."""
-        desk, item = self._at(prompts, on_progress)
-        return costs.costs_of(desk, item, edits, rounds, on_progress)
-
-    def measure_cost(
-        self,
-        prompts: PromptSet | Item,
-        edit: Edit,
-        *,
-        line: bool = False,
-        rounds: int = ROUNDS,
-        on_progress: Progress = no_progress,
-    ) -> Item:
-        """Save the Cost of an edit, timed now; with `line` also those of masks of other budgets, for a picture."""
-        desk, item = self._at(prompts, on_progress)
-        if line:
-            return costs.time_line(desk, item, edit, rounds, on_progress)
-        return costs.time_edits(desk, item, [edit], rounds, on_progress)[0]
-
-    def measure_costs(
-        self,
-        prompts: PromptSet | Item,
-        edits: Sequence[Edit],
-        *,
-        rounds: int = ROUNDS,
-        on_progress: Progress = no_progress,
-    ) -> list[Item]:
-        """Save the Cost of each edit, all timed now and in turn."""
-        desk, item = self._at(prompts, on_progress)
-        return costs.time_edits(desk, item, edits, rounds, on_progress)
-
-    def latency(self, prompts: PromptSet | Item, *, on_progress: Progress = no_progress) -> Latency:
-        """Return the time of each layer, measured once on some of the prompts while the model is loaded."""
-        from vlm_analysis.evaluation.run.latency import measure_latency
-
-        desk, item = self._at(prompts, on_progress)
-        loaded = desk.loaded
-        if desk.slot.latency is None:
-            desk.slot.latency = measure_latency(loaded, open_item(item), on_progress=on_progress)
-        return desk.slot.latency
 
     # -- nothing kept ----------------------------------------------------------------------------------------------
 
@@ -350,20 +310,3 @@ class Bench:
         pictures leaves with the folder unless you say so. It takes some answers of the model; () writes no probe.
         """
         return exports.export_edit(self._desk(on_progress), edit, Path(folder), probe, on_progress)
-
-    # -- the desk --------------------------------------------------------------------------------------------------
-
-    def _desk(self, on_progress: Progress) -> Desk:
-        """Return the Desk of this Bench, loading the model if needed."""
-        if self._source is not None:
-            self._slot.load(self._source, self._options, on_progress)
-            self._source, self._model = None, self._slot.fingerprint
-        desk = Desk(self._slot, self.workspace, self._model)
-        _ = desk.loaded  # raises before any work if the slot holds another model
-        return desk
-
-    def _at(self, prompts: PromptSet | Item, on_progress: Progress) -> tuple[Desk, Item]:
-        return self._desk(on_progress), prompts_item(self.workspace, prompts)
-
-    def _name(self, prompts: Item) -> str:
-        return f"{self._slot.loaded.name} on {prompts.name}"

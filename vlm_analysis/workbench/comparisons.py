@@ -8,25 +8,34 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_analysis.edits.edit import MOST_LAYERS
+from vlm_analysis.edits.edit import MOST_LAYERS, Edit
+from vlm_analysis.edits.kinds.vision import SLICED
 from vlm_analysis.errors import EvaluationError, WorkspaceError
 from vlm_analysis.files import advice_for, read_bytes, write_atomically
 from vlm_analysis.guard.schema import fields, table, text
 from vlm_analysis.progress import Progress
 from vlm_analysis.recording.recording import Recording
+from vlm_analysis.recording.tasks import lacks_pooled
+from vlm_analysis.recovery.solving import HOWS
+from vlm_analysis.recovery.tunings import TUNINGS
 from vlm_analysis.saved import parsed
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.damage import Damage
-from vlm_analysis.selection.strategies.many import many_masks
+from vlm_analysis.selection.strategies.domain_aware import DOMAIN_AWARE, domain_aware_masks
+from vlm_analysis.selection.strategies.many import Way, many_masks, with_vision
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
+from vlm_analysis.selection.vision import scan_front
+from vlm_analysis.words import counted
 from vlm_analysis.workbench.damages import damage_of
 from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.evaluations import dense_evaluation
 from vlm_analysis.workbench.recordings import in_groups_of, record_prompts, whole_recordings
+from vlm_analysis.workbench.recovered import is_how, recovered_ways
+from vlm_analysis.workbench.scans import find_scan, measure_scan
 from vlm_analysis.workbench.shelf import keep_comparison, open_item, scores_folder, unfinished_folder
 from vlm_analysis.workbench.workspace import Item, Workspace
 
@@ -35,8 +44,10 @@ if TYPE_CHECKING:
     from vlm_analysis.selection.compared.comparison import Comparison
 
 QUESTION_FILE = "asked.json"
+SAVED = "saved"  # in place of a strategy, of masks that were saved
 MAX_QUESTION = 1 << 20  # bytes of it
 ASKED = fields({"model": text(200), "model_name": text(1000), "name": text(1000), "question": table()})
+MOST_VISION = 20
 MOST = {"most": MOST_LAYERS, "n_draws": 100, "max_mib": 1 << 20}
 
 
@@ -49,7 +60,12 @@ class Question:
         criteria, strategies: keys of `CRITERIA` and `STRATEGIES`.
         most: the largest budget; all from 1 on are compared.
         unprotect: whether protected layers may go.
+        preset: "domain-aware" for the masks of that preset at its three budgets; criteria, strategies, `most` and `unprotect` then do not
+            count. "" for none.
         max_mib: bound on the states kept for sharing.
+        masks: ids of saved masks, compared in place of all that.
+        vision: how many edits of the front of a scan compete, alone and beside every mask.
+        recover: how each mask is recovered too on the prompts that masks are chosen on, as "ridge", "small" or "ridge+small".
 
     Raises:
         EvaluationError: a value of another type, out of bounds, or unknown.
@@ -63,6 +79,10 @@ class Question:
     n_draws: int = 5
     unprotect: bool = False
     max_mib: int = 1024
+    preset: str = ""
+    masks: tuple[str, ...] = ()
+    recover: tuple[str, ...] = ()
+    vision: int = 0
 
     def __post_init__(self) -> None:
         for name in ("choose", "report"):
@@ -72,10 +92,18 @@ class Question:
             _expect(isinstance(value, tuple), f"a tuple of {name}", value)
             fits = all(isinstance(one, str) and one in known for one in value) and len(set(value)) == len(value)
             _expect(fits, f"different {name} among {', '.join(known)}", value)
+        are_ids = isinstance(self.masks, tuple) and all(isinstance(one, str) for one in self.masks)
+        _expect(are_ids, "a tuple of ids as 'masks'", self.masks)
+        hows = f"different ways to recover among {', '.join((*HOWS, *TUNINGS))}, or two as 'ridge+small'"
+        fits = isinstance(self.recover, tuple) and all(map(is_how, self.recover))
+        _expect(fits and len(set(self.recover)) == len(self.recover), hows, self.recover)
         for name, bound in MOST.items():
             value = getattr(self, name)
             _expect(type(value) is int and 1 <= value <= bound, f"{name!r} in 1..{bound}", value)
+        fits = type(self.vision) is int and 0 <= self.vision <= MOST_VISION
+        _expect(fits, f"'vision' in 0..{MOST_VISION}", self.vision)
         _expect(isinstance(self.unprotect, bool), "yes or no as 'unprotect'", self.unprotect)
+        _expect(self.preset in ("", DOMAIN_AWARE), f"{DOMAIN_AWARE!r} or nothing as 'preset'", self.preset)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -85,7 +113,7 @@ class Question:
     @property
     def needs(self) -> set[str]:
         """Return what its criteria need besides a recording."""
-        return {CRITERIA[criterion].needs for criterion in self.criteria}
+        return set() if self.preset or self.masks else {CRITERIA[criterion].needs for criterion in self.criteria}
 
 
 @dataclass(frozen=True)
@@ -115,7 +143,9 @@ def compare_ways(
     """Record and measure damage if needed, then evaluate every mask; return the Item of the Comparison."""
     from vlm_analysis.workbench.pipeline import compare_masks
 
-    name = report.name if choose.prompts == report.prompts else f"{report.name}, chosen on {choose.name}"
+    is_same = choose.prompts == report.prompts
+    _expect(not (is_same and question.recover), "other prompts to report on than masks are recovered on", "the same")
+    name = report.name if is_same else f"{report.name}, chosen on {choose.name}"
     loaded, shelf = desk.loaded, desk.shelf
     _remember(shelf, loaded, name, question)
     recording = _recording(desk, choose, question)
@@ -126,25 +156,47 @@ def compare_ways(
     if "damage" in question.needs:
         damage = damage_of(desk, choose, _with_words(progress, f"each layer left out on {choose.name}"))
     progress(0, 1, "making the masks")
-    ways, left_out = ways_of(recording, question, damage)
+    ways, left_out = _saved_ways(shelf, question) if question.masks else ways_of(recording, question, damage)
+    if question.recover:
+        more, reasons = recovered_ways(desk, choose, ways, question.recover, progress)
+        ways, left_out = [*ways, *more], {**left_out, **reasons}
+    if question.vision:
+        ways = with_vision(ways, _scanned(desk, choose, question, progress))
     prompts = open_item(report)
+    how: dict[str, Any] = {"recording": recording, "left_out": left_out, "max_bytes": question.max_mib << 20}
+    dense = dense_evaluation(desk, prompts, report.name, _with_words(progress, "dense model"))
+    folder = scores_folder(shelf, loaded, prompts)
     comparison = compare_masks(
-        loaded,
-        prompts,
-        ways,
-        recording=recording,
-        left_out=left_out,
-        reference=dense_evaluation(desk, prompts, report.name, _with_words(progress, "dense model")),
-        max_bytes=question.max_mib << 20,
-        folder=scores_folder(shelf, loaded, prompts),
-        on_partial=on_partial,
-        on_progress=progress,
+        loaded, prompts, ways, reference=dense, folder=folder, on_partial=on_partial, on_progress=progress, **how
     )
-    item = keep_comparison(shelf, comparison, f"{len(comparison.masks)} masks on {name}")
+    if question.masks:  # they were not chosen on the recording's prompts, but on what each of them names
+        n_shared = comparison.n_shared if any(report.prompts in mask.chosen_on for mask in comparison.masks) else 0
+        comparison = replace(comparison, n_shared=n_shared)
+    elif not is_same:
+        comparison = replace(comparison, choosing=_on_choosing(desk, choose, ways, progress, how))
+    item = keep_comparison(shelf, comparison, f"{counted(len(comparison.masks), 'mask')} on {name}")
     for other in unfinished(shelf):
         if (other.model, other.question) == (desk.model, question):
             forget(other)
     return item
+
+
+def _on_choosing(desk: Desk, choose: Item, ways: list[Any], progress: Progress, how: dict[str, Any]) -> Comparison:
+    """Return the comparison of the same masks on the prompts that they are chosen on: the best one is picked there."""
+    from vlm_analysis.workbench.pipeline import compare_masks
+
+    loaded, prompts = desk.loaded, open_item(choose)
+    words = _with_words(progress, f"choosing on {choose.name}")
+    dense = dense_evaluation(desk, prompts, choose.name, words)
+    folder = scores_folder(desk.shelf, loaded, prompts)
+    return compare_masks(loaded, prompts, ways, reference=dense, folder=folder, on_progress=words, **how)
+
+
+def _scanned(desk: Desk, choose: Item, question: Question, progress: Progress) -> list[Edit]:
+    """Return the edits of the front of the newest scan of the choosing prompts, which is measured if needed."""
+    item = find_scan(desk.shelf, desk.model, choose.prompts, form=SLICED)
+    item = item or measure_scan(desk, choose, _with_words(progress, f"scanning {choose.name}"))
+    return scan_front(open_item(item), question.vision)
 
 
 def _with_words(progress: Progress, words: str) -> Progress:
@@ -152,8 +204,18 @@ def _with_words(progress: Progress, words: str) -> Progress:
     return lambda done, total, message: progress(done, total, f"{words}: {message}")
 
 
+def _saved_ways(shelf: Workspace, question: Question) -> tuple[list[Way], dict[str, str]]:
+    """Return a way to each saved mask of a question under its own name, and by id why others are missing."""
+    items = {item.id: item for item in shelf.items("masks")}
+    masks = [open_item(items[name]) for name in question.masks if name in items]
+    ways = [Way(mask.name or "unnamed mask", None, SAVED, None, mask.budget, 0, mask) for mask in masks]
+    return ways, {name: "It was deleted." for name in question.masks if name not in items}
+
+
 def ways_of(recording: Recording, question: Question, damage: Damage | None) -> tuple[list[Any], dict[str, str]]:
     """Return the ways of a question, and by method why some are missing."""
+    if question.preset:
+        return domain_aware_masks(recording, n_draws=question.n_draws)
     model = recording.model
     return many_masks(
         recording,
@@ -161,7 +223,7 @@ def ways_of(recording: Recording, question: Question, damage: Damage | None) -> 
         criteria=question.criteria,
         strategies=question.strategies,
         damage=damage,
-        locks=model.locks.unprotected() if question.unprotect else model.locks,
+        locks=model.locks.keeping(unprotect=question.unprotect),
         n_draws=question.n_draws,
     )
 
@@ -184,7 +246,8 @@ def _note(path: Path) -> Unfinished:
     model, model_name, name = (content[key] for key in ("model", "model_name", "name"))
     _expect(re.fullmatch("[0-9a-f]{64}", model) is not None, "the fingerprint of a model", model)
     fields: dict[str, Any] = content["question"]
-    question = Question(**fields | {key: tuple(fields[key]) for key in ("criteria", "strategies")})
+    names = ("criteria", "strategies", *(name for name in ("masks", "recover") if name in fields))
+    question = Question(**fields | {key: tuple(fields[key]) for key in names})
     return Unfinished(path.parent, model, model_name, name, question)
 
 
@@ -221,6 +284,9 @@ def _recording(desk: Desk, choose: Item, question: Question) -> Recording | None
     """Return the newest whole recording of the model on the prompts with all measures that the question needs."""
     if unfinished_folder(desk.shelf, desk.model, choose, _options(question)).exists():
         return None
-    recordings = whole_recordings(desk, choose.prompts)
-    found = next((one for one in recordings if "attention" not in question.needs or one.has("important_cosine")), None)
-    return None if found is None else in_groups_of(found, open_item(choose))
+    prompts = open_item(choose)
+    for recording in (in_groups_of(one, prompts) for one in whole_recordings(desk, choose.prompts)):
+        attended = "attention" not in question.needs or recording.has("important_cosine")
+        if attended and not (question.preset and lacks_pooled(recording)):
+            return recording
+    return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.words import counted
 from vlm_analysis.workbench.shelf import keep_prompts
 from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.workspace import Item, Workspace
@@ -32,5 +33,5 @@ def prompts_item(shelf: Workspace, prompts: PromptSet | Item) -> Item:
     """Return the saved item of a prompt set: itself if it is an Item, else the newest of the same prompts and groups, else a new one."""
     if isinstance(prompts, Item):
         return prompts
-    name = f"{len(prompts)} prompts: {', '.join(prompts.domains)}"
+    name = f"{counted(len(prompts), 'prompt')}: {', '.join(prompts.domains)}"
     return keep_prompts(shelf, prompts, name, any_name=True)

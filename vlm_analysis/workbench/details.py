@@ -11,6 +11,8 @@ from vlm_analysis.model_info import MOST_LAYERS
 
 MOST_NAMES = 100  # domains named in a sidecar; they fit its size limit whatever their names
 MOST_WORDS = 1000  # characters of what an edit does
+MOST_NOTES = 2000  # characters of a mask's notes; version 0.1 kept 500
+STARRED = "starred"  # of masks that the user wants to find again
 _MOST = 1_000_000
 _KEY = re.compile(f"[0-9a-f]{{{KEY_DIGITS}}}")
 _COUNTS = ("n", "n_layers", "n_masks", "n_domains")
@@ -71,8 +73,9 @@ def check_details(details: dict[str, Any]) -> None:
     domains, dropped = details.get("domains", []), details.get("dropped", [])
     if not isinstance(domains, list) or not all(isinstance(name, str) for name in domains):
         raise ValueError("details 'domains' is no list of names")
-    if not isinstance(details.get("what", ""), str):
-        raise ValueError("details 'what' is no text")
+    for name in ("what", "notes"):
+        if not isinstance(details.get(name, ""), str):
+            raise ValueError(f"details '{name}' is no text")
     if "edit" in details and not (isinstance(details["edit"], str) and _KEY.fullmatch(details["edit"])):
         raise ValueError("details 'edit' is no key of an edit")
     n_layers = details.get("n_layers", _MOST)

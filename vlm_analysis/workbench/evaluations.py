@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
@@ -76,7 +77,9 @@ def dense_evaluation(
     loaded, slot = desk.loaded, desk.slot
     known = slot.dense.get(prompts.fingerprint)
     if known is None:
+        begun = time.monotonic()
         known = evaluate(loaded, prompts, on_progress=progress)
+        slot.seen.add(prompts.fingerprint, len(prompts), time.monotonic() - begun)
         slot.dense[prompts.fingerprint] = known
     keep_dense(desk.shelf, known, name)
     if responses and "response" not in known.by_prompt:
@@ -110,15 +113,19 @@ def scorer(desk: Desk, prompts_item: Item, progress: Progress, on_dense: Progres
 
     loaded, prompts = desk.loaded, open_item(prompts_item)
     dense = _saved_reference(desk, prompts) or dense_evaluation(desk, prompts, prompts_item.name, progress)
+    begun = time.monotonic()
     ready = prepare(loaded, prompts, dense, on_progress=lambda *_: progress(0, 1, "preparing the prompts"))
     batch = batch_for(loaded)
     store = open_scores(ready, batch, scores_folder(desk.shelf, loaded, prompts))
+    preparing_s = time.monotonic() - begun
 
     def score(edits: Sequence[Edit], on_partial: OnPartial | None = None) -> list[Evaluation]:
         nonlocal dense
         changed = [edit for edit in edits if not edit.is_dense]
         rows = ready.scored(range(len(ready.encoded)))
-        if any(store.lacks(edit.key, rows) for edit in changed):
+        missing = [edit for edit in changed if store.lacks(edit.key, rows)]
+        whole = len(missing) == 1 and not store.of(missing[0].key)
+        if missing:
             dense = dense_evaluation(
                 desk, prompts, prompts_item.name, on_dense or progress
             )  # for its log-probabilities
@@ -130,6 +137,7 @@ def scorer(desk: Desk, prompts_item: Item, progress: Progress, on_dense: Progres
                 if on_partial is not None and ready.has_prompt(known):
                     on_partial(number, evaluation_of(ready, edit, known))
 
+        begun = time.monotonic()
         sweep_prepared(
             ready,
             changed,
@@ -139,6 +147,8 @@ def scorer(desk: Desk, prompts_item: Item, progress: Progress, on_dense: Progres
             on_batch=None if on_partial is None else partial,
             on_progress=progress,
         )
+        if whole:
+            desk.slot.seen.add(prompts.fingerprint, len(prompts), preparing_s + time.monotonic() - begun)
         return [dense if edit.is_dense else evaluation_of(ready, edit, store.of(edit.key)) for edit in edits]
 
     return score

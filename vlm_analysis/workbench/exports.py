@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.progress import Progress
-from vlm_analysis.prompts.opening import bundled_packs, open_prompts
+from vlm_analysis.prompts.opening import choosing_packs, open_prompts
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.shelf import find_evidence, open_item
@@ -41,7 +41,7 @@ def probe_prompts(source: PromptSet | Item | tuple[()] | None) -> list[Prompt]:
     if isinstance(source, tuple):
         return []
     if source is None:
-        sets = [open_prompts(pack) for pack in bundled_packs()]
+        sets = [open_prompts(pack) for pack in choosing_packs()]
     else:
         prompts: PromptSet = open_item(source) if isinstance(source, Item) else source
         sets = [prompts.for_domain(domain) for domain in prompts.domains]

@@ -36,7 +36,8 @@ class JobView:
     """The state of a job at one moment; it never changes.
 
     Times are seconds since the epoch. `position` is 1 for the job that runs next and 0 for one that no longer waits.
-    `error` is written for the user; `traceback` is empty unless the failure was unexpected.
+    `error` is written for the user; `traceback` is empty unless the failure was unexpected. `origin` is what `submit` was
+    given: where the job was started.
     """
 
     id: str
@@ -54,10 +55,11 @@ class JobView:
     result: Any = field(default=None, repr=False, compare=False)
     position: int = 0
     cancelling: bool = False
+    origin: Any = field(default=None, repr=False, compare=False)
     elapsed_s: float = 0.0
     """Seconds the job has run, or ran; 0 while it waits."""
     seconds_left: float | None = None
-    """Seconds until the end at the pace so far; None until there is a pace, and once the job has ended."""
+    """Seconds until the end at the median step time so far; None until there is one, and once the job has ended."""
 
     @property
     def active(self) -> bool:
@@ -84,6 +86,7 @@ class _Job:
     work: Work | None
     dedupe: str | None
     created: float
+    origin: Any = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     status: Status = "queued"
     started: float | None = None
@@ -131,6 +134,7 @@ class _Job:
             result=self.result,
             position=position,
             cancelling=self.cancelling and self.active,
+            origin=self.origin,
             elapsed_s=self.elapsed_s(now),
             seconds_left=self.seconds_left(now),
         )
@@ -157,12 +161,13 @@ class JobRunner:
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
-    def submit(self, kind: str, label: str, work: Work, *, dedupe: str | None = None) -> str:
+    def submit(self, kind: str, label: str, work: Work, *, dedupe: str | None = None, origin: Any = None) -> str:
         """Queue `work` and return the id of its job.
 
         `work` gets an `on_progress(done, total, message)` that raises `Cancelled` once cancelling was asked for; what
         it returns becomes the job's result. While a job of the same kind and the same `dedupe` waits or runs, and is
-        not being cancelled, nothing is queued and that job's id comes back: a double click starts one job.
+        not being cancelled, nothing is queued and that job's id comes back: a double click starts one job. `origin` says
+        where it was started; the runner keeps it and does not look at it.
 
         Raises:
             RuntimeError: The runner is closed.
@@ -173,7 +178,7 @@ class JobRunner:
                 same = dedupe is not None and (job.kind, job.dedupe) == (kind, dedupe)
                 if same and job.active and not job.cancelling:
                     return job.id
-            job = _Job(kind, label, work, dedupe, self._clock())
+            job = _Job(kind, label, work, dedupe, self._clock(), origin)
             self._jobs[job.id] = job
             self._queue.append(job)
             self._changed.notify_all()
@@ -210,12 +215,15 @@ class JobRunner:
                 if kind in (None, job.kind) and active in (None, job.active)
             ]
 
-    def latest(self, kind: str) -> JobView | None:
-        """The job of this kind to show: the one running or next to run, else the one that ended last, else None."""
+    def latest(self, kind: str, among: Callable[[Any], bool] = lambda origin: True) -> JobView | None:
+        """The job of this kind to show: the one running or next to run, else the one that ended last, else None.
+
+        Only jobs count for whose origin `among` returns True.
+        """
         with self._changed:
             candidates = [job for job in self._jobs.values() if job.active]
             candidates += [self._jobs[job_id] for job_id in reversed(self._finished)]
-            return next((self._view(job) for job in candidates if job.kind == kind), None)
+            return next((self._view(job) for job in candidates if job.kind == kind and among(job.origin)), None)
 
     def wait(self, job_id: str, timeout_s: float | None = None) -> JobView | None:
         """The job once it has ended, or as it is when the time is up; None if it is unknown."""

@@ -8,14 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from vlm_analysis.edits.files import open_edit, save_edit
-from vlm_analysis.errors import EvaluationError
+from vlm_analysis.errors import EvaluationError, PromptError
 from vlm_analysis.evaluation.cost import open_cost, save_cost
 from vlm_analysis.evaluation.evaluation import Evaluation, open_evaluation, save_evaluation
+from vlm_analysis.evaluation.scan import VisionScan
+from vlm_analysis.evaluation.scanfile import open_scan, save_scan
+from vlm_analysis.guard.schema import fields, listed, row, text, whole
+from vlm_analysis.prompts.cells import MAX_ROWS
 from vlm_analysis.prompts.opening import open_prompts
+from vlm_analysis.prompts.prompts import PromptSet, SetAside
 from vlm_analysis.prompts.writing import write_prompts
 from vlm_analysis.recording.recording import open_recording, save_recording
+from vlm_analysis.recovery.ledger import open_ledger, save_ledger
+from vlm_analysis.saved import Form
 from vlm_analysis.selection.compared.comparison import Comparison, open_comparison, save_comparison
-from vlm_analysis.workbench.details import domain_details, edit_details
+from vlm_analysis.workbench.details import MOST_NOTES, domain_details, edit_details
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,37 @@ class Kind:
     open: Callable[[Path], Any] | None
     details: Callable[[Any], dict[str, Any]] = lambda value: edit_details(value.edit)
     about: Callable[[Any], Any] = lambda value: value
+
+
+SET_ASIDE_FILE = "set_aside.json"
+SET_ASIDE = Form(
+    ("prompts_set_aside",),
+    1,
+    "list of prompts set aside",
+    "Save the prompts again from their source.",
+    PromptError,
+    fields({"rows": listed(row(whole(0, MAX_ROWS), text(), text(), text()), 1, MAX_ROWS)}),
+)
+
+
+def keep_prompts_in(prompts: PromptSet, folder: Path) -> None:
+    """Write prompts into a folder, and those that are set aside into a file of their own."""
+    write_prompts(prompts, folder)
+    if prompts.aside:
+        SET_ASIDE.save(folder / SET_ASIDE_FILE, {"rows": prompts.aside})
+
+
+def open_kept_prompts(folder: Path) -> PromptSet:
+    """Return the prompts of a folder of `keep_prompts_in`.
+
+    Raises:
+        PromptError: they cannot be read.
+    """
+    prompts = open_prompts(folder)
+    if not (folder / SET_ASIDE_FILE).exists():
+        return prompts
+    aside = SET_ASIDE.open(folder / SET_ASIDE_FILE, lambda content: [SetAside(*one) for one in content["rows"]])
+    return PromptSet(prompts, prompts.problems, read_as=prompts.read_as, aside=aside)
 
 
 def save_sweep(evaluations: Sequence[Evaluation], folder: Path) -> None:
@@ -60,18 +98,28 @@ def _counts(comparison: Comparison) -> dict[str, Any]:
     return {"n_masks": len(comparison.masks), "n": len(dense.by_prompt), "n_layers": dense.model.n_layers}
 
 
+def _of_scan(scan: VisionScan) -> dict[str, Any]:
+    return {"n_layers": scan.model.n_layers, "n": scan.by_prompt["id"].nunique(), "form": scan.form}
+
+
 KINDS = {
-    "prompts": Kind("", write_prompts, open_prompts, lambda value: {"n": len(value), **domain_details(value.domains)}),
+    "prompts": Kind(
+        "", keep_prompts_in, open_kept_prompts, lambda value: {"n": len(value), **domain_details(value.domains)}
+    ),
     "sweeps": Kind("", save_sweep, open_sweep, lambda value: {"n": len(value)}, lambda value: value[0]),
-    "masks": Kind(".json", save_edit, open_edit, lambda value: edit_details(value) | {"notes": value.notes[:500]}),
+    "masks": Kind(
+        ".json", save_edit, open_edit, lambda value: edit_details(value) | {"notes": value.notes[:MOST_NOTES]}
+    ),
     "evaluations": Kind(".json", save_evaluation, open_evaluation),
     "stories": Kind(".json", None, None),  # of version 0.1; now they are comparisons
     "costs": Kind(".json", save_cost, open_cost),
+    "ledgers": Kind(".json", save_ledger, open_ledger),
     "recordings": Kind(
         ".npz",
         save_recording,
         open_recording,
         lambda value: {"n_layers": value.n_layers, "n": value.n_prompts, **domain_details(value.domain_names)},
     ),
+    "scans": Kind(".npz", save_scan, open_scan, _of_scan),
     "comparisons": Kind(".npz", save_comparison, open_comparison, _counts, lambda value: value.dense),
 }

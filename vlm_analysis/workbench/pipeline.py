@@ -24,6 +24,7 @@ from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import score_layers
 from vlm_analysis.selection.strategies.make import make_mask
 from vlm_analysis.selection.strategies.many import RANDOM, Way
+from vlm_analysis.words import counted
 
 if TYPE_CHECKING:
     from vlm_analysis.evaluation.run.prepared import Prepared
@@ -69,33 +70,46 @@ def compare_first_k(
     on_progress: Progress | None = None,
 ) -> tuple[Comparison, Recording]:
     """Return the Comparison behind the story of `compare`, and its recording."""
-    from vlm_analysis.evaluation.run.evaluate import batch_for, evaluate_prepared
-    from vlm_analysis.evaluation.run.prepared import prepare
     from vlm_analysis.recording.record import record
 
     progress, n_prompts = on_progress or no_progress, len(prompts)
-    budgets = range(1, _most(loaded) + 1)
+    budgets = budgets_of(loaded)
     total = 2 * n_prompts + (len(prompts.domains) + 1 + RANDOM_DRAWS) * len(budgets)
     recording = record(
-        loaded, prompts, folder=rows, on_progress=_part(progress, 0, n_prompts, total, "recording prompt")
+        loaded, prompts, folder=rows, on_progress=part_of(progress, 0, n_prompts, total, "recording prompt")
     )
-    ways = _ways(_scores(recording), budgets, loaded)
-    runnable, missing = _runnable(loaded, ways, {})
-    running = _part(progress, n_prompts, 0, total, "running the dense model")
-    work = prepare(loaded, prompts, None, on_progress=running)
-    batch_size = batch_for(loaded)
-    dense = evaluate_prepared(work, Edit(loaded.n_layers), None, batch_size=batch_size, on_progress=running)
-    pruned = _part(progress, 2 * n_prompts, len(ways), total, "pruned model")
-    comparison = _compared(
-        work, dense, runnable, missing, recording, batch_size=batch_size, folder=scores, on_progress=pruned
-    )
+    ways = first_k_ways(recording, loaded)
+    running = part_of(progress, n_prompts, 0, total, "running the dense model")
+    pruned = part_of(progress, 2 * n_prompts, len(ways), total, "pruned model")
+    comparison = compare_ways_on(loaded, prompts, ways, recording, scores, running, pruned)
     progress(total, total, "asking the pruned model")
-    examples = _examples(loaded, prompts, dense, story_of(comparison, recording).pruned)
+    examples = _examples(loaded, prompts, comparison.dense, story_of(comparison, recording).pruned)
     return replace(comparison, examples=examples), recording
 
 
-def _most(loaded: LoadedModel) -> int:
-    """Return the largest budget of a story: half of the layers, or as many as may go.
+def compare_ways_on(
+    loaded: LoadedModel,
+    prompts: PromptSet,
+    ways: Sequence[Way],
+    recording: Recording,
+    folder: Path | None,
+    dense_progress: Progress,
+    progress: Progress,
+) -> Comparison:
+    """Evaluate the dense model and every mask that the model can run on the prompts (see `compare_masks`)."""
+    from vlm_analysis.evaluation.run.evaluate import batch_for, evaluate_prepared
+    from vlm_analysis.evaluation.run.prepared import prepare
+
+    runnable, missing = _runnable(loaded, ways, {})
+    work, batch_size = prepare(loaded, prompts, None, on_progress=dense_progress), batch_for(loaded)
+    dense = evaluate_prepared(work, Edit(loaded.n_layers), None, batch_size=batch_size, on_progress=dense_progress)
+    return _compared(
+        work, dense, runnable, missing, recording, batch_size=batch_size, folder=folder, on_progress=progress
+    )
+
+
+def budgets_of(loaded: LoadedModel) -> range:
+    """Return the budgets of a story: 1 to half of the layers, or to as many as may go.
 
     Raises:
         MaskError: none may go.
@@ -103,10 +117,20 @@ def _most(loaded: LoadedModel) -> int:
     most = min(loaded.n_layers // 2, len(loaded.locks.free))
     if most < 1:
         raise MaskError(f"No layer of {loaded.name} may be dropped: all {loaded.n_layers} are protected or locked.")
-    return most
+    return range(1, most + 1)
 
 
-def _part(progress: Progress, first: int, size: int, total: int, words: str) -> Progress:
+def first_k_ways(recording: Recording, loaded: LoadedModel) -> list[Way]:
+    """Return the ways of a story: the first k layers of every domain's ranking, of block influence and of random ones.
+
+    Raises:
+        MaskError: no layer may go.
+        RecordingError: a method has too few scores for the largest budget.
+    """
+    return _ways(_scores(recording), budgets_of(loaded), loaded)
+
+
+def part_of(progress: Progress, first: int, size: int, total: int, words: str) -> Progress:
     """Return a progress that maps to `size` steps of `total`, from `first` on."""
 
     def part_progress(done: int, of: int, message: str) -> None:
@@ -227,7 +251,7 @@ def _runnable(
     missing = dict(left_out)
     for way in ways:
         if reasons[way.mask]:
-            missing.setdefault(way.method, f"{way.budget} layers: {reasons[way.mask]}")
+            missing.setdefault(way.method, f"{counted(way.budget, 'layer')}: {reasons[way.mask]}")
     can_run = [way for way in ways if not reasons[way.mask]]
     if not can_run:
         reason_words = "; ".join(dict.fromkeys(missing.values()))

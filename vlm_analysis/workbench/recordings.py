@@ -18,7 +18,8 @@ from vlm_analysis.workbench.workspace import Item
 
 def record_prompts(desk: Desk, prompts: Item, name: str, options: Mapping[str, Any], progress: Progress) -> Item:
     """Record the prompts, continuing from an unfinished or an earlier recording; return the recording's Item."""
-    from vlm_analysis.recording.record import extendable, record
+    from vlm_analysis.recording.extending import extendable
+    from vlm_analysis.recording.record import record
 
     loaded, prompt_set = desk.loaded, open_item(prompts)
     folder = unfinished_folder(desk.shelf, desk.model, prompts, options)
@@ -31,7 +32,7 @@ def record_prompts(desk: Desk, prompts: Item, name: str, options: Mapping[str, A
 
 def known_recording(desk: Desk, prompts: Item, options: Mapping[str, Any]) -> Recording | None:
     """Return the newest whole recording of the model on these prompts with these options; None if there is none."""
-    from vlm_analysis.recording.record import extendable
+    from vlm_analysis.recording.extending import extendable
 
     prompt_set = open_item(prompts)
     known = extendable(whole_recordings(desk, prompts.prompts), desk.loaded, prompt_set, **options)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.ownlocks import with_own_locks
 from vlm_analysis.errors import MaskError
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.progress import Progress
@@ -14,7 +15,7 @@ from vlm_analysis.selection.search.beam import beam
 from vlm_analysis.selection.search.evolve import evolve
 from vlm_analysis.selection.search.greedy import greedy
 from vlm_analysis.selection.search.objective import Objective
-from vlm_analysis.words import METRIC_TITLES
+from vlm_analysis.words import METRIC_TITLES, counted
 from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.evaluations import Scorer, scorer
 from vlm_analysis.workbench.shelf import keep_mask
@@ -37,6 +38,7 @@ def search_mask(
     *,
     name: str = "",
     unprotect: bool = False,
+    keep: Collection[int] = (),
     **settings: Any,
 ) -> Item:
     """Search for the mask of `budget` layers with the least damage; return its Item.
@@ -44,29 +46,35 @@ def search_mask(
     Scores are kept as they come, for all searches on the same model and prompts: a cancelled one continues from there.
 
     Args:
-        strategy: a key of `SEARCHES`; `settings` are the other arguments of its function.
+        strategy: a key of `SEARCHES`; `settings` are the other arguments of its function, `beside` among them.
         unprotect: whether protected layers may go too.
+        keep: layers that the user wants to keep; they are noted with the mask.
 
     Raises:
         MaskError: there is no such search.
+        EditError: the model has no such layers to keep.
     """
     if strategy not in SEARCHES:
         raise MaskError(
             f"There is no such search: expected one of {', '.join(SEARCHES)}, got {strategy!r}. Choose one."
         )
     loaded, steps = desk.loaded, _Steps(progress)
+    locks = loaded.locks.keeping(keep, unprotect=unprotect)
     set_aside: dict[str, str] = {}
     mask = SEARCHES[strategy](
         _runnable(loaded, scorer(desk, prompts, steps.within, steps.wait), set_aside),
         budget,
         n_layers=loaded.n_layers,
-        locks=loaded.locks.unprotected() if unprotect else loaded.locks,
+        locks=locks,
         objective=objective,
         on_progress=steps.begin,
         **settings,
     )
-    name = name or f"{strategy} by {objective_words(objective)}, {budget} layers, on {prompts.name}"
+    skips = [settings["beside"].words()] if settings.get("beside") else []
+    told = [f"{strategy} by {objective_words(objective)}", counted(budget, "layer"), *skips, f"on {prompts.name}"]
+    name = name or ", ".join(told)
     provenance = {**mask.provenance, "prompts": prompts.prompts, **({"set_aside": set_aside} if set_aside else {})}
+    provenance = with_own_locks(provenance, locks.own)
     return keep_mask(desk.shelf, replace(mask, name=name, model=loaded.info, provenance=provenance))
 
 

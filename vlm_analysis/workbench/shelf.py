@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.files import save_edit
 from vlm_analysis.errors import PromptError, StrataError, WorkspaceError
 from vlm_analysis.evaluation.cost import Cost
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.evaluation.scores import FOLDER_VERSION
-from vlm_analysis.prompts.opening import open_prompts
 from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.compared.comparison import Comparison
-from vlm_analysis.workbench.details import edit_key, is_dense
-from vlm_analysis.workbench.kinds import KINDS
+from vlm_analysis.workbench.details import STARRED, edit_key, is_dense
+from vlm_analysis.workbench.kinds import KINDS, open_kept_prompts
 from vlm_analysis.workbench.stale import KINDS as MEASURED, KNOWN, is_stale
 from vlm_analysis.workbench.workspace import Item, Workspace
 
@@ -51,13 +52,34 @@ def keep(
 
 
 def keep_prompts(workspace: Workspace, prompts: PromptSet, name: str, *, any_name: bool = False) -> Item:
-    """Save a prompt set; returns the item if the same prompts in the same groups and tasks are saved under this name (or any) already."""
+    """Save a prompt set; returns the item if the same prompts in the same groups and tasks are saved under this name (or any) already.
+
+    A prompt whose picture is gone or has other pixels by now is set aside with the reason.
+
+    Raises:
+        PromptError: no prompt is left, or they cannot be written.
+    """
+    prompts = prompts.readable()
+    saved = _saved_prompts(workspace, prompts, name, any_name=any_name)
+    if saved is not None:
+        return saved
+    try:
+        return keep(workspace, "prompts", prompts, name, prompts=prompts.fingerprint)
+    except PromptError:
+        left = prompts.readable(again=True)
+        if left is prompts:
+            raise
+    saved = _saved_prompts(workspace, left, name, any_name=any_name)
+    return saved or keep(workspace, "prompts", left, name, prompts=left.fingerprint)
+
+
+def _saved_prompts(workspace: Workspace, prompts: PromptSet, name: str, *, any_name: bool) -> Item | None:
     for item in workspace.items("prompts"):
         if item.prompts == prompts.fingerprint and (any_name or item.name == name):
             saved: PromptSet | None = open_whole(item)
             if saved is not None and (saved.groups, saved.tasks) == (prompts.groups, prompts.tasks):
                 return item
-    return keep(workspace, "prompts", prompts, name, prompts=prompts.fingerprint)
+    return None
 
 
 def keep_recording(workspace: Workspace, recording: Recording, name: str) -> Item:
@@ -65,9 +87,25 @@ def keep_recording(workspace: Workspace, recording: Recording, name: str) -> Ite
     return keep(workspace, "recordings", recording, name)
 
 
-def keep_mask(workspace: Workspace, mask: Edit) -> Item:
-    """Save a mask under its name."""
-    return keep(workspace, "masks", mask, mask.name or "unnamed mask")
+def keep_mask(workspace: Workspace, mask: Edit, *, starred: bool = False) -> Item:
+    """Save a mask under its name, with a star or without."""
+    return keep(workspace, "masks", mask, mask.name or "unnamed mask", {STARRED: True} if starred else {})
+
+
+def write_notes(workspace: Workspace, item: Item, notes: str) -> Item:
+    """Write notes into the file of a saved mask and into what lists know of it.
+
+    Lists know the beginning of long notes only: where the file's go on behind it, what follows stays behind the new ones.
+
+    Raises:
+        StrataError: the file is missing or damaged, or the folder cannot be written.
+    """
+    mask: Edit = open_item(item)
+    shown = str(item.details.get("notes", ""))
+    rest = mask.notes[len(shown) :] if shown and mask.notes.startswith(shown) else ""
+    changed = replace(mask, notes=notes + rest)
+    save_edit(changed, item.path)
+    return workspace.note(item, notes=KINDS["masks"].details(changed)["notes"])
 
 
 def keep_evaluation(workspace: Workspace, evaluation: Evaluation, name: str) -> Item:
@@ -153,7 +191,7 @@ def open_whole(item: Item) -> Any:
 
 
 def _open_saved_prompts(item: Item) -> PromptSet:
-    prompts = open_prompts(item.path)
+    prompts = open_kept_prompts(item.path)
     if prompts.fingerprint != item.prompts:
         lost = "; ".join(f"row {problem.row}: {problem.message}" for problem in prompts.problems[:3])
         raise PromptError(
@@ -191,7 +229,7 @@ def _check_belongs(item: Item, value: Any) -> None:
     pairs = {
         "model": (item.model, getattr(about.model, "fingerprint", None)),
         "prompts": (item.prompts, getattr(about, "prompts", None)),
-        "edit": (edit_key(item.details), None if edit is None else edit.key),
+        "edit": (edit_key(item.details), edit.key if isinstance(edit, Edit) else None),
     }
     for what, (expected, got) in pairs.items():
         if expected is not None and got is not None and expected != got:

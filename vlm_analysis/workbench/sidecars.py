@@ -12,6 +12,7 @@ from typing import Any
 
 from vlm_analysis.errors import WorkspaceError, short
 from vlm_analysis.files import read_bytes
+from vlm_analysis.words import brief
 from vlm_analysis.workbench import kinds
 from vlm_analysis.workbench.details import check_details
 from vlm_analysis.workbench.ids import is_id
@@ -51,6 +52,9 @@ class Item:
     prompts: str | None = None
     model_name: str = ""
     details: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def __repr__(self) -> str:
+        return brief(self, self.kind, repr(self.name), self.id, *([self.model_name] if self.model_name else []))
 
 
 def clean_name(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vlm_analysis.errors import ModelError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.progress import Progress
+from vlm_analysis.workbench.seen import Seen
 
 if TYPE_CHECKING:
     from vlm_analysis.evaluation.evaluation import Evaluation
@@ -24,6 +25,7 @@ class ModelSlot:
         self.info: ModelInfo | None = None
         self.dense: dict[str, Evaluation] = {}
         self.latency: Latency | None = None
+        self.seen = Seen()
         self.arguments: tuple[str, dict[str, Any]] = ("pocket-vl", {})  # what the model was loaded with
         self._borrowed = False
 
@@ -93,7 +95,7 @@ class ModelSlot:
             return
         loaded, self._loaded, self.info = self._loaded, None, None
         self.dense.clear()
-        self.latency = None
+        self.latency, self.seen = None, Seen()
         if self._borrowed:
             self._borrowed = False
             return

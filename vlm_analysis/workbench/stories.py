@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 import shutil
+from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from vlm_analysis.errors import WorkspaceError
+from vlm_analysis.errors import PromptError, WorkspaceError
 from vlm_analysis.progress import Progress
-from vlm_analysis.prompts.opening import open_prompts
+from vlm_analysis.prompts.halves import split_in_halves
+from vlm_analysis.prompts.opening import REPORT, choosing_packs, open_prompts
 from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.selection.compared.answer import best_places, recommended_budget
 from vlm_analysis.selection.compared.comparison import CHOICE_METRICS, Comparison
 from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.evaluations import scorer
@@ -33,12 +38,11 @@ if TYPE_CHECKING:
 
 PARTS = ("recordings", "prompts", "masks", "evaluations")
 """The kinds of a story's parts; its item's details have their ids."""
-DEMO_PACKS = ("general", "math")
-DEMO_PROMPTS = "Bundled packs: general, math"
+DEMO_PROMPTS = "Bundled packs: "
 
 
 def demo(slot: ModelSlot, shelf: Workspace, on_progress: Progress, *, first: int | None = None) -> Item:
-    """Load the bundled model if needed and compare on the packs; return the Item of the comparison.
+    """Load the bundled model if needed, choose masks on the packs and report on their fellows; return the Item of the comparison.
 
     `first` limits the prompts of each pack.
     """
@@ -47,47 +51,78 @@ def demo(slot: ModelSlot, shelf: Workspace, on_progress: Progress, *, first: int
 
     if slot.info is None or slot.loaded.source != str(BUNDLED_FOLDER):
         slot.load("pocket-vl", {}, lambda done, total, message: on_progress(0, 1, message))
-    general, math = (open_prompts(pack)[:first] for pack in DEMO_PACKS)
-    prompts, about = general + math, DEMO_PROMPTS if first is None else f"{DEMO_PROMPTS}, the first {first} of each"
-    return tell_story(slot, shelf, prompts, keep_prompts(shelf, prompts, about), on_progress)
+    packs = choosing_packs()
+    choose, report = (_packs(shelf, names, first) for names in (packs, [f"{pack}{REPORT}" for pack in packs]))
+    return _tell(slot, shelf, choose, report, choose.name, on_progress)
 
 
-def tell_story(
-    slot: ModelSlot, shelf: Workspace, prompts: PromptSet, prompts_item: Item, on_progress: Progress
-) -> Item:
+def _packs(shelf: Workspace, names: Sequence[str], first: int | None) -> Item:
+    prompts = reduce(operator.add, (open_prompts(name)[:first] for name in names))
+    limited = "" if first is None else f", the first {first} of each"
+    return keep_prompts(shelf, prompts, f"{DEMO_PROMPTS}{', '.join(names)}{limited}")
+
+
+def tell_story(slot: ModelSlot, shelf: Workspace, prompts_item: Item, on_progress: Progress) -> Item:
     """Compare criteria on the loaded model, save the comparison and its parts, and return its Item.
 
-    `prompts_item` is the saved item of the prompts. An interrupted comparison continues where it stopped.
+    Masks are chosen on one half of the prompts and reported on the other; on all of them where they cannot be split in halves
+    (`split_in_halves`). An interrupted comparison continues where it stopped.
     """
-    from vlm_analysis.export.story import story_of
-    from vlm_analysis.workbench.pipeline import compare_first_k
+    prompts: PromptSet = open_item(prompts_item)
+    try:
+        halves = [
+            keep_prompts(shelf, half, f"{prompts_item.name}, half {name}")
+            for half, name in zip(split_in_halves(prompts), "AB", strict=True)
+        ]
+    except PromptError:
+        halves = [prompts_item, prompts_item]
+    return _tell(slot, shelf, halves[0], halves[1], prompts_item.name, on_progress)
 
-    loaded = slot.loaded
-    rows, scores = (
-        unfinished_folder(shelf, loaded.fingerprint, prompts_item, {"story": True}),
-        scores_folder(shelf, loaded, prompts),
+
+def _tell(slot: ModelSlot, shelf: Workspace, choose: Item, report: Item, about: str, on_progress: Progress) -> Item:
+    """Compare on two saved prompt sets, and save the comparison under what it is about."""
+    from vlm_analysis.workbench.answers import compare_on_halves
+
+    loaded, reported = slot.loaded, open_item(report)
+    rows = unfinished_folder(shelf, loaded.fingerprint, choose, {"story": True})
+    comparison, recording = compare_on_halves(
+        loaded,
+        open_item(choose),
+        reported,
+        rows=rows,
+        scores=lambda prompts: scores_folder(shelf, loaded, prompts),
+        on_progress=on_progress,
     )
-    comparison, recording = compare_first_k(loaded, prompts, rows=rows, scores=scores, on_progress=on_progress)
-    slot.dense[prompts.fingerprint] = comparison.dense
-    pruned = story_of(comparison, recording).pruned
+    slot.dense[reported.fingerprint] = comparison.dense
+    pruned = comparison.evaluation(best_places(comparison)[recommended_budget(comparison)])
     if (
         CHOICE_METRICS[0] in comparison.scores
     ):  # a comparison has only the scores of choices, the evaluation also the choices
-        pruned = scorer(Desk(slot, shelf, loaded.fingerprint), prompts_item, on_progress)([pruned.edit])[0]
-    item = _keep(shelf, comparison, recording, pruned, prompts_item)
+        pruned = scorer(Desk(slot, shelf, loaded.fingerprint), report, on_progress)([pruned.edit])[0]
+    item = _keep(shelf, comparison, recording, pruned, choose, report, f"{loaded.name} on {about}")
     shutil.rmtree(rows, ignore_errors=True)
     return item
 
 
-def _keep(shelf: Workspace, comparison: Comparison, recording: Recording, pruned: Evaluation, prompts: Item) -> Item:
-    """Save a comparison, its recording, the mask of its story and both evaluations."""
-    about, mask = f"{recording.model.name} on {prompts.name}", pruned.edit
-    saved_recording = keep_recording(shelf, recording, about)
-    saved_mask = keep_mask(shelf, mask)
-    keep_dense(shelf, comparison.dense, prompts.name)
-    evaluation = keep_evaluation(shelf, pruned, f"{mask.name} on {prompts.name}")
+def _keep(
+    shelf: Workspace,
+    comparison: Comparison,
+    recording: Recording,
+    pruned: Evaluation,
+    choose: Item,
+    report: Item,
+    about: str,
+) -> Item:
+    """Save a comparison, its recording, the mask of its answer and the evaluations."""
+    saved_recording = keep_recording(shelf, recording, f"{recording.model.name} on {choose.name}")
+    saved_mask = keep_mask(shelf, pruned.edit)
+    keep_dense(shelf, comparison.dense, report.name)
+    if comparison.choosing is not None:
+        keep_dense(shelf, comparison.choosing.dense, choose.name)
+    evaluation = keep_evaluation(shelf, pruned, f"{pruned.edit.name} on {report.name}")
     parts = {
-        "prompts": prompts.id,
+        "prompts": report.id,
+        "chosen_on": choose.id,
         "recordings": saved_recording.id,
         "masks": saved_mask.id,
         "evaluations": evaluation.id,

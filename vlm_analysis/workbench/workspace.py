@@ -24,10 +24,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vlm_analysis.edits.learnt import ENDING as TENSORS
 from vlm_analysis.errors import DISK_FULL, WorkspaceError
 from vlm_analysis.files import discard, tidy_parts
 from vlm_analysis.guard.shared import home
+from vlm_analysis.words import brief
 from vlm_analysis.workbench.ids import LENGTH as ID_LENGTH, is_id, next_id
+from vlm_analysis.workbench.projects import folder_of, project_name, project_names
 from vlm_analysis.workbench.sidecars import (
     ENDING,
     KINDS,
@@ -61,26 +64,56 @@ class Damaged:
 
 
 class Workspace:
-    """The saved work under one root folder.
+    """The saved work of one project under one folder.
 
-    The root is `root`, else the environment's STRATA_HOME, else ~/.strata. Nothing is created before the first save.
+    The folder is `root`, else the environment's STRATA_HOME, else ~/.strata. Nothing is created before the first save.
     Files that a killed process left behind more than a day ago are removed here, and its half exports at once.
 
+    Args:
+        project: a name for a study of its own, of up to 60 letters, digits, blanks, "-", "_" and "."; case does not matter. It
+            sees none of the items of other projects. "" or "default" is the workspace itself.
+
+    Attributes:
+        base: the folder of the workspace.
+        project: the project's name; "" for the default one.
+        root: the folder of the project: `base`, or one under it.
+
     Raises:
-        WorkspaceError: `root` is None and there is no home folder.
+        WorkspaceError: `root` is None and there is no home folder, or the project's name is not plain.
     """
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, project: str = "") -> None:
         try:
-            self.root = home() if root is None else Path(root).expanduser().absolute()
+            self.base = home() if root is None else Path(root).expanduser().absolute()
         except RuntimeError as error:
             raise WorkspaceError(
                 f"Opening the workspace failed: expected a home folder for '{root or '~/.strata'}', got none. "
                 "Set STRATA_HOME to a folder."
             ) from error
+        self.project = project_name(self.base, project)
+        self.root = folder_of(self.base, self.project)
+        self._read: dict[str, tuple[tuple[int, int, int], Item]] = {}
         for kind in KINDS:
             self._tidy(kind)
         tidy_parts(self.root / EXPORTS)
+
+    def __repr__(self) -> str:
+        return brief(self, self.root)
+
+    def begin_project(self, name: str) -> Workspace:
+        """Return the workspace of a project beside this one, and make its folder, so that it is among the projects.
+
+        Raises:
+            WorkspaceError: the name is not plain, or the folder cannot be made.
+        """
+        begun = Workspace(self.base, name)
+        with _explained(f"Beginning the project '{begun.project}' in {self.base}"):
+            begun.root.mkdir(parents=True, exist_ok=True)
+        return begun
+
+    def projects(self) -> list[str]:
+        """Return the names of the projects that are there, beside the default one, in the order of the alphabet."""
+        return project_names(self.base)
 
     def save(
         self,
@@ -169,7 +202,8 @@ class Workspace:
         with _explained(f"Deleting '{item.name}' from {self.root}"):
             if sidecar.exists() or path.exists():
                 grave.mkdir()
-            for name in (sidecar, path, sidecar):  # again: another process may have renamed the item meanwhile
+            beside = path.with_suffix(TENSORS)
+            for name in (sidecar, path, beside, sidecar):  # again: another process may have renamed the item meanwhile
                 with suppress(FileNotFoundError):
                     name.rename(grave / name.name)
         discard(grave)
@@ -185,7 +219,8 @@ class Workspace:
             raise WorkspaceError(
                 f"Deleting failed: expected a saved item, got {damaged.sidecar!r}. Choose from the list."
             )
-        for name in (damaged.sidecar, *([item_id + KINDS[damaged.kind]] if is_id(item_id) else [])):
+        files = [item_id + KINDS[damaged.kind], item_id + TENSORS] if is_id(item_id) else []
+        for name in (damaged.sidecar, *files):
             grave = folder / f"{name}-{secrets.token_hex(4)}.part"
             with _explained(f"Deleting {name} from {folder}"), suppress(FileNotFoundError):
                 (folder / name).rename(grave)
@@ -197,14 +232,29 @@ class Workspace:
         Raises:
             WorkspaceError: It is deleted or damaged, or the folder cannot be written.
         """
+        return self._rewrite(
+            item, f"Renaming '{item.name}' in {self.root}", lambda now: replace(now, name=clean_name(name))
+        )
+
+    def note(self, item: Item, **details: Any) -> Item:
+        """Set some of an item's details, keeping the others, and return its new Item.
+
+        Raises:
+            WorkspaceError: It is deleted or damaged, the details are no JSON or too long, or the folder cannot be written.
+        """
+        what = f"Changing '{item.name}' in {self.root}"
+        plain = plain_details(details, what)
+        return self._rewrite(item, what, lambda now: replace(now, details={**now.details, **plain}))
+
+    def _rewrite(self, item: Item, what: str, change: Callable[[Item], Item]) -> Item:
+        """Write a changed sidecar in the place of an item's present one."""
         path, sidecar = self._paths(item)
-        what = f"Renaming '{item.name}' in {self.root}"
         gone = WorkspaceError(f"{what} failed: expected a saved item, got none: it was deleted. Reload the page.")
         draft = path.parent / f"{item.id}-{secrets.token_hex(4)}.part"
         try:
-            renamed = replace(open_sidecar(path.parent, item.kind, item.id), name=clean_name(name))
+            changed = change(open_sidecar(path.parent, item.kind, item.id))
             with _explained(what):
-                draft.write_text(sidecar_text(renamed), encoding="utf-8")
+                draft.write_text(sidecar_text(changed), encoding="utf-8")
                 draft.replace(sidecar)
         except FileNotFoundError:
             raise gone from None
@@ -213,7 +263,7 @@ class Workspace:
         if not path.exists():  # deleted by another process between the two steps
             sidecar.unlink(missing_ok=True)
             raise gone
-        return renamed
+        return changed
 
     def _folder(self, kind: str) -> Path:
         if kind not in KINDS:
@@ -242,7 +292,7 @@ class Workspace:
             return [], [Damaged(kind, "", reason)]
         for name in sorted((n for n in names if n.endswith(ENDING)), reverse=True):
             try:
-                item = open_sidecar(folder, kind, name.removesuffix(ENDING))
+                item = self._sidecar(folder, kind, name)
             except FileNotFoundError:  # deleted since the folder was listed
                 continue
             except (OSError, WorkspaceError) as error:
@@ -254,6 +304,16 @@ class Workspace:
                 reason = f"Opening '{item.name}' failed: expected {item.path}, got nothing there. Put it back or delete the item."
                 problems.append(Damaged(kind, name, reason))
         return items, problems
+
+    def _sidecar(self, folder: Path, kind: str, name: str) -> Item:
+        """Return the item of a sidecar, read again only where its file is another one: lists are long and drawn often."""
+        path = os.path.join(folder, name)
+        status = os.stat(path)
+        state = (status.st_mtime_ns, status.st_size, status.st_ino)
+        known = self._read.get(path)
+        if known is None or known[0] != state:
+            known = self._read[path] = state, open_sidecar(folder, kind, name.removesuffix(ENDING))
+        return known[1]
 
     def _tidy(self, kind: str) -> None:
         """Remove old files of killed processes; a save or deletion killed between its last two renames is finished."""
@@ -273,6 +333,7 @@ class Workspace:
                     and not (folder / (deleted + ENDING)).exists()
                 ):
                     discard(folder / (deleted + KINDS[kind]))
+                    discard(folder / (deleted + TENSORS))
                 discard(part)
 
 
@@ -306,14 +367,17 @@ def _write_part(item: Item, part: Path, write: Callable[[Path], None], what: str
 
 
 def _publish(item: Item, part: Path) -> None:
-    """Move the item, then its sidecar, from the temporary folder into place: both or neither."""
-    sidecar = item.path.parent / (item.id + ENDING)
+    """Move the item, with the tensors beside it, then its sidecar, from the temporary folder into place: all or nothing."""
+    sidecar, tensors = item.path.parent / (item.id + ENDING), item.path.with_suffix(TENSORS)
     try:
+        if (part / tensors.name).exists():
+            (part / tensors.name).rename(tensors)
         (part / item.path.name).rename(item.path)
         (part / sidecar.name).rename(sidecar)
     except BaseException:
         if not sidecar.exists():
             discard(item.path)
+            discard(tensors)
         raise
 
 

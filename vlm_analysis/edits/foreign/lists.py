@@ -1,8 +1,8 @@
-"""Lists of layers: optipfair's `layer_indices` and llama.cpp's flag `--prune-layers`; those of ShortV are told apart.
+"""Lists of layers: optipfair's `layer_indices` and llama.cpp's flag `--prune-layers`.
 
 A list does not say how many layers the model has, nor which of its layers goes first. optipfair takes one as a Python list
 (`prune_model(model, pruning_type="DEPTH", layer_indices=[3, 4])`) or as `--layer-indices 3,4`; `llama-quantize` as `--prune-layers 3,4`.
-ShortV's `REPLACED_LAYERS=31,29` are layers that stay and pass vision tokens on unchanged.
+Those of ShortV are told apart (`skipping`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from vlm_analysis.edits.edit import Edit, only_mask
-from vlm_analysis.edits.foreign.masks import mask_of_layers, refuse, refuse_kind
+from vlm_analysis.edits.foreign.masks import mask_of_layers, numbers_in, refuse, refuse_kind
 from vlm_analysis.errors import MaskError, short
 
 OPTIPFAIR, LLAMA_CPP = "optipfair", "llama.cpp"
 FLAGS = {"--prune-layers": LLAMA_CPP, "--layer-indices": OPTIPFAIR}
-_SHORTV = ("replaced_layers", "REPLACED_LAYERS")
 _TYPE, _WHOLE = "pruning_type", "DEPTH"
 _HARMLESS = ("layer_indices", _TYPE, "layer_selection_method", "show_progress", "return_stats")
 _UNSET = (  # other choices of optipfair's `prune_model`, where they are null
@@ -44,7 +43,6 @@ _OPTIONS = frozenset(
 """Options of `optipfair prune` beside which the layers are dropped."""
 _MOST_TEXT = 1 << 16  # characters of a command line
 _BARE = re.compile(r"\s*\d+(\s*,\s*\d+)*\s*", re.ASCII)
-_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 
 
 def mask_to_optipfair(mask: Edit) -> str:
@@ -78,11 +76,9 @@ def of_json(content: Any, n_layers: int | None, name: str) -> Edit | None:
     """Return the mask of a JSON list, or of an object with `layer_indices`; None where the content is neither.
 
     Raises:
-        MaskError: see `mask_of_layers`; or it is a list of ShortV's, or of widths, or has fields that are not known.
+        MaskError: see `mask_of_layers`; or it is a list of widths, or has fields that are not known.
     """
     if isinstance(content, Mapping):
-        if any(key in content for key in _SHORTV):
-            _refuse_shortv(name)
         _check_type(content.get(_TYPE, _WHOLE), name)
         if "layer_indices" not in content:
             return None
@@ -98,18 +94,16 @@ def of_text(text: str, n_layers: int | None, name: str) -> Edit | None:
     """Return the mask of a command line with one of `FLAGS`, or of numbers alone ("3,4"); None where the text is neither.
 
     Raises:
-        MaskError: see `mask_of_layers`; or it has several flags, or is a list of ShortV's, or is pruned by optipfair in another way.
+        MaskError: see `mask_of_layers`; or it has several flags, or is pruned by optipfair in another way.
     """
     if len(text) > _MOST_TEXT:
         return None
     if _BARE.fullmatch(text):
-        return mask_of_layers(_numbers(text, name), n_layers, OPTIPFAIR, name)
+        return mask_of_layers(numbers_in(text, name), n_layers, OPTIPFAIR, name)
     try:
         words = shlex.split(text, comments=True)
     except ValueError:  # a quote that is not closed
         return None
-    if any(word.startswith("REPLACED_LAYERS=") for word in words):
-        _refuse_shortv(name)
     found = [(flag, value) for flag in FLAGS for value in _values(words, flag)]
     if not found:
         return None
@@ -121,7 +115,7 @@ def of_text(text: str, n_layers: int | None, name: str) -> Edit | None:
             _check_type(kind, name)
         options = dict.fromkeys(word.partition("=")[0] for word in words if word.startswith("--"))
         _check_alone(", ".join(option for option in options if option not in _OPTIONS), flag, name)
-    return mask_of_layers(_numbers(value, name), n_layers, FLAGS[flag], name)
+    return mask_of_layers(numbers_in(value, name), n_layers, FLAGS[flag], name)
 
 
 def _is_harmless(key: str, value: object) -> bool:
@@ -146,15 +140,3 @@ def _values(words: list[str], flag: str) -> list[str]:
     """Return what follows each occurrence of a flag, as the next word or after "="."""
     apart = [after for word, after in itertools.pairwise([*words, ""]) if word == flag]
     return apart + [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
-
-
-def _numbers(text: str, name: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",")]
-    wrong = next((part for part in parts if not _NUMBER.fullmatch(part)), None)
-    if wrong is not None:
-        refuse(name, "layer numbers with commas between them", wrong, "Write them as 3,4.")
-    return [int(part) for part in parts]
-
-
-def _refuse_shortv(name: str) -> NoReturn:
-    refuse_kind(name, "layers that pass vision tokens on unchanged (ShortV)", "Drop layers, or run ShortV itself.")

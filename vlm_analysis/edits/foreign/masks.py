@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Collection
 from typing import NoReturn
@@ -11,6 +12,7 @@ from vlm_analysis.edits.kinds.drop import check_layers
 from vlm_analysis.errors import MaskError, NoLayerCountError, short
 
 _YET = "Strata has no such change yet"
+_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 
 
 def mask_of_layers(layers: Collection[object], n_layers: int | None, tool: str, name: str) -> Edit:
@@ -49,3 +51,16 @@ def refuse(name: str, expected: str, got: object, advice: str) -> NoReturn:
 def refuse_kind(name: str, got: str, advice: str) -> NoReturn:
     """Raise MaskError for a change of a kind that Strata does not have."""
     refuse(name, "whole layers that are left out", got, f"{_YET}. {advice}")
+
+
+def numbers_in(text: str, name: str) -> list[int]:
+    """Return the layer numbers of a text like "3,4".
+
+    Raises:
+        MaskError: it holds something else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    wrong = next((part for part in parts if not _NUMBER.fullmatch(part)), None)
+    if wrong is not None:
+        refuse(name, "layer numbers with commas between them", wrong, "Write them as 3,4.")
+    return [int(part) for part in parts]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.edits.foreign import lists, llm_drop, puzzletron
+from vlm_analysis.edits.foreign import lists, llm_drop, puzzletron, skipping
 from vlm_analysis.edits.foreign.masks import refuse
 from vlm_analysis.saved import parsed
 
 MOST_BYTES = 1 << 20
-READERS = (puzzletron.of_json, llm_drop.of_json, lists.of_json)
+READERS = (puzzletron.of_json, llm_drop.of_json, skipping.of_json, lists.of_json)
 
 
 def foreign_mask(text: str, name: str, n_layers: int | None) -> Edit | None:
@@ -31,7 +31,9 @@ def foreign_mask(text: str, name: str, n_layers: int | None) -> Edit | None:
         content = parsed(text)
     except (ValueError, RecursionError):
         suffix = PurePath(name).suffix.lower()
-        mask = None if suffix == ".json" else lists.of_text(text, n_layers, name)
+        mask = None
+        if suffix != ".json":
+            mask = skipping.of_text(text, n_layers, name) or lists.of_text(text, n_layers, name)
         if mask is None and suffix == ".txt":
             refuse(
                 name, f'layer numbers ("3,4") or one of {" and ".join(lists.FLAGS)}', text[:60], "Write the numbers."

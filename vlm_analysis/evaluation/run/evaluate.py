@@ -35,7 +35,7 @@ from vlm_analysis.evaluation.scores import best_of_accepted
 from vlm_analysis.models.decoding import MAX_NEW_TOKENS, decode, greedy_ids
 from vlm_analysis.models.inputs import answer_tokens
 from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.models.refused import none_left, readable
+from vlm_analysis.models.refused import none_left
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 
@@ -75,7 +75,6 @@ def evaluate(
         PromptError: the model can take none of the prompts.
     """
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
-    prompt_set, lost = readable(prompt_set, loaded.name)
     check_reference(reference, loaded, prompt_set)
     work = prepare(loaded, prompt_set, reference, on_progress=on_progress)
     edit = edit or Edit(loaded.n_layers)
@@ -85,7 +84,7 @@ def evaluate(
     )
     if responses:
         evaluation = write_responses(loaded, prompt_set, evaluation, on_progress=on_progress)
-    return replace(evaluation, set_aside=lost | evaluation.set_aside) if lost else evaluation
+    return evaluation
 
 
 def batch_for(loaded: LoadedModel) -> int:
@@ -173,7 +172,7 @@ def evaluation_of(
         choices = [_choice_scores(work, index, scores) for index in indices]
         frame = with_extras(frame, {column: [one[column] for one in choices] for column in CHOICE_COLUMNS})
     fingerprint = work.prompts.fingerprint
-    return Evaluation(edit, work.loaded.info, fingerprint, frame, dense_log_probs, set_aside=work.set_aside)
+    return Evaluation(edit, work.info, fingerprint, frame, dense_log_probs, set_aside=work.set_aside)
 
 
 def _choice_scores(work: Prepared, index: int, scores: Mapping[int, dict[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from vlm_analysis.errors import EvaluationError, PromptError
 from vlm_analysis.evaluation.choices import choice_scores
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.evaluation.run.metrics import answer_scores
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.models.decoding import MAX_NEW_TOKENS, before_placeholder, decode, greedy_ids
 from vlm_analysis.models.inputs import (
     Encoded,
@@ -69,6 +71,11 @@ class Prepared:
     refused: dict[int, str] = field(default_factory=dict)
     accepted: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
+    @cached_property
+    def info(self) -> ModelInfo:
+        """Return the model's, which its evaluations name."""
+        return self.loaded.info
+
     @property
     def n_compared(self) -> int:
         """Return how many rows are compared with the dense model: those of prompts and accepted answers, which come first."""
@@ -76,8 +83,9 @@ class Prepared:
 
     @property
     def set_aside(self) -> dict[str, str]:
-        """Return by id the prompts that are set aside, each with the reason, in their order."""
-        return {str(self.prompts[index].id): self.refused[index] for index in sorted(self.refused)}
+        """Return by id the prompts that are set aside, each with the reason: those that cannot be read, then those refused."""
+        refused = {str(self.prompts[index].id): self.refused[index] for index in sorted(self.refused)}
+        return dict(self.prompts.set_aside) | refused
 
     def scored(self, rows: Iterable[int]) -> list[int]:
         """Return those rows whose prompt is not set aside."""
@@ -144,7 +152,7 @@ def prepare(
     Raises:
         PromptError: the model can take none of the prompts.
     """
-    progress = on_progress or no_progress
+    progress, prompts = on_progress or no_progress, prompts.readable()
     answers, refused = _answers(loaded, prompts, reference, progress)
     pairs: list[tuple[Prompt, tuple[int, ...]] | None] = [
         None if index in refused else (prompt, answers[index].ids) for index, prompt in enumerate(prompts)

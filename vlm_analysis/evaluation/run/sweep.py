@@ -9,7 +9,6 @@ last bit with the same batches.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,10 @@ from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
 from vlm_analysis.evaluation.scores import ScoreStore
 from vlm_analysis.models.config import vision_targets
 from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.models.refused import readable
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.places import has_marks
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
+from vlm_analysis.words import counted
 
 OnPartial = Callable[[int, Evaluation], None]
 
@@ -69,7 +68,6 @@ def sweep(
     """
     _check_edits(edits, loaded.n_layers)
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
-    prompt_set, lost = readable(prompt_set, loaded.name)
     check_reference(reference, loaded, prompt_set)
     batch_size = batch_size or batch_for(loaded)
     work = prepare(loaded, prompt_set, reference, on_progress=on_progress)
@@ -92,8 +90,7 @@ def sweep(
         on_progress=on_progress,
     )
     for edit in edits:
-        evaluation = evaluation_of(work, edit, store.of(edit.key))
-        yield replace(evaluation, set_aside=lost | evaluation.set_aside) if lost else evaluation
+        yield evaluation_of(work, edit, store.of(edit.key))
 
 
 def _check_edits(edits: Sequence[Edit], n_layers: int) -> None:
@@ -160,10 +157,10 @@ def sweep_prepared(
         if not here:
             continue
         words, ran, begun = f"part {turn + 1} of {len(parts)}", False, done
-        progress(done, total, f"{words}, {len(here)} edits")
+        progress(done, total, f"{words}, {counted(len(here), 'edit')}")
         for n_left in _run_part(work, runner, rows, here, dense, store):
             ran, done = True, begun + len(here) - n_left  # others may be scored by another process meanwhile
-            progress(done, total, f"{words}, {len(here)} edits")
+            progress(done, total, f"{words}, {counted(len(here), 'edit')}")
         done = begun + len(here)
         if ran and on_batch is not None:
             on_batch(store)

@@ -6,8 +6,10 @@ A prefill is one forward pass with a cache. Decoding is timed inside `generate`,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,9 @@ from vlm_analysis.edits.apply import apply_edit, why_not
 from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.cost import MOST_ROUNDS, ROUNDS, Cost
+from vlm_analysis.evaluation.flops import Shape, prefill_flops
 from vlm_analysis.evaluation.run.latency import layer_clock, moment, time_prefill, timed_batches
+from vlm_analysis.evaluation.run.shapes import cache_bytes, shape_of
 from vlm_analysis.models.decoding import plain_greedy
 from vlm_analysis.models.fingerprint import plain_tensors
 from vlm_analysis.models.inputs import pad_token
@@ -53,6 +57,8 @@ def measure_costs(
     *,
     rounds: int = ROUNDS,
     new_tokens: int = 32,
+    most_s: float = inf,
+    on_partial: Callable[[list[Cost]], None] | None = None,
     on_progress: Progress | None = None,
 ) -> list[Cost]:
     """Return the Cost of each edit; all share the dense times.
@@ -67,6 +73,8 @@ def measure_costs(
         edits: the edits to compare with the dense model.
         rounds: number of timed runs of every prompt.
         new_tokens: tokens written for each prompt, without an end token.
+        most_s: no round begins later than so many seconds after the first one that counts.
+        on_partial: called after each round with the Costs of the rounds so far.
         on_progress: called before each pass; raising `Cancelled` in it stops the work. `stop_if_asked` is called between two tokens,
             and before every layer while warming up and where a prefill then took `SLOW_S` or more.
 
@@ -82,28 +90,53 @@ def measure_costs(
         )
     models = [loaded.model, *(apply_edit(loaded.model, edit) for edit in edits)]
     batches, set_aside = timed_batches(loaded, prompts, new_tokens)
-    with naming([str(prompt.id) for prompt in prompts], loaded.name):
-        times_s, shares = _in_turn(loaded, models, batches, rounds, new_tokens, on_progress or no_progress)
-    prefill_ms, tokens_per_s = 1e3 * times_s[0].mean(axis=-1), 1 / times_s[1].mean(axis=-1)
     weights = [count_weights(model) for model in models]
+    shape, caches = shape_of(loaded.model, batches), [cache_bytes(model, batches) for model in models]
+    about: dict[str, Any] = {
+        "model": loaded.info,
+        "device": str(loaded.device),
+        "threads": torch.get_num_threads(),
+        "n_prompts": len(batches),
+        "prompt_tokens": float(np.mean([batch["input_ids"].shape[1] for batch in batches])),
+        "new_tokens": new_tokens,
+        "set_aside": set_aside,
+    }
+    costs = list[Cost]()
+    with naming([str(prompt.id) for prompt in prompts], loaded.name):
+        for times_s, shares in _rounds(loaded, models, batches, rounds, new_tokens, most_s, on_progress or no_progress):
+            costs = _costs(edits, times_s, weights, caches, shape, layer_shares=shares, **about)
+            if on_partial is not None:
+                on_partial(costs)
+    return costs
+
+
+def _costs(
+    edits: Sequence[Edit],
+    times_s: np.ndarray,
+    weights: Sequence[tuple[int, int]],
+    caches: Sequence[int | None],
+    shape: Shape | None,
+    **about: Any,
+) -> list[Cost]:
+    """Return the Cost of each edit from the seconds (2, models, rounds, prompts), weights and caches of all models, the dense one first."""
+    prefill_ms, tokens_per_s = 1e3 * times_s[0].mean(axis=-1), 1 / times_s[1].mean(axis=-1)
     return [
         Cost(
             edit=edit,
-            model=loaded.info,
-            device=str(loaded.device),
-            threads=torch.get_num_threads(),
-            n_prompts=len(batches),
-            prompt_tokens=float(np.mean([batch["input_ids"].shape[1] for batch in batches])),
-            new_tokens=new_tokens,
             n_parameters=(weights[0][0], weights[index][0]),
             n_bytes=(weights[0][1], weights[index][1]),
             prefill_ms=prefill_ms[[0, index]],
             tokens_per_s=tokens_per_s[[0, index]],
-            layer_shares=shares,
-            set_aside=set_aside,
+            prefill_flops=None if shape is None else prefill_flops(about["model"], edit, shape),
+            cache_bytes=_pair(caches[0], caches[index]),
+            **about,
         )
         for index, edit in enumerate(edits, start=1)
     ]
+
+
+def _pair(dense: int | None, edited: int | None) -> tuple[int, int] | None:
+    return None if dense is None or edited is None else (dense, edited)
 
 
 def budget_masks(loaded: LoadedModel, edit: Edit, points: int = 5) -> list[Edit]:
@@ -128,21 +161,25 @@ def count_weights(model: Any) -> tuple[int, int]:
     return parameters, sum({plain.data_ptr(): plain.numel() * plain.element_size() for plain in tensors}.values())
 
 
-def _in_turn(
+def _rounds(
     loaded: LoadedModel,
     models: Sequence[Any],
     batches: Sequence[dict[str, torch.Tensor]],
     rounds: int,
     new_tokens: int,
+    most_s: float,
     progress: Progress,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the seconds of a prefill and of a token (2, models, rounds, prompts), and each dense layer's shares of them (2, n_layers)."""
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield after each round the seconds of a prefill and of a token so far (2, models, rounds so far, prompts), and each dense layer's
+    shares of them (2, n_layers)."""
     times_s = np.zeros((2, len(models), rounds + 1, len(batches)))  # the first round warms up
-    shares, done = [], 0
+    shares, done, began = [], 0, inf
     total = len(batches) * ((rounds + 1) * len(models) + min(rounds, LAYER_ROUNDS))
     for turn in range(rounds + 1):
         message = f"round {turn} of {rounds}" if turn else "warming up"
         slow = [turn == 0 or bool(times_s[0, which, 0].max() >= SLOW_S) for which in range(len(models))]
+        if turn == 1:
+            began = time.monotonic()
         for index, batch in enumerate(batches):
             for position in range(len(models)):
                 which = (turn + index + position) % len(models)
@@ -158,7 +195,10 @@ def _in_turn(
                 with _stoppable(loaded.model, slow[0]):
                     shares.append(_layer_shares(loaded, batch, new_tokens))
                 done += 1
-    return times_s[:, :, 1:], np.median(shares, axis=0)
+        if turn:
+            yield times_s[:, :, 1 : turn + 1], np.median(shares, axis=0)
+        if time.monotonic() - began > most_s:
+            return
 
 
 def _stoppable(model: Any, slow: bool) -> AbstractContextManager[None]:

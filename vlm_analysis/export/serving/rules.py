@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm_analysis import words
+from vlm_analysis.edits.change import Change
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.foreign.lists import mask_to_llama_cpp
+from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.errors import ExportError
 from vlm_analysis.export.serving.engines import ENGINES, LOADS, NOT_VERIFIED, OTHER_ANSWERS, REFUSES, Engine
 from vlm_analysis.export.serving.lists import BY_LIST, BY_PLACE, CONVERTED_AS_TEXT, LISTED, NOWHERE
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from vlm_analysis.models.load import LoadedModel
 
 SERVING_FILE = "serving.json"
+_WITH_MODULE = "cd {folder} && python -i -c \"from strata_vision import load; model = load('.')\""
 DENSE_GGUF, PRUNED_GGUF = "dense.gguf", "pruned.gguf"
 _ENGINE = fields(
     {
@@ -125,10 +128,13 @@ def served_by(
 
 def _served(engine: Engine, edit: Edit, architecture: Architecture, folder: str, proved: str) -> Served:
     verdict, reason = _judged(engine, edit, architecture)
+    skips = any(isinstance(change, Vision) for change in edit.changes)
     run_here = engine.key == "transformers" and bool(proved) and verdict == LOADS
     if run_here:
-        reason = "The export loaded it in a fresh process and compared logits and an answer bit for bit."
-    commands = () if verdict == REFUSES else tuple(line.format(folder=shlex.quote(folder)) for line in engine.commands)
+        module = f" {reason}" if skips else ""
+        reason = f"The export loaded it in a fresh process and compared logits and an answer bit for bit.{module}"
+    lines = (_WITH_MODULE,) if skips and engine.key == "transformers" else engine.commands
+    commands = () if verdict == REFUSES else tuple(line.format(folder=shlex.quote(folder)) for line in lines)
     if engine.key == "llama.cpp" and verdict == LOADS and edit.is_mask and edit.dropped:
         commands += _pruning_lines(edit, architecture)
         reason += _of_pruning(architecture)
@@ -139,6 +145,8 @@ def _served(engine: Engine, edit: Edit, architecture: Architecture, folder: str,
 def _judged(engine: Engine, edit: Edit, architecture: Architecture) -> tuple[str, str]:
     """Return the verdict and its reason."""
     for change in edit.changes:
+        if isinstance(change, Vision):
+            return _without_module(engine, replace(edit, changes=_others(edit)), architecture, change)
         if change.reason_not_served:
             return REFUSES, f"The edit {change.words()}: {change.reason_not_served}."
     if engine.key == "transformers":
@@ -149,6 +157,21 @@ def _judged(engine: Engine, edit: Edit, architecture: Architecture) -> tuple[str
     if not listed:
         return (NOT_VERIFIED if engine.falls_back else REFUSES), _not_listed(engine, architecture)
     return _by_what_stands_where(engine, edit, architecture)
+
+
+def _others(edit: Edit) -> tuple[Change, ...]:
+    return tuple(change for change in edit.changes if not isinstance(change, Vision))
+
+
+def _without_module(engine: Engine, stored: Edit, architecture: Architecture, vision: Vision) -> tuple[str, str]:
+    """Return what becomes of an edit in which vision tokens skip layers: the checkpoint holds the rest of it alone."""
+    verdict, reason = _judged(engine, stored, architecture)
+    told = f"The edit {vision.words()}: {vision.reason_not_served}."
+    if engine.key == "transformers":
+        return LOADS, f"{told} `strata_vision.py` in the folder lets them skip layers; `transformers serve` does not."
+    if verdict in (REFUSES, NOT_VERIFIED):
+        return verdict, f"{told} {reason}"
+    return OTHER_ANSWERS, f"{told} It loads the checkpoint, and vision tokens run through all layers."
 
 
 def _lists(engine: Engine, architecture: Architecture) -> bool | None:

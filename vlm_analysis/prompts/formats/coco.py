@@ -13,6 +13,7 @@ from itertools import islice
 from vlm_analysis.errors import short
 from vlm_analysis.prompts.cells import MAX_ROWS, Cells, Row, cell_text
 from vlm_analysis.prompts.formats.base import DESCRIBE, Sample, Source, mapped, picture_of, places
+from vlm_analysis.words import counted
 
 NAME = "coco"
 TITLE = "COCO captions"
@@ -32,7 +33,7 @@ def rows(source: Source) -> Iterator[Row]:
     following = iter(source.part(IMAGES))
     first = list(islice(following, MAX_ROWS))
     if n_more := sum(1 for _ in following):
-        yield Row(0, error=f"{n_more:,} more images were left out: expected at most {MAX_ROWS:,}. Split the file.")
+        yield Row(0, error=f"{counted(n_more, 'more image')} left out: expected at most {MAX_ROWS:,}. Split the file.")
     captions: dict[str, list[object]] = {_key(row.cells.get("id")): [] for row in first}
     for row in source.part(CAPTIONS):
         captions.get(_key(row.cells.get("image_id")), []).append(row.cells.get("caption"))

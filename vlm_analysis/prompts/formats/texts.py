@@ -11,6 +11,7 @@ from vlm_analysis.prompts.cells import Cells, Row
 from vlm_analysis.prompts.formats.base import Sample, Source, left_out
 from vlm_analysis.prompts.images import IMAGE_SUFFIXES
 from vlm_analysis.prompts.tables import decode_text
+from vlm_analysis.words import counted
 
 NAME = "texts"
 TITLE = "images with texts beside them"
@@ -22,7 +23,7 @@ def matches(sample: Sample) -> str | None:
     if sample.name:
         return None
     count = sum(map(_is_image, sample.files))
-    return f"{count:,} images, each with its question in a text beside it"
+    return f"{counted(count, 'image')}, each with its question in a text beside it"
 
 
 def rows(source: Source) -> Iterator[Row]:
@@ -39,7 +40,7 @@ def rows(source: Source) -> Iterator[Row]:
     images = [name for name in names if _is_image(name)]
     lone = _lone_questions(names)
     if not images and not any(lone.values()):
-        content = f"{len(names)} other files, such as {short(repr(names[0]))}" if names else "no file"
+        content = f"{counted(len(names), 'other file')}, such as {short(repr(names[0]))}" if names else "no file"
         raise PromptError(
             f"there are no prompts: expected {EXPECTED}, or images named domain/name.png "
             f"with their question in name.txt; got {content}. Add one of these."

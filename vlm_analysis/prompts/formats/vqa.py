@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from vlm_analysis.errors import PromptError, short
 from vlm_analysis.prompts.cells import MAX_ROWS, Cells, Row, as_list, cell_text, is_blank
 from vlm_analysis.prompts.formats.base import Sample, Source, mapped, picture_of, places
+from vlm_analysis.words import counted
 
 NAME = "vqa"
 TITLE = "VQA questions"
@@ -61,7 +62,9 @@ def _joined(source: Source) -> Iterator[Row]:
     named = f"COCO_{split.group()}_" if split else ""
     yield from mapped(replace(source, rows=first), lambda cells: _prompt(cells, answers, pictures, named))
     if n_more := sum(1 for _ in following):
-        yield Row(0, error=f"{n_more:,} more questions were left out: expected at most {MAX_ROWS:,}. Split the file.")
+        yield Row(
+            0, error=f"{counted(n_more, 'more question')} left out: expected at most {MAX_ROWS:,}. Split the file."
+        )
 
 
 def _prompt(cells: Cells, answers: Mapping[str, Cells], pictures: Mapping[int, str], named: str) -> Cells:

@@ -12,7 +12,7 @@ from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.certainty.agreement import kendall_tau
 from vlm_analysis.selection.criteria.damage import Damage, read_damage
 from vlm_analysis.selection.criteria.scoring import score_layers
-from vlm_analysis.words import layers, sentence
+from vlm_analysis.words import counted, layers, sentence
 
 if TYPE_CHECKING:
     from vlm_analysis.evaluation.evaluation import Evaluation
@@ -105,13 +105,13 @@ def misleading_words(frame: pd.DataFrame, most: int = 3) -> list[str]:
 
 def _overall(tau: float, number: int, damage: str) -> str:
     if np.isnan(tau):
-        return f"Cosine and damage cannot be compared over {number} layers: one of them is the same for all."
+        return f"Cosine and damage cannot be compared over {counted(number, 'layer')}: one of them is the same for all."
     how = next(words for least, words in DEGREES if tau > least)
-    return f"Over {number} layers cosine and measured damage ({damage}) {how}: Kendall tau {tau:.2f}, where 1 is the same order."
+    return f"Over {counted(number, 'layer')} cosine and measured damage ({damage}) {how}: Kendall tau {tau:.2f}, where 1 is the same order."
 
 
 def _outlier(row: pd.Series, number: int, by: str) -> str:
-    less = f"{row['damage_rank']:g} of the {number} layers do less harm"
+    less = f"{row['damage_rank']:g} of the {counted(number, 'layer')} do less harm"
     what = (
         f"cosine drops it early, though {less}"
         if row["direction"] == CRUCIAL

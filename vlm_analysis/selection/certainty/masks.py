@@ -21,7 +21,7 @@ from vlm_analysis.selection.strategies.budgets import Share
 from vlm_analysis.selection.strategies.choice import StrategyInputs
 from vlm_analysis.selection.strategies.make import choose, make_mask
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
-from vlm_analysis.words import joined, layers, sentence
+from vlm_analysis.words import counted, joined, layers, sentence
 
 LEVEL = 0.95  # share of draws in which a layer of the mask must go to count as sure; our choice
 MOST_NAMED = 5  # rivals in a sentence
@@ -119,7 +119,9 @@ def mask_words(stability: MaskStability, level: float = LEVEL) -> list[str]:
             f"Unsure with {number}, by share of the draws in which they go: {_shares(frequency, unsure)}.{instead}"
         )
     if stability.refused:
-        sentences.append(f"{stability.refused} of {stability.n_draws} draws allowed no such mask and are left out.")
+        sentences.append(
+            f"{stability.refused} of {counted(stability.n_draws, 'draw')} allowed no such mask and are left out."
+        )
     return sentences or ["The mask drops nothing."]
 
 

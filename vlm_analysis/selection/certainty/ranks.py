@@ -23,7 +23,7 @@ from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.criteria.basis import Basis
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import draw_scores
-from vlm_analysis.words import layers, sentence
+from vlm_analysis.words import counted, layers, sentence
 
 ALPHA = 0.1  # chance that any two layers of a ranking are told apart by mistake; our choice
 POWER = 0.8  # chance that the number of prompts that "would do" tells a pair apart
@@ -105,14 +105,18 @@ class RankStability:
             apart: np.ndarray = (holm(self.p_values.reshape(-1)) <= ALPHA).reshape(self.before.shape)
         return apart | apart.T
 
-    def unsure(self, budget: int) -> list[Unsure]:
-        """Return the pairs across the budget's boundary that are not told apart."""
-        pairs = [
+    def not_apart(self, budget: int) -> list[tuple[int, int]]:
+        """Return the pairs across the budget's boundary that are not told apart: one that goes, and one that stays."""
+        return [
             (goes, stays)
             for goes in self.order[:budget]
             for stays in self.order[budget:]
             if not self.apart[goes, stays]
         ]
+
+    def unsure(self, budget: int) -> list[Unsure]:
+        """Return what is known of the pairs of `not_apart`."""
+        pairs = self.not_apart(budget)
         if not pairs:
             return []
         prompts = self._prompts_for(*np.array(pairs).T)
@@ -201,7 +205,9 @@ def stability_words(stability: RankStability, budget: int) -> list[str]:
     if not stability.basis.tells:
         return [stability.basis.too_few]
     if not 0 < budget < len(stability.order):
-        return [f"A budget of {budget} leaves no choice among the {len(stability.order)} layers that may go."]
+        return [
+            f"A budget of {budget} leaves no choice among the {counted(len(stability.order), 'layer')} that may go."
+        ]
     pairs, number = stability.unsure(budget), f"your {stability.basis.words}"
     if not pairs:
         first = sentence(layers(stability.order[:budget]))
@@ -227,7 +233,8 @@ def _enough(pairs: list[Unsure]) -> str:
         near = layers((most.goes, most.stays))
         return f"No reasonable number of prompts would tell {near} apart: they score all but the same."
     return (
-        f"About {most.prompts:.0f} prompts of the same mix would tell them apart in {POWER:.0%} of cases: an extrapolation that takes the "
+        f"About {counted(round(most.prompts), 'prompt')} of the same mix would tell them apart in {POWER:.0%} of "
+        f"cases: an extrapolation that takes the "
         "gaps as measured and the noise to shrink with the root of the number of prompts."
     )
 

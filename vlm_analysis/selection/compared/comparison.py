@@ -28,12 +28,15 @@ from vlm_analysis.evaluation.intervals import group_numbers
 from vlm_analysis.guard.schema import fields, listed, row, table, text, whole
 from vlm_analysis.saved import FINGERPRINT, MAX_TEXT, Arrays, Form
 from vlm_analysis.selection.strategies.many import Way
+from vlm_analysis.words import brief, counted, prompts_in
 
 MOST_DRAWS = 10_000
 CHOICE_METRICS = ("choice_match", "choice_match_norm")
 KNOWN = METRICS + CHOICE_METRICS
 WAYS = ("method", "criterion", "strategy", "target", "budget", "draw", "place")
 EXAMPLES = ("domain", "question", "dense", "pruned")
+RESPONSES = ("place", "id", "question", "dense", "edited")
+CHOOSING, LAYER_SHARES = "choosing_", "layer_shares"  # names of arrays
 SCHEMA = fields(
     {
         "dense": text(MAX_TEXT),
@@ -43,7 +46,11 @@ SCHEMA = fields(
         "n_shared": whole(),
         "left_out": table(text()),
     },
-    {"examples": listed(row(*[text()] * len(EXAMPLES)))},
+    {
+        "examples": listed(row(*[text()] * len(EXAMPLES))),
+        "responses": listed(row(whole(), *[text()] * (len(RESPONSES) - 1))),
+        "choosing": fields({"dense": text(MAX_TEXT), "n_shared": whole()}),
+    },
 )
 FORM = Form(("strata-comparison",), 1, "comparison", "Compare again.", EvaluationError, SCHEMA)
 Misfit = tuple[str, str] | None  # what was expected and what is there
@@ -64,6 +71,9 @@ class Comparison:
         left_out: by method, why masks of it are missing.
         examples: columns `EXAMPLES`, text: some prompts that the dense model answers exactly and one of the masks does not, or in whose
             answers they differ most, with both answers; empty where none was asked for.
+        responses: columns `RESPONSES`: what the dense model and the mask at `place` wrote to some prompts; empty where none was asked for.
+        choosing: the same masks on the prompts that layers were scored on; None where they were not evaluated there.
+        layer_shares: (n_layers,) float64, each layer's share of the time of a dense forward pass; (0,) where no time was measured.
     """
 
     dense: Evaluation
@@ -74,9 +84,16 @@ class Comparison:
     n_shared: int = 0
     left_out: Mapping[str, str] = field(default_factory=dict)
     examples: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(EXAMPLES)))
+    responses: pd.DataFrame = field(default_factory=lambda: _responses([]), kw_only=True)
+    choosing: Comparison | None = field(default=None, kw_only=True)
+    layer_shares: np.ndarray = field(default_factory=lambda: np.zeros(0), kw_only=True)
+
+    def __repr__(self) -> str:
+        made = f"{counted(len(self.masks), 'mask')} by {counted(self.ways['method'].nunique(), 'method')}"
+        return brief(self, self.dense.model.name, made, prompts_in(self.dense.by_prompt["domain"]))
 
     def __post_init__(self) -> None:
-        for check in (_misfit_masks, _misfit_scores, _misfit_ways, _misfit_rest):
+        for check in (_misfit_masks, _misfit_scores, _misfit_ways, _misfit_rest, _misfit_answer):
             misfit = check(self)
             if misfit is not None:
                 raise EvaluationError(
@@ -109,7 +126,11 @@ class Comparison:
         in_domains = self.dense.by_prompt["domain"].isin(domains).to_numpy()
         dense = replace(self.dense, by_prompt=self.dense.by_prompt[in_domains].reset_index(drop=True))
         scores = {name: values[:, in_domains] for name, values in self.scores.items()}
-        return replace(self, dense=dense, scores=scores, n_shared=min(self.n_shared, int(in_domains.sum())))
+        shown = {
+            "responses": self.responses[self.responses["id"].isin(dense.by_prompt["id"])].reset_index(drop=True),
+            "choosing": self.choosing and self.choosing.only(domains),
+        }
+        return replace(self, dense=dense, scores=scores, n_shared=min(self.n_shared, int(in_domains.sum())), **shown)
 
     def evaluation(self, place: int) -> Evaluation:
         """Return the Evaluation of one mask, as evaluating it alone gives it, but for responses and choices."""
@@ -192,6 +213,27 @@ def _misfit_rest(comparison: Comparison) -> Misfit:
     return None
 
 
+def _misfit_answer(comparison: Comparison) -> Misfit:
+    """Check what only an Answer needs."""
+    responses, choosing, shares = comparison.responses, comparison.choosing, comparison.layer_shares
+    if list(responses.columns) != list(RESPONSES) or not pd.api.types.is_integer_dtype(responses["place"]):
+        return f"responses with the columns {', '.join(RESPONSES)}", "others"
+    if not responses["place"].between(0, len(comparison.masks) - 1).all():
+        return f"responses of masks in 0..{len(comparison.masks) - 1}", "others"
+    if not set(responses["id"]) <= set(comparison.dense.by_prompt["id"]):
+        return "responses to prompts that were evaluated", "others"
+    if choosing is not None and (choosing.masks != comparison.masks or choosing.choosing is not None):
+        return "the same masks on the choosing prompts", "others"
+    n_layers = comparison.dense.model.n_layers
+    if shares.shape not in ((0,), (n_layers,)) or not (shares >= 0).all() or not shares.sum() < 1:
+        return f"shares of the time of {n_layers} layers that sum to less than 1", "others"
+    return None
+
+
+def _responses(rows: list[Any]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(RESPONSES)).astype({"place": int})
+
+
 def _is_none(value: object) -> bool:
     return value is None or value != value  # pandas makes NaN of None in a column of text
 
@@ -205,7 +247,7 @@ def ways_frame(ways: Sequence[Way], masks: Sequence[Edit]) -> pd.DataFrame:
 
 def save_comparison(comparison: Comparison, path: Path) -> Path:
     """Write one npz file without pickle; it appears whole or not at all. Returns the path."""
-    payload = {
+    payload: dict[str, Any] = {
         "dense": EVALUATION.text(evaluation_content(comparison.dense)),
         "masks": [edit_content(mask) for mask in comparison.masks],
         "ways": comparison.ways.astype(object).where(comparison.ways.notna(), None).to_numpy().tolist(),
@@ -213,9 +255,16 @@ def save_comparison(comparison: Comparison, path: Path) -> Path:
         "n_shared": comparison.n_shared,
         "left_out": dict(comparison.left_out),
         "examples": comparison.examples.to_numpy().tolist(),
+        "responses": comparison.responses.to_numpy().tolist(),
     }
-    scores = {name: np.asarray(values, np.float64) for name, values in comparison.scores.items()}
-    return FORM.save_arrays(path, payload, scores)
+    arrays, choosing = dict(comparison.scores), comparison.choosing
+    if len(comparison.layer_shares):
+        arrays[LAYER_SHARES] = comparison.layer_shares
+    if choosing is not None:
+        dense = EVALUATION.text(evaluation_content(choosing.dense))
+        payload["choosing"] = {"dense": dense, "n_shared": choosing.n_shared}
+        arrays |= {f"{CHOOSING}{name}": values for name, values in choosing.scores.items()}
+    return FORM.save_arrays(path, payload, {name: np.asarray(values, np.float64) for name, values in arrays.items()})
 
 
 def open_comparison(path: Path) -> Comparison:
@@ -228,14 +277,26 @@ def open_comparison(path: Path) -> Comparison:
 
 
 def _comparison_of(content: dict[str, Any], arrays: Arrays) -> Comparison:
-    names = arrays.names - {"meta"}
-    if arrays.more or not names <= set(KNOWN):
+    names = arrays.names - {"meta", LAYER_SHARES}
+    known = set(KNOWN) | {f"{CHOOSING}{name}" for name in KNOWN if "choosing" in content}
+    if arrays.more or not names <= known:
         raise ValueError(f"expected arrays among meta, {', '.join(KNOWN)}, got {', '.join(sorted(names)[:9])}")
-    dense = EVALUATION.read(content["dense"], "the dense evaluation", evaluation_of)
     masks = tuple(edit_of(mask) for mask in content["masks"])
-    scores = {name: arrays.get(name, np.float64, (len(masks), len(dense.by_prompt))) for name in names}
     ways = pd.DataFrame(content["ways"], columns=list(WAYS)).astype({"criterion": object, "target": object})
-    examples = pd.DataFrame(content.get("examples", []), columns=list(EXAMPLES))
-    return Comparison(
-        dense, masks, scores, ways, content["chosen_on"], content["n_shared"], content["left_out"], examples
-    )
+
+    def scored(part: dict[str, Any], prefix: str = "", **more: Any) -> Comparison:
+        dense = EVALUATION.read(part["dense"], "the dense evaluation", evaluation_of)
+        shape = (len(masks), len(dense.by_prompt))
+        scores = {name: arrays.get(prefix + name, np.float64, shape) for name in KNOWN if prefix + name in names}
+        return Comparison(
+            dense, masks, scores, ways, content["chosen_on"], part["n_shared"], content["left_out"], **more
+        )
+
+    more: dict[str, Any] = {
+        "examples": pd.DataFrame(content.get("examples", []), columns=list(EXAMPLES)),
+        "responses": _responses(content.get("responses", [])),
+        "choosing": scored(content["choosing"], CHOOSING) if "choosing" in content else None,
+    }
+    if LAYER_SHARES in arrays.names:
+        more["layer_shares"] = arrays.get(LAYER_SHARES, np.float64, (masks[0].n_layers,))
+    return scored(content, **more)

@@ -8,7 +8,8 @@ import pandas as pd
 from vlm_analysis.evaluation.evaluation import as_kept, retention_bands
 from vlm_analysis.evaluation.telling import telling_score
 from vlm_analysis.selection.compared.comparison import Comparison
-from vlm_analysis.selection.strategies.many import RANDOM
+from vlm_analysis.selection.compared.recovered import is_drawn
+from vlm_analysis.words import counted
 
 CURVE = ("method", "domain", "budget", "value", "low", "high")
 
@@ -49,7 +50,7 @@ def retention_curves(comparison: Comparison, metric: str | None = None) -> pd.Da
         low, high = retention_bands(kept, base, metric, comparison.groups[comparison.rows(domain, metric)])
         frame = comparison.ways[["method", "budget"]].copy()
         indices = comparison.ways["place"].to_numpy()
-        is_random = (frame["method"] == RANDOM).to_numpy()
+        is_random = is_drawn(comparison.ways).to_numpy()
         frame["value"] = value[indices]
         frame["low"] = np.where(is_random, value[indices], low[indices])
         frame["high"] = np.where(is_random, value[indices], high[indices])
@@ -112,3 +113,44 @@ def mask_table(comparison: Comparison, metric: str | None = None) -> pd.DataFram
         ", ".join(map(str, mask.dropped)) if mask.is_mask else mask.words() for mask in comparison.masks
     ]
     return table
+
+
+def front_places(comparison: Comparison, left: np.ndarray, most: int, metric: str | None = None) -> list[int]:
+    """Return the places of up to `most` masks on the front of the retention of every domain over what each leaves, evenly over that.
+
+    Args:
+        left: (n_masks,) what each mask leaves, as a share of its FLOPs; NaN is never on the front.
+    """
+    values = [retentions(comparison, domain, metric or telling(comparison)) for domain in comparison.domains]
+    kept = [-one for one in values if np.isfinite(one).all()]
+    places = np.flatnonzero(on_front(np.column_stack([*kept, left])))
+    ordered = places[np.argsort(left[places], kind="stable")]
+    picked = np.unique(np.linspace(0, len(ordered) - 1, min(most, len(ordered))).round().astype(int))
+    return [int(place) for place in ordered[picked]]
+
+
+ENOUGH = 0.95  # retention that the front's sentence asks for; our choice
+
+
+def front_words(
+    table: pd.DataFrame, by: str, title: str, *, left: str = "parameters_left", of: str = "parameters"
+) -> str:
+    """Return what the front says in a sentence: the most that goes while enough is kept, else the best that there is.
+
+    Args:
+        table: of `mask_table`.
+        by: its column of retention that counts.
+        title: what is kept, as in "exact match on the worst domain".
+        left: its column of what is left; masks without a number there do not count.
+        of: what is left of, in words.
+    """
+    known = table[table[by].notna() & table[left].notna()]
+    if known.empty:
+        return f"No mask has a number for {title}."
+    enough = known[known[by] >= ENOUGH]
+    best = known.sort_values(by).iloc[-1] if enough.empty else enough.sort_values([left, by]).iloc[0]
+    layers = counted(int(best["budget"]), "layer")
+    saved = f"{1 - best[left]:.0%} of the {of}"
+    if enough.empty:
+        return f"No mask keeps {ENOUGH:.0%} of {title}: the best keeps {best[by]:.0%} with {layers} ({saved}) less."
+    return f"{layers}, {saved}, can go while {best[by]:.0%} of {title} is kept."

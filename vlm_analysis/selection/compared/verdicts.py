@@ -2,7 +2,8 @@
 
 The regimes are those that arXiv:2603.20275 reads off its curves. How they are computed is our choice:
 
-    family   the methods that are compared (`FAMILY` by default): criteria with the strategy "first k", and strategies without scores
+    family   the methods that are compared: by default the readings of the domain-aware preset (`FAMILY`); else criteria with the strategy
+             "first k", and strategies without scores
     spread   standard deviation of the retention of the family's different masks at a budget; the mean of random draws counts as one
     noise    what the spread stays below in 95 % of cases if the masks are equally good: Cochran's Q (Biometrika 37, 1950) over groups
     gain     mean over the family's criteria of the retention with no two neighbours dropped minus that with "first k", where these
@@ -29,15 +30,25 @@ from vlm_analysis.evaluation.distributions import chi_quantile, chi_tail
 from vlm_analysis.evaluation.intervals import LEAST_GROUPS, count_groups, group_sums, holm, ratio_bands
 from vlm_analysis.selection.compared.comparison import Comparison
 from vlm_analysis.selection.compared.findings import kept_scores, telling
+from vlm_analysis.selection.compared.recovered import is_recovered
+from vlm_analysis.selection.compared.skipping import is_skipping
 from vlm_analysis.selection.criteria.criteria import CRITERIA
+from vlm_analysis.selection.strategies.domain_aware import DRAWN, PAPER, READINGS
 from vlm_analysis.selection.strategies.many import PLAIN, SPACED
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.words import counted, in_groups, joined
 
 SENSITIVE, CONVERGING = "ranking-sensitive", "converging"
 STRUCTURE, HURTS = "structure-dominated", "spacing hurts"
-DRAWN = "random-draw"
-FAMILY = ("target-aware", "others-aware", "mixed-others", "linear-cka", "interlace", DRAWN)
+FAMILY = tuple(READINGS)
+STAND_INS = {
+    "target-aware": "domain-aware-target",
+    "others-aware": "domain-aware-others",
+    "mixed-others": "domain-aware-mixed",
+    "linear-cka": "domain-aware-cka",
+    "interlace": "domain-aware-interlace",
+}
+"""Methods that stand for a reading of the preset in a comparison without it, as those of version 0.1 are."""
 REGIMES = (
     *("domain", "n_prompts", "n_groups", "n_answered", "groups_answered", "budget", "n_masks"),
     *("spread", "noise", "gain", "gain_low", "gain_high", "p_spread", "p_gain", "regime"),
@@ -48,7 +59,7 @@ ROUNDING = 1e-12
 
 def members_of(comparison: Comparison) -> tuple[str, ...]:
     """Return what a family can be chosen from: criteria that have plain masks, and strategies that need no scores."""
-    ways = comparison.ways
+    ways = comparison.ways[~is_recovered(comparison.ways) & ~is_skipping(comparison.ways)]
     plain = ways[ways["strategy"] == PLAIN]["criterion"].dropna()
     others = [one for one in ways["strategy"] if one not in STRATEGIES or STRATEGIES[one].needs != "scores"]
     return tuple(dict.fromkeys([*map(str, plain), *others]))
@@ -57,12 +68,14 @@ def members_of(comparison: Comparison) -> tuple[str, ...]:
 def family_of(comparison: Comparison, family: Collection[str] | None = None) -> tuple[str, ...]:
     """Return the members of a family that the comparison has: of `FAMILY` by default, of all methods where it has fewer than two.
 
+    By default methods stand in for readings of the preset that were not compared (`STAND_INS`).
+
     Raises:
         EvaluationError: it lacks one that is asked for.
     """
     known = members_of(comparison)
     if family is None:
-        usual = tuple(name for name in known if name in FAMILY)
+        usual = tuple(name for name in known if name in FAMILY or STAND_INS.get(name, name) in set(FAMILY) - set(known))
         return usual if len(usual) > 1 else known
     lacking = [name for name in family if name not in known]
     if isinstance(family, str) or lacking:
@@ -86,7 +99,7 @@ def regimes(comparison: Comparison, metric: str | None = None, family: Collectio
     Raises:
         EvaluationError: the comparison lacks a member of the family.
     """
-    ways, metric = comparison.ways, metric or telling(comparison)
+    ways, metric = comparison.ways[~is_skipping(comparison.ways)], metric or telling(comparison)
     members = family_of(comparison, family)
     rows = []
     for domain in comparison.domains:
@@ -138,12 +151,16 @@ class Answers:
         """Return the mean gain of spaced masks with its interval, and the p-value that their signs alone make it."""
         if not len(plain) or not self.total > 0:
             return np.nan, np.nan, np.nan, np.nan
-        differences = (self.kept[spaced] - self.kept[plain]).mean(axis=0, keepdims=True)
-        gain = float(differences.sum() / self.total)
+        differences = (self.kept[spaced] - self.kept[plain]).mean(axis=0)
         if (plain == spaced).all():
-            return gain, np.nan, np.nan, np.nan
-        low, high = ratio_bands(differences, self.base, self.numbers)[:, 0]
-        sums = group_sums(differences, self.numbers)[0]
+            return float(differences.sum() / self.total), np.nan, np.nan, np.nan
+        return self.paired(differences)
+
+    def paired(self, differences: np.ndarray) -> tuple[float, float, float, float]:
+        """Return (n_prompts,) differences of scores as a share of the dense ones, with its interval, and the p-value as in `gain`."""
+        gain = float(differences.sum() / self.total)
+        low, high = ratio_bands(differences[None], self.base, self.numbers)[:, 0]
+        sums = group_sums(differences[None], self.numbers)[0]
         square = float((sums**2).sum())
         p = chi_tail(float(sums.sum()) ** 2 / square, 1) if square > ROUNDING else 1.0
         return gain, float(low), float(high), p
@@ -197,9 +214,10 @@ def count_tests(frame: pd.DataFrame) -> int:
 
 
 def member_title(name: str) -> str:
-    """Return the title of a member of a family, a criterion or a strategy."""
-    row = CRITERIA.get(name) or STRATEGIES.get(name)
-    return row.title if row else name
+    """Return the title of a member of a family: a criterion, a strategy or a reading of the preset."""
+    if row := CRITERIA.get(name) or STRATEGIES.get(name):
+        return row.title
+    return f"{READINGS[name].title} ({PAPER})" if name in READINGS else name
 
 
 def family_words(frame: pd.DataFrame, family: Sequence[str]) -> str:
@@ -240,4 +258,4 @@ def _stretches(rows: pd.DataFrame) -> str:
 
 def _stretch(budgets: Sequence[int]) -> str:
     word = "layer" if list(budgets) == [1] else "layers"
-    return f"{budgets[0]} {word}" if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]} layers"
+    return f"{budgets[0]} {word}" if len(budgets) == 1 else f"{budgets[0]} to {counted(budgets[-1], 'layer')}"

@@ -11,6 +11,7 @@ import numpy as np
 from vlm_analysis.errors import MaskError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.selection.criteria.draws import Sample, Units
+from vlm_analysis.words import brief, counted, prompts_in
 
 if TYPE_CHECKING:
     from vlm_analysis.evaluation.evaluation import Evaluation
@@ -41,6 +42,10 @@ class Damage:
     over_dense: bool
     groups: tuple[str, ...] = ()
     set_aside: dict[str, str] = field(default_factory=dict, kw_only=True)
+
+    def __repr__(self) -> str:
+        measured = f"{int(self.measured.sum())} of {counted(len(self.measured), 'layer')} measured"
+        return brief(self, measured, prompts_in(self.domains))
 
     def mean(self, metric: str, target: str | None = None, sample: Sample | None = None) -> np.ndarray:
         """Return the (n_layers,), or (n_draws, n_layers), mean over the target's prompts with equal weight (None: all).

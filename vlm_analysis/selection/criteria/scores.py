@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vlm_analysis.words import brief, counted, some_of
+
 
 @dataclass(frozen=True, eq=False)
 class LayerScores:
@@ -26,6 +28,11 @@ class LayerScores:
     spread: np.ndarray
     drop: Literal["highest", "lowest"]
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        options = (f"{name} {value}" for name, value in self.options.items())
+        first = f"drops first {some_of(map(str, self.order), 6)}"
+        return brief(self, self.criterion, counted(len(self.values), "layer"), first, *options)
 
     @property
     def wish(self) -> np.ndarray:

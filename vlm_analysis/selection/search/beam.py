@@ -24,6 +24,7 @@ def beam(
     locked: Collection[int] = (),
     objective: Objective = BY_KL,
     width: int = 4,
+    beside: Edit | None = None,
     on_progress: Progress | None = None,
 ) -> Edit:
     """Return the best mask found by dropping one layer more at a time from each of the `width` best masks of the step before.
@@ -31,7 +32,7 @@ def beam(
     A mask that is reached in two ways is measured once and kept once. A width of 1 is `greedy`.
 
     Args:
-        measure, budget, n_layers, locks, protected, locked, objective, on_progress: as in `greedy`.
+        measure, budget, n_layers, locks, protected, locked, objective, beside, on_progress: as in `greedy`.
         width: number of masks kept at each step, at least 1.
 
     Raises:
@@ -41,7 +42,7 @@ def beam(
         raise MaskError(f"No beam can be kept: expected a width of at least 1, got {width!r}. Widen it.")
     progress = on_progress or no_progress
     free = Locks.given(n_layers, locks, protected, locked).free
-    judge, n_dropped = Judge(measure, objective, n_layers), layers_to_go(budget, n_layers, free)
+    judge, n_dropped = Judge(measure, objective, n_layers, beside), layers_to_go(budget, n_layers, free)
     beam_sets: list[Layers] = [()]
     steps: list[dict[str, Any]] = []
     for step in range(n_dropped):
@@ -50,4 +51,4 @@ def beam(
         ranks = judge.best(wider)[:width]
         beam_sets = [layers for _, _, layers in ranks]
         steps.append({"layers": list(beam_sets[0]), "harm": ranks[0][0], "tried": len(wider)})
-    return mask_of("beam", n_layers, beam_sets[0], objective, budget, steps, width=width)
+    return mask_of("beam", n_layers, beam_sets[0], objective, budget, steps, beside, width=width)

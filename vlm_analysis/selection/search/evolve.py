@@ -34,6 +34,7 @@ def evolve(
     generations: int = 8,
     seed: int = 0,
     start: Sequence[Edit] = (),
+    beside: Edit | None = None,
     on_progress: Progress | None = None,
 ) -> Edit:
     """Return the best mask found from `start` and random masks over generations; never worse than the best of `start`.
@@ -43,7 +44,7 @@ def evolve(
     measured twice.
 
     Args:
-        measure, budget, n_layers, locks, protected, locked, objective, on_progress: as in `greedy`; called once a generation.
+        measure, budget, n_layers, locks, protected, locked, objective, beside, on_progress: as in `greedy`; called once a generation.
         population: number of masks in a generation, and of parents, at least 1.
         generations: number of generations after the first masks, at least 0.
         seed: of the random draws.
@@ -56,7 +57,7 @@ def evolve(
     _check(population=(population, 1), generations=(generations, 0), seed=(seed, 0))
     progress, rng = on_progress or no_progress, np.random.default_rng(seed)
     free = Locks.given(n_layers, locks, protected, locked).free
-    judge, n_dropped = Judge(measure, objective, n_layers), layers_to_go(budget, n_layers, free)
+    judge, n_dropped = Judge(measure, objective, n_layers, beside), layers_to_go(budget, n_layers, free)
     first = _checked_start(start, n_layers, free, n_dropped)
     parents: list[Rank] = []
     history: set[Layers] = set()
@@ -79,7 +80,7 @@ def evolve(
         "start": [list(one) for one in first],
     }
     best = parents[0][2] if parents else ()
-    return mask_of("evolutionary", n_layers, best, objective, budget, steps, **settings)
+    return mask_of("evolutionary", n_layers, best, objective, budget, steps, beside, **settings)
 
 
 def _random(free: Sequence[int], n_dropped: int, rng: np.random.Generator) -> Iterator[Layers]:

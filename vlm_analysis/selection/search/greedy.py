@@ -33,6 +33,7 @@ def greedy(
     protected: Collection[int] | None = None,
     locked: Collection[int] = (),
     objective: Objective = BY_KL,
+    beside: Edit | None = None,
     on_progress: Progress | None = None,
 ) -> Edit:
     """Return the mask that drops, one at a time, the layer whose removal beside those before harms least.
@@ -43,6 +44,7 @@ def greedy(
         n_layers: of the model.
         locks, protected, locked: as in `make_mask`.
         objective: what harm is; KL to the dense model over all prompts by default. A layer without a finite harm stays.
+        beside: an edit that every mask is measured beside, as one in which vision tokens skip layers; the result holds it too.
         on_progress: called at each step; raising `Cancelled` in it, or in `measure`, stops the search.
 
     Raises:
@@ -52,13 +54,13 @@ def greedy(
     locks = Locks.given(n_layers, locks, protected, locked)
     n_dropped = layers_to_go(budget, n_layers, locks.free)
     steps: list[GreedyStep] = []
-    step_iterator = greedy_steps(measure, n_layers=n_layers, locks=locks, objective=objective)
+    step_iterator = greedy_steps(measure, n_layers=n_layers, locks=locks, objective=objective, beside=beside)
     while len(steps) < n_dropped:
         progress(*step_progress(len(steps), n_dropped, "step", steps[-1].harm[steps[-1].layer] if steps else None))
         steps.append(next(step_iterator))
     dropped = tuple(step.layer for step in steps)
     rows = [{"layer": step.layer, "harm": step.harm[step.layer], "tried": len(step.harm)} for step in steps]
-    return mask_of("greedy", n_layers, dropped, objective, budget, rows, drop_order=list(dropped))
+    return mask_of("greedy", n_layers, dropped, objective, budget, rows, beside, drop_order=list(dropped))
 
 
 def greedy_steps(
@@ -67,9 +69,10 @@ def greedy_steps(
     n_layers: int,
     locks: Locks | None = None,
     objective: Objective = BY_KL,
+    beside: Edit | None = None,
 ) -> Iterator[GreedyStep]:
     """Yield the steps of `greedy` until no layer is left that may go; each is measured when it is requested."""
-    judge = Judge(measure, objective, n_layers)
+    judge = Judge(measure, objective, n_layers, beside)
     dropped: tuple[int, ...] = ()
     candidates = Locks.given(n_layers, locks).free
     while candidates and len(dropped) < n_layers - 1:

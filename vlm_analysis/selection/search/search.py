@@ -11,6 +11,7 @@ from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.errors import MaskError
 from vlm_analysis.selection.search.objective import Objective, Rank
 from vlm_analysis.selection.strategies.budgets import as_layers
+from vlm_analysis.words import counted
 
 if TYPE_CHECKING:
     from vlm_analysis.evaluation.evaluation import Evaluation
@@ -23,8 +24,9 @@ Measure = Callable[[list[Edit]], "Sequence[Evaluation | None]"]
 class Judge:
     """Measures masks and ranks them; the dense model is measured once, before the first mask."""
 
-    def __init__(self, measure: Measure, objective: Objective, n_layers: int) -> None:
+    def __init__(self, measure: Measure, objective: Objective, n_layers: int, beside: Edit | None = None) -> None:
         self._measure, self._objective, self._n_layers = measure, objective, n_layers
+        self._beside = Edit(n_layers) if beside is None else beside
         self._dense: Evaluation | None = None
 
     def ranks(self, sets: Sequence[Layers]) -> dict[Layers, Rank | None]:
@@ -34,7 +36,7 @@ class Judge:
             MaskError: evaluations of other masks than these, an unknown target, or a dense model whose score is 0 on every domain.
         """
         dense = self._dense = self._dense or self._measured_dense()
-        evaluations = self._evaluations([PruneMask(self._n_layers, layers) for layers in sets])
+        evaluations = self._evaluations([PruneMask(self._n_layers, layers) + self._beside for layers in sets])
         return {
             layers: None if one is None else self._objective.rank(one, dense)
             for layers, one in zip(sets, evaluations, strict=True)
@@ -85,7 +87,7 @@ def layers_to_go(budget: int | float, n_layers: int, free: Sequence[int]) -> int
     n_dropped, most = as_layers(budget, n_layers), min(len(free), n_layers - 1)
     if n_dropped > most:
         raise MaskError(
-            f"Cannot drop {n_dropped} layers: {most} of {n_layers} may go, the others are protected or locked. Lower the budget."
+            f"Cannot drop {counted(n_dropped, 'layer')}: {most} of {n_layers} may go, the others are protected or locked. Lower the budget."
         )
     return n_dropped
 
@@ -103,12 +105,16 @@ def mask_of(
     objective: Objective,
     budget: int | float,
     steps: Sequence[dict[str, Any]],
+    beside: Edit | None = None,
     **settings: Any,
 ) -> Edit:
-    """Return the mask that a search found, with its settings and steps as provenance."""
+    """Return the mask that a search found, and the edit `beside` it, with settings and steps as provenance."""
     arguments = {"strategy": strategy, "budget": budget, "objective": asdict(objective), **settings}
     name = f"{objective.score}, {strategy}, {len(dropped)}"
-    return PruneMask(n_layers, dropped, name=name, provenance={**arguments, "steps": list(steps)})
+    if beside is None or beside.is_dense:
+        return PruneMask(n_layers, dropped, name=name, provenance={**arguments, "steps": list(steps)})
+    provenance = {**arguments, "beside": beside.words(), "steps": list(steps)}
+    return PruneMask(n_layers, dropped, name=f"{name}, {beside.words()}", provenance=provenance) + beside
 
 
 def most_tried(

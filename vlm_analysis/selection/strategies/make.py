@@ -18,6 +18,7 @@ from vlm_analysis.selection.criteria.spans import Spans
 from vlm_analysis.selection.strategies.budgets import Share, as_layers, checked_costs, reach
 from vlm_analysis.selection.strategies.choice import Choice, StrategyInputs
 from vlm_analysis.selection.strategies.strategies import STRATEGIES, provenance_of
+from vlm_analysis.words import counted
 
 
 def make_mask(
@@ -90,7 +91,7 @@ def _choose(strategy: str, inputs: StrategyInputs, budget: int) -> Choice:
     number = len(inputs.candidates)
     if budget > number:
         raise MaskError(
-            f"Cannot drop {budget} layers: {number} of {inputs.n_layers} may go, the others are protected or locked. "
+            f"Cannot drop {counted(budget, 'layer')}: {number} of {inputs.n_layers} may go, the others are protected or locked. "
             "Lower the budget or unprotect layers."
         )
     function = STRATEGIES[strategy].choose
@@ -99,7 +100,7 @@ def _choose(strategy: str, inputs: StrategyInputs, budget: int) -> Choice:
     if len(choice.layers) < budget:
         what = "a score" if STRATEGIES[strategy].needs == "scores" else "a measured span"
         raise MaskError(
-            f"Cannot drop {budget} layers: only {len(choice.layers)} that may go have {what}. Lower the budget."
+            f"Cannot drop {counted(budget, 'layer')}: only {len(choice.layers)} that may go have {what}. Lower the budget."
         )
     return choice
 

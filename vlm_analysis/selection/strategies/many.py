@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from vlm_analysis.edits.change import is_whole
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.errors import MaskError, StrataError
+from vlm_analysis.errors import EditError, MaskError, StrataError
 from vlm_analysis.model_info import Locks
 from vlm_analysis.progress import stop_if_asked
 from vlm_analysis.recording.recording import Recording
@@ -18,8 +19,12 @@ from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.criteria.scoring import score_layers
 from vlm_analysis.selection.strategies.make import make_mask
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
+from vlm_analysis.words import counted, sentence
 
 RANDOM = "random"
+METHODS = {"mixed": "Mixed"}
+"""What a criterion is called in comparisons, where that is not its title: as version 0.1 wrote it."""
+SKIPS = " | vision: "  # between a way's strategy and where vision tokens skip layers beside it
 PLAIN, SPACED = "first-k", "minimum-gap"
 COMPARED = (PLAIN, SPACED, "angular-block", "interlace", "last-n", "evenly-spaced", "middle-block", "random-draw")
 
@@ -57,6 +62,7 @@ def many_masks(
     token_group: str = "all",
     n_draws: int = 5,
     seed: int = 0,
+    vision: Sequence[Edit] = (),
 ) -> tuple[list[Way], dict[str, str]]:
     """Return every way to a mask at these budgets, and by method the reason where there is none.
 
@@ -68,6 +74,7 @@ def many_masks(
         damage: for criteria that need it; without it they are refused.
         locks, protected, locked: as in `make_mask`.
         n_draws: draws of `random-draw` at each budget, with consecutive seeds from `seed`.
+        vision: edits in which vision tokens skip layers, as of `scan_front`: each alone, and beside every mask (see `with_vision`).
 
     Raises:
         MaskError: an unknown criterion or strategy, or budgets that are not numbers of layers.
@@ -95,7 +102,27 @@ def many_masks(
             for draw in range(n_draws if is_drawn else 1):
                 way = (name, None, strategy, None, budget, draw)
                 _add(ways, refused, way, most, None, kinds | arguments | {"seed": seed + draw})
-    return ways, refused
+    return with_vision(ways, vision), refused
+
+
+def with_vision(ways: Sequence[Way], edits: Sequence[Edit]) -> list[Way]:
+    """Return the ways, then for each edit in which vision tokens skip layers it alone, with a budget of 0, and beside the mask of each way.
+
+    Random masks are left out, and masks beside which an edit cannot stand.
+    """
+    made = list(ways)
+    for edit in edits:
+        words = edit.words()
+        alone = replace(edit, name=sentence(words))
+        made.append(Way(alone.name, None, f"none{SKIPS}{words}", None, 0, 0, alone))
+        for way in ways:
+            if way.method == RANDOM:
+                continue
+            with suppress(EditError):
+                both = replace(way.mask + edit, name=f"{way.mask.name}, {words}")
+                name, strategy = f"{way.method}, {words}", f"{way.strategy}{SKIPS}{words}"
+                made.append(replace(way, method=name, strategy=strategy, mask=both))
+    return made
 
 
 def _check_names(what: str, names: Collection[str], table: Collection[str]) -> None:
@@ -127,7 +154,7 @@ def _scored(
     """Yield method, criterion, target and scores of each criterion that can be computed; add the others to `refused`."""
     names = [name for name in CRITERIA if name != RANDOM] if criteria is None else criteria
     for criterion in names:
-        title = CRITERIA[criterion].title
+        title = METHODS.get(criterion, CRITERIA[criterion].title)
         for target in targets_of(criterion, recording.domain_names):
             stop_if_asked()
             method = title if target is None else f"{title} ({target})"
@@ -154,7 +181,7 @@ def _add(
     try:
         mask = make_mask(scores, strategy, budget, **arguments)
     except StrataError as error:
-        refused.setdefault(method, f"{budget} layers: {error}")
+        refused.setdefault(method, f"{counted(budget, 'layer')}: {error}")
         return
     suffix = f", draw {draw + 1}" if method == RANDOM else ""
     name = f"{method}, {budget} layers{suffix}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from vlm_analysis.errors import MaskError
 from vlm_analysis.selection.criteria.spans import ANGULAR_GROUP, SIMILARITY_GROUP, Spans
 from vlm_analysis.selection.strategies.choice import Choice, StrategyInputs, runs_of
+from vlm_analysis.words import counted
 
 
 def angular_block(inputs: StrategyInputs) -> Choice:
@@ -20,7 +21,7 @@ def angular_block(inputs: StrategyInputs) -> Choice:
     measured = {start: float(distances[start]) for start in runs_of(inputs) if not np.isnan(distances[start])}
     if not measured:
         raise MaskError(
-            f"No contiguous block of {inputs.budget} layers can be dropped: expected one with a measured distance among the "
+            f"No contiguous block of {counted(inputs.budget, 'layer')} can be dropped: expected one with a measured distance among the "
             f"layers that may go, {inputs.candidates}. Drop fewer, or record prompts that reach these layers."
         )
     start = min(measured, key=lambda first: (measured[first], first))
@@ -37,28 +38,40 @@ def interlace(inputs: StrategyInputs) -> Choice:
     pairs first (our choices). Ties go to the lower layer.
     """
     spans = _spans(inputs)
-    single = spans.similarity(1)
-    open_layers = {layer for layer in inputs.candidates if not np.isnan(single[layer])}
+    starts = {size: spans.similarity(size) for size in (3, 2) if size <= inputs.n_layers}
+    dropped, groups = triplets_first(inputs.candidates, inputs.budget, spans.similarity(1), starts)
+    return Choice(dropped, {"token_group": spans.token_group or SIMILARITY_GROUP, **_partners(groups, dropped)})
+
+
+def triplets_first(
+    candidates: Sequence[int], budget: int, single: np.ndarray, starts: Mapping[int, np.ndarray]
+) -> tuple[list[int], list[tuple[int, ...]]]:
+    """Return `budget` layers in drop order, and the groups of neighbours of which each of the first is one.
+
+    Groups do not overlap, those of a larger size come first, then those of a larger value. Of a group's first two layers that may go
+    the one with the larger `single` goes. Where groups run out, single layers go, those outside of all groups first. Ties go to the
+    lower layer.
+
+    Args:
+        candidates: the layers that may go.
+        budget: how many go; fewer are returned where fewer have a value.
+        single: (n_layers,) the value of each layer; NaN where it must stay.
+        starts: by size, the value of each group by its first layer; NaN where there is none.
+    """
+    open_layers = {layer for layer in candidates if not np.isnan(single[layer])}
     dropped: list[int] = []
     groups: list[tuple[int, ...]] = []
-    for size in (3, 2):
-        for start in _starts(inputs, spans, size):
+    for size, values in starts.items():
+        for start in (int(one) for one in np.argsort(-values, kind="stable") if not np.isnan(values[one])):
             first_two = [layer for layer in (start, start + 1) if layer in open_layers]
             grouped = {layer for group in groups for layer in group}
-            if len(dropped) == inputs.budget or not first_two or grouped & set(range(start, start + size)):
+            if len(dropped) == budget or not first_two or grouped & set(range(start, start + size)):
                 continue
             groups.append(tuple(range(start, start + size)))
             dropped.append(max(first_two, key=lambda layer: (single[layer], -layer)))
     grouped = {layer for group in groups for layer in group}
     rest = sorted(open_layers - set(dropped), key=lambda layer: (layer in grouped, -single[layer], layer))
-    dropped += rest[: inputs.budget - len(dropped)]
-    return Choice(dropped, {"token_group": spans.token_group or SIMILARITY_GROUP, **_partners(groups, dropped)})
-
-
-def _starts(inputs: StrategyInputs, spans: Spans, size: int) -> Iterator[int]:
-    if size <= inputs.n_layers:
-        similar = spans.similarity(size)
-        yield from (int(start) for start in np.argsort(-similar, kind="stable") if not np.isnan(similar[start]))
+    return dropped + rest[: budget - len(dropped)], groups
 
 
 def _partners(groups: Iterable[tuple[int, ...]], dropped: list[int]) -> dict[str, list[int]]:

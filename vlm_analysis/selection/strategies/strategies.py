@@ -13,6 +13,7 @@ from vlm_analysis.errors import MaskError
 from vlm_analysis.selection.criteria.scores import LayerScores
 from vlm_analysis.selection.strategies.choice import Choice, StrategyInputs, runs_of
 from vlm_analysis.selection.strategies.spans import angular_block, interlace
+from vlm_analysis.words import counted
 
 
 def first_k(inputs: StrategyInputs) -> Choice:
@@ -34,7 +35,7 @@ def minimum_gap(inputs: StrategyInputs) -> Choice:
     fits = len(_apart(allowed, inputs.gap))
     if fits < inputs.budget:
         raise MaskError(
-            f"Cannot drop {inputs.budget} layers with {inputs.gap} kept between any two: expected a budget of at most {fits}. "
+            f"Cannot drop {counted(inputs.budget, 'layer')} with {inputs.gap} kept between any two: expected a budget of at most {fits}. "
             "Lower the budget or the gap."
         )
     selection: list[int] = []
@@ -79,7 +80,7 @@ def _scores(inputs: StrategyInputs) -> LayerScores:
 def _block(inputs: StrategyInputs, start: int | None) -> Choice:
     if start is None:
         raise MaskError(
-            f"No contiguous block of {inputs.budget} layers can be dropped: the layers that may go are {inputs.candidates}. "
+            f"No contiguous block of {counted(inputs.budget, 'layer')} can be dropped: the layers that may go are {inputs.candidates}. "
             "Drop fewer."
         )
     return Choice(list(range(start, start + inputs.budget)))

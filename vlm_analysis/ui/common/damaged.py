@@ -15,7 +15,11 @@ MOST_SHOWN = 20
 def draw_damaged() -> None:
     """Draw the saved items that cannot be listed, and those that could not be opened since the server started."""
     listed: list[tuple[Damaged | Item, str]] = [(one, one.reason) for one in workspace().damaged()]
-    listed += [(item, reason) for item, reason in unopened().values() if item.path.exists()]
+    listed += [
+        (item, reason)
+        for item, reason in unopened().values()
+        if item.path.is_relative_to(workspace().root / item.kind) and item.path.exists()
+    ]
     if problem := st.session_state.pop("damaged:problem", ""):
         st.error(escaped(problem))
     if not listed:

@@ -18,15 +18,20 @@ PICTURE: dict[str, Any] = {
 """Plotly's settings for a chart whose only button saves it as SVG."""
 
 
-def offer_table(frame: pd.DataFrame, name: str, key: str = "", **config: Any) -> None:
-    """Draw a sortable table with its downloads as CSV and Parquet; `config` goes to `st.dataframe`."""
-    looks: dict[str, Any] = {"width": "stretch", "hide_index": True, **config}
-    st.dataframe(frame, **looks)
-    offer_files(frame, name, key)
+def offer_table(
+    frame: pd.DataFrame, name: str, key: str = "", *, alt: str, has_chart: bool = True, **config: Any
+) -> None:
+    """Draw a sortable table with its downloads as CSV and Parquet; `alt` is read out, `config` goes to `st.dataframe`.
+
+    Where it `has_chart` beside it, a line says how that is saved.
+    """
+    looks: dict[str, Any] = {"width": "stretch", "hide_index": True, "placeholder": "–", **config}
+    st.dataframe(frame, alt=alt, **looks)
+    offer_files(frame, name, key, has_chart=has_chart)
 
 
-def offer_files(frame: pd.DataFrame, name: str, key: str = "") -> None:
-    """Draw the downloads of a table."""
+def offer_files(frame: pd.DataFrame, name: str, key: str = "", *, has_chart: bool = True) -> None:
+    """Draw the downloads of a table; see `offer_table`."""
     left, right, _ = st.columns([1, 1, 3])
     more: dict[str, Any] = {"on_click": "ignore", "width": "stretch", "icon": ":material/download:"}
     left.download_button("CSV", lambda: table_csv(frame), f"{name}.csv", "text/csv", key=f"csv:{key or name}", **more)
@@ -38,7 +43,8 @@ def offer_files(frame: pd.DataFrame, name: str, key: str = "") -> None:
         key=f"parquet:{key or name}",
         **more,
     )
-    st.caption("Pictures are saved as SVG by the camera that shows when the mouse is over them.")
+    if has_chart:
+        st.caption("Pictures are saved as SVG by the camera that shows when the mouse is over them.")
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

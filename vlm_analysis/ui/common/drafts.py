@@ -10,9 +10,10 @@ forgets the table's changes when it is not drawn (another tab, another page): wh
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
+from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 import pandas as pd
@@ -25,7 +26,7 @@ from vlm_analysis.prompts.problems import grouped
 from vlm_analysis.prompts.prompts import DEFAULT_DOMAIN, Problem, Prompt
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.words import counted
-from vlm_analysis.workbench.workspace import clean_name
+from vlm_analysis.workbench.sidecars import NAME_LIMIT, clean_name
 
 MAX_DRAFTS = 200
 MAX_DRAFT_BYTES = 1_000_000_000  # of decoded pixels, which stay in memory until the rows are removed
@@ -36,7 +37,7 @@ PREVIEW_SIDE = 256
 IMAGE_TYPES = [suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES]
 TEXTS = ("question", "domain", "answer")
 
-_GIVEN, _SHOWN, _VERSION = "drafts:given", "drafts:shown", "drafts:version"
+_GIVEN, _SHOWN, _VERSION, _SAVED = "drafts:given", "drafts:shown", "drafts:version", "drafts:saved"
 
 
 class Upload(Protocol):
@@ -97,7 +98,8 @@ def add_uploads(uploads: Sequence[Upload]) -> list[str]:
     room = MAX_DRAFT_BYTES - sum(_n_bytes(draft.image) for draft in drafts)
     problems = []
     for upload in uploads:
-        name = _free_name(upload.name, {draft.name for draft in drafts})
+        path = upload.name if len(upload.name) <= NAME_LIMIT else "/".join(PurePosixPath(upload.name).parts[-2:])
+        name = _free_name(path, {draft.name for draft in drafts})
         if len(drafts) >= MAX_DRAFTS:
             problems.append(f"{name}: expected at most {MAX_DRAFTS} rows, got more. Save these and remove them first.")
             continue
@@ -115,16 +117,33 @@ def add_uploads(uploads: Sequence[Upload]) -> list[str]:
     return problems
 
 
-def set_ticked(field: str, text: str) -> int:
-    """Write a text into one field of the ticked rows; return how many these are."""
-    drafts = current_drafts()
-    replace_drafts(_with_edits(draft, {field: text.strip()}) if draft.ticked else draft for draft in drafts)
-    return sum(draft.ticked for draft in drafts)
+def set_rows(field: str, text: Callable[[Draft], str], *, ticked_only: bool = True) -> None:
+    """Write what `text` makes of a row into one field of the ticked rows, or of all; a row of which it makes a blank stays as it is."""
+
+    def written(draft: Draft) -> Draft:
+        new = text(draft).strip() if draft.ticked or not ticked_only else ""
+        return _with_edits(draft, {field: new}) if new else draft
+
+    replace_drafts(map(written, current_drafts()))
 
 
-def tick_all(ticked: bool) -> None:
-    """Tick every row, or none."""
-    replace_drafts(replace(draft, ticked=ticked) for draft in current_drafts())
+def tick(which: Callable[[Draft], bool]) -> None:
+    """Tick the rows for which it holds, and no others."""
+    replace_drafts(replace(draft, ticked=which(draft)) for draft in current_drafts())
+
+
+def note_saved() -> None:
+    """Note that the rows are saved as they are."""
+    st.session_state[_SAVED] = _texts()
+
+
+def unsaved() -> bool:
+    """Return whether there are rows that are not saved as they are."""
+    return bool(current_drafts()) and st.session_state.get(_SAVED) != _texts()
+
+
+def _texts() -> tuple[tuple[str, ...], ...]:
+    return tuple((draft.name, draft.question, draft.domain, draft.answer) for draft in current_drafts())
 
 
 def remove_ticked() -> None:
@@ -158,25 +177,6 @@ def saved_message(prompts: Sequence[Prompt], name: str) -> str:
     return " ".join(parts)
 
 
-def draw_uploader() -> None:
-    """Draw the uploader; images that arrive become rows, and what was left out is named."""
-    n_uploads = st.session_state.get("n_uploads", 0)
-    uploads = st.file_uploader(
-        "Images: drag them here, browse, or move here with Tab and paste",
-        type=IMAGE_TYPES,
-        accept_multiple_files=True,
-        max_upload_size=20,
-        key=f"images-{n_uploads}",
-        help=f"PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF or JPEG 2000, 20 MB each at most; up to {MAX_DRAFTS} rows at a time",
-    )
-    if uploads:
-        with st.spinner(f"Opening {counted(len(uploads), 'image')}"):
-            st.session_state["left-out"] = add_uploads(uploads)
-        st.session_state["n_uploads"] = n_uploads + 1  # a new uploader lets go of the files
-        st.rerun()
-    draw_notes("Left out", st.session_state.get("left-out", []))
-
-
 def draw_notes(what: str, messages: Sequence[str]) -> None:
     """Draw what was left out and why."""
     if not messages:
@@ -185,6 +185,9 @@ def draw_notes(what: str, messages: Sequence[str]) -> None:
     if len(messages) > MAX_NOTES:
         lines.append(f"- and {len(messages) - MAX_NOTES} more")
     st.warning(f"**{what}: {len(messages)}**\n\n" + "\n".join(lines), icon=":material/warning:")
+    if len(messages) > MAX_NOTES:
+        with st.expander(f"All {counted(len(messages), 'line')}"):
+            st.text("\n".join(messages))
 
 
 def draw_problems(problems: Sequence[Problem], what: str = "left out") -> None:
@@ -219,65 +222,6 @@ def preview(image_hash: str, _prompt: Prompt, number: int) -> bytes:
     image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     factor = PREVIEW_SIDE // max(image.size)
     return _png(image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST))
-
-
-def draw_table() -> None:
-    """Draw the table; what is typed stays in the session."""
-    column = st.column_config
-    st.data_editor(
-        drafts_frame(),
-        key=editor_key(),
-        hide_index=True,
-        row_height=64,  # text wraps from about 60 on
-        disabled=["thumbnail", "name"],
-        column_config={
-            "ticked": column.CheckboxColumn("Ticked", width=70, help="The buttons below act on ticked rows"),
-            "thumbnail": column.ImageColumn("Image", width=80),
-            "name": column.TextColumn("Name", width="small", help="Becomes the id of the prompt"),
-            "question": column.TextColumn("Question", width="large", max_chars=10_000, help="What to ask; needed"),
-            "domain": column.TextColumn("Domain", width="small", max_chars=200, help="Its group; blank means default"),
-            "answer": column.TextColumn("Answer", max_chars=10_000, help="The reference answer, if you have one"),
-        },
-        alt="Your images with their questions, domains and answers",
-    )
-
-
-def draw_row_actions() -> None:
-    """Draw what can be done to the ticked rows."""
-    rows = current_drafts()
-    n_ticked = sum(row.ticked for row in rows)
-    st.caption(f"{counted(len(rows), 'row')}, {n_ticked} ticked")
-    left, right = st.columns(2)
-    with left:
-        _set_form("question", "Question for the ticked rows", "What is shown?", n_ticked)
-    with right:
-        _set_form("domain", "Domain for the ticked rows", "charts", n_ticked)
-    with st.container(horizontal=True):
-        st.button("Tick all", on_click=tick_all, args=(True,), key="tick-all", icon=":material/select_all:")
-        st.button("Tick none", on_click=tick_all, args=(False,), key="tick-none", icon=":material/deselect:")
-        st.button(
-            "Remove ticked rows",
-            on_click=remove_ticked,
-            key="remove-ticked",
-            icon=":material/delete:",
-            disabled=not n_ticked,
-        )
-
-
-def _set_form(field: str, label: str, example: str, n_ticked: int) -> None:
-    """Draw a text and the button that writes it into the ticked rows; Enter does too."""
-    with st.form(f"set-{field}", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
-        st.text_input(label, placeholder=example, key=f"{field}-for-ticked", help="Replaces what these rows have there")
-        st.form_submit_button(
-            f"Set {field}", on_click=_take_set, args=(field,), key=f"set-{field}-button", disabled=not n_ticked
-        )
-
-
-def _take_set(field: str) -> None:
-    """Write the text of a form into the ticked rows; a blank one changes nothing."""
-    text = st.session_state[f"{field}-for-ticked"]
-    if text.strip():
-        set_ticked(field, text)
 
 
 def _with_edits(draft: Draft, edits: Mapping[str, Any]) -> Draft:

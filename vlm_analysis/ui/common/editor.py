@@ -1,41 +1,104 @@
-"""The mask in the editor: clicks in the strip, candidates and saved masks all change one mask in the session."""
+"""The edit in the editor: clicks in the strip, candidates and saved masks all change one edit in the session.
+
+It drops layers (`mask`), and lets vision tokens skip some of those that are left (`mask_vision`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count
+from typing import Any
 
 import streamlit as st
 
-from vlm_analysis.edits.edit import Edit, PruneMask
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.kinds.drop import Drop
+from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.edits.ownlocks import own_locks, with_own_locks
+from vlm_analysis.edits.shorthand import layers_in
+from vlm_analysis.errors import MaskError
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.ui.common.sent import MOST_UNDO, Step, View, read_sent
-from vlm_analysis.ui.common.session import last_choices
+from vlm_analysis.ui.common.address import say_unknown, told
+from vlm_analysis.ui.common.held import NO_VISION, is_of, layers_of, vision_of
+from vlm_analysis.ui.common.sent import MOST_UNDO, Asked, Step, View, read_asked, read_sent
+from vlm_analysis.ui.common.session import last_choices, model_slot
 
 STRIP, CANDIDATES = "mask_strip", "mask_candidates"
-SEEN, OWN = (
-    "mask_seen",
-    "mask_own",
-)  # the mask that sessions to come start with, as last seen here; whether this session changed it
+SEEN, LINE = "mask_seen", "mask_line"  # the mask edited last in any session, as seen here; its line of edits
+LEFT = "mask_left"  # the mask edited elsewhere beside which the user stays with this one
 LOCKS, VIEW = "mask_locks", "mask_view"  # the layers that the user locked; how the strip is looked at
+VISION = "mask_vision"  # the layers that vision tokens skip, a `Vision`
+_LINES = count(1)
 REVISION, TAKEN = "mask_revision", "mask_taken"  # of the mask by other hands than the strip's; the strip's last message
+ANSWERED = "mask_answered"  # the strip's last question
 
 
 def begin_editing(model: ModelInfo) -> None:
     """Start with the mask last edited for this model, also after a refresh; an empty one where there is none.
 
-    A session that has changed nothing itself goes on with what another one has changed since.
+    A session that shows the mask on which another one's edit builds goes on with that edit; an undo takes it back.
     """
     take_sent()
     state, last = st.session_state, _last_edited(model)
-    if state.get("mask_model") == model and (state.get(OWN, True) or last is state.get(SEEN)):
+    is_first, is_same = "mask_model" not in state, state.get("mask_model") == model
+    if is_same and (last is state.get(SEEN) or _line(model) != state.get(LINE)):
         return
-    kept = last or PruneMask(model.n_layers)
-    state.update(mask=list(kept.dropped), mask_undo=[], mask_redo=[], mask_name=kept.name, mask_notes=kept.notes)
+    kept = last or Edit(model.n_layers)
+    undo = [*state.mask_undo, held()][-MOST_UNDO:] if is_same else []
+    _adopt(kept, model, undo)
+    state[SEEN], state[LINE] = last, _line(model)
+    if is_first:  # later the mask has an undo of its own
+        _take_address()
+
+
+def _adopt(kept: Edit, model: ModelInfo, undo: list[Step]) -> None:
+    """Make a mask of another session the one in this session's editor."""
+    state = st.session_state
+    state.update(mask=list(kept.dropped), mask_undo=undo, mask_redo=[], mask_name=kept.name, mask_notes=kept.notes)
+    state[VISION] = vision_of(kept)
     state.update({"mask_model": model, "mask_origin": with_own_locks(kept.provenance, ()), CANDIDATES: {}})
-    state.update({SEEN: last, OWN: False, LOCKS: list(own_locks(kept) or ())})
-    state.mask_kept_notes = kept.notes if list(kept.dropped) == kept.provenance.get("dropped") else None
+    state[LOCKS] = list(own_locks(kept) or ())
+    state.mask_kept_notes = kept.notes if is_of(kept.provenance, kept) else None
     _other_hand()
+
+
+def _line(model: ModelInfo) -> int:
+    """Return which line of edits the last one belongs to: one that does not build on the edit before it begins a new line."""
+    line = last_choices().get(f"mask-line:{model.fingerprint}", 0)
+    return line if isinstance(line, int) else 0
+
+
+def _take_address() -> None:
+    """Take the layers that the address says into the editor; of those that are dropped or skipped it says all, or none."""
+    said = {name: _layers_said(name) for name in ("cut", "absent", "frozen")}
+    now, skipped = held(), vision()
+    dropped = said["cut"] or now.dropped
+    if said["absent"] or said["frozen"]:
+        absent = set(said["absent"]) - set(vision_locked())
+        frozen = set(said["frozen"]) - set(vision_locked()) - absent
+        skipped = replace(skipped, absent=tuple(absent), frozen=tuple(frozen))
+    set_mask(dropped, set(now.own) - set(dropped), skipped)
+
+
+def _layers_said(name: str) -> tuple[int, ...]:
+    """Return the layers that the address says, "4,7,12-14"; none where it does not, or the model lacks one, which is said."""
+    text, n_layers, layers = told(name), st.session_state.mask_model.n_layers, None
+    if text is None:
+        return ()
+    with suppress(MaskError):
+        layers = layers_in(",".join(text.replace(",", " ").split()))
+    if layers is None or layers[-1] >= n_layers:
+        say_unknown(f"{name} for {n_layers} layers", text)
+        return ()
+    return layers
+
+
+def is_edited(model: ModelInfo) -> bool:
+    """Return whether the mask in the editor is for this model."""
+    edited = st.session_state.get("mask_model")
+    return isinstance(edited, ModelInfo) and edited.fingerprint == model.fingerprint
 
 
 def _last_edited(model: ModelInfo) -> Edit | None:
@@ -44,31 +107,71 @@ def _last_edited(model: ModelInfo) -> Edit | None:
 
 
 def edited_elsewhere(model: ModelInfo) -> Edit | None:
-    """Return the mask that another session has edited since this one did; None where there is none, or it is the same."""
-    last = _last_edited(model)
-    return last if last is not st.session_state.get(SEEN) and last != _as_it_stands() else None
+    """Return the mask that another session has edited beside this one; None where there is none, or it is the same."""
+    state, last = st.session_state, _last_edited(model)
+    return None if last in (None, _as_it_stands()) or any(last is state.get(key) for key in (SEEN, LEFT)) else last
+
+
+def show_edited_elsewhere(model: ModelInfo) -> None:
+    """Take the mask of the session that edited last, and go on with it; an undo takes it back."""
+    state, last = st.session_state, _last_edited(model)
+    if last is not None:
+        _adopt(last, model, [*state.mask_undo, held()][-MOST_UNDO:])
+        state[SEEN], state[LINE] = last, _line(model)
+
+
+def keep_own(model: ModelInfo) -> None:
+    """Stay with this session's mask beside the one that was edited last elsewhere, until that one is edited again."""
+    st.session_state[LEFT] = _last_edited(model)
 
 
 def _as_it_stands() -> Edit:
     state = st.session_state
     details = {"name": state.get("mask_name", ""), "notes": state.get("mask_notes", "")}
-    origin = with_own_locks(state.mask_origin, state.get(LOCKS, ()))
-    return PruneMask(state.mask_model.n_layers, tuple(state.mask), **details, provenance=origin)
+    return as_edit(**details, provenance=with_own_locks(state.mask_origin, state.get(LOCKS, ())))
+
+
+def as_edit(**about: Any) -> Edit:
+    """Return the edit in the editor; `about` are its name, notes, model and provenance."""
+    state = st.session_state
+    return Edit(state.mask_model.n_layers, (Drop(tuple(state.mask)), vision()), **about)
+
+
+def vision() -> Vision:
+    """Return where vision tokens skip layers in the editor; what it says of dropped layers is of no effect."""
+    kept = st.session_state.get(VISION)
+    return kept if isinstance(kept, Vision) else NO_VISION
+
+
+def vision_locked() -> dict[int, str]:
+    """Return the layers that vision tokens cannot skip, with the reasons; recordings of version 0.1 do not tell them."""
+    model, info = st.session_state.mask_model, model_slot().info
+    here = info is not None and info.fingerprint == model.fingerprint
+    return info.vision_locked if here and info is not None else model.vision_locked
+
+
+def held() -> Step:
+    """Return what the strip holds, as a step of its history."""
+    now = vision()
+    return Step(tuple(st.session_state.mask), locked_by_user(), now.absent, now.frozen)
 
 
 def remember() -> None:
     """Keep the mask for sessions to come, where this one changed it, with its name, notes and origin: a refresh is a new session."""
     state, now = st.session_state, _as_it_stands()
-    seen = state.get(SEEN) or PruneMask(now.n_layers)
+    seen = state.get(SEEN) or Edit(now.n_layers)
     if (now, now.name, now.notes, now.provenance) != (seen, seen.name, seen.notes, seen.provenance):
-        last_choices()[f"mask:{state.mask_model.fingerprint}"] = state[SEEN] = now
-        state[OWN] = True
+        model, last = state.mask_model, last_choices()
+        if _last_edited(model) is not state.get(SEEN):  # two sessions edited the same mask: each goes on with its own
+            state[LINE] = next(_LINES)
+        last[f"mask-line:{model.fingerprint}"] = state.setdefault(LINE, 0)
+        last[f"mask:{model.fingerprint}"] = state[SEEN] = now
 
 
 def note_saved(mask: Edit) -> None:
     """Remember that the mask in the editor is saved under this name: a change makes another one of it, without name and notes."""
     state = st.session_state
-    state.mask_origin = {**state.mask_origin, "name": mask.name, "dropped": list(mask.dropped)}
+    state.mask_origin = {**state.mask_origin, "name": mask.name, **layers_of(mask)}
     state.mask_kept_notes = mask.notes
     remember()
 
@@ -82,31 +185,38 @@ def edit(mask: Edit, model: ModelInfo) -> None:
 def take_mask(mask: Edit) -> None:
     """Take a candidate or saved mask into the editor under its own name, remembering where it came from.
 
+    Of an edit it takes what the editor holds: dropped layers, and those that vision tokens skip.
+
     It brings the locks that are saved with it. One without any leaves those that it does not contradict.
     """
     take_sent()
     state, told = st.session_state, own_locks(mask)
-    set_mask(mask.dropped, set(state.get(LOCKS, ())) - set(mask.dropped) if told is None else told)
+    own = set(state.get(LOCKS, ())) - set(mask.dropped) if told is None else told
+    set_mask(mask.dropped, own, vision_of(mask))
     state.mask_name = mask.name[:120]
     state.mask_notes = state.mask_kept_notes = mask.notes
-    origin = {**mask.provenance, "name": mask.name, "dropped": list(mask.dropped)}
+    origin = {**mask.provenance, "name": mask.name, **layers_of(mask)}
     state.mask_origin = with_own_locks(origin, ())
     remember()
 
 
-def set_mask(layers: Collection[int], own: Collection[int]) -> None:
-    """Change the mask and the user's locks, remembering the old ones for undo; locked layers never enter the mask."""
+def set_mask(layers: Collection[int], own: Collection[int], skipped: Vision | None = None) -> None:
+    """Change the mask, the user's locks and where vision tokens skip layers (None: as it is), remembering the old ones for undo.
+
+    Locked layers never enter the mask.
+    """
     state = st.session_state
+    skipped = vision() if skipped is None else skipped
     new = sorted(set(layers) - set(state.mask_model.locked))
     if len(new) == state.mask_model.n_layers:
         st.toast("At least one layer must stay.", icon=":material/block:")
         return
-    before: Step = tuple(state.mask), tuple(state.get(LOCKS, ()))
-    if (tuple(new), tuple(sorted(own))) != before:
+    before, now = held(), Step(tuple(new), tuple(sorted(own)), skipped.absent, skipped.frozen)
+    if now != before or skipped != vision():
         state.mask_undo = [*state.mask_undo, before][-MOST_UNDO:]
         state.mask_redo = []
         _other_hand()
-        _put(new, own)
+        _put(now, skipped)
 
 
 def take_sent() -> None:
@@ -118,14 +228,24 @@ def take_sent() -> None:
     if "mask_model" not in state:
         return
     model = state.mask_model
-    sent = read_sent(dict(state.get(STRIP) or {}).get("sent"), model.n_layers, model.locked)
+    sent = read_sent(dict(state.get(STRIP) or {}).get("sent"), model.n_layers, model.locked, vision_locked())
     if sent is None or sent.base != base() or sent.number <= state.get(TAKEN, 0):
         return
     state[TAKEN], state[VIEW] = sent.number, sent.view
     state.mask_undo, state.mask_redo = list(sent.undo), list(sent.redo)
     if not sent.as_sent:
         _other_hand()
-    _put(sent.now[0], sent.now[1])
+    _put(sent.now, vision())
+
+
+def take_asked() -> Asked | None:
+    """Return the strip's last question, once; None where there is none, or it was of a mask that another hand has changed since."""
+    state = st.session_state
+    asked = read_asked(dict(state.get(STRIP) or {}).get("asked"))
+    if asked is None or asked.number <= state.get(ANSWERED, 0):
+        return None
+    state[ANSWERED] = asked.number
+    return asked if asked.base == base() else None
 
 
 def base() -> str:
@@ -149,11 +269,13 @@ def _other_hand() -> None:
     st.session_state[REVISION] = st.session_state.get(REVISION, 0) + 1
 
 
-def _put(layers: Collection[int], own: Collection[int]) -> None:
+def _put(now: Step, skipped: Vision) -> None:
+    """Let the editor hold this; `skipped` tells how vision tokens skip layers."""
     state = st.session_state
-    state.mask, state[LOCKS] = list(layers), sorted(own)
+    state.mask, state[LOCKS] = list(now.dropped), list(now.own)
+    state[VISION] = replace(skipped, absent=now.absent, frozen=now.frozen)
     origin = state.get("mask_origin", {})
-    if state.mask != origin.get("dropped"):  # name and notes are of other layers
+    if not is_of(origin, as_edit()):  # name and notes are of other layers
         if state.get("mask_name") == str(origin.get("name", ""))[:120]:
             state.mask_name = ""
         if state.get("mask_notes") == state.get("mask_kept_notes"):

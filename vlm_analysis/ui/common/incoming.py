@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from vlm_analysis.errors import StrataError
+from vlm_analysis.guard.shared import is_shared
 from vlm_analysis.progress import stoppable
 from vlm_analysis.prompts.opening import Preview, PromptSource, open_prompts, preview_prompts
 from vlm_analysis.prompts.prompts import PromptSet
@@ -28,6 +30,7 @@ from vlm_analysis.ui.common.promptcard import draw_prompt
 from vlm_analysis.ui.common.session import choose, workspace
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.words import counted, duration
+from vlm_analysis.workbench.recent import note_folder
 from vlm_analysis.workbench.shelf import keep_prompts
 from vlm_analysis.workbench.workspace import Item, clean_name
 
@@ -153,6 +156,8 @@ def _take(incoming: Incoming, reading: Reading, name: str) -> Item | None:
         return None
     item = use(prompts, name)
     if item is not None:
+        if isinstance(incoming.source, Path) and not is_shared():
+            note_folder(workspace(), str(incoming.source))
         counts = f"{counted(len(prompts), 'prompt')} in {counted(len(prompts.domains), 'domain')}"
         st.session_state[_TAKEN] = (f"Saved {counts} as '{item.name}'.", prompts.problems)
         put_away()

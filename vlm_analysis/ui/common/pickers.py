@@ -6,13 +6,27 @@ from typing import Any
 
 import streamlit as st
 
-from vlm_analysis.edits.edit import Edit, PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.ownlocks import with_own_locks
 from vlm_analysis.errors import StrataError
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.ui.common.editor import locked_by_user
-from vlm_analysis.ui.common.session import choose, chosen, model_slot, opened, workspace
-from vlm_analysis.ui.common.text import escaped, layer_list, what_it_does
+from vlm_analysis.ui.common.address import say_unknown, tell, tell_edit, tell_item, told
+from vlm_analysis.ui.common.editor import as_edit, begin_editing, is_edited, locked_by_user
+from vlm_analysis.ui.common.held import vision_of
+from vlm_analysis.ui.common.session import (
+    choose,
+    chosen,
+    look_at,
+    model_slot,
+    opened,
+    shown,
+    shown_items,
+    shown_model,
+    workspace,
+)
+from vlm_analysis.ui.common.text import does, escaped, what_it_does
+from vlm_analysis.ui.common.whose import say_others
+from vlm_analysis.workbench.details import edit_key
 from vlm_analysis.workbench.stale import STALE, is_stale
 from vlm_analysis.workbench.workspace import Item
 
@@ -20,30 +34,42 @@ EDITED = "The mask in the editor"
 
 
 def pick_item(kind: str, label: str, help_text: str, among: list[Item] | None = None) -> Item | None:
-    """Draw a box with the saved items of a kind, or those `among` others, the session's own first chosen; None where there is none."""
-    items = workspace().items(kind) if among is None else among
+    """Draw a box with the saved items of a kind, or those `among` others, the session's own first chosen; None where there is none.
+
+    They are those of the model that is shown, or of no model.
+    """
+    items = shown_items(kind) if among is None else shown(among)
     for of in dict.fromkeys((kind, *(item.kind for item in items))):
         say_problem(of)
-    now = chosen(kind, among)
+    now = chosen(kind, items)
     if not items or now is None:
+        say_others(kind, among)
         return None
     ids = [item.id for item in items]
     by_id = {item.id: item for item in items}
-    line = st.container(horizontal=True, vertical_alignment="bottom")
+    line, key = st.container(horizontal=True, vertical_alignment="bottom"), f"pick:{kind}"
+    st.session_state[key] = now.id
     picked = line.selectbox(
         label,
         ids,
-        index=ids.index(now.id),
         format_func=lambda item_id: described(by_id[item_id]),
         help=help_text,
-        key=f"pick:{kind}:{now.id}",
+        key=key,
+        on_change=_take,
+        args=(kind, by_id, key),
     )
-    if picked != now.id:
-        choose(kind, by_id[picked])
     with line.popover("", icon=":material/more_vert:", width="content", help=f"Rename or delete this {label.lower()}"):
         _manage(by_id[picked])
     _say_whose(by_id[picked])
+    tell_item(kind, picked)
     return by_id[picked]
+
+
+def _take(kind: str, by_id: dict[str, Item], key: str) -> None:
+    """Choose what the box under `key` holds; a label of a list that has changed since it was drawn chooses nothing."""
+    item = by_id.get(st.session_state[key])
+    if item is not None:
+        choose(kind, item)
 
 
 def _manage(item: Item) -> None:
@@ -76,17 +102,11 @@ def say_problem(kind: str) -> None:
 
 
 def _say_whose(item: Item) -> None:
-    """Name the model and prompts of an item by their fingerprints, and say where another model is loaded."""
-    loaded = model_slot().info
+    """Name the model and prompts of an item by their fingerprints."""
     prompts = f"prompts {(item.prompts or '?')[:8]}"
     st.caption(f"Model {escaped(item.model_name)} {item.model[:8]}, {prompts}" if item.model else prompts.capitalize())
     if is_stale(workspace(), item):
         st.warning(escaped(STALE))
-    if loaded is not None and item.model not in (None, loaded.fingerprint):
-        st.warning(
-            f"This is of another model than the loaded one, {escaped(loaded.name)} {loaded.fingerprint[:8]}. It can be looked at; "
-            "what is made of it asks before it is used on the loaded model."
-        )
 
 
 def open_or_stop(item: Item) -> Any:
@@ -106,36 +126,59 @@ def described(item: Item) -> str:
 
 
 def pick_mask(n_layers: int | None = None) -> Edit | None:
-    """Draw a box with the mask in the editor and the saved ones; None where there is none that fits `n_layers`."""
+    """Draw a box with the mask in the editor and the saved ones of the model that is shown; None where none fits `n_layers`."""
+    info, key = model_slot().info, told("mask")
+    named = None if key is None else _of_key(key)
+    if info is not None and shown_model() == info.fingerprint and not is_edited(info):
+        begin_editing(info)  # after a refresh or another model, the mask last edited for this one
     edited = edited_mask()
-    items = {item.id: item for item in workspace().items("masks") if n_layers in (None, item.details.get("n_layers"))}
-    options = ([EDITED] if edited is not None and edited.budget and n_layers in (None, edited.n_layers) else []) + list(
-        items
-    )
+    items = {item.id: item for item in shown_items("masks") if n_layers in (None, item.details.get("n_layers"))}
+    is_usable = edited is not None and not edited.is_dense and n_layers in (None, edited.n_layers)
+    options = [*([EDITED] if is_usable else []), *items]
     if not options:
+        say_others("masks")
         return None
 
     def words(option: str) -> str:
         if option == EDITED and edited is not None:
-            return f"{EDITED}{f', {edited.name}' if edited.name else ''} · drops {layer_list(edited.dropped)}"
+            return f"{EDITED}{f', {edited.name}' if edited.name else ''} · {does(edited)}"
         return f"{described(items[option])} · {what_it_does(items[option].details)}"
 
+    if named is not None and named.id in options:
+        st.session_state["pick:mask"] = named.id
     picked = st.selectbox(
         "Mask", options, format_func=words, help="Masks are made and saved on the Masks page.", key="pick:mask"
     )
-    return edited if picked == EDITED else open_or_stop(items[picked])
+    if picked == EDITED and edited is not None:
+        skipped = vision_of(edited)
+        tell_edit(edited.dropped, skipped.absent, skipped.frozen)
+        tell("mask", None)
+        return edited
+    tell("mask", edit_key(items[picked].details))
+    tell_edit()
+    return open_or_stop(items[picked])
+
+
+def _of_key(key: str) -> Item | None:
+    """Return the newest saved mask of this key, and show its model's work; where there is none, say so."""
+    item = next((item for item in workspace().items("masks") if edit_key(item.details) == key), None)
+    if item is None:
+        say_unknown("mask", key)
+    else:
+        look_at(item.model)
+    return item
 
 
 def edited_mask() -> Edit | None:
-    """Return the mask as it stands in this session's editor; None where the editor was not used."""
+    """Return the mask as it stands in this session's editor; None where it was not used, or for another model than is shown."""
     mask = st.session_state.get("mask")
     model = st.session_state.get("mask_model")
-    if mask is None or not isinstance(model, ModelInfo):
+    if mask is None or not isinstance(model, ModelInfo) or shown_model() not in (None, model.fingerprint):
         return None
     details = {"name": st.session_state.get("mask_name", ""), "notes": st.session_state.get("mask_notes", "")}
     origin = {"made": "by hand", "started_from": st.session_state.get("mask_origin", {})}
     origin = with_own_locks(origin, locked_by_user())
-    return PruneMask(model.n_layers, tuple(mask), **details, model=model, provenance=origin)
+    return as_edit(**details, model=model, provenance=origin)
 
 
 def agree_on_model(owner: ModelInfo | None, at_hand: ModelInfo | None, what: str, key: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.ui.common.session import chosen, model_slot, workspace
+from vlm_analysis.ui.common.session import chosen, model_slot, project, shown_items
 from vlm_analysis.workbench.details import edit_key
 from vlm_analysis.workbench.workspace import Item
 
@@ -18,26 +18,28 @@ PLAIN = {"device": "auto", "dtype": "auto", "revision": "main"}  # what the Mode
 
 
 def same_line(*lines: str, label: str = "The same on the command line") -> None:
-    """Draw lines of the command `strata`, folded up, to copy; nothing without any."""
-    if lines:
+    """Draw lines of the command `strata`, folded up, to copy; nothing without any, or where one is ""."""
+    if lines and all(lines):
         with st.expander(label):
             st.code("\n".join(lines), language="bash", wrap_lines=True)
 
 
 def line_of(command: str, *arguments: Item | Edit | str | Path | None, model: bool = True, **options: Value) -> str:
-    """Return the line of a subcommand, quoted for a shell.
+    """Return the line of a subcommand, quoted for a shell; "" where it names an edit that does more than drop layers and is not saved.
 
     Args:
         arguments: items go by their id, edits by that of the saved one, else by their layers.
         model: whether the subcommand loads the model; that of the Model page is named then.
         options: None, False, "" and [] are left out, True is a flag, a list repeats the option.
     """
+    if any(isinstance(one, Edit) and not one.is_mask and _saved(one) is None for one in arguments):
+        return ""
     words = ["strata", command, *map(_word, (one for one in arguments if one is not None))]
     info = model_slot().info
     owners = [one.model for one in arguments if isinstance(one, Edit) and _saved(one) is not None]
     if info is not None and any(owner is not None and owner.fingerprint != info.fingerprint for owner in owners):
         options["anyway"] = True
-    for name, value in (options | (_model_options() if model else {})).items():
+    for name, value in ({"project": project()} | options | (_model_options() if model else {})).items():
         words += _option(f"--{name.replace('_', '-')}", value)
     return shlex.join(words)
 
@@ -64,9 +66,7 @@ def _word(argument: Item | Edit | str | Path) -> str:
 
 def _saved(edit: Edit) -> Item | None:
     """Return the saved item of an edit of this name; None where it is not saved."""
-    items = (
-        item for item in workspace().items("masks") if edit_key(item.details) == edit.key and item.name == edit.name
-    )
+    items = (item for item in shown_items("masks") if edit_key(item.details) == edit.key and item.name == edit.name)
     return next(items, None)
 
 

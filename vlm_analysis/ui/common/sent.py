@@ -1,18 +1,26 @@
-"""What the strip sends: a whole mask, with its undo history and the user's locks. Read without trust, free of Streamlit."""
+"""What the strip sends: a whole edit, with its undo history and the user's locks. Read without trust, free of Streamlit."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlm_analysis.edits.change import is_whole
+from vlm_analysis.selection.criteria.criteria import CRITERIA
 
 MOST_UNDO = 100
 MOST_PINNED = 3
 SCALES = ("fixed", "fitted")
 
-Step = tuple[tuple[int, ...], tuple[int, ...]]  # (dropped, locked by the user), each ascending
+
+class Step(NamedTuple):
+    """What the strip holds at a time, layers ascending: what is dropped and locked by the user, and where vision tokens skip."""
+
+    dropped: tuple[int, ...] = ()
+    own: tuple[int, ...] = ()
+    absent: tuple[int, ...] = ()
+    frozen: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -22,10 +30,16 @@ class View:
     Attributes:
         scale: "fixed", the same for every recording, or "fitted" to this one.
         pinned: names of the rows that stay in view, three at most; None where nothing was chosen.
+        next_by: the criterion whose next layer is shown, "" for none; None where nothing was chosen.
+        auto: whether a mask is evaluated by itself once it has come to rest.
+        vision: whether the row of vision tokens is shown where they skip no layer.
     """
 
     scale: str = "fixed"
     pinned: tuple[str, ...] | None = None
+    next_by: str | None = None
+    auto: bool = True
+    vision: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,8 +49,8 @@ class Sent:
     Attributes:
         base: the mask of the session on which it builds.
         number: of the message; each is above the one before.
-        now: the mask and the locks.
-        undo, redo: the masks and locks before and after, the nearest last.
+        now: the edit and the locks.
+        undo, redo: the edits and locks before and after, the nearest last.
         as_sent: whether nothing had to be left out of `now`.
     """
 
@@ -49,33 +63,72 @@ class Sent:
     as_sent: bool
 
 
-def read_sent(message: Any, n_layers: int, locked: Collection[int] = ()) -> Sent | None:
-    """Return the message; None where it is none, or would leave no layer. Locked layers are never dropped."""
+def read_sent(
+    message: Any, n_layers: int, locked: Collection[int] = (), vision_locked: Collection[int] = ()
+) -> Sent | None:
+    """Return the message; None where it is none, or would leave no layer.
+
+    Locked layers are never dropped, and vision tokens skip none of `vision_locked`.
+    """
     if not isinstance(message, dict) or not is_whole(message.get("number")):
         return None
-    step = [message.get("dropped"), message.get("own")]
-    now = _step(step, n_layers, locked)
+    limits = n_layers, frozenset(locked), frozenset(vision_locked)
+    step = [message.get("dropped"), message.get("own"), message.get("absent", []), message.get("frozen", [])]
+    now = _step(step, *limits)
     if now is None:
         return None
     pinned = [name for name in _list(message.get("pinned")) if isinstance(name, str)]
     scale = message.get("scale")
-    view = View(scale if scale in SCALES else SCALES[0], tuple(pinned[:MOST_PINNED]))
-    undo, redo = (_steps(message.get(name), n_layers, locked) for name in ("undo", "redo"))
+    view = View(
+        scale if scale in SCALES else SCALES[0],
+        tuple(pinned[:MOST_PINNED]),
+        _next_by(message.get("next_by")),
+        message.get("auto") is not False,
+        message.get("vision") is True,
+    )
+    undo, redo = (_steps(message.get(name), *limits) for name in ("undo", "redo"))
     as_sent = [list(part) for part in now] == step
     return Sent(str(message.get("base")), int(message["number"]), now, undo, redo, view, as_sent)
 
 
-def _steps(values: Any, n_layers: int, locked: Collection[int]) -> tuple[Step, ...]:
-    steps = [_step(value, n_layers, locked) for value in _list(values)[-MOST_UNDO:]]
+def _next_by(name: Any) -> str | None:
+    return name if isinstance(name, str) and name in ("", *CRITERIA) else None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question of the strip: the mask has come to rest, or the user wants it evaluated now.
+
+    Attributes:
+        base: the mask of the session on which it builds.
+        number: of the question; each is above the one before.
+        by_hand: whether a button was pressed.
+    """
+
+    base: str
+    number: int
+    by_hand: bool
+
+
+def read_asked(message: Any) -> Asked | None:
+    """Return the question; None where it is none."""
+    if not isinstance(message, dict) or not is_whole(message.get("number")):
+        return None
+    return Asked(str(message.get("base")), int(message["number"]), message.get("by_hand") is True)
+
+
+def _steps(values: Any, n_layers: int, locked: frozenset[int], vision_locked: frozenset[int]) -> tuple[Step, ...]:
+    steps = [_step(value, n_layers, locked, vision_locked) for value in _list(values)[-MOST_UNDO:]]
     return tuple(step for step in steps if step is not None)
 
 
-def _step(value: Any, n_layers: int, locked: Collection[int]) -> Step | None:
-    """Return a mask with its locks; None where no layer would be left."""
-    dropped, own = (*_list(value), None, None)[:2]
-    kept = _layers(own, n_layers)
-    gone = _layers(dropped, n_layers) - kept - set(locked)
-    return None if len(gone) == n_layers else (tuple(sorted(gone)), tuple(sorted(kept)))
+def _step(value: Any, n_layers: int, locked: frozenset[int], vision_locked: frozenset[int]) -> Step | None:
+    """Return what is held at a time; None where no layer would be left."""
+    dropped, own, absent, frozen = (_layers(part, n_layers) for part in (*_list(value), *[None] * 4)[:4])
+    gone, hidden = dropped - own - locked, absent - vision_locked
+    if len(gone) == n_layers:
+        return None
+    return Step(*(tuple(sorted(part)) for part in (gone, own, hidden, frozen - hidden - vision_locked)))
 
 
 def _layers(values: Any, n_layers: int) -> set[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,34 @@ import streamlit as st
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.workbench.bench import Bench
+from vlm_analysis.workbench.comparisons import Unfinished
 from vlm_analysis.workbench.jobs import JobRunner
 from vlm_analysis.workbench.shelf import open_item
 from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.workspace import Item, Workspace
 
+PROJECT = "project"  # the project that this session works in; "" or none for the default one
+WORK_OF = "work_of"  # the model that was loaded when another one's work was chosen, and that other one; fingerprints
+
 
 @st.cache_resource(show_spinner=False)
-def _workspace(root: str | None) -> Workspace:
-    return Workspace(Path(root) if root else None)
+def _workspace(root: str | None, project: str) -> Workspace:
+    return Workspace(Path(root) if root else None, project)
 
 
 def workspace() -> Workspace:
-    """Return the workspace of `STRATA_HOME`, else of the user's home."""
-    return _workspace(os.environ.get("STRATA_HOME"))
+    """Return this session's project in the workspace of `STRATA_HOME`, else of the user's home."""
+    return _workspace(os.environ.get("STRATA_HOME"), project())
+
+
+def project() -> str:
+    """Return the name of the project that this session works in; "" for the default one."""
+    return str(st.session_state.get(PROJECT, ""))
+
+
+def of_project(name: str) -> str:
+    """Return the key of the session under which something is kept for its project alone."""
+    return f"{name}@{project()}" if project() else name
 
 
 @st.cache_resource(show_spinner=False, on_release=JobRunner.close)
@@ -78,40 +93,93 @@ def opened(item: Item) -> Any:
 
 
 @st.cache_resource(show_spinner=False)
-def last_choices() -> dict[str, Any]:
-    """Return what the process remembers for sessions to come: a refresh is a new session, and must not change the work."""
+def _last_choices(project: str) -> dict[str, Any]:
     return {}
 
 
+def last_choices() -> dict[str, Any]:
+    """Return what the process remembers of this project for sessions to come: a refresh is a new one, and must not change the work."""
+    return _last_choices(project())
+
+
+def shown_model() -> str | None:
+    """Return the fingerprint of the model whose work the pages show: the loaded one, unless another was chosen since it was loaded.
+
+    None where no model is loaded: then the pages show all models' work.
+    """
+    loaded = model_slot().fingerprint
+    since, other = st.session_state.get(WORK_OF, ("", ""))
+    return (other if since == loaded else loaded) or None
+
+
+def look_at(model: str | None) -> None:
+    """Show the work of this model on all pages until another one is loaded; nothing changes where none is loaded, or for None."""
+    if model is not None and shown_model() not in (None, model):
+        st.session_state[WORK_OF] = model_slot().fingerprint, model
+
+
+def is_shown(work: Item | Unfinished) -> bool:
+    """Return whether this is work of the model that is shown, or of no model."""
+    model, info = shown_model(), model_slot().info
+    if model is None or work.model == model:
+        return True
+    if work.model is not None or not isinstance(work, Item):
+        return False
+    sizes = work.details.get("n_layers"), info.n_layers if info is not None and info.fingerprint == model else None
+    return None in sizes or sizes[0] == sizes[1]
+
+
+def shown(items: Iterable[Item]) -> list[Item]:
+    """Return those of the items that are work of the model that is shown, or of no model."""
+    return list(filter(is_shown, items))
+
+
+def shown_items(kind: str) -> list[Item]:
+    """Return the saved items of a kind that the pages show, newest first: what pages list, and other models' work left out."""
+    return shown(workspace().items(kind))
+
+
 def choose(kind: str, item: Item) -> None:
-    """Make `item` the one this session works with, and the one a session after a refresh starts with."""
-    st.session_state[f"chosen:{kind}"] = last_choices()[kind] = item.id
+    """Make `item` the one this session works with, and the one a session after a refresh starts with, while its model is shown."""
+    for key in _places(kind, item.model):
+        st.session_state[of_project(f"chosen:{key}")] = last_choices()[key] = item.id
 
 
 def chosen(kind: str, among: list[Item] | None = None) -> Item | None:
     """Return the item this session works with: the chosen one, else the last one chosen in any session, else the newest.
 
-    It is one of the kind, or one `among` others, newest first.
+    It is one of the kind, or one `among` others, newest first; and of the model that is shown.
     """
-    by_id = {item.id: item for item in among or ()}
-    for item_id in (st.session_state.get(f"chosen:{kind}", ""), last_choices().get(kind, "")):
-        if (item := workspace().find(kind, item_id) if among is None else by_id.get(item_id)) is not None:
-            break
-    else:
-        item = workspace().newest(kind) if among is None else next(iter(among), None)
+    items, keys = shown_items(kind) if among is None else shown(among), _places(kind, shown_model())
+    known = [st.session_state.get(of_project(f"chosen:{key}"), "") for key in keys]
+    known += [last_choices().get(key, "") for key in keys]
+    by_id = {item.id: item for item in items}
+    item = next((by_id[item_id] for item_id in known if item_id in by_id), next(iter(items), None))
     if item is not None:
-        st.session_state[f"chosen:{kind}"] = item.id  # from now on this session's own, whatever others save
+        for key in keys:
+            st.session_state[of_project(f"chosen:{key}")] = (
+                item.id
+            )  # from now on this session's own, whatever others save
     return item
 
 
+def _places(kind: str, model: str | None) -> list[str]:
+    """Return under which names a choice is kept: the last one, and the last one of the model."""
+    return [kind] if model is None or kind == "prompts" else [kind, f"{kind}:{model}"]
+
+
 def take_result(job_kind: str) -> Item | None:
-    """Return the Item that this session's job of the kind made, once, when it is done."""
-    job_id = st.session_state.get(f"job:{job_kind}")
+    """Return the Item that this session's job of the kind made, once, when it is done; the loaded model's is shown from then on."""
+    job_id, taken = st.session_state.get(of_project(f"job:{job_kind}")), of_project(f"taken:{job_kind}")
     view = runner().get(job_id) if job_id else None
-    if view is None or view.status != "done" or st.session_state.get(f"taken:{job_kind}") == job_id:
+    if view is None or view.status != "done" or st.session_state.get(taken) == job_id:
         return None
-    st.session_state[f"taken:{job_kind}"] = job_id
-    return view.result if isinstance(view.result, Item) else None
+    st.session_state[taken] = job_id
+    if not isinstance(view.result, Item):
+        return None
+    if view.result.model == model_slot().fingerprint:
+        look_at(view.result.model)
+    return view.result
 
 
 def choose_result(kind: str, job_kind: str) -> None:

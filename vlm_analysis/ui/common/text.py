@@ -1,4 +1,4 @@
-"""Words for the screen: user text made harmless, lengths of time, and each metric explained in a sentence."""
+"""Words for the screen: user text made harmless, edits in words, and each metric explained in a sentence."""
 
 from __future__ import annotations
 
@@ -6,21 +6,11 @@ import re
 from typing import Any
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.words import sentence
+from vlm_analysis.ui.common.terms import TERMS
+from vlm_analysis.words import METRIC_TITLES, sentence
 from vlm_analysis.workbench.details import is_mask
 
-METRIC_HELP = {
-    "exact_match": "Share of prompts whose whole answer, its end included, the model reproduces token by token under greedy decoding.",
-    "answer_nll": "Mean negative log-likelihood of the answer's tokens, in nats a token. Lower is better; it moves before answers break.",
-    "token_agreement": "Share of answer positions at which the pruned model's first choice is the dense model's.",
-    "kl_to_dense": "Mean Kullback-Leibler divergence KL(dense ‖ pruned) over the answer's positions, in nats. 0 for the dense model.",
-    "normalised_match": "Share of prompts whose response is the answer once case, articles and punctuation are gone.",
-    "numeric_match": "As the normalised match, but a number within 5 % of the answer's counts as equal, and 50% is 0.5 (as in ChartQA).",
-    "choice_match": "Share of prompts with choices whose answer is the choice of the highest likelihood.",
-    "choice_match_norm": "The same by the mean log-likelihood per token, which does not favour short choices.",
-    "retention": "Pruned exact match over dense exact match. 100 % means as many right answers as the dense model, not always the same: "
-    "answers won make up for answers lost.",
-}
+METRIC_HELP = {name: TERMS[name].meaning for name in (*METRIC_TITLES, "retention")}
 NEEDS = {
     "recording": "any recording",
     "domains": "prompts of two domains or more",
@@ -30,13 +20,7 @@ NEEDS = {
     "scores": "a criterion's scores",
     "model": "the model, loaded",
 }
-GROUP_HELP = {
-    "all": "every prompt token: vision and text",
-    "vision": "positions that receive image features",
-    "text": "all other prompt tokens, template and delimiters included",
-    "answer": "the reference answer and its end token, seen in the same pass",
-    "last": "the last prompt token, from which the answer starts",
-}
+GROUP_HELP = {name: TERMS[f"tokens_{name}"].meaning for name in ("all", "vision", "text", "answer", "last")}
 
 
 def escaped(text: object) -> str:
@@ -51,6 +35,11 @@ def escaped(text: object) -> str:
 def done_to(edit: Edit) -> str:
     """Return what an edit leaves of a model, in words: "without layers 3, 5"."""
     return f"without layers {layer_list(edit.dropped)}" if edit.is_mask else f"edited: {edit.words()}"
+
+
+def does(edit: Edit) -> str:
+    """Return what an edit does, in words: "drops 3, 5"."""
+    return f"drops {layer_list(edit.dropped)}" if edit.is_mask else edit.words()
 
 
 def edit_line(edit: Edit) -> str:

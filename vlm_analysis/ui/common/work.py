@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vlm_analysis.progress import Progress
 from vlm_analysis.ui.common.session import bench, live, model_slot, workspace
 from vlm_analysis.workbench.bench import Bench
+from vlm_analysis.workbench.recent import RecentModel, note_model
 from vlm_analysis.workbench.workspace import Item
 
 if TYPE_CHECKING:
@@ -56,8 +57,15 @@ def record_work(prompts: Item) -> Work:
 
 def load_work(source: str, options: dict[str, Any]) -> Work:
     """Load a model into the slot; returns its ModelInfo."""
-    slot = model_slot()
-    return lambda progress: slot.load(source, options, progress).info
+    slot, shelf = model_slot(), workspace()
+
+    def work(progress: Progress) -> Any:
+        info = slot.load(source, options, progress).info
+        if source != BUNDLED:
+            note_model(shelf, RecentModel(source, info.name, options))
+        return info
+
+    return work
 
 
 def fit_work(source: str, options: dict[str, Any]) -> Work:

@@ -10,31 +10,34 @@ from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.errors import PromptError, StrataError
+from vlm_analysis.errors import PromptError, StrataError, short
 from vlm_analysis.evaluation.diff import Piece
 from vlm_analysis.progress import Cancelled
 from vlm_analysis.prompts.checks import MAX_TEXT
 from vlm_analysis.prompts.images import open_image
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.ui.common.drafts import IMAGE_TYPES, preview
+from vlm_analysis.ui.common.marks import marked
 from vlm_analysis.ui.common.pickers import open_or_stop
+from vlm_analysis.ui.common.promptcard import picture_alt
 from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, model_slot, runner
 from vlm_analysis.ui.common.text import done_to, escaped
-from vlm_analysis.ui.evaluate.askresult import draw_responses, marked
+from vlm_analysis.ui.evaluate.asked import Question, asked, keep_asked
+from vlm_analysis.ui.evaluate.askresult import draw_responses
 from vlm_analysis.ui.evaluate.askstream import ask_both
-from vlm_analysis.ui.evaluate.evaluateview import EvaluateInputs
+from vlm_analysis.ui.evaluate.inputs import EvaluateInputs
 from vlm_analysis.words import any_of, sentence
 from vlm_analysis.workbench.workspace import clean_name
 
 if TYPE_CHECKING:
     from vlm_analysis.evaluation.run.respond import Step
 
-_KEPT, _LAST = "ask:kept", "ask:last"
+_LAST = "ask:last"
 
 
 def side_by_side(inputs: EvaluateInputs) -> None:
-    """Draw one prompt with the responses of the dense and the pruned model, asked on a click and kept until others are."""
+    """Draw one prompt with the responses of the dense and the pruned model, asked on a click and kept while the process runs."""
     if not inputs.ready or inputs.prompts is None or inputs.mask is None:
         return
     left, right = st.columns([1, 2])
@@ -55,7 +58,7 @@ def side_by_side(inputs: EvaluateInputs) -> None:
             if own is not None or question != chosen.question:
                 images = chosen.images if own is None else (own,)
                 prompt = replace(chosen, images=images, question=question, answer=None, answers=None)
-            belongs = (model_slot().fingerprint, inputs.mask.key, prompt.image_hashes, prompt.question)
+            belongs = Question(model_slot().fingerprint, inputs.mask.key, prompt.image_hashes, prompt.question)
         except PromptError as error:
             st.error(escaped(error))
             return
@@ -70,13 +73,22 @@ def side_by_side(inputs: EvaluateInputs) -> None:
     _draw_answers(prompt, inputs.mask, belongs, pressed)
 
 
+def ask_about(prompts: PromptSet, prompts_id: str, name: str) -> None:
+    """Go to Ask both with the prompt of an id, as a button's callback."""
+    key = f"ask_prompt:{prompts_id}"
+    st.session_state.pop(key, None)
+    place = next((place for place, prompt in enumerate(prompts) if str(prompt.id) == name), 0)
+    st.session_state.setdefault(_LAST, {})[key] = place
+    st.session_state["evaluate_tab"] = "Ask both"
+
+
 def _pick_prompt(prompts: PromptSet, prompts_id: str) -> Prompt:
     key = f"ask_prompt:{prompts_id}"
     index = st.selectbox(
         "Prompt",
         range(len(prompts)),
         _last(key, 0),
-        format_func=lambda at: f"{prompts[at].id} · {prompts[at].question[:60]}",
+        format_func=lambda at: f"{prompts[at].id} · {short(prompts[at].question, 60)}",
         key=key,
     )
     st.session_state[_LAST][key] = index
@@ -117,7 +129,7 @@ def _opened(data: bytes) -> Image.Image:
 def _draw_images(prompt: Prompt) -> None:
     try:
         for number, name in enumerate(prompt.image_hashes):
-            st.image(preview(name, prompt, number), width=192 if number == 0 else 96)
+            st.image(preview(name, prompt, number), width=192 if number == 0 else 96, alt=picture_alt(prompt, number))
     except PromptError as error:
         st.error(escaped(error))
 
@@ -167,27 +179,26 @@ def _say_why(error: Exception) -> None:
         )
 
 
-def _draw_answers(prompt: Prompt, mask: Edit, belongs: tuple[Any, ...], pressed: bool) -> None:
-    """Ask both models if that was pressed, and draw what they last answered if it belongs to what is chosen.
+def _draw_answers(prompt: Prompt, mask: Edit, belongs: Question, pressed: bool) -> None:
+    """Ask both models if that was pressed, and draw what they last answered to what is chosen.
 
     Where a model breaks off, what both had written until then stays.
     """
     area = st.empty()
     titles = ("Dense model", sentence(done_to(mask)))
     if pressed:
-        st.session_state.pop(_KEPT, None)
+        asked().pop(belongs, None)
         with area.container():
             draw = _Growing(titles)
         try:
-            st.session_state[_KEPT] = (belongs, ask_both(prompt, mask, draw))
+            keep_asked(belongs, ask_both(prompt, mask, draw))
         except Exception as error:  # a model's own code raises what it likes
             if draw.begun:
                 draw.end()
             else:
                 area.empty()
             _say_why(error)
-    owner, responses = st.session_state.get(_KEPT, (None, None))
-    if responses is not None and owner == belongs:
+    if (responses := asked().get(belongs)) is not None:
         with area.container():
             draw_responses(responses, titles)
 

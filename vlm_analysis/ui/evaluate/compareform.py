@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -14,22 +15,25 @@ from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.prompts.halves import split_in_halves
 from vlm_analysis.selection.compared.findings import mask_table, telling
 from vlm_analysis.selection.criteria.criteria import CRITERIA
-from vlm_analysis.selection.strategies.many import COMPARED, RANDOM, targets_of
+from vlm_analysis.selection.strategies.domain_aware import DOMAIN_AWARE, READINGS, SHARES, TITLE, count_dropped
+from vlm_analysis.selection.strategies.many import COMPARED, targets_of
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.pickers import described
 from vlm_analysis.ui.common.sameline import line_of, same_line
-from vlm_analysis.ui.common.session import bench, chosen, last_choices, live, model_slot, workspace
+from vlm_analysis.ui.common.session import bench, chosen, is_shown, last_choices, live, model_slot, workspace
 from vlm_analysis.ui.common.shell import next_step
-from vlm_analysis.ui.common.text import NEEDS, escaped
+from vlm_analysis.ui.common.text import NEEDS, escaped, what_it_does
 from vlm_analysis.ui.common.work import Work, watched
+from vlm_analysis.ui.evaluate.comparepresets import CHOOSE, MASKS, REPORT, draw_presets, possible_criteria, unless_set
+from vlm_analysis.ui.evaluate.comparerecover import ask_recoveries
+from vlm_analysis.words import counted
 from vlm_analysis.workbench.bench import ALL_CRITERIA
 from vlm_analysis.workbench.comparisons import Question, Unfinished, forget, unfinished
 from vlm_analysis.workbench.details import count_domains
 from vlm_analysis.workbench.shelf import keep_prompts, open_item
 from vlm_analysis.workbench.workspace import Item
 
-CHOOSE, REPORT = "compare_choose", "compare_report"
 FOLLOWED = "compare_followed"  # the session's prompts that the form was last set to
 LEFT_BEHIND = "What was measured is kept: go on with it below."
 SHOWN = 8
@@ -57,12 +61,13 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
     _remember(choose, report)
     if choose.prompts == report.prompts:
         _warn_same(choose)
-    question = _question(info, choose, report)
-    masks = _count(info, question, count_domains(choose.details))
+    draw_presets(info, choose, report, lambda asked: _count(info, asked, count_domains(choose.details)))
+    question = replace(_question(info, choose, report), recover=ask_recoveries(choose, report))
+    masks = _count(info, question, count_domains(choose.details)) * (1 + len(question.recover))
     steps = "record the prompts, " + ("measure each layer's damage, " if "damage" in question.needs else "")
     st.caption(
-        f"Up to {masks} masks on {report.details.get('n', '?')} prompts; equal masks run once, and what was measured before is not run "
-        f"again. First: {steps}where that was not done yet."
+        f"Up to {counted(masks, 'mask')} on {counted(int(report.details.get('n', 0)), 'prompt')}; equal masks run once, and what was "
+        f"measured before is not run again. First: {steps}where that was not done yet."
     )
     active = (view := current("compare")) is not None and view.active
     st.button(
@@ -73,7 +78,8 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
         args=("compare", f"Comparing masks on {report.name}", _compare(choose, report, question), question),
         disabled=active or not masks,
     )
-    same_line(_line(choose, report, question))
+    if not question.masks:
+        same_line(_line(choose, report, question))
 
 
 def _line(choose: Item, report: Item, question: Question) -> str:
@@ -81,6 +87,9 @@ def _line(choose: Item, report: Item, question: Question) -> str:
     criteria = [] if question.criteria == ALL_CRITERIA else list(question.criteria)
     strategies = [] if question.strategies == COMPARED else list(question.strategies)
     of: dict[str, Any] = {"compare": True} if choose.id == report.id else {"from": choose.id}
+    of |= {"recover": list(question.recover)}
+    if question.preset:
+        return line_of("sweep", report, **of, preset=question.preset)
     numbers: dict[str, Any] = {"most": question.most, "draws": question.n_draws, "memory": question.max_mib}
     return line_of(
         "sweep", report, **of, criterion=criteria, strategy=strategies, **numbers, unprotect=question.unprotect
@@ -141,8 +150,8 @@ def _warn_same(item: Item) -> None:
         st.error(escaped(problem))
 
 
-def split(item: Item) -> None:
-    """Save two halves of a prompt set and choose them, as a button's callback."""
+def split(item: Item, keys: tuple[str, str] = (CHOOSE, REPORT)) -> None:
+    """Save two halves of a prompt set and choose them in the boxes of these keys, as a button's callback."""
     try:
         halves = split_in_halves(open_item(item))
         kept = [
@@ -152,16 +161,29 @@ def split(item: Item) -> None:
     except StrataError as error:
         st.session_state["split_error"] = str(error)
         return
-    st.session_state[CHOOSE], st.session_state[REPORT] = kept[0].id, kept[1].id
+    for key, half in zip(keys, kept, strict=True):
+        st.session_state[key] = half.id
 
 
 def _question(info: ModelInfo, choose: Item, report: Item) -> Question:
+    preset = st.toggle(
+        f"Only the preset: {TITLE[0].lower()}{TITLE[1:]}",
+        key="compare_preset",
+        persist_state="session",
+        help="Its six rankings at 10, 25 and 40 % of the pruneable layers, and nothing else. The claims of papers are tested on these.",
+    )
+    if preset:
+        return Question(choose.id, report.id, (), (), 1, preset=DOMAIN_AWARE)
+    if st.toggle(
+        "Only my saved masks", key=MASKS, persist_state="session", help="Those for a model of as many layers."
+    ):
+        return Question(choose.id, report.id, (), (), 1, masks=_pick_saved(info))
     with st.expander("What is compared"):
         criteria = _ask_criteria(count_domains(choose.details) < 2)
         strategies = st.multiselect(
             "Strategies",
             [name for name, row in STRATEGIES.items() if row.needs != "model"],
-            default=COMPARED,
+            default=unless_set("compare_strategies", COMPARED),
             format_func=lambda name: STRATEGIES[name].title,
             key="compare_strategies",
             persist_state="session",
@@ -178,21 +200,32 @@ def _question(info: ModelInfo, choose: Item, report: Item) -> Question:
     return Question(choose.id, report.id, tuple(criteria), tuple(strategies), most, draws, unprotect, memory)
 
 
+def _pick_saved(info: ModelInfo) -> tuple[str, ...]:
+    """Draw the choice of saved masks; returns their ids."""
+    items = {item.id: item for item in workspace().items("masks") if item.details.get("n_layers") == info.n_layers}
+    return tuple(
+        st.multiselect(
+            "Saved masks",
+            list(items),
+            default=list(items),
+            format_func=lambda name: f"{items[name].name} · {what_it_does(items[name].details)}",
+            key="compare_saved",
+            help="Masks are made and saved on the Masks page.",
+        )
+    )
+
+
 def _ask_criteria(one_domain: bool) -> list[str]:
-    """Draw the choice of criteria; of those that compare domains, one domain leaves only the target's own."""
-    criteria = [
-        name
-        for name, row in CRITERIA.items()
-        if name != RANDOM and not (one_domain and row.needs == "domains" and name != "target-aware")
-    ]
+    """Draw the choice of criteria."""
+    criteria, key = possible_criteria(one_domain), f"compare_criteria:{one_domain}"
     costly = [f"{CRITERIA[name].title}: {NEEDS[CRITERIA[name].needs]}" for name in criteria if _costly(name)]
     return list(
         st.multiselect(
             "Criteria",
             criteria,
-            default=criteria,
+            default=unless_set(key, criteria),
             format_func=lambda name: CRITERIA[name].title,
-            key=f"compare_criteria:{one_domain}",
+            key=key,
             persist_state="session",
             help=f"Criteria that take a target are asked once for each domain. Some need more: {'; '.join(costly)}",
         )
@@ -207,13 +240,19 @@ def _ask_numbers(info: ModelInfo) -> tuple[int, int, int]:
         "Largest budget, layers",
         1,
         max(2, info.n_layers - 1),
-        max(1, min(info.n_layers // 2, free)),
-        key=f"compare_most:{info.n_layers}",
+        unless_set(key := f"compare_most:{info.n_layers}", max(1, min(info.n_layers // 2, free))),
+        key=key,
         persist_state="session",
         help="All numbers of dropped layers from 1 to this are compared.",
     )
     draws = middle.slider(
-        "Random draws at each budget", 1, 20, 5, key="compare_draws", persist_state="session", help="The grey band."
+        "Random draws at each budget",
+        1,
+        20,
+        unless_set("compare_draws", 5),
+        key="compare_draws",
+        persist_state="session",
+        help="The grey band.",
     )
     memory = right.select_slider(
         "Memory for shared states, MiB",
@@ -232,7 +271,13 @@ def _costly(criterion: str) -> bool:
 
 def _count(info: ModelInfo, question: Question, n_domains: int) -> int:
     """Return how many ways to a mask a question has at most."""
-    free = len((info.locks.unprotected() if question.unprotect else info.locks).free)
+    if question.masks:
+        return len(question.masks)
+    if question.preset:
+        counts = {count_dropped(info.n_layers, share) for share in SHARES} if info.n_layers > 2 else set()
+        of_targets = sum(row.of_target for row in READINGS.values())
+        return len(counts - {0}) * (of_targets * n_domains + len(READINGS) - of_targets - 1 + question.n_draws)
+    free = len(info.locks.keeping(unprotect=question.unprotect).free)
     budgets = min(question.most, free)
     domains = [str(number) for number in range(n_domains)]
     scores = sum(len(targets_of(name, domains)) for name in question.criteria)
@@ -255,9 +300,15 @@ def so_far() -> None:
     (partial,) = partial
     metric = telling(partial)
     table = mask_table(partial, metric).sort_values(["worst", "budget"], ascending=[False, False]).head(SHOWN)
-    st.caption(f"So far, on {len(partial.dense.by_prompt)} prompts, the masks that keep most of their worst domain:")
+    st.caption(
+        f"So far, on {counted(len(partial.dense.by_prompt), 'prompt')}, the masks that keep most of their worst domain:"
+    )
     st.dataframe(
-        mask_columns(table), hide_index=True, width="stretch", column_config=column_config(partial.domains, metric)
+        mask_columns(table),
+        hide_index=True,
+        width="stretch",
+        column_config=column_config(partial.domains, metric),
+        alt="The best masks so far",
     )
 
 
@@ -307,6 +358,8 @@ def _left_unfinished(info: ModelInfo | None, items: dict[str, Item]) -> None:
     if (view := current("compare")) is not None and view.active:
         return
     for comparison in unfinished(workspace()):
+        if not is_shown(comparison):
+            continue
         question = comparison.question
         words, go_on, drop = st.columns([4, 1, 1], vertical_alignment="center")
         here = info is not None and info.fingerprint == comparison.model

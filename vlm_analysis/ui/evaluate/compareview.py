@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
 
+from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.intervals import LEAST_GROUPS
 from vlm_analysis.evaluation.telling import telling_line, title_of
+from vlm_analysis.selection.compared.answer import Answer, answer_of
+from vlm_analysis.selection.compared.answerwords import choice_line, headline, tolerance_line
 from vlm_analysis.selection.compared.comparison import CHOICE_METRICS, Comparison
 from vlm_analysis.selection.compared.findings import (
     cost_curve,
     mask_table,
-    on_front,
     retention_curves,
     telling,
 )
+from vlm_analysis.selection.compared.published import READING_OF, published_curves
 from vlm_analysis.selection.compared.verdicts import (
     ALPHA,
     FAMILY,
@@ -28,25 +32,29 @@ from vlm_analysis.selection.compared.verdicts import (
     regime_words,
     regimes,
 )
+from vlm_analysis.selection.strategies.domain_aware import PAPER
 from vlm_analysis.selection.strategies.many import RANDOM
+from vlm_analysis.ui.common.address import follow, tell
 from vlm_analysis.ui.common.downloads import PICTURE, offer_files
 from vlm_analysis.ui.common.editor import edit
-from vlm_analysis.ui.common.pickers import agree_on_model, open_or_stop, pick_item
+from vlm_analysis.ui.common.pickers import agree_on_model, edited_mask, open_or_stop, pick_item
 from vlm_analysis.ui.common.session import model_slot
 from vlm_analysis.ui.common.shell import go_on, say_set_aside
-from vlm_analysis.ui.common.text import METRIC_HELP, escaped
+from vlm_analysis.ui.common.terms import explained
+from vlm_analysis.ui.common.text import METRIC_HELP, does, escaped
 from vlm_analysis.ui.evaluate.compareform import column_config
 from vlm_analysis.ui.evaluate.evaluateview import say_answer_source
+from vlm_analysis.ui.evaluate.frontview import Y_MAX, draw_front
 from vlm_analysis.words import METRIC_TITLES, counted, in_groups, joined
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-Y_MAX = 1.15  # of both charts of retention
 MOST_DOMAINS = 6
+MOST_BANDS = 3
 # How the cache tells parts of a comparison apart.
 BY_DOMAINS: dict[str | type, Any] = {Comparison: lambda comparison: comparison.domains}
-METRICS = ("exact_match", "token_agreement", *CHOICE_METRICS)
+METRICS = ("exact_match", "token_agreement", "kl_to_dense", "answer_nll", *CHOICE_METRICS)
 RULE = (
     "**Spread** is the standard deviation between the different masks that the family chooses (masks of several methods count once, the "
     "mean of random draws counts as one), **noise** what it stays below in 95 % of cases if all are equally good, **gain** the mean "
@@ -67,12 +75,15 @@ def compare_view() -> None:
         return
     comparison: Comparison = open_or_stop(item)
     _say_how_chosen(comparison)
+    _say_answer(item.id, comparison)
     first = telling(comparison)
     if line := telling_line(first):
         st.info(escaped(line))
+    metrics = [name for name in METRICS if name in comparison.scores] + [first] * (first not in METRICS)
+    follow("metric", f"compare_metric:{item.id}", metrics)
     metric = st.segmented_control(
         "Retention of",
-        [name for name in METRICS if name in comparison.scores] + [first] * (first not in METRICS),
+        metrics,
         default=first,
         required=True,
         format_func=METRIC_TITLES.__getitem__,
@@ -82,11 +93,12 @@ def compare_view() -> None:
             f"**{METRIC_TITLES[name]}**: {METRIC_HELP[name]}" for name in METRICS if name in comparison.scores
         ),
     )
+    tell("metric", metric)
     table = _table(item.id, metric, comparison)
     selection = comparison.only(_pick_domains(comparison, item.id))
     picked = _curves(selection, item.id, metric, _best_methods(comparison, table))
     _regimes(selection, item.id, metric)
-    _front(comparison, item.id, metric, picked, selection.domains)
+    draw_front(comparison, item.id, metric, table, picked, selection.domains)
     _masks(comparison, table, metric)
 
 
@@ -94,7 +106,8 @@ def _say_how_chosen(comparison: Comparison) -> None:
     n = len(comparison.dense.by_prompt)
     if comparison.n_shared:
         st.warning(
-            f"{comparison.n_shared} of the {n} prompts reported on were also used to choose the masks, or share a picture with one that "
+            f"{comparison.n_shared} of the {counted(n, 'prompt')} reported on were also used to choose the masks, or "
+            f"share a picture with one that "
             "was: the numbers flatter the rankings. Choose on one half and report on the other to know."
         )
     else:
@@ -102,6 +115,21 @@ def _say_how_chosen(comparison: Comparison) -> None:
     say_set_aside(comparison.dense.set_aside, n)
     say_answer_source(comparison.dense)
     _say_what_is_missing(comparison)
+
+
+def _say_answer(item_id: str, comparison: Comparison) -> None:
+    """Say which layers can go, where masks were chosen on prompts of their own."""
+    if comparison.choosing is None:
+        return
+    with suppress(EvaluationError):  # no mask drops a layer
+        answer = _answer(item_id, comparison)
+        st.subheader(escaped(headline(answer)), help=escaped(tolerance_line(answer)))
+        st.caption(escaped(f"{choice_line(answer)} Drops {joined(answer.edit.dropped)}, by “{answer.method}”."))
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _answer(item_id: str, _comparison: Comparison) -> Answer:
+    return answer_of(_comparison)
 
 
 def _say_what_is_missing(comparison: Comparison) -> None:
@@ -116,7 +144,7 @@ def _say_what_is_missing(comparison: Comparison) -> None:
         else:
             none.setdefault(reason, []).append(method)
     for budgets, methods in few.items():
-        with st.expander(f"{counted(len(methods), 'method')} without a mask of {budgets} layers"):
+        with st.expander(f"{counted(len(methods), 'method')} without a mask at budget {budgets}"):
             st.markdown(escaped("; ".join(methods)))
     if none:
         with st.expander(f"Why masks of {counted(sum(map(len, none.values())), 'method')} are missing"):
@@ -141,7 +169,8 @@ def _pick_domains(comparison: Comparison, item_id: str) -> Sequence[str]:
     )
     shown = picked or first
     st.caption(
-        f"{len(known) - len(shown)} of {len(known)} domains are not drawn. The worst domain and the table of all masks count every one."
+        f"{len(known) - len(shown)} of {counted(len(known), 'domain')} are not drawn. The worst domain and the table "
+        f"of all masks count every one."
     )
     return shown
 
@@ -157,11 +186,27 @@ def _regime_frame(item_id: str, metric: str, family: tuple[str, ...], drawn: Com
 
 
 @st.cache_resource(show_spinner=False, max_entries=4, hash_funcs=BY_DOMAINS)
-def _curve_chart(item_id: str, metric: str, picked: tuple[str, ...], drawn: Comparison) -> Figure:
+def _curve_chart(
+    item_id: str, metric: str, picked: tuple[str, ...], methods: tuple[str, ...], drawn: Comparison
+) -> Figure:
     from vlm_analysis.figures.curves import retention_curve
 
     frame = _curve_frame(item_id, metric, drawn)
-    return retention_curve(frame, y_max=Y_MAX, bands=picked, cost=cost_curve(drawn))
+    published = pd.concat([published_curves(drawn, one) for one in methods]) if methods else None
+    return retention_curve(frame, y_max=Y_MAX, bands=picked, cost=cost_curve(drawn), published=published)
+
+
+def _pick_published(item_id: str) -> tuple[str, ...]:
+    """Draw the choice of published curves; none is laid over the chart without it."""
+    picked = st.pills(
+        f"Published curves of other models, {PAPER}",
+        list(READING_OF),
+        selection_mode="multi",
+        key=f"compare_published:{item_id}",
+        help="Thin dashed lines: retention of Qwen3-VL-2B and 4B, tuned after pruning, over the dense models as they were; the mean over "
+        "the paper's benchmarks is ours. A domain named math has its math benchmarks, every other its general ones.",
+    )
+    return tuple(picked)
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
@@ -176,22 +221,29 @@ def _curves(drawn: Comparison, item_id: str, metric: str, best: list[str]) -> tu
     choice = st.multiselect(
         "Methods with bands",
         methods,
-        default=best[:3],
+        default=best[:MOST_BANDS],
         key=f"compare_methods:{item_id}",
-        max_selections=6,
+        max_selections=MOST_BANDS,
         help="These are drawn with their 90 % interval over prompts, the others as thin grey lines with their names under the mouse. "
         "Given are the three that keep most of their worst domain on these prompts, mean over the budgets; methods that fall together "
         "with one of them are passed over.",
     )
     picked = tuple(method for method in methods if method in choice)
-    st.plotly_chart(_curve_chart(item_id, metric, picked, drawn), key="compare-curves", config=PICTURE)
+    published = _pick_published(item_id)
+    st.plotly_chart(
+        _curve_chart(item_id, metric, picked, published, drawn),
+        key="compare-curves",
+        config=PICTURE,
+        alt="Retention over layers dropped, by method",
+    )
     beyond = ""
     if (frame[["value", "high"]] > Y_MAX).any(axis=None):
-        beyond = f" A triangle at the top is a value above {Y_MAX}, told under the mouse; bands end there."
-    st.caption(
-        "Pruned over dense score; the grey band is the range of the random draws, the dashed line the parameters left (right axis). Bands "
-        "are 90 % intervals over groups of these prompts: of right or wrong answers from counts, else by Student's t; below "
-        f"{LEAST_GROUPS} groups there is none. Above 1 the pruned model answers more prompts than the dense one.{beyond}"
+        beyond = f" A triangle at the top is a value above {Y_MAX}, shown under the mouse; bands end there."
+    explained(
+        "[[retention|Pruned over dense score]]; the grey band is the range of the random draws, the dashed line the parameters left "
+        "(right axis). Bands are 90 % [[interval|intervals]] over [[group|groups]] of these prompts: of right or wrong answers from "
+        f"counts, else by Student's t; below {LEAST_GROUPS} groups there is "
+        f"none. Above 1 the pruned model answers more prompts than the dense one.{beyond}"
     )
     return picked
 
@@ -221,10 +273,10 @@ def _regimes(comparison: Comparison, item_id: str, metric: str) -> None:
         )
         return
     st.caption(escaped(family_words(frame, family)))
-    st.plotly_chart(regime_chart(frame), key="compare-regimes", config=PICTURE)
+    st.plotly_chart(regime_chart(frame), key="compare-regimes", config=PICTURE, alt="By budget: whether methods differ")
     st.caption(RULE)
     with st.expander("Numbers"):
-        st.dataframe(frame, hide_index=True, width="stretch")
+        st.dataframe(frame, hide_index=True, width="stretch", alt="By budget: whether methods differ")
 
 
 def _pick_family(comparison: Comparison, item_id: str) -> tuple[str, ...]:
@@ -238,55 +290,10 @@ def _pick_family(comparison: Comparison, item_id: str) -> tuple[str, ...]:
         key=f"compare_family:{item_id}",
         persist_state="session",
         help="Which methods a verdict is about decides what it says: the more of them choose alike, the less they differ. Given are "
-        f"{joined(member_title(name) for name in FAMILY)}, where they were compared. Criteria count with “first k”.",
+        f"{joined(member_title(name) for name in FAMILY)}, where they were compared; else the "
+        "published methods stand in for them. Criteria count with “first k”.",
     )
     return family_of(comparison, picked) if picked else usual
-
-
-def _front(comparison: Comparison, item_id: str, metric: str, picked: tuple[str, ...], domains: Sequence[str]) -> None:
-    of = title_of(metric)
-    st.subheader(f"Parameters against {of}")
-    columns = ["worst", *(f"retention, {domain}" for domain in domains)]
-    by = st.segmented_control(
-        f"Retention of {of} on",
-        columns,
-        default="worst",
-        required=True,
-        format_func=lambda name: "the worst domain" if name == "worst" else escaped(name.removeprefix("retention, ")),
-        key="compare_front",
-    )
-    table = _table(item_id, metric, comparison)
-    beyond = f" A triangle at the top is a mask above {Y_MAX}." if (table[by] > Y_MAX).any() else ""
-    chart = _front_chart(item_id, metric, by, picked, comparison)
-    st.plotly_chart(chart, key="compare-front", config=PICTURE)
-    st.caption(
-        f"Each point is one of {len(table)} masks; methods with bands above have the same colours here. No other mask beats the "
-        "joined ones: none keeps as much with as few parameters. They are picked by the answers to these very prompts, and the best of "
-        f"many looks better than it is: evaluate the one you take on others.{beyond}"
-    )
-
-
-@st.cache_resource(show_spinner=False, max_entries=4)
-def _front_chart(item_id: str, metric: str, by: str, picked: tuple[str, ...], _comparison: Comparison) -> Figure:
-    from vlm_analysis.figures.front import front_chart
-
-    table = _table(item_id, metric, _comparison)
-    y, methods = table[by].to_numpy(), _comparison.ways.groupby("place")["method"].agg(list)
-    frame = pd.DataFrame(
-        {
-            "x": table["parameters_left"],
-            "y": y,
-            "method": [_named_by(methods.get(index, [""]), picked) for index in table.index],
-            "name": table["methods"] + ": " + table["dropped"],
-            "on_front": on_front(pd.DataFrame({"kept": -y, "left": table["parameters_left"]}).to_numpy()),
-        }
-    )
-    return front_chart(frame, first=picked)
-
-
-def _named_by(methods: Sequence[str], picked: Sequence[str]) -> str:
-    """Return the method that a mask is drawn under: one that is brought out, else the first that chooses it."""
-    return next((method for method in picked if method in methods), methods[0])
 
 
 def _chosen_by(comparison: Comparison) -> pd.Series:
@@ -318,17 +325,18 @@ def _masks(comparison: Comparison, table: pd.DataFrame, metric: str) -> None:
         on_select="rerun",
         selection_mode="single-row",
         key="compare-table",
+        alt="All masks with what they keep",
     )
     rows = event["selection"]["rows"]
     model = comparison.dense.model
     if rows and rows[0] < len(shown):
         mask = comparison.masks[int(shown.index[rows[0]])]
-        st.markdown(f"Chosen: **{escaped(mask.name)}**, drops {escaped(', '.join(map(str, mask.dropped)))}.")
+        st.markdown(f"Chosen: **{escaped(mask.name)}**, {escaped(does(mask))}.")
         allowed = agree_on_model(model, model_slot().info, "This mask", "compare")
         st.button(
             "Load into the editor", icon=":material/edit:", on_click=edit, args=(mask, model), disabled=not allowed
         )
-        if tuple(st.session_state.get("mask", ())) == mask.dropped:
+        if edited_mask() == mask:
             st.caption("It is in the editor.")
             go_on("pages/4_masks.py", "Go on to Masks")
     else:

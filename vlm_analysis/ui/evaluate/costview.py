@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pandas as pd
 import streamlit as st
 
@@ -12,6 +14,7 @@ from vlm_analysis.evaluation.cost import (
     ROUNDS,
     Cost,
     cost_frame,
+    flops_without,
     quartiles,
     ratio_of_medians,
     speedup,
@@ -20,16 +23,26 @@ from vlm_analysis.evaluation.cost import (
 )
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.downloads import PICTURE, offer_files
+from vlm_analysis.ui.common.held import vision_of
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.sameline import line_of, same_line
-from vlm_analysis.ui.common.session import bench, model_slot, opened, workspace
+from vlm_analysis.ui.common.session import bench, live, model_slot, opened, workspace
 from vlm_analysis.ui.common.shell import say_set_aside
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.ui.common.work import job
-from vlm_analysis.ui.evaluate.evaluateview import EvaluateInputs
+from vlm_analysis.ui.common.work import watched
+from vlm_analysis.ui.evaluate.inputs import EvaluateInputs
+from vlm_analysis.words import counted
 from vlm_analysis.workbench.costs import alike, find_costs
 
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+FLOPS_HELP = (
+    "Of one token in the decoder layers: two for each of their parameters. What attention does with the tokens before, the embedding, the "
+    "head and the vision tower are not in it; of layers with experts all experts are."
+)
+PREFILL_HELP = (
+    "Of its pass in the decoder layers, by formula, mean over the timed prompts; without vision tower and head."
+)
+CACHE_HELP = "Bytes of the keys and values that are kept behind its pass, mean over the timed prompts."
 _WORDS = {"prefill": "A prompt's pass (prefill)", "decode": "Writing (decode)"}
 
 
@@ -44,7 +57,7 @@ def cost_view(inputs: EvaluateInputs) -> None:
     cost = next((cost for cost in costs if cost.edit == mask), None)
     _weights(model, mask, cost)
     _ask(inputs, mask)
-    job_panel("cost", "Nothing was kept.")
+    job_panel("cost", "The rounds that were finished are kept.", _so_far)
     for problem in problems:
         st.warning(escaped(problem))
     if cost is None:
@@ -61,15 +74,23 @@ def _weights(model: ModelInfo, mask: Edit, cost: Cost | None) -> None:
     except EvaluationError as error:
         st.caption(escaped(error))
         return
-    left, middle, right = st.columns(3)
-    _saved(left, "Decoder layers", (mask.n_layers, len(mask.kept)), f"{len(mask.kept)}", "")
-    _saved(middle, "Parameters", parameters, f"{parameters[1] / 1e6:,.2f} M", "")
-    if sizes is None:
-        right.metric(
-            "Weights", "not known", help="Of quantised weights the bytes are counted when the cost is measured."
-        )
-    else:
-        _saved(right, "Weights", sizes, _size(sizes[1]), " bytes")
+    with st.grid(4, min_column_width=170):
+        _saved("Decoder layers", (mask.n_layers, len(mask.kept)), f"{len(mask.kept)}", "")
+        _saved("Parameters", parameters, f"{parameters[1] / 1e6:,.2f} M", "")
+        if sizes is None:
+            st.metric(
+                "Weights", "not known", help="Of quantised weights the bytes are counted when the cost is measured."
+            )
+        else:
+            _saved("Weights", sizes, _size(sizes[1]), " bytes")
+        with suppress(EvaluationError):  # of a saved cost whose model was not counted
+            flops = flops_without(model, mask)
+            _saved("FLOPs a token", flops, f"{flops[1] / 1e6:,.2f} M", "", FLOPS_HELP)
+        if cost is not None and cost.prefill_flops is not None:
+            dense, edited = map(int, cost.prefill_flops)
+            _saved("FLOPs of a prompt", (dense, edited), f"{edited / 1e6:,.0f} M", "", PREFILL_HELP)
+        if cost is not None and cost.cache_bytes is not None:
+            _saved("Cache of a prompt", cost.cache_bytes, _size(cost.cache_bytes[1]), " bytes", CACHE_HELP)
     st.caption(
         f"Parameters {parameters[0]:,} → {parameters[1]:,}"
         + (f"; weights {sizes[0]:,} → {sizes[1]:,} bytes in {escaped(model.dtype)}" if sizes else "")
@@ -84,18 +105,11 @@ def _counted(model: ModelInfo, mask: Edit) -> tuple[tuple[int, int], tuple[int, 
     return parameters, None if quantised else sizes
 
 
-def _saved(
-    container: st.delta_generator.DeltaGenerator, label: str, both: tuple[int, int], value: str, unit: str
-) -> None:
+def _saved(label: str, both: tuple[int, int], value: str, unit: str, about: str | None = None) -> None:
     less = both[0] - both[1]
-    container.metric(
-        label,
-        value,
-        f"{less:,}{unit} fewer ({less / both[0]:.1%})",
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
-    )
+    with st.container(border=True, height="stretch", gap="xsmall"):
+        st.metric(label, value, help=about)
+        st.caption(f"{less:,}{unit} fewer ({less / both[0]:.1%})")
 
 
 def _size(n_bytes: int) -> str:
@@ -122,7 +136,7 @@ def _ask(inputs: EvaluateInputs, mask: Edit) -> None:
         "It takes up to three times as long.",
     )
     view, prompts = current("cost"), inputs.prompts
-    work = None if prompts is None else job(bench().measure_cost, prompts, mask, line=line, rounds=rounds)
+    work = None if prompts is None else watched("cost", bench().measure_cost, prompts, mask, line=line, rounds=rounds)
     label = f"Timing {mask.name or 'the edited mask'}"
     st.button(
         "Measure cost",
@@ -130,20 +144,53 @@ def _ask(inputs: EvaluateInputs, mask: Edit) -> None:
         on_click=start,
         args=("cost", label, work, mask, prompts.id if prompts else "", line, rounds),
         disabled=not inputs.ready or work is None or (view is not None and view.active),
-        help=f"Runs up to 8 of the prompts once to warm up and {rounds} times in turn on the dense and the pruned model, and lets both "
-        "write 32 tokens each time.",
+        help="A first look of some 20 s shows rough numbers. Then up to 8 of the prompts run once to warm up and "
+        f"{counted(rounds, 'time')} in turn on the dense and the pruned model, and both write 32 tokens each time.",
     )
     if inputs.ready:
         same_line(line_of("cost", prompts, mask, line=line, rounds=rounds if rounds != ROUNDS else None))
+
+
+def _so_far() -> None:
+    """Draw the times of the rounds so far while others run."""
+    now = live().get("cost")
+    if now is None:
+        return
+    (cost,) = now
+    st.caption(
+        f"So far, {counted(cost.rounds, 'round')} over {counted(cost.n_prompts, 'prompt')} with "
+        f"{counted(cost.new_tokens, 'token')} written for each:"
+    )
+    _time_table(cost)
 
 
 def _times(cost: Cost) -> None:
     """Draw dense and pruned times, their ratio with its interval in words, and how they were measured."""
     st.subheader("Time")
     say_set_aside(cost.set_aside, cost.n_prompts)
-    frame = pd.DataFrame([_row(cost, phase) for phase in PHASES])
+    _time_table(cost)
+    for phase in PHASES:
+        st.markdown(_sentence(cost, phase))
+    for phase in filter(lambda phase: was_disturbed(cost, phase), PHASES):
+        st.warning(
+            f"{_WORDS[phase]}: by the medians of all rounds the pruned model is {ratio_of_medians(cost, phase):.2f} × as fast, by the "
+            f"rounds' own ratios {speedup(cost, phase)[0]:.2f} ×. Other work disturbed the machine: measure again when it is idle."
+        )
+    st.caption(
+        "Dense and pruned run in turn within a round: “times as fast” is the median of the rounds' own ratios, not the ratio of the "
+        "two medians beside it. "
+        f"Medians with quartiles of {counted(cost.rounds, 'round')} over {counted(cost.n_prompts, 'prompt')} of "
+        f"{cost.prompt_tokens:.0f} tokens on average, one at a time, {counted(cost.new_tokens, 'token')} written for each, on "
+        f"{escaped(cost.device)} with {counted(cost.threads, 'CPU thread')}. A pass includes the vision tower. "
+        "Dense and pruned took turns, but "
+        "other work on this machine still disturbs the times: measure "
+        "again when it is idle."
+    )
+
+
+def _time_table(cost: Cost) -> None:
     st.dataframe(
-        frame,
+        pd.DataFrame([_row(cost, phase) for phase in PHASES]),
         hide_index=True,
         width="stretch",
         column_config={
@@ -156,23 +203,7 @@ def _times(cost: Cost) -> None:
                 help="If each dropped layer saves the share of the time it was measured to take, and all else stays."
             ),
         },
-    )
-    for phase in PHASES:
-        st.markdown(_sentence(cost, phase))
-    for phase in filter(lambda phase: was_disturbed(cost, phase), PHASES):
-        st.warning(
-            f"{_WORDS[phase]}: by the medians of all rounds the pruned model is {ratio_of_medians(cost, phase):.2f} × as fast, by the "
-            f"rounds' own ratios {speedup(cost, phase)[0]:.2f} ×. Other work disturbed the machine: measure again when it is idle."
-        )
-    st.caption(
-        "Dense and pruned run in turn within a round: “times as fast” is the median of the rounds' own ratios, not the ratio of the "
-        "two medians beside it. "
-        f"Medians with quartiles of {cost.rounds} rounds over {cost.n_prompts} prompt{'s' * (cost.n_prompts != 1)} of "
-        f"{cost.prompt_tokens:.0f} tokens on average, one at a time, {cost.new_tokens} tokens written for each, on "
-        f"{escaped(cost.device)} with {cost.threads} CPU thread{'s' * (cost.threads != 1)}. A pass includes the vision tower. "
-        "Dense and pruned took turns, but "
-        "other work on this machine still disturbs the times: measure "
-        "again when it is idle."
+        alt="Time of the dense and the pruned model",
     )
 
 
@@ -198,6 +229,8 @@ def _sentence(cost: Cost, phase: str) -> str:
     text = f"**{_WORDS[phase]}** is {value:.2f} × as fast (90 % interval {low:.2f} to {high:.2f})"
     if low <= 1 <= high:
         text += ", which may be no difference at all"
+    if not vision_of(cost.edit).is_empty:  # what vision tokens skip is not in the layers' own times
+        return f"{text}."
     return f"{text}; the dropped layers' own times let expect {1 / cost.expected_share(phase):.2f} ×."
 
 
@@ -205,9 +238,14 @@ def _picture(cost: Cost, costs: list[Cost]) -> None:
     from vlm_analysis.figures.savings import cost_chart
 
     frame = cost_frame(costs)
-    st.plotly_chart(cost_chart(frame, cost.edit.n_layers), key="cost-chart", config=PICTURE)
+    st.plotly_chart(
+        cost_chart(frame, cost.edit.n_layers),
+        key="cost-chart",
+        config=PICTURE,
+        alt="Times as fast over layers dropped, measured and expected",
+    )
     st.caption(
-        f"{len(costs)} measured mask{'s' if len(costs) != 1 else ''} of this model on these prompts. Bars: quartiles of the rounds. "
+        f"{counted(len(costs), 'measured mask')} of this model on these prompts. Bars: quartiles of the rounds. "
         "Points below the dashed line save more than their layers' own time, points above it less."
     )
     with st.expander("Numbers"):

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Literal
 import streamlit as st
 
 from vlm_analysis.edits.edit import Edit, changes_to_json
+from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.errors import StrataError
 from vlm_analysis.export.probe.value import probe_words
 from vlm_analysis.export.serving.engines import LOADS, NOT_VERIFIED, OTHER_ANSWERS, REFUSES
 from vlm_analysis.ui.common.session import bench, workspace
+from vlm_analysis.ui.common.terms import TERMS
 from vlm_analysis.ui.common.text import escaped, layer_list
 from vlm_analysis.ui.common.work import Work
+from vlm_analysis.words import counted
 from vlm_analysis.workbench.workspace import EXPORTS
 
 if TYPE_CHECKING:
@@ -61,9 +64,10 @@ def shortened(path: Path) -> str:
 def _proof(manifest: Manifest) -> None:
     """Draw what was compared, and the answer of both sides."""
     st.success(
-        f"Loaded in a fresh process by plain transformers {manifest.transformers_version}: every logit over {manifest.probe_tokens} "
-        f"tokens of a fixed test prompt (× {manifest.vocabulary} words) is equal to the last bit, and so are the "
-        f"{manifest.generated_tokens} tokens of the greedy answer.",
+        f"Loaded in a fresh process by plain transformers {manifest.transformers_version}: every logit over "
+        f"{counted(manifest.probe_tokens, 'token')} of a fixed test prompt (× {manifest.vocabulary} words) is equal "
+        f"to the last bit, and so are the "
+        f"{counted(manifest.generated_tokens, 'token')} of the greedy answer.",
         icon=":material/verified:",
     )
     left, right = st.columns(2)
@@ -128,6 +132,7 @@ def manifest_view(manifest: Manifest, folder: Path) -> None:
         f"{manifest.n_layers_before} before",
         delta_color="off",
         delta_arrow="off",
+        help=TERMS["layer"].meaning,
     )
     saved = 1 - manifest.parameters_after / manifest.parameters_before
     middle.metric(
@@ -136,18 +141,31 @@ def manifest_view(manifest: Manifest, folder: Path) -> None:
         f"{saved:.0%} fewer",
         delta_color="off",
         delta_arrow="off",
+        help="Of the whole model, vision tower and head included.",
     )
-    right.metric("Dropped", layer_list(manifest.dropped))
-    st.code(
-        f"from transformers import AutoModelForImageTextToText\n"
-        f"model = AutoModelForImageTextToText.from_pretrained({str(folder.expanduser())!r})",
-        language="python",
+    right.metric(
+        "Dropped",
+        layer_list(manifest.dropped),
+        help=f"The layers left out, all of them: {layer_list(manifest.dropped)}.",
     )
+    st.code(_loading(manifest, str(folder.expanduser())), language="python")
     _probe_line(folder)
     st.caption("Make it again, where its strata-mask.json lies:")
     st.code(manifest.reproduce, language="bash", wrap_lines=True)
     with st.expander("Manifest"):
         st.json(asdict(manifest))
+
+
+def _loading(manifest: Manifest, folder: str) -> str:
+    """Return the code that loads what was written, with what vision tokens skip."""
+    if any(change["kind"] == Vision.kind for change in manifest.changes):
+        return (
+            f"import sys\n\nsys.path.insert(0, {folder!r})\nfrom strata_vision import load\n\nmodel = load({folder!r})"
+        )
+    return (
+        "from transformers import AutoModelForImageTextToText\n"
+        f"model = AutoModelForImageTextToText.from_pretrained({folder!r})"
+    )
 
 
 def export_work(mask: Edit, folder: Path, with_probe: bool) -> Work:

@@ -10,12 +10,21 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from vlm_analysis.selection.strategies.budgets import Share
+from vlm_analysis.ui.common.inputs import (
+    ScoreInputs,
+    layers_slider,
+    missing_to_measure,
+    model_is_here,
+    prompts_of,
+    remembered,
+    say_missing,
+)
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.session import bench, model_slot
 from vlm_analysis.ui.common.shell import say_set_aside
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.common.work import job
-from vlm_analysis.ui.masks.inputs import ScoreInputs, missing_to_measure, model_is_here, prompts_of, say_missing
+from vlm_analysis.words import counted
 
 UNITS = {
     "layers": "A number of decoder layers.",
@@ -63,30 +72,6 @@ def ask_budget(inputs: ScoreInputs) -> Budget:
     return Budget(layers_slider(inputs, right))
 
 
-def layers_slider(inputs: ScoreInputs, container: DeltaGenerator | None = None) -> int:
-    """Draw the slider of a budget in layers, the same on every tab."""
-    n_layers, free = inputs.recording.n_layers, len(inputs.free)
-    most = max(2, min(free, n_layers - 1))
-    _remember("candidate_budget", 3, 1, most)
-    return int(
-        (container or st).slider(
-            "Budget: layers to drop",
-            1,
-            most,
-            key="candidate_budget",
-            persist_state="session",
-            help=f"Of {n_layers}; {free} may go.",
-        )
-    )
-
-
-def _remember(key: str, default: int, least: int, most: int) -> None:
-    """Keep a slider's number within what this model allows; its default the first time."""
-    value = min(max(int(st.session_state.get(key, default)), least), most)
-    if st.session_state.get(key) != value:
-        st.session_state[key] = value
-
-
 def _ratio(inputs: ScoreInputs, container: DeltaGenerator) -> Budget:
     n_layers = inputs.recording.n_layers
     least, most = math.ceil(100 / n_layers), math.floor(100 * len(inputs.free) / n_layers)
@@ -100,7 +85,7 @@ def _ratio(inputs: ScoreInputs, container: DeltaGenerator) -> Budget:
 
 
 def _percent(container: DeltaGenerator, label: str, least: int, most: int, key: str, n_layers: int) -> int:
-    _remember(key, round(300 / n_layers), least, most)
+    remembered(key, round(300 / n_layers), least, most)
     return int(
         container.slider(
             label,
@@ -131,7 +116,9 @@ def _latency(inputs: ScoreInputs, container: DeltaGenerator) -> Budget:
         with container:
             _measure_latency(inputs)
         return Budget(None)
-    container.caption(f"A forward pass takes {latency.total_ms:.3g} ms here, measured on {latency.n_prompts} prompts.")
+    container.caption(
+        f"A forward pass takes {latency.total_ms:.3g} ms here, measured on {counted(latency.n_prompts, 'prompt')}."
+    )
     with container:
         say_set_aside(latency.set_aside, latency.n_prompts)
     return _share(inputs, container, "latency", np.asarray(latency.layer_ms, np.float64), float(latency.total_ms))

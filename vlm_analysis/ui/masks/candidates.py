@@ -1,13 +1,12 @@
-"""The candidates: every criterion with every strategy and budget as strips, and how sure a candidate is."""
+"""The candidates: every criterion with every strategy and budget, and how sure a candidate is."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
-from vlm_analysis.edits.edit import Edit, PruneMask
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import StrataError
 from vlm_analysis.selection.certainty.masks import SPAN_GROUPS, mask_stability, mask_words
 from vlm_analysis.selection.criteria.criteria import CRITERIA
@@ -15,12 +14,12 @@ from vlm_analysis.selection.criteria.scoring import score_layers
 from vlm_analysis.selection.strategies.budgets import Share
 from vlm_analysis.selection.strategies.make import make_mask, random_masks
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
-from vlm_analysis.ui.common.downloads import PICTURE, offer_table
 from vlm_analysis.ui.common.editor import CANDIDATES, locked_by_user
+from vlm_analysis.ui.common.inputs import ScoreInputs, ask_options, choose_criteria, taken, unprotected
 from vlm_analysis.ui.common.sameline import line_of, recording_id, same_line
-from vlm_analysis.ui.common.text import GROUP_HELP, NEEDS, escaped, layer_list
+from vlm_analysis.ui.common.text import GROUP_HELP, NEEDS, escaped
 from vlm_analysis.ui.masks.budget import Budget, ask_budget
-from vlm_analysis.ui.masks.inputs import ScoreInputs, ask_options, choose_criteria, taken, unprotected
+from vlm_analysis.ui.masks.presetform import asks_preset, preset_candidates
 from vlm_analysis.ui.masks.searchview import search_form
 
 N_RANDOM = 5
@@ -28,6 +27,9 @@ N_RANDOM = 5
 
 def candidates(inputs: ScoreInputs) -> dict[str, Edit]:
     """Draw the choice of strategy, budget and what they take; returns the masks, by their names on screen."""
+    if asks_preset():
+        masks, refused = preset_candidates(inputs)
+        return _drawn(masks, refused)
     left, _ = st.columns([2, 3])
     strategy = left.selectbox(
         "Strategy",
@@ -53,14 +55,20 @@ def candidates(inputs: ScoreInputs) -> dict[str, Edit]:
     if budget.amount is not None:
         key = repr((inputs.key, strategy, budget.key, criteria, sorted(score_options.items()), sorted(options.items())))
         masks, refused = _make(key, inputs, strategy, budget, criteria, score_options, options)
-        for reason in dict.fromkeys(reason for _, reason in refused):
-            st.warning(escaped(f"{', '.join(title for title, why in refused if why == reason)}: {reason}"))
-    st.session_state[CANDIDATES] = masks
+        _drawn(masks, refused)
+    else:
+        st.session_state[CANDIDATES] = masks
     if masks:
-        _strips(masks, inputs)
-        _numbers(masks)
         same_line(*_lines(strategy, budget, criteria, score_options, options))
         _how_sure(inputs, strategy, budget, criteria, score_options, options)
+    return masks
+
+
+def _drawn(masks: dict[str, Edit], refused: list[tuple[str, str]]) -> dict[str, Edit]:
+    """Say why masks are missing, and return the others, which are the candidates now."""
+    for reason in dict.fromkeys(reason for _, reason in refused):
+        st.warning(escaped(f"{', '.join(title for title, why in refused if why == reason)}: {reason}"))
+    st.session_state[CANDIDATES] = masks
     return masks
 
 
@@ -131,9 +139,9 @@ def _make(
 def _lines(
     strategy: str, budget: Budget, criteria: list[str], score_options: dict[str, Any], options: dict[str, Any]
 ) -> list[str]:
-    """Return the line of each candidate; none for a budget in measured time, which needs the model, and none with the user's locks."""
+    """Return the line of each candidate; none for a budget in measured time, which needs the model."""
     amount = budget.amount
-    if locked_by_user() or (isinstance(amount, Share) and amount.of != "parameters"):
+    if isinstance(amount, Share) and amount.of != "parameters":
         return []
     unit = "parameters" if isinstance(amount, Share) else "ratio" if isinstance(amount, float) else None
     arguments = {
@@ -141,28 +149,13 @@ def _lines(
         "gap": options.get("gap"),
         "span_tokens": options.get("token_group"),
         "unprotect": unprotected(),
+        "keep": ",".join(map(str, locked_by_user())),
     }
     arguments |= {"strategy": strategy, "budget": amount.share if isinstance(amount, Share) else amount, "unit": unit}
     each: list[dict[str, Any]] = [{"criterion": one} for one in criteria] or [{}]
     if strategy == "random-draw":
         each = [{"seed": int(score_options["seed"]) + number} for number in range(N_RANDOM)]
     return [line_of("mask", recording_id(), model=False, **{**arguments, **one}) for one in each]
-
-
-def _strips(masks: dict[str, Edit], inputs: ScoreInputs) -> None:
-    """Draw the candidate masks and the edited one as strips."""
-    from vlm_analysis.figures.heatmaps import edit_strips
-
-    n_layers = inputs.recording.n_layers
-    rows = [("in the editor", PruneMask(n_layers, st.session_state.mask)), *masks.items()]
-    st.plotly_chart(edit_strips(rows, n_layers, locks=inputs.locks), key="candidate-strips", config=PICTURE)
-
-
-def _numbers(masks: dict[str, Edit]) -> None:
-    """Draw the candidates as a table with its downloads."""
-    rows = [(name, mask.budget, layer_list(mask.dropped), mask.provenance["strategy"]) for name, mask in masks.items()]
-    with st.expander("Numbers"):
-        offer_table(pd.DataFrame(rows, columns=["candidate", "n_dropped", "dropped", "strategy"]), "candidates")
 
 
 def _how_sure(
@@ -209,25 +202,3 @@ def _how_sure(
         return
     for sentence in mask_words(sure):
         st.markdown(escaped(sentence))
-
-
-def explain_criteria() -> None:
-    """Draw the table of criteria and that of strategies in words: formula, source, what each needs and takes."""
-    with st.expander("What the criteria compute"):
-        st.caption(
-            "x enters layer l, y leaves it, m stands between attention and MLP; z is a score standardised over the layers, "
-            "s_d(l) the mean cosine over the prompts of domain d."
-        )
-        rows = [
-            f"**{escaped(row.title)}** — {escaped(row.source)}  \n{escaped(row.formula)}; the {row.drop} go first. "
-            f"Needs {NEEDS[row.needs]}."
-            for row in CRITERIA.values()
-        ]
-        st.markdown("\n\n".join(rows))  # one element: fifty would slow every click on the page
-    with st.expander("What the strategies do"):
-        rows = [
-            f"**{escaped(row.title)}** — {escaped(row.source)}  \nNeeds {NEEDS[row.needs]}."
-            + (f" Takes {', '.join(row.takes).replace('_', ' ')}." if row.takes else "")
-            for row in STRATEGIES.values()
-        ]
-        st.markdown("\n\n".join(rows))

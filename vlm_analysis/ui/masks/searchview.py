@@ -14,22 +14,24 @@ from vlm_analysis.selection.criteria.scoring import score_layers
 from vlm_analysis.selection.search.objective import SCORES, Objective
 from vlm_analysis.selection.search.search import most_tried
 from vlm_analysis.selection.strategies.make import make_mask
-from vlm_analysis.ui.common.jobs import current, job_panel, start
-from vlm_analysis.ui.common.sameline import layers_text, line_of, same_line
-from vlm_analysis.ui.common.session import bench
-from vlm_analysis.ui.common.shell import say_set_aside
-from vlm_analysis.ui.common.text import METRIC_HELP, escaped, layer_list
-from vlm_analysis.ui.common.work import job
-from vlm_analysis.ui.masks.budget import layers_slider
-from vlm_analysis.ui.masks.inputs import (
+from vlm_analysis.ui.common.editor import locked_by_user
+from vlm_analysis.ui.common.inputs import (
     ScoreInputs,
     forget_unknown,
+    layers_slider,
     missing_to_measure,
     prompts_of,
     say_missing,
     unprotected,
 )
-from vlm_analysis.words import METRIC_TITLES, total_of_domains
+from vlm_analysis.ui.common.jobs import current, job_panel, start
+from vlm_analysis.ui.common.sameline import layers_text, line_of, same_line
+from vlm_analysis.ui.common.session import bench, is_shown
+from vlm_analysis.ui.common.shell import say_set_aside
+from vlm_analysis.ui.common.terms import explained
+from vlm_analysis.ui.common.text import METRIC_HELP, escaped, layer_list
+from vlm_analysis.ui.common.work import job
+from vlm_analysis.words import METRIC_TITLES, counted, total_of_domains
 from vlm_analysis.workbench.shelf import open_whole
 from vlm_analysis.workbench.workspace import Item
 
@@ -55,10 +57,9 @@ HARMS = {
 }
 
 
-def search_form(inputs: ScoreInputs, strategy: str | None = None) -> None:
-    """Draw what a search is asked and the button that starts it; its mask is saved. Without a `strategy` that is a choice too."""
-    chosen = strategy or _ask_strategy()
-    st.caption(f"{WORDS[chosen]} The mask is saved, and can be started from.")
+def search_form(inputs: ScoreInputs, strategy: str) -> None:
+    """Draw what a search is asked and the button that starts it; its mask is saved."""
+    st.caption(f"{WORDS[strategy]} The mask is saved, and stands in the table below.")
     left, middle, right = st.columns(3)
     budget = layers_slider(inputs, left)
     score = middle.selectbox(
@@ -71,37 +72,25 @@ def search_form(inputs: ScoreInputs, strategy: str | None = None) -> None:
         + " ".join(f"**{METRIC_TITLES[score]}**: {words}" for score, words in HARMS.items()),
     )
     objective = Objective(score, *_whose(inputs.recording, right))
-    settings = _ask_settings(TAKES[chosen])
+    settings = _ask_settings(TAKES[strategy])
     free, count = len(inputs.free), inputs.recording.n_prompts
-    runs = most_tried(chosen, free, min(budget, free), **settings)
-    st.caption(f"Up to {runs} evaluations on {count} prompts: {runs * count} answers to score.")
-    _offer(inputs, chosen, budget, objective, settings)
+    runs = most_tried(strategy, free, min(budget, free), **settings)
+    explained(
+        f"Up to [[evaluation|{counted(runs, 'evaluation')}]] on {counted(count, 'prompt')}: {counted(runs * count, 'answer')} to score."
+    )
+    _offer(inputs, strategy, budget, objective, settings)
     view = job_panel("search", "What was measured is kept: search again to go on.")
-    if view is not None and view.status == "done":
-        item = view.result if isinstance(view.result, Item) else None
+    item = view.result if view is not None and isinstance(view.result, Item) else None
+    if view is not None and view.status == "done" and (item is None or is_shown(item)):
         words = f"{item.name}: drops {layer_list(item.details.get('dropped', []))}." if item is not None else ""
         st.success(
-            f"{escaped(words)} The mask is saved, and can be started from on the Candidates tab. It was fitted to these prompts: evaluate "
+            f"{escaped(words)} It is saved, and stands in the table below. It was fitted to these prompts: evaluate "
             "it on others.",
             icon=":material/check:",
         )
         mask: Edit | None = None if item is None else open_whole(item)
         if mask is not None and isinstance(noted := mask.provenance.get("set_aside"), dict):
             say_set_aside(noted)
-
-
-def _ask_strategy() -> str:
-    return str(
-        st.segmented_control(
-            "Search",
-            list(TITLES),
-            default="greedy",
-            required=True,
-            format_func=TITLES.__getitem__,
-            key="search_strategy",
-            persist_state="session",
-        )
-    )
 
 
 def _whose(recording: Recording, container: DeltaGenerator) -> tuple[str | None, bool]:
@@ -140,8 +129,8 @@ def _offer(inputs: ScoreInputs, strategy: str, budget: int, objective: Objective
     if missing or prompts is None:
         say_missing(missing)
         return
-    arguments = (strategy, budget, objective, unprotected())
-    line_settings: dict[str, Any] = {**settings, "unprotect": arguments[-1]}
+    arguments = (strategy, budget, objective, unprotected(), locked_by_user())
+    line_settings: dict[str, Any] = {**settings, "unprotect": arguments[3], "keep": arguments[4]}
     if strategy == "evolutionary":
         line_settings["start"] = _masks_of_criteria(repr((inputs.key, budget)), inputs, budget)[
             : settings["population"]
@@ -179,7 +168,13 @@ def _line(
         "damage": objective.score,
         "target": objective.target,
     }
-    more: dict[str, Any] = {"worst": objective.worst, "unprotect": line_settings["unprotect"], "start": start}
+    kept = ",".join(map(str, line_settings["keep"]))
+    more: dict[str, Any] = {
+        "worst": objective.worst,
+        "unprotect": line_settings["unprotect"],
+        "keep": kept,
+        "start": start,
+    }
     return line_of("search", prompts, **options, **settings, **more)
 
 

@@ -62,5 +62,6 @@ def _draw(fit: FitEstimate, source: str) -> None:
         width="stretch",
         key="fit_bar",
         config={"displayModeBar": False},
+        alt=f"Memory: {fit.summary(dtype)}",
     )
     st.caption(escaped(fit.saving_summary(dtype)))

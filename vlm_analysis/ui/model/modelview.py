@@ -9,18 +9,25 @@ import streamlit as st
 
 from vlm_analysis.guard.shared import is_shared
 from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.ui.common.recent import offer_recent
 from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import chosen, model_slot, workspace
+from vlm_analysis.ui.common.terms import TERMS
 from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.workbench.recent import RecentModel, recent_models
 from vlm_analysis.workbench.workspace import EXPORTS
 
 BUNDLED, FOLDER, HUB = "Bundled: Pocket-VL", "Folder on this machine", "Hugging Face Hub"
+DEVICES, DTYPES = ["auto", "cpu", "cuda"], ["auto", "float32", "bfloat16", "float16"]
 EXPORTED = "In the workspace"
 
 
 def load_form() -> tuple[str, dict[str, Any]]:
     """Draw the choice of source and options; returns the arguments of `load_model`."""
     kinds = [BUNDLED, EXPORTED] if is_shared() else [BUNDLED, FOLDER, HUB]
+    models = {one.source: one for one in recent_models(workspace())}
+    words = {source: f"{one.name} · {source}" for source, one in models.items()}
+    offer_recent(words, "model_recent", lambda source: _take_recent(models[source]))
     kind = st.segmented_control("Where from", kinds, default=BUNDLED, required=True, key="model_kind")
     options: dict[str, Any] = {}
     if kind == BUNDLED:
@@ -33,21 +40,28 @@ def load_form() -> tuple[str, dict[str, Any]]:
         source = _exported()
     elif kind == FOLDER:
         source = st.text_input(
-            "Folder", placeholder="/models/my-vlm", help="A folder written by save_pretrained, with safetensors."
+            "Folder",
+            placeholder="/models/my-vlm",
+            key="model_folder",
+            help="A folder written by save_pretrained, with safetensors.",
         )
     else:
-        source = st.text_input("Hub id", placeholder="owner/name", help="Downloaded once into the Hugging Face cache.")
+        source = st.text_input(
+            "Hub id", placeholder="owner/name", key="model_hub", help="Downloaded once into the Hugging Face cache."
+        )
+        st.session_state.setdefault("model_revision", "main")
         options["revision"] = st.text_input(
-            "Revision", "main", help="Branch, tag or commit. A commit makes the run repeatable."
+            "Revision", key="model_revision", help="Branch, tag or commit. A commit makes the run repeatable."
         )
     with st.expander("Options"):
         left, middle, right = st.columns(3)
         options["device"] = left.selectbox(
-            "Device", ["auto", "cpu", "cuda"], help="auto takes a GPU where there is one."
+            "Device", DEVICES, key="model_device", help="auto takes a GPU where there is one."
         )
         options["dtype"] = middle.selectbox(
             "Precision",
-            ["auto", "float32", "bfloat16", "float16"],
+            DTYPES,
+            key="model_dtype",
             help="auto: the checkpoint's on a GPU; on a CPU float32 where it fits, else bfloat16.",
         )
         bound = right.number_input(
@@ -56,6 +70,7 @@ def load_form() -> tuple[str, dict[str, Any]]:
             16384,
             0,
             step=64,
+            key="model_tokens",
             help="0: 256 on a CPU, the model's own limit on a GPU",
         )
         options["max_vision_tokens"] = int(bound) or None
@@ -65,6 +80,18 @@ def load_form() -> tuple[str, dict[str, Any]]:
                 help="That code can do anything you can. Tick only after reading it.",
             )
     return source.strip(), options
+
+
+def _take_recent(model: RecentModel) -> None:
+    """Fill the form with a model that was loaded before; what lets its code run is not ticked."""
+    state, options = st.session_state, model.options
+    is_hub = options.get("revision") is not None
+    state["model_kind"] = HUB if is_hub else FOLDER
+    state["model_hub" if is_hub else "model_folder"] = model.source
+    state["model_revision"] = options.get("revision") or "main"
+    for name, key in (("device", "model_device"), ("dtype", "model_dtype")):
+        state[key] = options.get(name, "auto")
+    state["model_tokens"] = options.get("max_vision_tokens") or 0
 
 
 def how_asked(info: ModelInfo) -> None:
@@ -99,6 +126,14 @@ def _exported() -> str:
     return str(folder / name) if name else ""
 
 
+CELL_HELP = {
+    "Decoder layers": TERMS["layer"].meaning,
+    "Parameters": "Of the whole model, vision tower and head included.",
+    "Computes on": "The device, and the type of the numbers.",
+    "Vision tokens an image": "The most that an image may become; larger images are made smaller first.",
+}
+
+
 def details(info: ModelInfo) -> None:
     """Draw what is loaded: its size, where it computes, and each layer with why it should stay."""
     loaded = model_slot().loaded
@@ -111,16 +146,25 @@ def details(info: ModelInfo) -> None:
         else f"at most {loaded.max_vision_tokens}",
     }
     for column, (label, value) in zip(st.columns(len(cells)), cells.items(), strict=True):
-        column.metric(label, value, border=True)
+        column.metric(label, value, border=True, help=CELL_HELP[label])
     if loaded.dtype_reason:
         st.caption(f"{escaped(info.dtype)}: {escaped(loaded.dtype_reason)}")
     origin = "bundled with Strata" if info.name == "pocket-vl" else f"from {loaded.source}"
-    st.text(f"{info.name}\nfingerprint {info.fingerprint[:16]}, {origin}")
+    st.text(
+        f"{info.name}\nfingerprint {info.fingerprint[:16]}, {origin}", help=f"The whole fingerprint: {info.fingerprint}"
+    )
     how_asked(info)
     st.markdown("**Decoder layers that should stay** (all others may go)")
     rows = [(layer, "protected: may be unlocked", reason) for layer, reason in info.protected.items()]
     rows += [(layer, "locked", reason) for layer, reason in info.locked.items()]
     frame = pd.DataFrame(sorted(rows), columns=["layer", "level", "why"])
     config = {"layer": st.column_config.NumberColumn(width="small"), "why": st.column_config.TextColumn(width="large")}
-    st.dataframe(frame, hide_index=True, width="stretch", row_height=64, column_config=config)
+    st.dataframe(
+        frame,
+        hide_index=True,
+        width="stretch",
+        row_height=64,
+        column_config=config,
+        alt="Decoder layers that should stay, and why",
+    )
     same_line(line_of("record", chosen("prompts") or "general"), label="This model on the command line")

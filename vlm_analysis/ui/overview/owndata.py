@@ -82,5 +82,7 @@ def _heatmap(item: Item) -> None:
         return
     say_set_aside(recording.set_aside, recording.n_prompts)
     figure = similarity_heatmap(domain_rows(recording, "all"), recording.domain_names, locks=recording.model.locks)
-    st.plotly_chart(figure, key="own-heatmap", config=PICTURE)
+    st.plotly_chart(
+        figure, key="own-heatmap", config=PICTURE, alt="Similarity of each layer's input and output, by domain"
+    )
     go_on("pages/3_similarity.py", "Go on to Similarity")

@@ -10,12 +10,16 @@ import streamlit as st
 
 from vlm_analysis.guard.shared import is_shared
 from vlm_analysis.prompts.formats.table import FORMATS
-from vlm_analysis.prompts.opening import bundled_packs, open_prompts
+from vlm_analysis.prompts.opening import bundled_packs, choosing_packs, open_prompts
 from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.ui.common import drafts
 from vlm_analysis.ui.common.incoming import bring, draw_incoming, draw_uploader, use
+from vlm_analysis.ui.common.recent import offer_recent
+from vlm_analysis.ui.common.session import workspace
 from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.ui.prompts.drafttable import draw_draft_uploader, draw_row_actions, draw_table
 from vlm_analysis.words import joined
+from vlm_analysis.workbench.recent import recent_folders
 
 FORMATS_HELP = f"""\
 A table (CSV, TSV, JSON, JSONL, Parquet or Arrow), or a zip, tar or folder that holds one with its pictures, in one of these formats:
@@ -48,10 +52,11 @@ def packs_tab() -> None:
         "Packs",
         bundled_packs(),
         selection_mode="multi",
-        default=bundled_packs(),
+        default=choosing_packs(),
         format_func=escaped,
         key="packs",
-        help="Each pack is a domain. Take two or more to see which layers one can spare and another needs.",
+        help="Take two domains or more to see which layers one can spare and another needs. Report masks that were chosen on a pack on its "
+        "fellow, whose name ends in -report: drawings of the same kind, none the same.",
     )
     if st.button("Use these packs", type="primary", icon=":material/check:", key="use-packs", disabled=not picked):
         names = sorted(picked)
@@ -60,18 +65,19 @@ def packs_tab() -> None:
 
 def images_tab() -> None:
     """Draw the uploader, the table of drafts and the button that saves it."""
-    drafts.draw_uploader()
+    draw_draft_uploader()
     if not drafts.current_drafts():
         st.caption("Each image becomes a row of a table, where you write its question, domain and reference answer.")
         return
-    drafts.draw_table()
-    drafts.draw_row_actions()
+    draw_table()
+    draw_row_actions()
     name = name_form("drafts", "My images")
     if name is None:
         return
     ready, unfinished = drafts.finished(drafts.current_drafts())
     item = use(PromptSet(ready), name) if ready else None
     if item:
+        drafts.note_saved()
         st.success(escaped(drafts.saved_message(ready, item.name)), icon=":material/check:")
     drafts.draw_notes("Not saved" if ready else "Nothing was saved", unfinished)
 
@@ -104,6 +110,8 @@ def file_tab() -> None:
 
 def _path_form() -> tuple[str, bool]:
     """Draw the field for a path on this machine; returns it, and whether it is to be opened."""
+    folders = {path: path for path in recent_folders(workspace())}
+    offer_recent(folders, "path-recent", lambda path: st.session_state.update({"path-text": path}))
     with st.form("path", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
         path = st.text_input(
             "Folder or file on this machine",

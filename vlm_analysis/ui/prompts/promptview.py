@@ -9,18 +9,22 @@ import streamlit as st
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.ui.common import drafts
+from vlm_analysis.ui.common.incoming import is_waiting
 from vlm_analysis.ui.common.pickers import delete, rename, say_problem
 from vlm_analysis.ui.common.promptcard import draw_prompt
 from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import choose, chosen, opened, workspace
 from vlm_analysis.ui.common.shell import go_on
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.words import in_groups, total_of_domains
+from vlm_analysis.words import counted, in_groups, total_of_domains
 from vlm_analysis.workbench.details import count_domains
 from vlm_analysis.workbench.workspace import Item
 
 PAGE_SIZE = 12
 ALL_DOMAINS = ""  # no prompt has a blank domain
+OWN_IMAGES, FILES, HUB = "Your images", "Open a file or folder", "A dataset of the Hub"  # tabs
+BROUGHT = (FILES, HUB)
 
 
 def saved_tab() -> None:
@@ -85,6 +89,16 @@ def delete_set(item: Item) -> None:
     delete(item)
 
 
+def in_hand(way_in: str) -> bool:
+    """Return whether a tab holds another set than the one in use, rows not saved yet or data not taken yet; says so."""
+    own_images = way_in == OWN_IMAGES
+    waiting = drafts.unsaved() if own_images else way_in in BROUGHT and is_waiting()
+    if waiting and (item := chosen("prompts")) is not None:
+        how = "save these rows" if own_images else "take these prompts"
+        st.caption(f"In use until you {how}: {escaped(item.name)}.")
+    return waiting
+
+
 def draw_in_use() -> None:
     """Draw the set this session works with: its domains, a gallery, and the way on."""
     item = chosen("prompts")
@@ -129,7 +143,8 @@ def _say_groups(prompts: PromptSet) -> None:
         shown = [prompt for prompt in prompts if picture in prompt.image_hashes]
         st.info(
             escaped(
-                f"Picture {shown[0].image_hashes.index(picture) + 1} of '{shown[0].id}' is in {len(shown)} of {len(prompts)} prompts, as a "
+                f"Picture {shown[0].image_hashes.index(picture) + 1} of '{shown[0].id}' is in {len(shown)} of "
+                f"{counted(len(prompts), 'prompt')}, as a "
                 "logo or a blank would be: it makes no group of them. If they ask about it, say so in a column “group”."
             )
         )

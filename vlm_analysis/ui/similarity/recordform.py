@@ -11,25 +11,27 @@ import streamlit as st
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.recording.recording import open_recording
+from vlm_analysis.recording.recording import Recording, open_recording
 from vlm_analysis.ui.common.jobs import current, start
 from vlm_analysis.ui.common.sameline import line_of, same_line
-from vlm_analysis.ui.common.session import bench, choose, workspace
+from vlm_analysis.ui.common.session import bench, choose, opened, workspace
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.common.work import job
+from vlm_analysis.words import TOKEN_GROUPS, counted
 from vlm_analysis.workbench.shelf import keep_recording, unfinished_folder
 from vlm_analysis.workbench.workspace import Item
 
 MAX_FILE_MB = 500
+MOST_WITH_MAPS = 50  # prompts of which token maps are kept unless the user says otherwise
 
 
 def record_form(info: ModelInfo, prompts: Item) -> None:
     """Draw what is recorded on what, the options, and the button."""
     left, right = st.columns([3, 1], vertical_alignment="center")
     left.markdown(
-        f"Record **{escaped(info.name)}** on **{escaped(prompts.name)}** ({prompts.details.get('n', '?')} prompts)."
+        f"Record **{escaped(info.name)}** on **{escaped(prompts.name)}** ({counted(prompts.details.get('n', 0), 'prompt')})."
     )
-    options = _options()
+    options = _options(info, prompts)
     folder = unfinished_folder(workspace(), info.fingerprint, prompts, options)
     name = f"{info.name} on {prompts.name}"
     right.button(
@@ -66,7 +68,10 @@ def _forget(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _options() -> dict[str, Any]:
+def _options(info: ModelInfo, prompts: Item) -> dict[str, Any]:
+    """Draw the options and return them; token maps are kept of few prompts unless the user says otherwise."""
+    count = prompts.details.get("n")
+    few = isinstance(count, int) and count <= MOST_WITH_MAPS
     with st.expander("Options"):
         left, middle, right = st.columns(3)
         attention = left.checkbox(
@@ -78,10 +83,11 @@ def _options() -> dict[str, Any]:
         )
         maps = middle.checkbox(
             "Token maps",
-            key="record_maps",
+            value=few,
+            key=f"record_maps:{prompts.id}",
             persist_state="session",
-            help="Keeps every token's cosine on disk (2 bytes a token and layer), to look at single prompts token by token, "
-            "vision tokens drawn over the image.",
+            help="Keeps every token's cosine on disk, to look at single prompts token by token, vision tokens drawn over the image. "
+            f"On by default for up to {MOST_WITH_MAPS} prompts.",
         )
         batch = right.number_input(
             "Prompts a batch",
@@ -92,7 +98,30 @@ def _options() -> dict[str, Any]:
             persist_state="session",
             help="More is faster on a GPU and slower on most CPUs. It changes results by less than 0.00001.",
         )
+        if maps:
+            st.caption(f"Token maps: {_cost_of_maps(info, count)}.")
     return {"attention": attention, "token_maps": maps, "batch_size": int(batch)}
+
+
+def _cost_of_maps(info: ModelInfo, count: Any) -> str:
+    """Return what token maps take on disk, by the tokens of this model's newest recording, and in time."""
+    item, time_words = (
+        workspace().newest("recordings", model=info.fingerprint),
+        "recording takes about a tenth longer (seen on Pocket-VL)",
+    )
+    try:
+        recording: Recording | None = None if item is None else opened(item)
+    except StrataError:
+        recording = None
+    if recording is None or not isinstance(count, int):
+        return f"2 bytes a token and layer on disk; {time_words}"
+    columns = [TOKEN_GROUPS.index(group) for group in ("vision", "text", "answer")]
+    n_tokens = float(recording.rows["token_counts"][:, columns].sum(axis=1).mean())
+    return f"about {_megabytes(2 * n_tokens * info.n_layers * count)} on disk before packing; {time_words}"
+
+
+def _megabytes(n_bytes: float) -> str:
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:.0f} kB"
 
 
 def recording_file(item: Item) -> None:

@@ -23,7 +23,7 @@ _TEXTS = ("question", "answer", "domain", "task", "id", "group")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A format that is told by the names of its columns.
+    """A format that is recognised by the names of its columns.
 
     Attributes:
         NAME, TITLE: the key and the name of the format.

@@ -1,14 +1,16 @@
-// Changes of the mask and the user's locks, with undo and redo. A step is [dropped layers, locked layers].
+// Changes of the edit and the user's locks, with undo and redo. A step is [dropped layers, locked layers, and those in which vision tokens
+// are absent, and frozen].
 
-const copied = ([dropped, own]) => [[...dropped], [...own]];
+const PARTS = ["dropped", "own", "absent", "frozen"];
+const copied = (step) => PARTS.map((_, place) => [...(step[place] ?? [])]);
 const ascending = (layers) => [...layers].sort((one, other) => one - other);
-const now = (mind) => [ascending(mind.dropped), ascending(mind.own)];
+const now = (mind) => PARTS.map((part) => ascending(mind[part]));
+const hold = (mind, step) => PARTS.forEach((part, place) => (mind[part] = new Set(step[place])));
 const isSame = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
-function change(mind, dropped, own, joined = false) {
+function change(mind, parts, joined = false) {
   const before = now(mind);
-  mind.dropped = new Set(dropped);
-  mind.own = new Set(own);
+  for (const [part, layers] of Object.entries(parts)) mind[part] = new Set(layers);
   if (isSame(before, now(mind))) return false;
   if (!joined) {
     mind.undo = [...mind.undo, before].slice(-MOST_UNDO);
@@ -23,7 +25,7 @@ function travel(mind, from, to) {
   const step = mind[from].pop();
   if (!step) return;
   mind[to].push(now(mind));
-  [mind.dropped, mind.own] = step.map((layers) => new Set(layers));
+  hold(mind, step);
   paint(mind);
   send(mind);
 }
@@ -38,7 +40,7 @@ function refusal(mind, layer, dropped) {
   return dropped.size + 1 === count ? `Layer ${layer} is the last one: one layer must stay. Keep another one first.` : "";
 }
 
-// Drop these layers, or keep them; those that stay are told with the reason.
+// Drop these layers, or keep them; why others stay is shown.
 function put(mind, layers, drop, joined = false) {
   const dropped = new Set(mind.dropped);
   const reasons = [];
@@ -49,18 +51,27 @@ function put(mind, layers, drop, joined = false) {
     else dropped.delete(layer);
   }
   say(mind, reasons.slice(0, MOST_REASONS).join(" "));
-  return change(mind, dropped, mind.own, joined);
+  return change(mind, { dropped }, joined);
 }
 
-function toggle(mind, layer) {
+// What a layer is in a row, what a press makes of it, and how layers become that.
+const isNow = (mind, row, layer) => (row === "vision" ? sightOf(mind, layer) : mind.dropped.has(layer));
+const pressed = (mind, row, layer) => (row === "vision" ? AFTER[sightOf(mind, layer)] : !mind.dropped.has(layer));
+const become = (mind, row, layers, what, joined) => (row === "vision" ? see : put)(mind, layers, what, joined);
+
+function toggle(mind, row, layer) {
   mind.anchor = layer;
-  return put(mind, [layer], !mind.dropped.has(layer));
+  if (row === "vision" && mind.dropped.has(layer)) {
+    say(mind, `Layer ${layer} is cut: there are no vision tokens in it. Keep it first.`);
+    return false;
+  }
+  return become(mind, row, [layer], pressed(mind, row, layer));
 }
 
-// All layers from the last one that was toggled to this one become what that one is.
-function extend(mind, layer) {
-  const anchor = mind.anchor ?? mind.focus;
-  put(mind, between(anchor, layer), mind.dropped.has(anchor));
+// All layers from the last one that was toggled in this row to this one become what that one is.
+function extend(mind, row, layer) {
+  const anchor = row === mind.row ? (mind.anchor ?? mind.focus) : mind.focus;
+  become(mind, row, between(anchor, layer), isNow(mind, row, anchor));
 }
 
 function lock(mind, layer) {
@@ -72,7 +83,7 @@ function lock(mind, layer) {
     dropped.delete(layer);
   }
   say(mind, own.has(layer) ? `Layer ${layer} is locked: it stays.` : `Layer ${layer} is unlocked.`);
-  change(mind, dropped, own);
+  change(mind, { dropped, own });
 }
 
 function between(one, other) {
@@ -104,9 +115,16 @@ function understood(text, count) {
 function take(mind) {
   const { count } = mind.data;
   try {
-    const layers = new Set(understood(mind.typed.value, count));
-    const changed = put(mind, ascending(mind.dropped).filter((layer) => !layers.has(layer)), false);
+    const text = mind.typed.value;
+    const place = text.search(VISION_WORD); // "4, 7; absent 13-15" says where vision tokens skip too
+    const layers = new Set(understood(place < 0 ? text : text.slice(0, place), count));
+    const sights = place < 0 ? null : text.slice(place);
+    if (sights !== null) sightsIn(sights, count);
+    let changed = sights !== null && takeSights(mind, sights);
+    const why = mind.said.textContent;
+    changed = put(mind, ascending(mind.dropped).filter((layer) => !layers.has(layer)), false, changed) || changed;
     put(mind, ascending(layers), true, changed);
+    if (sights !== null) say(mind, `${why} ${mind.said.textContent}`.trim());
     mind.typed.value = shortened(now(mind)[0]);
   } catch (part) {
     if (typeof part !== "string") throw part;

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.figures.scales import DAMAGE, SCALES, Scale
 from vlm_analysis.model_info import Locks
+from vlm_analysis.ui.common.held import vision_of
 
 COSINE = SCALES["cosine"]
 DAMAGE_ROW = "measured damage"
@@ -65,16 +68,22 @@ def _kind(
     return rows, told
 
 
-def edit_row(edit: Edit, locks: Locks) -> dict[str, Any]:
-    """Return what the edit does to each layer and which layers stay, with the reasons; layer numbers are text, as in JSON."""
-    gone = set(edit.gone)
+def edit_row(edit: Edit, locks: Locks, vision_locked: Mapping[int, str] = MappingProxyType({})) -> dict[str, Any]:
+    """Return what the edit does to each layer and which layers stay, with the reasons; layer numbers are text, as in JSON.
+
+    `vision_locked` are the layers that vision tokens cannot skip, with the reasons.
+    """
+    gone, skipped = set(edit.gone), vision_of(edit)
     changed: dict[int, list[str]] = {}
     for change in edit.changes:
-        for layer in set(change.layers) - gone:
+        for layer in () if isinstance(change, Vision) else set(change.layers) - gone:
             changed.setdefault(layer, []).append(change.words())
     return {
         "dropped": list(edit.dropped),
         "own": sorted(locks.own),
+        "absent": list(skipped.absent),
+        "frozen": list(skipped.frozen),
+        "vision_locked": {str(layer): reason for layer, reason in sorted(vision_locked.items())},
         "changed": {str(layer): "; ".join(words) for layer, words in sorted(changed.items())},
         "locked": {str(layer): reason for layer, reason in sorted(locks.locked.items())},
         "protected": {str(layer): reason for layer, reason in sorted(locks.protected.items())},

@@ -20,6 +20,8 @@ function draw(mind) {
   mind.edit = line(made("span", { role: "rowheader" }, "edit"), mind.buttons.map(inCell));
   mind.edit.classList.add("edit");
   mind.painted = [];
+  visionRow(mind, numbers);
+  mind.isSeen = null;
   arrange(mind);
   colour(mind);
 }
@@ -40,10 +42,15 @@ function numbersRow(mind, row) {
   const head = made("span", { role: "rowheader", title: row.name, "aria-label": row.name });
   head.append(made("button", { type: "button", class: "pin", "data-pin": row.key, tabindex: -1, "aria-label": `Keep ${row.name} in view` }), made("bdi", {}, row.name));
   const cells = row.values.map((value, layer) => {
-    const text = value === null ? "–" : row.digits === null ? value : Number(value).toFixed(row.digits);
+    const text = value === null ? "–" : row.digits === null ? shortly(value) : Number(value).toFixed(row.digits);
     return made("span", { role: "gridcell", "data-layer": layer, "data-row": row.key }, text);
   });
   return line(head, cells);
+}
+
+// A cell has room for six characters; the whole number stands below the strip.
+function shortly(value) {
+  return Number(value) > 0 && Number(value) < 0.001 ? "<.001" : value;
 }
 
 // Rows that the user keeps in view stand below with the edit, all others scroll above.
@@ -52,7 +59,7 @@ function arrange(mind) {
   mind.look.pinned = mind.look.pinned.filter((key) => mind.lines.has(key)).slice(0, MOST_PINNED);
   const isPinned = (row) => mind.look.pinned.includes(row.key);
   mind.rows.replaceChildren(...rows.filter((row) => !isPinned(row)).map((row) => mind.lines.get(row.key)));
-  mind.stuck.replaceChildren(...rows.filter(isPinned).map((row) => mind.lines.get(row.key)), mind.edit);
+  mind.stuck.replaceChildren(...rows.filter(isPinned).map((row) => mind.lines.get(row.key)), mind.edit, ...(isSeen(mind) ? [mind.vision] : []));
   mind.pins = rows.map((row) => mind.lines.get(row.key).querySelector(".pin"));
   mind.pins.forEach((pin, place) => {
     pin.setAttribute("aria-pressed", isPinned(rows[place]));
@@ -99,40 +106,72 @@ function state(mind, layer) {
   const facts = [
     risky[layer] !== undefined && `, protected: ${risky[layer]}`,
     changed[layer] !== undefined && `, changed: ${changed[layer]}`,
+    layer === mind.ghost && `, next by ${mind.data.next.title}`,
   ];
   const after = facts.filter(Boolean).join("");
   if (locked[layer] !== undefined) return { look: "locked", mark: "L", name: `locked: ${locked[layer]}${after}` };
   if (mind.own.has(layer)) return { look: "locked", mark: "K", name: `locked: you keep it${after}` };
   if (mind.dropped.has(layer)) return { look: "cut", mark: "×", name: `cut${after}` };
   if (risky[layer] !== undefined) return { look: unprotected ? "kept" : "locked", mark: "P", name: `kept${after}` };
-  return changed[layer] !== undefined ? { look: "changed", mark: "~", name: `kept${after}` } : { look: "kept", mark: "", name: "kept" };
+  return { look: changed[layer] !== undefined ? "changed" : "kept", mark: changed[layer] !== undefined ? "~" : "", name: `kept${after}` };
+}
+
+// The layer that the criterion would drop next beside those that are dropped; null where it has none.
+function nextToGo(mind) {
+  const { next } = mind.data;
+  if (next.criterion !== mind.look.next_by) return null;
+  return next.order.find((layer) => !mind.dropped.has(layer) && !refusal(mind, layer, mind.dropped)) ?? null;
 }
 
 function paint(mind) {
+  mind.ghost = nextToGo(mind);
+  paintVision(mind);
   mind.buttons.forEach((button, layer) => {
     const { look, mark, name } = state(mind, layer);
-    const key = `${look} ${mark} ${name} ${layer === mind.focus}`;
+    const ghost = layer === mind.ghost;
+    const focused = mind.row === "text" && layer === mind.focus;
+    const key = `${look} ${mark} ${name} ${focused} ${ghost}`;
     if (mind.painted[layer] === key) return;
     mind.painted[layer] = key;
-    button.className = look;
+    button.className = ghost ? `${look} ghost` : look;
     button.dataset.mark = mark;
-    button.tabIndex = layer === mind.focus ? 0 : -1;
+    button.tabIndex = focused ? 0 : -1;
     button.setAttribute("aria-label", `layer ${layer}, ${name}`);
     button.setAttribute("aria-pressed", look === "cut");
-    for (const one of mind.lines.values()) one.children[layer + 1].classList.toggle("gone", look === "cut");
+    for (const one of mind.lines.values()) {
+      const { classList } = one.children[layer + 1];
+      classList.toggle("gone", look === "cut");
+      classList.toggle("ghost", ghost);
+    }
   });
   const { count } = mind.data;
   const dropped = now(mind)[0];
   mind.count.textContent = `${dropped.length} of ${count} layers dropped: ${dropped.join(", ") || "none"}`;
   if (mind.typed !== mind.typed.getRootNode().activeElement) mind.typed.value = shortened(dropped);
-  bar(mind);
+  history(mind);
+  beside(mind);
 }
 
-function bar(mind) {
+// What can be chosen below the strip.
+function choices(mind) {
+  const { next } = mind.data;
+  const drawn = JSON.stringify([next.choices, next.why]);
+  if (mind.choicesDrawn !== drawn) {
+    const options = [["", "nothing"], ...next.choices].map(([value, title]) => made("option", { value }, title));
+    mind.next.replaceChildren(...options);
+    mind.choicesDrawn = drawn;
+  }
+  mind.look.next_by ??= next.criterion;
+  mind.next.value = mind.look.next_by;
+  mind.next.title = next.why;
+  mind.auto.checked = mind.look.auto;
+}
+
+function history(mind) {
   const button = (name) => mind.section.querySelector(`[data-do="${name}"]`);
   button("undo").disabled = !mind.undo.length;
   button("redo").disabled = !mind.redo.length;
-  button("clear").disabled = !mind.dropped.size;
+  button("clear").disabled = !mind.dropped.size && !mind.absent.size && !mind.frozen.size;
   button("lock").textContent = `${mind.own.has(mind.focus) ? "Unlock" : "Lock"} layer ${mind.focus}`;
 }
 

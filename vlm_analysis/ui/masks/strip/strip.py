@@ -8,23 +8,41 @@ from typing import Any
 import streamlit as st
 from streamlit.components import v2
 
-from vlm_analysis.edits.edit import PruneMask
 from vlm_analysis.export.story import domain_rows
+from vlm_analysis.ui.common.address import tell_edit
 from vlm_analysis.ui.common.editor import (
+    ANSWERED,
     STRIP,
     TAKEN,
+    as_edit,
     base,
-    edited_elsewhere,
+    held,
     locked_by_user,
-    take_mask,
+    take_asked,
     take_sent,
     view,
+    vision_locked,
 )
-from vlm_analysis.ui.common.text import layer_list
-from vlm_analysis.ui.masks.inputs import ScoreInputs, unprotected
+from vlm_analysis.ui.common.held import vision_of
+from vlm_analysis.ui.common.inputs import ScoreInputs, unprotected
+from vlm_analysis.ui.common.sent import Asked
+from vlm_analysis.ui.masks.maskstore import save_form
+from vlm_analysis.ui.masks.strip.beside import beside
 from vlm_analysis.ui.masks.strip.content import edit_row, strip_rows
+from vlm_analysis.ui.masks.strip.nextlayer import next_layers
+from vlm_analysis.ui.masks.windows import say_changed_elsewhere
 
-SCRIPTS = ("strip.js", "changes.js", "paint.js", "acts.js")  # in this order one module
+SCRIPTS = (
+    "strip.js",
+    "changes.js",
+    "vision.js",
+    "paint.js",
+    "beside.js",
+    "acts.js",
+    "address.js",
+    "leaving.js",
+)  # in this order one module
+DRAWN = "mask_drawn"  # the mask that the rest of the page shows
 
 
 def read(*names: str) -> str:
@@ -36,35 +54,61 @@ _component = v2.component("strata.strip", html=read("strip.html"), css=read("str
 
 
 def editor(inputs: ScoreInputs) -> None:
-    """Draw the strip, and where another window has changed the mask since."""
-    _component(key=STRIP, data=content(inputs), on_sent_change=take_sent)
+    """Draw the strip with what stands beside it, and the form that saves the mask; its edits run no more of the page than this.
+
+    What is drawn below of the mask follows once it has come to rest, at once where another hand has changed it.
+    """
+    st.session_state[DRAWN] = _drawn()
+    edit = as_edit()
+    tell_edit(edit.dropped, vision_of(edit).absent, vision_of(edit).frozen)
+    _editing(inputs)
+
+
+@st.fragment
+def _editing(inputs: ScoreInputs) -> None:
+    asked = take_asked()
+    _component(key=STRIP, data=content(inputs, asked), on_sent_change=take_sent, on_asked_change=lambda: None)
     st.toggle(
         "Let protected layers go too",
         key="mask_unprotect",
         help="First, last and DeepStack layers: dropping them mostly breaks the model.",
     )
-    if (other := edited_elsewhere(inputs.recording.model)) is not None:
-        words, take = st.columns([5, 1], vertical_alignment="center")
-        words.info(f"In another window the mask was changed since: it drops {layer_list(other.dropped)}.")
-        take.button("Take it", on_click=take_mask, args=(other,), width="stretch")
+    say_changed_elsewhere(inputs.recording.model)
+    save_form()
+    drawn, now = st.session_state[DRAWN], _drawn()
+    if drawn != now and (asked is not None or drawn[0] != now[0]):
+        st.rerun()
 
 
-def content(inputs: ScoreInputs) -> dict[str, Any]:
+def _drawn() -> tuple[Any, ...]:
+    """Return what the page below shows of the edit: by whose hand and under which switch, the layers and the locks."""
+    return (base(), unprotected()), held()
+
+
+def content(inputs: ScoreInputs, asked: Asked | None = None) -> dict[str, Any]:
     """Return all that the strip is given."""
     state, model, look = st.session_state, inputs.recording.model, view()
-    edit = PruneMask(model.n_layers, tuple(state.mask))
+    edit = as_edit()
     return {
         **_rows(inputs.numbers_key, inputs),
-        **edit_row(edit, model.locks.keeping(locked_by_user())),
+        **edit_row(edit, model.locks.keeping(locked_by_user()), vision_locked()),
         "drawn": inputs.numbers_key,
         "base": base(),
         "taken": state.get(TAKEN, 0),
-        "undo": state.mask_undo,
-        "redo": state.mask_redo,
+        "answered": state.get(ANSWERED, 0),
+        "undo": [list(step) for step in state.mask_undo],
+        "redo": [list(step) for step in state.mask_redo],
         "unprotected": unprotected(),
-        "scale": look.scale,
-        "pinned": look.pinned,
+        "look": {
+            "scale": look.scale,
+            "pinned": look.pinned,
+            "next_by": look.next_by,
+            "auto": look.auto,
+            "vision": look.vision,
+        },
         "colours": _colours(),
+        "next": next_layers(inputs, look.next_by),
+        **beside(inputs.recording, edit, look, asked),
     }
 
 

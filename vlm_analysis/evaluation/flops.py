@@ -1,0 +1,59 @@
+"""The FLOPs of a prefill in the decoder layers, by formula, where vision tokens may skip layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.skipping import ABSENT, FROZEN, FULL, vision_row
+from vlm_analysis.errors import EvaluationError
+from vlm_analysis.model_info import ModelInfo
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the FLOPs of a prefill depend on besides the parameters of the layers.
+
+    Attributes:
+        n_vision, n_text: vision tokens and all other tokens of a prompt; means over prompts are fractions.
+        attention_size: heads times their size, of a layer's queries.
+        kv_parameters: parameters of a layer that make keys and values.
+    """
+
+    n_vision: float
+    n_text: float
+    attention_size: int
+    kv_parameters: int
+
+
+def prefill_flops(model: ModelInfo, edit: Edit, shape: Shape) -> tuple[float, float]:
+    """Return the FLOPs of a prefill in the decoder layers of the dense and of the edited model, vision tokens sliced.
+
+    Two FLOPs for each parameter of a layer and token that runs through it, and four for each pair of query and key and number of
+    a query. Where vision tokens are frozen they run through what makes keys and values. Of layers with experts all count. Vision
+    tower and head are not in it. Vision tokens stand before the text (our choice; it matters in frozen layers only).
+
+    Raises:
+        EvaluationError: the parameters of the layers were not counted.
+    """
+    parameters, does, gone = model.layer_parameters, vision_row(edit), set(edit.gone)
+    if len(parameters) != edit.n_layers:
+        raise EvaluationError(f"The parameters of {model.name}'s layers are not known. Load the model.")
+    whole = sum(_layer_flops(count, FULL, shape) for count in parameters)
+    left = sum(_layer_flops(count, does[layer], shape) for layer, count in enumerate(parameters) if layer not in gone)
+    return whole, left
+
+
+def _layer_flops(parameters: int, what: str, shape: Shape) -> float:
+    text, seen = shape.n_text, shape.n_vision
+    if what == ABSENT:
+        return 2 * parameters * text + 4 * shape.attention_size * _pairs(text)
+    if what == FROZEN:
+        pairs = _pairs(text) + text * seen
+        return 2 * (parameters * text + shape.kv_parameters * seen) + 4 * shape.attention_size * pairs
+    return 2 * parameters * (text + seen) + 4 * shape.attention_size * _pairs(text + seen)
+
+
+def _pairs(n_tokens: float) -> float:
+    """Return the pairs of a query and a key that it sees under a causal mask."""
+    return n_tokens * (n_tokens + 1) / 2

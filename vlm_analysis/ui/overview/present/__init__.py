@@ -1,0 +1,1 @@
+"""The presentation of a document over the whole window of the dashboard."""
