@@ -69,6 +69,11 @@ def load_folder(page: Page, folder: Path) -> None:
     idle(page)
 
 
+def strip_painted(page: Page) -> None:
+    """Wait until the strip is painted: before that its words are missing and its buttons are off."""
+    page.locator(".strip .count").filter(has_text=re.compile(r"\d+ of \d+ layers dropped")).first.wait_for()
+
+
 def click_cell(page: Page, column: str, row: str) -> None:
     """Click a cell of the table of masks: under this heading, in the first row that has a cell with this text.
 

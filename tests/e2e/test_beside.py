@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browser import PATIENCE_MS, go, idle, load_bundled
+from browser import PATIENCE_MS, go, idle, load_bundled, strip_painted
 from playwright.sync_api import Locator, Page, expect
 
 from vlm_analysis import LoadedModel, PromptSet, PruneMask, open_prompts, record, score_layers
@@ -38,7 +38,7 @@ def page(stand: Stand, new_page: Callable[[str], Page]) -> Page:
     page = new_page("/")
     load_bundled(page)
     go(page, "Masks")
-    expect(page.locator(".strip .count")).to_be_visible()
+    strip_painted(page)
     if page.get_by_role("button", name="Clear", exact=True).is_enabled():
         page.get_by_role("button", name="Clear", exact=True).click()
     expect(result(page)).to_contain_text("Nothing is dropped")

@@ -8,7 +8,7 @@ import json
 import re
 import zipfile
 
-from browser import go, idle, load_bundled, press
+from browser import go, idle, load_bundled, press, strip_painted
 from PIL import Image
 
 from vlm_analysis.pocket.tasks import make_example
@@ -87,7 +87,7 @@ def test_own_images_become_a_heatmap_and_an_evaluated_mask(new_page):
     chart.locator(".heatmaplayer image, .heatmaplayer .hm").first.wait_for(state="attached")
     chart.get_by_text("drawn").first.wait_for()
     go(page, "Masks")
-    page.locator(".strip .count").first.wait_for()
+    strip_painted(page)
     page.get_by_label("drop:").fill("5, 9")
     page.get_by_label("drop:").press("Enter")
     page.locator(".strip[data-taken='1']").first.wait_for()

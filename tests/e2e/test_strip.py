@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from browser import PATIENCE_MS, idle
+from browser import PATIENCE_MS, idle, strip_painted
 from playwright.sync_api import Locator, Page, expect
 
 from tools.made import made_recording
@@ -48,7 +48,7 @@ def shown(lasting_page: Callable[[str], Page]) -> Page:
 @pytest.fixture
 def page(shown: Page) -> Page:
     """The Masks page with an empty mask; tests leave no layer locked."""
-    expect(shown.locator(".strip .count")).to_be_visible()
+    strip_painted(shown)
     write(shown, "none")
     arrived(shown)
     return shown
@@ -295,7 +295,7 @@ def test_a_finger_toggles_and_a_narrow_screen_scrolls(page: Page, chromium, serv
     )
     phone = context.new_page()
     phone.goto("/masks")
-    expect(phone.locator(".strip .count")).to_be_visible()
+    strip_painted(phone)
     idle(phone)
     cell(phone, 40).tap()
     cell(phone, 41).tap()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browser import PATIENCE_MS, click_cell, idle
+from browser import PATIENCE_MS, click_cell, idle, strip_painted
 from playwright.sync_api import Page, expect
 
 from tools.made import made_recording
@@ -30,7 +30,7 @@ def test_click_loads_ticks_compare_and_a_star_outlives_a_reload(
     new_page: Callable[[str], Page], server_home: Path
 ) -> None:
     page = new_page("/masks")
-    expect(page.locator(".strip .count")).to_be_visible(timeout=PATIENCE_MS)
+    strip_painted(page)
     click_cell(page, "Editor", "newer")
     expect(page.locator(".strip .count")).to_contain_text("2 of 16 layers dropped: 6, 7", timeout=PATIENCE_MS)
     page.get_by_role("button", name="Undo", exact=True).first.click()

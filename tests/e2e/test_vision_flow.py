@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browser import PATIENCE_MS, go, idle, load_bundled, load_folder, press
+from browser import PATIENCE_MS, go, idle, load_bundled, load_folder, press, strip_painted
 from outside import outside_prompts, save_outside_model
 from playwright.sync_api import Page, expect
 
@@ -54,7 +54,7 @@ def test_on_a_llava_from_outside(new_page: Callable[[str], Page], server_home: P
 def skip_and_measure(page: Page, tmp_path: Path) -> None:
     """Let vision tokens leave before the last layer, and be frozen in the one before it; then measure, ask and export."""
     go(page, "Masks")
-    page.locator(".strip .count").wait_for()
+    strip_painted(page)
     last = page.locator(".strip .edit [data-layer]").count() - 1
     what = f"hides vision tokens in layer {last} and freezes vision tokens in layer {last - 1}"
     page.get_by_role("checkbox", name="vision tokens").check()

@@ -172,6 +172,7 @@ function history(mind) {
   button("undo").disabled = !mind.undo.length;
   button("redo").disabled = !mind.redo.length;
   button("clear").disabled = !mind.dropped.size && !mind.absent.size && !mind.frozen.size;
+  button("lock").disabled = false;
   button("lock").textContent = `${mind.own.has(mind.focus) ? "Unlock" : "Lock"} layer ${mind.focus}`;
 }
 
