@@ -89,6 +89,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.prompts.suites import SUITES as SUITES, probe_prompts as probe_prompts
     from vlm_analysis.prompts.writing import write_prompts as write_prompts
     from vlm_analysis.recording.answerprobe import AnswerProbe as AnswerProbe
+    from vlm_analysis.recording.joining import join_recordings as join_recordings
     from vlm_analysis.recording.measures import MEASURES as MEASURES
     from vlm_analysis.recording.probing import probe_answers as probe_answers
     from vlm_analysis.recording.record import record as record
@@ -143,7 +144,9 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         within_flops as within_flops,
     )
     from vlm_analysis.workbench.bench import Bench as Bench
+    from vlm_analysis.workbench.joining import join_shards as join_shards
     from vlm_analysis.workbench.pipeline import compare as compare, compare_masks as compare_masks
+    from vlm_analysis.workbench.shards import work_on_shard as work_on_shard
 
 _HOMES = {
     "edits.apply": ("apply_edit",),
@@ -232,6 +235,7 @@ _HOMES = {
     ),
     "prompts.writing": ("write_prompts",),
     "recording.answerprobe": ("AnswerProbe",),
+    "recording.joining": ("join_recordings",),
     "recording.measures": ("MEASURES",),
     "recording.probing": ("probe_answers",),
     "recording.record": ("record",),
@@ -283,10 +287,12 @@ _HOMES = {
     "selection.strategies.strategies": ("STRATEGIES",),
     "selection.vision": ("exit_by_kl", "freeze_by_kl", "scan_front", "span_by_similarity", "within_flops"),
     "workbench.bench": ("Bench",),
+    "workbench.joining": ("join_shards",),
     "workbench.pipeline": (
         "compare",
         "compare_masks",
     ),
+    "workbench.shards": ("work_on_shard",),
 }
 """By module, the public names that it holds."""
 

@@ -31,7 +31,7 @@ from vlm_analysis.workbench.terminal import printable, shown
 
 STOPPED = "Stopped. What was measured so far is kept; run the same command again to continue."
 MENDABLE, INTERRUPTED = 2, 130
-STAGES = ("Dashboard", "Record", "Choose", "Recover", "Judge", "Export", "Look")
+STAGES = ("Dashboard", "Record", "Choose", "Recover", "Judge", "Export", "Look", "Share")
 """The stages of the flow under which `--help` lists the subcommands, in their order."""
 LATER = {"Bench": object, "Workspace": object, "Result": Result}  # names in signatures that are not imported here
 

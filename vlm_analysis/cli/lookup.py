@@ -44,9 +44,33 @@ def find_prompts(
     Raises:
         StrataError: there is none, there are several, or the source cannot be read; or `reading` says how to read what is no source.
     """
+    from vlm_analysis.workbench.shelf import keep_prompts
+
+    prompts, name = _prompts_of(shelf, text, on_progress, reading)
+    return prompts if isinstance(prompts, Item) else keep_prompts(shelf, prompts, name)
+
+
+def open_prompts_of(
+    shelf: Workspace, text: str, on_progress: Progress = no_progress, reading: Mapping[str, Any] = MappingProxyType({})
+) -> PromptSet:
+    """Return what `find_prompts` finds, as a value: sources are not saved, which several machines at once would each do.
+
+    Raises:
+        StrataError: as `find_prompts`.
+    """
+    from vlm_analysis.workbench.shelf import open_item
+
+    prompts, _ = _prompts_of(shelf, text, on_progress, reading)
+    opened: PromptSet = open_item(prompts) if isinstance(prompts, Item) else prompts
+    return opened
+
+
+def _prompts_of(
+    shelf: Workspace, text: str, on_progress: Progress, reading: Mapping[str, Any]
+) -> tuple[Item | PromptSet, str]:
+    """Return saved prompts as their Item, others as a value; and their name."""
     from vlm_analysis.prompts.hubdata import PREFIX, fetch_prompts
     from vlm_analysis.prompts.opening import bundled_packs, open_prompts
-    from vlm_analysis.workbench.shelf import keep_prompts
 
     packs, saved = bundled_packs(), saved_item(shelf, "prompts", text)
     names = sorted({part.strip() for part in text.split(",")})
@@ -56,16 +80,16 @@ def find_prompts(
     if path is None and (saved is not None or set(names) <= set(packs)):
         check_not_read(text, reading)
     if saved is not None:
-        return saved
+        return saved, saved.name
     if set(names) <= set(packs):
-        return keep_prompts(shelf, reduce(operator.add, map(open_prompts, names)), f"Bundled packs: {', '.join(names)}")
+        return reduce(operator.add, map(open_prompts, names)), f"Bundled packs: {', '.join(names)}"
     if path is None and not text.startswith(PREFIX):
         what = f"a bundled pack ({', '.join(packs)}), a file or folder, saved prompts, or {PREFIX}owner/name/split"
         raise PromptError(_unknown(shelf, ("prompts",), text, what))
     source = path or fetch_prompts(text, on_progress)
     prompts = open_prompts(source, **reading)
     tell_reading(_short(text), prompts)
-    return keep_prompts(shelf, prompts, clean_name(path.name if path else text.removeprefix(PREFIX)))
+    return prompts, clean_name(path.name if path else text.removeprefix(PREFIX))
 
 
 def find_suite(

@@ -20,6 +20,13 @@ def task_of(prompt: Prompt) -> Task:
     return prompt.domain, prompt.task or ""
 
 
+def groups_of(prompts: PromptSet, ids: Iterable[str]) -> tuple[str, ...]:
+    """Return the group of each of these prompts; () where each is alone in its group."""
+    by_id = dict(zip((prompt.id for prompt in prompts), prompts.groups.shared, strict=False))
+    groups = tuple(by_id[name] for name in ids if name in by_id)
+    return groups if len(set(groups)) < len(groups) else ()
+
+
 def settings_of(loaded: LoadedModel, batch_size: int, **parts: bool) -> dict[str, Any]:
     """Return everything but model and prompts that the numbers of a recording depend on."""
     return {

@@ -44,7 +44,7 @@ from vlm_analysis.recording.attention import (
     token_weights,
     visual_attention,
 )
-from vlm_analysis.recording.extending import checked_known, settings_of, task_of
+from vlm_analysis.recording.extending import checked_known, groups_of, settings_of, task_of
 from vlm_analysis.recording.maps import TokenMap, copy_maps, write_map
 from vlm_analysis.recording.measures import SHARES, empty_rows
 from vlm_analysis.recording.pooled import Pooled, Task, is_pooled, of_whole
@@ -68,6 +68,7 @@ def record(
     token_maps: bool = False,
     known: Recording | None = None,
     folder: Path | None = None,
+    shard: tuple[int, int] = (1, 1),
     on_progress: Progress | None = None,
 ) -> Recording:
     """Run every prompt once and return the measures of each decoder layer.
@@ -89,16 +90,26 @@ def record(
             are run. While another process (or thread) records into it, this one waits, and continues from its rows;
             if the folder is deleted meanwhile, it starts again. The recording keeps its rows when the folder is deleted; token maps
             are read from there. None: a temporary folder.
+        shard: (i, n) records the i-th of n shares of the prompts only, in the same batches as all of them; `join_recordings` makes one of
+            all shares.
         on_progress: called after each batch and while waiting; raising `Cancelled` in it stops the work and removes the hooks.
 
     Raises:
         PromptError: there are no prompts, or the model can take none of them.
-        RecordingError: the model ran no layer, `known` or `folder` belong to something else, or the folder cannot be written.
+        RecordingError: the share holds no prompt, the model ran no layer, `known` or `folder` belong to something else, or the folder
+            cannot be written.
     """
     prompt_set = (prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)).readable()
     keys = list(prompt_set.row_keys)
+    share = set(share_of(keys, shard))
     settings = settings_of(loaded, batch_size, full=full, attention=attention, token_maps=token_maps)
-    inputs = _RecordInputs(loaded, prompt_set, keys, settings, checked_known(known, loaded, settings, prompt_set))
+    if not share:
+        raise RecordingError(
+            f"Share {shard[0]} of {shard[1]} holds no prompt: expected fewer shares. Take one with prompts."
+        )
+    inputs = _RecordInputs(
+        loaded, prompt_set, keys, settings, checked_known(known, loaded, settings, prompt_set), share
+    )
     own = tempfile.TemporaryDirectory(prefix="strata-") if folder is None else None
     rows_folder = Path(own.name if own else folder or "")
     try:
@@ -123,6 +134,14 @@ class _RecordInputs:
     keys: list[str]
     settings: dict[str, Any]
     known: Recording | None
+    share: set[str]
+
+
+def share_of(keys: Sequence[str], shard: tuple[int, int]) -> list[str]:
+    """Return the keys of the prompts of the i-th of n shares: every n-th chunk, so that batches are the same for any n."""
+    number, n_shards = shard
+    chunks = range(CHUNK * (number - 1), len(keys), CHUNK * n_shards)
+    return [key for first in chunks for key in keys[first : first + CHUNK]]
 
 
 def _record_in(folder: Path, inputs: _RecordInputs, progress: Progress) -> Recording:
@@ -152,7 +171,11 @@ def _record_once(folder: Path, inputs: _RecordInputs, progress: Progress) -> Rec
         if known is not None and maps:
             copy_maps(known.maps, folder, known.keys)
         present_keys = store.keys | (frozenset(known.keys) if known else frozenset())
-        missing = [(key, prompt) for key, prompt in zip(keys, inputs.prompts, strict=True) if key not in present_keys]
+        missing = [
+            (key, prompt)
+            for key, prompt in zip(keys, inputs.prompts, strict=True)
+            if key in inputs.share - present_keys
+        ]
         pools = is_pooled(map(task_of, inputs.prompts), inputs.settings)
         refused = _Pass(loaded, store, inputs.settings, pools).run(missing, len(keys), progress)
         set_aside = dict(inputs.prompts.set_aside) | refused
@@ -179,7 +202,8 @@ def _with_own_maps(recording: Recording) -> Recording:
 
 def _make_recording(inputs: _RecordInputs, store: RowStore, maps: Path | None, set_aside: dict[str, str]) -> Recording:
     known, prompts = inputs.known, inputs.prompts
-    kept = [(key, prompt) for key, prompt in zip(inputs.keys, prompts, strict=True) if prompt.id not in set_aside]
+    pairs = zip(inputs.keys, prompts, strict=True)
+    kept = [(key, prompt) for key, prompt in pairs if key in inputs.share and prompt.id not in set_aside]
     if not kept:
         raise none_left(inputs.loaded.name, set_aside)
     sums = merged(known.activations if known else {}, store.activations)
@@ -194,19 +218,12 @@ def _make_recording(inputs: _RecordInputs, store: RowStore, maps: Path | None, s
         activations={domain: sums[domain] for domain in prompts.domains if domain in sums},
         maps=maps,
         lacks=store.lacks,
-        groups=_groups_of(prompts, kept),
+        groups=groups_of(prompts, [str(prompt.id) for _, prompt in kept]),
         ties=tuple(sorted(prompts.groups.known)),
         set_aside=set_aside,
         tasks=prompts.tasks and tuple(prompt.task or "" for _, prompt in kept),
         pooled=of_whole(states, [task_of(prompt) for _, prompt in kept]),
     )
-
-
-def _groups_of(prompts: PromptSet, kept: list[tuple[str, Prompt]]) -> tuple[str, ...]:
-    """Return the group of each prompt that is kept; () where each is alone in its group."""
-    by_id = dict(zip((prompt.id for prompt in prompts), prompts.groups.shared, strict=False))
-    groups = tuple(by_id[prompt.id] for _, prompt in kept if prompt.id in by_id)
-    return groups if len(set(groups)) < len(groups) else ()
 
 
 class _Pass:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.progress import Progress
@@ -12,6 +14,9 @@ from vlm_analysis.workbench.shelf import keep_sweep, open_whole
 from vlm_analysis.workbench.stale import is_stale
 from vlm_analysis.workbench.workspace import Item, Workspace
 
+if TYPE_CHECKING:
+    from vlm_analysis.models.load import LoadedModel
+
 LEAVE_ONE_OUT = "leave-one-out"
 
 
@@ -20,13 +25,17 @@ def measure_damage(desk: Desk, prompts: Item, progress: Progress) -> Item:
 
     Scores are kept as they come: a measurement that was cancelled or interrupted continues where it stopped.
     """
+    loaded = desk.loaded
+    evaluations = scorer(desk, prompts, progress)([Edit(loaded.n_layers), *one_out(loaded)])
+    return keep_sweep(desk.shelf, evaluations, f"each layer left out on {prompts.name}", sweep=LEAVE_ONE_OUT)
+
+
+def one_out(loaded: LoadedModel) -> list[Edit]:
+    """Return the masks that leave out one layer that may go, in the layers' order."""
     from vlm_analysis.edits.apply import why_not
 
-    loaded = desk.loaded
-    score = scorer(desk, prompts, progress)
     masks = [PruneMask(loaded.n_layers, (layer,)) for layer in range(loaded.n_layers)]
-    evaluations = score([Edit(loaded.n_layers), *(mask for mask in masks if not why_not(loaded.model, mask))])
-    return keep_sweep(desk.shelf, evaluations, f"each layer left out on {prompts.name}", sweep=LEAVE_ONE_OUT)
+    return [mask for mask in masks if not why_not(loaded.model, mask)]
 
 
 def known_damage(desk: Desk, prompts: Item) -> Damage | None:

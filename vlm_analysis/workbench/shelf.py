@@ -173,7 +173,12 @@ def scores_folder(shelf: Workspace, loaded: LoadedModel, prompts: PromptSet) -> 
     from vlm_analysis.evaluation.run.evaluate import batch_for
     from vlm_analysis.evaluation.run.sweep import score_header
 
-    identity = json.dumps([FOLDER_VERSION, score_header(loaded, prompts, batch_for(loaded))], sort_keys=True)
+    return scores_at(shelf, score_header(loaded, prompts, batch_for(loaded)))
+
+
+def scores_at(shelf: Workspace, belongs: Mapping[str, Any]) -> Path:
+    """Return the folder of scores by what they belong to (see `sweep.score_header`)."""
+    identity = json.dumps([FOLDER_VERSION, belongs], sort_keys=True)
     return shelf.root / "scores" / hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 

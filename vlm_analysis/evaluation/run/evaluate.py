@@ -30,7 +30,7 @@ from vlm_analysis.evaluation.evaluation import (
 )
 from vlm_analysis.evaluation.matching import normalised_match, numeric_match
 from vlm_analysis.evaluation.run.metrics import answer_scores
-from vlm_analysis.evaluation.run.prepared import Prepared, answer_logits, prepare
+from vlm_analysis.evaluation.run.prepared import Answered, Prepared, answer_logits, prepare
 from vlm_analysis.evaluation.scores import best_of_accepted
 from vlm_analysis.models.decoding import MAX_NEW_TOKENS, decode, greedy_ids
 from vlm_analysis.models.inputs import answer_tokens
@@ -141,7 +141,7 @@ def _of_prompts(work: Prepared, log_probs: Mapping[int, np.ndarray]) -> tuple[np
 
 
 def evaluation_of(
-    work: Prepared,
+    work: Answered,
     edit: Edit,
     scores: Mapping[int, dict[str, Any]],
     dense_log_probs: tuple[np.ndarray | None, ...] | None = None,
@@ -175,7 +175,7 @@ def evaluation_of(
     return Evaluation(edit, work.info, fingerprint, frame, dense_log_probs, set_aside=work.set_aside)
 
 
-def _choice_scores(work: Prepared, index: int, scores: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+def _choice_scores(work: Answered, index: int, scores: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     rows = work.alternatives[index]
     if not rows or any(row not in scores for row in rows):
         return NO_CHOICE

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -50,31 +49,26 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """Prompts encoded with the answers they are scored on; many edits share them.
+class Answered:
+    """Prompts with the answers they are scored on: what the scores of their rows are told by, without the model.
 
     Attributes:
-        answers, encoded: one row per prompt, then one for each further accepted answer, then one for each choice that is not its prompt's
-            answer. Rows have the same numbers whichever prompts are refused.
-        accepted: by the index of a prompt, the rows of its further accepted answers.
+        info: of the model.
+        answers: one row per prompt, then one for each further accepted answer, then one for each choice that is not its prompt's answer.
+            Rows have the same numbers whichever prompts are refused.
         alternatives: for each prompt the row of each of its choices, in their order; () without choices.
         owners: for each row the index of its prompt.
-        refused: by the index of a prompt, why it is set aside; `refuse` adds to it.
+        refused: by the index of a prompt, why it is set aside; `Prepared.refuse` adds to it.
+        accepted: by the index of a prompt, the rows of its further accepted answers.
     """
 
-    loaded: LoadedModel
+    info: ModelInfo
     prompts: PromptSet
     answers: tuple[Answer, ...]
-    encoded: EncodedPrompts
     alternatives: tuple[tuple[int, ...], ...]
     owners: tuple[int, ...]
     refused: dict[int, str] = field(default_factory=dict)
     accepted: dict[int, tuple[int, ...]] = field(default_factory=dict)
-
-    @cached_property
-    def info(self) -> ModelInfo:
-        """Return the model's, which its evaluations name."""
-        return self.loaded.info
 
     @property
     def n_compared(self) -> int:
@@ -94,6 +88,18 @@ class Prepared:
     def has_prompt(self, rows: Iterable[int]) -> bool:
         """Return whether a row among these is a prompt's own that is not set aside; rows behind the prompts are choices."""
         return any(row < len(self.prompts) for row in self.scored(rows))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prepared(Answered):
+    """Prompts encoded with the answers they are scored on; many edits share them.
+
+    Attributes:
+        encoded: a row for each of `answers`.
+    """
+
+    loaded: LoadedModel
+    encoded: EncodedPrompts
 
     def batches(self, batch_size: int) -> Iterator[list[int]]:
         """Yield the rows of each batch, without prompts that are set aside by then."""
@@ -177,7 +183,8 @@ def prepare(
     encoded = EncodedPrompts(loaded, pairs, max_bytes=max_bytes, on_progress=progress)
     for row, reason in encoded.refused.items():
         refused.setdefault(owners[row], reason)
-    work = Prepared(loaded, prompts, tuple(answers), encoded, tuple(alternatives), tuple(owners), refused, accepted)
+    rows = tuple(answers), tuple(alternatives), tuple(owners), refused, accepted
+    work = Prepared(loaded.info, prompts, *rows, loaded=loaded, encoded=encoded)
     work.take_over(reference)
     return work
 

@@ -66,7 +66,7 @@ def sweep(
         EditError: an edit does not fit the model.
         PromptError: the model can take none of the prompts; others are set aside (`Evaluation.set_aside`).
     """
-    _check_edits(edits, loaded.n_layers)
+    check_edits(edits, loaded.n_layers)
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
     check_reference(reference, loaded, prompt_set)
     batch_size = batch_size or batch_for(loaded)
@@ -93,7 +93,12 @@ def sweep(
         yield evaluation_of(work, edit, store.of(edit.key))
 
 
-def _check_edits(edits: Sequence[Edit], n_layers: int) -> None:
+def check_edits(edits: Sequence[Edit], n_layers: int) -> None:
+    """Check that there are several edits, and that each fits a model of so many layers.
+
+    Raises:
+        EditError: one does not, or it is a single edit.
+    """
     if isinstance(edits, Edit):
         raise EditError(
             "There is one edit to sweep: expected several, as in [edit], got an Edit. Write [edit], or evaluate it."
@@ -139,18 +144,20 @@ def sweep_prepared(
     store: ScoreStore,
     batch_size: int = 8,
     max_bytes: int | None = None,
+    shard: tuple[int, int] = (1, 1),
     on_batch: Callable[[ScoreStore], None] | None = None,
     on_progress: Progress | None = None,
 ) -> None:
     """Compute the missing scores of edits on prepared prompts into `store` (see `sweep`).
 
     `dense` are the prompts' dense log-probabilities; None runs the dense model too, in batches where a score is missing.
-    `on_batch` is called after each batch that ran.
+    `shard` is (i, n) for the i-th of n shares of the batches, which are the same whatever n is. `on_batch` is called after each batch
+    that ran.
     """
     progress = on_progress or no_progress
     different = ordered(edits)
     runner = SharedRunner(work.loaded, max_bytes)
-    parts = list(work.batches(batch_size))
+    parts = list(work.batches(batch_size))[shard[0] - 1 :: shard[1]]
     missing = [[edit for edit in different if store.lacks(edit.key, rows)] for rows in parts]
     done, total = 0, sum(map(len, missing))
     for turn, (rows, here) in enumerate(zip(parts, missing, strict=True)):
