@@ -96,7 +96,7 @@ def prefills() -> None:
 
 
 def layers_s(model: Any, inputs: dict[str, Any]) -> float:
-    """Return the seconds that the layers of a prefill with a cache take: vision tower and head are left out."""
+    """Return the seconds of processor time that the layers of a prefill with a cache take: vision tower and head are left out."""
     import torch
 
     from vlm_analysis.models.layers import find_decoder_layers
@@ -104,10 +104,10 @@ def layers_s(model: Any, inputs: dict[str, Any]) -> float:
     layers, spent, start = find_decoder_layers(model), [0.0], [0.0]
 
     def begin(*_: Any) -> None:
-        start[0] = time.perf_counter()
+        start[0] = time.process_time()
 
     def end(*_: Any) -> None:
-        spent[0] += time.perf_counter() - start[0]
+        spent[0] += time.process_time() - start[0]
 
     hooks = [
         hook for layer in layers for hook in (layer.register_forward_pre_hook(begin), layer.register_forward_hook(end))

@@ -1,7 +1,7 @@
 """What vision tokens that skip layers cost in answers, on fresh drawings: the scan, frozen against absent, layers × vision, and DeepStack.
 
     python -m benchmarks.vision_evidence run OUT                        # the bundled model, until 500 drawings a domain are done
-    python -m benchmarks.vision_evidence run OUT --model FOLDER --only late late-bare
+    python -m benchmarks.vision_evidence run OUT --model FOLDER --only scan late-bare  # of a model without DeepStack the scan alone
     python -m benchmarks.vision_evidence times OUT                      # processor time of a prefill by each edit of the front
     python -m benchmarks.vision_evidence conditions OUT                 # Skip-It's redundancies on the drawings that were scanned
     python -m benchmarks.vision_evidence tables OUT [OUT OF A MODEL WITH DEEPSTACK, OUT OF ONE WITHOUT]
@@ -53,12 +53,11 @@ from vlm_analysis.pocket.tasks import GENERAL, MATH, make_examples
 
 ROUND, SPLIT, FORM = 50, "vision evidence", "sliced"
 PARTS = ("scan", "absent", "late-bare", "front")
-LATE = "late"  # of the scan late entry alone, for other models
 ABSENT, BARE = "absent alone", "late entry, no DeepStack features"
 DROPS = (0, 1, 2, 3, 4)
 DOMAINS = (MATH, GENERAL)
 SCORES = ["exact_match", "answer_nll", "kl_to_dense"]
-DEEPSTACK = {"bundled": ("scan", "late-bare"), "with": (LATE, "late-bare"), "without": (LATE,)}  # parts by model
+DEEPSTACK = {"bundled": ("scan", "late-bare"), "with": ("scan", "late-bare"), "without": ("scan",)}  # parts by model
 LEAST_RIGHT = 0.7  # of a task's drawings, by both dense models, for DeepStack to be compared on it
 
 
@@ -108,10 +107,6 @@ def named_edits(loaded: LoadedModel, part: str, out: Path) -> dict[tuple[str, in
     n_layers = loaded.n_layers
     if part == "absent":
         return {(ABSENT, layer): Edit(n_layers, (Vision(absent=(layer,), form=FORM),)) for layer in range(n_layers)}
-    if part == LATE:
-        return {(DENSE, -1): Edit(n_layers)} | {
-            (LATE_ENTRY, k): late_entry(n_layers, k, form=FORM) for k in range(1, n_layers + 1)
-        }
     if part == "late-bare":
         return {(BARE, k): late_entry(n_layers, k, form=FORM, deepstack=False) for k in range(1, n_layers)}
     return {(name, -1): edit for name, edit in front_edits(n_layers, drop_order(loaded, out)).items()}
@@ -270,24 +265,24 @@ def front_table(out: Path, loaded: LoadedModel) -> None:
 
 
 def deepstack_table(of: dict[str, Path]) -> None:
-    """Print late entry into models with and without DeepStack, on the tasks that all of them answer."""
+    """Print what skipping costs models with and without DeepStack, on the tasks that all of them answer."""
     frames = {name: opened(out, DEEPSTACK[name]) for name, out in of.items()}
     right = {name: frame[frame["way"] == DENSE].groupby("task")["exact_match"].mean() for name, frame in frames.items()}
     table = pd.DataFrame(right)
     n_each = [len(frame[frame["way"] == DENSE]) for frame in frames.values()]
     print(f"\nDense exact match by task, n = {n_each}:\n\n{markdown(100 * table)}")
     tasks = [str(task) for task in table.index[(table >= LEAST_RIGHT).all(axis=1)]]
-    print(f"\nTasks that all answer to {LEAST_RIGHT:.0%}: {', '.join(tasks) or 'none'}\n")
+    print(f"\nTasks that all answer to {LEAST_RIGHT:.0%}: {', '.join(tasks) or 'none'}")
     if not tasks:
         return
-    columns = [(name, way) for name in frames for way in (LATE_ENTRY, BARE) if (frames[name]["way"] == way).any()]
-    print(
-        f"| enters at | {' | '.join(f'{name}: {way}' for name, way in columns)} |\n| ---: |{' ---: |' * len(columns)}"
-    )
     chosen = {name: frame[frame["task"].isin(tasks)] for name, frame in frames.items()}
-    print(f"| 0 (dense) | {' | '.join(cell(chosen[name], DENSE, -1, interval=True) for name, _ in columns)} |")
-    for k in range(1, 17):
-        print(f"| {k} | {' | '.join(cell(chosen[name], way, k, interval=True) for name, way in columns)} |")
+    print(f"n = {[len(frame[frame['way'] == DENSE]) for frame in chosen.values()]} of these tasks")
+    for ways in ((LATE_ENTRY, BARE), (EARLY_EXIT, FROZEN)):
+        columns = [(name, way) for name, frame in chosen.items() for way in ways if (frame["way"] == way).any()]
+        print(f"\n| k | {' | '.join(f'{name}: {way}' for name, way in columns)} |\n| ---: |{' ---: |' * len(columns)}")
+        print(f"| dense | {' | '.join(cell(chosen[name], DENSE, -1, interval=True) for name, _ in columns)} |")
+        for k in range(17):
+            print(f"| {k} | {' | '.join(cell(chosen[name], way, k, interval=True) for name, way in columns)} |")
 
 
 def scan_of(out: Path, loaded: LoadedModel, by_prompt: pd.DataFrame) -> VisionScan:
@@ -316,7 +311,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, nargs="+", help="folders of results")
     parser.add_argument("--model", default="pocket-vl")
     parser.add_argument("--n", type=int, default=500, help="drawings a domain")
-    parser.add_argument("--only", nargs="+", choices=(*PARTS, LATE), default=PARTS)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     asked = parser.parse_args()
     if asked.what == "run":
         run(asked.out[0], asked.model, asked.n, asked.only)

@@ -11,7 +11,8 @@ import torch
 from accelerate import dispatch_model
 from families import gemma, gemma_inputs
 from oracles import ask, ids_of, weights_of
-from transformers import StaticCache
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen2Config, StaticCache
 
 from vlm_analysis import (
     Edit,
@@ -28,6 +29,7 @@ from vlm_analysis import (
     stream_both,
     sweep,
 )
+from vlm_analysis.edits.tokens.queries import Queries
 from vlm_analysis.errors import EditError
 from vlm_analysis.models.layers import find_decoder_layers
 
@@ -82,6 +84,23 @@ class TestModel:
         assert torch.equal(logits(view, inputs)[:, text], logits(view, other)[:, text])
         view = apply_edit(loaded.model, late_entry(16, 15, form=form))
         assert not torch.equal(logits(view, inputs)[:, text], logits(view, other)[:, text])
+
+    def test_frozen_vision_tokens_run_through_keys_and_values_alone(self, loaded, inputs):
+        text = loaded.model.config.text_config
+        with FlopCounterMode(display=False) as counter:
+            logits(apply_edit(loaded.model, freeze(16, [4], form="sliced")), inputs)
+        (of_layer,) = (
+            one for name, one in counter.get_flop_counts().items() if name.endswith("language_model.layers.4")
+        )
+        products = sum(n for kind, n in of_layer.items() if str(kind) in ("aten.mm", "aten.addmm"))
+        n_text, n_vision = (int(rows.sum()) for rows in (words_of(inputs), ~words_of(inputs)))
+        width, heads, kv_heads = (
+            text.hidden_size,
+            text.num_attention_heads * text.head_dim,
+            text.num_key_value_heads * text.head_dim,
+        )
+        weights = 2 * width * heads + 2 * width * kv_heads + 3 * width * text.intermediate_size
+        assert products == 2 * (weights * n_text + 2 * width * kv_heads * n_vision)
 
     def test_an_edited_view_is_edited_again(self, loaded, inputs):
         twice = apply_edit(apply_edit(loaded.model, late_entry(16, 2)), PruneMask(16, [7]))
@@ -218,3 +237,30 @@ class TestScores:
             16 * per_layer < dense < 16.5 * per_layer + 16 * 4 * text.num_attention_heads * text.head_dim * n_tokens**2
         )
         assert edited < dense * (3 + 12 * n_text / n_tokens) / 16
+
+
+class TestQueries:
+    @pytest.mark.parametrize(("n_heads", "runs"), [(-1, 1), (4, 2)], ids=["any number of heads", "its own alone"])
+    def test_they_are_left_out_where_a_layer_runs_without_and_made_where_not(self, n_heads, runs):
+        class Layer(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.config, self.q_proj = Qwen2Config(num_attention_heads=4), torch.nn.Linear(32, 32)
+
+            def forward(self, states: torch.Tensor) -> torch.Tensor:
+                return self.q_proj(states).view(1, 3, n_heads, 8)
+
+        layer, states, called = Layer(), torch.ones(1, 3, 32), []
+
+        def run() -> torch.Tensor:
+            called.append(1)
+            return layer(states)
+
+        expected = layer(states)
+        queries = Queries(layer)
+        found = queries.run_without(run)
+        assert len(called) == runs
+        torch.testing.assert_close(found, torch.zeros(1, 3, 1, 8) if n_heads < 0 else expected)
+        torch.testing.assert_close(layer(states), expected)
+        queries.run_without(run)
+        assert len(called) == runs + 1

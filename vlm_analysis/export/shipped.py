@@ -24,6 +24,7 @@ PARTS = (
     "models/vision.py",
     "edits/tokens/rows.py",
     "edits/tokens/masked.py",
+    "edits/tokens/queries.py",
     "edits/tokens/sliced.py",
     "edits/tokens/skip.py",
     "edits/tokens/alone.py",

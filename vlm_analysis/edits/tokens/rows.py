@@ -139,15 +139,13 @@ class Places:
         shape[dim] = n
         return values.gather(dim, filled.view(view).expand(shape))
 
-    def put(self, into: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Return a copy of `into` (batch, n_tokens, …) with the values at these places."""
-        copied = into.clone()
+    def put(self, into: torch.Tensor, values: torch.Tensor) -> None:
+        """Write values to these places of `into` (batch, n_tokens, …)."""
         if self.is_even:
-            copied[:, self.index[0]] = values
-            return copied
+            into[:, self.index[0]] = values
+            return
         row, column = (self.index >= 0).nonzero(as_tuple=True)
-        copied[row, self.index[row, column]] = values[row, column]
-        return copied
+        into[row, self.index[row, column]] = values[row, column]
 
 
 def _has_images(given: dict[str, Any]) -> bool:

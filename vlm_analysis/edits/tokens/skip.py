@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Collection
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from vlm_analysis.edits.around import put_around
 from vlm_analysis.edits.tokens.masked import absent_masked, frozen_masked
+from vlm_analysis.edits.tokens.queries import Queries
 from vlm_analysis.edits.tokens.rows import Rows
 from vlm_analysis.edits.tokens.sliced import absent_sliced, frozen_sliced
 from vlm_analysis.errors import EditError
@@ -37,12 +39,11 @@ def skip_layers(
         _without_deepstack(model.get_submodule(path.rpartition(".")[0]), {*absent, *frozen})
     model.register_forward_pre_hook(rows.note, with_kwargs=True)
     model.register_forward_hook(rows.forget, always_call=True)
-    for places, run in (
-        (absent, absent_sliced if sliced else absent_masked),
-        (frozen, frozen_sliced if sliced else frozen_masked),
-    ):
-        for place in places:
-            put_around(layers[place], _with(run, rows))
+    for place in absent:
+        put_around(layers[place], _with(absent_sliced if sliced else absent_masked, rows))
+    for place in frozen:
+        run = functools.partial(frozen_sliced, queries=Queries(layers[place])) if sliced else frozen_masked
+        put_around(layers[place], _with(run, rows))
 
 
 def _with(run: Callable[..., Any], rows: Rows) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 from vlm_analysis.edits.tokens.masked import frozen_masked, mask_of
+from vlm_analysis.edits.tokens.queries import Queries
 from vlm_analysis.edits.tokens.rows import Places, Rows
 
 _LAST = ("position_ids", "cache_position")  # arguments whose last dimension is that of the rows
@@ -37,10 +38,11 @@ def absent_sliced(forward: Callable[..., Any], given: dict[str, Any], rows: Rows
     return _back(states, forward(**taken), text)
 
 
-def frozen_sliced(forward: Callable[..., Any], given: dict[str, Any], rows: Rows) -> Any:
+def frozen_sliced(forward: Callable[..., Any], given: dict[str, Any], rows: Rows, queries: Queries) -> Any:
     """Run a layer on text alone, which sees the keys and values of all tokens; the states of vision tokens pass unchanged.
 
-    Vision tokens run no further than to their keys and values: the layer hands these to its cache before it attends.
+    Vision tokens run no further than to their keys and values: the layer hands these to its cache before it attends. Their queries are
+    left out.
     """
     states, cache = given["hidden_states"], given.get("past_key_values")
     rows.of(states)
@@ -48,9 +50,10 @@ def frozen_sliced(forward: Callable[..., Any], given: dict[str, Any], rows: Rows
     if not rows.has_vision:
         return forward(**given)
     (text, _), images, n_rows = rows.text(None, states.device), rows.images(states.device), states.shape[1]
-    caught = _Caught()
+    caught = _Caught(cache)
+    seen = _of_rows(given, images, n_rows) | {"attention_mask": None, "past_key_values": caught}
     try:
-        forward(**_of_rows(given, images, n_rows) | {"attention_mask": None, "past_key_values": caught})
+        queries.run_without(lambda: forward(**seen))
     except _EnoughSeen:
         pass
     else:  # the layer hands nothing to a cache
@@ -92,7 +95,8 @@ def _at_keys(mask: torch.Tensor, keys: Places) -> torch.Tensor:
 def _back(states: torch.Tensor, output: Any, text: Places) -> Any:
     """Return a layer's output for all rows: vision tokens keep the states that they came with."""
     new = output[0] if isinstance(output, tuple) else output
-    whole = text.to(new.device).put(states.to(new.device), new)
+    whole = states.to(new.device, copy=True)
+    text.to(new.device).put(whole, new)
     return (whole, *output[1:]) if isinstance(output, tuple) else whole
 
 
@@ -104,6 +108,10 @@ class _Stand:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cache, name)
+
+    def get_seq_length(self, *of_layer: int) -> int:
+        """Return how many tokens were cached before; where the model runs without a cache, none."""
+        return 0 if self._cache is None else int(self._cache.get_seq_length(*of_layer))
 
 
 class _TextKeys(_Stand):
@@ -135,10 +143,11 @@ class _EnoughSeen(Exception):  # noqa: N818 - ends a pass whose rest is not need
     pass
 
 
-class _Caught:
+class _Caught(_Stand):
     """Takes the keys and values of vision tokens, and ends the layer's pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: Any) -> None:
+        super().__init__(cache)
         self.keys = self.values = torch.zeros(0)
 
     def update(self, keys: Any, values: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
@@ -164,5 +173,5 @@ def _spread(parts: list[tuple[Places, torch.Tensor]], n_rows: int) -> torch.Tens
     first = parts[0][1]
     whole = first.new_zeros(first.shape[0], n_rows, first.shape[1], first.shape[-1])
     for places, values in parts:
-        whole = places.to(values.device).put(whole, values.transpose(1, 2))
+        places.to(values.device).put(whole, values.transpose(1, 2))
     return whole.transpose(1, 2)
