@@ -7,8 +7,8 @@ dense model is not run again. The floor is the layers that a scan has to execute
 preparation are not in it.
 
 The prefill is that of six random layers of the shape of Qwen3-VL-2B with 576 vision tokens and 64 of text, with a cache. Dense and sliced
-take turns; what counts is the ratio of their times in a round, of the layers alone, over the ratio of FLOPs that `VisionScan.flops_share`
-says.
+take turns; what counts is the ratio of their processor times in a round, of the layers alone, over the ratio of FLOPs that
+`VisionScan.flops_share` says.
 `python -m benchmarks.vision prefill` measures that alone.
 """
 

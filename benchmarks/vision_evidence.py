@@ -2,6 +2,7 @@
 
     python -m benchmarks.vision_evidence run OUT                        # the bundled model, until 500 drawings a domain are done
     python -m benchmarks.vision_evidence run OUT --model FOLDER --only scan late-bare  # of a model without DeepStack the scan alone
+    python -m benchmarks.vision_evidence run OUT --model FOLDER --only scan --tasks shape count-all  # these tasks of the drawings alone
     python -m benchmarks.vision_evidence times OUT                      # processor time of a prefill by each edit of the front
     python -m benchmarks.vision_evidence conditions OUT                 # Skip-It's redundancies on the drawings that were scanned
     python -m benchmarks.vision_evidence tables OUT [OUT OF A MODEL WITH DEEPSTACK, OUT OF ONE WITHOUT]
@@ -17,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,9 +131,9 @@ def run_part(loaded: LoadedModel, prompts: PromptSet, part: str, out: Path) -> p
     return frame.assign(task=frame["id"].map(tasks), exact_match=frame["exact_match"].astype(float))
 
 
-def run(out: Path, model: str, n: int, only: Iterable[str]) -> None:
-    """Run what is missing, round by round."""
-    loaded, prompts = load_model(model), drawn(n)
+def run(out: Path, model: str, n: int, only: Iterable[str], tasks: Collection[str]) -> None:
+    """Run what is missing, round by round; of some tasks, or of all where none is named."""
+    loaded, prompts = load_model(model), PromptSet(one for one in drawn(n) if not tasks or one.task in tasks)
     out.mkdir(parents=True, exist_ok=True)
     for number, first in enumerate(range(0, len(prompts), 2 * ROUND)):
         for part in only:
@@ -312,9 +313,10 @@ def main() -> None:
     parser.add_argument("--model", default="pocket-vl")
     parser.add_argument("--n", type=int, default=500, help="drawings a domain")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--tasks", nargs="+", default=(), help="of the drawings, those of these tasks alone")
     asked = parser.parse_args()
     if asked.what == "run":
-        run(asked.out[0], asked.model, asked.n, asked.only)
+        run(asked.out[0], asked.model, asked.n, asked.only, asked.tasks)
     elif asked.what == "times":
         times(asked.out[0])
     elif asked.what == "conditions":
