@@ -1,30 +1,48 @@
 """What the browser tests do on a page, as a person would.
 
 While a script runs, what it redraws may stand on the page twice for a moment, old and new. So waits take the first match, and clicks come
-when the script has run.
+when Python has answered all that the page asked. A page tells that itself, by `answered.js`: a fixed wait for the click to reach Python
+was too short on a busy machine.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import Page
-
-from tools import serving
+from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError, expect
 
 PATIENCE_MS = 300_000  # for what takes seconds: a busy machine fails no test
+expect.set_options(timeout=PATIENCE_MS)
+ANSWERED = Path(__file__).with_name("answered.js").read_text("utf-8")
 ROW_PX = 33  # of a table, and of its head
 MIDDLES_PX = {"Compare": 48, "Star": 125, "Editor": 565}  # of columns of the table of masks, from its left
-SENT_MS = 100  # a click has reached the server by then, and the page says that its script runs
+HELD_MS = 160  # by the page's own clock: a table sends what was done in it after 150 at most
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+HELD_IS_SENT = f"() => new Promise((done) => setTimeout(done, {HELD_MS}))"
+SHOWN_MS = 20_000  # for an open list
+TRIES = 20
+
+
+def new_window(chromium: Browser, **options: Any) -> BrowserContext:
+    """Return a window whose pages can be waited for by `idle`; the caller closes it."""
+    window = chromium.new_context(
+        **{"viewport": {"width": 1440, "height": 1000}, "reduced_motion": "reduce", **options}
+    )
+    window.add_init_script(ANSWERED)
+    window.set_default_timeout(PATIENCE_MS)
+    return window
 
 
 def idle(page: Page) -> None:
-    """Wait until the script has run and what it left out is gone; no exception may be on the page."""
-    page.wait_for_timeout(SENT_MS)
-    serving.idle(page)
-    page.evaluate(TWO_FRAMES)
+    """Wait until Python has answered all that the page asked, and what the script left out is gone; no exception may be on the page."""
+    page.evaluate(HELD_IS_SENT)
+    while True:
+        page.wait_for_function("() => window.strata.isAtRest()")
+        page.evaluate(TWO_FRAMES)
+        if page.evaluate("() => window.strata.isAnswered()"):
+            break
     assert page.get_by_test_id("stException").count() == 0
 
 
@@ -56,6 +74,7 @@ def load_folder(page: Page, folder: Path) -> None:
     """Load a model from a folder, in place of any that is loaded."""
     go(page, "Model")
     page.get_by_text("Folder on this machine").click()
+    idle(page)
     box = page.get_by_role("textbox", name="Folder", exact=True)
     box.fill(str(folder))
     box.press("Enter")
@@ -69,9 +88,43 @@ def load_folder(page: Page, folder: Path) -> None:
     idle(page)
 
 
+def choose(page: Page, label: str, words: str) -> None:
+    """Take the first option of a box that holds these words.
+
+    Its list closes where the page is drawn again meanwhile, and is opened again then.
+    """
+    box = page.get_by_role("combobox", name=label, exact=True).first
+    for _ in range(TRIES):
+        idle(page)
+        box.click()
+        box.fill(words)
+        try:
+            page.get_by_role("option").filter(has_text=words).first.click(timeout=SHOWN_MS)
+        except TimeoutError:
+            page.keyboard.press("Escape")
+            continue
+        idle(page)
+        return
+    raise AssertionError(f"no option of {label!r} with {words!r} could be clicked")
+
+
 def strip_painted(page: Page) -> None:
     """Wait until the strip is painted: before that its words are missing and its buttons are off."""
     page.locator(".strip .count").filter(has_text=re.compile(r"\d+ of \d+ layers dropped")).first.wait_for()
+
+
+def write_mask(page: Page, text: str) -> None:
+    """Type a mask into the strip, as in "4, 7, 12-14"."""
+    field = page.get_by_label("drop:")
+    field.fill(text)
+    field.press("Enter")
+
+
+def arrived(page: Page) -> None:
+    """Wait until Python has taken all that the strip has sent."""
+    number = page.locator(".strip").get_attribute("data-number")
+    page.locator(f".strip[data-taken='{number}']").wait_for()
+    idle(page)
 
 
 def click_cell(page: Page, column: str, row: str) -> None:
@@ -83,9 +136,4 @@ def click_cell(page: Page, column: str, row: str) -> None:
     table = page.get_by_test_id("stDataFrame").first
     number = table.locator(f'tr:has(td:text-is("{row}"))').first.get_attribute("aria-rowindex")
     assert number is not None
-    canvas = table.locator("canvas").first
-    canvas.scroll_into_view_if_needed()
-    page.wait_for_timeout(300)  # it scrolls smoothly
-    box = canvas.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + MIDDLES_PX[column], box["y"] + ROW_PX * (int(number) - 0.5))
+    table.click(position={"x": MIDDLES_PX[column], "y": ROW_PX * (int(number) - 0.5)})

@@ -8,11 +8,9 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
-from browser import PATIENCE_MS
+from browser import idle, new_window
 from dashboards import Dashboards
 from playwright.sync_api import Browser, BrowserContext, Page
-
-from tools import serving
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +36,7 @@ def server(dashboards: Dashboards, server_home: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def tabs(chromium: Browser) -> Iterator[BrowserContext]:
     """Where pages are opened: a window of its own for each would fetch and compile the dashboard's scripts again, for seconds."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
+    context = new_window(chromium)
     yield context
     context.close()
 
@@ -66,11 +64,10 @@ def watched(tabs: BrowserContext, server: str) -> Iterator[Callable[[str], Page]
     def open_page(path: str = "/") -> Page:
         page = tabs.new_page()
         pages.append(page)
-        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: strangers.append(request.url) if is_stranger(request.url, server) else None)
         page.goto(urljoin(server, path))
-        serving.idle(page)
+        idle(page)
         return page
 
     yield open_page

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 from access import grave, unsaid, walked
-from browser import PATIENCE_MS, TWO_FRAMES, idle, load_bundled
+from browser import TWO_FRAMES, idle, load_bundled
 from dashboards import Dashboards
 from playwright.sync_api import BrowserContext, Page, expect
 
@@ -39,7 +39,6 @@ def opened(tabs: BrowserContext) -> Iterator[Callable[[str, str], Page]]:
         page = tabs.new_page()
         pages.append(page)
         page.emulate_media(color_scheme=theme)
-        page.set_default_timeout(PATIENCE_MS)
         page.goto(url)
         _drawn(page)
         return page

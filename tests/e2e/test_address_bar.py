@@ -8,14 +8,12 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from browser import PATIENCE_MS, go, idle, press
+from browser import choose, go, idle, press
 from playwright.sync_api import Page, expect
 
 from tools.made import made_recording
 from vlm_analysis.workbench.shelf import keep_recording
 from vlm_analysis.workbench.workspace import Workspace
-
-expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +29,10 @@ def address(page: Page) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
 
 
-def pick(page: Page, label: str, option: str) -> None:
+def shows(page: Page, box: str, words: str) -> None:
+    """Wait until a box shows what begins with these words."""
+    expect(page.get_by_role("combobox", name=box).first).to_have_value(re.compile(f"^{words}"))
     idle(page)
-    page.get_by_role("combobox", name=label).first.click()
-    page.get_by_role("option", name=re.compile(option)).first.click()
-    idle(page)
-
-
-def recording(page: Page) -> str:
-    idle(page)
-    return page.get_by_role("combobox", name="Recording").first.input_value().split(" ")[0]
 
 
 def test_back_and_forward_go_through_what_was_shown_and_another_browser_shows_it(
@@ -49,56 +41,52 @@ def test_back_and_forward_go_through_what_was_shown_and_another_browser_shows_it
     page = new_page("/similarity")
     idle(page)
     newer = address(page)["recording"]
-    pick(page, "Recording", "^older")
+    choose(page, "Recording", "older")
     older = address(page)["recording"]
     assert older != newer
     go(page, "Masks")
     assert address(page)["recording"] == older
     page.go_back()
     page.get_by_role("heading", name="Similarity", exact=True).first.wait_for()
-    assert recording(page) == "older"
+    shows(page, "Recording", "older")
     page.go_back()
-    idle(page)
-    assert (recording(page), address(page)["recording"]) == ("newer", newer)
+    shows(page, "Recording", "newer")
+    assert address(page)["recording"] == newer
     page.go_forward()
-    idle(page)
-    assert (recording(page), address(page)["recording"]) == ("older", older)
+    shows(page, "Recording", "older")
+    assert address(page)["recording"] == older
     press(page, "Prompts", "tab", exact=True)
-    pick(page, "Domain", "^math")
+    choose(page, "Domain", "math")
     other = new_page(page.url)
     idle(other)
     expect(other.get_by_role("tab", name="Prompts", exact=True)).to_have_attribute("aria-selected", "true")
-    assert recording(other) == "older"
-    assert other.get_by_role("combobox", name="Domain").first.input_value() == "math"
+    shows(other, "Recording", "older")
+    shows(other, "Domain", "math")
     assert address(other) == address(page)
-
-
-def project(page: Page) -> str:
-    idle(page)
-    return page.get_by_role("combobox", name="Project").input_value()
 
 
 @pytest.mark.slow
 def test_a_project_begun_in_the_sidebar_is_in_the_address_and_back_leaves_it(new_page: Callable[[str], Page]) -> None:
     page = new_page("/similarity")
-    before = recording(page)
+    shows(page, "Recording", "newer")
     page.get_by_role("combobox", name="Project").fill("my study")
     page.keyboard.press("Enter")
     page.get_by_text("Nothing recorded yet").wait_for()
     expect(page).to_have_url(re.compile("project=my[+]study"))
-    pick(page, "Project", "^default")
+    choose(page, "Project", "default")
     expect(page).to_have_url(re.compile("project=default"))
-    assert recording(page) == before
+    shows(page, "Recording", "newer")
     page.go_back()
     page.get_by_text("Nothing recorded yet").wait_for()
-    assert project(page) == "my study"
+    shows(page, "Project", "my study")
     go(page, "Glossary")
     other = new_page(page.url)
-    assert (project(other), address(other)["project"]) == ("my study", "my study")
+    shows(other, "Project", "my study")
+    assert address(other)["project"] == "my study"
 
 
-def drops(page: Page, layers: str, timeout: int = PATIENCE_MS) -> None:
-    expect(page.locator(".strip .count")).to_contain_text(f"layers dropped: {layers}", timeout=timeout)
+def drops(page: Page, layers: str) -> None:
+    expect(page.locator(".strip .count")).to_contain_text(f"layers dropped: {layers}")
 
 
 @pytest.mark.slow
@@ -118,4 +106,4 @@ def test_two_browsers_follow_each_others_clicks_and_the_address_does_too(new_pag
     one.locator(".strip .edit [data-layer='12']").click()
     drops(other, "5, 7, 9, 10, 11, 12")
     for page in (one, other):
-        expect(page).to_have_url(re.compile(r"cut=5\+7\+9-12"), timeout=PATIENCE_MS)
+        expect(page).to_have_url(re.compile(r"cut=5\+7\+9-12"))

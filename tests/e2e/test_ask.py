@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browser import go, idle, load_bundled, press
+from browser import TRIES, choose, go, idle, load_bundled, press
 from playwright.sync_api import Page, expect
 
 from vlm_analysis import PruneMask
@@ -35,7 +35,7 @@ def asking(new_page, server_home: Path):
         load_bundled(page)
         go(page, "Prompts")
         press(page, "Use these packs")
-        page.get_by_text(re.compile("In use now")).first.wait_for()
+        page.get_by_role("heading", name="In use: Bundled packs").wait_for()
         idle(page)
         go(page, "Evaluate")
         choose(page, "Mask", "ask hard")
@@ -45,14 +45,6 @@ def asking(new_page, server_home: Path):
         return page
 
     return open_tab
-
-
-def choose(page: Page, box: str, words: str) -> None:
-    """Take the first entry of a box that holds these words."""
-    page.get_by_label(box, exact=True).click()
-    page.keyboard.type(words)
-    page.get_by_role("option").filter(has_text=words).first.click()
-    idle(page)
 
 
 def ask(page: Page) -> None:
@@ -66,23 +58,24 @@ def answered(page: Page) -> None:
     idle(page)
     expect(page.get_by_text("Dense model", exact=True)).to_have_count(1)
     expect(page.get_by_text("Without layers 2, 4, 9, 14", exact=True)).to_have_count(1)
-    assert STEPS.search(page.get_by_test_id("stMain").inner_text())
+    expect(page.get_by_test_id("stMain")).to_contain_text(STEPS)
 
 
 def test_responses_grow_while_they_are_written_and_stay(asking):
     page = asking()
     page.evaluate(WATCH)
-    ask(page)
-    answered(page)
-    seen = page.evaluate("window.seen")
-    growing = [text for text in seen if text.startswith("\u2060step")]
-    assert len({len(text) for text in growing}) > 2, seen
+    for _ in range(TRIES):  # a busy machine may show no more than the end
+        ask(page)
+        answered(page)
+        seen = page.evaluate("window.seen")
+        if len({len(text) for text in seen if text.startswith("\u2060step")}) > 2:
+            break
+    else:
+        raise AssertionError(f"no response was seen to grow: {seen}")
     press(page, "One mask", "tab")
-    idle(page)
     press(page, "Ask both", "tab")
     answered(page)
     page.reload()
-    idle(page)
     expect(page.get_by_role("tab", name="Ask both").first).to_have_attribute("aria-selected", "true")
 
 
@@ -128,7 +121,6 @@ def test_a_broken_image_is_named_and_the_page_goes_on(asking):
     page.get_by_text(re.compile("torn.png: the image could not be opened")).first.wait_for()
     idle(page)
     page.get_by_test_id("stFileChipDeleteBtn").click()
-    page.get_by_role("button", name="Ask both").first.wait_for()
     idle(page)
     ask(page)
     answered(page)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import PATIENCE_MS, go, idle, press
-from playwright.sync_api import Browser, Page
+from browser import PATIENCE_MS, go, idle, new_window, press
+from playwright.sync_api import Browser, Page, expect
 from scored import n_scores
 
 from tools import serving
@@ -35,10 +35,7 @@ def servers(home: Path) -> Iterator[list[subprocess.Popen]]:
 
 
 def opened(chromium: Browser, url: str, *, load: bool = True) -> Page:
-    page = chromium.new_context(
-        viewport={"width": 1440, "height": 1000}, reduced_motion="reduce", base_url=url
-    ).new_page()
-    page.set_default_timeout(PATIENCE_MS)
+    page = new_window(chromium, base_url=url).new_page()
     page.goto("/model")
     idle(page)
     if load:
@@ -76,7 +73,7 @@ def test_a_server_killed_in_the_middle_is_followed_by_one_that_finishes(
     press(page, "Go on", exact=True)
     page.get_by_text("Where the ranking matters").first.wait_for()
     idle(page)
-    assert page.get_by_text("Unfinished: masks on").count() == 0
+    expect(page.get_by_text("Unfinished: masks on")).to_have_count(0)
     assert kept < n_scores(home / ".strata") < kept + 100 * 6  # no more than was missing
     assert not list((home / ".strata" / "unfinished").glob("*"))
 
@@ -88,11 +85,9 @@ def test_a_server_killed_in_the_middle_is_followed_by_one_that_finishes(
 
 def into_the_editor(page: Page) -> None:
     """Choose the first row of the table and find its layers on the Masks page."""
-    table = page.locator(".st-key-compare-table canvas").first
-    table.scroll_into_view_if_needed()
-    box = table.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + 16, box["y"] + 52)  # the tick of the first row, below the headings
+    idle(page)
+    table = page.locator(".st-key-compare-table").get_by_test_id("stDataFrame").first
+    table.click(position={"x": 16, "y": 52})  # the tick of the first row, below the headings
     page.get_by_text("Chosen:").first.wait_for()
     said = page.get_by_text("Chosen:").inner_text()
     layers = said.split("drops ")[1].rstrip(".")

@@ -7,16 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import go, idle, press
-from playwright.sync_api import Browser, BrowserContext, Page
+from browser import go, idle, new_window, press, strip_painted
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from vlm_analysis import Edit, open_dialect
+
+IS_SEEN_WHOLE = """() => {
+  const curve = document.querySelector("[data-testid='stPlotlyChart']");
+  const box = curve.getBoundingClientRect();
+  const isIn = box.top > 0 && box.bottom <= innerHeight && box.left >= 0 && box.right <= innerWidth;
+  return isIn && curve.querySelector(".scatterlayer path.point");
+}"""
 
 
 @pytest.fixture
 def tabs(chromium: Browser) -> Iterator[BrowserContext]:
     """A window of each test's own, as a presentation takes all of it."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
+    context = new_window(chromium)
     yield context
     context.close()
 
@@ -41,15 +48,11 @@ def test_the_demo_answers_in_a_sentence_with_its_curve_above_the_fold_a_report_a
     page.get_by_role(
         "heading", name=re.compile(r"Pocket-VL can lose \d of 16 layers: \d+ of 45 general and \d+ of 45 math")
     ).wait_for()
-    assert not page.get_by_text("flatters").count()
+    expect(page.get_by_text("flatters")).to_have_count(0)
     for width, height in ((1440, 900), (390, 844)):
         page.set_viewport_size({"width": width, "height": height})
-        curve = page.locator('[data-testid="stPlotlyChart"]').first
-        curve.locator(".scatterlayer path.point").first.wait_for(state="attached")
-        box = curve.bounding_box()
-        assert box["y"] > 0
-        assert box["y"] + box["height"] <= height
-        assert "retention" in curve.locator(".ytitle").text_content()
+        page.wait_for_function(IS_SEEN_WHOLE)
+        expect(page.get_by_test_id("stPlotlyChart").first.locator(".ytitle")).to_contain_text("retention")
     page.set_viewport_size({"width": 1440, "height": 1000})
     download_the_report_with_a_title(page, tmp_path)
     move_sentence_dot_strip_and_answers_together(page)
@@ -70,21 +73,19 @@ def download_the_report_with_a_title(page: Page, tmp_path: Path) -> None:
 
 
 def move_sentence_dot_strip_and_answers_together(page: Page) -> None:
-    slider = page.get_by_role("slider", name="Budget")
-    slider.press("End")
+    idle(page)
+    page.get_by_role("slider", name="Budget").press("End")
     page.get_by_role("heading", name="Losing 8 of 16 layers costs Pocket-VL answers").wait_for()
     page.get_by_text("Drops 8 of 16 layers").first.wait_for()
+    page.wait_for_function(
+        "document.querySelector('.st-key-answer-strip .js-plotly-plot').data[0].text.flat().filter(one => one === '×').length === 8"
+    )
+    expect(page.get_by_text("Lost", exact=True)).to_have_count(5)
+    page.wait_for_function(
+        "String(document.querySelector('.st-key-answer-curve .js-plotly-plot').data.filter(one => one.marker?.size?.length)"
+        ".map(one => one.marker.size.indexOf(14))) === '8,8'"
+    )
     idle(page)
-    crossed = page.evaluate(
-        "document.querySelector('.st-key-answer-strip .js-plotly-plot').data[0].text.flat().filter(one => one === '×').length"
-    )
-    assert crossed == 8
-    assert page.get_by_text("Lost", exact=True).count() == 5
-    ringed = page.evaluate(
-        "document.querySelector('.st-key-answer-curve .js-plotly-plot').data.filter(one => one.marker?.size?.length)"
-        ".map(one => one.marker.size.indexOf(14))"
-    )
-    assert ringed == [8, 8]
     page.get_by_text("% smaller", exact=True).click()
     page.get_by_text(re.compile(r"^\d+ % smaller · 8 layers$")).first.wait_for()
     press(page, "Edit this mask")
@@ -114,6 +115,7 @@ def test_the_answer_is_presented_over_the_whole_window_by_keys(demo_done):
 def test_clicking_the_strip_toggles_a_layer_and_the_mask_is_evaluated_and_exported(demo_done, server_home: Path):
     page = demo_done
     go(page, "Masks")
+    strip_painted(page)
     press(page, "Clear", exact=True)
     page.get_by_text("0 of 16 layers dropped").first.wait_for()
     click_layer(page, 7)
@@ -126,7 +128,7 @@ def test_clicking_the_strip_toggles_a_layer_and_the_mask_is_evaluated_and_export
     press(page, "Undo")
     page.get_by_text("2 of 16 layers dropped: 7, 9").first.wait_for()
     go(page, "Evaluate")
-    assert "The mask in the editor" in page.get_by_label("Mask", exact=True).input_value()
+    expect(page.get_by_label("Mask", exact=True)).to_have_value(re.compile("The mask in the editor"))
     press(page, "Prune and evaluate")
     page.get_by_text("without layers 7, 9: 2 of 16").first.wait_for()
     page.get_by_text("Answers lost").last.wait_for()

@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pytest
-from browser import go, idle, press
-from playwright.sync_api import Page, TimeoutError, expect
+from browser import choose, go, idle, press
+from playwright.sync_api import Page, expect
 
 from vlm_analysis.pocket.tasks import make_example
 
@@ -23,8 +23,6 @@ COUNT_CLICKS = (
     "window.presses = 0; addEventListener('pointerdown', (event) => { window.presses += event.isTrusted }, true)"
 )
 N_PROMPTS = 4
-TRIES = 20
-SHOWN_MS = 5_000  # for an open list
 
 
 @pytest.fixture
@@ -65,12 +63,12 @@ def lead_to_a_heatmap(page: Page) -> None:
     bring(page, "llava.zip", llava_zip())  # what the system's dialog would hand over
     page.get_by_text(re.compile("read as LLaVA conversations")).first.wait_for()
     idle(page)
-    assert page.get_by_text("how many shapes are there?").count() == 3
+    expect(page.get_by_text("how many shapes are there?")).to_have_count(3)
     press(page, "Take these prompts")
     press(page, "Record with pocket-vl")
     page.locator(".js-plotly-plot").first.wait_for()
     idle(page)
-    assert page.get_by_text(f"Saved {N_PROMPTS} prompts in 1 domain").count()
+    page.get_by_text(f"Saved {N_PROMPTS} prompts in 1 domain").first.wait_for()
     assert page.evaluate("window.presses") == 3
 
 
@@ -137,10 +135,10 @@ def test_the_upload_takes_every_ending_and_a_table_of_strange_columns_by_naming_
     strange = pd.DataFrame({"foto": [picture_text(0)], "frage": ["how many?"], "sorte": ["drawn"]})
     bring(page, "strange.csv", strange.to_csv(index=False).encode())
     page.get_by_text(re.compile("expected the columns|could not be read")).first.wait_for()
-    pick(page, "Image", "foto")
-    pick(page, "Question", "frage")
+    choose(page, "Image", "foto")
+    choose(page, "Question", "frage")
     page.get_by_text(re.compile(r"strange\.csv: read as")).first.wait_for()
-    pick(page, "Domain", "sorte")
+    choose(page, "Domain", "sorte")
     page.get_by_text("drawn", exact=True).first.wait_for()
     press(page, "Take these prompts")
     page.get_by_text(re.compile("Saved 1 prompt in 1 domain")).first.wait_for()
@@ -151,22 +149,3 @@ def bring(page: Page, name: str, data: bytes) -> None:
     page.locator('[data-testid="stFileUploader"] input[type=file]').set_input_files(
         {"name": name, "mimeType": "application/octet-stream", "buffer": data}
     )
-
-
-def pick(page: Page, label: str, option: str) -> None:
-    """Choose an option of a select; its list closes when the page is drawn again meanwhile, and is opened again then."""
-    box, choice = (
-        page.get_by_role("combobox", name=label, exact=True),
-        page.get_by_role("option", name=option, exact=True),
-    )
-    for _ in range(TRIES):
-        idle(page)
-        box.click()
-        try:
-            choice.click(timeout=SHOWN_MS)
-        except TimeoutError:
-            page.keyboard.press("Escape")
-            continue
-        break
-    expect(box).to_have_value(option)
-    idle(page)

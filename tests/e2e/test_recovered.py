@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from browser import PATIENCE_MS, idle, load_bundled, press
+from browser import idle, load_bundled, press
 from playwright.sync_api import Page, expect
 from transformers import AutoModelForImageTextToText
 
@@ -34,14 +34,12 @@ def test_a_cut_is_repaired_measured_and_exported_and_plain_transformers_answers_
     page.get_by_test_id("stSidebar").get_by_role("link", name="Evaluate", exact=True).click()
     press(page, "Get back what was lost", "tab")
     report = page.get_by_label("Report on", exact=True)
-    expect(report).to_have_value("Bundled packs: general-report, math-report", timeout=PATIENCE_MS)
+    expect(report).to_have_value("Bundled packs: general-report, math-report")
     press(page, "Get it back")
     page.get_by_role("heading", name="What came back, and what broke").first.wait_for()
     idle(page)
-    assert page.get_by_text("Without 7 layers of 16 the model keeps").first.is_visible()
-    assert page.get_by_text(
-        "Measured on 90 prompts that nothing was learnt on; learnt on 90 others."
-    ).first.is_visible()
+    page.get_by_text("Without 7 layers of 16 the model keeps").first.wait_for()
+    page.get_by_text("Measured on 90 prompts that nothing was learnt on; learnt on 90 others.").first.wait_for()
     page.get_by_test_id("stMain").get_by_role("link", name="Export it").click()
     page.get_by_role("heading", name="Export", exact=True).first.wait_for()
     idle(page)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from browser import PATIENCE_MS, idle, strip_painted
+from browser import arrived, idle, new_window, strip_painted, write_mask
 from playwright.sync_api import Locator, Page, expect
 
 from tools.made import made_recording
@@ -16,7 +16,6 @@ from vlm_analysis.workbench.shelf import keep_recording
 from vlm_analysis.workbench.workspace import Workspace
 
 HOSTILE = "![x](http://host.example/p.png) <b onclick='x'>$x$</b>"
-expect.set_options(timeout=PATIENCE_MS)
 REST_MS = 600  # after which the strip asks Python about the mask, in beside.js
 HOLD_QUESTIONS = f"""() => {{
   const real = window.setTimeout;
@@ -49,7 +48,7 @@ def shown(lasting_page: Callable[[str], Page]) -> Page:
 def page(shown: Page) -> Page:
     """The Masks page with an empty mask; tests leave no layer locked."""
     strip_painted(shown)
-    write(shown, "none")
+    write_mask(shown, "none")
     arrived(shown)
     return shown
 
@@ -64,23 +63,10 @@ def middle(page: Page, layer: int) -> tuple[float, float]:
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
-def write(page: Page, text: str) -> None:
-    field = page.get_by_label("drop:")
-    field.fill(text)
-    field.press("Enter")
-
-
 def says(page: Page, dropped: str) -> None:
     """Wait until the strip tells that these layers are dropped, as in "3, 4"."""
     count = len([part for part in dropped.split(", ") if part.isdigit()])
     expect(page.locator(".strip .count")).to_have_text(f"{count} of 64 layers dropped: {dropped}")
-
-
-def arrived(page: Page) -> None:
-    """Wait until Python has taken all that was sent."""
-    number = page.locator(".strip").get_attribute("data-number")
-    page.locator(f".strip[data-taken='{number}']").wait_for()
-    idle(page)
 
 
 def drag_by_finger(page: Page, first: int, last: int) -> None:
@@ -112,7 +98,7 @@ def test_twenty_clicks_a_tenth_of_a_second_apart_all_arrive_and_outlive_a_reload
     says(page, numbers(3, 22))  # no older run of Python has painted over it
     page.reload()
     says(page, numbers(3, 22))
-    page.get_by_role("button", name="Undo", exact=True).first.wait_for()
+    expect(page.get_by_role("button", name="Undo", exact=True)).to_be_enabled()
 
 
 def test_a_drag_and_a_range_are_one_step_each(page: Page) -> None:
@@ -157,6 +143,7 @@ def test_keys_move_toggle_extend_and_lock_and_a_locked_layer_says_why(page: Page
     arrived(page)
     page.reload()
     expect(cell(page, 7)).to_have_accessible_name("layer 7, locked: you keep it")
+    idle(page)
     cell(page, 7).focus()
     page.keyboard.press("End")
     page.keyboard.press("Enter")
@@ -204,16 +191,17 @@ def test_vision_tokens_have_a_row_that_cycles_drags_and_is_undone_with_the_other
     page.keyboard.press("Control+Shift+Z")
     skips(page, "frozen 6-9")
     arrived(page)
-    assert "frozen=6-9" in page.url
+    expect(page).to_have_url(re.compile("frozen=6-9"))
     page.reload()
     skips(page, "frozen 6-9")
+    idle(page)
     page.get_by_role("button", name="Clear", exact=True).click()
     expect(page.locator(".strip .vision")).to_have_count(0)
     arrived(page)
 
 
 def test_sliders_and_text_let_vision_tokens_enter_late_and_leave_early(page: Page) -> None:
-    write(page, "4; absent 60-63, frozen 10")
+    write_mask(page, "4; absent 60-63, frozen 10")
     says(page, "4")
     skips(page, "absent 60-63; frozen 10")
     page.get_by_label("leave").press("ArrowLeft")
@@ -235,11 +223,11 @@ def test_sliders_and_text_let_vision_tokens_enter_late_and_leave_early(page: Pag
 
 
 def test_layers_are_typed_as_numbers_and_ranges(page: Page) -> None:
-    write(page, "drop: 4, 7, 12-14, 0")
+    write_mask(page, "drop: 4, 7, 12-14, 0")
     says(page, "4, 7, 12, 13, 14")
     expect(page.get_by_label("drop:")).to_have_value("4, 7, 12-14")
     expect(page.locator(".strip .said")).to_contain_text("Layer 0 is protected")
-    write(page, "4, seven")
+    write_mask(page, "4, seven")
     expect(page.locator(".strip .said")).to_contain_text(
         "expected numbers and ranges in 0..63, as in 4, 7, 12-14, got seven"
     )
@@ -250,7 +238,7 @@ def test_layers_are_typed_as_numbers_and_ranges(page: Page) -> None:
 
 
 def test_a_screen_reader_finds_a_grid_and_one_row_of_toggle_buttons(page: Page) -> None:
-    write(page, "4")
+    write_mask(page, "4")
     arrived(page)
     edit = page.get_by_role("row", name="edit")
     tree = edit.aria_snapshot()
@@ -273,12 +261,12 @@ def test_three_rows_stay_in_view_and_colours_fit_the_recording(page: Page) -> No
         page.get_by_role("button", name=f"Keep domain {number} in view", exact=True).click()
     page.get_by_role("button", name="Keep domain 4 in view", exact=True).click()
     expect(page.locator(".strip .said")).to_contain_text("Three rows are kept in view already")
-    assert page.locator(".strip .stuck [role=row]").count() == 4
+    expect(page.locator(".strip .stuck [role=row]")).to_have_count(4)
     page.get_by_label("colours").select_option("fitted")
     expect(page.locator(".strip .legend")).to_contain_text(re.compile(r"similarity 0\.\d+"))
     arrived(page)
     page.evaluate(HOLD_QUESTIONS)
-    write(page, "5")
+    write_mask(page, "5")
     arrived(page)
     assert page.evaluate(LEAVE_AND_ASK) > 0  # a question that comes after the click would leave the new page empty
     page.get_by_role("heading", name="Evaluate", exact=True).first.wait_for()
@@ -290,8 +278,8 @@ def test_three_rows_stay_in_view_and_colours_fit_the_recording(page: Page) -> No
 
 @pytest.mark.slow
 def test_a_finger_toggles_and_a_narrow_screen_scrolls(page: Page, chromium, server: str) -> None:
-    context = chromium.new_context(
-        base_url=server, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, reduced_motion="reduce"
+    context = new_window(
+        chromium, base_url=server, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
     )
     phone = context.new_page()
     phone.goto("/masks")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browser import PATIENCE_MS, click_cell, idle, strip_painted
+from browser import click_cell, idle, strip_painted
 from playwright.sync_api import Page, expect
 
 from tools.made import made_recording
@@ -32,7 +32,7 @@ def test_click_loads_ticks_compare_and_a_star_outlives_a_reload(
     page = new_page("/masks")
     strip_painted(page)
     click_cell(page, "Editor", "newer")
-    expect(page.locator(".strip .count")).to_contain_text("2 of 16 layers dropped: 6, 7", timeout=PATIENCE_MS)
+    expect(page.locator(".strip .count")).to_contain_text("2 of 16 layers dropped: 6, 7")
     page.get_by_role("button", name="Undo", exact=True).first.click()
     expect(page.locator(".strip .count")).to_contain_text("0 of 16 layers dropped")
     idle(page)
@@ -46,12 +46,13 @@ def test_click_loads_ticks_compare_and_a_star_outlives_a_reload(
     page.reload()
     idle(page)
     cells = page.get_by_test_id("stDataFrame").first.locator("td")
-    cells.first.wait_for(state="attached")
+    for name in ("older", "newer"):
+        cells.get_by_text(name, exact=True).first.wait_for(state="attached")
     names = cells.all_text_contents()
     assert names.index("older") < names.index("newer")  # the starred one is the first now
     assert {item.name: item.details.get("starred") for item in shelf.items("masks")} == {"newer": None, "older": True}
     click_cell(page, "Editor", "older")
-    expect(page.locator(".strip .count")).to_contain_text("1 of 16 layers dropped: 4", timeout=PATIENCE_MS)
+    expect(page.locator(".strip .count")).to_contain_text("1 of 16 layers dropped: 4")
 
 
 @pytest.mark.slow
@@ -61,14 +62,13 @@ def test_a_click_on_a_column_opens_the_layers_card_which_cuts_it_in_the_editor(
     page = new_page("/similarity")
     idle(page)
     area = page.locator(".st-key-similarity-heatmap .nsewdrag").first
-    area.scroll_into_view_if_needed()
     box = area.bounding_box()
     assert box is not None
-    x, y = box["x"] + box["width"] * 7.5 / 16, box["y"] + box["height"] * 0.3
-    page.mouse.move(x - 3, y)  # Plotly takes a click where the mouse was seen before
-    page.mouse.click(x, y)
+    x, y = box["width"] * 7.5 / 16, box["height"] * 0.3
+    area.hover(position={"x": x - 3, "y": y})  # Plotly takes a click where the mouse was seen before
+    area.click(position={"x": x, "y": y})
     card = page.locator(".st-key-layer_card")
     card.get_by_text("Layer 7 of 16").wait_for()
     idle(page)
     card.get_by_role("button", name="Cut in the editor").click()
-    expect(page.locator(".strip .count")).to_contain_text(re.compile(r"dropped: .*\b7\b"), timeout=PATIENCE_MS)
+    expect(page.locator(".strip .count")).to_contain_text(re.compile(r"dropped: .*\b7\b"))

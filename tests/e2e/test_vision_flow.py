@@ -7,15 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browser import PATIENCE_MS, go, idle, load_bundled, load_folder, press, strip_painted
+from browser import arrived, go, idle, load_bundled, load_folder, press, strip_painted
 from outside import outside_prompts, save_outside_model
 from playwright.sync_api import Page, expect
 
 from vlm_analysis import LoadedModel, PromptSet, record
 from vlm_analysis.workbench.shelf import keep_prompts, keep_recording
 from vlm_analysis.workbench.workspace import Workspace
-
-expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +59,7 @@ def skip_and_measure(page: Page, tmp_path: Path) -> None:
     page.get_by_label("leave").press("ArrowLeft")
     page.locator(f".strip .vision [data-layer='{last - 1}']").click()
     expect(page.get_by_label("vision:")).to_have_value(f"absent {last}; frozen {last - 1}")
-    page.locator(f".strip[data-taken='{page.locator('.strip').get_attribute('data-number')}']").wait_for()
+    arrived(page)
     scan(page)
     go(page, "Evaluate")
     press(page, "Prune and evaluate")
