@@ -42,7 +42,7 @@ BROWSER = "tests/e2e/"
 _NEEDS_MODEL = re.compile(
     r"^\s*(?:import|from) (?:torch|transformers|accelerate)\b"
     r"|\b(?:loaded|LoadedModel|load_model|hold_\w+|AppTest|open_page|executable|runpy|exec)\b"
-    r"|workbench\.(?:stories|pipeline|bench|slot)\b|evaluation\.run|recording\.(?:record|probing|streams|similarity|attention)\b|vlm_analysis\.(?:models|pocket)\b"
+    r"|workbench\.(?:stories|pipeline|bench|slot)\b|evaluation\.run|recording\.(?:record|probing|passes|streams|similarity|attention)\b|vlm_analysis\.(?:models|pocket)\b"
     r"|from (?:oracles|families|forked|outside|saved|conformance|\.corpus)\b",
     re.MULTILINE,
 )

@@ -39,6 +39,7 @@ WITH_TORCH = (  # beside these no module of the package imports torch or transfo
     "edits.view",
     "recording.record",
     "recording.probing",
+    "recording.passes",
     "recording.streams",
     "recording.similarity",
     "recording.attention",

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 import numpy as np
 import torch
 
 from vlm_analysis.errors import PromptError, RecordingError
 from vlm_analysis.guard.memory import free_memory
-from vlm_analysis.models.inputs import Encoded, batches, collate, encode, pad_token, takes_logits_to_keep
-from vlm_analysis.models.interrupt import interruptible
+from vlm_analysis.models.inputs import Encoded, batches, encode
 from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.models.refused import naming, none_left
+from vlm_analysis.models.refused import none_left
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.recording.answerprobe import PROBED, AnswerProbe, described, none_to_probe, parts_of, probed
 from vlm_analysis.recording.extending import task_of
-from vlm_analysis.recording.streams import INPUT, OUTPUT, LayerWatch, Streams
+from vlm_analysis.recording.passes import Passes
+from vlm_analysis.recording.streams import INPUT, OUTPUT, Streams
 from vlm_analysis.words import TOKEN_GROUPS
 
 CHUNK = 16  # prompts whose inputs are prepared together
@@ -52,8 +51,8 @@ def probe_answers(
     prompt_set = (prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)).readable()
     progress, groups = on_progress or no_progress, prompt_set.groups.names
     _check_parts(prompt_set, groups, seed)
-    passes = _Pass(loaded, len(prompt_set), batch_size)
-    kept = passes.run(prompt_set, progress)
+    states = _States(loaded, len(prompt_set), batch_size)
+    kept = states.run(prompt_set, progress)
     parts, left_out = parts_of(
         [task_of(prompt_set[row]) for row in kept],
         [prompt_set[row].answer for row in kept],
@@ -62,7 +61,7 @@ def probe_answers(
     )
     if not parts:
         raise none_to_probe(left_out)
-    found = [probed(passes.states[kept, group], parts) for group in range(len(PROBED))]
+    found = [probed(states.states[kept, group], parts) for group in range(len(PROBED))]
     rows = np.concatenate([part.rows for part in parts])
     order = np.argsort(rows)
     chosen = [kept[row] for row in rows[order]]
@@ -78,7 +77,7 @@ def probe_answers(
         log_loss=log_loss,
         parts=described(parts),
         left_out=left_out,
-        set_aside=passes.set_aside,
+        set_aside=states.set_aside,
     )
 
 
@@ -91,15 +90,14 @@ def _check_parts(prompts: PromptSet, groups: Sequence[str], seed: int) -> None:
         raise none_to_probe(left_out)
 
 
-class _Pass:
-    """The forward passes: `states` (n_prompts, 2, n_layers, 2, hidden) float32 are means over a prompt's vision, then text tokens."""
+class _States:
+    """The mean states: `states` (n_prompts, 2, n_layers, 2, hidden) float32 are means over a prompt's vision, then text tokens."""
 
     def __init__(self, loaded: LoadedModel, n_prompts: int, batch_size: int) -> None:
         self.loaded, self.n_prompts, self.batch_size = loaded, n_prompts, batch_size
-        self.watch = LayerWatch(loaded.model, middles=False)
-        self.keep = {"logits_to_keep": 1} if takes_logits_to_keep(loaded.model) else {}
+        self.passes = Passes(loaded, loaded.model, middles=False)
+        self.set_aside = self.passes.set_aside
         self.states: np.ndarray = np.empty(0, np.float32)
-        self.set_aside: dict[str, str] = {}
 
     def run(self, prompts: PromptSet, progress: Progress) -> list[int]:
         """Run all prompts; returns the rows of those that the model took."""
@@ -121,34 +119,9 @@ class _Pass:
 
     @torch.inference_mode()
     def _batch(self, rows: list[int], items: list[Encoded]) -> None:
-        try:
-            streams = self._run(items)
-            if streams.uneven and self.keep:  # the model left out tokens whose logits are not needed
-                self.keep = {}
-                streams = self._run(items)
-        except PromptError as error:
-            if len(items) == 1:
-                self.set_aside[items[0].id] = str(error)
-            else:
-                for row, item in zip(rows, items, strict=True):
-                    self._batch([row], [item])
-            return
-        if streams.uneven or not any(streams.ran):
-            raise RecordingError(
-                f"The states of {self.loaded.name} cannot be read: expected layers that get all tokens, got others or no layer that ran. "
-                "Use another model."
-            )
-        for place, (row, item) in enumerate(zip(rows, items, strict=True)):
-            self._take(row, place, item, streams)
-
-    def _run(self, items: list[Encoded]) -> Streams:
-        batch = collate(items, pad_token(self.loaded))
-        with ExitStack() as stack:
-            streams = stack.enter_context(self.watch.watching(batch["input_ids"].shape))
-            stack.enter_context(interruptible(self.loaded.model))
-            stack.enter_context(naming([item.id for item in items], self.loaded.name))
-            self.loaded.model(**batch, **self.keep, use_cache=False)
-        return streams
+        for places, streams in self.passes.read(items):
+            for index, place in enumerate(places):
+                self._take(rows[place], index, items[place], streams)
 
     def _take(self, row: int, place: int, item: Encoded, streams: Streams) -> None:
         groups = item.group_mask()[[TOKEN_GROUPS.index(name) for name in PROBED]]

@@ -10,7 +10,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,11 @@ from vlm_analysis.models.inputs import (
     Encoded,
     answer_tokens,
     batches,
-    collate,
     encode,
     image_grids,
-    pad_token,
-    takes_logits_to_keep,
 )
-from vlm_analysis.models.interrupt import interruptible
 from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.models.refused import naming, none_left
+from vlm_analysis.models.refused import none_left
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.recording.attention import (
@@ -47,11 +43,12 @@ from vlm_analysis.recording.attention import (
 from vlm_analysis.recording.extending import checked_known, groups_of, settings_of, task_of
 from vlm_analysis.recording.maps import TokenMap, copy_maps, write_map
 from vlm_analysis.recording.measures import SHARES, empty_rows
+from vlm_analysis.recording.passes import Passes
 from vlm_analysis.recording.pooled import Pooled, Task, is_pooled, of_whole
 from vlm_analysis.recording.recording import Activations, Recording
 from vlm_analysis.recording.rows import RowsGoneError, RowStore, merged, opened_rows
 from vlm_analysis.recording.similarity import PromptStreams, activations, fill_row, pooled
-from vlm_analysis.recording.streams import LayerWatch, Streams
+from vlm_analysis.recording.streams import Streams
 
 CHUNK = 16  # prompts whose inputs are prepared together, so that those of similar length share a batch
 FLUSH_S = 1.0  # rows are written at least this often
@@ -227,19 +224,18 @@ def _make_recording(inputs: _RecordInputs, store: RowStore, maps: Path | None, s
 
 
 class _Pass:
-    """The forward passes of one recording: hooks, the model that runs, and the store of the rows."""
+    """What one recording makes of the streams of its prompts, and the store of the rows."""
 
     def __init__(self, loaded: LoadedModel, store: RowStore, settings: dict[str, Any], pools: bool) -> None:
         self.loaded, self.store, self.settings, self.pools = loaded, store, settings, pools
-        self.model = eager_view(loaded.model) if settings["attention"] else loaded.model
-        self.watch = LayerWatch(self.model, middles=settings["full"])
-        self.attention = AttentionMaps(self.model) if settings["attention"] else None
+        model = eager_view(loaded.model) if settings["attention"] else loaded.model
+        self.attention = AttentionMaps(model) if settings["attention"] else None
+        beside = nullcontext if self.attention is None else self.attention.watching
+        self.passes = Passes(loaded, model, middles=settings["full"], beside=beside)
         self.pending: list[np.ndarray] = []
         self.sums: dict[str, Activations] = {}
         self.states: dict[Task, Pooled] = {}
-        self.set_aside: dict[str, str] = {}
         self.written = time.monotonic()
-        self.keep = {"logits_to_keep": 1} if takes_logits_to_keep(self.model) else {}
 
     def run(self, missing: list[tuple[str, Prompt]], total: int, progress: Progress) -> dict[str, str]:
         """Record the missing prompts, chunk by chunk; measured rows are always written.
@@ -257,7 +253,7 @@ class _Pass:
                         encoded.append(encode(self.loaded, prompt, answer_ids))
                         chunk.append((key, prompt))
                     except PromptError as error:
-                        self.set_aside[str(prompt.id)] = str(error)
+                        self.passes.set_aside[str(prompt.id)] = str(error)
                         done += 1
                     progress(done, total, "recording")
                 for indices in batches(encoded, self.settings["batch_size"]):
@@ -267,7 +263,7 @@ class _Pass:
                     progress(done, total, "recording")
         finally:
             self._write(0)
-        return self.set_aside
+        return self.passes.set_aside
 
     def _write(self, after_s: float) -> None:
         """Write the rows measured since the last write, unless that was less than `after_s` ago."""
@@ -279,20 +275,10 @@ class _Pass:
 
     @torch.inference_mode()
     def _batch(self, keyed_prompts: list[tuple[str, Prompt]], items: list[Encoded]) -> None:
-        try:
-            streams = self._run(items)
-            if streams.uneven and self.keep:  # the model left out tokens whose logits are not needed
-                self.keep = {}
-                streams = self._run(items)
-        except PromptError as error:
-            self._apart(keyed_prompts, items, error)
-            return
-        if streams.uneven:
-            raise RecordingError(f"{self.loaded.name} hands its layers different tokens: they cannot be compared.")
-        if not any(streams.ran):
-            raise RecordingError(
-                f"{self.loaded.name} ran none of its {self.loaded.n_layers} decoder layers: nothing could be recorded."
-            )
+        for places, streams in self.passes.read(items):
+            self._take([keyed_prompts[place] for place in places], [items[place] for place in places], streams)
+
+    def _take(self, keyed_prompts: list[tuple[str, Prompt]], items: list[Encoded], streams: Streams) -> None:
         rows, sums, states = empty_rows(len(items), self.loaded.n_layers), self.sums, self.states
         for index, ((key, prompt), item) in enumerate(zip(keyed_prompts, items, strict=True)):
             rows["key"][index] = key.encode()
@@ -301,25 +287,6 @@ class _Pass:
             states = states if state is None else merged(states, {task_of(prompt): state})
         self.pending.append(rows)
         self.sums, self.states = sums, states
-
-    def _apart(self, keyed_prompts: list[tuple[str, Prompt]], items: list[Encoded], error: PromptError) -> None:
-        """Run prompts that failed together one by one, and set one aside that fails alone."""
-        if len(items) == 1:
-            self.set_aside[str(keyed_prompts[0][1].id)] = str(error)
-            return
-        for keyed_prompt, item in zip(keyed_prompts, items, strict=True):
-            self._batch([keyed_prompt], [item])
-
-    def _run(self, items: list[Encoded]) -> Streams:
-        batch = collate(items, pad_token(self.loaded))
-        with ExitStack() as stack:
-            streams = stack.enter_context(self.watch.watching(batch["input_ids"].shape))
-            if self.attention is not None:
-                stack.enter_context(self.attention.watching())
-            stack.enter_context(interruptible(self.model))
-            stack.enter_context(naming([item.id for item in items], self.loaded.name))
-            self.model(**batch, **self.keep, use_cache=False)
-        return streams
 
     def _row(
         self, row: np.void, key: str, index: int, item: Encoded, streams: Streams
