@@ -6,7 +6,6 @@ Weights are read from safetensors only, and no remote code runs unless you allow
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +36,7 @@ from vlm_analysis.models.layers import (
     locked_layers,
     protected_layers,
 )
-from vlm_analysis.models.memory import free_bytes, gib, give_back, is_out_of_memory
+from vlm_analysis.models.memory import free_bytes, gib, give_back, within_memory
 from vlm_analysis.models.processors import bound_vision_tokens, check_vocabulary, load_processor
 from vlm_analysis.models.source import BUNDLED, Source, guarded, open_source, parent_renamings, quantiser_of
 from vlm_analysis.models.trial import check_processor, try_processor
@@ -250,7 +249,7 @@ def load_model(
         progress(3, 4, f"moving to {target}")
         return guarded("weights", name, lambda: aligned(model.to(target).eval()))
 
-    model = _within_memory(weights, fit, precision, target)
+    model = within_memory(weights, lambda: _ran_out(fit, precision, target))
     bound = max_vision_tokens or (CPU_VISION_TOKENS if target.type == "cpu" else None)
     bounded = bound_vision_tokens(processor, bound)
     progress(4, 4, "loaded")
@@ -327,22 +326,16 @@ def _choose(fit: FitEstimate, dtype: str, device: torch.device) -> tuple[str, st
     return precision, fit.reason if dtype == "auto" else "as you chose"
 
 
-def _within_memory(load: Callable[[], Any], fit: FitEstimate, dtype: str, device: torch.device) -> Any:
-    """Run `load`; if memory runs out despite the estimate, release what was read and raise ModelError with advice."""
-    try:
-        return load()
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-    give_back()  # not inside the except clause, where the error still holds what was read
+def _ran_out(fit: FitEstimate, dtype: str, device: torch.device) -> ModelError:
+    """Return the error with advice for memory that ran out despite the estimate."""
     fit = replace(fit, free=free_bytes(device))
     if fit.fits(dtype):  # something other than the machine's memory limits this process
-        raise ModelError(
+        return ModelError(
             f"Memory ran out while {fit.name!r} was loading: expected {gib(fit.needed_bytes(dtype))} for {dtype} weights and a "
             f"margin, got less than this process may take, though {gib(fit.free)} are free. Choose precision 'bfloat16' or a smaller "
             "model, or raise the limit of this process."
         )
-    raise ModelError(fit.refusal(dtype))
+    return ModelError(fit.refusal(dtype))
 
 
 def _load_weights(source: Source, dtype: str) -> Any:

@@ -6,12 +6,16 @@ import ctypes
 import gc
 import re
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
+from vlm_analysis.errors import StrataError
 from vlm_analysis.guard.memory import free_memory
 
 GIB = 2**30
+T = TypeVar("T")
 _OUT = re.compile(r"not enough memory|out of memory|cannot allocate memory|can't allocate memory|std::bad_alloc", re.I)
 
 
@@ -41,6 +45,19 @@ def is_out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def within_memory(work: Callable[[], T], refusal: Callable[[], StrataError]) -> T:
+    """Return what the work returns; where memory runs out in it, give back what it computed and raise the refusal, made then."""
+    try:
+        return work()
+    except StrataError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    give_back()  # not inside the except clause, where the error still holds what was computed
+    raise refusal()
 
 
 def gib(n_bytes: float) -> str:

@@ -19,12 +19,12 @@ from vlm_analysis.edits.edit import Edit, check_edit
 from vlm_analysis.edits.kinds.drop import Drop
 from vlm_analysis.edits.kinds.fold import Fold
 from vlm_analysis.edits.learnt import Learnt, Tensors
-from vlm_analysis.errors import EditError, PromptError, StrataError
+from vlm_analysis.errors import EditError, PromptError
 from vlm_analysis.evaluation.run.evaluate import batch_for
 from vlm_analysis.evaluation.run.prepared import MAX_ENCODED_BYTES
 from vlm_analysis.models.inputs import Encoded, EncodedPrompts, answer_tokens, batches
 from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.models.memory import give_back, is_out_of_memory
+from vlm_analysis.models.memory import within_memory
 from vlm_analysis.models.refused import none_left
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
@@ -80,17 +80,12 @@ def repair(
     groups: Any = tokens if isinstance(tokens, str) else tuple(tokens)
     options = Options(how, penalty, toward, k, sign, groups, weight)
     check_repairable(edit, loaded)
-    try:
-        return _repaired(loaded, edit, prompts, options, on_progress or no_progress)
-    except StrataError:
-        raise
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-    give_back()  # not inside the except clause, where the error still holds what was computed
-    raise EditError(
-        f"The edit of {loaded.name} could not be repaired: expected enough memory, got less than it took. Nothing was changed. Take "
-        "shorter prompts or smaller images."
+    return within_memory(
+        lambda: _repaired(loaded, edit, prompts, options, on_progress or no_progress),
+        lambda: EditError(
+            f"The edit of {loaded.name} could not be repaired: expected enough memory, got less than it took. Nothing was changed. Take "
+            "shorter prompts or smaller images."
+        ),
     )
 
 

@@ -18,10 +18,10 @@ from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.edits.edit import Edit, check_edit
 from vlm_analysis.edits.kinds.adapt import Adapt
 from vlm_analysis.edits.learnt import Tensors
-from vlm_analysis.errors import EditError, StrataError
+from vlm_analysis.errors import EditError
 from vlm_analysis.evaluation.run.prepared import DENSE_RESPONSE, Prepared, answer_logits, prepare
 from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.models.memory import free_bytes, give_back, is_out_of_memory
+from vlm_analysis.models.memory import free_bytes, within_memory
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.recovery.finetune.activations import compute_again, kept_bytes, recomputed_bytes
@@ -75,17 +75,12 @@ def finetune(
     check_tunable(loaded, edit)
     progress = on_progress or no_progress
     name = how if isinstance(how, str) else "own"
-    try:
-        return _Work.begin(loaded, edit, prompts, tuning, name, progress).done(folder, on_partial, progress)
-    except StrataError:
-        raise
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-    give_back()  # not inside the except clause, where the error still holds what was computed
-    raise EditError(
-        f"{loaded.name} could not be tuned: expected enough memory, got less than it took. Nothing was changed. Take fewer prompts at a "
-        "time (`batch_size`), a lower rank, or shorter prompts."
+    return within_memory(
+        lambda: _Work.begin(loaded, edit, prompts, tuning, name, progress).done(folder, on_partial, progress),
+        lambda: EditError(
+            f"{loaded.name} could not be tuned: expected enough memory, got less than it took. Nothing was changed. Take fewer prompts at "
+            "a time (`batch_size`), a lower rank, or shorter prompts."
+        ),
     )
 
 
