@@ -76,6 +76,41 @@ def evaluate(
     return of_evaluation(bench.open(item), bench.dense(prompt_set, on_progress=on_progress), item)
 
 
+LeaveOneOut = Annotated[bool, typer.Option("--leave-one-out", help="Leave out each layer alone.")]
+Compare = Annotated[
+    bool, typer.Option("--compare", help="Compare the masks of every criterion and strategy at each budget.")
+]
+From = Annotated[
+    str, typer.Option("--from", help="Compare masks chosen on other prompts: a saved recording or prompts.")
+]
+OneCriterion = Annotated[list[str] | None, typer.Option(help="Compare this criterion only; may be repeated.")]
+OneStrategy = Annotated[list[str] | None, typer.Option(help="Compare this strategy only; may be repeated.")]
+Most = Annotated[int | None, typer.Option(min=1, help="The largest budget; half of the layers by default.")]
+OnePreset = Annotated[
+    str, typer.Option(help="Compare the masks of this preset only: domain-aware, as in arXiv:2603.20275.")
+]
+Recovered = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="HOW",
+        help="Compare every mask recovered so too, as recover does, on the prompts of --from; may be repeated.",
+    ),
+]
+OfVision = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=20,
+        help="Compare so many edits of a scan too, in which vision tokens skip layers: alone and beside every mask.",
+    ),
+]
+TimeFront = Annotated[
+    int, typer.Option("--time-front", min=0, max=100, help="Then time so many masks of the front, in turn.")
+]
+Draws = Annotated[int, typer.Option(min=1, max=100, help="Random draws at each budget.")]
+Memory = Annotated[int, typer.Option(min=1, help="Memory for shared states, MiB.")]
+
+
 @command("Judge", ".npz")
 def sweep(
     prompts: Prompts,
@@ -84,39 +119,18 @@ def sweep(
     reading: Reading,
     out: Path | None,
     edits: Edits = None,
-    leave_one_out: Annotated[bool, typer.Option("--leave-one-out", help="Leave out each layer alone.")] = False,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Compare the masks of every criterion and strategy at each budget.")
-    ] = False,
-    source: Annotated[
-        str, typer.Option("--from", help="Compare masks chosen on other prompts: a saved recording or prompts.")
-    ] = "",
-    criterion: Annotated[list[str] | None, typer.Option(help="Compare this criterion only; may be repeated.")] = None,
-    strategy: Annotated[list[str] | None, typer.Option(help="Compare this strategy only; may be repeated.")] = None,
-    most: Annotated[int | None, typer.Option(min=1, help="The largest budget; half of the layers by default.")] = None,
-    preset: Annotated[
-        str, typer.Option(help="Compare the masks of this preset only: domain-aware, as in arXiv:2603.20275.")
-    ] = "",
-    recover: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="HOW",
-            help="Compare every mask recovered so too, as recover does, on the prompts of --from; may be repeated.",
-        ),
-    ] = None,
-    vision: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=20,
-            help="Compare so many edits of a scan too, in which vision tokens skip layers: alone and beside every mask.",
-        ),
-    ] = 0,
-    time_front: Annotated[
-        int, typer.Option("--time-front", min=0, max=100, help="Then time so many masks of the front, in turn.")
-    ] = 0,
-    draws: Annotated[int, typer.Option(min=1, max=100, help="Random draws at each budget.")] = 5,
-    memory: Annotated[int, typer.Option(min=1, help="Memory for shared states, MiB.")] = 1024,
+    leave_one_out: LeaveOneOut = False,
+    compare: Compare = False,
+    source: From = "",
+    criterion: OneCriterion = None,
+    strategy: OneStrategy = None,
+    most: Most = None,
+    preset: OnePreset = "",
+    recover: Recovered = None,
+    vision: OfVision = 0,
+    time_front: TimeFront = 0,
+    draws: Draws = 5,
+    memory: Memory = 1024,
     unprotect: Unprotect = False,
     anyway: Anyway = False,
 ) -> Result:

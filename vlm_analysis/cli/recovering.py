@@ -17,6 +17,44 @@ if TYPE_CHECKING:
     from vlm_analysis.workbench.bench import Bench
 
 
+How = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="ridge (the default): a linear map of all channels; scale: a factor for each; subspace: Short-LVLM's. Or tune: small, "
+        "domain-aware, partners, projector. Or both: ridge+small. May be repeated with --report."
+    ),
+]
+Report = Annotated[
+    str,
+    typer.Option(
+        metavar="PROMPTS",
+        help="Other prompts, on which the dense model, the cut one and each way are measured; where a way tunes, the dense model is "
+        "tuned alike.",
+    ),
+]
+Responses = Annotated[
+    bool, typer.Option(help="With --report: whether the models write what they say where they do not answer exactly.")
+]
+Penalty = Annotated[float, typer.Option(min=0, help="Of ridge and scale; 0 for plain least squares.")]
+Toward = Annotated[str, typer.Option(help="Where the penalty pulls: identity, or zero as ReplaceMe publishes it.")]
+Directions = Annotated[int, typer.Option(min=1, help="Of subspace: directions.")]
+Sign = Annotated[int, typer.Option(help="Of subspace: 1 doubles what is written there, -1 takes it out.")]
+Weight = Annotated[
+    str, typer.Option(help="Of subspace: mlp, the down-projection, or attention, the output projection.")
+]
+Tokens = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--token-group",
+        help="Tokens that count: vision, text, answer, last or all; may be repeated. All by default.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Of tuning: a setting, as rank=16; may be repeated."),
+]
+
+
 @command("Recover", ".json")
 def recover(
     prompts: Prompts,
@@ -24,45 +62,16 @@ def recover(
     bench: Bench,
     on_progress: Progress,
     reading: Reading,
-    how: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="ridge (the default): a linear map of all channels; scale: a factor for each; subspace: Short-LVLM's. Or tune: small, "
-            "domain-aware, partners, projector. Or both: ridge+small. May be repeated with --report."
-        ),
-    ] = None,
-    report: Annotated[
-        str,
-        typer.Option(
-            metavar="PROMPTS",
-            help="Other prompts, on which the dense model, the cut one and each way are measured; where a way tunes, the dense model is "
-            "tuned alike.",
-        ),
-    ] = "",
-    responses: Annotated[
-        bool,
-        typer.Option(help="With --report: whether the models write what they say where they do not answer exactly."),
-    ] = True,
-    penalty: Annotated[float, typer.Option(min=0, help="Of ridge and scale; 0 for plain least squares.")] = 1e-3,
-    toward: Annotated[
-        str, typer.Option(help="Where the penalty pulls: identity, or zero as ReplaceMe publishes it.")
-    ] = "identity",
-    k: Annotated[int, typer.Option(min=1, help="Of subspace: directions.")] = 4,
-    sign: Annotated[int, typer.Option(help="Of subspace: 1 doubles what is written there, -1 takes it out.")] = 1,
-    weight: Annotated[
-        str, typer.Option(help="Of subspace: mlp, the down-projection, or attention, the output projection.")
-    ] = "mlp",
-    tokens: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--token-group",
-            help="Tokens that count: vision, text, answer, last or all; may be repeated. All by default.",
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Of tuning: a setting, as rank=16; may be repeated."),
-    ] = None,
+    how: How = None,
+    report: Report = "",
+    responses: Responses = True,
+    penalty: Penalty = 1e-3,
+    toward: Toward = "identity",
+    k: Directions = 4,
+    sign: Sign = 1,
+    weight: Weight = "mlp",
+    tokens: Tokens = None,
+    settings: Settings = None,
     name: Name = "",
     anyway: Anyway = False,
 ) -> Result:
@@ -74,22 +83,16 @@ def recover(
     """
     from vlm_analysis.cli.lookup import edits_for, find_prompts
     from vlm_analysis.cli.recovered import of_ledger, of_repair, of_tuned
-    from vlm_analysis.recovery.solving import HOWS
     from vlm_analysis.recovery.tunings import TUNINGS
     from vlm_analysis.recovery.ways import steps_of
 
     ways = how or ["ridge"]
-    steps = [step for way in ways for step in steps_of(way)]
     repairing: dict[str, Any] = {"penalty": penalty, "toward": toward, "k": k, "sign": sign, "weight": weight}
     repairing |= {"tokens": tuple(tokens)} if tokens else {}
-    options = (repairing if {*steps} & {*HOWS} else {}) | _settings(settings or [])
+    options = _options(ways, repairing, settings or [])
     if len(ways) > 1 and not report:
         raise EditError(
             f"There are {len(ways)} ways: expected one, or prompts to measure them on. Name some with --report."
-        )
-    if settings and not {*steps} & {*TUNINGS}:
-        raise EditError(
-            f"--set is of tuning: expected one of {', '.join(TUNINGS)} as --how, got {' and '.join(map(short, ways))}. Leave it out."
         )
     prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
@@ -99,7 +102,21 @@ def recover(
         item = bench.measure_recovery(chosen, prompt_set, reported, ways, **about, **options)
         return of_ledger(bench.open(item), item)
     item = bench.recover(chosen, prompt_set, ways[0], name=name, **options, on_progress=on_progress)
-    return (of_tuned if steps[-1] in TUNINGS else of_repair)(bench.open(item), item)
+    return (of_tuned if steps_of(ways[0])[-1] in TUNINGS else of_repair)(bench.open(item), item)
+
+
+def _options(ways: list[str], repairing: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """Return the options of these ways: of repairs where one repairs, and settings where one tunes."""
+    from vlm_analysis.recovery.solving import HOWS
+    from vlm_analysis.recovery.tunings import TUNINGS
+    from vlm_analysis.recovery.ways import steps_of
+
+    steps = {step for way in ways for step in steps_of(way)}
+    if settings and not steps & {*TUNINGS}:
+        raise EditError(
+            f"--set is of tuning: expected one of {', '.join(TUNINGS)} as --how, got {' and '.join(map(short, ways))}. Leave it out."
+        )
+    return (repairing if steps & {*HOWS} else {}) | _settings(settings)
 
 
 def _settings(texts: list[str]) -> dict[str, Any]:

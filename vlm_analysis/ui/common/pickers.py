@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.ownlocks import with_own_locks
@@ -123,6 +124,14 @@ def described(item: Item) -> str:
     when = item.created[:16].replace("T", " ")
     model = f" · {item.model_name}" if item.model_name else ""
     return f"{item.name} · {when}{model}"
+
+
+def pick_named(container: DeltaGenerator, label: str, key: str, names: dict[str, str], help_text: str) -> str:
+    """Draw a box with names, and return the key of the one that is chosen; a session keeps its choice on other pages too."""
+    picked: str = container.selectbox(
+        label, list(names), format_func=names.__getitem__, key=key, help=help_text, persist_state="session"
+    )
+    return picked
 
 
 def pick_mask(n_layers: int | None = None) -> Edit | None:

@@ -19,7 +19,7 @@ from vlm_analysis.selection.strategies.domain_aware import DOMAIN_AWARE, READING
 from vlm_analysis.selection.strategies.many import COMPARED, targets_of
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.common.jobs import current, job_panel, start
-from vlm_analysis.ui.common.pickers import described
+from vlm_analysis.ui.common.pickers import described, pick_named
 from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, chosen, is_shown, last_choices, live, model_slot, workspace
 from vlm_analysis.ui.common.shell import next_step
@@ -56,8 +56,9 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
     _follow(items)
     left, right = st.columns(2)
     words = "Layers are scored on these prompts, which are recorded first where that was not done yet."
-    choose = items[_pick(left, "Choose masks on", CHOOSE, items, words)]
-    report = items[_pick(right, "Report on", REPORT, items, "Every mask answers these prompts.")]
+    names = {name: described(item) for name, item in items.items()}
+    choose = items[pick_named(left, "Choose masks on", CHOOSE, names, words)]
+    report = items[pick_named(right, "Report on", REPORT, names, "Every mask answers these prompts.")]
     _remember(choose, report)
     if choose.prompts == report.prompts:
         _warn_same(choose)
@@ -115,21 +116,6 @@ def _remember(choose: Item, report: Item) -> None:
     last_choices().pop(CHOOSE, None)
     if {choose.id, report.id} != {st.session_state[FOLLOWED]}:
         last_choices()[CHOOSE] = [last_choices().get("prompts"), choose.id, report.id]
-
-
-def _pick(
-    container: st.delta_generator.DeltaGenerator, label: str, key: str, items: dict[str, Item], words: str
-) -> str:
-    """Draw the choice of a saved prompt set."""
-    picked: str = container.selectbox(
-        label,
-        list(items),
-        format_func=lambda name: described(items[name]),
-        key=key,
-        help=words,
-        persist_state="session",
-    )
-    return picked
 
 
 def _warn_same(item: Item) -> None:

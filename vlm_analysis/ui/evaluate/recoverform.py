@@ -17,7 +17,7 @@ from vlm_analysis.recovery.solving import HOWS
 from vlm_analysis.recovery.tunings import TARGETS, TUNINGS
 from vlm_analysis.recovery.ways import THEN
 from vlm_analysis.ui.common.jobs import current, start
-from vlm_analysis.ui.common.pickers import described
+from vlm_analysis.ui.common.pickers import described, pick_named
 from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, chosen, model_slot, runner, workspace
 from vlm_analysis.ui.common.shell import next_step
@@ -61,9 +61,10 @@ def recover_form(inputs: EvaluateInputs) -> None:
         return
     _begin_with(sources)
     left, right = st.columns(2)
-    learn = _pick(left, "Learn on", LEARN, sources, "Repairs and tuning see these prompts and their answers.")
-    report = _pick(
-        right, "Report on", REPORT, sources, "Others: each model answers these, and nothing is learnt on them."
+    names = {one: _described(source) for one, source in sources.items()}
+    learn = pick_named(left, "Learn on", LEARN, names, "Repairs and tuning see these prompts and their answers.")
+    report = pick_named(
+        right, "Report on", REPORT, names, "Others: each model answers these, and nothing is learnt on them."
     )
     ways = _pick_ways()
     responses = st.checkbox(
@@ -121,20 +122,6 @@ def _begin_with(sources: dict[str, Source]) -> None:
     for key, first in ((LEARN, in_use), (REPORT, report)):
         if st.session_state.get(key) not in sources:
             st.session_state[key] = first
-
-
-def _pick(
-    container: st.delta_generator.DeltaGenerator, label: str, key: str, sources: dict[str, Source], words: str
-) -> str:
-    picked: str = container.selectbox(
-        label,
-        list(sources),
-        format_func=lambda one: _described(sources[one]),
-        key=key,
-        help=words,
-        persist_state="session",
-    )
-    return picked
 
 
 def _named(source: Source) -> str:

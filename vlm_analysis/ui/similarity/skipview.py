@@ -28,8 +28,6 @@ RULE_WORDS = {
 
 def skip_view(inputs: ScoreInputs) -> None:
     """Draw the thresholds, the curves with the layers they select and the measured damage, both bands in words, and the scan."""
-    from vlm_analysis.figures.skipping import skip_curves
-
     st.caption(
         "Skip-It?, arXiv:2509.25584: where vision tokens are redundant and little looked at, they could skip a layer. "
         "Its thresholds are not known to us: all of them are yours, and how the redundancies are joined is our choice."
@@ -55,6 +53,13 @@ def skip_view(inputs: ScoreInputs) -> None:
     if not np.isfinite(bands.geometric).any():
         st.info("No prompt of this recording has vision tokens here. Record prompts with an image.")
         return
+    _draw_bands(inputs, bands, limits, rule, domain)
+
+
+def _draw_bands(inputs: ScoreInputs, bands: SkipBands, limits: dict[str, float], rule: str, domain: str | None) -> None:
+    """Draw what the thresholds select, in words and as curves, beside what a scan has measured."""
+    from vlm_analysis.figures.skipping import skip_curves
+
     shown = {name: limits[name] for name in ("epsilon", "eta", "tau")}
     recording = inputs.recording
     scan = scan_of(recording)
