@@ -265,6 +265,10 @@ EVERY_FIGURE = {
 }
 
 
+def named(figure, name: str) -> list:
+    return [trace for trace in figure.data if trace.name == name]
+
+
 def texts(part: object, key: str = "") -> list[str]:
     """Every string of a figure that Plotly would read as markup."""
     if isinstance(part, dict):
