@@ -7,11 +7,13 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import Say, forked
 from outside import outside_prompts, save_outside_model
 from safetensors.torch import load_file, save_file
 
@@ -89,8 +91,28 @@ def models(loaded: LoadedModel, few: PromptSet, tmp_path_factory: pytest.TempPat
     return made
 
 
-def test_a_process_without_strata_answers_as_the_evaluated_model(models: dict[Path, Any]) -> None:
-    subprocess.run([sys.executable, "-I", "-c", WITHOUT_STRATA, *map(str, models)], check=True, timeout=300)
+def fresh(folders: list[str]) -> None:
+    subprocess.run([sys.executable, "-I", "-c", WITHOUT_STRATA, *folders], check=True, timeout=300)
+
+
+def forgetful(folders: list[str]) -> None:
+    """As a fresh process, which takes seconds to import torch, but forked of this one, and all of Strata forgotten."""
+
+    def work(say: Say) -> None:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "vlm_analysis"]:
+            del sys.modules[name]
+        sys.argv = ["-c", *folders]
+        exec(WITHOUT_STRATA, {})
+
+    with forked(work) as process:
+        assert (process.said.read(), process.ended()) == ("", 0)
+
+
+@pytest.mark.parametrize("run", [forgetful, pytest.param(fresh, marks=pytest.mark.slow)])
+def test_a_process_without_strata_answers_as_the_evaluated_model(
+    models: dict[Path, Any], run: Callable[[list[str]], None]
+) -> None:
+    run([str(folder) for folder in models])
     for folder, view in models.items():
         inputs, found = load_file(folder / "inputs.safetensors"), load_file(folder / "found.safetensors")
         with torch.no_grad():
