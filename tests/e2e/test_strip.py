@@ -23,8 +23,11 @@ HOLD_QUESTIONS = f"""() => {{
   window.setTimeout = (act, wait, ...more) => (wait === {REST_MS} ? window.questions.push(act) : real(act, wait, ...more));
 }}"""
 LEAVE_AND_ASK = """() => {
+  const now = performance.now.bind(performance);
   [...document.querySelectorAll("[data-testid=stSidebar] a")].find((link) => link.textContent.endsWith("Evaluate")).click();
-  for (const question of window.questions) question();
+  performance.now = () => now() + 60_000; // on a busy machine
+  for (const question of [...window.questions]) question();
+  performance.now = now;
   return window.questions.length;
 }"""
 DOMAINS = [HOSTILE, *(f"domain {number}" for number in range(1, 12))]
