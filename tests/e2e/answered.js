@@ -9,9 +9,12 @@
   const RERUN = 11, FILES = 16, NEW_RUN = 4, RUN_ENDED = 6; // fields of BackMsg and ForwardMsg
   const FRAGMENT = 5, BY_THE_CLOCK = 6; // of ClientState
   const GOES_ON = 2, OF_A_FRAGMENT = 3; // how a run ended: for another one, and of a fragment
+  const CLOCK_MS = 5_000; // a page that asks by the clock may never stop running on a busy machine: by then the last answer is drawn
   const heard = new WeakSet();
-  const waiting = { page: "none", fragment: "none", files: "none" }; // or "asked", or "runs": a run has begun since
-  let isRunning = false;
+  const waiting = { page: "asked", fragment: "none", files: "none" }; // "asked", "runs": a run has begun since, or "none"
+  let isRunning = false, answeredAt = 0;
+
+  const isAnswered = () => Object.values(waiting).every((state) => state === "none");
 
   // A message's fields by number: numbers, and the bytes of texts and messages.
   function fields(bytes) {
@@ -51,10 +54,13 @@
       for (const what of ["page", "fragment"]) if (waiting[what] === "asked") waiting[what] = "runs";
     }
     const ending = said.get(RUN_ENDED);
-    if (ending === undefined || ending === GOES_ON) return;
-    isRunning = false;
+    if (ending === undefined) return;
+    isRunning = ending === GOES_ON;
+    if (isRunning) waiting.fragment = "asked"; // by the script itself
+    if (isRunning || isAnswered()) return;
     if (waiting.fragment === "runs") waiting.fragment = "none";
     if (waiting.page === "runs" && ending !== OF_A_FRAGMENT) waiting.page = "none";
+    if (isAnswered()) answeredAt = performance.now();
   }
 
   const send = WebSocket.prototype.send;
@@ -67,7 +73,7 @@
     return send.call(this, message);
   };
 
-  const isAnswered = () => Object.values(waiting).every((state) => state === "none");
   const isDrawn = () => document.querySelector("[data-testid='stApp']")?.dataset.testScriptState === "notRunning";
-  window.strata = { isAnswered, isAtRest: () => isAnswered() && !isRunning && isDrawn() };
+  const isAtRest = () => isAnswered() && ((!isRunning && isDrawn()) || performance.now() > answeredAt + CLOCK_MS);
+  window.strata = { isAnswered, isAtRest };
 })();
