@@ -23,6 +23,7 @@ TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAni
 HELD_IS_SENT = f"() => new Promise((done) => setTimeout(done, {HELD_MS}))"
 SHOWN_MS = 20_000  # for an open list
 TRIES = 20
+LOOK_MS = 30  # a look in each frame would draw frames
 
 
 def new_window(chromium: Browser, **options: Any) -> BrowserContext:
@@ -39,7 +40,7 @@ def idle(page: Page) -> None:
     """Wait until Python has answered all that the page asked, and what the script left out is gone; no exception may be on the page."""
     page.evaluate(HELD_IS_SENT)
     while True:
-        page.wait_for_function("() => window.strata.isAtRest()")
+        page.wait_for_function("() => window.strata.isAtRest()", polling=LOOK_MS)
         page.evaluate(TWO_FRAMES)
         if page.evaluate("() => window.strata.isAnswered()"):
             break

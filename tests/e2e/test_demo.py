@@ -14,9 +14,8 @@ from vlm_analysis import Edit, open_dialect
 
 IS_SEEN_WHOLE = """() => {
   const curve = document.querySelector("[data-testid='stPlotlyChart']");
-  const box = curve.getBoundingClientRect();
-  const isIn = box.top > 0 && box.bottom <= innerHeight && box.left >= 0 && box.right <= innerWidth;
-  return isIn && curve.querySelector(".scatterlayer path.point");
+  const box = curve?.querySelector(".scatterlayer path.point") && curve.getBoundingClientRect();
+  return box && box.top > 0 && box.bottom <= innerHeight && box.left >= 0 && box.right <= innerWidth;
 }"""
 
 
@@ -78,11 +77,11 @@ def move_sentence_dot_strip_and_answers_together(page: Page) -> None:
     page.get_by_role("heading", name="Losing 8 of 16 layers costs Pocket-VL answers").wait_for()
     page.get_by_text("Drops 8 of 16 layers").first.wait_for()
     page.wait_for_function(
-        "document.querySelector('.st-key-answer-strip .js-plotly-plot').data[0].text.flat().filter(one => one === '×').length === 8"
+        "document.querySelector('.st-key-answer-strip .js-plotly-plot')?.data?.[0].text.flat().filter(one => one === '×').length === 8"
     )
     expect(page.get_by_text("Lost", exact=True)).to_have_count(5)
     page.wait_for_function(
-        "String(document.querySelector('.st-key-answer-curve .js-plotly-plot').data.filter(one => one.marker?.size?.length)"
+        "String(document.querySelector('.st-key-answer-curve .js-plotly-plot')?.data?.filter(one => one.marker?.size?.length)"
         ".map(one => one.marker.size.indexOf(14))) === '8,8'"
     )
     idle(page)
