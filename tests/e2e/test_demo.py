@@ -36,7 +36,6 @@ def demo_done(new_page):
     told = page.get_by_role("button", name="Present")
     if not told.first.is_visible():
         press(page, "Try the demo")
-        page.get_by_text(re.compile("Demo: ")).first.wait_for()
         told.first.wait_for()
     idle(page)
     return page
