@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.edits.kinds.adapt import Adapt as Adapt
     from vlm_analysis.edits.kinds.drop import Drop as Drop
     from vlm_analysis.edits.kinds.fold import Fold as Fold
+    from vlm_analysis.edits.kinds.narrow import Narrow as Narrow
     from vlm_analysis.edits.kinds.table import KINDS as KINDS
     from vlm_analysis.edits.kinds.vision import Vision as Vision
     from vlm_analysis.edits.learnt import Tensors as Tensors
@@ -170,6 +171,7 @@ _HOMES = {
     "edits.kinds.adapt": ("Adapt",),
     "edits.kinds.drop": ("Drop",),
     "edits.kinds.fold": ("Fold",),
+    "edits.kinds.narrow": ("Narrow",),
     "edits.kinds.table": ("KINDS",),
     "edits.kinds.vision": ("Vision",),
     "edits.learnt": ("Tensors",),

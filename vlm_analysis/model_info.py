@@ -11,6 +11,12 @@ from vlm_analysis.guard.schema import fields, listed, maybe, table, text, whole
 from vlm_analysis.words import brief, counted, some_of
 
 MOST_LAYERS = 10_000
+_WIDTH = fields(
+    {
+        **dict.fromkeys(("neurons", "kv_groups", "neuron_parameters", "group_parameters"), whole()),
+        **dict.fromkeys(("mlp_locked", "attention_locked"), text()),
+    }
+)
 _REASONS, _LAYERS = table(text(), text(5)), listed(whole(0, MOST_LAYERS - 1), most=MOST_LAYERS)
 SCHEMA = fields(  # of a ModelInfo in a saved file
     {
@@ -34,6 +40,7 @@ SCHEMA = fields(  # of a ModelInfo in a saved file
         "context_length": maybe(whole()),
         "adapter": maybe(text()),
         "disagreements": listed(text(), most=1000),
+        "widths": listed(_WIDTH, most=MOST_LAYERS),
     },
 )
 FIRST_AND_LAST = "first and last layers stay unless you let them go"
@@ -132,6 +139,24 @@ def _with_reasons(layers: Collection[int], reason: str = "") -> dict[int, str]:
 
 
 @dataclass(frozen=True)
+class LayerWidth:
+    """How wide a decoder layer is, and why it cannot be made narrow (see `Narrow`).
+
+    Attributes:
+        neurons, kv_groups: number of its MLP neurons and attention groups; 0 where those cannot be cut.
+        neuron_parameters, group_parameters: parameters of one of them.
+        mlp_locked, attention_locked: why they cannot be cut; "" where they can.
+    """
+
+    neurons: int
+    kv_groups: int
+    neuron_parameters: int
+    group_parameters: int
+    mlp_locked: str = ""
+    attention_locked: str = ""
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """The model that a saved item belongs to: enough to recognise it without loading it.
 
@@ -151,6 +176,7 @@ class ModelInfo:
         context_length: the most tokens of a prompt with its answer; None where the configuration names none.
         adapter: the adapter that was merged into the weights; None without one.
         disagreements: a sentence for each point in which the checkpoint's files disagree about how it is asked.
+        widths: how wide each decoder layer is; empty in older items.
     """
 
     name: str
@@ -171,6 +197,7 @@ class ModelInfo:
     adapter: str | None = None
     disagreements: tuple[str, ...] = ()
     vision_locked: dict[int, str] = field(default_factory=dict)
+    widths: tuple[LayerWidth, ...] = ()
 
     def __repr__(self) -> str:
         return brief(
@@ -197,7 +224,8 @@ class ModelInfo:
             for name in ("layer_parameters", "attention_layers", "cross_attention_layers")
         }
         said = tuple(str(text) for text in content.get("disagreements", ()))
-        fields: dict[str, Any] = {**content, **reasons, **counted, "disagreements": said}
+        widths = tuple(LayerWidth(**one) for one in content.get("widths", ()))
+        fields: dict[str, Any] = {**content, **reasons, **counted, "disagreements": said, "widths": widths}
         info = cls(**fields)
         named = {
             *info.protected,
@@ -208,6 +236,7 @@ class ModelInfo:
         }
         if beyond := sorted(layer for layer in named if not 0 <= layer < info.n_layers):
             raise ValueError(f"expected layers of a model of {info.n_layers}, got {beyond[:10]}")
-        if len(info.layer_parameters) not in (0, info.n_layers):
-            raise ValueError(f"expected the parameters of {info.n_layers} layers, got {len(info.layer_parameters)}")
+        for known, what in ((info.layer_parameters, "parameters"), (info.widths, "widths")):
+            if len(known) not in (0, info.n_layers):
+                raise ValueError(f"expected the {what} of {info.n_layers} layers, got {len(known)}")
         return info

@@ -74,6 +74,12 @@ def export(
     no_probe: Annotated[
         bool, typer.Option("--no-probe", help="Write no probe, which takes some answers of the model.")
     ] = False,
+    masked: Annotated[
+        bool,
+        typer.Option(
+            "--masked", help="Write narrow layers as zeros in weights of the dense size, which stock classes load."
+        ),
+    ] = False,
     anyway: Anyway = False,
 ) -> Result:
     """Write the edited model as a checkpoint, proved equal.
@@ -90,7 +96,8 @@ def export(
     folder = check_target(folder)  # before the model is loaded
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
     prompts = find_prompts(bench.workspace, probe) if probe else None
-    manifest = bench.export(chosen, folder, probe=() if no_probe else prompts, on_progress=on_progress)
+    asked = () if no_probe else prompts
+    manifest = bench.export(chosen, folder, probe=asked, masked=masked, on_progress=on_progress)
     return of_manifest(manifest, folder, open_serving(folder), probe_words(folder))
 
 

@@ -83,9 +83,21 @@ class Change(ABC):
         """Return whether the change does nothing."""
         return not (self.layers or self.before or self.after)
 
+    def saved_by_layer(self, model: ModelInfo) -> Mapping[int, int]:
+        """Return how many parameters of each layer a checkpoint saves, of a model with counted parameters: all of dropped layers."""
+        return {layer: model.layer_parameters[layer] for layer, text in self.layers.items() if text is None}
+
     def saved_parameters(self, model: ModelInfo) -> int:
-        """Return how many parameters a checkpoint saves, of a model with counted parameters: those of the dropped layers."""
-        return sum(model.layer_parameters[layer] for layer, text in self.layers.items() if text is None)
+        """Return how many parameters a checkpoint saves, of a model with counted parameters."""
+        return sum(self.saved_by_layer(model).values())
+
+    def attention_shares(self, model: ModelInfo) -> Mapping[int, float]:
+        """Return by layer the share of its attention groups that are left, of the layers in which some are not."""
+        return {}
+
+    def unserved(self, layers: Collection[int]) -> str:
+        """Return why no stock class loads a checkpoint of these layers with this change, "" where one does."""
+        return self.reason_not_served
 
     def without(self, layers: Collection[int]) -> Self:
         """Return the change beside changes that leave out these layers: on the others, if that makes sense; this one as it is, if not."""

@@ -94,6 +94,15 @@ class View(Generic[M]):
         Raises:
             ModelError: there is no such parameter, or its values are not in memory, as accelerate keeps them elsewhere.
         """
+        return self._put(module, name, self._shared(module, name).detach().clone())
+
+    def cut(self, module: nn.Module, name: str, dim: int, index: Sequence[int]) -> None:
+        """Replace a shared parameter of a module of the view by these rows (`dim` 0) or columns (1) of it; raises as `own`."""
+        shared = self._shared(module, name).detach()
+        self._put(module, name, shared.index_select(dim, torch.tensor(index, device=shared.device)))
+
+    def _shared(self, module: nn.Module, name: str) -> torch.Tensor:
+        """Return a parameter; raises ModelError where its values cannot be changed."""
         shared = module._parameters.get(name)
         if shared is None:
             raise ModelError(
@@ -105,7 +114,10 @@ class View(Generic[M]):
                 f"{type(module).__name__}.{name} cannot be changed: expected numbers in memory, got none there (accelerate keeps them "
                 "elsewhere). Load the model whole, or leave this module as it is."
             )
-        own = nn.Parameter(shared.detach().clone(), requires_grad=False)
+        return shared
+
+    def _put(self, module: nn.Module, name: str, values: torch.Tensor) -> torch.Tensor:
+        own = nn.Parameter(values, requires_grad=False)
         module._parameters[name] = own
         return own.data
 

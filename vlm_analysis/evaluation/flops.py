@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from vlm_analysis.edits.edit import Edit
@@ -39,19 +40,28 @@ def prefill_flops(model: ModelInfo, edit: Edit, shape: Shape) -> tuple[float, fl
     parameters, does, gone = model.layer_parameters, vision_row(edit), set(edit.gone)
     if len(parameters) != edit.n_layers:
         raise EvaluationError(f"The parameters of {model.name}'s layers are not known. Load the model.")
+    saved, shares = Counter[int](), dict[int, float]()
+    for change in edit.changes:
+        saved.update(change.saved_by_layer(model))
+        shares |= change.attention_shares(model)
     whole = sum(_layer_flops(count, FULL, shape) for count in parameters)
-    left = sum(_layer_flops(count, does[layer], shape) for layer, count in enumerate(parameters) if layer not in gone)
+    left = sum(
+        _layer_flops(count - saved[layer], does[layer], shape, shares.get(layer, 1.0))
+        for layer, count in enumerate(parameters)
+        if layer not in gone
+    )
     return whole, left
 
 
-def _layer_flops(parameters: int, what: str, shape: Shape) -> float:
-    text, seen = shape.n_text, shape.n_vision
+def _layer_flops(parameters: int, what: str, shape: Shape, share: float = 1.0) -> float:
+    """Return the FLOPs of a layer with so many parameters, and with this share of its attention groups."""
+    text, seen, size = shape.n_text, shape.n_vision, share * shape.attention_size
     if what == ABSENT:
-        return 2 * parameters * text + 4 * shape.attention_size * _pairs(text)
+        return 2 * parameters * text + 4 * size * _pairs(text)
     if what == FROZEN:
         pairs = _pairs(text) + text * seen
-        return 2 * (parameters * text + shape.kv_parameters * seen) + 4 * shape.attention_size * pairs
-    return 2 * parameters * (text + seen) + 4 * shape.attention_size * _pairs(text + seen)
+        return 2 * (parameters * text + share * shape.kv_parameters * seen) + 4 * size * pairs
+    return 2 * parameters * (text + seen) + 4 * size * _pairs(text + seen)
 
 
 def _pairs(n_tokens: float) -> float:

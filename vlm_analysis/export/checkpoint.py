@@ -17,10 +17,12 @@ from typing import Any
 from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.edits.edit import Edit, changes_to_json, check_edit
 from vlm_analysis.edits.files import save_edit
+from vlm_analysis.edits.kinds.narrow import Narrow
 from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.errors import ExportError
 from vlm_analysis.evaluation.evaluation import Evaluation, check_same_work
 from vlm_analysis.export.card import MANIFEST_FILE, edit_file, model_card, reproduction_command
+from vlm_analysis.export.narrow import check_builds, masked_weights
 from vlm_analysis.export.probe.make import make_probe, write_probe
 from vlm_analysis.export.proof import Proof, prove
 from vlm_analysis.export.reload import versions
@@ -105,6 +107,7 @@ def export_checkpoint(
     evidence: Evaluation | None = None,
     reference: Evaluation | None = None,
     probe: Sequence[Prompt] | None = None,
+    masked: bool = False,
 ) -> Manifest:
     """Write the edited model to `folder` as a checkpoint for plain transformers, and prove that it equals the evaluated model.
 
@@ -120,10 +123,12 @@ def export_checkpoint(
         reference: the dense evaluation on the same prompts; with it the card shows retention.
         probe: prompts to choose the probe of; up to 8 of them go into the folder with their pictures and the edited model's answers, for
             `probe_server`. Without any there is no probe, and none where vision tokens skip layers, as no server lets them.
+        masked: write narrow layers (`Narrow`) as zeros in weights of the dense shapes: a stock class loads such a checkpoint whatever the
+            widths, and it is as large as the dense one. Without it they are cut, which takes equally wide layers.
 
     Raises:
         ExportError: the folder is not empty or cannot be written, the evidence is of another edit or model, the fresh process failed,
-            or the reloaded model differs.
+            the reloaded model differs, or no stock class builds layers of these widths.
         EvaluationError: evidence and reference are not of the same prompts.
         EditError: the edit does not fit the model.
     """
@@ -131,9 +136,11 @@ def export_checkpoint(
     _check_exportable(loaded)
     folder = check_target(Path(folder))
     _check_evidence(loaded, edit, evidence, reference)
+    edit = masked_weights(edit) if masked else edit
     _check_served(edit, loaded.n_layers)
     progress(0, 4, "applying the edit")
     view = apply_edit(loaded.model, edit)
+    check_builds(view, edit)
     with staged(folder) as part:
         progress(1, 4, "writing weights")
         _make_savable(view.generation_config, loaded.name)
@@ -201,10 +208,16 @@ def _check_served(edit: Edit, n_layers: int) -> None:
     """Raise unless this is an edit whose checkpoint a stock class of transformers loads, with a module beside it or without."""
     check_edit(edit, n_layers)
     for change in edit.changes:
-        if change.reason_not_served and not isinstance(change, Vision):  # a module beside the checkpoint applies it
+        reason = change.unserved([layer for layer, _ in edit.steps.layers])
+        if reason and not isinstance(change, Vision):  # a module beside the checkpoint applies it
+            way = (
+                "Export it with masked weights (masked=True, --masked), or save"
+                if isinstance(change, Narrow)
+                else "Save"
+            )
             raise ExportError(
                 f"This edit cannot be exported: expected changes that plain transformers loads, got one that {change.words()}: "
-                f"{change.reason_not_served}. Save the edit itself, and apply it to the dense model."
+                f"{reason}. {way} the edit itself, and apply it to the dense model."
             )
 
 

@@ -17,6 +17,7 @@ from vlm_analysis.errors import ModelError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.models.config import vision_targets
 from vlm_analysis.models.vision import image_token
+from vlm_analysis.models.widths import layer_widths
 
 RECURRENT = ("linear_attention", "conv", "moe", "mlp")  # kinds of layers that cache no keys and values
 MASKABLE = ("eager", "sdpa")  # implementations of attention that take a mask of queries and keys
@@ -95,15 +96,19 @@ def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 def layer_info(model: nn.Module) -> ModelInfo:
     """Return the ModelInfo of a model's layers without its source: their number, and which stay, with the reasons."""
+    layers, crossing = find_decoder_layers(model), cross_attention_layers(model)
+    shares_keys = first_beside_stream(model) < len(layers)
+    widths = layer_widths(model, layers, shares_keys=shares_keys, crossing=crossing)
     return ModelInfo(
         type(model).__name__,
         "",
-        len(find_decoder_layers(model)),
+        len(layers),
         protected=protected_layers(model),
         locked=locked_layers(model),
         attention_layers=tuple(attention_layers(model)),
-        cross_attention_layers=tuple(cross_attention_layers(model)),
+        cross_attention_layers=tuple(crossing),
         vision_locked=vision_locked(model),
+        widths=widths,
     )
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
 from vlm_analysis.models.inputs import Encoded, collate, pad_token
 from vlm_analysis.models.interrupt import interruptible
 from vlm_analysis.models.layers import find_decoder_layers
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.refused import naming
+from vlm_analysis.models.widths import has_experts, is_plain
 from vlm_analysis.recovery.solving import MLP
 
 _SEED = 0
@@ -107,14 +107,14 @@ def find_place(watch: Watch, item: Encoded, weight: str = MLP) -> Place | str:
         weight: "mlp" for the module that writes last into the stream, "attention" for the last of another part of the layer.
     """
     layer = watch.layers[watch.first]
-    if _has_experts(layer):
+    if has_experts(layer):
         return "it routes tokens to experts, of which each has a down-projection"
     called: list[tuple[str, torch.Tensor]] = []
     ran: list[bool] = []
     with ExitStack() as stack:
         stack.enter_context(_hooked(layer, lambda *_: ran.append(True)))
         for name, module in layer.named_modules():
-            if _is_plain(module):
+            if is_plain(module):
                 seen = lambda _, __, output, name=name: called.append((name, output))  # noqa: E731
                 stack.enter_context(_hooked(module, seen))
         streams = watch.stream([item], whole=False)
@@ -173,26 +173,6 @@ def _tried(
     if abs(factor) < tolerance or not (change - factor * given).norm() <= tolerance * abs(factor) * given.norm():
         return None
     return 1.0 if abs(factor - 1) < tolerance / 10 else factor
-
-
-def _is_plain(module: nn.Module) -> bool:
-    return (
-        isinstance(module, nn.Linear)
-        and type(module).forward is nn.Linear.forward
-        and module.weight.is_floating_point()
-    )
-
-
-def _has_experts(layer: nn.Module) -> bool:
-    """Return whether a layer holds several modules of a kind to choose from, or weights packed along a third axis."""
-    for module in layer.modules():
-        if isinstance(module, nn.ModuleList) and len(module) > 1:
-            return True
-        if not isinstance(module, _ConvNd) and any(
-            parameter.ndim > 2 and min(parameter.shape) > 1 for parameter in module.parameters(recurse=False)
-        ):
-            return True
-    return False
 
 
 def _n_uses(model: nn.Module, weight: torch.Tensor) -> int:

@@ -302,6 +302,7 @@ class Bench(Times, Scans, Recovering):
         folder: Path | str,
         *,
         probe: PromptSet | Item | tuple[()] | None = None,
+        masked: bool = False,
         on_progress: Progress = no_progress,
     ) -> Manifest:
         """Write the edited model as a checkpoint, its card with the evidence in the workspace (see `vlm_analysis.export_checkpoint`).
@@ -309,4 +310,4 @@ class Bench(Times, Scans, Recovering):
         `probe` are the prompts of which the probe in the folder is chosen: by default those of the bundled packs, so that none of your
         pictures leaves with the folder unless you say so. It takes some answers of the model; () writes no probe.
         """
-        return exports.export_edit(self._desk(on_progress), edit, Path(folder), probe, on_progress)
+        return exports.export_edit(self._desk(on_progress), edit, Path(folder), probe, on_progress, masked)

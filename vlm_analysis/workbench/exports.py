@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def export_edit(
-    desk: Desk, edit: Edit, folder: Path, probe: PromptSet | Item | tuple[()] | None, on_progress: Progress
+    desk: Desk,
+    edit: Edit,
+    folder: Path,
+    probe: PromptSet | Item | tuple[()] | None,
+    on_progress: Progress,
+    masked: bool = False,
 ) -> Manifest:
     """Write the checkpoint of an edit, with the evidence in the workspace and a probe (see `vlm_analysis.export_checkpoint`)."""
     from vlm_analysis.export.checkpoint import export_checkpoint
@@ -33,6 +38,7 @@ def export_edit(
         evidence=evidence,
         reference=reference,
         probe=probe_prompts(probe),
+        masked=masked,
     )
 
 

@@ -6,10 +6,11 @@ from vlm_analysis.edits.change import Change
 from vlm_analysis.edits.kinds.adapt import Adapt
 from vlm_analysis.edits.kinds.drop import Drop
 from vlm_analysis.edits.kinds.fold import Fold
+from vlm_analysis.edits.kinds.narrow import Narrow
 from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.errors import EditError
 
-KINDS: dict[str, type[Change]] = {kind.kind: kind for kind in (Drop, Fold, Adapt, Vision)}
+KINDS: dict[str, type[Change]] = {kind.kind: kind for kind in (Drop, Narrow, Fold, Adapt, Vision)}
 
 
 def kind_of(name: object) -> type[Change]:

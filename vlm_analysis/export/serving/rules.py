@@ -147,8 +147,8 @@ def _judged(engine: Engine, edit: Edit, architecture: Architecture) -> tuple[str
     for change in edit.changes:
         if isinstance(change, Vision):
             return _without_module(engine, replace(edit, changes=_others(edit)), architecture, change)
-        if change.reason_not_served:
-            return REFUSES, f"The edit {change.words()}: {change.reason_not_served}."
+        if reason := change.unserved([layer for layer, _ in edit.steps.layers]):
+            return REFUSES, f"The edit {change.words()}: {reason}."
     if engine.key == "transformers":
         return LOADS, "The export loads it in a fresh process and compares it."
     listed = _lists(engine, architecture)
