@@ -35,6 +35,7 @@ COMMAND_LINE = ("cli", "__main__")
 WITH_TORCH = (  # beside these no module of the package imports torch or transformers when it is imported
     "models",
     "edits.apply",
+    "edits.narrowing",
     "edits.tokens",
     "edits.view",
     "recording.record",

@@ -34,7 +34,7 @@ _GATES = ("g_proj", "gate_proj")  # of an attention: rows for each query head
 _HALVES = "gate_up_proj"
 _N_QUERY_HEADS, _N_KEY_HEADS = ("num_heads", "num_attention_heads"), ("num_key_value_heads",)
 _PACKED = "its weights are packed, quantised or no plain linear modules"
-_UNKNOWN = "no projections with known names are in it"
+_UNKNOWN = "it has no projections of known names"
 _EXPERTS = "it routes tokens to experts"
 
 
@@ -136,6 +136,10 @@ def _mlp(name: str, module: Any, inner: tuple[str, ...], out: str) -> Part | str
 
 def find_attention(layer: nn.Module) -> Part | str:
     """Return the attention of a layer, or why its groups cannot be cut."""
+    if any(isinstance(module, _ConvNd) for module in layer.modules()):
+        return "it passes tokens on through a state or a convolution, in which there are no groups"
+    if any(hasattr(module, "kv_b_proj") for module in layer.modules()):
+        return "its keys and values are made of one packed vector"
     for name, module in layer.named_modules():
         for inner, out in _ATTENTIONS:
             if not all(isinstance(getattr(module, one, None), nn.Module) for one in (*inner, out)):
