@@ -48,6 +48,8 @@ WITH_TORCH = (  # beside these no module of the package imports torch or transfo
     "recovery.closed_form",
     "recovery.places",
     "recovery.finetune",
+    "selection.width.passes",
+    "selection.width.scoring",
     "export.adapter",
     "export.checkpoint",
     "export.proof",

@@ -59,6 +59,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         normalised_match as normalised_match,
         numeric_match as numeric_match,
     )
+    from vlm_analysis.evaluation.pivots import find_pivots as find_pivots
     from vlm_analysis.evaluation.run.evaluate import evaluate as evaluate
     from vlm_analysis.evaluation.run.respond import stream_both as stream_both
     from vlm_analysis.evaluation.run.scan import scan_vision as scan_vision
@@ -144,6 +145,13 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         span_by_similarity as span_by_similarity,
         within_flops as within_flops,
     )
+    from vlm_analysis.selection.width.choosing import make_narrow as make_narrow
+    from vlm_analysis.selection.width.file import (
+        open_width_scores as open_width_scores,
+        save_width_scores as save_width_scores,
+    )
+    from vlm_analysis.selection.width.scores import WidthScores as WidthScores
+    from vlm_analysis.selection.width.scoring import score_width as score_width
     from vlm_analysis.workbench.bench import Bench as Bench
     from vlm_analysis.workbench.joining import join_shards as join_shards
     from vlm_analysis.workbench.pipeline import compare as compare, compare_masks as compare_masks
@@ -195,6 +203,7 @@ _HOMES = {
         "normalised_match",
         "numeric_match",
     ),
+    "evaluation.pivots": ("find_pivots",),
     "evaluation.run.evaluate": ("evaluate",),
     "evaluation.run.respond": ("stream_both",),
     "evaluation.run.scan": ("scan_vision",),
@@ -288,6 +297,10 @@ _HOMES = {
     "selection.strategies.many": ("many_masks",),
     "selection.strategies.strategies": ("STRATEGIES",),
     "selection.vision": ("exit_by_kl", "freeze_by_kl", "scan_front", "span_by_similarity", "within_flops"),
+    "selection.width.choosing": ("make_narrow",),
+    "selection.width.file": ("open_width_scores", "save_width_scores"),
+    "selection.width.scores": ("WidthScores",),
+    "selection.width.scoring": ("score_width",),
     "workbench.bench": ("Bench",),
     "workbench.joining": ("join_shards",),
     "workbench.pipeline": (

@@ -18,6 +18,7 @@ from vlm_analysis import (
     PruneMask,
     Recording,
     VisionScan,
+    WidthScores,
     save_comparison,
     save_cost,
     save_evaluation,
@@ -25,13 +26,14 @@ from vlm_analysis import (
     save_mask,
     save_recording,
     save_scan,
+    save_width_scores,
 )
 from vlm_analysis.edits.files import edit_content
 from vlm_analysis.evaluation.evaluation import FORM as EVALUATION, evaluation_content
 from vlm_analysis.evaluation.scan import DENSE, MEANS, ways_of
 from vlm_analysis.export.probe.value import FirstToken, Probe, ProbePrompt, probe_text
 from vlm_analysis.export.serving.rules import Architecture, served_by, serving_json
-from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.model_info import LayerWidth, ModelInfo
 from vlm_analysis.recording.maps import TokenMap, write_map
 from vlm_analysis.recording.measures import MEASURES, empty_rows
 from vlm_analysis.recording.recording import Activations
@@ -181,6 +183,29 @@ def cost_file(folder: Path) -> Path:
 
 def scan_file(folder: Path) -> Path:
     return save_scan(scan(), folder / "it.npz")
+
+
+def width_scores() -> WidthScores:
+    widths = (
+        LayerWidth(3, 2, 2, 2),
+        LayerWidth(0, 2, 0, 2, "it routes tokens to experts"),
+        *[LayerWidth(3, 2, 2, 2)] * 2,
+    )
+    rng = np.random.default_rng(0)
+    units = ([rng.random((4, getattr(width, unit))) for width in widths] for unit in ("neurons", "kv_groups"))
+    neurons, groups = map(tuple, units)
+    by_layer = {"cmds": rng.random(N_LAYERS), "sens": rng.random(N_LAYERS)}
+    told: dict[str, Any] = {
+        "seed": 1,
+        "answers": (2, 1, 1),
+        "tokens": (30, 12),
+        "set_aside": {"prompt-9": "it is too long"},
+    }
+    return WidthScores(replace(MODEL, widths=widths), "p" * 64, neurons, groups, **by_layer, **told)
+
+
+def width_file(folder: Path) -> Path:
+    return save_width_scores(width_scores(), folder / "it.npz")
 
 
 def probe_file(folder: Path) -> Path:

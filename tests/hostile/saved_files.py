@@ -8,12 +8,14 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vlm_analysis import (
+    make_narrow,
     open_comparison,
     open_cost,
     open_edit,
@@ -21,10 +23,12 @@ from vlm_analysis import (
     open_ledger,
     open_recording,
     open_scan,
+    open_width_scores,
     regimes,
     retention,
     speedup,
 )
+from vlm_analysis.errors import EditError
 from vlm_analysis.evaluation.cost import cost_frame
 from vlm_analysis.evaluation.scan import DENSE
 from vlm_analysis.export.probe.compare import compare_replies
@@ -122,6 +126,15 @@ def use_serving(path: Path) -> None:
     assert open_serving(path.parent)
 
 
+def use_width(path: Path) -> None:
+    scores = open_width_scores(path)
+    assert scores.finding()
+    assert scores.reasons("neurons") is not None
+    repr(scores)
+    with suppress(EditError):  # what cannot be chosen from such numbers is said in words
+        assert make_narrow(scores, 0.2).words()
+
+
 JSON_KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {
     "mask": (bases.mask_file, use_edit),
     "evaluation": (bases.evaluation_file, use_evaluation),
@@ -135,6 +148,7 @@ NPZ_KINDS = {
     "recording": (bases.recording_file, use_recording),
     "comparison": (bases.comparison_file, use_comparison),
     "scan": (bases.scan_file, use_scan),
+    "width": (bases.width_file, use_width),
 }
 
 
@@ -208,7 +222,7 @@ def _impossible() -> Iterator[Case]:
 
 def _arrays(kind: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield other bytes in place of the arrays of an npz file."""
-    name = {"recording": "cosine.npy"}.get(kind, "answer_nll.npy")
+    name = {"recording": "cosine.npy", "width": "neurons.npy"}.get(kind, "answer_nll.npy")
     array = np.load(io.BytesIO(_parts(kind)[name]))
     whole = _parts(kind)[name]
     header = bytearray(whole)

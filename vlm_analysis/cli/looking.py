@@ -92,6 +92,10 @@ def _of_item(shelf: Workspace, item: Item) -> Result:
         return results.of_evaluations(value, [results.edit_words(one.edit) for one in value], item)
     if item.kind == "scans":
         return of_scan(value, item)
+    if item.kind == "widths":
+        from vlm_analysis.cli.width import of_width
+
+        return of_width(value, item)
     if item.kind == "costs":
         return results.of_costs([value], [item])
     if item.kind == "ledgers":

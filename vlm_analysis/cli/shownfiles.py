@@ -45,11 +45,13 @@ def _makers() -> dict[str, Callable[[Path], Result]]:
     """Return by kind what opens a file that Strata wrote and makes a Result of it."""
     from vlm_analysis.cli import recovered, results
     from vlm_analysis.cli.skipping import of_scan
+    from vlm_analysis.cli.width import of_width
     from vlm_analysis.edits.files import EDIT, MASK, open_edit
     from vlm_analysis.evaluation import cost, evaluation, scanfile
     from vlm_analysis.recording import recording
     from vlm_analysis.recovery import ledger
     from vlm_analysis.selection.compared import comparison
+    from vlm_analysis.selection.width import file as widthfile
 
     return {
         **dict.fromkeys((MASK, EDIT), lambda path: results.of_mask(open_edit(path), None)),
@@ -57,6 +59,7 @@ def _makers() -> dict[str, Callable[[Path], Result]]:
         comparison.FORM.kinds[0]: lambda path: results.of_comparison(comparison.open_comparison(path), None),
         evaluation.FORM.kinds[0]: lambda path: results.of_evaluation(evaluation.open_evaluation(path), None, None),
         scanfile.FORM.kinds[0]: lambda path: of_scan(scanfile.open_scan(path), None),
+        widthfile.FORM.kinds[0]: lambda path: of_width(widthfile.open_width_scores(path), None),
         ledger.FORM.kinds[0]: lambda path: recovered.of_ledger(ledger.open_ledger(path), None),
         cost.FORM.kinds[0]: lambda path: results.of_costs([cost.open_cost(path)], [None]),
     }

@@ -10,6 +10,7 @@ import copy
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -80,3 +81,12 @@ def decode(loaded: LoadedModel, tokens: Sequence[int]) -> str:
     """Return the text of generated tokens, without special ones."""
     text: str = loaded.processor.tokenizer.decode(list(tokens), skip_special_tokens=True)
     return text.strip()
+
+
+def token_spans(loaded: LoadedModel, tokens: Sequence[int]) -> list[tuple[int, int]]:
+    """Return for each of these tokens where its part of their text (see `decode`) begins and ends; special tokens have an empty part.
+
+    Read from texts of ever more tokens, as tokenizers without offsets have nothing else.
+    """
+    ends = [len(decode(loaded, tokens[:count])) for count in range(len(tokens) + 1)]
+    return [(start, max(start, end)) for start, end in pairwise(ends)]

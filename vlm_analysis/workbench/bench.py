@@ -27,6 +27,7 @@ from vlm_analysis.workbench.recovering import Recovering
 from vlm_analysis.workbench.responses import Responses, ask_both, see_prompt
 from vlm_analysis.workbench.scans import Scans
 from vlm_analysis.workbench.shelf import open_item
+from vlm_analysis.workbench.widths import Widths
 from vlm_analysis.workbench.workspace import Item
 
 if TYPE_CHECKING:
@@ -40,14 +41,14 @@ if TYPE_CHECKING:
 ALL_CRITERIA = tuple(name for name in CRITERIA if name != RANDOM)
 
 
-class Bench(Times, Scans, Recovering):
+class Bench(Times, Scans, Widths, Recovering):
     """A model and a workspace: known results are opened, missing ones are measured and saved.
 
-    **Nouns return, verbs save.** `recording`, `dense`, `scores`, `damage`, `scan`, `cost` and `latency` return a value; known parts
-    are opened, the rest is measured. `record`, `evaluate`, `measure_damage`, `measure_scan`, `measure_cost`, `measure_costs`, `compare`,
-    `search`, `recover`, `measure_recovery`, `tell_story` and `demo` save something new under a name and return its Item, whose value
-    `open` returns; they too run only what is missing, except that times are always measured again. `ask` and `export` save nothing in
-    the workspace.
+    **Nouns return, verbs save.** `recording`, `dense`, `scores`, `damage`, `scan`, `score_width`, `cost` and `latency` return a value;
+    known parts are opened, the rest is measured. `record`, `evaluate`, `measure_damage`, `measure_scan`, `measure_width`, `measure_cost`,
+    `measure_costs`, `compare`, `search`, `recover`, `measure_recovery`, `tell_story` and `demo` save something new under a name and return
+    its Item, whose value `open` returns; they too run only what is missing, except that times are always measured again. `ask` and
+    `export` save nothing in the workspace.
 
     Prompts are a PromptSet, which is saved in the workspace, or the Item of one. Rows and scores are written to disk as they come.
     `on_progress` is called as `on_progress(done, total, message)`; raising `Cancelled` in it stops the work, and the same call continues
@@ -69,8 +70,8 @@ class Bench(Times, Scans, Recovering):
         return self._desk(on_progress).loaded
 
     def open(self, item: Item) -> Any:
-        """Return the value behind a saved Item: a PromptSet, Recording, Edit, Evaluation, VisionScan, Comparison, Cost or Ledger, or a list
-        of Evaluations.
+        """Return the value behind a saved Item: a PromptSet, Recording, Edit, Evaluation, VisionScan, WidthScores, Comparison, Cost or
+        Ledger, or a list of Evaluations.
 
         Raises:
             StrataError: the file behind it is missing, damaged or another item's.

@@ -22,6 +22,8 @@ from vlm_analysis.recording.recording import open_recording, save_recording
 from vlm_analysis.recovery.ledger import open_ledger, save_ledger
 from vlm_analysis.saved import Form
 from vlm_analysis.selection.compared.comparison import Comparison, open_comparison, save_comparison
+from vlm_analysis.selection.width.file import open_width_scores, save_width_scores
+from vlm_analysis.selection.width.scores import WidthScores
 from vlm_analysis.workbench.details import MOST_NOTES, domain_details, edit_details
 
 
@@ -102,6 +104,10 @@ def _of_scan(scan: VisionScan) -> dict[str, Any]:
     return {"n_layers": scan.model.n_layers, "n": scan.by_prompt["id"].nunique(), "form": scan.form}
 
 
+def _of_width(scores: WidthScores) -> dict[str, Any]:
+    return {"n_layers": scores.model.n_layers, "n": scores.n_answers, "how": scores.how}
+
+
 KINDS = {
     "prompts": Kind(
         "", keep_prompts_in, open_kept_prompts, lambda value: {"n": len(value), **domain_details(value.domains)}
@@ -121,5 +127,6 @@ KINDS = {
         lambda value: {"n_layers": value.n_layers, "n": value.n_prompts, **domain_details(value.domain_names)},
     ),
     "scans": Kind(".npz", save_scan, open_scan, _of_scan),
+    "widths": Kind(".npz", save_width_scores, open_width_scores, _of_width),
     "comparisons": Kind(".npz", save_comparison, open_comparison, _counts, lambda value: value.dense),
 }

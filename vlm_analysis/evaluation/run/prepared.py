@@ -7,7 +7,7 @@ then left out of every batch as a whole, with its choices; the other prompts kee
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -187,6 +187,11 @@ def prepare(
     work = Prepared(loaded.info, prompts, *rows, loaded=loaded, encoded=encoded)
     work.take_over(reference)
     return work
+
+
+def with_one_answer(prompt: Prompt) -> Prompt:
+    """Return the prompt with what is learnt of it alone: its answer, else its choices, of which the dense model takes one."""
+    return replace(prompt, answers=None, choices=prompt.choices if prompt.answer is None else None)
 
 
 def _further(

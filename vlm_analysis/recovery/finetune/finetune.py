@@ -19,7 +19,7 @@ from vlm_analysis.edits.edit import Edit, check_edit
 from vlm_analysis.edits.kinds.adapt import Adapt
 from vlm_analysis.edits.learnt import Tensors
 from vlm_analysis.errors import EditError
-from vlm_analysis.evaluation.run.prepared import DENSE_RESPONSE, Prepared, answer_logits, prepare
+from vlm_analysis.evaluation.run.prepared import DENSE_RESPONSE, Prepared, answer_logits, prepare, with_one_answer
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.memory import free_bytes, within_memory
 from vlm_analysis.progress import Progress, no_progress
@@ -99,7 +99,7 @@ def plan_tuning(
     tuning = tuning_of(how, options)
     check_tunable(loaded, edit)
     used = PromptSet(prompts)
-    prepared = prepare(loaded, PromptSet(map(_with_one_answer, used.readable())))
+    prepared = prepare(loaded, PromptSet(map(with_one_answer, used.readable())))
     rows = tuple(prepared.scored(range(len(prepared.prompts))))
     return _Work(loaded, edit, prepared, used, rows, (), tuning, "").ready(tuning.batch_size)[-1]
 
@@ -157,7 +157,7 @@ class _Work:
         used = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
         readable = used.readable()
         groups = readable.groups.names
-        prepared = prepare(loaded, PromptSet(map(_with_one_answer, readable)), on_progress=progress)
+        prepared = prepare(loaded, PromptSet(map(with_one_answer, readable)), on_progress=progress)
         answers = prepared.answers
         usable = [
             row
@@ -273,8 +273,3 @@ class _Work:
         name = f"{self.edit.name or self.edit.words()}, tuned ({self.name})" if trainer.best else self.edit.name
         provenance = {**self.edit.provenance, FINETUNE: about}
         return replace(self.edit, changes=changes, name=name, model=self.loaded.info, provenance=provenance)
-
-
-def _with_one_answer(prompt: Prompt) -> Prompt:
-    """Return the prompt with what is learnt of it alone: its answer, else its choices, of which the dense model takes one."""
-    return replace(prompt, answers=None, choices=prompt.choices if prompt.answer is None else None)

@@ -56,6 +56,10 @@ def _damage_nll(query: ScoreQuery) -> np.ndarray:
 _DOMAINS = "domain-aware selection, arXiv:2603.20275"
 _LLM_DROP = "LLM-Drop, arXiv:2406.15786, which drops the sub-layer; that the layer goes with it is our choice"
 _SKIP = "Skip-It?, arXiv:2509.25584; a ranking by it instead of a threshold is our choice"
+_CROSS_MODAL = (
+    "measure of µCRASP, arXiv:2605.25842, which protects layers where it is high when it cuts their width, and drops none; to drop those "
+    "where it is low is our choice"
+)
 _WEIGHTED = ("target", "weight", "token_group")
 
 CRITERIA: dict[str, Criterion] = {
@@ -175,7 +179,7 @@ CRITERIA: dict[str, Criterion] = {
     ),
     "cross-modal": Criterion(
         "Cross-modal distance",
-        "µCRASP, arXiv:2605.25842; each prompt's own distance is our choice",
+        f"{_CROSS_MODAL}, and so is each prompt's own distance",
         "mean over prompts of ‖mean y_l over vision − mean y_l over text‖ / mean ‖y_l‖",
         "recording",
         "lowest",
@@ -185,7 +189,7 @@ CRITERIA: dict[str, Criterion] = {
     ),
     "cross-modal-pooled": Criterion(
         "Cross-modal distance, pooled",
-        "µCRASP, arXiv:2605.25842; its spread is unknown, as only sums over prompts are kept",
+        f"{_CROSS_MODAL}; its spread is unknown, as only sums over prompts are kept",
         "‖mean y_l over vision − mean y_l over text‖ / mean ‖y_l‖, means over all prompts",
         "recording",
         "lowest",

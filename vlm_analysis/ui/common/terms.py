@@ -83,6 +83,11 @@ SECTIONS: dict[str, dict[str, Term]] = {
             "Fingerprint",
             "A hash of a model's weights or of a set's prompts. It tells which saved work belongs to which.",
         ),
+        "neuron": Term(
+            "MLP neuron",
+            "A row of the gate and of the up-projection of a layer's MLP, with its column of the down-projection.",
+        ),
+        "kv_group": Term("Attention group", "A key-value head with the query heads that read it."),
         "project": Term(
             "Project",
             "A study with prompts, recordings, masks and results of its own. The loaded model belongs to none.",
@@ -93,6 +98,11 @@ SECTIONS: dict[str, dict[str, Term]] = {
         "answer": Term(
             "Answer",
             "The reference that a response is scored against. Where a prompt has several accepted answers, any of them counts.",
+        ),
+        "pivot": Term(
+            "Pivot",
+            'A mark of a step in an answer, such as "step 2", "therefore" or an equals sign.',
+            "µCRASP, arXiv:2605.25842",
         ),
         "response": Term("Response", "What the model itself wrote, by greedy decoding."),
         "domain": Term("Domain", "What a prompt is about, such as math. Results are shown for each domain."),
