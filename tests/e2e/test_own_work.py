@@ -117,7 +117,7 @@ def paste_into_the_table(page, cells: str) -> None:
 def test_job_survives_refresh_and_is_seen_and_cancelled_from_a_second_browser(new_page):
     first = new_page("/")
     load_bundled(first)
-    save_zip_as_prompts(first, "many.zip", drawn_zip(4000))
+    save_zip_as_prompts(first, "many.zip", drawn_zip(2000))
     go(first, "Similarity")
     press(first, "Record", exact=True)
     running = re.compile(r"recording.*left")
