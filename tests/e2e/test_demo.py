@@ -15,7 +15,7 @@ from vlm_analysis import Edit, open_dialect
 IS_SEEN_WHOLE = """() => {
   const curve = document.querySelector("[data-testid='stPlotlyChart']");
   const box = curve?.querySelector(".scatterlayer path.point") && curve.getBoundingClientRect();
-  return box && box.top > 0 && box.bottom <= innerHeight && box.left >= 0 && box.right <= innerWidth;
+  return box && box.top > 0 && box.bottom <= innerHeight;
 }"""
 
 
