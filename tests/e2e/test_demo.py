@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import go, idle, new_window, press, strip_painted
+from browser import PATIENCE_MS, go, idle, new_window, press, strip_painted
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from vlm_analysis import Edit, open_dialect
@@ -36,7 +36,7 @@ def demo_done(new_page):
     told = page.get_by_role("button", name="Present")
     if not told.first.is_visible():
         press(page, "Try the demo")
-        told.first.wait_for()
+        told.first.wait_for(timeout=4 * PATIENCE_MS)  # forty seconds of a processor that is free
     idle(page)
     return page
 
