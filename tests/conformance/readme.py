@@ -13,13 +13,14 @@ BEGIN, END = "<!-- conformance, written by python -m tests.conformance -->", "<!
 ROW = re.compile(r"^\| (?:[^`|]+: )?`(\w+)` \(([\w.-]+)\) \| (.*) \|$", re.MULTILINE)
 _BLOCK = """{begin}
 {numbers}
-✓ checked, ○ checked with noise for the image, – not checked; [every class, what is checked, and the reasons](docs/conformance.md).
+✓ checked, ○ checked with noise for the image, – not checked, ? not tried yet; [every class, what is checked, and the
+reasons](docs/conformance.md).
 
 <details>
 <summary>The best known families</summary>
 
-| class | text | image | prune | decode | reload | sweep | vision | fold | locks | remark |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| class | text | image | prune | decode | reload | sweep | vision | fold | width | locks | remark |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
 </details>

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .__main__ import head
 from .folding import NO_FOLD
 from .image_rows import IMAGES
+from .narrowing import narrow_mark
 from .noise import NOISE
 from .readme import BEGIN, END, README, TARGET, block, table
 from .rows import EXCEPTIONS, FAMILIES, KINDS, LOCKS, NOT_BUILT, PRUNED, REFUSED
@@ -15,10 +16,11 @@ def test_the_table_has_every_class_with_its_marks() -> None:
     found = table(TARGET.read_text("utf-8"))
     assert {kind: name for kind, (name, _) in found.items()} == KINDS
     for kind, (_, cells) in found.items():
-        text, image, _, decode, reload, sweep, vision, fold, locks, remark = cells
+        text, image, _, decode, reload, sweep, vision, fold, width, locks, remark = cells
         assert (text == "✓") == (sweep == "✓") == (kind in PRUNED)
         assert image == ("✓" if kind in IMAGES else "○" if kind in NOISE else "–")
         assert vision == skipping_mark(free_for_vision(kind))
+        assert width in (("?", narrow_mark(kind)) if kind in PRUNED else ("–",))
         assert fold == (NO_FOLD.get(kind, "✓") if kind in PRUNED else "–")
         if kind in PRUNED:
             assert (decode == "✓", reload == "✓") == (
@@ -28,6 +30,11 @@ def test_the_table_has_every_class_with_its_marks() -> None:
             assert locks == str(len(LOCKS.get(kind, {})) or "none")
         else:
             assert (REFUSED | NOT_BUILT)[kind] in remark
+
+
+def test_fifteen_classes_and_more_were_made_narrow() -> None:
+    widths = {kind: cells[-3] for kind, (_, cells) in table(TARGET.read_text("utf-8")).items() if kind in PRUNED}
+    assert sum(width not in ("?", "–") for width in widths.values()) >= 15
 
 
 def test_the_numbers_above_the_table_are_counted() -> None:

@@ -121,7 +121,7 @@ class TestModel:
         torch.testing.assert_close(one, two, rtol=1e-5, atol=2e-5)
         assert (one - logits(apply_edit(small.model, edited(GLOBAL)), inputs)).abs().max() > 0.1
 
-    @pytest.mark.parametrize("change", [GLOBAL, UNIFORM])
+    @pytest.mark.parametrize("change", [pytest.param(GLOBAL, marks=pytest.mark.slow), UNIFORM])
     def test_it_decodes_the_same_with_and_without_cache(self, small, inputs, change):
         view = apply_edit(small.model, edited(change))
         length = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
@@ -136,6 +136,7 @@ class TestModel:
         with pytest.raises(EditError, match=r"expected attention groups 0\.\.1, got 2"):
             apply_edit(small.model, edited(Narrow({}, {2: [2]})))
 
+    @pytest.mark.slow
     def test_a_narrow_view_is_made_narrow_again_by_its_own_numbers(self, small, inputs):
         kept = dict(UNIFORM.neurons)
         twice = apply_edit(apply_edit(small.model, edited(UNIFORM)), edited(Narrow({1: range(90)})))
@@ -155,6 +156,7 @@ class TestWork:
             pd.testing.assert_frame_equal(found.by_prompt, alone.by_prompt, check_exact=True)
             assert found.by_prompt["kl_to_dense"].min() > 0
 
+    @pytest.mark.slow
     def test_cost_counts_the_weights_that_are_left(self, small, few):
         edit = edited(GLOBAL)
         cost = measure_cost(small, few[:1], edit, rounds=1, new_tokens=2)
