@@ -16,6 +16,7 @@ from vlm_analysis.evaluation.scores import ScoreStore
 from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.recording.joining import join_recordings
 from vlm_analysis.recording.recording import open_recording
+from vlm_analysis.words import counted
 from vlm_analysis.workbench.kinds import open_kept_prompts
 from vlm_analysis.workbench.shards import DONE, PROMPTS, RECORDING, SCORES, Share, open_share
 from vlm_analysis.workbench.shelf import (
@@ -124,7 +125,7 @@ def _join_scores(shares: Sequence[Share], prompts: PromptSet, item: Item, shelf:
         return keep_sweep(shelf, evaluations, f"each layer left out on {item.name}", sweep=content["sweep"])
     if len(evaluations) == 2:
         return keep_evaluation(shelf, evaluations[1], f"{edits[1].name or 'unnamed mask'} on {item.name}")
-    return keep_sweep(shelf, evaluations, f"{len(edits) - 1} edits on {item.name}")
+    return keep_sweep(shelf, evaluations, f"{counted(len(edits) - 1, 'edit')} on {item.name}")
 
 
 def _check_header(share: Share, expected: Mapping[str, Any]) -> None:
