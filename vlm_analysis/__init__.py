@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.edits.kinds.drop import Drop as Drop
     from vlm_analysis.edits.kinds.fold import Fold as Fold
     from vlm_analysis.edits.kinds.narrow import Narrow as Narrow
+    from vlm_analysis.edits.kinds.replace import Replace as Replace
     from vlm_analysis.edits.kinds.table import KINDS as KINDS
     from vlm_analysis.edits.kinds.vision import Vision as Vision
     from vlm_analysis.edits.learnt import Tensors as Tensors
@@ -67,6 +68,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.evaluation.run.timing import measure_cost as measure_cost, measure_costs as measure_costs
     from vlm_analysis.evaluation.scan import VisionScan as VisionScan
     from vlm_analysis.evaluation.scanfile import open_scan as open_scan, save_scan as save_scan
+    from vlm_analysis.evaluation.stability import stability as stability
     from vlm_analysis.export.adapter import export_adapter as export_adapter
     from vlm_analysis.export.checkpoint import export_checkpoint as export_checkpoint
     from vlm_analysis.export.dialects import (
@@ -103,6 +105,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.recovery.closed_form import repair as repair
     from vlm_analysis.recovery.finetune.finetune import finetune as finetune
     from vlm_analysis.recovery.ledger import Ledger as Ledger, open_ledger as open_ledger, save_ledger as save_ledger
+    from vlm_analysis.recovery.replacing import replace_window as replace_window
     from vlm_analysis.selection.certainty.conditions import (
         ConditionsCheck as ConditionsCheck,
         conditions_against_damage as conditions_against_damage,
@@ -180,6 +183,7 @@ _HOMES = {
     "edits.kinds.drop": ("Drop",),
     "edits.kinds.fold": ("Fold",),
     "edits.kinds.narrow": ("Narrow",),
+    "edits.kinds.replace": ("Replace",),
     "edits.kinds.table": ("KINDS",),
     "edits.kinds.vision": ("Vision",),
     "edits.learnt": ("Tensors",),
@@ -214,6 +218,7 @@ _HOMES = {
     ),
     "evaluation.scan": ("VisionScan",),
     "evaluation.scanfile": ("open_scan", "save_scan"),
+    "evaluation.stability": ("stability",),
     "export.adapter": ("export_adapter",),
     "export.checkpoint": ("export_checkpoint",),
     "export.dialects": (
@@ -258,6 +263,7 @@ _HOMES = {
     "recovery.closed_form": ("repair",),
     "recovery.finetune.finetune": ("finetune",),
     "recovery.ledger": ("Ledger", "open_ledger", "save_ledger"),
+    "recovery.replacing": ("replace_window",),
     "selection.certainty.conditions": ("ConditionsCheck", "conditions_against_damage"),
     "selection.compared.answer": ("Answer", "answer_of"),
     "selection.compared.answerwords": ("headline",),

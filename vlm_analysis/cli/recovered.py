@@ -45,6 +45,24 @@ def of_tuned(edit: Edit, item: Item) -> Result:
     return replace(made, text="\n".join([first, *lines, *rest]), data={**made.data, "finetune": told})
 
 
+def of_replaced(edit: Edit, item: Item) -> Result:
+    """Return which window was replaced, and how near the layer comes to it on the prompts that were held out."""
+    made, told = of_mask(edit, item), edit.provenance["replace"]
+    (before, after), whole = told["held_out_distance"], told["window_distance"]
+    similar = f" (cosine {told['similarity']:.4f} over it)" if "similarity" in told else ""
+    lines = [
+        f"{sentence(layers(told['window']))} became one{similar}",
+        f"Held-out squared distance to the window: {before / whole:.0%} of what the window changes before, {after / whole:.0%} after "
+        f"({told['n_held_out']} prompts)",
+        f"Trained on {told['n_trained']} prompts in {told['steps']} steps; the state after step {told['best_step']} is kept",
+    ]
+    if "held_out_nll" in told:
+        lines.append("Then on answers: held-out answer NLL {:.3f} before, {:.3f} after".format(*told["held_out_nll"]))
+    lines += [f"Stopped before the end: {told['stopped']}"] if "stopped" in told else []
+    first, *rest = made.text.splitlines()
+    return replace(made, text="\n".join([first, *lines, *rest]), data={**made.data, "replace": told})
+
+
 def of_ledger(ledger: Ledger, item: Item | None) -> Result:
     """Return the finding, the scores of each model on each domain, and examples of what came back and what broke."""
     table, says = ledger.table(), f"{headline(ledger)}\n{fresh_words(ledger)}"

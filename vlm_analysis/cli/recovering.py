@@ -1,4 +1,4 @@
-"""The subcommand that gives a model back some of what dropped layers did: recover."""
+"""The subcommands that give a model back some of what dropped layers did: recover and replace."""
 
 from __future__ import annotations
 
@@ -117,6 +117,44 @@ def _options(ways: list[str], repairing: dict[str, Any], settings: list[str]) ->
             f"--set is of tuning: expected one of {', '.join(TUNINGS)} as --how, got {' and '.join(map(short, ways))}. Leave it out."
         )
     return (repairing if steps & {*HOWS} else {}) | _settings(settings)
+
+
+@command("Recover", ".json")
+def replace(
+    prompts: Prompts,
+    n: Annotated[int, typer.Argument(min=1, help="How many layers go: a window of one more becomes one layer.")],
+    bench: Bench,
+    on_progress: Progress,
+    reading: Reading,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="The first layer of the window. By default the window that changes the direction of the stream least on these prompts.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting of the training, as epochs=4, or answer_epochs=1 to learn the answers afterwards; may be repeated.",
+        ),
+    ] = None,
+    name: Name = "",
+) -> Result:
+    """Train one layer to stand for a window of layers, as LLM-Streamline does.
+
+    The layer begins as the first of the window and learns to make of the stream what the window makes of it; all other layers stay. It is
+    saved as an edit that evaluate, cost and export take, and exported as a plain checkpoint.
+    """
+    from vlm_analysis.cli.lookup import find_prompts
+    from vlm_analysis.cli.recovered import of_replaced
+
+    prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
+    chosen = _settings(settings or [])
+    item = bench.replace(prompt_set, n, window=window, name=name, on_progress=on_progress, **chosen)
+    return of_replaced(bench.open(item), item)
 
 
 def _settings(texts: list[str]) -> dict[str, Any]:

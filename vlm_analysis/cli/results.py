@@ -18,6 +18,7 @@ from vlm_analysis.edits.learnt import ENDING, write_tensors
 from vlm_analysis.edits.skipping import FULL, vision_row
 from vlm_analysis.evaluation.cost import PHASES, Cost, cost_frame, save_cost, speedup
 from vlm_analysis.evaluation.evaluation import Evaluation, on_both, retention, retention_interval, save_evaluation
+from vlm_analysis.evaluation.stability import stability
 from vlm_analysis.evaluation.telling import accepted_line, telling_line, telling_score_of, told_lines, unanswered_line
 from vlm_analysis.export.report import Section
 from vlm_analysis.recording.recording import Recording, save_recording
@@ -228,6 +229,7 @@ def of_evaluation(evaluation: Evaluation, dense: Evaluation | None, item: Item |
         "set_aside": evaluation.set_aside,
         "by_domain": rows_of(scores),
         "by_prompt": rows_of(table),
+        "stability": [] if dense is None else rows_of(stability(dense, evaluation)),
     }
 
     def sections() -> list[Section]:

@@ -143,7 +143,8 @@ class Edit:
         """Return why the edit cannot be applied to this model, "" where it can as far as `model` shows."""
         if model.n_layers != self.n_layers:
             return f"The mask does not fit the model: expected one for {model.n_layers} layers, got one for {self.n_layers}."
-        return next(filter(None, (change.refuses(model) for change in self.changes)), "")
+        gone = (Drop(self.gone),)  # whichever change removed them, and together
+        return next(filter(None, (change.refuses(model) for change in (*gone, *self.changes))), "")
 
     def words(self) -> str:
         """Return what the edit does, for a sentence: "drops layers 3 and 5"."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.workbench import ledgers, recoveries
+from vlm_analysis.workbench import ledgers, recoveries, tunings
 from vlm_analysis.workbench.atdesk import AtDesk
 from vlm_analysis.workbench.desk import prompts_item
 from vlm_analysis.workbench.shelf import open_item
@@ -31,6 +31,16 @@ class Recovering(AtDesk):
         on_progress = options.pop("on_progress", no_progress)
         desk, item = self._at(prompts, on_progress)
         return recoveries.recover_edit(desk, item, edit, how, on_progress, **options)
+
+    def replace(self, prompts: PromptSet | Item, n: int, **options: Any) -> Item:
+        """Save the edit in which one layer, trained on these prompts, stands for a window of n + 1; one made so before is opened.
+
+        Of work that is stopped the best is kept, and the same call goes on. `options` are `name`, `on_progress`, and those of
+        `vlm_analysis.replace_window`, `window` and `on_partial` among them.
+        """
+        on_progress = options.pop("on_progress", no_progress)
+        desk, item = self._at(prompts, on_progress)
+        return tunings.replace_layers(desk, item, n, on_progress, **options)
 
     def measure_recovery(
         self,

@@ -1,23 +1,20 @@
-"""Short fine-tuning with memory: unfinished work goes on, and a finished one is opened."""
+"""Trainings with memory: an edit is tuned, or a window of layers replaced, once for each recipe."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import NothingLearntError
-from vlm_analysis.files import discard
-from vlm_analysis.progress import Cancelled, Progress
+from vlm_analysis.progress import Progress
+from vlm_analysis.recovery.replacements import replacing_of
 from vlm_analysis.recovery.tunings import tuning_of
 from vlm_analysis.workbench.desk import Desk
-from vlm_analysis.workbench.recipes import keep_made, made_by, recipe_of, seconds_of
+from vlm_analysis.workbench.learnt import learn_once
+from vlm_analysis.workbench.recipes import recipe_of
 from vlm_analysis.workbench.shelf import open_item
 from vlm_analysis.workbench.workspace import Item
-
-UNFINISHED = "unfinished_recipe"  # the entry in a sidecar of the best state of work that was stopped
 
 
 def tune_edit(
@@ -39,44 +36,46 @@ def tune_edit(
         NothingLearntError: no state was better than the edit as it is.
         EditError: as `finetune`.
     """
-    from vlm_analysis.recovery.finetune.finetune import FINETUNE, finetune
-
     recipe = recipe_of(desk, prompts, edit, {"how": how, **tuning_of(how, options).to_json()})
-    if known := made_by(desk, recipe):
-        return known[0]
-    best: list[Edit] = []
-    begun = time.monotonic() - sum(seconds_of(item) or 0 for item in made_by(desk, recipe, UNFINISHED))
 
-    def better(found: Edit) -> None:
-        best[:] = [found]
-        if on_partial is not None:
-            on_partial(found)
+    def learn(**kept: Any) -> Edit:
+        from vlm_analysis.recovery.finetune.finetune import FINETUNE, finetune
 
-    folder, asked = desk.shelf.root / "unfinished" / f"tuning-{recipe}", open_item(prompts)
-    callbacks: dict[str, Any] = {"on_partial": better, "on_progress": progress}
-    try:
-        tuned = finetune(desk.loaded, edit, asked, how, folder=folder, **callbacks, **options)
-    except Cancelled:
-        if best:
-            unfinished = replace(best[0], name=f"{name or best[0].name}, unfinished")
-            _replace_unfinished(desk, recipe, unfinished, time.monotonic() - begun)
-        raise
-    if tuned == edit:
-        nll = tuned.provenance[FINETUNE]["held_out_nll"][0]
-        raise NothingLearntError(
-            f"Nothing was learnt: expected a state with a lower held-out answer NLL than {nll:.3f}, got none. Take more prompts or a lower "
-            "learning_rate, or keep the edit as it is."
-        )
-    item = keep_made(desk, replace(tuned, name=name or tuned.name), recipe, time.monotonic() - begun)
-    _replace_unfinished(desk, recipe, None)
-    discard(folder)
-    return item
+        tuned = finetune(desk.loaded, edit, open_item(prompts), how, **kept, on_progress=progress, **options)
+        if tuned == edit:
+            nll = tuned.provenance[FINETUNE]["held_out_nll"][0]
+            raise NothingLearntError(
+                f"Nothing was learnt: expected a state with a lower held-out answer NLL than {nll:.3f}, got none. Take more prompts or a "
+                "lower learning_rate, or keep the edit as it is."
+            )
+        return tuned
+
+    return learn_once(desk, recipe, learn, name=name, on_partial=on_partial)
 
 
-def _replace_unfinished(desk: Desk, recipe: str, edit: Edit | None, seconds: float = 0.0) -> None:
-    """Keep the best edit of unfinished work in place of what was kept of it before; with None only remove that."""
-    before = made_by(desk, recipe, UNFINISHED)
-    if edit is not None:
-        keep_made(desk, edit, recipe, seconds, UNFINISHED)
-    for item in before:
-        desk.shelf.delete(item)
+def replace_layers(
+    desk: Desk,
+    prompts: Item,
+    n: int,
+    progress: Progress,
+    *,
+    window: int | None = None,
+    name: str = "",
+    on_partial: Callable[[Edit], None] | None = None,
+    **options: Any,
+) -> Item:
+    """Replace a window of layers (see `vlm_analysis.replace_window`); return its Item, that of the same work where it is saved already.
+
+    Raises:
+        EditError: as `replace_window`.
+    """
+    settings = {"how": "replace", "n": n, "window": window, **replacing_of(options).to_json()}
+    recipe = recipe_of(desk, prompts, Edit(desk.loaded.n_layers), settings)
+
+    def learn(**kept: Any) -> Edit:
+        from vlm_analysis.recovery.replacing import replace_window
+
+        asked = open_item(prompts)
+        return replace_window(desk.loaded, asked, n, window=window, **kept, on_progress=progress, **options)
+
+    return learn_once(desk, recipe, learn, name=name, on_partial=on_partial)

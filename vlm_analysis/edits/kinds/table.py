@@ -7,10 +7,11 @@ from vlm_analysis.edits.kinds.adapt import Adapt
 from vlm_analysis.edits.kinds.drop import Drop
 from vlm_analysis.edits.kinds.fold import Fold
 from vlm_analysis.edits.kinds.narrow import Narrow
+from vlm_analysis.edits.kinds.replace import Replace
 from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.errors import EditError
 
-KINDS: dict[str, type[Change]] = {kind.kind: kind for kind in (Drop, Narrow, Fold, Adapt, Vision)}
+KINDS: dict[str, type[Change]] = {kind.kind: kind for kind in (Replace, Drop, Narrow, Fold, Adapt, Vision)}
 
 
 def kind_of(name: object) -> type[Change]:

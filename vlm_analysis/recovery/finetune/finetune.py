@@ -19,7 +19,7 @@ from vlm_analysis.edits.edit import Edit, check_edit
 from vlm_analysis.edits.kinds.adapt import Adapt
 from vlm_analysis.edits.learnt import Tensors
 from vlm_analysis.errors import EditError
-from vlm_analysis.evaluation.run.prepared import DENSE_RESPONSE, Prepared, answer_logits, prepare, with_one_answer
+from vlm_analysis.evaluation.run.prepared import answer_logits, prepare, with_one_answer
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.memory import free_bytes, within_memory
 from vlm_analysis.progress import Progress, no_progress
@@ -29,7 +29,7 @@ from vlm_analysis.recovery.finetune.adapters import own_parameters, put_in, take
 from vlm_analysis.recovery.finetune.losses import losses
 from vlm_analysis.recovery.finetune.targets import find_targets
 from vlm_analysis.recovery.finetune.trainer import Trainer, mean_nll
-from vlm_analysis.recovery.heldout import split_held_out
+from vlm_analysis.recovery.learning import Learning, check_trainable, prepare_to_learn
 from vlm_analysis.recovery.memoryplan import MemoryPlan, plan_memory
 from vlm_analysis.recovery.tunings import Tuning, tuning_of
 
@@ -76,7 +76,9 @@ def finetune(
     progress = on_progress or no_progress
     name = how if isinstance(how, str) else "own"
     return within_memory(
-        lambda: _Work.begin(loaded, edit, prompts, tuning, name, progress).done(folder, on_partial, progress),
+        lambda: _Work(loaded, edit, prepare_to_learn(loaded, prompts, tuning, progress), tuning, name).done(
+            folder, on_partial, progress
+        ),
         lambda: EditError(
             f"{loaded.name} could not be tuned: expected enough memory, got less than it took. Nothing was changed. Take fewer prompts at "
             "a time (`batch_size`), a lower rank, or shorter prompts."
@@ -101,7 +103,7 @@ def plan_tuning(
     used = PromptSet(prompts)
     prepared = prepare(loaded, PromptSet(map(with_one_answer, used.readable())))
     rows = tuple(prepared.scored(range(len(prepared.prompts))))
-    return _Work(loaded, edit, prepared, used, rows, (), tuning, "").ready(tuning.batch_size)[-1]
+    return _Work(loaded, edit, Learning(prepared, used, rows, ()), tuning, "").ready(tuning.batch_size)[-1]
 
 
 def check_tunable(loaded: LoadedModel, edit: Edit) -> None:
@@ -112,15 +114,8 @@ def check_tunable(loaded: LoadedModel, edit: Edit) -> None:
             not in memory.
     """
     check_edit(edit, loaded.n_layers)
-    failed, advice = f"{loaded.name} cannot be tuned", "Load it anew."
-    if loaded.quantiser is not None:
-        raise EditError(
-            f"{failed}: expected weights of numbers, got ones quantised with {loaded.quantiser}. Load the original."
-        )
-    if loaded.dtype not in ("float32", "bfloat16"):
-        raise EditError(f"{failed}: expected float32 or bfloat16, got {loaded.dtype}, whose gradients vanish. {advice}")
-    if any(parameter.device.type == "meta" for parameter in loaded.model.parameters()):
-        raise EditError(f"{failed}: expected all weights in memory, got some that accelerate keeps elsewhere. {advice}")
+    failed = f"{loaded.name} cannot be tuned"
+    check_trainable(loaded, failed)
     if any(isinstance(change, Adapt) for change in edit.changes):
         raise EditError(
             f"{failed}: expected an edit that was not tuned before, got one that {edit.words()}. Tune its base."
@@ -129,56 +124,19 @@ def check_tunable(loaded: LoadedModel, edit: Edit) -> None:
 
 @dataclass(frozen=True)
 class _Work:
-    """What is tuned on what.
-
-    Attributes:
-        rows, held_out: rows of the prepared prompts to train on, and those to measure on.
-        used: the prompts as they were given.
-    """
+    """What is tuned on what."""
 
     loaded: LoadedModel
     edit: Edit
-    prepared: Prepared
-    used: PromptSet
-    rows: tuple[int, ...]
-    held_out: tuple[int, ...]
+    learning: Learning
     tuning: Tuning
     name: str
-
-    @classmethod
-    def begin(
-        cls, loaded: LoadedModel, edit: Edit, prompts: Sequence[Prompt], tuning: Tuning, name: str, progress: Progress
-    ) -> _Work:
-        """Prepare the prompts, and hold some out.
-
-        Raises:
-            EditError: they are of one group.
-        """
-        used = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
-        readable = used.readable()
-        groups = readable.groups.names
-        prepared = prepare(loaded, PromptSet(map(with_one_answer, readable)), on_progress=progress)
-        answers = prepared.answers
-        usable = [
-            row
-            for row in prepared.scored(range(len(prepared.prompts)))
-            if answers[row].source != DENSE_RESPONSE or answers[row].text.strip()
-        ]
-        if not usable:
-            raise EditError(
-                f"{loaded.name} cannot be tuned on these prompts: expected answers, or responses of the dense model, got none. Give the "
-                "prompts answers."
-            )
-        rows, held_out = split_held_out(
-            usable, groups, [prompt.domain for prompt in readable], tuning.held_out, tuning.seed
-        )
-        return cls(loaded, edit, prepared, used, rows, held_out, tuning, name)
 
     def ready(self, n_prompts: int) -> tuple[Any, tuple[str, ...], dict[str, torch.nn.Parameter], MemoryPlan]:
         """Return the edited model with factors in it, the names of its tuned modules, the factors, and how `n_prompts` of them fit."""
         view = apply_edit(self.loaded.model, self.edit)
         own_parameters(view)
-        shortest = min(self.rows, key=self._length)
+        shortest = min(self.learning.rows, key=self.learning.length)
         targets = find_targets(view, self.edit, self.tuning.targets, lambda: self._run(view, shortest))
         factors = put_in(view, targets, self.tuning)
         return view, tuple(sorted(targets.values())), factors, self._plan(view, factors, n_prompts)
@@ -186,18 +144,19 @@ class _Work:
     def done(self, folder: Path | None, on_partial: OnPartial | None, progress: Progress) -> Edit:
         """Tune to the end; return the edit with what was learnt."""
         progress(0, 1, "measuring memory")
-        view, modules, factors, plan = self.ready(len(self.rows))
+        work = self.learning
+        view, modules, factors, plan = self.ready(len(work.rows))
         if plan.checkpointing:
             compute_again(view)
         trainer = Trainer(
             loaded=self.loaded,
             view=view,
             edit=self.edit,
-            work=self.prepared,
-            rows=self.rows,
-            held_out=self.held_out,
+            work=work.prepared,
+            rows=work.rows,
+            held_out=work.held_out,
             factors=factors,
-            tuning=self.tuning,
+            schedule=self.tuning,
             batch=plan.batch,
             folder=folder,
             key=self._key(modules),
@@ -214,19 +173,13 @@ class _Work:
             )
         return tuned(stopped)
 
-    def _length(self, row: int) -> int:
-        shape = self.prepared.encoded.shapes[row]
-        assert shape is not None  # rows are of prompts that were encoded
-        return shape.n_tokens
-
     @torch.no_grad()
     def _run(self, view: Any, row: int) -> None:
-        answer_logits(self.loaded, view, [self.prepared.encoded[row]])
+        answer_logits(self.loaded, view, [self.learning.prepared.encoded[row]])
 
     def _plan(self, view: Any, factors: Mapping[str, torch.Tensor], n_prompts: int) -> MemoryPlan:
         """Measure what the longest prompt keeps; return the plan that fits."""
-        longest = max(self.rows, key=self._length)
-        item = self.prepared.encoded[longest]
+        item = self.learning.prepared.encoded[self.learning.longest()]
         kept = kept_bytes(view, lambda: losses(self.loaded, view, self.edit, [item], self.tuning))
         gc.collect()
         return plan_memory(
@@ -242,26 +195,27 @@ class _Work:
     def _key(self, modules: Sequence[str]) -> str:
         """Return what names this work: model, edit, prompts, settings and libraries."""
         versions = [torch.__version__, version("peft"), version("transformers")]
-        settings = [modules, self.tuning.to_json(), self.rows, self.held_out, versions]
-        what = [self.loaded.fingerprint, self.edit.key, self.used.fingerprint, *settings]
+        work = self.learning
+        settings = [modules, self.tuning.to_json(), work.rows, work.held_out, versions]
+        what = [self.loaded.fingerprint, self.edit.key, work.used.fingerprint, *settings]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def _tuned(self, trainer: Trainer, modules: tuple[str, ...], plan: MemoryPlan, stopped: str) -> Edit:
         """Return the edit with the best factors so far, merged and measured; as it was where there are none."""
-        first = trainer.curve[0][2]
+        first, work = trainer.curve[0][2], self.learning
         about: dict[str, Any] = {
             "how": self.name,
             "settings": self.tuning.to_json(),
-            "prompts": self.used.fingerprint,
-            "n_trained": len(self.rows),
-            "n_held_out": len(self.held_out),
+            "prompts": work.used.fingerprint,
+            "n_trained": len(work.rows),
+            "n_held_out": len(work.held_out),
             "steps": trainer.step,
             "best_step": trainer.best_step,
             "curve": trainer.curve,
             "held_out_nll": [first, first],
             "memory": plan.to_json(),
             **({"stopped": stopped} if stopped else {}),
-            **({"set_aside": self.prepared.set_aside} if self.prepared.set_aside else {}),
+            **({"set_aside": work.prepared.set_aside} if work.prepared.set_aside else {}),
         }
         changes = self.edit.changes
         if trainer.best:
@@ -269,7 +223,7 @@ class _Work:
             adapt = replace(adapt, learnt_on=self.edit.before(adapt).key)
             changes = (*changes, adapt)
             merged = apply_edit(self.loaded.model, replace(self.edit, changes=changes))
-            about["held_out_nll"] = [first, mean_nll(self.prepared, self.edit, merged, self.held_out, plan.batch)]
+            about["held_out_nll"] = [first, mean_nll(work.prepared, self.edit, merged, work.held_out, plan.batch)]
         name = f"{self.edit.name or self.edit.words()}, tuned ({self.name})" if trainer.best else self.edit.name
         provenance = {**self.edit.provenance, FINETUNE: about}
         return replace(self.edit, changes=changes, name=name, model=self.loaded.info, provenance=provenance)

@@ -1,4 +1,4 @@
-"""The loop of a fine-tuning: steps, measuring on held-out prompts, the best state so far, and going on after a kill."""
+"""The loop of a training: steps, measuring on held-out prompts, the best state so far, and going on after a kill."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -23,10 +23,11 @@ from vlm_analysis.progress import Progress, stop_if_asked
 from vlm_analysis.recovery.finetune.adapters import devices_of, dropping_out
 from vlm_analysis.recovery.finetune.kept import Kept, keep, open_kept
 from vlm_analysis.recovery.finetune.losses import answer_nlls, losses
+from vlm_analysis.recovery.schedules import Schedule
 from vlm_analysis.recovery.tunings import Tuning
 
 T = TypeVar("T")
-MOST_NORM = 1.0  # gradients are cut to this norm; our choice
+S = TypeVar("S", bound=Schedule)
 _ABOUT = fields(
     {
         "step": whole(1),
@@ -37,16 +38,18 @@ _ABOUT = fields(
 
 
 @dataclass
-class Trainer:
-    """A running fine-tuning.
+class Training(Generic[S]):
+    """A running training; its kinds say what is made smaller (`losses_of`) and what is measured (`measured_of`).
 
     Attributes:
         work: the prompts; `rows` of them are trained on, `held_out` are not.
-        view: the edited model with the `factors` in it.
+        view: the edited model with the `factors` in it: what is trained, in float32.
+        schedule: steps and rates.
         batch: prompts that run together.
         folder: where it is kept after each check; None keeps nothing. `key` names the work.
-        curve: after each check the step, the mean loss of the steps since the last one (None at 0), and the held-out answer NLL.
-        best: the factors with the lowest held-out answer NLL, and `best_step` their step; none while the edit as it was is best.
+        curve: after each check the step, the mean loss of the steps since the last one (None at 0), and what was measured on the held-out
+            prompts.
+        best: the factors with the lowest of these, and `best_step` their step; none while those at first are best.
     """
 
     loaded: LoadedModel
@@ -56,7 +59,7 @@ class Trainer:
     rows: Sequence[int]
     held_out: Sequence[int]
     factors: dict[str, nn.Parameter]
-    tuning: Tuning
+    schedule: S
     batch: int
     folder: Path | None
     key: str
@@ -66,25 +69,40 @@ class Trainer:
     best_step: int = 0
     _since: list[float] = field(default_factory=list)
 
+    doing: ClassVar[str] = "tuning"
+    measured: ClassVar[str] = "answer NLL"
+
+    def losses_of(self, items: Sequence[Encoded]) -> torch.Tensor:
+        """Return what is made smaller, of each prompt (n_prompts,)."""
+        raise NotImplementedError
+
+    def measured_of(self, items: Sequence[Encoded]) -> torch.Tensor:
+        """Return what is measured, of each prompt (n_prompts,)."""
+        raise NotImplementedError
+
+    def measure(self) -> float:
+        """Return the mean over the held-out prompts of what is measured."""
+        return mean_of(self.work, self.edit, self.held_out, self.batch, self.measured_of)
+
     def __post_init__(self) -> None:
-        self.n_steps = self.tuning.n_steps(len(self.rows))
+        self.n_steps = self.schedule.n_steps(len(self.rows))
         self._optimiser = torch.optim.AdamW(
-            list(self.factors.values()), lr=self.tuning.learning_rate, weight_decay=self.tuning.weight_decay
+            list(self.factors.values()), lr=self.schedule.learning_rate, weight_decay=self.schedule.weight_decay
         )
 
     def begin(self) -> None:
         """Measure the edit as it is, before the first step.
 
         Raises:
-            EditError: its answer NLL is not finite.
+            EditError: what is measured is not finite.
         """
-        nll = self.measure()
-        if not math.isfinite(nll):
+        found = self.measure()
+        if not math.isfinite(found):
             raise EditError(
-                f"{self.loaded.name} cannot be tuned: expected a finite answer NLL of a model that {self.edit.words()}, got {nll}. Load "
-                "it in another precision, or drop fewer layers."
+                f"{self.loaded.name} cannot be tuned: expected a finite {self.measured} of a model that {self.edit.words()}, got {found}. "
+                "Load it in another precision, or drop fewer layers."
             )
-        self.curve = [(0, None, nll)]
+        self.curve = [(0, None, found)]
 
     def run(self, progress: Progress, on_better: Callable[[], None]) -> str:
         """Go on to the last step; return why it stopped before, "" where it did not. `on_better` is called after a better check.
@@ -92,7 +110,7 @@ class Trainer:
         Raises:
             Cancelled: raised by `progress`, which is called before each step, or by `stop_if_asked` inside of one.
         """
-        checked = self.tuning.checked_after(self.n_steps)
+        checked = self.schedule.checked_after(self.n_steps)
         handles = [factor.register_hook(lambda _: stop_if_asked()) for factor in self.factors.values()]
         try:
             while self.step < self.n_steps:
@@ -103,10 +121,10 @@ class Trainer:
                 self.step += 1
                 self._since.append(loss)
                 if self.step in checked:
-                    nll = self.measure()
-                    if not math.isfinite(nll):
-                        return f"the held-out answer NLL was {nll} after step {self.step}"
-                    self._note(nll, on_better)
+                    found = self.measure()
+                    if not math.isfinite(found):
+                        return f"the held-out {self.measured} was {found} after step {self.step}"
+                    self._note(found, on_better)
         finally:
             for handle in handles:
                 handle.remove()
@@ -117,14 +135,9 @@ class Trainer:
         """Return where it is, for the progress."""
         newest = self._since[-1] if self._since else self.curve[-1][1]
         loss = "" if newest is None else f"loss {newest:.3f}, "
-        held_out = f"held-out answer NLL {self.curve[-1][2]:.3f}"
-        return (
-            f"tuning: {loss}{held_out} (best {min(nll for *_, nll in self.curve):.3f}, at first {self.curve[0][2]:.3f})"
-        )
-
-    def measure(self) -> float:
-        """Return the mean answer NLL of the held-out prompts."""
-        return mean_nll(self.work, self.edit, self.view, self.held_out, self.batch)
+        held_out = f"held-out {self.measured} {self.curve[-1][2]:.3f}"
+        least = min(found for *_, found in self.curve)
+        return f"{self.doing}: {loss}{held_out} (best {least:.3f}, at first {self.curve[0][2]:.3f})"
 
     def resume(self) -> bool:
         """Go on from the file in the folder; return whether there is one of this work."""
@@ -157,10 +170,10 @@ class Trainer:
         has_best = any(name.startswith("best/") for name in kept.tensors)
         return kept.about["step"] <= self.n_steps and has_best == bool(kept.about["best_step"])
 
-    def _note(self, nll: float, on_better: Callable[[], None]) -> None:
+    def _note(self, found: float, on_better: Callable[[], None]) -> None:
         """Take a check into the curve, keep the factors if they are the best, and write the file."""
-        is_better = nll < min(known for *_, known in self.curve)
-        self.curve.append((self.step, sum(self._since) / len(self._since), nll))
+        is_better = found < min(known for *_, known in self.curve)
+        self.curve.append((self.step, sum(self._since) / len(self._since), found))
         self._since = []
         if is_better:
             self.best = {name: factor.detach().cpu().clone() for name, factor in self.factors.items()}
@@ -184,41 +197,60 @@ class Trainer:
 
     def _rows_of(self, step: int) -> list[int]:
         """Return the rows of a step: each epoch has an order of its own, drawn with the seed."""
-        per_epoch = math.ceil(len(self.rows) / self.tuning.batch_size)
+        per_epoch = math.ceil(len(self.rows) / self.schedule.batch_size)
         epoch, place = divmod(step, per_epoch)
-        order = Random(f"{self.tuning.seed}/{epoch}").sample(list(self.rows), len(self.rows))
-        return order[place * self.tuning.batch_size : (place + 1) * self.tuning.batch_size]
+        order = Random(f"{self.schedule.seed}/{epoch}").sample(list(self.rows), len(self.rows))
+        return order[place * self.schedule.batch_size : (place + 1) * self.schedule.batch_size]
 
     def _train(self, rows: Sequence[int]) -> float:
         """Take one step on these rows, in parts; return the mean loss. Where it is not finite, the factors stay as they were."""
 
         def add(items: Sequence[Encoded]) -> float:
-            loss, _ = losses(self.loaded, self.view, self.edit, items, self.tuning)
+            loss = self.losses_of(items)
             (loss.sum() / len(rows)).backward()
             return float(loss.detach().sum())
 
         self._optimiser.zero_grad()
         with torch.enable_grad(), torch.random.fork_rng(devices_of(self.view)), dropping_out(self.view):
-            torch.manual_seed(self.tuning.seed * 1_000_003 + self.step)  # of dropout: the same after a kill
+            torch.manual_seed(self.schedule.seed * 1_000_003 + self.step)  # of dropout: the same after a kill
             total = sum(_in_parts(self.work, self.edit, rows, self.batch, add))
-        norm = float(nn.utils.clip_grad_norm_(list(self.factors.values()), MOST_NORM))
+        norm = float(nn.utils.clip_grad_norm_(list(self.factors.values()), self.schedule.most_norm))
         if not math.isfinite(total + norm):
             return math.nan
         for group in self._optimiser.param_groups:
-            group["lr"] = self.tuning.rate_at(self.step, self.n_steps)
+            group["lr"] = self.schedule.rate_at(self.step, self.n_steps)
         self._optimiser.step()
         return total / len(rows)
 
 
-@torch.no_grad()
+@dataclass
+class Trainer(Training[Tuning]):
+    """A running fine-tuning: low-rank factors are learnt on answers."""
+
+    def losses_of(self, items: Sequence[Encoded]) -> torch.Tensor:
+        return losses(self.loaded, self.view, self.edit, items, self.schedule)[0]
+
+    def measure(self) -> float:
+        """Return the mean answer NLL of the held-out prompts."""
+        return mean_nll(self.work, self.edit, self.view, self.held_out, self.batch)
+
+
 def mean_nll(work: Prepared, edit: Edit, model: Any, rows: Sequence[int], batch: int) -> float:
     """Return the mean answer NLL of a model, made by `edit`, on rows of the prepared prompts, in nats; NaN where it takes none."""
+    return mean_of(work, edit, rows, batch, lambda items: answer_nlls(answer_logits(work.loaded, model, items), items))
 
-    def nlls(items: Sequence[Encoded]) -> list[float]:
+
+@torch.no_grad()
+def mean_of(
+    work: Prepared, edit: Edit, rows: Sequence[int], batch: int, run: Callable[[Sequence[Encoded]], torch.Tensor]
+) -> float:
+    """Return the mean over rows of the prepared prompts of what `run` returns of each; NaN where the model takes none."""
+
+    def numbers(items: Sequence[Encoded]) -> list[float]:
         stop_if_asked()
-        return answer_nlls(answer_logits(work.loaded, model, items), items).tolist()
+        return run(items).tolist()
 
-    found = [nll for part in _in_parts(work, edit, rows, batch, nlls) for nll in part]
+    found = [one for part in _in_parts(work, edit, rows, batch, numbers) for one in part]
     return fmean(found) if found else math.nan
 
 
