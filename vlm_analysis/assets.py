@@ -8,6 +8,9 @@ PACKAGE = Path(__file__).resolve().parent
 IMPORT_ROOT = PACKAGE.parent
 """The folder that `vlm_analysis` is imported from; a fresh process needs it on its path."""
 
+BUNDLED_MODELS = {"pocket-vl": "Pocket-VL", "pocket-vl-steps": "Pocket-VL Steps"}
+"""The folders of the bundled models, the first of which is loaded where none is named, and their names in a sentence."""
+
 
 def asset(*parts: str) -> Path:
     """Return the path of a bundled file or folder: the model, the prompt packs, the icon.

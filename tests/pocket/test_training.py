@@ -9,12 +9,14 @@ from typing import Any, NoReturn
 import pytest
 import torch
 from oracles import same_weights, weights_of
+from safetensors.torch import load_file
 
+from vlm_analysis.assets import asset
 from vlm_analysis.pocket import tasks, training
 from vlm_analysis.pocket.__main__ import main
 from vlm_analysis.pocket.pictures import is_reserved_pair
 from vlm_analysis.pocket.tasks import content_key, make_example
-from vlm_analysis.pocket.training import Recipe, Trainer, answer_loss, rate_at, train_folder, training_pictures
+from vlm_analysis.pocket.training import RECIPES, Recipe, Trainer, answer_loss, rate_at, train_folder, training_pictures
 
 TINY = Recipe(steps=4, pictures=4, questions=2, warmup=2)
 LEAST = replace(TINY, pictures=1, questions=1)
@@ -139,6 +141,35 @@ class TestRate:
         assert all(0 < rate <= 1 for rate in rates[:1000])
         assert rates[600:] == sorted(rates[600:], reverse=True)
 
+    def test_with_a_limit_of_time_it_falls_to_zero_by_the_computing(self) -> None:
+        recipe = Recipe(steps=1000, warmup=100, decay_share=0.5, minutes=10)
+        rates = [rate_at(200, recipe, seconds) for seconds in (0, 300, 450, 600, 700)]
+        assert rates == pytest.approx([1, 1, 0.5, 0, 0])
+        assert rate_at(900, recipe, 0) == pytest.approx(0.2)  # the steps end first
+
+
+class TestStart:
+    def test_the_second_model_starts_from_the_weights_of_the_first(self, tmp_path: Path) -> None:
+        trainer = Trainer(tmp_path, replace(RECIPES["pocket-vl-steps"], pictures=1))
+        weights, first = trainer.model.state_dict(), load_file(asset("pocket-vl", "model.safetensors"))
+        assert set(weights) - set(first) == {"lm_head.weight"}  # tied
+        assert all(torch.equal(weights[name], value) for name, value in first.items())
+        assert not any(optimiser.state for optimiser in trainer.optimisers.values())
+
+    def test_its_pictures_have_questions_in_steps_beside_the_old_ones(self) -> None:
+        pictures = training_pictures(0, replace(RECIPES["pocket-vl-steps"], pictures=200))
+        in_steps = [["step by step." in question for question, _ in pairs] for _, pairs in pictures]
+        assert 0.65 < sum(any(marks[:1]) for marks in in_steps) / 200 < 0.9
+        assert sum(not all(marks) for marks in in_steps) > 150
+        assert not {content_key(i, q) for i, pairs in pictures for q, _ in pairs} & tasks.reserved_keys()
+
+    def test_a_run_is_over_after_its_steps_or_its_minutes(self, tmp_path: Path) -> None:
+        trainer = Trainer(tmp_path, replace(LEAST, steps=3, minutes=2))
+        over = []
+        for trainer.step, trainer.seconds in ((2, 119.0), (3, 0.0), (2, 120.0)):
+            over.append(trainer.is_over)
+        assert over == [False, True, True]
+
 
 class TestLoss:
     def test_a_token_weighs_one_over_the_root_of_its_answers_length(self, tmp_path: Path) -> None:
@@ -169,6 +200,8 @@ class TestOptions:
         ("options", "recipe"),
         [
             ([], Recipe()),
+            (["--model", "pocket-vl-steps"], RECIPES["pocket-vl-steps"]),
+            (["--minutes", "3"], Recipe(minutes=3)),
             (
                 ["--steps", "9", "--pictures", "2", "--no-deepstack", "--float32"],
                 Recipe(steps=9, pictures=2, deepstack=False, bfloat16=False),

@@ -47,6 +47,16 @@ def test_bundled_model_fits_and_says_what_a_quarter_fewer_layers_saves(open_page
     assert len(at.get("plotly_chart")) == 1
 
 
+def test_second_bundled_model_is_a_choice_and_says_what_it_was_made_for(open_page):
+    at = open_page("pages/1_model.py")
+    assert "made for the packs general and math" in words(at)
+    at.segmented_control(key="model_bundled").set_value("pocket-vl-steps")
+    at = ask(at.run())
+    assert "made for the pack steps" in words(at)
+    assert "findings on it say nothing about large models" in words(at)
+    assert "'pocket-vl-steps' fits. 2.2 million parameters" in words(at)
+
+
 def test_a_failed_load_is_not_told_of_the_next_path(open_page, tmp_path):
     at = choose_folder(open_page("pages/1_model.py"), tmp_path / "nothing")
     next(found for found in at.button if found.label == "Load").click()

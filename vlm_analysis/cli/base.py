@@ -37,7 +37,9 @@ LATER = {"Bench": object, "Workspace": object, "Result": Result}  # names in sig
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-Model = Annotated[str, typer.Option("--model", help="pocket-vl, a folder written by save_pretrained, or a Hub id.")]
+Model = Annotated[
+    str, typer.Option("--model", help="pocket-vl, pocket-vl-steps, a folder written by save_pretrained, or a Hub id.")
+]
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a Hub id.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda; auto takes a GPU where there is one.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Precision: auto, float32, bfloat16 or float16.")]

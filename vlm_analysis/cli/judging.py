@@ -129,7 +129,7 @@ def export_task(
     on_progress: Progress,
     name: Annotated[str, typer.Option("--name", help="Of the task: letters, digits and underscores.")] = "own_prompts",
     dense: Annotated[
-        str, typer.Option(help="The dense model, for the commands: pocket-vl, a folder or a Hub id.")
+        str, typer.Option(help="The dense model, for the commands: pocket-vl, pocket-vl-steps, a folder or a Hub id.")
     ] = "DENSE",
     edited: Annotated[str, typer.Option(help="The folder of the exported model, for the commands.")] = "EDITED",
     dtype: Annotated[

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vlm_analysis.assets import BUNDLED_MODELS, asset
 from vlm_analysis.edits.apply import apply_edit
 from vlm_analysis.edits.edit import Edit, changes_to_json, check_edit
 from vlm_analysis.edits.files import save_edit
@@ -32,7 +33,6 @@ from vlm_analysis.export.target import check_target, staged
 from vlm_analysis.files import LOCK, NAMED, file_hash
 from vlm_analysis.models.asking import named_ends
 from vlm_analysis.models.load import LoadedModel
-from vlm_analysis.models.source import BUNDLED, BUNDLED_FOLDER
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt
 
@@ -231,8 +231,9 @@ def _as_applied(loaded: LoadedModel, edit: Edit) -> Edit:
 
 def _source(loaded: LoadedModel) -> str:
     """Return what `load_model` takes to load the source again: a hub id, or a folder by its name."""
-    if loaded.source == str(BUNDLED_FOLDER):
-        return BUNDLED
+    bundled = next((name for name in BUNDLED_MODELS if loaded.source == str(asset(name))), None)
+    if bundled is not None:
+        return bundled
     folder = Path(loaded.source)
     if not folder.is_dir():
         return loaded.source

@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from vlm_analysis import __version__
-from vlm_analysis.assets import asset
+from vlm_analysis.assets import BUNDLED_MODELS, asset
 from vlm_analysis.errors import ExportError
 from vlm_analysis.export.target import check_target, staged
 from vlm_analysis.progress import Progress, no_progress
@@ -110,7 +110,7 @@ def export_task(
         prompts: those with an answer, or accepted answers, are asked; the rest is left out.
         folder: a new folder.
         name: of the task: letters, digits and underscores.
-        dense, edited: Hub ids or folders of the dense and the exported model, for the commands; pocket-vl is the bundled one.
+        dense, edited: Hub ids or folders of the dense and the exported model, for the commands; those of BUNDLED_MODELS are bundled.
         dtype: precision of the commands; "auto" is the checkpoint's.
         matches: score `normalised_match` and `numeric_match` too, by Strata's own functions: no YAML can say them. Strata must then
             be installed where the harness runs.
@@ -250,7 +250,7 @@ def _yaml(content: dict[str, Any], functions: dict[str, str]) -> str:
 
 def _commands(folder: Path, name: str, model: str, dtype: str, out: str) -> tuple[str, str]:
     """Return the line for each harness that runs the task on a model."""
-    where = str(asset("pocket-vl")) if model == "pocket-vl" else model
+    where = str(asset(model)) if model in BUNDLED_MODELS else model
     where = str(Path(where).expanduser().absolute()) if Path(where).expanduser().exists() else where
     cd = f"cd {shlex.quote(str(folder))} && "
     shared = ["--tasks", name, "--batch_size", "1", "--log_samples", "--output_path"]

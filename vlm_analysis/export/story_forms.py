@@ -7,6 +7,7 @@ from textwrap import fill
 
 import pandas as pd
 
+from vlm_analysis.assets import BUNDLED_MODELS
 from vlm_analysis.export.document.document import TOY
 from vlm_analysis.export.story import Story, outcome_frame, story_sections
 from vlm_analysis.words import counted
@@ -46,6 +47,6 @@ def _footer(story: Story) -> str:
     footer = (
         f"Made by Strata on {date}. Model {info.name}, {info.fingerprint[:16]}; prompts {story.dense.prompts[:16]}."
     )
-    if info.name == "pocket-vl":
+    if info.name in BUNDLED_MODELS:
         footer += f" {TOY}"
     return footer

@@ -182,7 +182,7 @@ def estimate_fit(
     """Estimate whether a model fits, from its configuration alone (and, of a folder, the headers of its files).
 
     Args:
-        source: "pocket-vl" (bundled), a folder saved by transformers, or a hub id.
+        source: "pocket-vl" or "pocket-vl-steps" (bundled), a folder saved by transformers, or a hub id.
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run Python code that comes with the checkpoint.
         device: the device to run on; "auto" is a GPU where there is one.

@@ -210,7 +210,7 @@ def load_model(
     """Load a vision-language model and its processor.
 
     Args:
-        source: "pocket-vl" (bundled), a folder saved by transformers, or a hub id.
+        source: "pocket-vl" or "pocket-vl-steps" (bundled), a folder saved by transformers, or a hub id.
         device: "auto" (a GPU where there is one), "cpu", "cuda", …
         dtype: "auto" (the checkpoint's on a GPU; on a CPU float32 where it fits, else bfloat16), "float32", "bfloat16" or "float16".
         revision: branch, tag or commit of a hub id.

@@ -24,7 +24,7 @@ from transformers import (
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 
-from vlm_analysis.assets import asset
+from vlm_analysis.assets import BUNDLED_MODELS, asset
 from vlm_analysis.errors import ModelError, short
 from vlm_analysis.guard.child import no_panic
 from vlm_analysis.guard.shared import check_path, is_shared, refuse_if_shared
@@ -43,6 +43,7 @@ _LARGEST = (  # largest plausible value by a pattern for the setting's name; the
     (re.compile(r"(^|_)(image|patch|window|crop|tile)_size$"), 65_536),
     (re.compile(r"(_size|_dim|^d_model|_channels)$"), 2**24),
 )
+_BUNDLED_WORDS = ", ".join(map(repr, BUNDLED_MODELS))
 _LARGEST_NUMBER = 2**53
 _NUMBERS_ONLY = re.compile(r"(^|_)(num|n)_(\w+_)?(layers|heads|experts)$|^(hidden|intermediate|vocab)_size$")
 _VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken", "tekken.json")
@@ -92,7 +93,7 @@ class Source:
 
 
 def open_source(source: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> Source:
-    """Open a folder, the bundled model or a hub id without reading weights.
+    """Open a folder, a bundled model or a hub id without reading weights.
 
     Raises:
         ModelError: it does not exist, is not a vision-language model, has impossible sizes, is quantised by an unsupported method,
@@ -162,19 +163,19 @@ def _check_shared(source: str | Path, trust_remote_code: bool) -> None:
     """Raise ModelError in shared mode for code of a checkpoint, hub ids and folders outside of the workspace."""
     if trust_remote_code:
         refuse_if_shared("Running code of a checkpoint", "Load a model that needs none.", ModelError)
-    if source == BUNDLED or not is_shared():
+    if not is_shared() or (isinstance(source, str) and source in BUNDLED_MODELS):
         return
-    check_path(Path(str(source).strip()), "The model", ModelError, BUNDLED_FOLDER)
+    check_path(Path(str(source).strip()), "The model", ModelError, *map(asset, BUNDLED_MODELS))
 
 
 def folder_of(source: str | Path) -> Path | None:
     """Return the local folder that `source` names; None for a hub id."""
-    if source == BUNDLED:
-        return BUNDLED_FOLDER
+    if isinstance(source, str) and source in BUNDLED_MODELS:
+        return asset(source)
     text = str(source).strip()
     if not text:
         raise ModelError(
-            "No model was named: expected 'pocket-vl', a folder saved by transformers, or a hub id like 'owner/name'."
+            f"No model was named: expected {_BUNDLED_WORDS}, a folder saved by transformers, or a hub id like 'owner/name'."
         )
     try:
         path = Path(text).expanduser()
@@ -189,7 +190,7 @@ def folder_of(source: str | Path) -> Path | None:
     )
     if looks_like_path or path.exists():
         raise ModelError(
-            f"No model at {short(repr(text))}: expected a folder saved by transformers, 'pocket-vl', or a hub id like 'owner/name'."
+            f"No model at {short(repr(text))}: expected a folder saved by transformers, {_BUNDLED_WORDS}, or a hub id like 'owner/name'."
         )
     return None
 

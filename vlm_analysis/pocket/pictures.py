@@ -90,6 +90,16 @@ def is_reserved_pair(left: int, right: int) -> bool:
     return zlib.crc32(f"{left}+{right}".encode()) % 10 == 0
 
 
+def count_kind(picture: Shapes, kind: str) -> int:
+    """Return how many shapes of `kind` the picture has."""
+    return sum(shape.kind == kind for shape in picture.shapes)
+
+
+def amount(count: int, kind: str) -> str:
+    """Return "1 circle" or "2 circles"."""
+    return f"{count} {kind if count == 1 else PLURALS[kind]}"
+
+
 def draw_shapes(rng: Random) -> Shapes:
     """Draw 1 to 9 shapes; half of the pictures hold at most four."""
     count = rng.randint(1, 4) if rng.random() < 0.5 else rng.randint(3, MOST_SHAPES)

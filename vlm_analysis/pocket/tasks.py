@@ -1,4 +1,4 @@
-"""Questions about drawn pictures, in two domains: general (looking) and math (counting, bars, sums, steps).
+"""Questions about drawn pictures, in three domains: general (looking), math (counting, bars, sums), and steps (`reasoning`).
 
 An `Example` is one question with its one right answer. Held-out examples and the bundled prompt packs are fixed by
 their seeds; `reserved_keys` gives their content hashes, and training drops every (image, question) that is among them.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
 from PIL import Image
 
+from vlm_analysis.pocket import reasoning
 from vlm_analysis.pocket.pictures import (
     COLOURS,
     PLURALS,
@@ -24,18 +25,20 @@ from vlm_analysis.pocket.pictures import (
     Shape,
     Shapes,
     WrittenSum,
+    amount,
+    count_kind,
     draw_bars,
     draw_shapes,
     draw_sum,
 )
+from vlm_analysis.pocket.reasoning import QuestionAndAnswer
 
-GENERAL, MATH = "general", "math"
+GENERAL, MATH, STEPS = "general", "math", "steps"
+DOMAINS = (GENERAL, MATH, STEPS)
 MOST_CAPTIONED = 3
 HELD_OUT_PER_DOMAIN = 900
-PACK_PER_DOMAIN = 45
+PACK_SIZES = {GENERAL: 45, MATH: 45, STEPS: 64}
 MONITOR_PER_DOMAIN = 360  # watched while training
-
-QuestionAndAnswer = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def _ask_count_all(picture: Shapes, rng: Random) -> QuestionAndAnswer | None:
 def _ask_count_kind(picture: Shapes, rng: Random) -> QuestionAndAnswer | None:
     present = sorted({shape.kind for shape in picture.shapes})
     kind = rng.choice(present) if rng.random() < 0.85 else rng.choice(SHAPES)
-    return f"how many {PLURALS[kind]} are there?", str(_count(picture, kind))
+    return f"how many {PLURALS[kind]} are there?", str(count_kind(picture, kind))
 
 
 def _ask_count_steps(picture: Shapes, rng: Random) -> QuestionAndAnswer | None:
@@ -146,8 +149,8 @@ def _ask_count_steps(picture: Shapes, rng: Random) -> QuestionAndAnswer | None:
     if len(present) < 2:
         return None
     first, second = rng.sample(present, 2)
-    one, two = _count(picture, first), _count(picture, second)
-    answer = f"step 1: {_amount(one, first)}. step 2: {_amount(two, second)}. therefore {one + two}"
+    one, two = count_kind(picture, first), count_kind(picture, second)
+    answer = f"step 1: {amount(one, first)}. step 2: {amount(two, second)}. therefore {one + two}"
     return f"add the {PLURALS[first]} and the {PLURALS[second]} step by step.", answer
 
 
@@ -178,14 +181,6 @@ def _ask_solve_sum(picture: WrittenSum, rng: Random) -> QuestionAndAnswer | None
     return "solve the sum.", f"{picture.left} + {picture.right} = {picture.left + picture.right}"
 
 
-def _count(picture: Shapes, kind: str) -> int:
-    return sum(shape.kind == kind for shape in picture.shapes)
-
-
-def _amount(count: int, kind: str) -> str:
-    return f"{count} {kind if count == 1 else PLURALS[kind]}"
-
-
 TASKS: dict[str, Task] = {
     "colour": Task(GENERAL, Shapes, _ask_colour),
     "shape": Task(GENERAL, Shapes, _ask_shape),
@@ -201,6 +196,14 @@ TASKS: dict[str, Task] = {
     "bar-steps": Task(MATH, Bars, _ask_bar_steps),
     "sum-read": Task(MATH, WrittenSum, _ask_read_sum),
     "sum-solve": Task(MATH, WrittenSum, _ask_solve_sum),
+    "steps-kinds": Task(STEPS, Shapes, reasoning.ask_kinds),
+    "steps-colours": Task(STEPS, Shapes, reasoning.ask_colours),
+    "steps-quarters": Task(STEPS, Shapes, reasoning.ask_quarters),
+    "steps-bars": Task(STEPS, Bars, reasoning.ask_bars),
+    "steps-difference": Task(STEPS, Bars, reasoning.ask_difference),
+    "steps-range": Task(STEPS, Bars, reasoning.ask_range),
+    "steps-ends": Task(STEPS, Bars, reasoning.ask_ends),
+    "steps-carry": Task(STEPS, WrittenSum, reasoning.ask_carry),
 }
 
 _NUMBER_TOKENS = tuple("0123456789")
@@ -293,18 +296,24 @@ def make_examples(domain: str, count: int, *, split: str = "held-out") -> list[E
 @lru_cache(maxsize=1)
 def reserved_keys() -> frozenset[str]:
     """Return the content keys of every held-out, pack and monitor example; which training must never use."""
-    sets = (("held-out", HELD_OUT_PER_DOMAIN), ("pack", PACK_PER_DOMAIN), ("monitor", MONITOR_PER_DOMAIN))
     return frozenset(
         example.key
-        for split, count in sets
-        for domain in (GENERAL, MATH)
+        for domain in DOMAINS
+        for split, count in sizes(domain).items()
         for example in make_examples(domain, count, split=split)
     )
 
 
-def ask_about(picture: Picture, rng: Random, count: int) -> list[tuple[str, QuestionAndAnswer]]:
-    """Return up to `count` different (task, (question, answer)) that training may ask about one picture."""
-    names = [name for name, task in TASKS.items() if isinstance(picture, task.picture)]
+def sizes(domain: str) -> dict[str, int]:
+    """Return how many examples of a domain each split has that training must never use."""
+    return {"held-out": HELD_OUT_PER_DOMAIN, "pack": PACK_SIZES[domain], "monitor": MONITOR_PER_DOMAIN}
+
+
+def ask_about(
+    picture: Picture, rng: Random, count: int, *, domains: Sequence[str] = (GENERAL, MATH)
+) -> list[tuple[str, QuestionAndAnswer]]:
+    """Return up to `count` different (task, (question, answer)) of `domains` that training may ask about one picture."""
+    names = [name for name, task in TASKS.items() if isinstance(picture, task.picture) and task.domain in domains]
     by_question: dict[str, tuple[str, QuestionAndAnswer]] = {}
     for _ in range(4 * count):
         name = rng.choice(names)

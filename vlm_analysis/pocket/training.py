@@ -1,4 +1,6 @@
-"""Train Pocket-VL from random weights on drawn pictures: resumable, logged, and never on a held-out example.
+"""Train a bundled model on drawn pictures: resumable, logged, and never on a held-out example.
+
+Pocket-VL starts from random weights; Pocket-VL Steps starts from those of Pocket-VL, with fresh optimisers and a schedule of its own.
 
 Known: Muon on the matrices learns shapes, counting and digits several times faster than AdamW; with white as the zero of
 the pixels (`build.IMAGE_MEAN`) colour is learned within the first hundreds of steps, which it was not with mean 0.5.
@@ -7,6 +9,7 @@ Not known: the effect of longer training; the recipe was not searched.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -19,14 +22,24 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from vlm_analysis.assets import asset
 from vlm_analysis.files import write_atomically
 from vlm_analysis.pocket.build import build_image_processor, build_model, build_tokenizer, save_pocket
 from vlm_analysis.pocket.card import CURVE_FILE, RUN_FILE, hardware, write_card
 from vlm_analysis.pocket.packing import PackedBatch, Packer, answer_logits, answers_right
 from vlm_analysis.pocket.pictures import Bars, Shapes, WrittenSum
-from vlm_analysis.pocket.tasks import GENERAL, MATH, MONITOR_PER_DOMAIN, ask_about, draw_picture, make_examples
+from vlm_analysis.pocket.tasks import (
+    DOMAINS,
+    GENERAL,
+    MATH,
+    MONITOR_PER_DOMAIN,
+    STEPS,
+    ask_about,
+    draw_picture,
+    make_examples,
+)
 
 KINDS = (Shapes, Bars, WrittenSum)
 
@@ -36,7 +49,9 @@ class Recipe:
     """All settings that decide the run beside the code; saved with each checkpoint.
 
     `deepstack` builds the model with DeepStack or without; `bfloat16` computes in bfloat16, which is slow on a CPU that
-    has no units for it.
+    has no units for it. `start` names the bundled model that the weights start from, "" for random ones. Of `steps_share`
+    of the pictures up to two questions are asked first that are answered in steps. After `minutes` of computing the run ends, where it has
+    not taken all `steps` by then: the rate falls to zero by the one or the other. `half` writes the weights as float16.
     """
 
     steps: int = 8000
@@ -51,6 +66,36 @@ class Recipe:
     seed: int = 0
     deepstack: bool = True
     bfloat16: bool = True
+    start: str = ""
+    steps_share: float = 0.0
+    minutes: float | None = None
+    half: bool = False
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Return the domains that are trained and watched."""
+        return DOMAINS if self.steps_share else (GENERAL, MATH)
+
+
+RECIPES = {
+    "pocket-vl": Recipe(),
+    "pocket-vl-steps": Recipe(
+        steps=100_000,
+        pictures=48,
+        most_tokens=136,
+        kind_weights=(0.48, 0.32, 0.2),
+        muon_rate=0.01,
+        adamw_rate=1e-3,
+        warmup=50,
+        decay_share=0.6,
+        seed=1,
+        start="pocket-vl",
+        steps_share=0.75,
+        minutes=70,
+        half=True,
+    ),
+}
+"""The recipe of each bundled model, by the name of its folder."""
 
 
 def train_folder() -> Path:
@@ -59,10 +104,16 @@ def train_folder() -> Path:
     return Path(os.environ.get("STRATA_TRAIN", default))
 
 
-def rate_at(step: int, recipe: Recipe) -> float:
-    """Return the learning-rate factor in [0, 1]: warm-up, constant, then linear to zero over the last `decay_share`."""
+def rate_at(step: int, recipe: Recipe, seconds: float = 0.0) -> float:
+    """Return the learning-rate factor in [0, 1]: warm-up, constant, then linear to zero over the last `decay_share`.
+
+    `seconds` is the computing so far, which counts where the recipe limits it.
+    """
     decay_steps = max(1, int(recipe.steps * recipe.decay_share))
-    return max(0.0, min(1.0, (step + 1) / recipe.warmup, (recipe.steps - step) / decay_steps))
+    factor = min(1.0, (step + 1) / recipe.warmup, (recipe.steps - step) / decay_steps)
+    if recipe.minutes is not None:
+        factor = min(factor, (1 - seconds / (60 * recipe.minutes)) / recipe.decay_share)
+    return max(0.0, factor)
 
 
 def training_pictures(step: int, recipe: Recipe) -> list[tuple[Any, list[tuple[str, str]]]]:
@@ -73,7 +124,9 @@ def training_pictures(step: int, recipe: Recipe) -> list[tuple[Any, list[tuple[s
         rng = Random(f"train/{recipe.seed}/{step}/{number}")
         number += 1
         picture = draw_picture(rng.choices(KINDS, recipe.kind_weights)[0], rng, reserved=False)
-        pairs = [pair for _, pair in ask_about(picture, rng, recipe.questions)]
+        in_steps = recipe.steps_share and rng.random() < recipe.steps_share
+        asked = ask_about(picture, rng, 2, domains=(STEPS,)) if in_steps else []
+        pairs = [pair for _, pair in asked + ask_about(picture, rng, recipe.questions)]
         if pairs:
             batch.append((picture.image, pairs))
     return batch
@@ -92,6 +145,8 @@ class Trainer:
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder, self.recipe, self.step, self.seconds = folder, recipe, 0, 0.0
         self.model = build_model(recipe.seed, deepstack=recipe.deepstack).train()
+        if recipe.start:
+            self._take(load_file(asset(recipe.start, "model.safetensors")))
         self.packer = Packer(self.model, build_tokenizer(), build_image_processor())
         matrices: list[torch.nn.Parameter] = []
         rest: list[torch.nn.Parameter] = []
@@ -103,6 +158,12 @@ class Trainer:
             "adamw": torch.optim.AdamW(rest, lr=recipe.adamw_rate, betas=(0.9, 0.98), weight_decay=0.0),
         }
         self.base_rates = {"muon": recipe.muon_rate, "adamw": recipe.adamw_rate}
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether all steps are taken, or the time for them is used up."""
+        minutes = self.recipe.minutes
+        return self.step >= self.recipe.steps or (minutes is not None and self.seconds >= 60 * minutes)
 
     @property
     def checkpoint(self) -> Path:
@@ -117,7 +178,7 @@ class Trainer:
             metadata = json.loads(file.metadata()["run"])
         self.step, self.seconds = metadata["step"], metadata["seconds"]
         weights = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
-        self.model.load_state_dict(weights, strict=False)  # the tied head is saved once
+        self._take(weights)
         for name, optimiser in self.optimisers.items():
             state: dict[int, dict[str, torch.Tensor]] = defaultdict(dict)
             for key, value in tensors.items():
@@ -126,6 +187,9 @@ class Trainer:
                     state[int(index)][field] = value
             optimiser.load_state_dict({"state": dict(state), "param_groups": optimiser.state_dict()["param_groups"]})
         return True
+
+    def _take(self, weights: dict[str, torch.Tensor]) -> None:
+        self.model.load_state_dict(weights, strict=False)  # the tied head is saved once
 
     def save(self) -> None:
         """Write the checkpoint: to a temporary name first, so that a kill leaves the last one intact."""
@@ -147,7 +211,7 @@ class Trainer:
     def train_step(self) -> float:
         """Take one optimiser step and return its loss."""
         start = time.monotonic()
-        factor = rate_at(self.step, self.recipe)
+        factor = rate_at(self.step, self.recipe, self.seconds)
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
                 group["lr"] = self.base_rates[name] * factor
@@ -168,7 +232,7 @@ class Trainer:
     def measure(self) -> dict[str, float]:
         """Return the share of monitor answers reproduced exactly (teacher-forced), per task."""
         right: dict[str, list[bool]] = defaultdict(list)
-        for domain in (GENERAL, MATH):
+        for domain in self.recipe.domains:
             examples = make_examples(domain, MONITOR_PER_DOMAIN, split="monitor")
             batch = self.packer.pack([(example.image, [(example.question, example.answer)]) for example in examples])
             with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
@@ -187,11 +251,12 @@ def train(assets: Path, *, recipe: Recipe | None = None, every: int = 200) -> No
     recipe = recipe or Recipe()
     trainer = Trainer(train_folder(), recipe)
     trainer.folder.mkdir(parents=True, exist_ok=True)
-    print(f"resuming at step {trainer.step}" if trainer.resume() else "starting from random weights", flush=True)
+    begun = f"starting from {recipe.start or 'random weights'}"
+    print(f"resuming at step {trainer.step}" if trainer.resume() else begun, flush=True)
     losses: list[float] = []
-    while trainer.step < recipe.steps:
+    while not trainer.is_over:
         losses.append(trainer.train_step())
-        if trainer.step % every == 0 or trainer.step == recipe.steps:
+        if trainer.step % every == 0 or trainer.is_over:
             shares = trainer.measure()
             trainer.log(
                 {"step": trainer.step, "seconds": round(trainer.seconds), "loss": sum(losses) / len(losses), **shares}
@@ -200,12 +265,13 @@ def train(assets: Path, *, recipe: Recipe | None = None, every: int = 200) -> No
             publish(trainer, assets)
             print(_line(trainer.step, losses, shares), flush=True)
             losses.clear()
+    publish(trainer, assets)
     write_card(assets)
 
 
 def publish(trainer: Trainer, assets: Path) -> None:
     """Write the weights so far to `assets` as an ordinary checkpoint, with the curve beside them."""
-    save_pocket(trainer.model, assets)
+    save_pocket(copy.deepcopy(trainer.model).half() if trainer.recipe.half else trainer.model, assets)
     shutil.copyfile(trainer.folder / CURVE_FILE, assets / CURVE_FILE)
     (assets / RUN_FILE).write_text(json.dumps(trainer.run(), indent=2) + "\n", "utf-8")
 

@@ -32,6 +32,7 @@ from vlm_analysis.words import counted
 
 PACKS = asset("packs")
 REPORT = "-report"  # how the names of packs end that masks are reported on, and not chosen on
+STEPS = "steps"  # the pack that Pocket-VL Steps was made for; it has a fellow to report on too
 MOST_PREVIEWED = 3
 MOST_PREVIEW_ROWS = 200
 
@@ -63,8 +64,8 @@ def bundled_packs() -> tuple[str, ...]:
 
 
 def choosing_packs() -> tuple[str, ...]:
-    """Return the names of the packs that masks are chosen on; each has a fellow, with `REPORT` behind its name, to report them on."""
-    return tuple(name for name in bundled_packs() if not name.endswith(REPORT))
+    """Return the names of the packs that Pocket-VL's masks are chosen on; each has a fellow, named with `REPORT`, to report on."""
+    return tuple(name for name in bundled_packs() if not name.endswith(REPORT) and name != STEPS)
 
 
 def open_prompts(

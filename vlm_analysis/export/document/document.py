@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from vlm_analysis.assets import BUNDLED_MODELS
 from vlm_analysis.errors import ExportError
 from vlm_analysis.export.document.price import Price, priced
 from vlm_analysis.recording.recording import Recording
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 MOST_TEXT = 200  # characters of a title or an author
 SIDES, MOST_BYTES = (640, 480, 320, 200), 120_000  # of a card's picture: longest side in pixels, bytes
-TOY = "Pocket-VL is a small model trained on drawn pictures: findings on it say nothing about large models."
+TOY = "A bundled model is small and trained on drawn pictures: findings on it say nothing about large models."
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def document_of(
         author=cover.author,
         date=cover.date or datetime.now(UTC).date().isoformat(),
         steps=(*steps, *([] if recording is None else _why(answer, recording))),
-        provenance=(*provenance(answer), *([("Model's size", TOY)] if answer.model.name == "pocket-vl" else [])),
+        provenance=(*provenance(answer), *([("Model's size", TOY)] if answer.model.name in BUNDLED_MODELS else [])),
         command=command,
     )
 

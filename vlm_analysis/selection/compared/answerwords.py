@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from vlm_analysis.assets import BUNDLED_MODELS
 from vlm_analysis.evaluation.telling import telling_line, title_of
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.compared.answer import TOLERANCE, Answer, Kept
 from vlm_analysis.words import counted, joined, layers, sentence
 
 MOST_NAMED = 3  # domains in a headline
-BUNDLED = {"pocket-vl": "Pocket-VL"}
 _KEEPS = {
     "token_agreement": "{} of the dense model's tokens",
     "kl_to_dense": "{} of the dense model's predictions",
@@ -19,12 +19,12 @@ _KEEPS = {
 
 
 def model_title(name: str) -> str:
-    """Return a model's name for a sentence: that of the bundled one, or the last part of a hub id or folder.
+    """Return a model's name for a sentence: that of a bundled one, or the last part of a hub id or folder.
 
     >>> model_title("pocket-vl"), model_title("Qwen/Qwen3-VL-2B-Instruct")
     ('Pocket-VL', 'Qwen3-VL-2B-Instruct')
     """
-    return BUNDLED.get(name) or name.rstrip("/").rsplit("/", 1)[-1] or name
+    return BUNDLED_MODELS.get(name) or name.rstrip("/").rsplit("/", 1)[-1] or name
 
 
 def headline(answer: Answer) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from vlm_analysis.assets import BUNDLED_MODELS
 from vlm_analysis.progress import Progress
 from vlm_analysis.ui.common.session import bench, live, model_slot, workspace
 from vlm_analysis.workbench.bench import Bench
@@ -61,7 +62,7 @@ def load_work(source: str, options: dict[str, Any]) -> Work:
 
     def work(progress: Progress) -> Any:
         info = slot.load(source, options, progress).info
-        if source != BUNDLED:
+        if source not in BUNDLED_MODELS:
             note_model(shelf, RecentModel(source, info.name, options))
         return info
 

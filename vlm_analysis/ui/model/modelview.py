@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from vlm_analysis.assets import BUNDLED_MODELS
 from vlm_analysis.guard.shared import is_shared
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.recent import offer_recent
@@ -17,9 +18,14 @@ from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.workbench.recent import RecentModel, recent_models
 from vlm_analysis.workbench.workspace import EXPORTS
 
-BUNDLED, FOLDER, HUB = "Bundled: Pocket-VL", "Folder on this machine", "Hugging Face Hub"
+BUNDLED, FOLDER, HUB = "Bundled", "Folder on this machine", "Hugging Face Hub"
 DEVICES, DTYPES = ["auto", "cpu", "cuda"], ["auto", "float32", "bfloat16", "float16"]
 EXPORTED = "In the workspace"
+_SIZE = "2.2 million parameters, 16 layers, Qwen3-VL architecture"
+_ABOUT = {
+    "pocket-vl": f"{_SIZE}, trained on drawn pictures; made for the packs general and math.",
+    "pocket-vl-steps": f"{_SIZE}, trained on to answer in three to five steps; made for the pack steps.",
+}
 
 
 def load_form() -> tuple[str, dict[str, Any]]:
@@ -31,11 +37,7 @@ def load_form() -> tuple[str, dict[str, Any]]:
     kind = st.segmented_control("Where from", kinds, default=BUNDLED, required=True, key="model_kind")
     options: dict[str, Any] = {}
     if kind == BUNDLED:
-        source = "pocket-vl"
-        st.caption(
-            "2.2 million parameters, 16 layers, Qwen3-VL architecture, trained on drawn pictures. What it shows is how the "
-            "method works; findings on it say nothing about large models."
-        )
+        source = _bundled()
     elif kind == EXPORTED:
         source = _exported()
     elif kind == FOLDER:
@@ -117,6 +119,22 @@ def how_asked(info: ModelInfo) -> None:
         st.warning(escaped(text))
 
 
+def _bundled() -> str:
+    """Draw the choice of a bundled model; returns its name."""
+    picked = st.segmented_control(
+        "Which one",
+        list(BUNDLED_MODELS),
+        default=next(iter(BUNDLED_MODELS)),
+        required=True,
+        format_func=BUNDLED_MODELS.__getitem__,
+        key="model_bundled",
+    )
+    st.caption(
+        f"{_ABOUT[picked]} What it shows is how the method works; findings on it say nothing about large models."
+    )
+    return picked
+
+
 def _exported() -> str:
     """Draw the choice of a checkpoint in the workspace; returns its path, "" where there is none."""
     folder = workspace().root / EXPORTS
@@ -149,7 +167,7 @@ def details(info: ModelInfo) -> None:
         column.metric(label, value, border=True, help=CELL_HELP[label])
     if loaded.dtype_reason:
         st.caption(f"{escaped(info.dtype)}: {escaped(loaded.dtype_reason)}")
-    origin = "bundled with Strata" if info.name == "pocket-vl" else f"from {loaded.source}"
+    origin = "bundled with Strata" if info.name in BUNDLED_MODELS else f"from {loaded.source}"
     st.text(
         f"{info.name}\nfingerprint {info.fingerprint[:16]}, {origin}", help=f"The whole fingerprint: {info.fingerprint}"
     )

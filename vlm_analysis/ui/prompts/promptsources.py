@@ -47,7 +47,10 @@ photos/street.jpg,How many people are there?,photos,street,3
 
 def packs_tab() -> None:
     """Draw the bundled packs."""
-    st.markdown("Small drawings, each with a question and a reference answer. The bundled model was made for them.")
+    st.markdown(
+        "Small drawings, each with a question and a reference answer. "
+        "Pocket-VL was made for general and math, Pocket-VL Steps for steps too."
+    )
     picked = st.pills(
         "Packs",
         bundled_packs(),
