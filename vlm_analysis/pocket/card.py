@@ -15,7 +15,7 @@ import transformers
 
 from vlm_analysis.evaluation.run.evaluate import evaluate
 from vlm_analysis.models.load import load_model
-from vlm_analysis.pocket.pictures import is_reserved_pair
+from vlm_analysis.pocket.pictures import WrittenSum, is_reserved_pair
 from vlm_analysis.pocket.tasks import (
     DOMAINS,
     GENERAL,
@@ -113,8 +113,9 @@ def card_text(table: pd.DataFrame, run: dict[str, Any]) -> str:
         for domain in counts.index
     ]
     in_steps = bool(run.get("recipe", {}).get("steps_share"))
-    pairs = [e.picture for e in make_examples(STEPS if in_steps else MATH, HELD_OUT_PER_DOMAIN)]
-    unseen = sum(is_reserved_pair(p.left, p.right) for p in pairs)  # type: ignore[union-attr]
+    pictures = [e.picture for e in make_examples(STEPS if in_steps else MATH, HELD_OUT_PER_DOMAIN)]
+    pairs = [picture for picture in pictures if isinstance(picture, WrittenSum)]
+    unseen = sum(is_reserved_pair(picture.left, picture.right) for picture in pairs)
     return (_STEPS_CARD if in_steps else _CARD).format(
         summary="\n".join(summary),
         rows="\n".join(rows),
@@ -212,5 +213,6 @@ are of number pairs that training never shows in any picture.
 
 Muon on the matrices, AdamW on the rest, warm-up, constant rate, linear decay; several questions about one picture packed
 into one sequence. {steps} steps in {hours} hours of computing on {hardware}, beside other work. Recipe: `{recipe}`.
-Accuracy while training: `curve.jsonl`. Train it again with `python -m vlm_analysis.pocket train --model pocket-vl-steps`.
+The first 500 steps asked their questions about pictures as they came; since then a picture is drawn for its question, as the held-out ones
+are. Accuracy while training: `curve.jsonl`. Train it again with `python -m vlm_analysis.pocket train --model pocket-vl-steps`.
 """

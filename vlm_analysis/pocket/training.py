@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,16 +29,20 @@ from vlm_analysis.files import write_atomically
 from vlm_analysis.pocket.build import build_image_processor, build_model, build_tokenizer, save_pocket
 from vlm_analysis.pocket.card import CURVE_FILE, RUN_FILE, hardware, write_card
 from vlm_analysis.pocket.packing import PackedBatch, Packer, answer_logits, answers_right
-from vlm_analysis.pocket.pictures import Bars, Shapes, WrittenSum
+from vlm_analysis.pocket.pictures import Bars, Picture, Shapes, WrittenSum
+from vlm_analysis.pocket.reasoning import QuestionAndAnswer
 from vlm_analysis.pocket.tasks import (
     DOMAINS,
     GENERAL,
     MATH,
     MONITOR_PER_DOMAIN,
     STEPS,
+    TASKS,
     ask_about,
+    content_key,
     draw_picture,
     make_examples,
+    reserved_keys,
 )
 
 KINDS = (Shapes, Bars, WrittenSum)
@@ -50,7 +54,8 @@ class Recipe:
 
     `deepstack` builds the model with DeepStack or without; `bfloat16` computes in bfloat16, which is slow on a CPU that
     has no units for it. `start` names the bundled model that the weights start from, "" for random ones. Of `steps_share`
-    of the pictures up to two questions are asked first that are answered in steps. After `minutes` of computing the run ends, where it has
+    of the pictures up to two questions are asked first that are answered in steps; the pictures are drawn for the first of them, whose
+    task is chosen by `steps_weights`. After `minutes` of computing the run ends, where it has
     not taken all `steps` by then: the rate falls to zero by the one or the other. `half` writes the weights as float16.
     """
 
@@ -68,6 +73,7 @@ class Recipe:
     bfloat16: bool = True
     start: str = ""
     steps_share: float = 0.0
+    steps_weights: dict[str, float] = field(default_factory=dict)
     minutes: float | None = None
     half: bool = False
 
@@ -91,7 +97,17 @@ RECIPES = {
         seed=1,
         start="pocket-vl",
         steps_share=0.75,
-        minutes=70,
+        steps_weights={
+            "steps-kinds": 3,
+            "steps-colours": 3,
+            "steps-quarters": 1.5,
+            "steps-bars": 1.5,
+            "steps-difference": 1,
+            "steps-range": 0.5,
+            "steps-ends": 0.5,
+            "steps-carry": 2,
+        },
+        minutes=84,
         half=True,
     ),
 }
@@ -123,13 +139,25 @@ def training_pictures(step: int, recipe: Recipe) -> list[tuple[Any, list[tuple[s
     while len(batch) < recipe.pictures:
         rng = Random(f"train/{recipe.seed}/{step}/{number}")
         number += 1
-        picture = draw_picture(rng.choices(KINDS, recipe.kind_weights)[0], rng, reserved=False)
-        in_steps = recipe.steps_share and rng.random() < recipe.steps_share
-        asked = ask_about(picture, rng, 2, domains=(STEPS,)) if in_steps else []
-        pairs = [pair for _, pair in asked + ask_about(picture, rng, recipe.questions)]
+        if recipe.steps_share and rng.random() < recipe.steps_share:
+            picture, asked = _picture_in_steps(rng, recipe)
+        else:
+            picture, asked = draw_picture(rng.choices(KINDS, recipe.kind_weights)[0], rng, reserved=False), []
+        pairs = asked + [pair for _, pair in ask_about(picture, rng, recipe.questions)]
         if pairs:
             batch.append((picture.image, pairs))
     return batch
+
+
+def _picture_in_steps(rng: Random, recipe: Recipe) -> tuple[Picture, list[QuestionAndAnswer]]:
+    """Return a picture that one of the tasks in steps can ask about, drawn for it, with up to two such questions."""
+    task = TASKS[rng.choices(list(recipe.steps_weights), list(recipe.steps_weights.values()))[0]]
+    while True:
+        picture = draw_picture(task.picture, rng, reserved=False)
+        pair = task.ask(picture, rng)
+        if pair is not None and content_key(picture.image, pair[0]) not in reserved_keys():
+            others = [other for _, other in ask_about(picture, rng, 1, domains=(STEPS,)) if other[0] != pair[0]]
+            return picture, [pair, *others]
 
 
 def answer_loss(logits: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
