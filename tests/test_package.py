@@ -27,7 +27,7 @@ EXTRAS = {
     for one in map(Requirement, extra)
 }
 NOT_IMPORTED = {"accelerate"}  # transformers wants it for models that are spread over devices
-MOST_MB = 12
+MOST_MB = 15
 
 
 def pins(name: str) -> dict[str, str]:

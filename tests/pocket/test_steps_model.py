@@ -36,7 +36,7 @@ def wrong(pack: str, first: int | None = None) -> tuple[set[str], PromptSet]:
 
 
 def test_it_answers_its_pack_as_well_as_the_card_asks_for() -> None:
-    missed, prompts = wrong("steps", 32)
+    missed, prompts = wrong("steps")
     assert 1 - len(missed) / len(prompts) >= BARS[STEPS]
 
 
@@ -56,7 +56,8 @@ def test_the_shares_of_its_card_are_those_of_the_list() -> None:
         tasks = [name] if name in TASKS else [task for task, one in TASKS.items() if one.domain == name]
         missed = sum(row.rpartition("-")[0] in tasks for row in listed)
         assert round(share, 3) == round(1 - missed / n, 3)
-        assert n == (900 if name in DOMAINS else 900 // sum(one.domain == TASKS[name].domain for one in TASKS.values()))
+        fellows = 1 if name in DOMAINS else sum(one.domain == TASKS[name].domain for one in TASKS.values())
+        assert 0 <= n - 900 // fellows <= 1
 
 
 def test_it_is_what_pocket_vl_is_but_for_its_weights() -> None:
