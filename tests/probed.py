@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from PIL import Image
 
+from vlm_analysis import AnswerProbe, Prompt, PromptSet
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recording.answerprobe import N_FOLDS, RIDGES, SHARPNESS
+
+
+def made_probe(model: ModelInfo, domains: tuple[str, ...] = ("a",) * 6 + ("b",) * 6, **changes: Any) -> AnswerProbe:
+    """Return a probe with random numbers, of prompts "p0", "p1", … of these domains without tasks, each a group of its own."""
+    rng, n = np.random.default_rng(0), len(domains)
+    shape = (2, model.n_layers, 2, n)
+    index = pd.MultiIndex.from_tuples([(name, "") for name in dict.fromkeys(domains)], names=["domain", "task"])
+    parts = [{"n_prompts": domains.count(name), "n_answers": 2, "most_frequent": 0.5} for name, _ in index]
+    fields = {"ids": tuple(f"p{row}" for row in range(n)), "tasks": ("",) * n, "groups": tuple(map(str, range(n)))}
+    right, losses = rng.integers(0, 2, shape).astype(float), rng.random(shape)
+    told = {"parts": pd.DataFrame(parts, index=index), "right": right, "log_loss": losses, "domains": domains}
+    return AnswerProbe(**{"model": model, "prompts": "p" * 64, **fields, **told, **changes})
+
+
+def pictures() -> PromptSet:
+    """Return ten prompts of one task with two answers, each on a picture of its own."""
+    shades = [(180 + 5 * row, 20, 20) if row % 2 else (20, 20, 180 + 5 * row) for row in range(10)]
+    return PromptSet(
+        Prompt((Image.new("RGB", (32, 32), shade),), "what colour?", "general", f"p{row}", ("red", "blue")[row % 2])
+        for row, shade in enumerate(shades)
+    )
 
 
 def outputs(states: np.ndarray, classes: np.ndarray, asked: np.ndarray, ridge: float) -> np.ndarray:

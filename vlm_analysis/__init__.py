@@ -95,6 +95,10 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.recording.answerprobe import AnswerProbe as AnswerProbe
     from vlm_analysis.recording.joining import join_recordings as join_recordings
     from vlm_analysis.recording.measures import MEASURES as MEASURES
+    from vlm_analysis.recording.probefile import (
+        open_answer_probe as open_answer_probe,
+        save_answer_probe as save_answer_probe,
+    )
     from vlm_analysis.recording.probing import probe_answers as probe_answers
     from vlm_analysis.recording.record import record as record
     from vlm_analysis.recording.recording import (
@@ -125,7 +129,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.selection.criteria.bands import SkipBands as SkipBands, skip_bands as skip_bands
     from vlm_analysis.selection.criteria.criteria import CRITERIA as CRITERIA
     from vlm_analysis.selection.criteria.damage import Damage as Damage, read_damage as read_damage
-    from vlm_analysis.selection.criteria.redundancy import redundancies as redundancies
+    from vlm_analysis.selection.criteria.redundancy import probe_table as probe_table, redundancies as redundancies
     from vlm_analysis.selection.criteria.scores import LayerScores as LayerScores
     from vlm_analysis.selection.criteria.scoring import score_layers as score_layers
     from vlm_analysis.selection.search.beam import beam as beam
@@ -253,6 +257,7 @@ _HOMES = {
     "recording.answerprobe": ("AnswerProbe",),
     "recording.joining": ("join_recordings",),
     "recording.measures": ("MEASURES",),
+    "recording.probefile": ("open_answer_probe", "save_answer_probe"),
     "recording.probing": ("probe_answers",),
     "recording.record": ("record",),
     "recording.recording": (
@@ -283,7 +288,7 @@ _HOMES = {
         "Damage",
         "read_damage",
     ),
-    "selection.criteria.redundancy": ("redundancies",),
+    "selection.criteria.redundancy": ("probe_table", "redundancies"),
     "selection.criteria.scores": ("LayerScores",),
     "selection.criteria.scoring": ("score_layers",),
     "selection.search.beam": ("beam",),

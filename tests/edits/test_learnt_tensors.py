@@ -98,6 +98,10 @@ def not_finite(path: Path) -> None:
         (lambda path: path.unlink(), "cannot be read: .*Put the file back"),
         (lambda path: path.write_bytes(path.read_bytes()[:-8]), "cut short"),
         (lambda path: path.write_bytes(b""), "cannot be read"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-8]),
+            r"is cut short: expected [0-9]+ bytes, got [0-9]+\. Put the file back beside the edit's, or make the edit again\.$",
+        ),
         (lambda path: path.write_bytes(b"\xff" * 64), "cannot be read"),
         (lambda path: save_file({"mlp.down_proj": np.zeros((4, 4), "f4")}, path), "got none of them"),
         (other_numbers, "holds other tensors: expected those with the hash"),

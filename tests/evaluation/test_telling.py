@@ -12,7 +12,7 @@ from oracles import made_recording
 
 from vlm_analysis import Comparison, Evaluation, PruneMask, mask_table, regimes, retention, retention_interval
 from vlm_analysis.cli.results import of_comparison, of_evaluation
-from vlm_analysis.evaluation.telling import telling_line, telling_score, telling_score_of, unanswered_line
+from vlm_analysis.evaluation.telling import above_line, telling_line, telling_score, telling_score_of, unanswered_line
 from vlm_analysis.export.card import model_card
 from vlm_analysis.export.document.document import document_of
 from vlm_analysis.export.document.page import document_html
@@ -214,3 +214,16 @@ class TestPromptsWithoutAnswers:
         assert unanswered_line(dense).startswith(said)
         assert bool(unanswered_line(dense)) == bool(said)
         assert said in of_evaluation(pruned, dense, None).text
+
+
+def test_an_interval_that_ends_above_the_dense_model_is_explained_and_no_other() -> None:
+    assert "may end above 100 %" in above_line([0.9, 1.02])
+    assert above_line([0.9, 1.0, float("nan")]) == ""
+    right = np.arange(12) > 0
+    zeros = np.zeros(12)
+    dense = Evaluation(
+        PruneMask(8, ()), MODEL, "p" * 64, table(zeros, zeros, zeros, right).assign(answer_source="given")
+    )
+    better = replace(dense, edit=PruneMask(8, (3,)), by_prompt=dense.by_prompt.assign(exact_match=True))
+    assert "may end above 100 %" in of_evaluation(better, dense, None).text
+    assert "may end above 100 %" not in of_evaluation(dense, dense, None).text

@@ -28,7 +28,9 @@ from vlm_analysis import (
     load_model,
     open_edit,
 )
-from vlm_analysis.cli.exported import of_manifest
+from vlm_analysis.cli.exported import engine_lines, of_manifest
+from vlm_analysis.edits.tokens.alone import load
+from vlm_analysis.errors import EditError
 from vlm_analysis.export import proof, reload
 from vlm_analysis.export.serving.rules import open_serving
 from vlm_analysis.export.shipped import MODULE_FILE, module_text
@@ -137,7 +139,20 @@ def test_the_folder_says_what_it_is_and_no_server_takes_it(models: dict[Path, An
     assert served.pop("transformers").verdict == "loads"
     assert "loads" not in {one.verdict for one in served.values()}
     assert all("stock classes run every layer on all tokens" in one.reason for one in served.values())
+    lines = engine_lines(open_serving(folder))
+    assert (
+        sum("stock classes run every layer on all tokens" in line for line in lines) == 2
+    )  # the proved one, and all others
+    assert lines[0].startswith("Of all engines: The edit hides vision tokens")
+    assert len(lines) == 1 + len(open_serving(folder))
     assert any("Strata reads no such file" in line for line in load_model(folder).disagreements)
+
+
+def test_an_ordinary_folder_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(
+        EditError, match=r"expected strata-vision\.json in .*, got a folder without it\. Load an ordinary"
+    ):
+        load(tmp_path)
 
 
 def test_the_module_is_one_file_that_defines_each_name_once() -> None:

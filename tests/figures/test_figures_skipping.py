@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from rankings import full_recording
 
 from vlm_analysis import Locks
+from vlm_analysis.figures.probed import probe_curves
 from vlm_analysis.figures.recorded import token_heatmap
 from vlm_analysis.figures.skipping import LEAST_KL, mark_skipped, skip_curves
 from vlm_analysis.selection.criteria.bands import skip_bands
 
 HOSTILE = '<a href="http://evil.example">x</a></script><script>alert(1)</script> $x$'
+ENDS = (("", 0.0), ("_low", -0.1), ("_high", 0.1))
 LIMITS = {"epsilon": 0.5, "eta": 0.5, "tau": 0.5}
 
 
@@ -52,6 +55,36 @@ def test_text_stands_beside_and_damage_below_on_the_same_layers() -> None:
     panel = figure.layout[frozen.yaxis.replace("y", "yaxis")]
     assert (panel.type, panel.anchor) == ("log", "x")
     assert panel.domain[1] < figure.layout[beside.yaxis.replace("y", "yaxis")].domain[0]
+
+
+def test_the_gains_of_a_probe_stand_with_their_intervals_and_those_of_text_beside() -> None:
+    layers = np.arange(4.0)
+    table = pd.concat(
+        {
+            group: pd.DataFrame(
+                {
+                    **{
+                        f"{name}{end}": layers / 10 + more + shift
+                        for name in ("functional", "informational")
+                        for end, shift in ENDS
+                    },
+                    **{f"{name}_{end}": 0.5 for name in ("accuracy", "log_loss") for end in ("before", "behind")},
+                }
+            )
+            for group, more in (("vision", 0.0), ("text", 1.0))
+        },
+        names=["token_group", "layer"],
+    )
+    table.loc[("vision", 0), "functional_low"] = np.nan
+    figure = probe_curves(table, locks=Locks(4, {0: HOSTILE}))
+    lines = {(trace.name, trace.yaxis): trace for trace in figure.data if trace.mode == "lines+markers"}
+    assert list(lines) == [(f"{group} tokens", axis) for axis in ("y", "y2") for group in ("vision", "text")]
+    np.testing.assert_array_equal(lines["text tokens", "y2"].y, layers / 10 + 1)
+    assert "accuracy 0.500 before, 0.500 behind" in lines["vision tokens", "y"].hovertext[1]
+    assert "gain +0.000 (no interval)" in lines["vision tokens", "y"].hovertext[0]
+    bands = [trace for trace in figure.data if trace.fill == "toself"]
+    assert [min(one for one in band.x if one is not None) for band in bands] == [1, 0, 0, 0]
+    assert "<a href" not in figure.to_json()
 
 
 def test_the_token_map_veils_vision_tokens_where_they_skip_and_whole_layers_that_are_dropped() -> None:

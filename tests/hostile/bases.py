@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis import (
+    AnswerProbe,
     Comparison,
     Cost,
     Edit,
@@ -19,6 +20,7 @@ from vlm_analysis import (
     Recording,
     VisionScan,
     WidthScores,
+    save_answer_probe,
     save_comparison,
     save_cost,
     save_evaluation,
@@ -126,6 +128,17 @@ def scan() -> VisionScan:
     return VisionScan(MODEL, "p" * 64, pd.DataFrame(rows).assign(exact_match=True), "sliced", **counts)  # type: ignore[arg-type]
 
 
+def answer_probe() -> AnswerProbe:
+    shape = (2, N_LAYERS, 2, len(KEYS))
+    index = pd.MultiIndex.from_tuples([("math", ""), ("general", "")], names=["domain", "task"])
+    parts = pd.DataFrame({"n_prompts": 2, "n_answers": 2, "most_frequent": 0.5}, index=index)
+    ids = tuple(f"prompt-{number}" for number in range(len(KEYS)))
+    groups = tuple(map(str, range(len(KEYS))))
+    return AnswerProbe(
+        MODEL, "p" * 64, ids, DOMAINS, ("",) * len(KEYS), groups, np.ones(shape), np.full(shape, 0.5), parts
+    )
+
+
 def comparison() -> Comparison:
     masks = tuple(PruneMask(N_LAYERS, (layer,)) for layer in (1, 2))
     ways = [Way("one", "one", "first-k", None, 1, 0, mask) for mask in masks]
@@ -206,6 +219,10 @@ def width_scores() -> WidthScores:
 
 def width_file(folder: Path) -> Path:
     return save_width_scores(width_scores(), folder / "it.npz")
+
+
+def answer_probe_file(folder: Path) -> Path:
+    return save_answer_probe(answer_probe(), folder / "it.npz")
 
 
 def probe_file(folder: Path) -> Path:

@@ -16,6 +16,7 @@ import numpy as np
 
 from vlm_analysis import (
     make_narrow,
+    open_answer_probe,
     open_comparison,
     open_cost,
     open_edit,
@@ -24,6 +25,7 @@ from vlm_analysis import (
     open_recording,
     open_scan,
     open_width_scores,
+    probe_table,
     regimes,
     retention,
     speedup,
@@ -37,6 +39,7 @@ from vlm_analysis.export.probe.value import PROBE_FILE, PROBE_FOLDER, open_probe
 from vlm_analysis.export.serving.rules import SERVING_FILE, open_serving
 from vlm_analysis.export.story import open_story, story_sections
 from vlm_analysis.prompts.places import parts_of
+from vlm_analysis.recording.answerprobe import part_lines
 from vlm_analysis.recording.maps import map_name, read_map
 from vlm_analysis.recovery.findings import headline, returned
 from vlm_analysis.words import TOKEN_GROUPS
@@ -107,6 +110,12 @@ def use_scan(path: Path) -> None:
     repr(scan)
 
 
+def use_answer_probe(path: Path) -> None:
+    probe = open_answer_probe(path)
+    assert len(probe_table(probe))
+    assert len(part_lines(probe)) == len(probe.parts)
+
+
 def use_story(path: Path) -> None:
     assert story_sections(open_story(path, bases.recording()))
 
@@ -149,6 +158,7 @@ NPZ_KINDS = {
     "comparison": (bases.comparison_file, use_comparison),
     "scan": (bases.scan_file, use_scan),
     "width": (bases.width_file, use_width),
+    "answer probe": (bases.answer_probe_file, use_answer_probe),
 }
 
 
@@ -222,11 +232,11 @@ def _impossible() -> Iterator[Case]:
 
 def _arrays(kind: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield other bytes in place of the arrays of an npz file."""
-    name = {"recording": "cosine.npy", "width": "neurons.npy"}.get(kind, "answer_nll.npy")
-    array = np.load(io.BytesIO(_parts(kind)[name]))
-    whole = _parts(kind)[name]
-    header = bytearray(whole)
-    shape = str(array.shape).encode()
+    name = {"recording": "cosine.npy", "width": "neurons.npy", "answer probe": "log_loss.npy"}.get(
+        kind, "answer_nll.npy"
+    )
+    array = np.load(io.BytesIO(whole := _parts(kind)[name]))
+    header, shape = bytearray(whole), str(array.shape).encode()
     yield "an array cut short", {name: whole[: len(whole) // 2]}
     yield "an empty array", {name: b""}
     yield "no header", {name: b"x" * 200}
@@ -237,12 +247,8 @@ def _arrays(kind: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     yield "objects", {name: _array(array.astype(object))}
     yield "a header of many more rows", {name: bytes(header).replace(shape, b"(9" + shape[2:], 1)}
     yield "a header of code", {name: bytes(header).replace(b"'descr'", b"exit() ", 1)}
-    yield (
-        "numbers out of range",
-        {name: _array(np.full_like(array, 7.0 if kind == "recording" else np.nan))}
-        if (kind == "recording")
-        else {"exact_match.npy": _array(np.full_like(array, 0.5))},
-    )
+    other, value = {"recording": (name, 7.0), "answer probe": ("right.npy", 0.5)}.get(kind, ("exact_match.npy", 0.5))
+    yield "numbers out of range", {other: _array(np.full_like(array, value))}
     if kind == "recording":
         keys = np.load(io.BytesIO(_parts(kind)["key.npy"]))
         yield "a key twice", {"key.npy": _array(np.repeat(keys[:1], len(keys)))}

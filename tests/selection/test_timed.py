@@ -9,7 +9,7 @@ import pytest
 from compared import MODEL, made
 
 from vlm_analysis import Cost, PruneMask
-from vlm_analysis.selection.compared.findings import front_words, mask_table
+from vlm_analysis.selection.compared.findings import front_places, front_words, mask_table
 from vlm_analysis.selection.compared.timed import time_left
 
 ONE_TO_THREE = {("a", "first-k", budget): np.ones(4) for budget in (1, 2, 3)}
@@ -44,3 +44,12 @@ def test_the_front_says_what_is_saved_of_the_time_by_the_masks_that_were_timed()
     table = mask_table(comparison).assign(left=[0.9, 0.7, np.nan])
     words = front_words(table, "worst", "exact match on math", left="left", of="prefill time")
     assert words == "2 layers, 30% of the prefill time, can go while 100% of exact match on math is kept."
+
+
+def test_what_is_timed_is_the_front_and_the_next_one_where_one_mask_beats_all() -> None:
+    equal = made(ONE_TO_THREE, ["math"] * 4)
+    assert front_places(equal, np.array([0.9, 0.7, 0.5]), 8) == [2, 1]
+    worse = made({**ONE_TO_THREE, ("a", "first-k", 3): np.array([1, 1, 1, 0])}, ["math"] * 4)
+    assert front_places(worse, np.array([0.9, 0.7, 0.5]), 8) == [2, 1]
+    assert front_places(equal, np.array([0.9, 0.7, 0.5]), 1) == [2]
+    assert front_places(equal, np.array([np.nan, np.nan, 0.5]), 8) == [2]

@@ -149,6 +149,20 @@ def test_the_front_of_a_scan_is_what_no_other_edit_beats_in_kl_and_flops() -> No
     assert scan_front(scan({(DENSE, -1): 0.0, (FROZEN, 0): np.nan}), 3) == []
 
 
+def test_the_front_that_is_taken_keeps_most_answers_where_some_edit_does() -> None:
+    found = scan()
+    kept = {(DENSE, -1): 1.0, (EARLY_EXIT, 2): 0.95, (FROZEN, 3): 1.0}
+    rows = found.by_prompt
+    answers = [kept.get(one, 0.5) for one in zip(rows["way"], rows["layer"], strict=True)]
+    found = replace(found, by_prompt=rows.assign(exact_match=answers))
+    assert scan_front(found, 2) == [found.edit(FROZEN, 3), found.edit(EARLY_EXIT, 2)]
+    assert scan_front(found, 1) == [found.edit(EARLY_EXIT, 2)]
+    assert scan_front(found, 1, least=0.4) == [found.edit(EARLY_EXIT, 1)]
+    assert scan_front(found, 2, least=0.97) == [found.edit(FROZEN, 3)]
+    worse = replace(found, by_prompt=rows.assign(exact_match=[float(way == DENSE) for way in rows["way"]]))
+    assert scan_front(worse, 3) == [found.edit(FROZEN, 3)]  # none keeps enough: the one of the least KL
+
+
 class TestWithMasks:
     def test_edits_compete_alone_and_beside_every_mask_but_random_ones(self) -> None:
         out, mask = early_exit(N, 3, form="sliced"), PruneMask(N, [1], name="ours")
@@ -157,7 +171,7 @@ class TestWithMasks:
         kept, random, alone, both = with_vision([plain, drawn], [out])
         assert (kept, random) == (plain, drawn)
         assert (alone.mask, alone.budget, alone.criterion) == (out, 0, None)
-        assert (both.mask, both.budget, both.method) == (mask + out, 1, f"Ours, {out.words()}")
+        assert (both.mask, both.budget, both.method) == (mask + out, 1, "Ours, absent 3")
         frame = pd.DataFrame({"strategy": [way.strategy for way in (kept, random, alone, both)]})
         assert list(is_skipping(frame)) == [False, False, True, True]
 

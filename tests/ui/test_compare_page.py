@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from acting import OpenPage, hold, hold_bundled, ran, wait_for, words
+from scanned import made_scan
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import Cancelled, LoadedModel, PromptSet, evaluate, mask_table
@@ -18,7 +20,7 @@ from vlm_analysis.ui.common.work import Work, watched
 from vlm_analysis.ui.prompts.promptview import contents
 from vlm_analysis.workbench.comparisons import Question, unfinished
 from vlm_analysis.workbench.details import MOST_NAMES
-from vlm_analysis.workbench.shelf import keep_prompts, open_item
+from vlm_analysis.workbench.shelf import keep, keep_prompts, open_item
 from vlm_analysis.workbench.workspace import Item
 
 PAGE = "pages/5_evaluate.py"
@@ -81,6 +83,29 @@ def test_numbers_are_those_of_evaluating_each_mask_alone(stocked: OpenPage, smal
     )
     assert not live()
     assert not list((workspace().root / "unfinished").glob("*"))
+
+
+def test_vision_edits_of_a_scan_compete_in_the_number_that_is_asked_for(
+    stocked: OpenPage, small: LoadedModel, few: PromptSet
+) -> None:
+    hold(small)
+    at = many(stocked)
+    box = at.number_input(key="compare_vision")
+    box.set_value(2)
+    said = words(ran(at)).replace("\\", "")
+    assert "a few is scanned first" in said
+    assert "scan vision tokens, where that was not done yet" in said
+    keep(workspace(), "scans", made_scan(small.info, few), "made up")
+    said = words(ran(at)).replace("\\", "")
+    assert "of those that keep 90% of the answers" in said
+    assert "absent 0-7 (" in said
+    assert "scan vision tokens" not in said
+    assert any("--vision 2" in code.value for code in at.code)
+    (masks,) = re.findall(r"Up to (\d+) masks on 6 prompts, up to", said)
+    at.number_input(key="compare_vision").set_value(0)
+    (alone,) = re.findall(r"Up to (\d+) masks on 6 prompts, up to", words(ran(at)))
+    assert int(masks) == int(alone) + 2 * (1 + int(alone))
+    assert not any("--vision" in code.value for code in at.code)
 
 
 def test_what_was_measured_is_not_measured_again(stocked: OpenPage, small: LoadedModel) -> None:

@@ -84,6 +84,7 @@ def test_the_time_is_that_of_a_pass_for_each_mask_and_prompt() -> None:
     asked = Question("p", "p", ("block-influence",), ("first-k",), 3)
     assert time_words(asked, 3, 60, 16, 0.5) == "up to 2 min 30 s"
     assert time_words(replace(asked, criteria=("damage-kl",)), 3, 60, 16, 0.5) == "up to 10 min 30 s"
+    assert time_words(asked, 3, 60, 16, 0.5, 120) == "up to 3 min 30 s"
     assert time_words(asked, 3, 60, 16, None) == "time not known yet"
 
 

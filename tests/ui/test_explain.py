@@ -6,12 +6,14 @@ import re
 
 import pytest
 from acting import OpenPage, chart, finish, hold_small, press, put, ran, wait_for, words
+from probed import pictures
 from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import CRITERIA, LoadedModel, PromptSet
 from vlm_analysis.ui.common.inputs import CHOSEN
 from vlm_analysis.ui.common.session import model_slot, workspace
 from vlm_analysis.ui.similarity.scanview import EXIT, FREEZE, WAYS
+from vlm_analysis.workbench.shelf import keep_prompts
 
 PAGE = "pages/3_similarity.py"
 VIEWS = ("Scores", "Agreement", "Against damage", "Skip-It")
@@ -151,3 +153,20 @@ class TestSkipIt:
 
     def test_a_scan_needs_model_and_prompts(self, stocked: OpenPage) -> None:
         assert "load it on the Model page" in open_view(stocked(PAGE), "Skip-It").info[-1].value
+
+    def test_the_answers_are_probed_in_a_job_and_the_curves_stand_below(
+        self, stocked: OpenPage, small: LoadedModel
+    ) -> None:
+        prompts = pictures()
+        keep_prompts(workspace(), prompts, "pictures")
+        hold_small(small, prompts)
+        at = open_view(stocked(PAGE), "Skip-It")
+        assert "Two more of Skip-It's redundancies need a probe" in words(at)
+        press(at, "Probe the answers")
+        finish("probe")
+        said = words(ran(at)).replace("\\", "")
+        assert "A ridge probe names the answer of 10 prompts" in said
+        assert "general: 10 prompts with 2 answers" in said
+        curves = chart(at, 1)["data"]
+        assert [one["name"] for one in curves if one["mode"] == "lines+markers"] == ["vision tokens", "text tokens"] * 2
+        assert not [button for button in at.button if button.label == "Probe the answers"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scanned import made_scan
 
 from vlm_analysis import (
     Bench,
@@ -17,7 +18,6 @@ from vlm_analysis import (
     mask_table,
     regimes,
 )
-from vlm_analysis.evaluation.scan import DENSE, MEANS, ways_of
 from vlm_analysis.selection.compared.timed import time_left
 from vlm_analysis.workbench.scans import find_scan
 from vlm_analysis.workbench.shelf import keep, keep_prompts
@@ -61,14 +61,7 @@ def test_dropped_layers_and_vision_tokens_compete_on_one_front_over_measured_tim
 ) -> None:
     bench, two = Bench(small), few[:2]
     prompts = keep_prompts(bench.workspace, two, "two")
-    rows = [
-        {"way": way, "layer": layer, "id": one.id, "domain": one.domain, **dict.fromkeys(MEANS, abs(layer - 4.0))}
-        for way, layer in [(DENSE, -1), *ways_of(8)]
-        for one in two
-    ]
-    counts = {"n_vision": 64.0, "n_text": 30.0, "attention_size": 128, "kv_parameters": 100}
-    frame = pd.DataFrame(rows).assign(exact_match=True)
-    keep(bench.workspace, "scans", VisionScan(small.info, two.fingerprint, frame, "sliced", **counts), "made up")
+    keep(bench.workspace, "scans", made_scan(small.info, two), "made up")
     how = {"criteria": ["block-influence"], "strategies": ["first-k"], "most": 1, "vision": 1}
     item = bench.compare(prompts, **how)  # type: ignore[arg-type]
     comparison: Comparison = bench.open(item)

@@ -11,6 +11,7 @@ takes `--json` and `--out` too.
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -33,6 +34,8 @@ STOPPED = "Stopped. What was measured so far is kept; run the same command again
 MENDABLE, INTERRUPTED = 2, 130
 STAGES = ("Dashboard", "Record", "Choose", "Recover", "Judge", "Export", "Look", "Share")
 """The stages of the flow under which `--help` lists the subcommands, in their order."""
+LOUD = ("torchao", "torch.utils._pytree")
+"""Loggers that warn of kernels which nothing here calls: transformers imports torchao wherever it is installed."""
 LATER = {"Bench": object, "Workspace": object, "Result": Result}  # names in signatures that are not imported here
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
@@ -228,7 +231,9 @@ def _end(message: str, code: int) -> None:
 
 
 def progress(quiet: bool) -> AbstractContextManager[Progress]:
-    """Return a context whose progress is shown on stderr, in place of the progress bars of transformers."""
+    """Return a context whose progress is shown on stderr, in place of the progress bars of transformers and of torchao's warnings."""
+    for name in LOUD:
+        logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     return shown(sys.stderr, quiet=quiet)
 

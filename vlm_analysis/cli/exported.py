@@ -37,13 +37,25 @@ def of_manifest(manifest: Manifest, folder: Path, served: Sequence[Served], prob
             f"Loaded in a fresh process by plain transformers {manifest.transformers_version}{module}: logits over "
             f"{counted(manifest.probe_tokens, 'token')} and a greedy answer are equal to the last bit."
         )
-    lines += [f"{one.engine} {one.version}: {one.verdict}. {one.reason}" for one in served]
+    lines += engine_lines(served)
     if probe:
         line = shlex.join(["strata", "probe", "http://127.0.0.1:8000", "--export", str(folder)])
         lines.append(f"Its probe holds {probe}. Ask a server that serves it: {line}")
     data = {"folder": str(folder), **asdict(manifest), "serving": [asdict(one) for one in served], "probe": probe}
     plain = {key: str(value) for key, value in asdict(manifest).items()}
     return Result("Export", "\n".join(lines), data, pd.DataFrame(plain.items(), columns=["what", "value"]))
+
+
+def engine_lines(served: Sequence[Served]) -> list[str]:
+    """Return what each engine does with an export; a sentence that the reasons of all but the proved one begin with stands once, first."""
+    reasons = [one.reason for one in served if not one.run_here]
+    first = f"{reasons[0].partition('. ')[0]}. " if len(reasons) > 1 else ""
+    shared = first if first and all(reason.startswith(first) for reason in reasons) else ""
+    lines = [f"Of all engines: {shared.strip()}"] if shared else []
+    for one in served:
+        reason = one.reason if one.run_here else one.reason.removeprefix(shared).lstrip()
+        lines.append(f"{one.engine} {one.version}: {one.verdict}. {reason}")
+    return lines
 
 
 def of_probe(found: ProbeResult) -> Result:

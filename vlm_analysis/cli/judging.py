@@ -10,7 +10,7 @@ import typer
 from vlm_analysis.cli.arguments import Anyway, EditArgument, Prompts, Reading
 from vlm_analysis.cli.base import command
 from vlm_analysis.cli.output import Result
-from vlm_analysis.errors import PromptError
+from vlm_analysis.errors import PromptError, short
 from vlm_analysis.progress import Progress
 
 if TYPE_CHECKING:
@@ -38,7 +38,16 @@ def ask(
     prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
     chosen_prompt = _prompt(bench.open(prompt_set), prompt, question, image)
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
-    return of_responses(bench.ask(chosen_prompt, chosen, on_progress=on_progress), chosen_prompt.question, chosen)
+    responses = bench.ask(chosen_prompt, chosen, on_progress=on_progress)
+    return of_responses(responses, chosen_prompt.question, chosen, pictures_of(chosen_prompt, image))
+
+
+def pictures_of(asked: Prompt, image: Path | None) -> str:
+    """Return which pictures are asked about, for a sentence: "chart.png of the prompt 'math-03'"."""
+    names = [short(one.name, 80) if isinstance(one, Path) else "a picture" for one in asked.images]
+    if len({*names}) == 1 and len(names) > 1:
+        names = [f"{len(names)} pictures"]
+    return ", ".join(names) + ("" if image is not None else f" of the prompt '{short(asked.id, 80)}'")
 
 
 def _prompt(prompts: PromptSet, name: str, question: str, image: Path | None) -> Prompt:

@@ -80,6 +80,8 @@ def _check_form(result: Result, out: Path | None) -> None:
 
 def _of_item(shelf: Workspace, item: Item) -> Result:
     from vlm_analysis.cli import results
+    from vlm_analysis.cli.conditions import of_probe
+    from vlm_analysis.cli.costed import of_costs
     from vlm_analysis.cli.skipping import of_scan
     from vlm_analysis.workbench.shelf import find_dense, open_whole
     from vlm_analysis.workbench.stories import open_saved
@@ -96,8 +98,10 @@ def _of_item(shelf: Workspace, item: Item) -> Result:
         from vlm_analysis.cli.width import of_width
 
         return of_width(value, item)
+    if item.kind == "probes":
+        return of_probe(value, item)
     if item.kind == "costs":
-        return results.of_costs([value], [item])
+        return of_costs([value], [item])
     if item.kind == "ledgers":
         from vlm_analysis.cli.recovered import of_ledger
 

@@ -168,6 +168,18 @@ def find_edits(shelf: Workspace, texts: Sequence[str], count: Callable[[], int])
     return [edit(count()) if callable(edit) else edit for edit in later]
 
 
+def known_edit(shelf: Workspace, text: str) -> Edit | None:
+    """Return the edit that a text names, as far as that can be told without the model; None where it takes its number of layers.
+
+    Raises:
+        StrataError: as `find_edits`.
+    """
+    from vlm_analysis.edits.edit import Edit
+
+    found = Edit(1) if text.strip() == "dense" else _edit(shelf, text)  # dense it is of any number of layers
+    return None if callable(found) else found
+
+
 def _edit(shelf: Workspace, text: str) -> Edit | Callable[[int], Edit]:
     from vlm_analysis.edits.edit import Edit, PruneMask
     from vlm_analysis.edits.files import with_learnt

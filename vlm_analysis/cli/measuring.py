@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm_analysis.cli.arguments import MASK_FILES, Anyway, EditArgument, Edits, Keep, Name, Prompts, Reading, Unprotect
-from vlm_analysis.cli.base import command
+from vlm_analysis.cli.base import command, warn
 from vlm_analysis.cli.output import Result, check_out
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.progress import Progress
+from vlm_analysis.words import counted
 
 if TYPE_CHECKING:
+    from vlm_analysis.prompts.prompts import PromptSet
     from vlm_analysis.workbench.bench import Bench
 
 
@@ -69,6 +71,7 @@ def evaluate(
     from vlm_analysis.workbench.evaluations import MAX_WRITTEN
 
     prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
+    tell_unanswered(bench.open(prompt_set))
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
     if responses is None:
         responses = prompt_set.details.get("n", MAX_WRITTEN + 1) <= MAX_WRITTEN
@@ -160,6 +163,15 @@ def sweep(
     return _sweep(bench, on_progress, prompts, reading, edits or [], anyway)
 
 
+def tell_unanswered(prompts: PromptSet) -> None:
+    """Warn, before anything runs, where no prompt has an answer: then the dense model's responses are what counts."""
+    if all(prompt.answer is None for prompt in prompts):
+        warn(
+            f"None of {counted(len(prompts), 'prompt')} has an answer: the dense model's responses are the reference, so what is kept is "
+            "agreement with it."
+        )
+
+
 def _sweep(
     bench: Bench, on_progress: Progress, prompts: str, reading: Reading, edits: list[str], anyway: bool
 ) -> Result:
@@ -169,6 +181,7 @@ def _sweep(
     from vlm_analysis.edits.edit import Edit
 
     prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
+    tell_unanswered(bench.open(prompt_set))
     if not edits:
         item = bench.measure_damage(prompt_set, on_progress=on_progress)
         evaluations = bench.open(item)
@@ -193,6 +206,7 @@ def _compare(
     from vlm_analysis.cli.timing import of_timed
 
     report = find_prompts(bench.workspace, prompts, on_progress, reading)
+    tell_unanswered(bench.open(report))
     recording = saved_item(bench.workspace, "recordings", source) if source else report
     choose = recording or find_prompts(bench.workspace, source, on_progress)
     item = bench.compare(choose, report, **options, on_progress=on_progress)
@@ -266,8 +280,8 @@ def cost(
     anyway: Anyway = False,
 ) -> Result:
     """Measure what edits save in weights and in time."""
+    from vlm_analysis.cli.costed import of_costs
     from vlm_analysis.cli.lookup import edits_for, find_prompts
-    from vlm_analysis.cli.results import of_costs
 
     if line and len(edits) != 1:
         raise EvaluationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import pandas as pd
@@ -9,7 +10,8 @@ import pandas as pd
 from vlm_analysis.cli.output import Result, rows_of
 from vlm_analysis.cli.results import grid, item_data, kept_line, of_mask
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.evaluation.telling import told_lines
+from vlm_analysis.errors import NothingLearntError
+from vlm_analysis.evaluation.telling import above_line, told_lines
 from vlm_analysis.export.report import Section
 from vlm_analysis.recovery.findings import best_row, fresh_words, headline, returned, with_ends
 from vlm_analysis.recovery.ledger import Ledger, save_ledger
@@ -63,6 +65,13 @@ def of_replaced(edit: Edit, item: Item) -> Result:
     return replace(made, text="\n".join([first, *lines, *rest]), data={**made.data, "replace": told})
 
 
+def of_nothing(edit: Edit, how: Sequence[str], finding: NothingLearntError) -> Result:
+    """Return that a way of recovery found nothing better than the edit, which is a finding too; no edit is kept."""
+    data = {"key": edit.key, "how": " ".join(how), "found": False, "reason": str(finding)}
+    text = f"{finding}\nNo edit is saved."
+    return Result("Recovery", text, data, pd.DataFrame([data]))
+
+
 def of_ledger(ledger: Ledger, item: Item | None) -> Result:
     """Return the finding, the scores of each model on each domain, and examples of what came back and what broke."""
     table, says = ledger.table(), f"{headline(ledger)}\n{fresh_words(ledger)}"
@@ -92,7 +101,9 @@ def of_ledger(ledger: Ledger, item: Item | None) -> Result:
             *([] if examples.empty else [Section("Examples", "", table=examples)]),
         ]
 
-    text = f"{says}\n{told}\n{grid(printed(table))}{notes}{shown}{kept_line(item)}"
+    above = above_line(table[["high_of_dense", "high_of_tuned"]].to_numpy(float).ravel())
+    above = f"\n{above}" if above else ""
+    text = f"{says}\n{told}\n{grid(printed(table))}{above}{notes}{shown}{kept_line(item)}"
     forms = {".json": lambda path: save_ledger(ledger, path)}
     return Result("Recovery", text, data, table, sections, forms)
 
@@ -122,5 +133,5 @@ def examples_of(ledger: Ledger) -> pd.DataFrame:
         return pd.DataFrame()
     changes = returned(ledger, best)
     rows = changes[changes["outcome"].isin(TOLD)].groupby("outcome", sort=False).head(EXAMPLES)
-    named = {"cut_says": "cut says", "edited_says": "recovered says"}
+    named = {"cut_says": "cut says", "edited_says": f"{best.title} says"}
     return rows[["outcome", "id", "answer", *named]].rename(columns=named).reset_index(drop=True)

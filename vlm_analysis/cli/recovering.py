@@ -10,7 +10,7 @@ import typer
 from vlm_analysis.cli.arguments import Anyway, EditArgument, Name, Prompts, Reading
 from vlm_analysis.cli.base import command
 from vlm_analysis.cli.output import Result
-from vlm_analysis.errors import EditError, short
+from vlm_analysis.errors import EditError, NothingLearntError, short
 from vlm_analysis.progress import Progress
 
 if TYPE_CHECKING:
@@ -79,12 +79,14 @@ def recover(
 
     "ridge", "scale" and "subspace" fold what they did into the layers before them: fitted on the prompts in closed form, in seconds and
     without training. The others tune the layers that are left, by a short training of low-rank updates. Each is saved as an edit that
-    evaluate, cost and export take. With --report it is measured on other prompts, beside the dense and the cut model.
+    evaluate, cost and export take. With --report it is measured on other prompts, beside the dense and the cut model. Where nothing better
+    than the edit is found, that is the result, and no edit is saved.
     """
-    from vlm_analysis.cli.lookup import edits_for, find_prompts
-    from vlm_analysis.cli.recovered import of_ledger, of_repair, of_tuned
+    from vlm_analysis.cli.lookup import edits_for, find_prompts, known_edit
+    from vlm_analysis.cli.recovered import of_ledger, of_nothing, of_repair, of_tuned
     from vlm_analysis.recovery.tunings import TUNINGS
     from vlm_analysis.recovery.ways import steps_of
+    from vlm_analysis.workbench.ledgers import check_asked
 
     ways = how or ["ridge"]
     repairing: dict[str, Any] = {"penalty": penalty, "toward": toward, "k": k, "sign": sign, "weight": weight}
@@ -95,13 +97,18 @@ def recover(
             f"There are {len(ways)} ways: expected one, or prompts to measure them on. Name some with --report."
         )
     prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
+    reported = find_prompts(bench.workspace, report, on_progress, {}) if report else None
+    known = known_edit(bench.workspace, edit)  # what needs no model is refused before it is loaded
+    check_asked(known, ways, options, prompt_set, reported, measured=reported is not None)
     (chosen,) = edits_for(bench, [edit], anyway, on_progress)
-    if report:
-        reported = find_prompts(bench.workspace, report, on_progress, {})
-        about: dict[str, Any] = {"name": name, "responses": responses, "on_progress": on_progress}
-        item = bench.measure_recovery(chosen, prompt_set, reported, ways, **about, **options)
-        return of_ledger(bench.open(item), item)
-    item = bench.recover(chosen, prompt_set, ways[0], name=name, **options, on_progress=on_progress)
+    try:
+        if reported is not None:
+            about: dict[str, Any] = {"name": name, "responses": responses, "on_progress": on_progress}
+            item = bench.measure_recovery(chosen, prompt_set, reported, ways, **about, **options)
+            return of_ledger(bench.open(item), item)
+        item = bench.recover(chosen, prompt_set, ways[0], name=name, **options, on_progress=on_progress)
+    except NothingLearntError as finding:
+        return of_nothing(chosen, ways, finding)
     return (of_tuned if steps_of(ways[0])[-1] in TUNINGS else of_repair)(bench.open(item), item)
 
 

@@ -16,16 +16,23 @@ from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import edit_to_json
 from vlm_analysis.edits.learnt import ENDING, write_tensors
 from vlm_analysis.edits.skipping import FULL, vision_row
-from vlm_analysis.evaluation.cost import PHASES, Cost, cost_frame, save_cost, speedup
 from vlm_analysis.evaluation.evaluation import Evaluation, on_both, retention, retention_interval, save_evaluation
 from vlm_analysis.evaluation.stability import stability
-from vlm_analysis.evaluation.telling import accepted_line, telling_line, telling_score_of, told_lines, unanswered_line
+from vlm_analysis.evaluation.telling import (
+    above_line,
+    accepted_line,
+    telling_line,
+    telling_score_of,
+    told_lines,
+    unanswered_line,
+)
 from vlm_analysis.export.report import Section
 from vlm_analysis.recording.recording import Recording, save_recording
 from vlm_analysis.recording.tables import measure_table
 from vlm_analysis.recording.tasks import task_table
 from vlm_analysis.selection.compared.comparison import Comparison, save_comparison
 from vlm_analysis.selection.compared.findings import mask_table, telling
+from vlm_analysis.selection.compared.skipping import taken_line
 from vlm_analysis.selection.compared.verdicts import family_of, family_words, regime_words, regimes
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.criteria.scores import LayerScores
@@ -200,6 +207,12 @@ def score_table(evaluations: Sequence[Evaluation], dense: Evaluation | None, nam
     return pd.DataFrame(rows)
 
 
+def _above(scores: pd.DataFrame) -> str:
+    """Return a line on why an interval in a table of scores ends above 1; "" where none does."""
+    line = above_line(scores["retention_high"].dropna()) if "retention_high" in scores else ""
+    return f"\n{line}" if line else ""
+
+
 def _telling(evaluations: Sequence[Evaluation], dense: Evaluation | None) -> str:
     """Return the score whose retention is shown (see `evaluation.telling`)."""
     if dense is None:
@@ -246,7 +259,8 @@ def of_evaluation(evaluation: Evaluation, dense: Evaluation | None, item: Item |
     forms = {".json": lambda path: save_evaluation(evaluation, path)}
     about = "\n".join([*evaluation.model.disagreements, f"{evaluation.model.name}, {_prompts(evaluation)}"])
     lines = told_lines(metric, evaluation)
-    words = f"{about}\n{lines}{grid(scores)}{aside(evaluation.set_aside, len(evaluation.by_prompt))}{kept_line(item)}"
+    shown = f"{grid(scores)}{_above(scores)}{aside(evaluation.set_aside, len(evaluation.by_prompt))}"
+    words = f"{about}\n{lines}{shown}{kept_line(item)}"
     return Result("Evaluation", words, data, table, sections, forms)
 
 
@@ -260,7 +274,7 @@ def of_evaluations(evaluations: Sequence[Evaluation], names: Sequence[str], item
     set_aside = {name: reason for one in evaluations for name, reason in one.set_aside.items()}
     data = {**item_data(item), "prompts": evaluations[0].prompts, "set_aside": set_aside, "rows": rows_of(table)}
     lines = told_lines(_telling(evaluations, dense), evaluations[0])
-    text = f"{lines}{grid(table.drop(columns=['dropped']))}{aside(set_aside)}"
+    text = f"{lines}{grid(table.drop(columns=['dropped']))}{_above(table)}{aside(set_aside)}"
     return Result("Sweep", f"{text}{kept_line(item)}", data, table)
 
 
@@ -272,7 +286,12 @@ def of_comparison(comparison: Comparison, item: Item | None) -> Result:
     words = [
         *filter(
             None,
-            [telling_line(telling(comparison)), accepted_line(comparison.dense), unanswered_line(comparison.dense)],
+            [
+                telling_line(telling(comparison)),
+                accepted_line(comparison.dense),
+                unanswered_line(comparison.dense),
+                taken_line(comparison),
+            ],
         ),
         f"{counted(len(table), 'mask')} on {_prompts(comparison.dense)}; the {len(best_masks)} that keep most of their worst domain:",
         grid(best_masks[columns]),
@@ -296,59 +315,25 @@ def of_comparison(comparison: Comparison, item: Item | None) -> Result:
     return Result("Comparison of masks", text, data, table, sections, forms)
 
 
-def of_costs(costs: Sequence[Cost], items: Sequence[Item | None]) -> Result:
-    """Return costs: parameters, bytes, and the speedup of each phase."""
-    rows = []
-    for cost in costs:
-        row: dict[str, Any] = {
-            "edit": edit_words(cost.edit),
-            "parameters": cost.n_parameters[1],
-            "parameters_dense": cost.n_parameters[0],
-            "bytes": cost.n_bytes[1],
-            "bytes_dense": cost.n_bytes[0],
-        }
-        for name, pair in (("prefill_flops", cost.prefill_flops), ("cache_bytes", cost.cache_bytes)):
-            row |= {} if pair is None else {name: pair[1], f"{name}_dense": pair[0]}
-        for phase in PHASES:
-            value, low, high = speedup(cost, phase)
-            row |= {phase: value, f"{phase}_low": low, f"{phase}_high": high}
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    there = [name for name in ("parameters", "bytes", "prefill_flops", "cache_bytes") if name in table]
-    names = {phase: f"{phase}, × as fast" for phase in PHASES} | {"cache_bytes": "bytes of cache"}
-    if "prefill_flops" in table:
-        table["prefill_flops_share"] = table["prefill_flops"] / table["prefill_flops_dense"]
-        there[there.index("prefill_flops")] = "prefill_flops_share"
-        names["prefill_flops_share"] = "prefill, FLOPs"
-    shown = table[["edit", *there, *PHASES]].rename(columns=names)
-
-    def sections() -> list[Section]:
-        from vlm_analysis.figures.savings import cost_chart
-
-        return [
-            Section("Cost", "Time relative to the dense model.", cost_chart(cost_frame(costs), costs[0].edit.n_layers))
-        ]
-
-    set_aside = {name: reason for cost in costs for name, reason in cost.set_aside.items()}
-    words = grid(shown, 2) + aside(set_aside) + "".join(kept_line(item) for item in items)
-    told = [item_data(item) | row for item, row in zip(items, rows_of(table), strict=True)]
-    data = {"costs": told, "set_aside": set_aside}
-    forms = {".json": lambda path: save_cost(costs[0], path)} if len(costs) == 1 else {}
-    return Result("Cost", words, data, table, sections, forms)
-
-
-def of_responses(responses: Responses, question: str, edit: Edit) -> Result:
-    """Return the responses of both models, and where they differ."""
+def of_responses(responses: Responses, question: str, edit: Edit, pictures: str) -> Result:
+    """Return the responses of both models to a question about pictures, and where they differ."""
     divergence = responses.divergence
     table = pd.DataFrame({"token": list(divergence.tokens), "kl": divergence.kl, "differs": divergence.differs})
-    words = f"{question}\n\nDense model: {responses.dense}\n{sentence(edit_words(edit))}: {responses.pruned}\n\n{parting(responses)}"
+    said = f"Dense model: {responses.dense}\n{sentence(edit_words(edit))}: {responses.pruned}"
+    words = f"{question}\nAsked about {pictures}.\n\n{said}\n\n{parting(responses)}"
 
     def sections() -> list[Section]:
         from vlm_analysis.figures.tokens import token_strip
 
         return [Section("Both answers", words, token_strip(divergence.tokens, divergence.kl, divergence.differs))]
 
-    data: dict[str, Any] = {"question": question, "dense": responses.dense, "pruned": responses.pruned, "key": edit.key}
+    data: dict[str, Any] = {
+        "question": question,
+        "pictures": pictures,
+        "dense": responses.dense,
+        "pruned": responses.pruned,
+        "key": edit.key,
+    }
     data |= {"first_difference": divergence.first, "tokens": rows_of(table)}
     return Result("Both asked", words, data, table, sections)
 

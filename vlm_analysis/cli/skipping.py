@@ -91,13 +91,38 @@ def scan(
     item = None if name else find_scan(bench.workspace, model, prompt_set.prompts, **how)
     item = item or bench.measure_scan(prompt_set, name, **how, on_progress=on_progress)
     found: VisionScan = bench.open(item)
-    chosen = [
-        *([] if exit_bound is None else [exit_by_kl(found, bound=exit_bound, first=first, domain=target)]),
-        *([] if least is None else [freeze_by_kl(found, least, domain=target)]),
-        *([] if flops is None else [within_flops(found, flops, domain=target)]),
-    ]
+    chosen: list[tuple[Edit, str]] = []
+    if exit_bound is not None:
+        chosen.append((exit_by_kl(found, bound=exit_bound, first=first, domain=target), "first_kl_to_dense"))
+    if least is not None:
+        chosen.append((freeze_by_kl(found, least, domain=target), "first_kl_from_dense"))
+    if flops is not None:
+        chosen.append((within_flops(found, flops, domain=target), "kl_to_dense"))
     told = conditions_of(bench, found, prompt_set, conditions, target, on_progress) if conditions else {}
-    return of_scan(found, item, [_kept(bench, found, edit) for edit in chosen], told)
+    kept = [(_kept(bench, found, edit), chosen_by(found, edit, score, target)) for edit, score in chosen]
+    return of_scan(found, item, kept, told)
+
+
+CHOSEN_BY = {
+    "first_kl_to_dense": "KL at the last prompt token, dense ‖ edited",
+    "first_kl_from_dense": "KL at the last prompt token, edited ‖ dense",
+    "kl_to_dense": "KL over the answer, dense ‖ edited",
+}
+
+
+def chosen_by(found: VisionScan, edit: Edit, score: str, domain: str | None) -> str:
+    """Return by which number of the scan an edit was chosen, and what it is: "KL at …: 0.002 nats"."""
+    from vlm_analysis.edits.skipping import ABSENT, FROZEN as FREEZES, vision_row
+    from vlm_analysis.evaluation.scan import FROZEN
+    from vlm_analysis.words import counted
+
+    table, row = found.table(domain), vision_row(edit)
+    if FREEZES in row and ABSENT not in row and score == "first_kl_from_dense":
+        values = [table[score][FROZEN, layer] for layer, what in enumerate(row) if what == FREEZES]
+        each = f" in each of {counted(len(values), 'layer')} alone" if len(values) > 1 else ""
+        return f"{CHOSEN_BY[score]}: {'at most ' if each else ''}{max(values):.3g} nats{each}"
+    way = next(one for one in table.index if found.edit(*one) == edit)
+    return f"{CHOSEN_BY[score]}: {table[score][way]:.3g} nats"
 
 
 def _kept(bench: Bench, found: VisionScan, edit: Edit) -> Item:
@@ -153,6 +178,7 @@ def skipping_edit(
             )
         return None
     edit = sum(parts[1:], parts[0])
+    _check_span(n_layers, late or 0, leave or n_layers + 1, edit)
     if reason := edit.refuses(recording.model):
         raise EditError(reason)
     return replace(
@@ -160,10 +186,34 @@ def skipping_edit(
     )
 
 
+def _check_span(n_layers: int, enter: int, leave: int, edit: Edit) -> None:
+    """Check that a late entry and an early exit leave layers that see vision tokens, and that something is skipped.
+
+    Raises:
+        EditError: the entry is at the exit or behind it, or no layer is skipped.
+    """
+    if enter >= leave:
+        raise EditError(
+            f"Vision tokens cannot enter there and leave here: expected --late-entry below --early-exit, got {enter} and {leave}, which "
+            "leaves no layer that sees them. Enter earlier or leave later; --early-exit 0 hides them in every layer."
+        )
+    if edit.is_dense:
+        raise EditError(
+            f"No layer is skipped: expected --late-entry above 0, --early-exit below {n_layers}, or layers to --freeze, got an edit that "
+            "changes nothing. Name other layers."
+        )
+
+
 def of_scan(
-    found: VisionScan, item: Item | None, chosen: list[Item] | None = None, told: dict[str, Any] | None = None
+    found: VisionScan,
+    item: Item | None,
+    chosen: list[tuple[Item, str]] | None = None,
+    told: dict[str, Any] | None = None,
 ) -> Result:
-    """Return a scan: KL and exact match of each way by layer; the table has every mean, by domain too, and the share of FLOPs."""
+    """Return a scan: KL and exact match of each way by layer; the table has every mean, by domain too, and the share of FLOPs.
+
+    `chosen` are edits with the number that each was chosen by, in words.
+    """
     import pandas as pd
 
     from vlm_analysis.cli.output import rows_of
@@ -181,18 +231,19 @@ def of_scan(
     table["flops_share"] = [shares.get(one, float("nan")) for one in zip(table["way"], table["layer"], strict=True)]
     shown = pd.DataFrame({"layer": range(found.model.n_layers + 1)})
     for way in [way for way in dict.fromkeys(table["way"]) if way != DENSE]:
-        for column, words in (("kl_to_dense", "KL"), ("exact_match", "match")):
+        for column, words in (("kl_to_dense", "answer KL"), ("exact_match", "match")):
             shown[f"{way}, {words}"] = shown["layer"].map(parts["all"].loc[way][column])
     dense = parts["all"].loc[DENSE].iloc[0]["exact_match"]
     n_prompts = found.by_prompt["id"].nunique()
-    about = f"{found.model.name} on {counted(n_prompts, 'prompt')}, {found.form}; the dense model matches {dense:.3f}"
-    lines = [f"\nChosen: {one.details.get('what')} ({one.id})" for one in chosen or ()]
+    about = f"{found.model.name} on {counted(n_prompts, 'prompt')}, {found.form}; the dense model matches {dense:.3f}. "
+    about += "answer KL: KL(dense ‖ edited) over the answer, nats"
+    lines = [f"\nChosen: {one.details.get('what')} ({one.id}), by {by}" for one, by in chosen or ()]
     lines += [f"\n{sentence}" for sentence in (told or {}).get("sentences", ())]
     data = {**item_data(item), "model": found.model.fingerprint, "prompts": found.prompts, "form": found.form}
     data |= {"deepstack": found.deepstack, "n_vision": found.n_vision, "n_text": found.n_text, "rows": rows_of(table)}
     data |= {
         "set_aside": found.set_aside,
-        "chosen": [item_data(one) | {"what": one.details.get("what")} for one in chosen or ()],
+        "chosen": [item_data(one) | {"what": one.details.get("what"), "by": by} for one, by in chosen or ()],
     }
     data |= {"conditions": told} if told else {}
     forms = {".npz": lambda path: save_scan(found, path)}

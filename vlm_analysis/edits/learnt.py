@@ -16,7 +16,7 @@ from vlm_analysis.edits.change import Change
 from vlm_analysis.errors import EditError, ModelError, short
 from vlm_analysis.files import opened, write_atomically
 from vlm_analysis.guard.memory import refuse_larger
-from vlm_analysis.models.files import read_header
+from vlm_analysis.models.files import DOWNLOAD, read_header
 
 ENDING = ".safetensors"  # of the file with the tensors, beside the edit's
 MOST_BYTES = 16 << 30  # of the tensors of one change
@@ -90,8 +90,8 @@ class Tensors:
             held = _read(self.path, f"{self.sha256}.")
         except (OSError, ModelError, ValueError) as error:
             raise EditError(
-                f"The learnt tensors in {self.path.name} cannot be read: {short(error, 400).rstrip('.')}. "
-                "Put the file back beside the edit's."
+                f"The learnt tensors in {self.path.name} cannot be read: {_without_advice(error)}. "
+                "Put the file back beside the edit's, or make the edit again."
             ) from error
         if _hash(held) != self.sha256:
             raise EditError(
@@ -99,6 +99,11 @@ class Tensors:
                 f"{_hash(held)[:8] if held else 'none of them'}. Put the file that was saved with the edit back."
             )
         return held
+
+
+def _without_advice(error: Exception) -> str:
+    """Return what is wrong with a file of tensors; what a checkpoint's would be downloaded again for was made here."""
+    return short(error, 400).removesuffix(DOWNLOAD).rstrip(". ")
 
 
 class Learnt(Change):

@@ -9,7 +9,9 @@ from collections.abc import Collection
 
 from vlm_analysis.edits.change import is_whole
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.kinds.drop import Drop
 from vlm_analysis.edits.kinds.vision import MASKED, Vision
+from vlm_analysis.edits.shorthand import shortened
 from vlm_analysis.errors import EditError, short
 
 FULL, FROZEN, ABSENT = "full", "frozen", "absent"
@@ -64,6 +66,25 @@ def vision_row(edit: Edit) -> tuple[str, ...]:
                 for layer in layers:
                     row[layer] = word
     return tuple(row)
+
+
+def in_short(edit: Edit) -> str:
+    """Return what an edit does as a name for tables: "4, 7; absent 13-15; frozen 9"; in whole words what is neither.
+
+    >>> in_short(early_exit(16, 13, form="sliced") + freeze(16, [9], form="sliced"))
+    'absent 13-15; frozen 9'
+    """
+    if edit.is_dense:
+        return "dense"
+    parts = [", ".join(map(str, edit.dropped))] if edit.dropped else []
+    for change in edit.changes:
+        if isinstance(change, Vision):
+            named = ((ABSENT, change.absent), (FROZEN, change.frozen))
+            parts += [f"{word} {shortened(layers, ', ')}" for word, layers in named if layers]
+            parts[-1] += (" (masked)" if change.form == MASKED else "") + ("" if change.deepstack else ", no DeepStack")
+        elif not isinstance(change, Drop):
+            parts.append(change.words())
+    return "; ".join(parts)
 
 
 def _checked(n_layers: int, k: int) -> int:

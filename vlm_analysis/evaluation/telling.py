@@ -5,7 +5,7 @@ Then (our choice) the score is agreement with the dense model, or KL to it where
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -87,6 +87,16 @@ def unanswered_line(evaluation: Evaluation) -> str:
     return (
         f"{n} of {counted(n_prompts, 'prompt')} {have} no answer of {own} own: {are} scored on the dense model's response (at most 64 "
         "tokens), or on the choice it finds most likely, so the dense model is always right there."
+    )
+
+
+def above_line(tops: Iterable[float]) -> str:
+    """Return why an interval of retention ends above 1, where one of these ends does; "" where none does."""
+    if not any(top > 1 for top in tops):
+        return ""
+    return (
+        "An interval of retention may end above 100 %: on other prompts the edited model may answer some that the dense model misses, "
+        "and these prompts are too few to tell."
     )
 
 

@@ -64,14 +64,14 @@ def skip_curves(
         values = np.asarray(getattr(bands, field), dtype=np.float64)
         beside = np.asarray(text.get(field, np.full(n_layers, np.nan)), dtype=np.float64)
         top = 1.0 if not np.isfinite(values).any() or np.nanmax([*values, *beside]) <= 1 else most
-        axis = _panel(figure, number, n, title, range=[-0.04 * top, 1.04 * top], nticks=4)
+        axis = panel(figure, number, n, title, range=[-0.04 * top, 1.04 * top], nticks=4)
         if np.isfinite(beside).any():
             figure.add_trace(_beside(title, beside, axis, notes))
         figure.add_trace(_curve(title, values, limits[limit], axis, number, notes))
         figure.add_trace(_threshold(letter, limits[limit], n_layers, axis))
     if damage:
         _add_damage(
-            figure, damage, _panel(figure, n - 1, n, "KL, nats", type="log", dtick=2, exponentformat="power"), notes
+            figure, damage, panel(figure, n - 1, n, "KL, nats", type="log", dtick=2, exponentformat="power"), notes
         )
     figure.update_layout(shapes=_shades(bands), annotations=_band_names(bands))
     return figure
@@ -103,7 +103,7 @@ def mark_skipped(figure: go.Figure, kinds: np.ndarray, does: Sequence[str]) -> g
     return figure
 
 
-def _panel(figure: go.Figure, number: int, n: int, title: str, **look: Any) -> str:
+def panel(figure: go.Figure, number: int, n: int, title: str, **look: Any) -> str:
     """Lay out the panel of this number of `n`, counted from the top; returns the name of its axis."""
     ends = [1 - (number + 1) / n + 0.03, 1 - number / n - 0.03]
     suffix = "" if number == 0 else str(number + 1)

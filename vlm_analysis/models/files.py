@@ -18,6 +18,7 @@ from vlm_analysis.models.folders import other_kind
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+DOWNLOAD = "Download it again."
 _LFS = b"version https://git-lfs"
 _LARGEST_HEADER = 100_000_000  # bytes; the bound of safetensors itself
 _BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # else the number in the name
@@ -120,10 +121,10 @@ def read_header(path: Path) -> dict[str, Any]:
             header = json.loads(file.read(length)) if 2 <= length <= size else None
         ends = [0, *(_end(entry) for entry in _entries(header))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ModelError(f"{path.name} cannot be read as safetensors: {short(error)}. Download it again.") from error
+        raise ModelError(f"{path.name} cannot be read as safetensors: {short(error)}. {DOWNLOAD}") from error
     if 8 + length + max(ends) > size:
         raise ModelError(
-            f"{path.name} is cut short: expected {8 + length + max(ends):,} bytes, got {size:,}. Download it again."
+            f"{path.name} is cut short: expected {8 + length + max(ends):,} bytes, got {size:,}. {DOWNLOAD}"
         )
     return dict(header or {})
 

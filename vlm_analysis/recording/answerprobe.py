@@ -7,7 +7,7 @@ by itself (each domain, where prompts have no task), as answers of different tas
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -198,12 +198,15 @@ def _losses(outputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return np.log(np.exp(outputs).sum(axis=1)) - outputs[np.arange(len(classes)), classes]
 
 
-def probed(states: np.ndarray, parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
+def probed(
+    states: np.ndarray, parts: Sequence[Part], on_layer: Callable[[], object] = lambda: None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (n_layers, 2, n_kept) right and log loss of all parts, one behind the other.
 
     Args:
         states: (n_prompts, n_layers, 2, width): what enters a layer and what leaves it. Where a layer gets what the one before it made,
             it is probed once.
+        on_layer: called before each layer of each part.
     """
     n_layers = states.shape[1]
     shape = (n_layers, 2, sum(len(part.rows) for part in parts))
@@ -213,6 +216,8 @@ def probed(states: np.ndarray, parts: Sequence[Part]) -> tuple[np.ndarray, np.nd
         place = slice(start, start := start + len(part.rows))
         before: np.ndarray | None = None
         for layer, side in np.ndindex(n_layers, 2):
+            if side == 0:
+                on_layer()
             own = states[part.rows, layer, side]
             if side == 0 and before is not None and np.array_equal(own, before):
                 right[layer, 0, place], log_loss[layer, 0, place] = (
@@ -239,6 +244,15 @@ def described(parts: Sequence[Part]) -> pd.DataFrame:
         for part in parts
     ]
     return pd.DataFrame(rows, index=index)
+
+
+def part_lines(probe: AnswerProbe) -> list[str]:
+    """Return for each task how much of it was probed, and what naming its most frequent answer gets, in words."""
+    return [
+        f"{_words(name)}: {counted(int(one['n_prompts']), 'prompt')} with {counted(int(one['n_answers']), 'answer')}, of which the most "
+        f"frequent is right for {one['most_frequent']:.0%}"
+        for name, one in zip(probe.parts.index, probe.parts.to_dict("records"), strict=True)
+    ]
 
 
 def none_to_probe(left_out: Mapping[str, str]) -> RecordingError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ def probe_answers(
         prompts: a PromptSet, or any sequence of prompts with answers; those of a task are probed together (`Prompt.task`).
         batch_size: prompts of similar length that run together.
         seed: of the folds.
-        on_progress: called after each batch; raising `Cancelled` in it stops the work.
+        on_progress: called after each batch, and before each layer whose probes are fitted; raising `Cancelled` in it stops the work.
 
     Raises:
         RecordingError: no task can be probed, with the reason, or the mean states take too much memory.
@@ -61,7 +62,13 @@ def probe_answers(
     )
     if not parts:
         raise none_to_probe(left_out)
-    found = [probed(states.states[kept, group], parts) for group in range(len(PROBED))]
+    layers = count(1)
+    total = len(PROBED) * len(parts) * loaded.n_layers
+
+    def told() -> None:
+        progress(next(layers), total, "fitting the probes")
+
+    found = [probed(states.states[kept, group], parts, told) for group in range(len(PROBED))]
     rows = np.concatenate([part.rows for part in parts])
     order = np.argsort(rows)
     chosen = [kept[row] for row in rows[order]]

@@ -12,6 +12,7 @@ from vlm_analysis.evaluation.scan import DENSE, EARLY_EXIT, FROZEN, VisionScan
 from vlm_analysis.recording.recording import Recording
 
 KL_BOUND, FIRST_EXIT = 0.003, 5  # VTW's, for LLaVA-1.5-7B
+LEAST_KEPT = 0.9  # of the dense model's exact matches, by an edit of `scan_front`; our choice
 
 
 def exit_by_kl(
@@ -72,24 +73,31 @@ def within_flops(scan: VisionScan, share: float, *, domain: str | None = None) -
     return scan.edit(*min(fitting, key=lambda one: (kl[one], flops[one])))
 
 
-def scan_front(scan: VisionScan, most: int = 3, *, domain: str | None = None) -> list[Edit]:
+def scan_front(scan: VisionScan, most: int = 3, *, domain: str | None = None, least: float = LEAST_KEPT) -> list[Edit]:
     """Return up to `most` scanned edits that no other beats in KL(dense ‖ edited) and in FLOPs, the most FLOPs first.
 
-    They are those nearest to even steps of FLOPs between the dense model and the edit that takes fewest.
+    Only those count that keep at least `least` of the dense model's exact matches, since the cheapest of all keep next to none; where none
+    does, the one of the least KL is taken alone. Of the rest they are those nearest to even steps of FLOPs from the dense model's to the
+    fewest. Bound and steps are our choice.
 
     Raises:
         EvaluationError: no prompt of this domain was scanned.
     """
-    kl = scan.table(domain)["kl_to_dense"]
+    table = scan.table(domain)
+    kl, match = table["kl_to_dense"], table["exact_match"]
     flops = {one: scan.flops_share(scan.edit(*one)) for one in kl.index if one[0] != DENSE and np.isfinite(kl[one])}
-    front, least = list[tuple[str, int]](), np.inf
+    front, lowest = list[tuple[str, int]](), np.inf
     for one in sorted(flops, key=lambda one: (flops[one], kl[one])):
-        if kl[one] < least:
+        if kl[one] < lowest:
             front.append(one)
-            least = kl[one]
-    steps = np.linspace(1, min(flops.values(), default=1), most + 1)[1:]
-    near = [min(front, key=lambda one: abs(flops[one] - step)) for step in steps] if front else []
-    return [scan.edit(*one) for one in dict.fromkeys(near)]
+            lowest = kl[one]
+    dense = match.get((DENSE, -1), np.nan)
+    useful = [one for one in front if not match[one] < least * dense] or front[-1:]
+    near = list[tuple[str, int]]()
+    for step in np.linspace(1, min((flops[one] for one in useful), default=1), most + 1)[1:]:
+        rest = [one for one in useful if one not in near]
+        near += [min(rest, key=lambda one: abs(flops[one] - step))] if rest else []
+    return [scan.edit(*one) for one in sorted(near, key=lambda one: -flops[one])]
 
 
 def span_by_similarity(

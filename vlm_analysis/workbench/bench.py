@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,10 @@ from vlm_analysis.selection.strategies.many import COMPARED, RANDOM
 from vlm_analysis.words import brief
 from vlm_analysis.workbench import damages, evaluations, exports, recordings, searches, stories
 from vlm_analysis.workbench.bench_times import Times
-from vlm_analysis.workbench.comparisons import Question, compare_ways
+from vlm_analysis.workbench.comparisons import Question, check_apart, compare_ways
 from vlm_analysis.workbench.desk import prompts_item
 from vlm_analysis.workbench.evaluations import OnPartial
+from vlm_analysis.workbench.probes import Probes
 from vlm_analysis.workbench.recordings import recorded_prompts
 from vlm_analysis.workbench.recovering import Recovering
 from vlm_analysis.workbench.responses import Responses, ask_both, see_prompt
@@ -41,14 +43,14 @@ if TYPE_CHECKING:
 ALL_CRITERIA = tuple(name for name in CRITERIA if name != RANDOM)
 
 
-class Bench(Times, Scans, Widths, Recovering):
+class Bench(Times, Scans, Probes, Widths, Recovering):
     """A model and a workspace: known results are opened, missing ones are measured and saved.
 
-    **Nouns return, verbs save.** `recording`, `dense`, `scores`, `damage`, `scan`, `score_width`, `cost` and `latency` return a value;
-    known parts are opened, the rest is measured. `record`, `evaluate`, `measure_damage`, `measure_scan`, `measure_width`, `measure_cost`,
-    `measure_costs`, `compare`, `search`, `recover`, `measure_recovery`, `tell_story` and `demo` save something new under a name and return
-    its Item, whose value `open` returns; they too run only what is missing, except that times are always measured again. `ask` and
-    `export` save nothing in the workspace.
+    **Nouns return, verbs save.** `recording`, `dense`, `scores`, `damage`, `scan`, `probe_answers`, `score_width`, `cost` and `latency`
+    return a value; known parts are opened, the rest is measured. `record`, `evaluate`, `measure_damage`, `measure_scan`, `measure_probe`,
+    `measure_width`, `measure_cost`, `measure_costs`, `compare`, `search`, `recover`, `measure_recovery`, `tell_story` and `demo` save
+    something new under a name and return its Item, whose value `open` returns; they too run only what is missing, except that times are
+    always measured again. `ask` and `export` save nothing in the workspace.
 
     Prompts are a PromptSet, which is saved in the workspace, or the Item of one. Rows and scores are written to disk as they come.
     `on_progress` is called as `on_progress(done, total, message)`; raising `Cancelled` in it stops the work, and the same call continues
@@ -70,7 +72,8 @@ class Bench(Times, Scans, Widths, Recovering):
         return self._desk(on_progress).loaded
 
     def open(self, item: Item) -> Any:
-        """Return the value behind a saved Item: a PromptSet, Recording, Edit, Evaluation, VisionScan, WidthScores, Comparison, Cost or
+        """Return the value behind a saved Item: a PromptSet, Recording, Edit, Evaluation, VisionScan, AnswerProbe, WidthScores,
+        Comparison, Cost or
         Ledger, or a list of Evaluations.
 
         Raises:
@@ -219,15 +222,17 @@ class Bench(Times, Scans, Widths, Recovering):
                 scan of the prompts that masks are chosen on, which is measured if needed.
             on_partial: called after each batch with the Comparison on the prompts so far.
         """
-        desk = self._desk(on_progress)
-        item = recorded_prompts(desk, choose) if isinstance(choose, Item) else prompts_item(self.workspace, choose)
+        rest = n_draws, unprotect, max_mib, preset, tuple(masks), tuple(recover), vision
+        asked = Question("", "", tuple(criteria), tuple(strategies), 1 if most is None else most, *rest)
+        item = prompts_item(self.workspace, choose)  # or a recording of them
         other = item if report is None else prompts_item(self.workspace, report)
+        check_apart(item, other, asked)  # all that needs no model is refused before it is loaded
+        desk = self._desk(on_progress)
+        item = recorded_prompts(desk, item)
         if most is None:
             most = max(1, min(desk.loaded.n_layers // 2, len(desk.loaded.locks.free)))
-        names = tuple(criteria), tuple(strategies)
-        question = Question(
-            item.id, other.id, *names, most, n_draws, unprotect, max_mib, preset, tuple(masks), tuple(recover), vision
-        )
+        other = item if report is None else other
+        question = replace(asked, choose=item.id, report=other.id, most=most)
         return compare_ways(desk, item, other, question, on_progress, on_partial)
 
     def search(

@@ -129,7 +129,18 @@ class Unfinished:
 
 def _expect(fits: bool, expected: str, got: object) -> None:
     if not fits:
-        raise EvaluationError(f"The comparison cannot start: expected {expected}, got {str(got)[:200]}. Choose again.")
+        said = ", ".join(map(str, got)) or "none" if isinstance(got, tuple) else str(got)
+        raise EvaluationError(f"The comparison cannot start: expected {expected}, got {said[:200]}. Choose again.")
+
+
+def check_apart(choose: Item, report: Item, question: Question) -> None:
+    """Check that masks are not recovered on the prompts that they are reported on.
+
+    Raises:
+        EvaluationError: they are.
+    """
+    is_same = choose.prompts == report.prompts
+    _expect(not (is_same and question.recover), "other prompts to report on than masks are recovered on", "the same")
 
 
 def compare_ways(
@@ -144,7 +155,7 @@ def compare_ways(
     from vlm_analysis.workbench.pipeline import compare_masks
 
     is_same = choose.prompts == report.prompts
-    _expect(not (is_same and question.recover), "other prompts to report on than masks are recovered on", "the same")
+    check_apart(choose, report, question)
     name = report.name if is_same else f"{report.name}, chosen on {choose.name}"
     loaded, shelf = desk.loaded, desk.shelf
     _remember(shelf, loaded, name, question)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.skipping import in_short
 from vlm_analysis.errors import EvaluationError, PromptError, StrataError
 from vlm_analysis.evaluation.cost import Cost
 from vlm_analysis.evaluation.scan import VisionScan
@@ -84,7 +85,9 @@ def time_front(desk: Desk, item: Item, most: int, rounds: int, progress: Progres
 
 
 def _keep(desk: Desk, prompts: Item, cost: Cost) -> Item:
-    return keep_cost(desk.shelf, cost, f"{counted(cost.edit.budget, 'layer')} on {prompts.name}", prompts.prompts)
+    edit = cost.edit
+    what = counted(edit.budget, "layer") if edit.is_mask else in_short(edit)
+    return keep_cost(desk.shelf, cost, f"{what} on {prompts.name}", prompts.prompts)
 
 
 def _keep_rounds(desk: Desk, prompts: Item, so_far: Sequence[Cost]) -> None:

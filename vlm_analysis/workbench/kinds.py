@@ -18,6 +18,8 @@ from vlm_analysis.prompts.cells import MAX_ROWS
 from vlm_analysis.prompts.opening import open_prompts
 from vlm_analysis.prompts.prompts import PromptSet, SetAside
 from vlm_analysis.prompts.writing import write_prompts
+from vlm_analysis.recording.answerprobe import AnswerProbe
+from vlm_analysis.recording.probefile import open_answer_probe, save_answer_probe
 from vlm_analysis.recording.recording import open_recording, save_recording
 from vlm_analysis.recovery.ledger import open_ledger, save_ledger
 from vlm_analysis.saved import Form
@@ -108,6 +110,10 @@ def _of_width(scores: WidthScores) -> dict[str, Any]:
     return {"n_layers": scores.model.n_layers, "n": scores.n_answers, "how": scores.how}
 
 
+def _of_probe(probe: AnswerProbe) -> dict[str, Any]:
+    return {"n_layers": probe.model.n_layers, "n": len(probe.ids), "n_tasks": len(probe.parts)}
+
+
 KINDS = {
     "prompts": Kind(
         "", keep_prompts_in, open_kept_prompts, lambda value: {"n": len(value), **domain_details(value.domains)}
@@ -128,5 +134,6 @@ KINDS = {
     ),
     "scans": Kind(".npz", save_scan, open_scan, _of_scan),
     "widths": Kind(".npz", save_width_scores, open_width_scores, _of_width),
+    "probes": Kind(".npz", save_answer_probe, open_answer_probe, _of_probe),
     "comparisons": Kind(".npz", save_comparison, open_comparison, _counts, lambda value: value.dense),
 }

@@ -155,20 +155,48 @@ def check_fresh(learn: PromptSet, report: PromptSet) -> None:
         )
 
 
-def _check(desk: Desk, edit: Edit, ways: Sequence[str], learn: PromptSet, options: dict[str, Any]) -> None:
-    """Check what can be checked before anything runs."""
+def check_asked(
+    edit: Edit | None,
+    ways: Sequence[str],
+    options: dict[str, Any],
+    learn: Item | None = None,
+    report: Item | None = None,
+    *,
+    measured: bool = True,
+) -> None:
+    """Check what can be checked without the model.
+
+    Args:
+        edit: None where it is not known without the model.
+        learn, report: the prompts to learn on and to report on, where they are to be other ones.
+        measured: whether a ledger is measured; else only the ways and options count.
+
+    Raises:
+        StrataError: as `ledger_of`.
+    """
     if not ways:
         raise EditError("There is nothing to measure: expected a way of recovery, got none. Choose one.")
-    if edit.is_dense:
+    check_options(ways, options)
+    tuning_in(ways)
+    if not measured:
+        return
+    if edit is not None and edit.is_dense:
         raise EditError(
             "There is nothing to get back: expected an edit that drops layers, got the dense model. Drop some."
         )
-    if learnt := next((change for change in edit.changes if isinstance(change, Learnt)), None):
+    changes = () if edit is None else edit.changes
+    if learnt := next((change for change in changes if isinstance(change, Learnt)), None):
         raise EditError(
             f"The recovery cannot be measured: expected an edit with nothing learnt yet, got one that {learnt.words()}. Take the mask that "
             "it was learnt on."
         )
-    check_options(ways, options)
+    if learn is not None and report is not None:
+        check_fresh(open_item(learn), open_item(report))
+
+
+def _check(desk: Desk, edit: Edit, ways: Sequence[str], learn: PromptSet, options: dict[str, Any]) -> None:
+    """Check what can be checked before anything runs."""
+    check_asked(edit, ways, options)
     if any(step not in TUNINGS for way in ways for step in steps_of(way)):
         from vlm_analysis.recovery.closed_form import check_repairable
 

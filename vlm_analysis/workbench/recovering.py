@@ -29,6 +29,8 @@ class Recovering(AtDesk):
         `on_partial` among them.
         """
         on_progress = options.pop("on_progress", no_progress)
+        about = {name: value for name, value in options.items() if name not in ("name", "on_partial")}
+        ledgers.check_asked(edit, (how,), about, measured=False)
         desk, item = self._at(prompts, on_progress)
         return recoveries.recover_edit(desk, item, edit, how, on_progress, **options)
 
@@ -69,9 +71,11 @@ class Recovering(AtDesk):
         Raises:
             StrataError: nothing is cut, no way gives anything back, prompts are learnt on and reported on, or as `repair` and `finetune`.
         """
-        desk, learn = self._at(prompts, on_progress)
+        learn, reported = prompts_item(self.workspace, prompts), prompts_item(self.workspace, report)
+        ledgers.check_asked(edit, tuple(ways), options, learn, reported)
+        desk = self._desk(on_progress)
         rest: dict[str, Any] = {"name": name, "responses": responses, "on_partial": on_partial, **options}
-        return ledgers.measure_recovery(desk, learn, prompts_item(desk.shelf, report), edit, ways, on_progress, **rest)
+        return ledgers.measure_recovery(desk, learn, reported, edit, ways, on_progress, **rest)
 
     def recovery_needs(
         self,

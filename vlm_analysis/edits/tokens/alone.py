@@ -21,6 +21,7 @@ def load(folder: str | Path, **options: Any) -> Any:
     """
     from transformers import AutoModelForImageTextToText
 
+    vision_settings_in(folder)  # before weights are read
     return apply_vision(AutoModelForImageTextToText.from_pretrained(folder, **options).eval(), folder)
 
 
@@ -30,11 +31,10 @@ def apply_vision(model: Any, folder: str | Path) -> Any:
     The model is then called with `input_ids`, by which vision tokens are told from text.
 
     Raises:
-        EditError: the file is of another kind, the model another one, or it was applied already.
+        EditError: the folder has no such file, as an ordinary checkpoint, or one of another kind; the model is another one; or it was
+            applied already.
     """
-    told = json.loads((Path(folder) / VISION_FILE).read_text("utf-8"))
-    if (told.get("kind"), told.get("schema_version")) != ("strata-vision", 1):
-        raise EditError(f"{VISION_FILE} cannot be used: expected version 1 of its kind, got another. Export again.")
+    told = vision_settings_in(folder)
     if hasattr(model, _APPLIED):
         raise EditError("Vision tokens skip layers of this model already: expected one as it was loaded. Load it anew.")
     attention = model.config.get_text_config(decoder=True)._attn_implementation
@@ -57,3 +57,22 @@ def apply_vision(model: Any, folder: str | Path) -> Any:
     skip_layers(model, told["layers"], told["absent"], told["frozen"], sliced=sliced, deepstack=told["deepstack"])
     setattr(model, _APPLIED, True)
     return model
+
+
+def vision_settings_in(folder: str | Path) -> dict[str, Any]:
+    """Return the content of the folder's `strata-vision.json`.
+
+    Raises:
+        EditError: there is none, or it is of another kind.
+    """
+    path = Path(folder) / VISION_FILE
+    if not path.is_file():
+        raise EditError(
+            f"Vision tokens skip no layers here: expected {VISION_FILE} in {folder}, as an export of such an edit has it, got a folder "
+            "without it. Load an ordinary checkpoint by transformers alone, or name the exported folder."
+        )
+    told = json.loads(path.read_text("utf-8"))
+    if (told.get("kind"), told.get("schema_version")) != ("strata-vision", 1):
+        raise EditError(f"{VISION_FILE} cannot be used: expected version 1 of its kind, got another. Export again.")
+    settings: dict[str, Any] = told
+    return settings

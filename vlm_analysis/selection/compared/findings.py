@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from vlm_analysis.edits.skipping import in_short
 from vlm_analysis.evaluation.evaluation import as_kept, retention_bands
 from vlm_analysis.evaluation.telling import telling_score
 from vlm_analysis.selection.compared.comparison import Comparison
@@ -109,21 +110,26 @@ def mask_table(comparison: Comparison, metric: str | None = None) -> pd.DataFram
     table["parameters_left"] = parameters_left
     defined = measured[np.isfinite(measured).all(axis=1)]
     table["on_front"] = on_front(np.column_stack([*(-values for values in defined), parameters_left]))
-    table["dropped"] = [
-        ", ".join(map(str, mask.dropped)) if mask.is_mask else mask.words() for mask in comparison.masks
-    ]
+    table["dropped"] = ["" if mask.is_dense else in_short(mask) for mask in comparison.masks]
     return table
 
 
 def front_places(comparison: Comparison, left: np.ndarray, most: int, metric: str | None = None) -> list[int]:
     """Return the places of up to `most` masks on the front of the retention of every domain over what each leaves, evenly over that.
 
+    Where one mask beats all others, those that only this one beats are taken too: one point makes no front.
+
     Args:
         left: (n_masks,) what each mask leaves, as a share of its FLOPs; NaN is never on the front.
     """
     values = [retentions(comparison, domain, metric or telling(comparison)) for domain in comparison.domains]
     kept = [-one for one in values if np.isfinite(one).all()]
-    places = np.flatnonzero(on_front(np.column_stack([*kept, left])))
+    rows = np.column_stack([*kept, left])
+    front = on_front(rows)
+    if front.sum() < 2 <= most:
+        others = np.flatnonzero(~front)
+        front[others] = on_front(rows[others])
+    places = np.flatnonzero(front)
     ordered = places[np.argsort(left[places], kind="stable")]
     picked = np.unique(np.linspace(0, len(ordered) - 1, min(most, len(ordered))).round().astype(int))
     return [int(place) for place in ordered[picked]]

@@ -12,6 +12,9 @@ from vlm_analysis.recording.measures import DELTAS
 from vlm_analysis.recording.recording import Recording
 
 GAINS = {"functional": "right", "informational": "log_loss"}  # by the redundancy, what of a probe it is made of
+ENDS = {"accuracy": "right", "log_loss": "log_loss"}
+_OF_PROBE = [f"{name}{end}" for name in GAINS for end in ("", "_low", "_high")]
+_OF_PROBE += [f"{name}_{end}" for name in ENDS for end in ("before", "behind")]
 
 
 def redundancies(
@@ -28,8 +31,8 @@ def redundancies(
       with the answer that the layer adds to the mean state, in as far as a linear probe reads it;
     - `visual_attention`: share of attention of text queries to vision keys, in the rows of vision; NaN where no maps were recorded.
 
-    `_low` and `_high` are the ends of 90 % intervals of the gains over groups of prompts; `accuracy_before` and `accuracy_behind` are the
-    probe's. Without a probe these are NaN.
+    `_low` and `_high` are the ends of 90 % intervals of the gains over groups of prompts; `accuracy_` and `log_loss_`, each with `before`
+    and `behind`, are the probe's (see `probe_table`). Without a probe these are NaN.
 
     Args:
         recording: of the model, on any prompts.
@@ -45,6 +48,7 @@ def redundancies(
         raise MaskError(f"Unknown delta: expected one of {list(DELTAS)}, got {delta!r}. Take one of them.")
     check_same_model(recording, probe)
     n_layers, frames = recording.n_layers, []
+    gains = None if probe is None else probe_table(probe, domain=domain)
     for group in PROBED:
         attention = group == "vision" and recording.has("visual_attention")
         frame = pd.DataFrame(
@@ -52,12 +56,12 @@ def redundancies(
                 "geometric": 1.0 - recording.layer_values("cosine", domain, group),
                 "proximal": recording.layer_values("changed", domain, group, which=DELTAS.index(delta)),
                 "visual_attention": recording.layer_values("visual_attention", domain) if attention else np.nan,
-                **_gains(probe, domain, PROBED.index(group), n_layers),
             },
             index=pd.MultiIndex.from_product([[group], range(n_layers)], names=["token_group", "layer"]),
         )
         frames.append(frame)
-    return pd.concat(frames)
+    found = pd.concat(frames)
+    return found.join(gains) if gains is not None else found.assign(**dict.fromkeys(_OF_PROBE, np.nan))
 
 
 def gain_values(probe: AnswerProbe, name: str, domain: str | None = None, group: int = 0) -> np.ndarray:
@@ -76,16 +80,27 @@ def check_same_model(recording: Recording, other: AnswerProbe | None) -> None:
         )
 
 
-def _gains(probe: AnswerProbe | None, domain: str | None, group: int, n_layers: int) -> dict[str, np.ndarray]:
-    ends = [f"{name}{end}" for name in GAINS for end in ("", "_low", "_high")]
-    if probe is None:
-        return {name: np.full(n_layers, np.nan) for name in (*ends, "accuracy_before", "accuracy_behind")}
+def probe_table(probe: AnswerProbe, *, domain: str | None = None) -> pd.DataFrame:
+    """Return what a probe tells of each layer by (token_group, layer), the part of `redundancies` that needs no recording.
+
+    Columns: `functional` and `informational` with the ends `_low` and `_high` of their 90 % intervals over groups of prompts, NaN with too
+    few of them; `accuracy_before`, `accuracy_behind`, `log_loss_before` and `log_loss_behind`. Means over prompts with equal weight.
+
+    Raises:
+        RecordingError: no prompt of this domain was probed.
+    """
     rows = probe.rows(domain)
     numbers = group_numbers([probe.groups[row] for row in rows], len(rows))
-    found: dict[str, np.ndarray] = {}
-    for name in GAINS:
-        values = gain_values(probe, name, domain, group).T
-        found[name] = values.mean(axis=1)
-        found[f"{name}_low"], found[f"{name}_high"] = ratio_bands(values, np.ones(len(rows)), numbers)
-    found["accuracy_before"], found["accuracy_behind"] = probe.right[group][:, :, rows].mean(axis=2).T
-    return found
+    frames = []
+    for group, token_group in enumerate(PROBED):
+        found: dict[str, np.ndarray] = {}
+        for name in GAINS:
+            values = gain_values(probe, name, domain, group).T
+            found[name] = values.mean(axis=1)
+            found[f"{name}_low"], found[f"{name}_high"] = ratio_bands(values, np.ones(len(rows)), numbers)
+        for name, of in ENDS.items():
+            before, behind = getattr(probe, of)[group][:, :, rows].mean(axis=2).T
+            found |= {f"{name}_before": before, f"{name}_behind": behind}
+        index = pd.MultiIndex.from_product([[token_group], range(probe.model.n_layers)], names=["token_group", "layer"])
+        frames.append(pd.DataFrame(found, index=index))
+    return pd.concat(frames)

@@ -9,6 +9,7 @@ from typing import Any
 
 from vlm_analysis.edits.change import is_whole
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.skipping import in_short
 from vlm_analysis.errors import EditError, MaskError, StrataError
 from vlm_analysis.model_info import Locks
 from vlm_analysis.progress import stop_if_asked
@@ -112,8 +113,8 @@ def with_vision(ways: Sequence[Way], edits: Sequence[Edit]) -> list[Way]:
     """
     made = list(ways)
     for edit in edits:
-        words = edit.words()
-        alone = replace(edit, name=sentence(words))
+        words = in_short(edit)
+        alone = replace(edit, name=sentence(edit.words()))
         made.append(Way(alone.name, None, f"none{SKIPS}{words}", None, 0, 0, alone))
         for way in ways:
             if way.method == RANDOM:

@@ -146,6 +146,11 @@ SECTIONS: dict[str, dict[str, Term]] = {
             "arccos of the cosine over π, in [0, 1]: how far a span of layers turns the stream.",
             "arXiv:2403.17887",
         ),
+        "answer-probe": Term(
+            "Answer probe",
+            "A linear regression that names the answer from the mean vision or text state before and behind a layer, asked on prompts that "
+            "it was not fitted on.",
+        ),
         "damage": Term(
             "Damage",
             "The measured change of the output when one layer is left out: KL to dense, or the increase of the answer NLL.",

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from vlm_analysis.errors import StrataError
-from vlm_analysis.evaluation.telling import title_of
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.prompts.halves import split_in_halves
 from vlm_analysis.selection.compared.findings import mask_table, telling
@@ -25,8 +22,20 @@ from vlm_analysis.ui.common.session import bench, chosen, is_shown, last_choices
 from vlm_analysis.ui.common.shell import next_step
 from vlm_analysis.ui.common.text import NEEDS, escaped, what_it_does
 from vlm_analysis.ui.common.work import Work, watched
-from vlm_analysis.ui.evaluate.comparepresets import CHOOSE, MASKS, REPORT, draw_presets, possible_criteria, unless_set
+from vlm_analysis.ui.evaluate.comparecolumns import column_config, mask_columns
+from vlm_analysis.ui.evaluate.comparepresets import (
+    CHOOSE,
+    MASKS,
+    REPORT,
+    draw_presets,
+    n_asked,
+    possible_criteria,
+    seconds_a_pass,
+    time_words,
+    unless_set,
+)
 from vlm_analysis.ui.evaluate.comparerecover import ask_recoveries
+from vlm_analysis.ui.evaluate.comparevision import ask_vision, scan_passes, with_beside
 from vlm_analysis.words import counted
 from vlm_analysis.workbench.bench import ALL_CRITERIA
 from vlm_analysis.workbench.comparisons import Question, Unfinished, forget, unfinished
@@ -64,12 +73,9 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
         _warn_same(choose)
     draw_presets(info, choose, report, lambda asked: _count(info, asked, count_domains(choose.details)))
     question = replace(_question(info, choose, report), recover=ask_recoveries(choose, report))
-    masks = _count(info, question, count_domains(choose.details)) * (1 + len(question.recover))
-    steps = "record the prompts, " + ("measure each layer's damage, " if "damage" in question.needs else "")
-    st.caption(
-        f"Up to {counted(masks, 'mask')} on {counted(int(report.details.get('n', 0)), 'prompt')}; equal masks run once, and what was "
-        f"measured before is not run again. First: {steps}where that was not done yet."
-    )
+    question = replace(question, vision=ask_vision(info, choose))
+    masks = with_beside(_count(info, question, count_domains(choose.details)) * (1 + len(question.recover)), question)
+    _say_how_long(info, choose, report, question, masks)
     active = (view := current("compare")) is not None and view.active
     st.button(
         "Compare masks",
@@ -83,12 +89,26 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
         same_line(_line(choose, report, question))
 
 
+def _say_how_long(info: ModelInfo, choose: Item, report: Item, question: Question, masks: int) -> None:
+    """Say how many masks run on how many prompts, the most time that it takes, and what is measured before."""
+    steps = "record the prompts, " + ("measure each layer's damage, " if "damage" in question.needs else "")
+    more = scan_passes(info, choose) if question.vision else 0
+    steps += "scan vision tokens, " if more else ""
+    pass_s = seconds_a_pass(model_slot().fingerprint, report)
+    time = time_words(question, masks, n_asked(choose, report), info.n_layers, pass_s, more)
+    recovering = ", without the recoveries" if question.recover else ""
+    st.caption(
+        f"Up to {counted(masks, 'mask')} on {counted(int(report.details.get('n', 0)), 'prompt')}, {time}{recovering}; equal masks run "
+        f"once, and what was measured before is not run again. First: {steps}where that was not done yet."
+    )
+
+
 def _line(choose: Item, report: Item, question: Question) -> str:
     """Return the line of the same comparison, without arguments that are the command's defaults."""
     criteria = [] if question.criteria == ALL_CRITERIA else list(question.criteria)
     strategies = [] if question.strategies == COMPARED else list(question.strategies)
     of: dict[str, Any] = {"compare": True} if choose.id == report.id else {"from": choose.id}
-    of |= {"recover": list(question.recover)}
+    of |= {"recover": list(question.recover), "vision": question.vision or None}
     if question.preset:
         return line_of("sweep", report, **of, preset=question.preset)
     numbers: dict[str, Any] = {"most": question.most, "draws": question.n_draws, "memory": question.max_mib}
@@ -296,47 +316,6 @@ def so_far() -> None:
         column_config=column_config(partial.domains, metric),
         alt="The best masks so far",
     )
-
-
-def mask_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a mask table with the columns that a small view has room for."""
-    return table.drop(columns=["nll_above_dense", "token_agreement", "on_front"])
-
-
-def column_config(domains: Sequence[str], metric: str = "exact_match") -> dict[str, Any]:
-    """Return titles, formats and explanations of the columns of a mask table that keeps retention of `metric`."""
-    of = title_of(metric)
-    config: dict[str, Any] = {
-        f"retention, {domain}": st.column_config.NumberColumn(
-            f"Retention, {domain}", help=f"Pruned over dense model's {of} on this domain.", format="percent"
-        )
-        for domain in domains
-    }
-    return config | {
-        "chosen_by": st.column_config.TextColumn(
-            "Chosen by", help="The first method that chooses this mask; the last column has them all."
-        ),
-        "methods": st.column_config.TextColumn(
-            "Chosen by, all", help="Every method that chooses this mask.", width="large"
-        ),
-        "budget": st.column_config.NumberColumn("Layers dropped"),
-        "worst": st.column_config.NumberColumn(
-            "Worst domain", help="The least retention of any domain.", format="percent"
-        ),
-        "nll_above_dense": st.column_config.NumberColumn(
-            "NLL above dense", help="Mean answer NLL minus the dense model's, in nats a token.", format="%.3f"
-        ),
-        "kl_to_dense": st.column_config.NumberColumn("KL to dense", help="In nats, mean over prompts.", format="%.3f"),
-        "token_agreement": st.column_config.NumberColumn("Token agreement", format="percent"),
-        "parameters_left": st.column_config.NumberColumn(
-            "Parameters left", help="Of the whole model, vision tower and head included.", format="percent"
-        ),
-        "on_front": st.column_config.CheckboxColumn(
-            "On the front",
-            help="No other mask keeps as much of every domain with as few parameters, and more of one or with fewer.",
-        ),
-        "dropped": st.column_config.TextColumn("Layers"),
-    }
 
 
 def _left_unfinished(info: ModelInfo | None, items: dict[str, Item]) -> None:

@@ -69,12 +69,13 @@ def draw_presets(info: ModelInfo, choose: Item, report: Item, count: Callable[[Q
 
 def presets(info: ModelInfo, choose: Item, report: Item) -> list[Preset]:
     """Return the presets for a model and prompts."""
-    free, n = len(info.locks.free), int(report.details.get("n", 0))
+    free, n = len(info.locks.free), n_asked(choose, report)
     few, most = max(1, min(QUICK_MOST, free)), max(1, min(info.n_layers // 2, free))
     saved = tuple(item.id for item in workspace().items("masks") if item.details.get("n_layers") == info.n_layers)
     quick = Question(choose.id, report.id, QUICK_CRITERIA, QUICK_STRATEGIES, few, QUICK_DRAWS)
     n_quick = min(
-        n, QUICK_PROMPTS * max(1, int(report.details.get("n_domains", len(report.details.get("domains", "x")))))
+        int(report.details.get("n", 0)),
+        QUICK_PROMPTS * max(1, int(report.details.get("n_domains", len(report.details.get("domains", "x"))))),
     )
     thorough = Question(choose.id, report.id, ALL_CRITERIA, COMPARED, most)
     mine = Question(choose.id, report.id, (), (), 1, masks=saved)
@@ -115,7 +116,7 @@ def unless_set(key: str, default: T) -> T | None:
 def _fill(info: ModelInfo, question: Question, shorten: Item | None = None) -> None:
     """Write a question into the form, as a button's callback; with `shorten`, on the first prompts of each domain of a set."""
     state = st.session_state
-    state["compare_preset"], state["compare_recover"] = False, []
+    state["compare_preset"], state["compare_recover"], state["compare_vision"] = False, [], 0
     state[MASKS] = bool(question.masks)
     if not question.masks:
         for one_domain in (True, False):
@@ -142,16 +143,24 @@ def _first_prompts(item: Item) -> Item:
     return keep_prompts(workspace(), PromptSet(few), f"{item.name}, first {QUICK_PROMPTS} of each domain")
 
 
-def time_words(question: Question, masks: int, n_prompts: int, n_layers: int, pass_s: float | None) -> str:
+def n_asked(choose: Item, report: Item) -> int:
+    """Return on how many prompts each mask runs: those reported on, and those it is chosen on where they are others."""
+    each = {item.prompts: int(item.details.get("n", 0)) for item in (choose, report)}
+    return sum(each.values())
+
+
+def time_words(
+    question: Question, masks: int, n_prompts: int, n_layers: int, pass_s: float | None, more_passes: int = 0
+) -> str:
     """Return the most time that a question may take, in words.
 
-    A pass for each mask and prompt, two a prompt for its recording and the dense model, and one a layer and prompt where damage is
-    measured; what masks share and what is known already is not taken off.
+    A pass for each mask and prompt, two a prompt for its recording and the dense model, one a layer and prompt where damage is
+    measured, and `more_passes` besides; what masks share and what is known already is not taken off.
     """
     if pass_s is None:
         return "time not known yet"
-    passes = masks + 2 + (n_layers if "damage" in question.needs else 0)
-    return f"up to {duration(max(1.0, passes * n_prompts * pass_s))}"
+    passes = (masks + 2 + (n_layers if "damage" in question.needs else 0)) * n_prompts + more_passes
+    return f"up to {duration(max(1.0, passes * pass_s))}"
 
 
 def seconds_a_pass(model: str | None, prompts: Item) -> float | None:

@@ -22,6 +22,7 @@ from vlm_analysis.selection.compared.findings import (
     telling,
 )
 from vlm_analysis.selection.compared.published import READING_OF, published_curves
+from vlm_analysis.selection.compared.skipping import taken_line
 from vlm_analysis.selection.compared.verdicts import (
     ALPHA,
     FAMILY,
@@ -42,7 +43,7 @@ from vlm_analysis.ui.common.session import model_slot
 from vlm_analysis.ui.common.shell import go_on, say_set_aside
 from vlm_analysis.ui.common.terms import explained
 from vlm_analysis.ui.common.text import METRIC_HELP, does, escaped
-from vlm_analysis.ui.evaluate.compareform import column_config
+from vlm_analysis.ui.evaluate.comparecolumns import column_config
 from vlm_analysis.ui.evaluate.evaluateview import say_answer_source
 from vlm_analysis.ui.evaluate.frontview import Y_MAX, draw_front
 from vlm_analysis.words import METRIC_TITLES, counted, in_groups, joined
@@ -114,6 +115,8 @@ def _say_how_chosen(comparison: Comparison) -> None:
         st.caption(f"{in_groups(n, comparison.dense.n_groups)}, none of which the masks were chosen on.")
     say_set_aside(comparison.dense.set_aside, n)
     say_answer_source(comparison.dense)
+    if line := taken_line(comparison):
+        st.caption(escaped(line))
     _say_what_is_missing(comparison)
 
 

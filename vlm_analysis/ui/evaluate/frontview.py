@@ -15,10 +15,12 @@ from vlm_analysis.selection.compared.findings import front_words, on_front
 from vlm_analysis.selection.compared.timed import time_left
 from vlm_analysis.ui.common.address import follow, tell
 from vlm_analysis.ui.common.downloads import PICTURE
+from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.sameline import layers_text, line_of, same_line
-from vlm_analysis.ui.common.session import opened, workspace
+from vlm_analysis.ui.common.session import bench, model_slot, opened, workspace
 from vlm_analysis.ui.common.terms import explained
 from vlm_analysis.ui.common.text import escaped
+from vlm_analysis.ui.common.work import job
 from vlm_analysis.words import counted
 from vlm_analysis.workbench.costs import find_costs
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 Y_MAX = 1.15  # of both charts of retention
 PARAMETERS = "parameters"
 TIMES = {"prefill time": "prefill", "decode time": "decode"}  # what time is saved, and its phase
+JOB = "time-front"
 LEAST_TIMED = 2  # masks, below which there is no front over time
 
 
@@ -71,7 +74,8 @@ def draw_front(
     if drawn < len(table):
         st.caption(f"{counted(len(table) - drawn, 'other mask')}: not timed like these, so not drawn.")
     if not is_timed:
-        _say_how_to_time(comparison, table)
+        _offer_timing(comparison, item_id, table)
+    job_panel(JOB, "The rounds that were finished are kept.")
 
 
 def _pick_saved(comparison: Comparison, table: pd.DataFrame) -> tuple[str, np.ndarray, bool]:
@@ -94,16 +98,29 @@ def _pick_saved(comparison: Comparison, table: pd.DataFrame) -> tuple[str, np.nd
     return saved, lefts[saved], True
 
 
-def _say_how_to_time(comparison: Comparison, table: pd.DataFrame) -> None:
-    """Say how masks are timed, with the line that times those of the front."""
-    st.caption("For a front over measured time, time two of these masks or more: under Cost, or on the command line.")
+def _offer_timing(comparison: Comparison, item_id: str, table: pd.DataFrame) -> None:
+    """Draw the button that times the masks of the front, and the line that times those that drop layers alone."""
+    item = workspace().find("comparisons", item_id)
     prompts = next((one for one in workspace().items("prompts") if one.prompts == comparison.dense.prompts), None)
+    is_here = comparison.dense.model.fingerprint == model_slot().fingerprint
+    lacks = "" if is_here and prompts is not None else " It needs the model and the prompts of this comparison."
+    st.caption(f"For a front over measured time, time two of these masks or more: here, or under Cost.{lacks}")
+    if lacks or item is None or prompts is None:
+        return
+    st.button(
+        "Time the front",
+        icon=":material/timer:",
+        on_click=start,
+        args=(JOB, f"Timing the front of {item.name}", job(bench().time_front, item), item.id),
+        disabled=(view := current(JOB)) is not None and view.active,
+        help="Up to 8 masks of it, in turn with the dense model, on these prompts: at even steps over what they save.",
+    )
     masks = [
         mask
         for mask, is_there in zip(comparison.masks, table["on_front"], strict=True)
         if is_there and mask.is_mask and mask.budget
     ]
-    if prompts is not None and masks:
+    if masks:
         same_line(line_of("cost", prompts, *map(layers_text, masks)), label="Time the front on the command line")
 
 

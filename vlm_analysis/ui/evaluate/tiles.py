@@ -9,7 +9,7 @@ from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.cost import Cost, flops_without, speedup, weights_without
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.evaluation.intervals import LEAST_GROUPS
-from vlm_analysis.evaluation.telling import title_of
+from vlm_analysis.evaluation.telling import above_line, title_of
 from vlm_analysis.ui.common.held import vision_of
 from vlm_analysis.ui.common.session import opened, workspace
 from vlm_analysis.ui.common.text import METRIC_HELP, escaped
@@ -33,6 +33,8 @@ def draw_tiles(outcome: Outcome) -> None:
     if len(outcome.kept_by_domain) > 1:
         words = (f"{domain} {' ('.join(retention_words(kept))})" for domain, kept in outcome.kept_by_domain.items())
         st.caption(f"By domain: {escaped(some_of(words, MOST_DOMAINS, between=', '))}")
+    if line := above_line(kept.high for kept in (outcome.kept, *outcome.kept_by_domain.values())):
+        st.caption(line)
 
 
 def retention_words(kept: Kept) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.evaluation.scan import VisionScan
+from vlm_analysis.recording.answerprobe import AnswerProbe
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.certainty.conditions import conditions_against_damage
 from vlm_analysis.selection.criteria.bands import RULES, SkipBands, skip_bands
@@ -15,6 +16,7 @@ from vlm_analysis.selection.criteria.redundancy import redundancies
 from vlm_analysis.ui.common.downloads import PICTURE, offer_table
 from vlm_analysis.ui.common.inputs import ScoreInputs, pick_delta, pick_domain
 from vlm_analysis.ui.common.text import escaped, layer_list
+from vlm_analysis.ui.similarity.probeview import draw_probe, key_of, probe_of
 from vlm_analysis.ui.similarity.scanview import damage_of, draw_scan, scan_of
 from vlm_analysis.words import counted
 
@@ -27,7 +29,7 @@ RULE_WORDS = {
 
 
 def skip_view(inputs: ScoreInputs) -> None:
-    """Draw the thresholds, the curves with the layers they select and the measured damage, both bands in words, and the scan."""
+    """Draw the thresholds, the curves with the layers they select and measured damage, both bands in words, scan and probe."""
     st.caption(
         "Skip-It?, arXiv:2509.25584: where vision tokens are redundant and little looked at, they could skip a layer. "
         "Its thresholds are not known to us: all of them are yours, and how the redundancies are joined is our choice."
@@ -68,14 +70,16 @@ def _draw_bands(inputs: ScoreInputs, bands: SkipBands, limits: dict[str, float],
     except StrataError as error:  # the model refused all prompts of this domain
         st.caption(escaped(error))
         scan, damage = None, {}
+    probe = probe_of(recording)
     of_text = redundancies(recording, domain=domain, delta=limits["delta"]).loc["text"]
     text = {name: of_text[name].to_numpy(np.float64) for name in ("geometric", "proximal")}
     figure = skip_curves(bands, **shown, text=text, damage=damage, locks=recording.model.locks)
     for sentence in _words(bands):
         st.markdown(sentence)
     if scan is not None:
-        key = repr((inputs.numbers_key, limits, rule, scan.form, scan.prompts))
-        for sentence in _do_they_predict(key, recording, scan, bands, domain, limits["delta"]):
+        of_domain = probe if probe is not None and domain in (None, *probe.domains) else None
+        key = repr((inputs.numbers_key, limits, rule, scan.form, scan.prompts, key_of(of_domain)))
+        for sentence in _do_they_predict(key, recording, scan, of_domain, bands, domain, limits["delta"]):
             st.markdown(escaped(sentence))
     st.plotly_chart(
         figure,
@@ -93,14 +97,21 @@ def _draw_bands(inputs: ScoreInputs, bands: SkipBands, limits: dict[str, float],
     with st.expander("Numbers"):
         offer_table(_frame(bands), "skip-it", alt="What the bands are made of, by layer")
     draw_scan(recording, scan, bands, domain)
+    draw_probe(recording, probe, domain)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _do_they_predict(
-    key: str, _recording: Recording, _scan: VisionScan, _bands: SkipBands, domain: str | None, delta: float
+    key: str,
+    _recording: Recording,
+    _scan: VisionScan,
+    _probe: AnswerProbe | None,
+    _bands: SkipBands,
+    domain: str | None,
+    delta: float,
 ) -> tuple[str, ...]:
     """Return in sentences whether the conditions tell where skipping does harm; kept between script runs by the key."""
-    return conditions_against_damage(_recording, _scan, bands=_bands, domain=domain, delta=delta).sentences
+    return conditions_against_damage(_recording, _scan, _probe, bands=_bands, domain=domain, delta=delta).sentences
 
 
 def _thresholds() -> dict[str, float]:
