@@ -12,6 +12,7 @@ from vlm_analysis.cli.base import command
 from vlm_analysis.cli.output import Result
 from vlm_analysis.errors import PromptError, short
 from vlm_analysis.progress import Progress
+from vlm_analysis.words import counted
 
 if TYPE_CHECKING:
     from vlm_analysis.prompts.prompts import Prompt, PromptSet
@@ -46,7 +47,7 @@ def pictures_of(asked: Prompt, image: Path | None) -> str:
     """Return which pictures are asked about, for a sentence: "chart.png of the prompt 'math-03'"."""
     names = [short(one.name, 80) if isinstance(one, Path) else "a picture" for one in asked.images]
     if len({*names}) == 1 and len(names) > 1:
-        names = [f"{len(names)} pictures"]
+        names = [counted(len(names), "picture")]
     return ", ".join(names) + ("" if image is not None else f" of the prompt '{short(asked.id, 80)}'")
 
 
