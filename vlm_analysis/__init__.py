@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         mask_to_llama_cpp as mask_to_llama_cpp,
         mask_to_optipfair as mask_to_optipfair,
     )
+    from vlm_analysis.edits.foreign.llm_drop import edit_to_llm_drop as edit_to_llm_drop
     from vlm_analysis.edits.foreign.puzzletron import mask_to_puzzletron as mask_to_puzzletron
     from vlm_analysis.edits.foreign.skipping import (
         edit_to_fastv as edit_to_fastv,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     )
     from vlm_analysis.edits.kinds.adapt import Adapt as Adapt
     from vlm_analysis.edits.kinds.drop import Drop as Drop
+    from vlm_analysis.edits.kinds.drop_part import DropPart as DropPart
     from vlm_analysis.edits.kinds.fold import Fold as Fold
     from vlm_analysis.edits.kinds.narrow import Narrow as Narrow
     from vlm_analysis.edits.kinds.replace import Replace as Replace
@@ -42,6 +44,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.edits.kinds.vision import Vision as Vision
     from vlm_analysis.edits.learnt import Tensors as Tensors
     from vlm_analysis.edits.skipping import early_exit as early_exit, freeze as freeze, late_entry as late_entry
+    from vlm_analysis.edits.sublayers import drop_parts as drop_parts
     from vlm_analysis.errors import StrataError as StrataError
     from vlm_analysis.evaluation.cost import (
         Cost as Cost,
@@ -181,10 +184,12 @@ _HOMES = {
         "mask_to_llama_cpp",
         "mask_to_optipfair",
     ),
+    "edits.foreign.llm_drop": ("edit_to_llm_drop",),
     "edits.foreign.puzzletron": ("mask_to_puzzletron",),
     "edits.foreign.skipping": ("edit_to_fastv", "edit_to_shortv", "edit_to_vtw"),
     "edits.kinds.adapt": ("Adapt",),
     "edits.kinds.drop": ("Drop",),
+    "edits.kinds.drop_part": ("DropPart",),
     "edits.kinds.fold": ("Fold",),
     "edits.kinds.narrow": ("Narrow",),
     "edits.kinds.replace": ("Replace",),
@@ -192,6 +197,7 @@ _HOMES = {
     "edits.kinds.vision": ("Vision",),
     "edits.learnt": ("Tensors",),
     "edits.skipping": ("early_exit", "freeze", "late_entry"),
+    "edits.sublayers": ("drop_parts",),
     "model_info": ("Locks",),
     "errors": ("StrataError",),
     "evaluation.cost": (

@@ -15,7 +15,8 @@ _WIDTH = fields(
     {
         **dict.fromkeys(("neurons", "kv_groups", "neuron_parameters", "group_parameters"), whole()),
         **dict.fromkeys(("mlp_locked", "attention_locked"), text()),
-    }
+    },
+    dict.fromkeys(("mlp_parameters", "attention_parameters"), whole()),
 )
 _REASONS, _LAYERS = table(text(), text(5)), listed(whole(0, MOST_LAYERS - 1), most=MOST_LAYERS)
 SCHEMA = fields(  # of a ModelInfo in a saved file
@@ -140,12 +141,13 @@ def _with_reasons(layers: Collection[int], reason: str = "") -> dict[int, str]:
 
 @dataclass(frozen=True)
 class LayerWidth:
-    """How wide a decoder layer is, and why it cannot be made narrow (see `Narrow`).
+    """How wide a decoder layer is, why it cannot be made narrow (see `Narrow`), and how much it has to lose (see `DropPart`).
 
     Attributes:
         neurons, kv_groups: number of its MLP neurons and attention groups; 0 where those cannot be cut.
         neuron_parameters, group_parameters: parameters of one of them.
         mlp_locked, attention_locked: why they cannot be cut; "" where they can.
+        mlp_parameters, attention_parameters: parameters of its whole MLP and attention; 0 where that is no module of its own.
     """
 
     neurons: int
@@ -154,6 +156,8 @@ class LayerWidth:
     group_parameters: int
     mlp_locked: str = ""
     attention_locked: str = ""
+    mlp_parameters: int = 0
+    attention_parameters: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from vlm_analysis import (
+    DropPart,
     Edit,
     PruneMask,
+    early_exit,
+    edit_to_llm_drop,
     mask_to_llama_cpp,
     mask_to_optipfair,
     mask_to_puzzletron,
@@ -20,7 +23,7 @@ from vlm_analysis import (
     open_mask,
 )
 from vlm_analysis.assets import asset
-from vlm_analysis.errors import MaskError, NoLayerCountError
+from vlm_analysis.errors import EditError, MaskError, NoLayerCountError
 
 CONFIG: dict[str, Any] = {"num_hidden_layers": 8, "num_key_value_heads": 2, "intermediate_size": 64}
 VLM = {"model_type": "llava", "text_config": CONFIG, "vision_config": {"intermediate_size": 9, "num_hidden_layers": 3}}
@@ -146,6 +149,16 @@ class TestIn:
         for content in (lists, lists | flags):
             assert open_dialect(json.dumps(content).encode(), "config.json") == MASK
 
+    def test_parts_of_llm_drop_open_and_are_written(self) -> None:
+        lists = {"drop_attn_list": [3, 5], "drop_mlp_list": [3, 6], "num_hidden_layers": 8}
+        edit = open_dialect(json.dumps(lists).encode(), "config.json")
+        assert edit == PruneMask(8, [3]) + Edit(8, (DropPart(attention=(5,), mlp=(6,)),))
+        assert json.loads(edit_to_llm_drop(edit)) == lists
+        assert json.loads(edit_to_llm_drop(MASK))["drop_mlp_list"] == [3, 4]
+        for other in (early_exit(8, 6), Edit(8), edit + early_exit(8, 6)):
+            with pytest.raises(EditError, match="cannot be written for LLM-Drop"):
+                edit_to_llm_drop(other)
+
     def test_strata_s_own_files_open_as_before(self, tmp_path: Path) -> None:
         from vlm_analysis import save_mask
 
@@ -155,11 +168,6 @@ class TestIn:
 
 
 REFUSED_KINDS = [
-    (
-        '{"drop_attn_list": [5, 6], "drop_mlp_list": [], "num_hidden_layers": 8}',
-        "layers 5 and 6 without attention alone",
-    ),
-    ('{"drop_attn_list": [5], "drop_mlp_list": [5, 6], "num_hidden_layers": 8}', "layer 6 without MLP alone"),
     ('{"pruning_type": "MLP_GLU", "pruning_percentage": 20}', "made narrower"),
     ('{"pruning_type": "MLP_GLU", "layer_indices": [3, 4]}', "made narrower"),
     ('{"pruning_type": "HEADS", "layer_indices": [3, 4]}', "another way .'HEADS'"),

@@ -10,6 +10,7 @@ from vlm_analysis.cli.arguments import MASK_FILES, Config, Keep, Name, Unprotect
 from vlm_analysis.cli.base import command, warn
 from vlm_analysis.cli.maskfiles import keep_once
 from vlm_analysis.cli.output import Result
+from vlm_analysis.cli.parts import DropAttention, DropMlp, parts_edit
 from vlm_analysis.cli.skipping import BySimilarity, EarlyExit, FormOption, Freeze, LateEntry, NoDeepStack, skipping_edit
 from vlm_analysis.errors import MaskError, short
 
@@ -108,6 +109,8 @@ def mask(
     budget: Budget = None,
     unit: Unit = "layers",
     drop: ByHand = "",
+    drop_attention: DropAttention = "",
+    drop_mlp: DropMlp = "",
     target: Target = None,
     other: Other = None,
     domain: Domain = None,
@@ -132,9 +135,10 @@ def mask(
 ) -> Result:
     """Make a mask from scores, from spans or by hand, and save it.
 
-    With --late-entry, --early-exit, --freeze or --span-by-similarity vision tokens skip layers too, or alone where no layer is asked for.
-    --out writes it as JSON, as CSV, for mergekit (.yaml), optipfair (.optipfair.json), llama.cpp (.txt) or Puzzletron (.puzzletron.json),
-    and where vision tokens skip layers, and nothing else, for ShortV (.shortv.txt), VTW (.vtw.txt) or FastV (.fastv.txt).
+    With --late-entry, --early-exit, --freeze or --span-by-similarity vision tokens skip layers too, or alone where no layer is asked for;
+    with --drop-attention or --drop-mlp layers lose a part. --out writes it as JSON, as CSV, for mergekit (.yaml), optipfair
+    (.optipfair.json), llama.cpp (.txt), Puzzletron (.puzzletron.json) or LLM-Drop (.llm-drop.json, with parts too), and where vision
+    tokens skip layers, and nothing else, for ShortV (.shortv.txt), VTW (.vtw.txt) or FastV (.fastv.txt).
     """
     from dataclasses import replace
 
@@ -146,7 +150,8 @@ def mask(
     opened = find_recording(shelf, recording)
     _check_used(drop, criterion, budget, target)
     skipping = skipping_edit(opened, late_entry, early_exit, freeze, span_by_similarity, form, no_deepstack)
-    if skipping is not None and not (drop or criterion or budget is not None or preset or strategy != PLAIN):
+    beside = [one for one in (parts_edit(opened, drop_attention, drop_mlp), skipping) if one is not None]
+    if beside and not (drop or criterion or budget is not None or preset or strategy != PLAIN):
         edit = Edit(opened.n_layers)
     elif preset or ranking or keep_deepstack:
         _check_preset(preset, {"--criterion": criterion, "--drop": drop, "--other": other, "--domain": domain})
@@ -162,8 +167,8 @@ def mask(
         made |= {"token_group": span_tokens, "locks": locks}
         amount = 3 if budget is None else budget, unit
         edit = _of_criterion(shelf, opened, criterion or "block-influence", amount, scored, made)
-    if skipping is not None:
-        edit = skipping if edit.is_dense else replace(edit + skipping, name=f"{edit.name}, {skipping.words()}")
+    for one in beside:
+        edit = one if edit.is_dense else replace(edit + one, name=f"{edit.name}, {one.words()}")
     edit = replace(edit, name=name or edit.name, notes=notes, model=opened.model)
     return of_mask(edit, keep_once(shelf, edit), config)
 

@@ -59,6 +59,7 @@ def mask_forms(edit: Edit, config: Path | None) -> dict[str, Callable[[Path], ob
     """Return by ending what writes an edit as a file; `config` is the dense model's config.json, for Puzzletron."""
     from vlm_analysis.edits.files import edit_to_json
     from vlm_analysis.edits.foreign.lists import mask_to_llama_cpp, mask_to_optipfair
+    from vlm_analysis.edits.foreign.llm_drop import edit_to_llm_drop
     from vlm_analysis.edits.foreign.puzzletron import mask_to_puzzletron
     from vlm_analysis.edits.foreign.skipping import edit_to_fastv, edit_to_shortv, edit_to_vtw
     from vlm_analysis.export.dialects import mask_to_csv, mask_to_mergekit
@@ -70,6 +71,7 @@ def mask_forms(edit: Edit, config: Path | None) -> dict[str, Callable[[Path], ob
         ".optipfair.json": lambda: mask_to_optipfair(edit),
         ".txt": lambda: mask_to_llama_cpp(edit),
         ".puzzletron.json": lambda: mask_to_puzzletron(edit, config),
+        ".llm-drop.json": lambda: edit_to_llm_drop(edit),
         ".shortv.txt": lambda: edit_to_shortv(edit),
         ".vtw.txt": lambda: edit_to_vtw(edit),
         ".fastv.txt": lambda: edit_to_fastv(edit),

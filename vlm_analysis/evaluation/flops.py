@@ -31,8 +31,9 @@ def prefill_flops(model: ModelInfo, edit: Edit, shape: Shape) -> tuple[float, fl
     """Return the FLOPs of a prefill in the decoder layers of the dense and of the edited model, vision tokens sliced.
 
     Two FLOPs for each parameter of a layer and token that runs through it, and four for each pair of query and key and number of
-    a query. Where vision tokens are frozen they run through what makes keys and values. Of layers with experts all count. Vision
-    tower and head are not in it. Vision tokens stand before the text (our choice; it matters in frozen layers only).
+    a query; a part of a layer that is left out counts for nothing. Where vision tokens are frozen they run through what makes keys and
+    values. Of layers with experts all count. Vision tower and head are not in it. Vision tokens stand before the text (our choice; it
+    matters in frozen layers only).
 
     Raises:
         EvaluationError: the parameters of the layers were not counted.

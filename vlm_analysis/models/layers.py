@@ -17,7 +17,7 @@ from vlm_analysis.errors import ModelError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.models.config import vision_targets
 from vlm_analysis.models.vision import image_token
-from vlm_analysis.models.widths import layer_widths
+from vlm_analysis.models.widths import layer_widths, n_parameters
 
 RECURRENT = ("linear_attention", "conv", "moe", "mlp")  # kinds of layers that cache no keys and values
 MASKABLE = ("eager", "sdpa")  # implementations of attention that take a mask of queries and keys
@@ -117,12 +117,8 @@ def layer_parameters(model: nn.Module) -> tuple[int, ...]:
     path, layers = find_decoder_path(model)
     decoder = model.get_submodule(path.rpartition(".")[0])
     tables = [decoder.get_submodule(name) for name in PACKED if isinstance(getattr(decoder, name, None), nn.Module)]
-    shared = sum(_n_parameters(table) for table in tables) // len(layers)
-    return tuple(shared + _n_parameters(layer) for layer in layers)
-
-
-def _n_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    shared = sum(n_parameters(table) for table in tables) // len(layers)
+    return tuple(shared + n_parameters(layer) for layer in layers)
 
 
 def protected_layers(model: nn.Module) -> dict[int, str]:

@@ -36,6 +36,11 @@ _N_QUERY_HEADS, _N_KEY_HEADS = ("num_heads", "num_attention_heads"), ("num_key_v
 _PACKED = "its weights are packed, quantised or no plain linear modules"
 _UNKNOWN = "it has no projections of known names"
 _EXPERTS = "it routes tokens to experts"
+PART_NAMES = {
+    "attention": ("self_attn", "self_attention", "attention", "attn"),
+    "mlp": ("mlp", "feed_forward", "ffn", "block_sparse_moe"),
+}
+"""What layers call the module of a part."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,8 @@ def layer_widths(
             attention = "its keys and values come from the image"
         parts = [one if isinstance(one, str) else _shared(layer, one, uses) or one for one in (mlp, attention)]
         (n, size, why), (n_groups, group_size, why_not) = (_counted(layer, part) for part in parts)
-        found.append(LayerWidth(n, n_groups, size, group_size, why, why_not))
+        whole = (n_parameters(part_of(layer, part)) for part in ("mlp", "attention"))
+        found.append(LayerWidth(n, n_groups, size, group_size, why, why_not, *whole))
     return tuple(found)
 
 
@@ -208,6 +214,17 @@ def _counted(layer: nn.Module, part: Part | str) -> tuple[int, int, str]:
         module: Any = layer.get_submodule(cut.module)
         parameters += cut.size * (module.out_features if cut.dim else module.in_features + (module.bias is not None))
     return part.n, parameters, ""
+
+
+def part_of(layer: nn.Module, part: str) -> nn.Module | None:
+    """Return the module of a layer that is its "attention" or its "mlp"; None where there is none, or several."""
+    found = [module for name, module in layer.named_children() if name in PART_NAMES[part]]
+    return found[0] if len(found) == 1 else None
+
+
+def n_parameters(module: nn.Module | None) -> int:
+    """Return the numbers in a module; 0 of none."""
+    return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
 
 
 def is_plain(module: nn.Module) -> bool:

@@ -6,41 +6,53 @@ of the dense model. A layer that is in both does nothing, and is a dropped layer
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import Any
 
-from vlm_analysis.edits.edit import Edit, PruneMask
-from vlm_analysis.edits.foreign.masks import mask_of_layers, refuse, refuse_kind
-from vlm_analysis.words import layers as layer_words
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.foreign.masks import mask_of_layers, refuse
+from vlm_analysis.edits.kinds.drop_part import PARTS
+from vlm_analysis.edits.sublayers import drop_parts, parts_left_out
+from vlm_analysis.errors import EditError
 
 LISTS = ("drop_attn_list", "drop_mlp_list")
 
 
 def of_json(content: Any, n_layers: int | None, name: str) -> Edit | None:
-    """Return the mask of a configuration in which both lists name the same layers; None where it has no such list.
+    """Return the edit of a configuration; None where it has neither list. A layer in both lists is dropped.
 
     Raises:
-        MaskError: the lists differ, or see `mask_of_layers`.
+        MaskError: these are no layers of the model.
+        NoLayerCountError: the number of layers is not known.
     """
     if not isinstance(content, Mapping) or not any(key in content for key in LISTS):
         return None
     stated = content.get("num_hidden_layers", n_layers)
-    without = [_layers(content.get(key) or [], stated, key, name) for key in LISTS]
-    attention, mlp = map(set, without)
-    if attention != mlp:
-        _refuse_parts(attention - mlp, mlp - attention, name)
-    if not attention and type(stated) is int:
-        return PruneMask(stated, provenance={"opened_from": "LLM-Drop"})
-    return mask_of_layers(without[0], stated, "LLM-Drop", name)
+    attention, mlp = (_layers(content.get(key) or [], stated, key, name) for key in LISTS)
+    both = [layer for layer in attention if layer in mlp]
+    if both or type(stated) is not int:
+        mask_of_layers(both, stated, "LLM-Drop", name)  # checks that some layer is left
+    return replace(drop_parts(stated, attention, mlp), provenance={"opened_from": "LLM-Drop"})
 
 
-def _refuse_parts(attention: set[int], mlp: set[int], name: str) -> NoReturn:
-    parts = [
-        f"{layer_words(found)} without {part} alone"
-        for found, part in ((attention, "attention"), (mlp, "MLP"))
-        if found
-    ]
-    refuse_kind(name, " and ".join(parts)[:300], "Name the same layers in both lists, or run LLM-Drop itself.")
+def edit_to_llm_drop(edit: Edit) -> str:
+    """Return the lists of LLM-Drop, for the dense model's `config.json`; a dropped layer is in both.
+
+    Raises:
+        EditError: the edit leaves nothing out, or does more.
+    """
+    attention, mlp = (
+        {*edit.dropped, *(layer for layer, one in parts_left_out(edit).items() if one == part)} for part in PARTS
+    )
+    if edit.is_dense or edit != drop_parts(edit.n_layers, attention, mlp):
+        raise EditError(
+            f"The edit cannot be written for LLM-Drop: expected layers, attention or MLPs that are left out, got one that {edit.words()}. "
+            "Save it as an edit."
+        )
+    lists = dict(zip(LISTS, (sorted(attention), sorted(mlp)), strict=True))
+    return json.dumps({**lists, "num_hidden_layers": edit.n_layers}, indent=2) + "\n"
 
 
 def _layers(listed: Any, n_layers: Any, key: str, name: str) -> list[Any]:

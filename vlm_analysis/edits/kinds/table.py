@@ -5,13 +5,14 @@ from __future__ import annotations
 from vlm_analysis.edits.change import Change
 from vlm_analysis.edits.kinds.adapt import Adapt
 from vlm_analysis.edits.kinds.drop import Drop
+from vlm_analysis.edits.kinds.drop_part import DropPart
 from vlm_analysis.edits.kinds.fold import Fold
 from vlm_analysis.edits.kinds.narrow import Narrow
 from vlm_analysis.edits.kinds.replace import Replace
 from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.errors import EditError
 
-KINDS: dict[str, type[Change]] = {kind.kind: kind for kind in (Replace, Drop, Narrow, Fold, Adapt, Vision)}
+KINDS: dict[str, type[Change]] = {kind.kind: kind for kind in (Replace, Drop, DropPart, Narrow, Fold, Adapt, Vision)}
 
 
 def kind_of(name: object) -> type[Change]:

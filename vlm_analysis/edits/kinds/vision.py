@@ -47,7 +47,7 @@ class Vision(Change):
 
     def __post_init__(self) -> None:
         for name in ("absent", "frozen"):
-            object.__setattr__(self, name, _layers(getattr(self, name), name))
+            object.__setattr__(self, name, layers_of(getattr(self, name), f"Vision({name}=(3, 5))"))
         both = sorted({*self.absent} & {*self.frozen})
         if both:
             raise EditError(
@@ -131,11 +131,11 @@ class Vision(Change):
         )
 
 
-def _layers(layers: Any, name: str) -> tuple[int, ...]:
+def layers_of(layers: Any, example: str) -> tuple[int, ...]:
     """Return layer numbers ascending; raises EditError where they are none, or one is named twice."""
     if isinstance(layers, str) or not isinstance(layers, Collection):
         raise EditError(
-            f"No such layers: expected their numbers, as in Vision({name}=(3, 5)), got {short(repr(layers), 200)}. Write them so."
+            f"No such layers: expected their numbers, as in {example}, got {short(repr(layers), 200)}. Write them so."
         )
     for layer in layers:
         if not is_whole(layer) or not 0 <= layer < MOST_LAYERS:
