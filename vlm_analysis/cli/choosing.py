@@ -133,7 +133,7 @@ def mask(
     notes: Annotated[str, typer.Option(help="Why these layers.")] = "",
     config: Config = None,
 ) -> Result:
-    """Make a mask from scores, from spans or by hand, and save it.
+    """Make a mask from scores, spans or by hand, and save it.
 
     With --late-entry, --early-exit, --freeze or --span-by-similarity vision tokens skip layers too, or alone where no layer is asked for;
     with --drop-attention or --drop-mlp layers lose a part. --out writes it as JSON, as CSV, for mergekit (.yaml), optipfair

@@ -150,7 +150,7 @@ def replace(
     ] = None,
     name: Name = "",
 ) -> Result:
-    """Train one layer to stand for a window of layers, as LLM-Streamline does.
+    """Train one layer to stand for a window (LLM-Streamline).
 
     The layer begins as the first of the window and learns to make of the stream what the window makes of it; all other layers stay. It is
     saved as an edit that evaluate, cost and export take, and exported as a plain checkpoint.

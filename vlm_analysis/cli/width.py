@@ -58,7 +58,7 @@ def width(
     form: Annotated[str, typer.Option("--form", help="small cuts the weights, zeroed keeps their shapes.")] = "small",
     name: Name = "",
 ) -> Result:
-    """Score MLP neurons and attention groups, and choose which go.
+    """Score neurons and attention groups, and choose which go.
 
     One backward pass for each answer token. Scores that are saved are opened, and not measured again. Each --share saves an edit, which
     evaluate, cost and export take.
