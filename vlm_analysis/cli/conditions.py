@@ -27,7 +27,7 @@ def probe_answers(
     target: Annotated[str | None, typer.Option(help="The domain that is shown; all by default.")] = None,
     name: Name = "",
 ) -> Result:
-    """Tell around which layers answers can be read from states.
+    """Tell around which layers answers can be read.
 
     A ridge probe of the mean vision and of the mean text state is asked behind every layer and before it, on prompts that it was not
     fitted on. A probe that is saved is opened, and not measured again; scan --conditions takes it.

@@ -57,7 +57,10 @@ def join(
     shelf: Workspace,
     name: Name = "",
 ) -> Result:
-    """Join the shares of a folder: what one machine would have measured is then in the workspace."""
+    """Join the shares of a folder in the workspace.
+
+    What one machine would have measured is then there, and found by the other subcommands and the pages.
+    """
     from vlm_analysis.cli.results import edit_words, of_evaluations, of_recording
     from vlm_analysis.workbench.joining import join_shards
     from vlm_analysis.workbench.shelf import open_item
