@@ -50,6 +50,10 @@ def test_saved_scores_are_opened_and_each_share_makes_the_edit_of_the_library(
     assert set(chosen) == {make_narrow(scores, share, "uniform", **options) for share in (0.1, 0.3)}
     assert open_width_scores(out).about() == scores.about()
     assert [strata("show", name).exit_code for name in ("scores of few", str(out))] == [0, 0]
+    named = strata("width", "few", "--share", "0.2", "--name", "mine", "--quiet")
+    assert named.exit_code == 0, named.output
+    assert [one.name for one in shelf.items("masks")].count("mine") == 1, "the name is the edit's"
+    assert [one.id for one in shelf.items("widths")] == [item.id], "the scores are those that there were"
     refused = strata("width", "few", "--alpha", "1", "--quiet")
     assert refused.exit_code == 2
     assert "--alpha is of choosing: expected --share beside it" in " ".join(refused.stderr.split())

@@ -61,7 +61,7 @@ def width(
     """Score neurons and attention groups, and choose which go.
 
     One backward pass for each answer token. Scores that are saved are opened, and not measured again. Each --share saves an edit, which
-    evaluate, cost and export take.
+    evaluate, cost and export take; --name is its name, or that of the scores where there is none.
     """
     from vlm_analysis.cli.lookup import find_prompts
     from vlm_analysis.selection.width.choosing import make_narrow
@@ -77,17 +77,22 @@ def width(
     prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
     model = bench.loaded(on_progress=on_progress).fingerprint
     how: dict[str, Any] = {"window": window, "sides": sides, "fast": fast, "seed": seed}
-    item = None if name else find_width(bench.workspace, model, prompt_set.prompts, **how)
-    item = item or bench.measure_width(prompt_set, name, **how, on_progress=on_progress)
+    of_scores = "" if shares else name
+    item = None if of_scores else find_width(bench.workspace, model, prompt_set.prompts, **how)
+    item = item or bench.measure_width(prompt_set, of_scores, **how, on_progress=on_progress)
     found: WidthScores = bench.open(item)
     made = [make_narrow(found, share, mode, form=form, **given) for share in shares or ()]
-    return of_width(found, item, [_kept(bench, edit) for edit in made])
+    return of_width(found, item, [_kept(bench, edit, name, len(made)) for edit in made])
 
 
-def _kept(bench: Bench, edit: Edit) -> Item:
+def _kept(bench: Bench, edit: Edit, name: str, n_edits: int) -> Item:
+    """Keep an edit under the name; of several, each name says which it is too."""
+    from dataclasses import replace
+
     from vlm_analysis.cli.maskfiles import keep_once
 
-    item: Item = keep_once(bench.workspace, edit)
+    own = (name if n_edits == 1 else f"{name}, {edit.name}") if name else edit.name
+    item: Item = keep_once(bench.workspace, replace(edit, name=own))
     return item
 
 
