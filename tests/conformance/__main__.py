@@ -6,6 +6,7 @@ Run `python -m tests.conformance` in the repository; every mark is a check that 
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import transformers
@@ -18,7 +19,7 @@ from .checks import masks, text_inputs
 from .folding import check_fold
 from .image_rows import IMAGES
 from .images import image_inputs, image_model
-from .narrowing import check_narrow
+from .narrowing import check_narrow, narrow_mark
 from .noise import NOISE
 from .readme import README, TARGET, with_block
 from .rows import ALONE, EXCEPTIONS, FAMILIES, KINDS, NOT_BUILT, NOTES, PRUNED, REFUSED
@@ -50,14 +51,16 @@ classes (`tests/conformance/sample.py`), `make slow` those of all others.
   gate stands between its last linear module and the stream), experts (it routes tokens to them), streams (several for each token), asleep
   (the layer does not run without a picture). [Recovery](recovery.md) says more.
 - **width**: half of the MLP neurons and of the attention groups are taken out, by cut weights and by zeros; logits are those of a model in
-  float64 (with experts: float32) whose projections into the stream do not see what goes, within 1e-5. Two numbers: so many of the
-  {n_layers} layers can lose neurons / groups; the others, or all (–), are refused with the reason. ?: not tried yet (`make slow` does).
+  float64 (with experts: float32) whose projections into the stream do not see what goes, within 1e-5, and where **decode** holds it does
+  for these too. Two numbers: so many of the {n_layers} layers can lose neurons / groups; the others, or all (–), are refused with the
+  reason. [Width](width.md) says what is exported.
 - A layer through which the picture comes in is the exception to **prune**: DeepStack adds vision features after places in the list of
   layers, and without that layer they move to the next one. What is evaluated is what is exported, there too.
 - ✓ checked; ✗ does not hold, and not for the dense model either; – not checked. What cannot be pruned is refused with the reason.
 
 {green} of {all} classes hold in every check, {seeing} of them with an image too and {shown} with noise for one; {refused} are refused;
-{other} fail in one check or cannot be built here, as the remark says.
+{other} fail in one check or cannot be built here, as the remark says. Of the {pruned} that are pruned, {wide} can lose MLP neurons and
+attention groups in all layers, {partly} only some of these, and {stiff} none.
 
 | class | text | image | prune | decode | reload | sweep | vision | fold | width | locks | remark |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -77,7 +80,7 @@ def main() -> None:
 def head() -> str:
     """Return what stands above the table, with the numbers."""
     failing = {kind for kind, _ in EXCEPTIONS}
-    green = set(PRUNED) - failing
+    green, widths = set(PRUNED) - failing, Counter(map(narrow_mark, PRUNED))
     return HEAD.format(
         version=transformers.__version__,
         n_layers=N_LAYERS,
@@ -87,6 +90,10 @@ def head() -> str:
         shown=len(green & NOISE.keys()),
         refused=len(REFUSED),
         other=len(KINDS) - len(green) - len(REFUSED),
+        pruned=len(PRUNED),
+        wide=widths["✓"],
+        partly=len(PRUNED) - widths["✓"] - widths["–"],
+        stiff=widths["–"],
     )
 
 

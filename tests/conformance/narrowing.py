@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import torch
 
 from vlm_analysis import Edit, Narrow, apply_edit
+from vlm_analysis.errors import EditError
 from vlm_analysis.models.layers import find_decoder_layers, layer_info
 from vlm_analysis.models.widths import has_experts
 
 from .build import N_LAYERS
-from .checks import Inputs, logits, text_inputs
+from .checks import Inputs, cached, logits, text_inputs, uncached
+from .rows import EXCEPTIONS
 
 # Layers whose neurons and whose attention groups can be cut, of the classes in which not all can: numbers of both.
 NARROW: dict[str, tuple[int, int]] = {
@@ -58,6 +63,23 @@ _MLP, _ATTENTION = ("down_proj", "w2", "fc2", "dense_4h_to_h"), ("o_proj", "out_
 N_GROUPS = 2  # of every tiny model
 
 
+# Classes that build no layers with fewer groups: they compute the size of a head from the number of heads, or have heads of two sizes.
+OF_ONE_SIZE = (
+    "blip-2",
+    "deepseek_ocr2",
+    "gemma4_unified",
+    "glm46v",
+    "glm4v",
+    "glmga",
+    "instructblip",
+    "instructblipvideo",
+    "kosmos-2.5",
+    "qwen2_5_vl",
+    "qwen2_vl",
+    "unlimited_ocr",
+)
+
+
 def narrow_mark(kind: str) -> str:
     """Return the mark of a class: ✓ where all layers can be narrow, – where none can, else numbers of layers: neurons / groups."""
     found = NARROW.get(kind, (N_LAYERS, N_LAYERS))
@@ -74,6 +96,15 @@ def narrow_edits(model: Any) -> list[Edit]:
     return [Edit(N_LAYERS, (Narrow(neurons, groups, form=form),)) for form in ("small", "zeroed")]
 
 
+def refused_changes(model: Any) -> Iterator[tuple[Narrow, str]]:
+    """Yield for each layer that stays whole, in its MLP or its attention, a change of it and the reason why it is refused."""
+    for layer, width in enumerate(layer_info(model).widths):
+        if width.mlp_locked:
+            yield Narrow({layer: [0]}), width.mlp_locked
+        if width.attention_locked:
+            yield Narrow({}, {layer: [0]}), width.attention_locked
+
+
 def masked_by_hand(model: Any, edit: Edit, inputs: Inputs) -> torch.Tensor:
     """Return the logits in float64 of a model whose projections into the stream do not see what goes.
 
@@ -82,7 +113,8 @@ def masked_by_hand(model: Any, edit: Edit, inputs: Inputs) -> torch.Tensor:
     double, (change,) = copy.deepcopy(model), edit.changes
     assert isinstance(change, Narrow)
     precision = torch.float32 if any(map(has_experts, find_decoder_layers(model))) else torch.float64
-    double.to(precision)
+    if precision is torch.float64:
+        double.double()
     given = {name: value.to(precision) if value.is_floating_point() else value for name, value in inputs.items()}
     layers = find_decoder_layers(double)
     for pairs, names, n_units in ((change.neurons, _MLP, 0), (change.kv_groups, _ATTENTION, N_GROUPS)):
@@ -102,15 +134,21 @@ def check_narrow(kind: str, model: Any) -> str:
     widths, inputs = layer_info(model).widths, text_inputs(kind)
     assert all(bool(width.neurons) != bool(width.mlp_locked) for width in widths)
     assert all(bool(width.kv_groups) != bool(width.attention_locked) for width in widths)
-    found = sum(map(bool, (width.neurons for width in widths))), sum(map(bool, (width.kv_groups for width in widths)))
-    assert found == NARROW.get(kind, (N_LAYERS, N_LAYERS))
+    numbers = sum(bool(width.neurons) for width in widths), sum(bool(width.kv_groups) for width in widths)
+    assert numbers == NARROW.get(kind, (N_LAYERS, N_LAYERS))
     dense = logits(model, inputs)
     edits = narrow_edits(model)
     wanted = masked_by_hand(model, edits[0], inputs) if edits else dense
+    decodes = (kind, "decode") not in EXCEPTIONS
     told = wanted.abs() < 1e30  # Chameleon forbids some tokens by the least number there is
     for edit in edits:
-        view = logits(apply_edit(model, edit), inputs)
-        assert float((view.double() - wanted)[told].abs().max()) <= 1e-5 * max(1.0, float(wanted[told].abs().max()))
-        assert float((view - dense).abs().max()) > 1e-3
+        view = apply_edit(model, edit)
+        found = logits(view, inputs)
+        assert float((found.double() - wanted)[told].abs().max()) <= 1e-5 * max(1.0, float(wanted[told].abs().max()))
+        assert float((found - dense).abs().max()) > 1e-3
+        assert not decodes or cached(view, inputs) == uncached(view, inputs)
+    for change, reason in refused_changes(model):
+        with pytest.raises(EditError, match=f"cannot be made narrow: {re.escape(reason)}"):
+            apply_edit(model, Edit(N_LAYERS, (change,)))
     assert torch.equal(logits(model, inputs), dense)
     return narrow_mark(kind)

@@ -13,8 +13,7 @@ BEGIN, END = "<!-- conformance, written by python -m tests.conformance -->", "<!
 ROW = re.compile(r"^\| (?:[^`|]+: )?`(\w+)` \(([\w.-]+)\) \| (.*) \|$", re.MULTILINE)
 _BLOCK = """{begin}
 {numbers}
-✓ checked, ○ checked with noise for the image, – not checked, ? not tried yet; [every class, what is checked, and the
-reasons](docs/conformance.md).
+✓ checked, ○ checked with noise for the image, – not checked; [every class, what is checked, and the reasons](docs/conformance.md).
 
 <details>
 <summary>The best known families</summary>

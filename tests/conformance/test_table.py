@@ -20,7 +20,7 @@ def test_the_table_has_every_class_with_its_marks() -> None:
         assert (text == "✓") == (sweep == "✓") == (kind in PRUNED)
         assert image == ("✓" if kind in IMAGES else "○" if kind in NOISE else "–")
         assert vision == skipping_mark(free_for_vision(kind))
-        assert width in (("?", narrow_mark(kind)) if kind in PRUNED else ("–",))
+        assert width == (narrow_mark(kind) if kind in PRUNED else "–")
         assert fold == (NO_FOLD.get(kind, "✓") if kind in PRUNED else "–")
         if kind in PRUNED:
             assert (decode == "✓", reload == "✓") == (
@@ -30,11 +30,6 @@ def test_the_table_has_every_class_with_its_marks() -> None:
             assert locks == str(len(LOCKS.get(kind, {})) or "none")
         else:
             assert (REFUSED | NOT_BUILT)[kind] in remark
-
-
-def test_fifteen_classes_and_more_were_made_narrow() -> None:
-    widths = {kind: cells[-3] for kind, (_, cells) in table(TARGET.read_text("utf-8")).items() if kind in PRUNED}
-    assert sum(width not in ("?", "–") for width in widths.values()) >= 15
 
 
 def test_the_numbers_above_the_table_are_counted() -> None:

@@ -14,6 +14,7 @@ from vlm_analysis.models.layers import find_decoder_layers, text_config
 from vlm_analysis.models.widths import Part, find_attention, find_mlp
 
 _NEURONS = ("intermediate_size", "ffn_dim")  # what configurations call the number of neurons
+_ROUNDS = "block_auto_adjust_ff_dim"  # where set, LFM2 builds another number of neurons than the configuration's
 
 
 def narrow_layer(
@@ -58,7 +59,7 @@ def fit_config(model: nn.Module) -> None:
     mlps, attentions = ([find(layer) for layer in layers] for find in (find_mlp, find_attention))
     numbers: dict[str, int] = {}
     if n := _common(mlps, "n"):
-        numbers |= {name: n for name in _NEURONS if isinstance(getattr(text, name, None), int)}
+        numbers |= {name: n for name in _NEURONS if isinstance(getattr(text, name, None), int)} | {_ROUNDS: False}
     n, n_heads, head_dim = (_common(attentions, name) for name in ("n", "n_heads", "head_dim"))
     if n and n_heads and head_dim and n_heads != getattr(text, "num_attention_heads", n_heads):
         numbers |= {"num_attention_heads": n_heads, "num_key_value_heads": n, "head_dim": head_dim}

@@ -20,8 +20,8 @@ def masked_weights(edit: Edit) -> Edit:
 def check_builds(view: Any, edit: Edit) -> None:
     """Raise ExportError where the class of an edited model does not build layers as narrow as the edit's from its configuration.
 
-    Some compute the size of a head from the number of heads (Qwen2.5-VL), others round the number of neurons. The model is built without
-    numbers, and what cannot be built so is left to the proof.
+    Some compute the size of a head from the number of heads, as Qwen2.5-VL does when it is built and DeepSeek-OCR-2 when its configuration
+    is read. So the configuration is read again, and the model built without numbers; what cannot be built so is left to the proof.
     """
     if not any(isinstance(change, Narrow) and change.form == SMALL for change in edit.changes):
         return
@@ -29,14 +29,15 @@ def check_builds(view: Any, edit: Edit) -> None:
 
     try:
         with init_empty_weights(include_buffers=False):
-            built = type(view)._from_config(copy.deepcopy(view.config))
+            built = type(view)._from_config(type(view.config).from_dict(copy.deepcopy(view.config.to_dict())))
     except (AttributeError, TypeError, ValueError, RuntimeError, KeyError):
         return
     state, wanted = built.state_dict(), view.state_dict()
     for name, tensor in wanted.items():
         if name in state and state[name].shape != tensor.shape:
+            units = "attention groups" if "att" in name else "MLP neurons"
             raise ExportError(
                 f"This edit cannot be exported with cut weights: expected {name} of {tuple(tensor.shape)}, got "
                 f"{tuple(state[name].shape)} from {type(view).__name__}, as it computes them from its configuration. Export it with masked "
-                "weights (masked=True, --masked), or keep all attention groups."
+                f"weights (masked=True, --masked), or keep all {units}."
             )
