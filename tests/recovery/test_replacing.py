@@ -3,7 +3,9 @@ untouched whatever happens."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +137,47 @@ class TestWhatIsLearnt:
         assert edit.provenance["replace"]["similarity"] == pytest.approx(np.mean(expected, axis=0)[first], abs=1e-6)
 
 
-def training(loaded: LoadedModel, prompts: PromptSet, window: tuple[int, ...], start: Any, **options: Any) -> StandIn:
+def training(
+    loaded: LoadedModel, prompts: PromptSet, window: tuple[int, ...], start: Any, *, seen: bool = False, **options: Any
+) -> StandIn:
+    """Return a training; where `seen`, it is measured on the prompts it trains on."""
     settings = replacing_of(options)
     learning = prepare_to_learn(loaded, prompts, settings, no_progress)
+    if seen:
+        learning = replace(learning, held_out=learning.rows)
     work = Work(loaded, window, learning, settings, np.zeros(0), start)
     return work.training(work.layer(), None)
+
+
+def with_noise(name: str, values: torch.Tensor) -> torch.Tensor:
+    """Return weights with Gaussian noise of 5 % of their spread."""
+    draw = torch.randn(values.shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+    return values + 0.05 * values.std() * draw
+
+
+def fallen(loaded: LoadedModel, prompts: PromptSet, start: Any, **options: Any) -> float:
+    """Return the share of the squared distance to layer 3 that is left after 300 steps, of the state that is kept, in float64."""
+    double = changed_copy(loaded)
+    double.model.double()
+    layer = changed_copy(double).model.get_decoder().layers[3]
+    trainer = training(loaded, prompts, (3,), start, seen=True, batch_size=4, epochs=300, most_steps=300, **options)
+    assert trainer.n_steps == 300
+
+    def distance(weights: dict[str, Any]) -> float:
+        layer.load_state_dict(weights)
+        found = []
+        for row in trainer.rows:
+            seen = standin.watch_window(double, (3,), [trainer.work.encoded[row]])
+            with torch.no_grad():
+                found.append(float((seen.run(layer) - seen.leaving).square().mean()))
+        return float(np.mean(found))
+
+    first = distance(trainer.factors)
+    trainer.begin()
+    assert trainer.run(no_progress, lambda: None) == ""
+    left = distance(trainer.best)
+    assert [trainer.curve[0][2], min(found for *_, found in trainer.curve)] == pytest.approx([first, left], rel=1e-3)
+    return left / first
 
 
 class TestTraining:
@@ -161,6 +199,18 @@ class TestTraining:
         for name, parameter in layer.named_parameters():
             found = trainer.factors[name].grad
             assert (found - parameter.grad).abs().max() <= 1e-6 * parameter.grad.abs().max(), name
+
+    @pytest.mark.slow
+    def test_from_the_very_layer_with_noise_the_distance_falls_to_a_hundredth_at_the_rates_of_the_paper(
+        self, small: LoadedModel, few: PromptSet
+    ):
+        assert fallen(small, few, with_noise) <= 0.01
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("wrong", [2, 4, 5])
+    def test_from_another_layer_it_falls_tenfold(self, small: LoadedModel, few: PromptSet, wrong: int):
+        other = dict(small.model.get_decoder().layers[wrong].named_parameters())
+        assert fallen(small, few, lambda name, _: other[name], learning_rate=1e-3) <= 0.1
 
     def test_after_a_stop_the_numbers_are_those_of_one_run(self, small, few, replaced, tmp_path):
         begun: list[int] = []
