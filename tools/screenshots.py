@@ -114,9 +114,6 @@ def main() -> None:
         show_skip_it(first)
         first.get_by_role("button", name="Scan vision tokens").click()
         first.get_by_role("combobox", name="Choose where they skip by").wait_for()
-        idle(first)
-        first.get_by_role("button", name="Probe the answers").click()
-        first.locator(".st-key-probe-curves .scatterlayer").first.wait_for(state="attached")
         edit_a_mask(first)
         for theme in ("light", "dark"):
             for suffix, width in WIDTHS.items():
