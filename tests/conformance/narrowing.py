@@ -63,7 +63,8 @@ _MLP, _ATTENTION = ("down_proj", "w2", "fc2", "dense_4h_to_h"), ("o_proj", "out_
 N_GROUPS = 2  # of every tiny model
 
 
-# Classes that build no layers with fewer groups: they compute the size of a head from the number of heads, or have heads of two sizes.
+# Classes that are refused with fewer groups: they compute the size of a head from the number of heads, or have heads of two sizes, which
+# `fit_config` writes no number for.
 OF_ONE_SIZE = (
     "blip-2",
     "deepseek_ocr2",
