@@ -10,7 +10,7 @@ from vlm_analysis.progress import Progress
 from vlm_analysis.selection.criteria.damage import Damage, read_damage
 from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.evaluations import scorer
-from vlm_analysis.workbench.shelf import keep_sweep, open_whole
+from vlm_analysis.workbench.shelf import keep_sweep, whole_items
 from vlm_analysis.workbench.stale import is_stale
 from vlm_analysis.workbench.workspace import Item, Workspace
 
@@ -61,5 +61,4 @@ def find_damage(shelf: Workspace, model: str | None, prompts: str | None) -> lis
         if item.model == model and item.prompts == prompts and item.details.get("sweep") == LEAVE_ONE_OUT
         if not is_stale(shelf, item)
     )
-    opened = (open_whole(item) for item in items)
-    return next((evaluations for evaluations in opened if evaluations is not None), [])
+    return next((evaluations for _, evaluations in whole_items(items)), [])

@@ -20,6 +20,7 @@ from vlm_analysis.workbench.shelf import (
     open_item,
     open_whole,
     scores_folder,
+    whole_items,
 )
 from vlm_analysis.workbench.stale import is_stale
 from vlm_analysis.workbench.workspace import Item
@@ -177,9 +178,6 @@ def with_responses(desk: Desk, prompts: PromptSet, evaluation: Evaluation, progr
 
 def _whole_evaluations(desk: Desk, key: str, prompts: str) -> Iterator[Evaluation]:
     """Yield the saved evaluations of an edit on a prompt set that open, newest first."""
-    for item in desk.shelf.items("evaluations"):
-        same = (item.model, item.prompts) == (desk.model, prompts) and edit_key(item.details) == key
-        if same and not is_stale(desk.shelf, item):
-            evaluation: Evaluation | None = open_whole(item)
-            if evaluation is not None:
-                yield evaluation
+    items = (item for item in desk.shelf.items("evaluations") if (item.model, item.prompts) == (desk.model, prompts))
+    same = (item for item in items if edit_key(item.details) == key and not is_stale(desk.shelf, item))
+    yield from (evaluation for _, evaluation in whole_items(same))

@@ -7,7 +7,7 @@ from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.recording.answerprobe import AnswerProbe
 from vlm_analysis.workbench.atdesk import AtDesk
 from vlm_analysis.workbench.desk import Desk
-from vlm_analysis.workbench.shelf import keep, open_item, open_whole
+from vlm_analysis.workbench.shelf import keep, open_item, open_whole, whole_items
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 
@@ -22,12 +22,10 @@ def measure_probe(desk: Desk, prompts: Item, progress: Progress, *, name: str = 
 def find_probe(shelf: Workspace, model: str | None, prompts: Item) -> Item | None:
     """Return the Item of the newest whole probe of a model (its fingerprint) on prompts, in their groups and tasks; needs no model."""
     known: dict[str, tuple[str, str]] | None = None
-    for item in shelf.items("probes"):
-        if (item.model, item.prompts) != (model, prompts.prompts):
-            continue
-        probe: AnswerProbe | None = open_whole(item)
+    items = (item for item in shelf.items("probes") if (item.model, item.prompts) == (model, prompts.prompts))
+    for item, probe in whole_items(items):
         known = _groups_and_tasks(prompts) if known is None else known
-        if probe is not None and known is not None and _fits(probe, known):
+        if known is not None and _fits(probe, known):
             return item
     return None
 

@@ -10,7 +10,7 @@ from typing import Any
 from vlm_analysis import __version__
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.workbench.desk import Desk
-from vlm_analysis.workbench.shelf import keep, open_whole
+from vlm_analysis.workbench.shelf import keep, whole_items
 from vlm_analysis.workbench.workspace import Item
 
 RECIPE = "recipe"  # the entry in a sidecar
@@ -27,7 +27,7 @@ def recipe_of(desk: Desk, prompts: Item, edit: Edit, options: dict[str, Any]) ->
 def made_by(desk: Desk, recipe: str, entry: str = RECIPE) -> list[Item]:
     """Return the saved edits of a recipe that can be opened, newest first."""
     saved = (item for item in desk.shelf.items("masks") if item.details.get(entry) == recipe)
-    return [item for item in saved if open_whole(item) is not None]
+    return [item for item, _ in whole_items(saved)]
 
 
 def keep_made(desk: Desk, edit: Edit, recipe: str, seconds: float, entry: str = RECIPE) -> Item:

@@ -12,7 +12,7 @@ from vlm_analysis.progress import Progress
 from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.workbench.desk import Desk
-from vlm_analysis.workbench.shelf import is_whole, keep_recording, open_item, open_whole, unfinished_folder
+from vlm_analysis.workbench.shelf import is_whole, keep_recording, open_item, unfinished_folder, whole_items
 from vlm_analysis.workbench.workspace import Item
 
 
@@ -48,11 +48,8 @@ def in_groups_of(recording: Recording, prompts: PromptSet) -> Recording:
 
 def whole_recordings(desk: Desk, prompts: str | None = None) -> Iterator[Recording]:
     """Yield the saved recordings of the model that can be opened, newest first; with `prompts` those of one prompt set."""
-    for item in desk.shelf.items("recordings"):
-        if item.model == desk.model and prompts in (None, item.prompts):
-            recording: Recording | None = open_whole(item)
-            if recording is not None:
-                yield recording
+    items = (item for item in desk.shelf.items("recordings") if item.model == desk.model)
+    yield from (recording for _, recording in whole_items(one for one in items if prompts in (None, one.prompts)))
 
 
 def recorded_prompts(desk: Desk, item: Item) -> Item:

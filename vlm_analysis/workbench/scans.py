@@ -10,7 +10,7 @@ from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.workbench.atdesk import AtDesk
 from vlm_analysis.workbench.desk import Desk
-from vlm_analysis.workbench.shelf import keep, open_item, open_whole, unfinished_folder
+from vlm_analysis.workbench.shelf import keep, open_item, unfinished_folder, whole_items
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 
@@ -35,12 +35,9 @@ def find_scan(
     shelf: Workspace, model: str | None, prompts: str | None, *, form: str | None = None, deepstack: bool = True
 ) -> Item | None:
     """Return the Item of the newest whole scan of a model on a prompt set, by their fingerprints (form None: in any); needs no model."""
-    for item in shelf.items("scans"):
-        if (item.model, item.prompts) == (model, prompts) and form in (None, item.details.get("form")):
-            scan: VisionScan | None = open_whole(item)
-            if scan is not None and scan.deepstack is deepstack:
-                return item
-    return None
+    items = (item for item in shelf.items("scans") if (item.model, item.prompts) == (model, prompts))
+    whole = whole_items(item for item in items if form in (None, item.details.get("form")))
+    return next((item for item, scan in whole if scan.deepstack is deepstack), None)
 
 
 class Scans(AtDesk):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -141,8 +141,8 @@ def find_dense(shelf: Workspace, model: str | None, prompts: str | None) -> Item
 def find_evidence(shelf: Workspace, mask: Edit, model: str) -> tuple[Evaluation | None, Evaluation | None]:
     """Return the newest whole evaluation of a mask on a model, and the dense one on its prompts; None if there is none."""
     items = (i for i in shelf.items("evaluations") if i.model == model and edit_key(i.details) == mask.key)
-    opened = (open_whole(item) for item in items if not is_stale(shelf, item))
-    evidence = next((evaluation for evaluation in opened if evaluation is not None), None)
+    whole = whole_items(item for item in items if not is_stale(shelf, item))
+    evidence: Evaluation | None = next((evaluation for _, evaluation in whole), None)
     dense = None if evidence is None else find_dense(shelf, model, evidence.prompts)
     return evidence, None if dense is None else open_whole(dense)
 
@@ -193,6 +193,14 @@ def open_whole(item: Item) -> Any:
         return open_item(item)
     except StrataError:
         return None
+
+
+def whole_items(items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+    """Yield those of the items whose file can be opened, each with its value, in their order; a file is opened when it is asked for."""
+    for item in items:
+        value = open_whole(item)
+        if value is not None:
+            yield item, value
 
 
 def _open_saved_prompts(item: Item) -> PromptSet:

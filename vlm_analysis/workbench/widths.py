@@ -12,7 +12,7 @@ from vlm_analysis.selection.width.scores import EXACT, FAST, WidthScores
 from vlm_analysis.workbench.atdesk import AtDesk
 from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.recordings import known_recording
-from vlm_analysis.workbench.shelf import keep, open_item, open_whole
+from vlm_analysis.workbench.shelf import keep, open_item, whole_items
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 RECORDED = (
@@ -36,12 +36,11 @@ def find_width(
 ) -> Item | None:
     """Return the Item of the newest whole scores of a model on a prompt set with these windows, by their fingerprints; needs no model."""
     asked = (FAST if fast else EXACT, window, sides)
-    for item in shelf.items("widths"):
-        if (item.model, item.prompts) == (model, prompts):
-            scores: WidthScores | None = open_whole(item)
-            told = () if scores is None else (scores.how, scores.window, scores.sides)
-            if scores is not None and told == asked and seed in (None, scores.seed):
-                return item
+    for item, scores in whole_items(
+        one for one in shelf.items("widths") if (one.model, one.prompts) == (model, prompts)
+    ):
+        if (scores.how, scores.window, scores.sides) == asked and seed in (None, scores.seed):
+            return item
     return None
 
 
