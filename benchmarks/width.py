@@ -6,7 +6,7 @@
 
 Units are scored on drawings of their own (or the packs of --fit) and reported on others. "uniform" and "global" are µCRASP with all our
 defaults; the other ways are global and leave one thing out, or rank by the norm of the weights with no layer weighed ("magnitude"). A cell
-is written when it is measured, and one that is there is not measured again. How far the fast scores agree with the exact ones is told
+is written when it is measured, and one that is there is not measured again. How far the fast scores agree with the exact ones is given
 as rank correlations. Findings on the bundled model say nothing about larger ones.
 """
 

@@ -77,9 +77,9 @@ def width(
     prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
     model = bench.loaded(on_progress=on_progress).fingerprint
     how: dict[str, Any] = {"window": window, "sides": sides, "fast": fast, "seed": seed}
-    of_scores = "" if shares else name
-    item = None if of_scores else find_width(bench.workspace, model, prompt_set.prompts, **how)
-    item = item or bench.measure_width(prompt_set, of_scores, **how, on_progress=on_progress)
+    scores_name = "" if shares else name
+    item = None if scores_name else find_width(bench.workspace, model, prompt_set.prompts, **how)
+    item = item or bench.measure_width(prompt_set, scores_name, **how, on_progress=on_progress)
     found: WidthScores = bench.open(item)
     made = [make_narrow(found, share, mode, form=form, **given) for share in shares or ()]
     return of_width(found, item, [_kept(bench, edit, name, len(made)) for edit in made])

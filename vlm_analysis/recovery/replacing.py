@@ -236,7 +236,7 @@ class Work:
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def _edit(self, trainer: StandIn, answering: AnsweringStandIn | None, stopped: str) -> Edit:
-        """Return the edit with the best weights so far, and what is told of them."""
+        """Return the edit with the best weights so far, with what is known of them in its provenance."""
         work, dense = self.learning, Edit(self.loaded.n_layers)
         best = answering.best if answering is not None and answering.best else trainer.best
         change = Replace(self.window, Tensors.of(taken(best)), learnt_on=dense.key)

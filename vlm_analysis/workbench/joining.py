@@ -6,7 +6,6 @@ Scores and rows of recordings are equal to the last bit. Nothing runs, and the m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,7 @@ def _join_scores(shares: Sequence[Share], prompts: PromptSet, item: Item, shelf:
             raise EvaluationError(
                 f"The scores of an edit that {edit.words()} are not whole: expected {n_rows} rows, got fewer. Run the shares again."
             )
-    evaluations = [replace(evaluation_of(work, edit, store.of(edit.key)), edit=edit) for edit in edits]
+    evaluations = [evaluation_of(work, edit, store.of(edit.key)) for edit in edits]
     keep_dense(shelf, evaluations[0], item.name)
     if content["sweep"]:
         return keep_sweep(shelf, evaluations, f"each layer left out on {item.name}", sweep=content["sweep"])

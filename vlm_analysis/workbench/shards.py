@@ -170,12 +170,12 @@ def _shared_prompts(prompts: PromptSet, folder: Path) -> PromptSet:
     Raises:
         WorkspaceError: it holds others, or cannot be written.
     """
-    place = folder / PROMPTS
+    place, prompts = folder / PROMPTS, prompts.readable()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not place.exists():
             part = folder / f".{PROMPTS}-{uuid4().hex}"
-            keep_prompts_in(prompts.readable(), part)
+            keep_prompts_in(prompts, part)
             try:
                 part.rename(place)
             except OSError:
@@ -187,7 +187,7 @@ def _shared_prompts(prompts: PromptSet, folder: Path) -> PromptSet:
             f"The share cannot be written to {folder}: expected a folder to write, got {error.strerror or error}. {advice_for(error)}."
         ) from error
     shared = open_kept_prompts(place)
-    if shared.fingerprint != prompts.readable().fingerprint:
+    if shared.fingerprint != prompts.fingerprint:
         raise WorkspaceError(
             f"{folder} holds shares on other prompts: expected these ({prompts.fingerprint[:8]}), got {shared.fingerprint[:8]}. Name "
             "another folder."
