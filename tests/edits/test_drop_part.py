@@ -182,13 +182,21 @@ def test_a_layer_that_is_built_otherwise_is_refused_with_the_reason(small: Loade
         apply_edit(spoilt.model, drop_parts(8, mlp=[4]))
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [(Narrow({4: range(100)}), "cannot be made narrow"), (Fold(4, Tensors.of({"mlp.down_proj": np.eye(8)})), "folded")],
-)
-def test_what_is_left_out_cannot_be_changed_too(small: LoadedModel, change: Any, said: str):
-    with pytest.raises(EditError, match=said):
-        apply_edit(small.model, Edit(8, (DropPart(mlp=(4,)), change)))
+def test_what_is_left_out_cannot_be_folded(small: LoadedModel):
+    fold = Fold(4, Tensors.of({"mlp.down_proj": np.eye(8)}))
+    with pytest.raises(EditError, match="folded"):
+        apply_edit(small.model, Edit(8, (DropPart(mlp=(4,)), fold)))
+
+
+def test_widths_of_what_is_left_out_vanish(small: LoadedModel):
+    narrow = Narrow({3: [0], 4: range(100)}, {3: [0], 4: [1]})
+    edit = Edit(8, (narrow, DropPart((3,), (4,))))
+    assert edit.changes == (DropPart((3,), (4,)), Narrow({3: [0]}, {4: [1]}))
+    assert edit == drop_parts(8, [3], [4]) + Edit(8, (narrow,))
+    assert drop_parts(8, mlp=[4]) + Edit(8, (Narrow({4: [0]}),)) == drop_parts(8, mlp=[4])
+    view = apply_edit(small.model, edit)
+    saved = sum(one.numel() for one in small.model.parameters()) - sum(one.numel() for one in view.parameters())
+    assert edit.saved_parameters(small.info) == saved > 0
 
 
 def test_it_is_not_exported_and_says_why(small: LoadedModel, tmp_path: Path):

@@ -103,6 +103,10 @@ class Change(ABC):
         """Return the change beside changes that leave out these layers: on the others, if that makes sense; this one as it is, if not."""
         return self
 
+    def beside(self, others: Collection[Change]) -> Self:
+        """Return what is left of the change where all of the others are applied too; they may hold this one."""
+        return self
+
     def merged(self, other: Self) -> Self | None:
         """Return both as one change of this kind; None where they stay two changes of different layers."""
         return None

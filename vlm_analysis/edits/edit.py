@@ -281,7 +281,7 @@ def _in_order(changes: Collection[Change]) -> tuple[Change, ...]:
         same[-1:] = [both] if both is not None else [*same[-1:], change]
     joined = [change for same in by_kind.values() for change in same]
     gone = {layer for change in joined for layer, text in change.layers.items() if text is None}
-    in_effect = [left for change in joined if not (left := change.without(gone)).is_empty]
+    in_effect = [left for change in joined if not (left := change.without(gone).beside(joined)).is_empty]
     return tuple(sorted(in_effect, key=lambda change: (order.index(type(change)), sorted(change.layers))))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from vlm_analysis import words
 from vlm_analysis.edits.change import Change, is_whole
+from vlm_analysis.edits.kinds.drop_part import ATTENTION, MLP, DropPart
 from vlm_analysis.errors import EditError, short
 from vlm_analysis.model_info import MOST_LAYERS, ModelInfo
 
@@ -143,6 +144,13 @@ class Narrow(Change):
         gone = set(layers)
         left = {name: tuple(pair for pair in getattr(self, name) if pair[0] not in gone) for name in NOUNS}
         return replace(self, **left)
+
+    def beside(self, others: Collection[Change]) -> Self:
+        """Return what is left of it where a `DropPart` leaves out the MLP of layers, or their attention."""
+        gone = [change for change in others if isinstance(change, DropPart)]
+        mlp, attention = ({layer for one in gone for layer in getattr(one, part)} for part in (MLP, ATTENTION))
+        neurons = tuple(pair for pair in self.neurons if pair[0] not in mlp)
+        return replace(self, neurons=neurons, kv_groups=tuple(pair for pair in self.kv_groups if pair[0] not in attention))
 
     def merged(self, other: Self) -> Self:
         """Return both: what both keep stays.
