@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from vlm_analysis.evaluation.pivots import EACH, WINDOW
@@ -12,7 +13,7 @@ from vlm_analysis.selection.width.scores import EXACT, FAST, WidthScores
 from vlm_analysis.workbench.atdesk import AtDesk
 from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.recordings import known_recording
-from vlm_analysis.workbench.shelf import keep, open_item, whole_items
+from vlm_analysis.workbench.shelf import keep, open_item, unfinished_folder, whole_items
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 RECORDED = (
@@ -22,13 +23,21 @@ RECORDED = (
 
 
 def measure_width(desk: Desk, prompts: Item, progress: Progress, *, name: str = "", **options: Any) -> Item:
-    """Score the width on the prompts and return the Item of the scores; a saved recording of the prompts is not made again."""
+    """Score the width on the prompts and return the Item of the scores; a saved recording of the prompts is not made again.
+
+    What was added up is kept until the scores are saved: a scoring that was cancelled or interrupted goes on.
+    """
     from vlm_analysis.selection.width.scoring import score_width
 
     found = (known_recording(desk, prompts, one) for one in RECORDED)
     recording: Recording | None = next((one for one in found if one is not None), None)
-    scores = score_width(desk.loaded, open_item(prompts), recording=recording, on_progress=progress, **options)
-    return keep(desk.shelf, "widths", scores, name or f"width of {desk.loaded.name} on {prompts.name}")
+    folder = unfinished_folder(desk.shelf, desk.model, prompts, {"width": sorted(options.items())})
+    scores = score_width(
+        desk.loaded, open_item(prompts), recording=recording, folder=folder, on_progress=progress, **options
+    )
+    item = keep(desk.shelf, "widths", scores, name or f"width of {desk.loaded.name} on {prompts.name}")
+    shutil.rmtree(folder, ignore_errors=True)
+    return item
 
 
 def find_width(

@@ -150,7 +150,9 @@ class Narrow(Change):
         gone = [change for change in others if isinstance(change, DropPart)]
         mlp, attention = ({layer for one in gone for layer in getattr(one, part)} for part in (MLP, ATTENTION))
         neurons = tuple(pair for pair in self.neurons if pair[0] not in mlp)
-        return replace(self, neurons=neurons, kv_groups=tuple(pair for pair in self.kv_groups if pair[0] not in attention))
+        return replace(
+            self, neurons=neurons, kv_groups=tuple(pair for pair in self.kv_groups if pair[0] not in attention)
+        )
 
     def merged(self, other: Self) -> Self:
         """Return both: what both keep stays.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,12 +20,13 @@ from vlm_analysis.models.layers import find_decoder_layers
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.memory import free_bytes, within_memory
 from vlm_analysis.models.widths import Part, find_attention, find_mlp
-from vlm_analysis.progress import Progress, no_progress
+from vlm_analysis.progress import Cancelled, Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.recording.record import record
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.recovery.finetune.activations import kept_bytes
 from vlm_analysis.recovery.memoryplan import MARGIN
+from vlm_analysis.selection.width.kept import KeptSums
 from vlm_analysis.selection.width.passes import GradientPasses, Sums, magnitudes
 from vlm_analysis.selection.width.scores import EXACT, FAST, KV_GROUPS, NEURONS, UNITS, VALUES, WidthScores
 
@@ -41,6 +44,7 @@ def score_width(
     seed: int | None = None,
     recording: Recording | None = None,
     batch_size: int | None = None,
+    folder: Path | None = None,
     on_progress: Progress | None = None,
 ) -> WidthScores:
     """Return what each MLP neuron and each attention group does to the answers (see `WidthScores`).
@@ -57,6 +61,7 @@ def score_width(
             such windows.
         recording: of the same prompts by the same model, for CMDS and Sens; recorded anew without one.
         batch_size: prompts that run together; by default as many as fit into half of the free memory, `batch_for` the model at most.
+        folder: where the sums so far are kept, so that the same call goes on after it was stopped.
         on_progress: called after each batch; raising `Cancelled` in it stops the work.
 
     Raises:
@@ -67,7 +72,7 @@ def score_width(
     _check(loaded, window, sides)
     windows, progress = Windows(window, sides, seed), on_progress or no_progress
     return within_memory(
-        lambda: _Work(loaded, prompts, windows, fast, progress).done(recording, batch_size),
+        lambda: _Work(loaded, prompts, windows, fast, progress).done(recording, batch_size, folder),
         lambda: EditError(
             f"The width of {loaded.name} could not be scored: expected enough memory for gradients, got less than it took. Take fewer "
             "prompts at a time (`batch_size`), shorter ones, or fewer vision tokens an image."
@@ -138,13 +143,9 @@ class _Work:
             self.near[row] = self.windows.of(decode(loaded, ids), spans, row)
         self.totals = {place: np.zeros((len(WEIGHED), part.n)) for place, part in self.parts.items()}
 
-    def done(self, recording: Recording | None, batch_size: int | None) -> WidthScores:
+    def done(self, recording: Recording | None, batch_size: int | None, folder: Path | None) -> WidthScores:
         """Run all batches; return the scores."""
-        batches = list(self.prepared.batches(batch_size or self._batch()))
-        for number, rows in enumerate(batches):
-            rows = [row for row in rows if row < len(self.prepared.prompts)]
-            self._add(rows)
-            self.progress(number + 1, len(batches), "scoring neurons and attention groups")
+        self._run(batch_size or self._batch(), folder)
         found = recording or record(
             self.loaded, self.prepared.prompts, batch_size=self._batch(), on_progress=self.progress
         )
@@ -170,6 +171,29 @@ class _Work:
             tokens=(sum(len(self.near[row][0]) for row in used), sum(int(self.near[row][0].sum()) for row in used)),
             set_aside=self.prepared.set_aside,
         )
+
+    def _run(self, batch_size: int, folder: Path | None) -> None:
+        """Add up all batches; those in a file in the folder are not run again."""
+        batches = list(self.prepared.batches(batch_size))
+        kept = None if folder is None else KeptSums(folder, self._named(batch_size))
+        n_done, refused = kept.open(self.totals) if kept else (0, {})
+        self.prepared.refused.update(refused)
+        for number, rows in enumerate(batches[n_done:], start=n_done):
+            self._add([row for row in rows if row < len(self.prepared.prompts)])
+            done = number + 1
+            try:
+                self.progress(done, len(batches), "scoring neurons and attention groups")
+            except Cancelled:
+                if kept:
+                    kept.keep(self.totals, done, self.prepared.refused, at_once=True)
+                raise
+            if kept:
+                kept.keep(self.totals, done, self.prepared.refused, at_once=done == len(batches))
+
+    def _named(self, batch_size: int) -> str:
+        """Return a text with all that the sums depend on."""
+        about = [self.loaded.fingerprint, self.given.fingerprint, self.fast, batch_size, *astuple(self.windows)]
+        return json.dumps([*about, str(self.loaded.model.dtype)])
 
     def _batch(self) -> int:
         """Return how many prompts run together: `batch_for` the model, unless their gradients take more than half of the free memory."""
