@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         edit_to_shortv as edit_to_shortv,
         edit_to_vtw as edit_to_vtw,
     )
+    from vlm_analysis.edits.foreign.torch_pruning import edit_to_torch_pruning as edit_to_torch_pruning
     from vlm_analysis.edits.kinds.adapt import Adapt as Adapt
     from vlm_analysis.edits.kinds.drop import Drop as Drop
     from vlm_analysis.edits.kinds.drop_part import DropPart as DropPart
@@ -187,6 +188,7 @@ _HOMES = {
     "edits.foreign.llm_drop": ("edit_to_llm_drop",),
     "edits.foreign.puzzletron": ("mask_to_puzzletron",),
     "edits.foreign.skipping": ("edit_to_fastv", "edit_to_shortv", "edit_to_vtw"),
+    "edits.foreign.torch_pruning": ("edit_to_torch_pruning",),
     "edits.kinds.adapt": ("Adapt",),
     "edits.kinds.drop": ("Drop",),
     "edits.kinds.drop_part": ("DropPart",),

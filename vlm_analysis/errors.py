@@ -63,12 +63,12 @@ class MaskError(EditError):
 
 
 class NoLayerCountError(MaskError):
-    """A mask's file does not say how many layers its model has."""
+    """A mask's file does not say how many layers its model has, or how wide they are."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"{name} does not say how many layers the model has: expected their number, got none. Pass `n_layers`, or load the model first."
-        )
+    def __init__(self, name: str, *, widths: bool = False) -> None:
+        said = "how wide the model's layers are" if widths else "how many layers the model has"
+        expected = "their widths, got none. Pass `model`" if widths else "their number, got none. Pass `n_layers`"
+        super().__init__(f"{name} does not say {said}: expected {expected}, or load the model first.")
 
 
 class EvaluationError(StrataError):

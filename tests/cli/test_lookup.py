@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from vlm_analysis import PromptSet, PruneMask, StrataError, cli, save_mask, write_prompts
 from vlm_analysis.cli.lookup import find_edits, find_prompts, layers_in
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.workbench.shelf import keep_mask, keep_prompts, open_item
 from vlm_analysis.workbench.workspace import Workspace
 
@@ -68,13 +69,13 @@ def test_edits_are_layers_dense_files_names_or_ids(shelf: Workspace, tmp_path: P
     (item,) = shelf.items("masks")
     save_mask(PruneMask(16, (1, 2)), tmp_path / "m.json")
     asked = ["five and nine", item.id, "3,5-7", "dense", str(tmp_path / "m.json")]
-    dropped = [edit.dropped for edit in find_edits(shelf, asked, lambda: 16)]
+    dropped = [edit.dropped for edit in find_edits(shelf, asked, lambda: ModelInfo("any", "", 16))]
     assert dropped == [(5, 9), (5, 9), (3, 5, 6, 7), (), (1, 2)]
 
 
 def test_a_saved_thing_called_like_layers_is_meant_before_them(shelf: Workspace) -> None:
     keep_mask(shelf, PruneMask(16, (4,), name="3,5"))
-    (found,) = find_edits(shelf, ["3,5"], lambda: 16)
+    (found,) = find_edits(shelf, ["3,5"], lambda: ModelInfo("any", "", 16))
     assert found.dropped == (4,)
 
 

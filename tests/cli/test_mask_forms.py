@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from vlm_analysis import PruneMask, cli, open_dialect, save_recording
 from vlm_analysis.cli.lookup import find_edits
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.workbench.workspace import Workspace
 
 CONFIG = {"text_config": {"num_hidden_layers": 9, "num_key_value_heads": 1, "intermediate_size": 8}}
@@ -86,8 +87,8 @@ def test_a_list_takes_its_number_of_layers_from_the_model_which_is_asked_only_th
     (tmp_path / "list.json").write_text("[3, 4]")
     (tmp_path / "table.csv").write_text("layer,kept\n0,1\n1,0\n")
 
-    def fail() -> int:
+    def fail() -> ModelInfo:
         raise AssertionError("the model was asked")
 
     assert find_edits(Workspace(), [str(tmp_path / "table.csv")], fail) == [PruneMask(2, (1,))]
-    assert find_edits(Workspace(), [str(tmp_path / "list.json")], lambda: 9) == [MASK]
+    assert find_edits(Workspace(), [str(tmp_path / "list.json")], lambda: ModelInfo("any", "", 9)) == [MASK]

@@ -6,13 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
 from vlm_analysis import (
     DropPart,
     Edit,
+    Fold,
+    Narrow,
     PruneMask,
+    Tensors,
+    drop_parts,
     early_exit,
     edit_to_llm_drop,
     mask_to_llama_cpp,
@@ -143,6 +148,22 @@ class TestIn:
         nested = {"model_type": "qwen3_vl", "text_config": json.loads(puzzletron(block(), GONE))}
         assert open_dialect(json.dumps(nested).encode(), "config.json") == PruneMask(2, [1])
 
+    def test_parts_of_puzzletron_open_and_are_written(self) -> None:
+        no_attention, no_mlp = block({"no_op": True, "num_key_value_heads": None}), block(ffn={"no_op": True})
+        text = puzzletron(block(), no_attention, GONE, no_mlp)
+        edit = open_dialect(text.encode(), "config.json")
+        assert edit == drop_parts(4, [1, 2], [2, 3])
+        written = mask_to_puzzletron(edit, CONFIG | {"num_hidden_layers": 4})
+        assert open_dialect(written.encode(), "config.json") == edit
+
+    def test_widths_go_out_to_puzzletron_as_numbers(self) -> None:
+        edit = PruneMask(8, [3]) + Edit(8, (Narrow({3: [0], 5: [0, 9]}, {6: [1]}),))
+        blocks = json.loads(mask_to_puzzletron(edit, CONFIG))["block_configs"]
+        assert [one["ffn"].get("intermediate_size") for one in blocks] == [64, 64, 64, None, 64, 2, 64, 64]
+        assert [one["attention"].get("num_key_value_heads") for one in blocks] == [2, 2, 2, None, 2, 2, 1, 2]
+        with pytest.raises(MaskError, match="got one that folds"):
+            mask_to_puzzletron(Edit(8, (Fold(4, Tensors.of({"mlp.down_proj": np.eye(8)})),)), CONFIG)
+
     def test_whole_layers_of_llm_drop_open(self) -> None:
         lists = {"drop_attn_list": [4, 3], "drop_mlp_list": [3, 4], "num_hidden_layers": 8}
         flags = {key: [layer in (3, 4) for layer in range(8)] for key in ("drop_attn_list", "drop_mlp_list")}
@@ -171,15 +192,19 @@ REFUSED_KINDS = [
     ('{"pruning_type": "MLP_GLU", "pruning_percentage": 20}', "made narrower"),
     ('{"pruning_type": "MLP_GLU", "layer_indices": [3, 4]}', "made narrower"),
     ('{"pruning_type": "HEADS", "layer_indices": [3, 4]}', "another way .'HEADS'"),
-    (puzzletron(block(), block({"no_op": True})), "layer 1 without its attention alone"),
-    (puzzletron(block(), block(ffn={"no_op": True})), "layer 1 without its ffn alone"),
+    (puzzletron(block(), block({"replace_with_linear": True})), "'replace_with_linear' in layer 1"),
+    (puzzletron(block(), block(parallel_blocks=[block()])), "'parallel_blocks' in layer 1"),
+    (puzzletron(block(ffn={"moe": {"n": 8}}), block(ffn={"moe": {"n": 4}})), "other experts"),
+]
+WIDTHS = [
     (puzzletron(block(), block(ffn={"intermediate_size": 32})), "layer 1 with 'intermediate_size' 32 beside 64"),
     (puzzletron(block(), block({"num_key_value_heads": 1})), "layer 1 with 'num_key_value_heads' 1 beside 2"),
     (puzzletron(block(), intermediate_size=128), "layer 0 with 'intermediate_size' 64 beside 128"),
     (puzzletron(block(), text_config={"intermediate_size": 128}), "layer 0 with 'intermediate_size' 64 beside 128"),
-    (puzzletron(block(), block({"replace_with_linear": True})), "'replace_with_linear' in layer 1"),
-    (puzzletron(block(), block(parallel_blocks=[block()])), "'parallel_blocks' in layer 1"),
-    (puzzletron(block(ffn={"moe": {"n": 8}}), block(ffn={"moe": {"n": 4}})), "other experts"),
+    (
+        puzzletron(block(), block({"no_op": True}, {"intermediate_size": 9})),
+        "layer 1 with 'intermediate_size' 9 beside",
+    ),
 ]
 HOSTILE = [
     ("[3, 8]", r"0\.\.7, got 8"),
@@ -248,6 +273,12 @@ class TestRefused:
             open_dialect(text.encode(), "m.json", n_layers=8)
         assert "expected whole layers that are left out" in str(told.value)
         assert "Strata has no such change yet" in str(told.value)
+
+    @pytest.mark.parametrize(("text", "reason"), WIDTHS)
+    def test_a_width_without_the_numbers_of_neurons_says_how_to_choose_them(self, text: str, reason: str) -> None:
+        with pytest.raises(MaskError, match=reason) as told:
+            open_dialect(text.encode(), "m.json", n_layers=8)
+        assert "does not say which neurons or heads stay: choose them with make_narrow" in str(told.value)
 
     @pytest.mark.parametrize(
         ("name", "text", "reason"),

@@ -27,7 +27,17 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", help="For .puzzletron.json: the dense model's config.json, with the width of its layers."),
 ]
-MASK_FILES = (".json", ".yaml", ".optipfair.json", ".txt", ".llm-drop.json", ".shortv.txt", ".vtw.txt", ".fastv.txt")
+MASK_FILES = (
+    ".json",
+    ".yaml",
+    ".optipfair.json",
+    ".txt",
+    ".llm-drop.json",
+    ".torch-pruning.json",
+    ".shortv.txt",
+    ".vtw.txt",
+    ".fastv.txt",
+)
 """The endings of files of an edit, beside those of tables; `.txt` is the flag of llama.cpp."""
 Reading = dict[str, Any]
 """Arguments of `open_prompts` that say how a file of prompts is read (see `base.READING_OPTIONS`)."""

@@ -225,7 +225,7 @@ def _read_by_hand(recording: Recording, text: str) -> Edit:
 
     layers, path = layers_in(text), path_of(text)
     if layers is None and path is not None:
-        edit = open_dialect(mask_bytes(path), path.name, n_layers=recording.n_layers)
+        edit = open_dialect(mask_bytes(path), path.name, model=recording.model)
         if tool := tool_words(edit, path):
             warn(f"{short(text)}: read as {tool}")
         if edit.n_layers != recording.n_layers:

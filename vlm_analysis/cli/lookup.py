@@ -156,20 +156,20 @@ def find_recording(shelf: Workspace, text: str) -> Recording:
     return recording
 
 
-def find_edits(shelf: Workspace, texts: Sequence[str], count: Callable[[], int]) -> list[Edit]:
+def find_edits(shelf: Workspace, texts: Sequence[str], model: Callable[[], ModelInfo]) -> list[Edit]:
     """Return the edits that are saved under names or ids, in files, or written as layers: "3,5-7", or "dense".
 
-    `count` returns the model's number of layers; it is called last, and only for edits that need it.
+    `model` returns the model; it is called last, and only for edits that need it.
 
     Raises:
         StrataError: there is none, there are several, or a file is damaged.
     """
     later = [_edit(shelf, text) for text in texts]
-    return [edit(count()) if callable(edit) else edit for edit in later]
+    return [edit(model()) if callable(edit) else edit for edit in later]
 
 
 def known_edit(shelf: Workspace, text: str) -> Edit | None:
-    """Return the edit that a text names, as far as that can be told without the model; None where it takes its number of layers.
+    """Return the edit that a text names, as far as that can be told without the model; None where that takes the model's shape.
 
     Raises:
         StrataError: as `find_edits`.
@@ -180,18 +180,18 @@ def known_edit(shelf: Workspace, text: str) -> Edit | None:
     return None if callable(found) else found
 
 
-def _edit(shelf: Workspace, text: str) -> Edit | Callable[[int], Edit]:
+def _edit(shelf: Workspace, text: str) -> Edit | Callable[[ModelInfo], Edit]:
     from vlm_analysis.edits.edit import Edit, PruneMask
     from vlm_analysis.edits.files import with_learnt
     from vlm_analysis.export.dialects import open_dialect
     from vlm_analysis.workbench.shelf import open_item
 
     if text.strip() == "dense":
-        return Edit
+        return lambda model: Edit(model.n_layers)
     saved, path = saved_item(shelf, "masks", text), path_of(text)
     layers = layers_in(text) if saved is None and path is None else None
     if layers is not None:
-        return lambda n_layers: PruneMask(n_layers, layers)
+        return lambda model: PruneMask(model.n_layers, layers)
     item_or_file = item_or_path(
         shelf, ("masks",), text, 'layers ("3,5-7"), dense, a file, or the name or id of a saved mask'
     )
@@ -202,7 +202,7 @@ def _edit(shelf: Workspace, text: str) -> Edit | Callable[[int], Edit]:
     try:
         return with_learnt(open_dialect(data, item_or_file.name), item_or_file)
     except NoLayerCountError:
-        return lambda n_layers: open_dialect(data, item_or_file.name, n_layers=n_layers)
+        return lambda model: open_dialect(data, item_or_file.name, model=model)
 
 
 def mask_bytes(path: Path) -> bytes:
@@ -223,7 +223,7 @@ def edits_for(bench: Bench, texts: Sequence[str], anyway: bool, on_progress: Any
     Raises:
         StrataError: as `find_edits`; or one was made for another model and `anyway` is not set.
     """
-    edits = find_edits(bench.workspace, texts, lambda: bench.loaded(on_progress=on_progress).n_layers)
+    edits = find_edits(bench.workspace, texts, lambda: bench.loaded(on_progress=on_progress).info)
     for text, edit in zip(texts, edits, strict=True):
         if edit.model is not None and not anyway:
             check_model(edit.model, bench.loaded(on_progress=on_progress).info, f"The mask '{_short(text)}'")

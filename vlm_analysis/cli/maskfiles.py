@@ -62,6 +62,7 @@ def mask_forms(edit: Edit, config: Path | None) -> dict[str, Callable[[Path], ob
     from vlm_analysis.edits.foreign.llm_drop import edit_to_llm_drop
     from vlm_analysis.edits.foreign.puzzletron import mask_to_puzzletron
     from vlm_analysis.edits.foreign.skipping import edit_to_fastv, edit_to_shortv, edit_to_vtw
+    from vlm_analysis.edits.foreign.torch_pruning import edit_to_torch_pruning
     from vlm_analysis.export.dialects import mask_to_csv, mask_to_mergekit
 
     texts: dict[str, Callable[[], str]] = {
@@ -72,6 +73,7 @@ def mask_forms(edit: Edit, config: Path | None) -> dict[str, Callable[[Path], ob
         ".txt": lambda: mask_to_llama_cpp(edit),
         ".puzzletron.json": lambda: mask_to_puzzletron(edit, config),
         ".llm-drop.json": lambda: edit_to_llm_drop(edit),
+        ".torch-pruning.json": lambda: edit_to_torch_pruning(edit),
         ".shortv.txt": lambda: edit_to_shortv(edit),
         ".vtw.txt": lambda: edit_to_vtw(edit),
         ".fastv.txt": lambda: edit_to_fastv(edit),

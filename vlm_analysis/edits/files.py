@@ -95,17 +95,18 @@ def save_mask(mask: Edit, path: Path) -> Path:
     return save_edit(only_mask(mask, "It cannot be saved as a mask"), path)
 
 
-def open_edit(path: Path, *, n_layers: int | None = None) -> Edit:
+def open_edit(path: Path, *, n_layers: int | None = None, model: ModelInfo | None = None) -> Edit:
     """Open an edit written by `save_edit` or `save_mask`, masks of version 0.1 included, or a mask of another tool.
 
     Of other tools these are known by their fields: lists of optipfair, the flag `--prune-layers` of llama.cpp, configurations of
-    Puzzletron, and of LLM-Drop where they leave whole layers out. What Strata has no change for is refused with that reason.
+    Puzzletron and LLM-Drop, and histories of Torch-Pruning that take MLP neurons. What Strata has no change for is refused with the reason.
 
     Learnt tensors are read from the safetensors file of the same name beside it, and checked against their hash.
 
     Args:
         path: of the file.
         n_layers: decoder layers of the unpruned model, for files that do not say it; Strata's own and configurations do.
+        model: that model (`loaded.info`), for histories of Torch-Pruning, which need its widths too.
 
     Raises:
         EditError: the file is missing, of no known form, of another kind or version, or names layers that do not exist; or
@@ -117,7 +118,7 @@ def open_edit(path: Path, *, n_layers: int | None = None) -> Edit:
     except (OSError, UnicodeDecodeError):
         edit = FORM.open(path, _edit_of)  # says what is wrong, or opens a longer edit
     else:
-        edit = edit_from_json(text, path.name, n_layers=n_layers)
+        edit = edit_from_json(text, path.name, n_layers=n_layers, model=model)
     return with_learnt(edit, path)
 
 
@@ -139,9 +140,11 @@ def open_mask(path: Path, *, n_layers: int | None = None) -> Edit:
     return only_mask(open_edit(path, n_layers=n_layers), f"{Path(path).name} is no mask")
 
 
-def edit_from_json(text: str, name: str = "The text", *, n_layers: int | None = None) -> Edit:
+def edit_from_json(
+    text: str, name: str = "The text", *, n_layers: int | None = None, model: ModelInfo | None = None
+) -> Edit:
     """Return the edit of a file's text (see `open_edit`)."""
-    mask = foreign_mask(text, name, n_layers)
+    mask = foreign_mask(text, name, n_layers, model)
     return FORM.read(text, name, _edit_of) if mask is None else mask
 
 

@@ -29,6 +29,7 @@ import yaml
 from vlm_analysis.edits.edit import MOST_LAYERS, Edit, PruneMask, only_mask
 from vlm_analysis.edits.files import edit_from_json
 from vlm_analysis.errors import MaskError, NoLayerCountError
+from vlm_analysis.model_info import ModelInfo
 
 DECODER, OTHERS = "text_decoder", ("vision_tower", "multi_modal_projector")
 COLUMNS = ("layer", "kept", "drop_order")
@@ -110,7 +111,9 @@ def _drop_order(mask: Edit) -> list[int]:
 # --- opening -------------------------------------------------------------------------------------------------------
 
 
-def open_dialect(data: bytes, name: str, *, n_layers: int | None = None, from_one: bool = False) -> Edit:
+def open_dialect(
+    data: bytes, name: str, *, n_layers: int | None = None, from_one: bool = False, model: ModelInfo | None = None
+) -> Edit:
     """Return the mask in a file of any dialect, decided by the suffix of its name, and for JSON by its fields (see `open_edit`).
 
     Args:
@@ -118,6 +121,7 @@ def open_dialect(data: bytes, name: str, *, n_layers: int | None = None, from_on
         name: the file name, with the suffix .json, .yaml, .yml, .csv or .txt.
         n_layers: decoder layers of the unpruned model; required for a mergekit file and for lists of layers.
         from_one: whether the column `layer` of a CSV counts from 1. The other dialects define this themselves.
+        model: the unpruned model, in place of `n_layers`; required for histories of Torch-Pruning, which need its widths.
 
     Raises:
         MaskError: the file is too large, not text, of another kind, or not expressible as a mask.
@@ -138,8 +142,8 @@ def open_dialect(data: bytes, name: str, *, n_layers: int | None = None, from_on
     if suffix == ".csv":
         return mask_from_csv(text, name, from_one=from_one)
     if suffix in (".json", ".txt"):
-        return edit_from_json(text, name, n_layers=n_layers)
-    return mask_from_mergekit(text, n_layers, name)
+        return edit_from_json(text, name, n_layers=n_layers, model=model)
+    return mask_from_mergekit(text, model.n_layers if model else n_layers, name)
 
 
 def mask_from_csv(text: str, name: str = "The text", *, from_one: bool = False) -> Edit:

@@ -5,21 +5,23 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.edits.foreign import lists, llm_drop, puzzletron, skipping
+from vlm_analysis.edits.foreign import lists, llm_drop, puzzletron, skipping, torch_pruning
 from vlm_analysis.edits.foreign.masks import refuse
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.saved import parsed
 
 MOST_BYTES = 1 << 20
 READERS = (puzzletron.of_json, llm_drop.of_json, skipping.of_json, lists.of_json)
 
 
-def foreign_mask(text: str, name: str, n_layers: int | None) -> Edit | None:
+def foreign_mask(text: str, name: str, n_layers: int | None, model: ModelInfo | None = None) -> Edit | None:
     """Return the mask of a file that another tool wrote; None where it is of no known shape, or Strata's own.
 
     Args:
         text: of the file.
         name: of the file; one that ends in `.json` is read as JSON only.
         n_layers: decoder layers of the unpruned model, for files that do not say it; None where it is not known.
+        model: that model, for histories, which do not say how many neurons there are; its number of layers counts in place of `n_layers`.
 
     Raises:
         MaskError: it is of a known shape, but says what no mask says, or numbers that make none.
@@ -27,6 +29,7 @@ def foreign_mask(text: str, name: str, n_layers: int | None) -> Edit | None:
     """
     if len(text) > MOST_BYTES:
         return None
+    n_layers = n_layers if model is None else model.n_layers
     try:
         content = parsed(text)
     except (ValueError, RecursionError):
@@ -39,5 +42,7 @@ def foreign_mask(text: str, name: str, n_layers: int | None) -> Edit | None:
                 name, f'layer numbers ("3,4") or one of {" and ".join(lists.FLAGS)}', text[:60], "Write the numbers."
             )
         return mask
+    if (edit := torch_pruning.of_json(content, model, name)) is not None:
+        return edit
     found = (read(content, n_layers, name) for read in READERS)
     return next((mask for mask in found if mask is not None), None)

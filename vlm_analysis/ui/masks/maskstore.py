@@ -66,7 +66,7 @@ def open_file(recording: Recording) -> None:
         help="They are converted once, here. Strata counts from 0.",
     )
     try:
-        mask = open_dialect(file.getvalue(), file.name, n_layers=recording.n_layers, from_one=from_one)
+        mask = open_dialect(file.getvalue(), file.name, model=recording.model, from_one=from_one)
         if not fits_editor(mask):
             raise MaskError(
                 f"{file.name} cannot be taken into the editor: expected an edit that drops layers, or lets vision tokens skip some, "
