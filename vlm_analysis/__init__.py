@@ -130,6 +130,8 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.selection.compared.published import published_retention as published_retention
     from vlm_analysis.selection.compared.recovered import as_recovered as as_recovered
     from vlm_analysis.selection.compared.verdicts import regimes as regimes
+    from vlm_analysis.selection.contest.contest import Contest as Contest, Entry as Entry
+    from vlm_analysis.selection.contest.file import open_contest as open_contest, save_contest as save_contest
     from vlm_analysis.selection.criteria.bands import SkipBands as SkipBands, skip_bands as skip_bands
     from vlm_analysis.selection.criteria.criteria import CRITERIA as CRITERIA
     from vlm_analysis.selection.criteria.damage import Damage as Damage, read_damage as read_damage
@@ -290,6 +292,8 @@ _HOMES = {
     "selection.compared.published": ("published_retention",),
     "selection.compared.recovered": ("as_recovered",),
     "selection.compared.verdicts": ("regimes",),
+    "selection.contest.contest": ("Contest", "Entry"),
+    "selection.contest.file": ("open_contest", "save_contest"),
     "selection.criteria.bands": ("SkipBands", "skip_bands"),
     "selection.criteria.criteria": ("CRITERIA",),
     "selection.criteria.damage": (

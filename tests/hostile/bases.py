@@ -12,8 +12,10 @@ import pandas as pd
 from vlm_analysis import (
     AnswerProbe,
     Comparison,
+    Contest,
     Cost,
     Edit,
+    Entry,
     Evaluation,
     Ledger,
     PruneMask,
@@ -22,6 +24,7 @@ from vlm_analysis import (
     WidthScores,
     save_answer_probe,
     save_comparison,
+    save_contest,
     save_cost,
     save_evaluation,
     save_ledger,
@@ -188,6 +191,22 @@ def ledger() -> Ledger:
 
 def ledger_file(folder: Path) -> Path:
     return save_ledger(ledger(), folder / "it.json")
+
+
+def contest_file(folder: Path) -> Path:
+    entries = (
+        Entry("depth", "first of a rank", evaluation((1,)), chosen_score=0.5, tried=3, speedup=(1.2, 1.1, 1.3)),
+        Entry("mix", "greedy", evaluation((1, 2)), chosen_score=None),
+        Entry("depth", "first of a rank", evaluation((1,)), "small", note="n"),
+    )
+    told: dict[str, Any] = {
+        "missing": {"vision": "why."},
+        "recovery": {"small": {"seed": 0}},
+        "timed": "cpu",
+        "stopped": "s.",
+    }
+    dense = replace(evaluation(), edit=Edit(N_LAYERS))
+    return save_contest(Contest(0.3, "time", dense, entries, "c" * 64, 4, 1, **told), folder / "it.json")
 
 
 def cost_file(folder: Path) -> Path:

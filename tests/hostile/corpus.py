@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 
-from . import benchmark_files, checkpoints, format_files, mask_files, prompt_files, saved_files, workspaces
+from . import benchmark_files, checkpoints, format_files, map_files, mask_files, prompt_files, saved_files, workspaces
 from .cases import Case
 
 SAMPLE = 100  # of all cases, in `make test`
@@ -16,7 +16,16 @@ def corpus() -> tuple[Case, ...]:
     """Return every case."""
     found = tuple(
         case
-        for part in (saved_files, mask_files, prompt_files, format_files, benchmark_files, workspaces, checkpoints)
+        for part in (
+            saved_files,
+            map_files,
+            mask_files,
+            prompt_files,
+            format_files,
+            benchmark_files,
+            workspaces,
+            checkpoints,
+        )
         for case in part.cases()
     )
     names = [case.id for case in found]

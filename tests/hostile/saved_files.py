@@ -1,4 +1,4 @@
-"""Saved files that someone edited by hand or made up: masks, evaluations, costs, recordings, comparisons, stories, token maps, and what
+"""Saved files that someone edited by hand or made up: masks, evaluations, costs, recordings, comparisons, stories, and what
 lies in an exported folder."""
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from vlm_analysis import (
     make_narrow,
     open_answer_probe,
     open_comparison,
+    open_contest,
     open_cost,
     open_edit,
     open_evaluation,
@@ -40,7 +40,6 @@ from vlm_analysis.export.serving.rules import SERVING_FILE, open_serving
 from vlm_analysis.export.story import open_story, story_sections
 from vlm_analysis.prompts.places import parts_of
 from vlm_analysis.recording.answerprobe import part_lines
-from vlm_analysis.recording.maps import map_name, read_map
 from vlm_analysis.recovery.findings import headline, returned
 from vlm_analysis.words import TOKEN_GROUPS
 
@@ -80,6 +79,14 @@ def use_ledger(path: Path) -> None:
     assert headline(ledger)
     for row in ledger.recovered:
         assert len(returned(ledger, row)) == len(ledger.shared[0].by_prompt)
+
+
+def use_contest(path: Path) -> None:
+    contest = open_contest(path)
+    assert len(contest.table())
+    assert contest.verdict()
+    assert contest.fresh_words()
+    assert contest.best().cut.is_mask is not None
 
 
 def use_recording(path: Path) -> None:
@@ -149,6 +156,7 @@ JSON_KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {
     "evaluation": (bases.evaluation_file, use_evaluation),
     "cost": (bases.cost_file, use_cost),
     "ledger": (bases.ledger_file, use_ledger),
+    "contest": (bases.contest_file, use_contest),
     "probe": (bases.probe_file, use_probe),
     "engines": (bases.serving_file, use_serving),
     "story": (lambda folder: _written(folder / "it.json", json.dumps(bases.story()).encode()), use_story),
@@ -182,7 +190,6 @@ def cases() -> Iterator[Case]:
             yield Case(kind, name, functools.partial(_write_parts, kind, parts), read, refused=True)
         yield from _zips(kind, read)
     yield from _impossible()
-    yield from _token_maps()
 
 
 def _impossible() -> Iterator[Case]:
@@ -270,66 +277,11 @@ def _zips(kind: str, read: Callable[[Path], object]) -> Iterator[Case]:
         "a directory without end": b"PK\x05\x06" + bytes(4) + b"\xff\xff\xff\xff" + b"\xfe\xff\xff\xff" + bytes(6),
     }.items():
         yield Case(kind, name, functools.partial(_write, "it.npz", data), read, refused=True)
-    yield Case(kind, "lzma", functools.partial(_write_zip, kind, zipfile.ZIP_LZMA), read, refused=True)
+    yield Case(kind, "lzma", functools.partial(write_zip, kind, zipfile.ZIP_LZMA), read, refused=True)
     yield Case(kind, "claims of 60 GB", functools.partial(_write_claims, kind), read, refused=True)
     yield Case(
         kind, "a bomb of 300 MB that is not asked for", functools.partial(_write_bomb, kind), read, kind != "recording"
     )
-
-
-def _token_maps() -> Iterator[Case]:
-    key = bases.KEYS[0]
-    made = bases.token_map()
-    words = {"texts": list(made.texts), "grids": [list(grid) for grid in made.grids]}
-    whole: dict[str, Any] = {
-        "cosine": made.cosine,
-        "kinds": made.kinds,
-        "words": np.frombuffer(json.dumps(words).encode(), np.uint8),
-    }
-
-    def read(folder: Path) -> None:
-        read_map(folder / "it.npz", key, bases.N_LAYERS)
-
-    for name, change in {
-        "other layers": {"cosine": made.cosine[:2]},
-        "a cosine of 7": {"cosine": np.full_like(made.cosine, 7)},
-        "float64": {"cosine": made.cosine.astype(float)},
-        "fewer tokens": {"kinds": made.kinds[:3]},
-        "kinds of 9": {"kinds": np.full_like(made.kinds, 9)},
-        "no words": {"words": np.zeros(0, np.uint8)},
-        **{
-            f"words {name}": {"words": np.frombuffer(json.dumps({**words, **change}).encode(), np.uint8)}
-            for name, change in {
-                "fewer": {"texts": ["a"]},
-                "of numbers": {"texts": [1, 2, 3, 4, 5, 6]},
-                "with a grid beyond": {"grids": [[0, 3, 3]]},
-                "with a negative grid": {"grids": [[-1, 2, 2]]},
-                "with an empty grid": {"grids": [[0, 0, 2]]},
-                "with a grid of two": {"grids": [[0, 2]]},
-                "with a grid of text": {"grids": ["abc"]},
-                "without grids": {"grids": None},
-            }.items()
-        },
-    }.items():
-        yield Case("token map", name, functools.partial(_write_map, {**whole, **change}), read, refused=True)
-    big = {**whole, "cosine": np.zeros((bases.N_LAYERS, 40_000_000), np.float16)}
-    yield Case("token map", "a bomb of 300 MB", functools.partial(_write_map, big), read, refused=True)
-    yield Case("token map", "a bomb around it", _write_outer_bomb, read, refused=True)
-    yield Case(
-        "token map", "nothing", functools.partial(_write_zip, "recording", zipfile.ZIP_STORED), read, refused=True
-    )
-
-
-def _write_map(arrays: dict[str, np.ndarray], folder: Path) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    with zipfile.ZipFile(folder / "it.npz", "w") as archive:
-        archive.writestr(map_name(bases.KEYS[0]), buffer.getvalue())
-
-
-def _write_outer_bomb(folder: Path) -> None:
-    with zipfile.ZipFile(folder / "it.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr(map_name(bases.KEYS[0]), bytes(300_000_000))
 
 
 def _of_folder(use: Callable[[Path], None], name: str, folder: Path) -> None:
@@ -379,7 +331,7 @@ def _write_parts(kind: str, parts: dict[str, bytes], folder: Path) -> None:
             archive.writestr(name, data)
 
 
-def _write_zip(kind: str, method: int, folder: Path) -> None:
+def write_zip(kind: str, method: int, folder: Path) -> None:
     with zipfile.ZipFile(folder / "it.npz", "w", method) as archive:
         for name, data in _parts(kind).items():
             archive.writestr(name, data)

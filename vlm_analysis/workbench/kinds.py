@@ -24,6 +24,8 @@ from vlm_analysis.recording.recording import open_recording, save_recording
 from vlm_analysis.recovery.ledger import open_ledger, save_ledger
 from vlm_analysis.saved import Form
 from vlm_analysis.selection.compared.comparison import Comparison, open_comparison, save_comparison
+from vlm_analysis.selection.contest.contest import Contest
+from vlm_analysis.selection.contest.file import open_contest, save_contest
 from vlm_analysis.selection.width.file import open_width_scores, save_width_scores
 from vlm_analysis.selection.width.scores import WidthScores
 from vlm_analysis.workbench.details import MOST_NOTES, domain_details, edit_details
@@ -110,6 +112,15 @@ def _of_width(scores: WidthScores) -> dict[str, Any]:
     return {"n_layers": scores.model.n_layers, "n": scores.n_answers, "how": scores.how}
 
 
+def _of_contest(contest: Contest) -> dict[str, Any]:
+    return {
+        "n_layers": contest.model.n_layers,
+        "n": len(contest.dense.by_prompt),
+        "share": contest.share,
+        "of": contest.of,
+    }
+
+
 def _of_probe(probe: AnswerProbe) -> dict[str, Any]:
     return {"n_layers": probe.model.n_layers, "n": len(probe.ids), "n_tasks": len(probe.parts)}
 
@@ -126,6 +137,7 @@ KINDS = {
     "stories": Kind(".json", None, None),  # of version 0.1; now they are comparisons
     "costs": Kind(".json", save_cost, open_cost),
     "ledgers": Kind(".json", save_ledger, open_ledger),
+    "contests": Kind(".json", save_contest, open_contest, _of_contest),
     "recordings": Kind(
         ".npz",
         save_recording,
