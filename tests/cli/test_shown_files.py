@@ -16,7 +16,7 @@ from vlm_analysis.saved import kind_in
 
 TURNS = [{"from": "human", "value": "<image>why?"}, {"from": "gpt", "value": "so"}]
 KINDS = (
-    "expected prompts, a recording, a mask, an evaluation, a scan, a probe of answers, a cost, a comparison or a ledger of "
+    "expected prompts, a recording, a mask, an evaluation, a scan, a probe of answers, a cost, a comparison, a contest or a ledger of "
     "recovery, got"
 )
 

@@ -106,6 +106,10 @@ def _of_item(shelf: Workspace, item: Item) -> Result:
         from vlm_analysis.cli.recovered import of_ledger
 
         return of_ledger(value, item)
+    if item.kind == "contests":
+        from vlm_analysis.cli.contest import of_contest
+
+        return of_contest(value, item)
     functions: dict[str, Any] = {
         "prompts": results.of_prompts,
         "recordings": results.of_recording,

@@ -15,7 +15,7 @@ from vlm_analysis.errors import MaskError, NoLayerCountError, PromptError, Works
 if TYPE_CHECKING:
     from vlm_analysis.edits.edit import Edit
 
-SHOWN = "prompts, a recording, a mask, an evaluation, a scan, a probe of answers, a cost, a comparison or a ledger of recovery"
+SHOWN = "prompts, a recording, a mask, an evaluation, a scan, a probe of answers, a cost, a comparison, a contest or a ledger of recovery"
 _MASKS_ALONE = (".txt", ".yaml", ".yml")  # no prompts are in a file of these endings
 
 
@@ -45,6 +45,7 @@ def _makers() -> dict[str, Callable[[Path], Result]]:
     """Return by kind what opens a file that Strata wrote and makes a Result of it."""
     from vlm_analysis.cli import recovered, results
     from vlm_analysis.cli.conditions import of_probe
+    from vlm_analysis.cli.contest import of_contest
     from vlm_analysis.cli.costed import of_costs
     from vlm_analysis.cli.skipping import of_scan
     from vlm_analysis.cli.width import of_width
@@ -53,6 +54,7 @@ def _makers() -> dict[str, Callable[[Path], Result]]:
     from vlm_analysis.recording import probefile, recording
     from vlm_analysis.recovery import ledger
     from vlm_analysis.selection.compared import comparison
+    from vlm_analysis.selection.contest import file as contestfile
     from vlm_analysis.selection.width import file as widthfile
 
     return {
@@ -63,6 +65,7 @@ def _makers() -> dict[str, Callable[[Path], Result]]:
         scanfile.FORM.kinds[0]: lambda path: of_scan(scanfile.open_scan(path), None),
         widthfile.FORM.kinds[0]: lambda path: of_width(widthfile.open_width_scores(path), None),
         probefile.FORM.kinds[0]: lambda path: of_probe(probefile.open_answer_probe(path), None),
+        contestfile.FORM.kinds[0]: lambda path: of_contest(contestfile.open_contest(path), None),
         ledger.FORM.kinds[0]: lambda path: recovered.of_ledger(ledger.open_ledger(path), None),
         cost.FORM.kinds[0]: lambda path: of_costs([cost.open_cost(path)], [None]),
     }
