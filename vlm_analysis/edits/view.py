@@ -35,6 +35,9 @@ _OF_DECODER: dict[str, Callable[[Any], Any]] = {
         "scaled" if layer in text.rope_scaling_layers else "unscaled" for layer in range(text.num_hidden_layers)
     ],
 }
+# Types of a module's attributes: of those that a copy shares, and of its registries and hooks, of which it has its own.
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+_REGISTRIES = frozenset({dict, OrderedDict, set})
 
 
 class View(Generic[M]):
@@ -231,8 +234,12 @@ class _Copier:
         if "forward" in state:
             _rebind(module, copied)
         for name, value in state.items():
-            if name.startswith("_") and isinstance(value, (dict, set)):
-                state[name] = _own(value)  # registries and hooks; the tensors in them are shared
+            kind = type(value)
+            if kind in _PLAIN:
+                continue
+            if name[:1] == "_" and isinstance(value, (dict, set)):
+                # registries and hooks; the tensors in them are shared. Most are empty, and a new one is made faster than a copy
+                state[name] = value.copy() if value or kind not in _REGISTRIES else kind()
             elif id(value) in self._lists:
                 state[name] = self._lists[id(value)]
         if hasattr(state.get("config"), "get_text_config"):
@@ -255,11 +262,6 @@ class _Copier:
                 names = cut_config(self._config_memo[id(inner)], self._kept)
                 self._lists |= {id(vars(inner)[name]): value for name, value in names.items()}
         return copied
-
-
-def _own(registry: Any) -> Any:
-    """Return a copy of a module's dict or set; most are empty, and a new one is made faster than a copy."""
-    return type(registry)() if not registry and type(registry) in (dict, OrderedDict, set) else registry.copy()
 
 
 def _with_parts(config: Any) -> list[Any]:

@@ -323,13 +323,13 @@ def _ways(methods: Mapping[str, Sequence[LayerScores]], budgets: range, loaded: 
         RecordingError: a method has too few scores for the largest budget.
     """
     _check_scored(methods, budgets[-1], loaded)
-    ways = []
+    ways, info = [], loaded.info
     for method, draws in methods.items():
         for draw, scores in enumerate(draws):
             for budget in budgets:
                 draw_words = f", draw {draw + 1}" if method == RANDOM else ""
                 edit = make_mask(scores, "first-k", budget, locks=loaded.locks)
-                mask = replace(edit, name=f"{method}, {budget} layers{draw_words}", model=loaded.info)
+                mask = replace(edit, name=f"{method}, {budget} layers{draw_words}", model=info)
                 criterion, strategy = (None, "random-draw") if method == RANDOM else (scores.criterion, "first-k")
                 ways.append(Way(method, criterion, strategy, scores.options.get("target"), budget, draw, mask))
     return ways

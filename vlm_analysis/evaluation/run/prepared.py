@@ -267,22 +267,34 @@ def _dense_choice(loaded: LoadedModel, prompt: Prompt, choices: Sequence[str]) -
 
 
 def answer_logits(loaded: LoadedModel, model: Any, items: Sequence[Encoded]) -> list[torch.Tensor]:
-    """Return for each item the logits (answer_tokens, vocabulary) that predict its answer tokens, from one batched pass.
+    """Return for each item the logits (answer_tokens, vocabulary) that predict its answer tokens, from one batched pass (see `Batch`)."""
+    return list(Batch(loaded, items).logits(model))
 
-    The head runs only at those positions if the model's forward takes `logits_to_keep`.
-    """
-    batch = collate(items, pad_token(loaded))
-    spans = [range(item.n_prompt_tokens - 1, item.n_tokens - 1) for item in items]
-    positions = sorted(set().union(*spans))
-    width = batch["input_ids"].shape[1]
-    takes = takes_logits_to_keep(model)
-    keep = {"logits_to_keep": torch.tensor(positions, device=loaded.device)} if takes else {}
-    with naming([item.id for item in items], loaded.name), interruptible(model):
-        logits = model(**batch, **keep, use_cache=False).logits
-    if logits.shape[1] == width:  # some models take the argument and ignore it
-        row_of = {position: position for position in positions}
-    elif logits.shape[1] == len(positions):
-        row_of = {position: index for index, position in enumerate(positions)}
-    else:
-        raise EvaluationError(f"{loaded.name} returned {logits.shape[1]} logits: expected {len(positions)} or {width}.")
-    return [logits[row, [row_of[position] for position in span]] for row, span in enumerate(spans)]
+
+class Batch:
+    """Encoded prompts joined into one batch, which many models run."""
+
+    def __init__(self, loaded: LoadedModel, items: Sequence[Encoded]) -> None:
+        self._loaded, self._ids = loaded, [item.id for item in items]
+        self._inputs = collate(items, pad_token(loaded))
+        self._width = self._inputs["input_ids"].shape[1]
+        self._spans = [range(item.n_prompt_tokens - 1, item.n_tokens - 1) for item in items]
+        self._rows = torch.tensor([row for row, span in enumerate(self._spans) for _ in span], device=loaded.device)
+        self._places = torch.tensor([place for span in self._spans for place in span], device=loaded.device)
+        self._positions, self._among = self._places.unique(return_inverse=True)
+
+    def logits(self, model: Any) -> tuple[torch.Tensor, ...]:
+        """Return for each item the logits (answer_tokens, vocabulary) that predict its answer tokens, from one pass of a model.
+
+        The head runs only at those positions if the model's forward takes `logits_to_keep`. All are parts of one tensor, in order.
+        """
+        keep = {"logits_to_keep": self._positions} if takes_logits_to_keep(model) else {}
+        with naming(self._ids, self._loaded.name), interruptible(model):
+            logits = model(**self._inputs, **keep, use_cache=False).logits
+        if logits.shape[1] not in (self._width, len(self._positions)):
+            raise EvaluationError(
+                f"{self._loaded.name} returned {logits.shape[1]} logits: expected {len(self._positions)} or {self._width}."
+            )
+        whole = logits.shape[1] == self._width  # some models take the argument and ignore it
+        found = logits[self._rows.to(logits.device), (self._places if whole else self._among).to(logits.device)]
+        return found.split([len(span) for span in self._spans])

@@ -27,13 +27,14 @@ from torch import nn
 from vlm_analysis.edits.apply import apply_edit, why_not
 from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.evaluation.run.evaluate import MAX_STATE_BYTES
-from vlm_analysis.evaluation.run.prepared import answer_logits
+from vlm_analysis.evaluation.run.prepared import Batch, answer_logits
 from vlm_analysis.models.inputs import Encoded
 from vlm_analysis.models.layers import find_decoder_layers, first_beside_stream
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.refused import OF_THE_MODEL
 
 MOST_MODULES = 60_000  # of the views that are kept, some kilobytes each
+SEEING = ("get_image_features", "get_rope_index")  # what a model makes of a batch before its first layer
 MOST_IMAGES = 2  # a model is tried on prompts without images, with one and with more
 _TRIED: WeakKeyDictionary[nn.Module, tuple[int, bool, bool, int]] = WeakKeyDictionary()  # the result of a model's trial
 
@@ -68,8 +69,9 @@ class SharedRunner:
             loaded.model, (None, True, False, -1)
         )
         self._views: dict[str, nn.Module] = {}  # by the edit's key
+        self._n_modules = 0  # of those
         self._kept: dict[int, torch.Tensor] = {}  # raw output of the layer before each branch, by its step
-        self._vision: dict[str, Any] = {}
+        self._vision: dict[tuple[str, str], Any] = {}  # by module and method
 
     @torch.inference_mode()
     def run(self, items: list[Encoded], plan: Sequence[Edit]) -> Iterator[tuple[Edit, list[np.ndarray]]]:
@@ -90,6 +92,7 @@ class SharedRunner:
 
     def _run(self, items: list[Encoded], plan: Sequence[Edit]) -> Iterator[tuple[Edit, list[np.ndarray]]]:
         self._plan, self._kept, self._vision = list(plan), {}, {}
+        batch = Batch(self.loaded, items)
         last: Edit | None = None
         for index, edit in enumerate(self._plan):
             shared = 0 if last is None else _common(last, edit)
@@ -97,7 +100,7 @@ class SharedRunner:
                 self._vision = {}
             start = max((known for known in self._kept if known <= shared), default=0)
             self._kept = {known: state for known, state in self._kept.items() if known <= shared}
-            logits = self._forward(items, edit, start, self._branches(index, start))
+            logits = self._forward(batch, edit, start, self._branches(index, start))
             yield edit, _log_probs(logits)
             last = edit
         self._kept, self._vision = {}, {}
@@ -113,23 +116,25 @@ class SharedRunner:
             branches.append(least)
         return sorted({branch for branch in branches if steps[branch - 1][0] < (self._limit or 0)})
 
-    def _forward(self, items: list[Encoded], edit: Edit, start: int, branches: Sequence[int]) -> list[torch.Tensor]:
+    def _forward(self, batch: Batch, edit: Edit, start: int, branches: Sequence[int]) -> Sequence[torch.Tensor]:
         view = self._view(edit)
         layers = list(find_decoder_layers(view))
         self.layers_run += len(layers) - start
         self.layers_counted += len(layers)
         states = dict.fromkeys(range(start)) | ({start - 1: self._kept[start]} if start else {})
-        with _replaced(layers, states, self._tuples), self._watched(layers, branches), self._seen_once(view):
-            return answer_logits(self.loaded, view, items)
+        with _replaced(layers, states, self._tuples), self._watched(layers, branches):
+            return batch.logits(view)
 
     def _view(self, edit: Edit) -> nn.Module:
         """Return the edited model, kept for the next batch while there is room: making one takes as long as a small model's pass."""
-        if edit.key not in self._views:
-            view = apply_edit(self.loaded.model, edit)
-            if (len(self._views) + 1) * sum(1 for _ in view.modules()) > MOST_MODULES:
-                return view
-            self._views[edit.key] = view
-        return self._views[edit.key]
+        if edit.key in self._views:
+            return self._views[edit.key]
+        view = apply_edit(self.loaded.model, edit)
+        self._see_once(view)
+        n_modules = self._n_modules + sum(1 for _ in view.modules())
+        if n_modules <= MOST_MODULES:
+            self._views[edit.key], self._n_modules = view, n_modules
+        return view
 
     @contextmanager
     def _watched(self, layers: Sequence[nn.Module], branches: Sequence[int]) -> Iterator[None]:
@@ -155,26 +160,23 @@ class SharedRunner:
         step = -(-len(branches) // room)
         return list(branches)[::-1][::step]
 
-    @contextmanager
-    def _seen_once(self, view: nn.Module) -> Iterator[None]:
-        """Let every module of the view that turns images into features do so once a batch."""
-        seers = [(name, module) for name, module in view.named_modules() if hasattr(module, "get_image_features")]
-        seers = [(name, module) for name, module in seers if "get_image_features" not in vars(module)]
+    def _see_once(self, view: nn.Module) -> None:
+        """Let every module of a view of our own that turns a batch into image features, or into positions, do so once a batch."""
 
-        def seen(name: str, look: Callable[..., Any]) -> Callable[..., Any]:
+        def seen(key: tuple[str, str], look: Callable[..., Any]) -> Callable[..., Any]:
             def once(*args: Any, **kwargs: Any) -> Any:
                 if not self._shares_vision:
                     return look(*args, **kwargs)
-                if name not in self._vision:
-                    self._vision[name] = look(*args, **kwargs)
-                return self._vision[name]
+                if key not in self._vision:
+                    self._vision[key] = look(*args, **kwargs)
+                return self._vision[key]
 
             return once
 
-        for name, module in seers:
-            look: Any = module.get_image_features
-            vars(module)["get_image_features"] = seen(name, look)  # the view is our own
-        yield
+        for path, module in list(view.named_modules()):
+            for name in SEEING:
+                if callable(look := getattr(module, name, None)):
+                    vars(module)[name] = seen((path, name), look)
 
     def _try(self, item: Encoded) -> None:
         """Find out what may be shared, apart from what a trial on fewer images ruled out."""
@@ -197,6 +199,7 @@ class SharedRunner:
         """Return from which layer on none may be shared, as each is run alone on its stored input, and whether these states fit."""
         limit, fits = first_beside_stream(self.loaded.model), True
         view = apply_edit(self.loaded.model, Edit(self.loaded.n_layers))  # its own: what is put into it may prove wrong
+        self._see_once(view)
         self._vision = {}
         try:
             states, logits = self._all_states(view, item)
@@ -239,7 +242,7 @@ class SharedRunner:
 
             return hook
 
-        with _hooked({layer: keep(index) for index, layer in enumerate(layers)}), self._seen_once(view):
+        with _hooked({layer: keep(index) for index, layer in enumerate(layers)}):
             return states, answer_logits(self.loaded, view, [item])
 
     def _stands_alone(self, view: nn.Module, item: Encoded, states: Sequence[torch.Tensor | None], layer: int) -> bool:
@@ -255,7 +258,6 @@ class SharedRunner:
         with ExitStack() as stack:
             stack.enter_context(_replaced(layers, _stored_outputs(states, layer), self._tuples))
             stack.enter_context(_hooked({layers[layer]: stop}))
-            stack.enter_context(self._seen_once(view))
             try:
                 answer_logits(self.loaded, view, [item])
             except _EnoughSeen:
@@ -266,10 +268,7 @@ class SharedRunner:
         self, view: nn.Module, item: Encoded, states: Sequence[torch.Tensor | None], start: int
     ) -> list[torch.Tensor]:
         """Return the logits of a pass in which the layers from `start` on run."""
-        with (
-            _replaced(list(find_decoder_layers(view)), _stored_outputs(states, start), self._tuples),
-            self._seen_once(view),
-        ):
+        with _replaced(list(find_decoder_layers(view)), _stored_outputs(states, start), self._tuples):
             return answer_logits(self.loaded, view, [item])
 
 
