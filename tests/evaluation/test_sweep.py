@@ -30,10 +30,10 @@ from vlm_analysis import (
 )
 from vlm_analysis.edits.apply import why_not
 from vlm_analysis.errors import EvaluationError, MaskError
-from vlm_analysis.evaluation.run.evaluate import batch_for
+from vlm_analysis.evaluation.run.evaluate import batch_for, evaluation_of
 from vlm_analysis.evaluation.run.prepared import prepare
 from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
-from vlm_analysis.evaluation.run.sweep import score_header
+from vlm_analysis.evaluation.run.sweep import open_scores, score_header, sweep_prepared
 from vlm_analysis.evaluation.scores import ScoreStore
 from vlm_analysis.models.inputs import batches
 
@@ -161,6 +161,29 @@ class TestWhatIsShared:
         assert len(calls) == 2 + trial
         list(sweep(copy, few, leave_one_out(small)[:5], batch_size=3))
         assert len(calls) == 2 + trial + 2  # the trial is done once a model
+
+    def test_positions_are_made_once_a_batch(self, small: LoadedModel, few: PromptSet) -> None:
+        copy, calls = changed_copy(small), list[int]()
+        inner = copy.model.model
+        make = inner.get_rope_index
+        vars(inner)["get_rope_index"] = lambda *given, **named: calls.append(1) or make(*given, **named)
+        runner = SharedRunner(copy)
+        work, plan = prepare(copy, few), ordered(leave_one_out(small)[:5])
+        list(runner.run([work.encoded[0]], plan))
+        calls.clear()
+        list(runner.run([work.encoded[0], work.encoded[1]], plan))
+        assert len(calls) == 1
+
+    def test_a_runner_that_is_used_again_gives_the_scores_of_a_new_one(
+        self, small: LoadedModel, few: PromptSet
+    ) -> None:
+        masks, runner = leave_one_out(small)[:3], SharedRunner(small)
+        for prompts in (few[:2], few[2:4]):
+            work = prepare(small, prompts)
+            store = open_scores(work, 2)
+            sweep_prepared(work, masks, None, store=store, batch_size=2, runner=runner)
+            found = [evaluation_of(work, mask, store.of(mask.key)) for mask in masks]
+            assert_equal(found, list(sweep(small, prompts, masks, batch_size=2)))
 
     @pytest.mark.parametrize(
         "dropped",

@@ -12,7 +12,7 @@ from torch import nn
 from vlm_analysis.edits.edit import Edit, check_edit
 from vlm_analysis.edits.view import View, check_config
 from vlm_analysis.errors import EditError, MaskError, ModelError
-from vlm_analysis.models.layers import find_decoder_layers, find_decoder_path, layer_info
+from vlm_analysis.models.layers import find_decoder_layers, find_decoder_path, layer_info, whole_layer_info
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -71,6 +71,6 @@ def _touched_sums(model: nn.Module, edit: Edit) -> dict[str, float]:
 
 def _check(model: nn.Module, edit: Edit) -> None:
     check_edit(edit, len(find_decoder_layers(model)))
-    reason = edit.refuses(layer_info(model, with_widths=not edit.is_mask))
+    reason = edit.refuses(whole_layer_info(model) if edit.is_mask else layer_info(model))
     if reason:
         raise (MaskError if edit.is_mask else EditError)(reason)

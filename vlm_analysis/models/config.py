@@ -25,6 +25,10 @@ _SOURCES = ("kv_source_layers",)  # one entry per layer, each a layer number
 _FIRST = ("first_k_dense_replace", "max_window_layers")  # a number of first layers
 _LAST = ("num_kv_shared_layers",)  # a number of last layers
 
+MOST_CHANGED = 256
+_CHANGED: dict[
+    tuple[type, str], frozenset[str]
+] = {}  # of `changed_by_saving`: masks of a model differ little in what is left
 
 _NO_ARCHITECTURE = ("transformers_version", "dtype", "torch_dtype")  # precision and version
 
@@ -88,10 +92,17 @@ def changed_by_saving(text: Any) -> set[str]:
         Exception: any error that transformers raises for a configuration it does not accept.
     """
     before = text.to_dict()
-    again = type(text).from_dict(text.to_dict())
-    getattr(again, "kv_sharing_modes", None)  # is checked only when it is read
-    after = again.to_dict()
-    return {name for name in before if before[name] != after.get(name)}
+    key = type(text), repr(before)
+    changed = _CHANGED.get(key)
+    if changed is None:
+        again = type(text).from_dict(text.to_dict())
+        getattr(again, "kv_sharing_modes", None)  # is checked only when it is read
+        after = again.to_dict()
+        changed = frozenset(name for name in before if before[name] != after.get(name))
+        if len(_CHANGED) >= MOST_CHANGED:
+            _CHANGED.clear()
+        _CHANGED[key] = changed
+    return set(changed)
 
 
 def _cut_value(name: str, value: Any, n_layers: int, kept: Sequence[int]) -> Any:

@@ -61,6 +61,11 @@ def greedy_ids(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: 
     return tokens[0, encoded.n_prompt_tokens :].tolist()
 
 
+def greedy_text(loaded: LoadedModel, model: Any, prompt: Prompt, max_new_tokens: int = MAX_NEW_TOKENS) -> str:
+    """Return the text of a model's response to one prompt, decoded greedily (see `greedy_ids`)."""
+    return decode(loaded, greedy_ids(loaded, model, prompt, max_new_tokens))
+
+
 def room(loaded: LoadedModel, n_prompt_tokens: int, max_new_tokens: int) -> int:
     """Return how many tokens a response may have: `max_new_tokens`, or as many as the context has room for, one at least."""
     if loaded.context_length is None:

@@ -9,6 +9,7 @@ configuration; the tables name the few classes for which that is not possible.
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -94,24 +95,24 @@ def find_decoder_path(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return next(path for path, module in model.named_modules() if module is layers), layers
 
 
-def layer_info(model: nn.Module, *, with_widths: bool = True) -> ModelInfo:
-    """Return the ModelInfo of a model's layers without its source: their number, and which stay, with the reasons.
-
-    Widths take nine tenths of the time: leave them out where only whole layers go.
-    """
+def layer_info(model: nn.Module) -> ModelInfo:
+    """Return the ModelInfo of a model's layers without its source: their number, and which stay, with the reasons."""
     layers, crossing = find_decoder_layers(model), cross_attention_layers(model)
     shares_keys = first_beside_stream(model) < len(layers)
-    widths = layer_widths(model, layers, shares_keys=shares_keys, crossing=crossing) if with_widths else ()
+    widths = layer_widths(model, layers, shares_keys=shares_keys, crossing=crossing)
+    return replace(whole_layer_info(model), vision_locked=vision_locked(model), widths=widths)
+
+
+def whole_layer_info(model: nn.Module) -> ModelInfo:
+    """Return the ModelInfo of `layer_info` for layers that are dropped whole: without `vision_locked` and `widths`, which take longest."""
     return ModelInfo(
         type(model).__name__,
         "",
-        len(layers),
+        len(find_decoder_layers(model)),
         protected=protected_layers(model),
         locked=locked_layers(model),
         attention_layers=tuple(attention_layers(model)),
-        cross_attention_layers=tuple(crossing),
-        vision_locked=vision_locked(model),
-        widths=widths,
+        cross_attention_layers=tuple(cross_attention_layers(model)),
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,7 @@ def compare_on_halves(
     Raises:
         StrataError: as `compare`.
     """
+    from vlm_analysis.evaluation.run.sharing import SharedRunner
     from vlm_analysis.recording.record import record
 
     progress, n_budgets = on_progress or no_progress, len(budgets_of(loaded))
@@ -59,11 +61,11 @@ def compare_on_halves(
     n_ways, done = (len(choose.domains) + 1 + RANDOM_DRAWS) * n_budgets, len(choose)
     total = done + sum(len(half) + n_ways for half in halves) + TIMING_STEPS + MOST_EXAMPLES * n_budgets
     recording = record(loaded, choose, folder=rows, on_progress=part_of(progress, 0, done, total, "recording prompt"))
-    ways, compared = first_k_ways(recording, loaded), list[Comparison]()
+    ways, compared, runner = first_k_ways(recording, loaded), list[Comparison](), SharedRunner(loaded)
     for half, words in zip(halves, ("choosing: ", "reporting: ")[-len(halves) :], strict=True):
         dense = part_of(progress, done, 0, total, f"{words}running the dense model")
         masks = part_of(progress, done + len(half), n_ways, total, f"{words}pruned model")
-        compared.append(compare_ways_on(loaded, half, ways, recording, scores(half), dense, masks))
+        compared.append(compare_ways_on(loaded, half, ways, recording, scores(half), dense, masks, runner=runner))
         done += len(half) + n_ways
     comparison = replace(compared[-1], choosing=compared[0] if len(compared) > 1 else None)
     timing = part_of(progress, done, 0, total, "timing the layers")
@@ -88,7 +90,12 @@ def responses_of(loaded: LoadedModel, prompts: PromptSet, comparison: Comparison
 
     An answer that is matched exactly is what the model says, so only the others are asked for.
     """
-    from vlm_analysis.evaluation.run.evaluate import respond
+    from vlm_analysis.edits.apply import apply_edit
+    from vlm_analysis.models.decoding import greedy_text
+
+    @lru_cache(maxsize=1)  # what is wanted of a mask stands together
+    def pruned(place: int) -> Any:
+        return apply_edit(loaded.model, comparison.masks[place])
 
     by_id, ids = {prompt.id: prompt for prompt in prompts}, list(comparison.dense.by_prompt["id"])
     accepted = accepted_answers(comparison.dense.by_prompt)
@@ -99,10 +106,11 @@ def responses_of(loaded: LoadedModel, prompts: PromptSet, comparison: Comparison
     dense, rows = dict[int, str](), []
     for number, (place, row, outcome) in enumerate(wanted):
         progress(number, len(wanted), "asking")
-        prompt, edit = by_id[ids[row]], comparison.masks[place]
+        prompt = by_id[ids[row]]
         known = accepted[row][0] if is_exact and len(accepted[row]) == 1 else None
         if row not in dense:
-            dense[row] = known if known is not None and right[row] else respond(loaded, prompt)
-        edited = known if known is not None and outcome in (KEPT, GAINED) else respond(loaded, prompt, edit)
+            dense[row] = known if known is not None and right[row] else greedy_text(loaded, loaded.model, prompt)
+        stays = known is not None and outcome in (KEPT, GAINED)
+        edited = known if stays else greedy_text(loaded, pruned(place), prompt)
         rows.append((place, ids[row], prompt.question, dense[row], edited))
     return pd.DataFrame(rows, columns=list(RESPONSES)).astype({"place": int})

@@ -28,6 +28,7 @@ from vlm_analysis.words import counted
 
 if TYPE_CHECKING:
     from vlm_analysis.evaluation.run.prepared import Prepared
+    from vlm_analysis.evaluation.run.sharing import SharedRunner
     from vlm_analysis.evaluation.scores import ScoreStore
     from vlm_analysis.models.load import LoadedModel
 
@@ -95,8 +96,10 @@ def compare_ways_on(
     folder: Path | None,
     dense_progress: Progress,
     progress: Progress,
+    *,
+    runner: SharedRunner | None = None,
 ) -> Comparison:
-    """Evaluate the dense model and every mask that the model can run on the prompts (see `compare_masks`)."""
+    """Evaluate the dense model and every mask that the model can run on the prompts (see `compare_masks`, `sweep_prepared`)."""
     from vlm_analysis.evaluation.run.evaluate import batch_for, evaluate_prepared
     from vlm_analysis.evaluation.run.prepared import prepare
 
@@ -104,7 +107,15 @@ def compare_ways_on(
     work, batch_size = prepare(loaded, prompts, None, on_progress=dense_progress), batch_for(loaded)
     dense = evaluate_prepared(work, Edit(loaded.n_layers), None, batch_size=batch_size, on_progress=dense_progress)
     return _compared(
-        work, dense, runnable, missing, recording, batch_size=batch_size, folder=folder, on_progress=progress
+        work,
+        dense,
+        runnable,
+        missing,
+        recording,
+        batch_size=batch_size,
+        folder=folder,
+        runner=runner,
+        on_progress=progress,
     )
 
 
@@ -206,6 +217,7 @@ def _compared(
     batch_size: int,
     max_bytes: int | None = None,
     folder: Path | None = None,
+    runner: SharedRunner | None = None,
     on_partial: Callable[[Comparison], None] | None = None,
     on_progress: Progress | None = None,
 ) -> Comparison:
@@ -228,7 +240,12 @@ def _compared(
             at_most = min(shared, len(scored[0].by_prompt))  # of the prompts so far
             on_partial(Comparison(scored[0], masks, scored[1], frame, recording.prompts, at_most, missing))
 
-    how: dict[str, Any] = {"batch_size": batch_size, "max_bytes": max_bytes, "on_progress": on_progress}
+    how: dict[str, Any] = {
+        "batch_size": batch_size,
+        "max_bytes": max_bytes,
+        "runner": runner,
+        "on_progress": on_progress,
+    }
     sweep_prepared(work, masks, dense.dense_log_probs, store=store, on_batch=partial, **how)
     scored = _scored(work, dense, masks, store)
     assert scored is not None  # every mask was scored on every prompt that is not set aside
@@ -340,7 +357,8 @@ def _examples(loaded: LoadedModel, prompts: PromptSet, dense: Evaluation, pruned
 
     Where exact match tells nothing (see `evaluation.telling`), those in whose answers the two choose different tokens most often.
     """
-    from vlm_analysis.evaluation.run.evaluate import respond
+    from vlm_analysis.edits.apply import apply_edit
+    from vlm_analysis.models.decoding import greedy_text
 
     exact, agreement = dense.by_prompt["exact_match"], pruned.by_prompt["token_agreement"]
     if free := not exact.any():
@@ -348,9 +366,11 @@ def _examples(loaded: LoadedModel, prompts: PromptSet, dense: Evaluation, pruned
     else:
         broken = (exact & ~pruned.by_prompt["exact_match"]).to_numpy().nonzero()[0]
         broken = broken[:: max(1, len(broken) // N_EXAMPLES)][:N_EXAMPLES]
-    rows, by_id = [], {prompt.id: prompt for prompt in prompts}
+    rows, by_id, model = [], {prompt.id: prompt for prompt in prompts}, apply_edit(loaded.model, pruned.edit)
     for index in broken:
         prompt = by_id[dense.by_prompt["id"][index]]
-        answer = respond(loaded, prompt) if free else dense.by_prompt["answer"][index]  # it answers with that exactly
-        rows.append((prompt.domain, prompt.question, answer, respond(loaded, prompt, pruned.edit)))
+        answer = (
+            greedy_text(loaded, loaded.model, prompt) if free else dense.by_prompt["answer"][index]
+        )  # it answers with that exactly
+        rows.append((prompt.domain, prompt.question, answer, greedy_text(loaded, model, prompt)))
     return pd.DataFrame(rows, columns=list(EXAMPLES))

@@ -32,7 +32,7 @@ from vlm_analysis.evaluation.matching import normalised_match, numeric_match
 from vlm_analysis.evaluation.run.metrics import answer_scores
 from vlm_analysis.evaluation.run.prepared import Answered, Prepared, answer_logits, prepare
 from vlm_analysis.evaluation.scores import best_of_accepted
-from vlm_analysis.models.decoding import MAX_NEW_TOKENS, decode, greedy_ids
+from vlm_analysis.models.decoding import MAX_NEW_TOKENS, greedy_text
 from vlm_analysis.models.inputs import answer_tokens
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.refused import none_left
@@ -211,7 +211,7 @@ def write_responses(
                 continue
             longest = max([len(ids), *(len(answer_tokens(loaded, one)) for one in prompt.answers or ())])
             most = min(longest + MORE_TOKENS, max(MAX_NEW_TOKENS, longest))
-            responses[row] = decode(loaded, greedy_ids(loaded, model, prompt, most))
+            responses[row] = greedy_text(loaded, model, prompt, most)
         except PromptError as error:
             lost[name] = str(error)
     progress(len(table), len(table), "writing the responses")
@@ -237,7 +237,7 @@ def respond(
 ) -> str:
     """Return the edited model's response to one prompt, decoded greedily."""
     model = loaded.model if edit is None else apply_edit(loaded.model, edit)
-    return decode(loaded, greedy_ids(loaded, model, prompt, max_new_tokens))
+    return greedy_text(loaded, model, prompt, max_new_tokens)
 
 
 def check_reference(reference: Evaluation | None, loaded: LoadedModel, prompts: PromptSet) -> None:

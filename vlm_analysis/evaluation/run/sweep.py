@@ -20,7 +20,7 @@ from vlm_analysis.edits.edit import Edit, check_edit
 from vlm_analysis.errors import EditError, PromptError
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.evaluation.run.evaluate import batch_for, check_reference, evaluation_of
-from vlm_analysis.evaluation.run.metrics import answer_scores
+from vlm_analysis.evaluation.run.metrics import AnswerScorer
 from vlm_analysis.evaluation.run.prepared import Prepared, prepare
 from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
 from vlm_analysis.evaluation.scores import ScoreStore
@@ -144,19 +144,20 @@ def sweep_prepared(
     store: ScoreStore,
     batch_size: int = 8,
     max_bytes: int | None = None,
+    runner: SharedRunner | None = None,
     shard: tuple[int, int] = (1, 1),
     on_batch: Callable[[ScoreStore], None] | None = None,
     on_progress: Progress | None = None,
 ) -> None:
     """Compute the missing scores of edits on prepared prompts into `store` (see `sweep`).
 
-    `dense` are the prompts' dense log-probabilities; None runs the dense model too, in batches where a score is missing.
-    `shard` is (i, n) for the i-th of n shares of the batches, which are the same whatever n is. `on_batch` is called after each batch
-    that ran.
+    `dense` are the prompts' dense log-probabilities; None runs the dense model too, in batches where a score is missing. `runner` is one
+    that has run edits of this model before, whose views are used again. `shard` is (i, n) for the i-th of n shares of the batches, which
+    are the same whatever n is. `on_batch` is called after each batch that ran.
     """
     progress = on_progress or no_progress
     different = ordered(edits)
-    runner = SharedRunner(work.loaded, max_bytes)
+    runner = runner or SharedRunner(work.loaded, max_bytes)
     parts = list(work.batches(batch_size))[shard[0] - 1 :: shard[1]]
     missing = [[edit for edit in different if store.lacks(edit.key, rows)] for rows in parts]
     done, total = 0, sum(map(len, missing))
@@ -188,26 +189,20 @@ def _run_part(
         n_run, n_left = 0, len(left)
         try:
             items = [work.encoded[row] for row in rows]
-            base: list[np.ndarray | None] | None = None
+            scorer: AnswerScorer | None = None
             if dense is not None:
-                base = [dense[row] if row < len(dense) else None for row in rows]
+                scorer = _scorer(work, rows, [dense[row] if row < len(dense) else None for row in rows])
             for edit, scored in runner.run(items, plan):
-                base = list(scored) if base is None else base  # the dense model comes first in its plan
+                scorer = scorer or _scorer(work, rows, scored)  # the dense model comes first in its plan
                 n_run += 1
                 if edit in left:
-                    store.put(edit.key, rows, _scores(work, rows, edit, scored, base))
+                    store.put(edit.key, rows, scorer.scores(scored, is_dense=edit.is_dense))
                     n_left -= 1
                     yield n_left
         except PromptError as error:
             work.refuse(rows, plan[min(n_run, len(plan) - 1)], error)
 
 
-def _scores(
-    work: Prepared, rows: Sequence[int], edit: Edit, scored: Sequence[np.ndarray], base: Sequence[np.ndarray | None]
-) -> list[dict[str, Any]]:
-    """Return the scores of an edit on the rows of a batch, against the dense model's log-probabilities; None for a choice."""
-    ends = work.loaded.end_tokens
-    return [
-        answer_scores(one, one if edit.is_dense and other is not None else other, work.answers[row].ids, ends)
-        for row, one, other in zip(rows, scored, base, strict=True)
-    ]
+def _scorer(work: Prepared, rows: Sequence[int], dense: Sequence[np.ndarray | None]) -> AnswerScorer:
+    """Return what scores edits on the rows of a batch against the dense model's log-probabilities; None for a choice."""
+    return AnswerScorer(dense, [work.answers[row].ids for row in rows], work.loaded.end_tokens)
