@@ -1,4 +1,4 @@
-"""Masks: the editor, candidates of every criterion and strategy, and how far their rankings can be trusted."""
+"""Masks: the editor, candidates of every criterion and strategy, and how far rankings can be trusted, and narrower layers."""
 
 import streamlit as st
 
@@ -13,6 +13,7 @@ from vlm_analysis.ui.masks.candidates import candidates
 from vlm_analysis.ui.masks.maskstore import open_file
 from vlm_analysis.ui.masks.masktable import draw_masks, take_clicks
 from vlm_analysis.ui.masks.strip.strip import editor
+from vlm_analysis.ui.masks.widthview import width_part
 from vlm_analysis.ui.masks.windows import follow_windows
 from vlm_analysis.ui.similarity.similarityview import token_group
 
@@ -39,6 +40,8 @@ editor(gather(recording, group))
 
 st.subheader("Propose")
 proposed = candidates(gather(recording, group))
+st.subheader("Width")
+proposed = {**proposed, **width_part(recording)}
 st.subheader("Masks")
 draw_masks(recording, proposed)
 go_on("pages/5_evaluate.py", "Go on to Evaluate")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from vlm_analysis.export.narrow import masked_weights
 from vlm_analysis.ui.common.address import write_address
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.maskfiles import mask_files
@@ -13,7 +14,14 @@ from vlm_analysis.ui.common.session import model_slot
 from vlm_analysis.ui.common.shell import begin, next_step
 from vlm_analysis.ui.common.text import edit_line
 from vlm_analysis.ui.export.benchmark import benchmark
-from vlm_analysis.ui.export.exportview import default_folder, export_work, manifest_view, serving_view, shortened
+from vlm_analysis.ui.export.exportview import (
+    ask_masked,
+    default_folder,
+    export_work,
+    manifest_view,
+    serving_view,
+    shortened,
+)
 
 begin(
     "Export",
@@ -52,6 +60,7 @@ with_probe = st.checkbox(
     value=True,
     help="Up to 8 bundled prompts with the exported model's answers, which `strata probe` asks a server. It takes some time.",
 )
+masked, is_written = ask_masked(mask)
 st.button(
     "Export and verify",
     type="primary",
@@ -60,14 +69,18 @@ st.button(
     args=(
         "export",
         f"Exporting to {folder}",
-        export_work(mask, Path(folder.strip()), with_probe),
+        export_work(mask, Path(folder.strip()), with_probe, masked),
         mask,
+        masked,
         folder.strip(),
     ),
-    disabled=not ready or not folder.strip() or ((view := current("export")) is not None and view.active),
+    disabled=not ready
+    or not is_written
+    or not folder.strip()
+    or ((view := current("export")) is not None and view.active),
 )
 if ready and folder.strip():
-    same_line(line_of("export", mask, folder.strip(), no_probe=not with_probe))
+    same_line(line_of("export", mask, folder.strip(), no_probe=not with_probe, masked=masked))
 done = job_panel("export")
 exported = done.result if done is not None and done.status == "done" else None
 if exported is not None and exported[0].source_fingerprint != info.fingerprint:
@@ -75,4 +88,4 @@ if exported is not None and exported[0].source_fingerprint != info.fingerprint:
 if exported is not None:
     manifest_view(*exported)
 if ready and folder.strip():
-    serving_view(mask, Path(folder.strip()), exported)
+    serving_view(masked_weights(mask) if masked else mask, Path(folder.strip()), exported)

@@ -53,8 +53,11 @@ def send(at: AppTest, dropped: Collection[int], own: Collection[int] = (), **cha
     """Send an edit as the strip in the browser does, and run the page."""
     there = strip(at)
     message = {"base": there["base"], "number": there["taken"] + 1, "dropped": list(dropped), "own": list(own)}
-    message |= {"absent": there["absent"], "frozen": there["frozen"]}
-    history = {"undo": [*there["undo"], [there[part] for part in ("dropped", "own", "absent", "frozen")]], "redo": []}
+    message |= {"absent": there["absent"], "frozen": there["frozen"], "narrow": there["narrow"]}
+    history = {
+        "undo": [*there["undo"], [there[part] for part in ("dropped", "own", "absent", "frozen", "narrow")]],
+        "redo": [],
+    }
     at.session_state["mask_strip"] = {"sent": message | history | {"scale": "fixed", "pinned": []} | changes}
     return ran(at)
 

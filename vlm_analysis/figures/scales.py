@@ -72,3 +72,6 @@ SCALES: dict[str, Scale] = {
 DAMAGE = Scale(
     "KL to dense, nats", _log(10), (-3, 1), {-3: "0.001", -2: "0.01", -1: "0.1", 0: "1", 1: "10"}, ".2g", "Cividis_r"
 )  # reversed, so that bright layers are those that change little on both scales
+WORTH = Scale(
+    "worth of a parameter / mean", _log(10), (-2, 1), {-2: "0.01", -1: "0.1", 0: "1", 1: "10"}, ".2g"
+)  # of neurons and attention groups, over the mean of all of them

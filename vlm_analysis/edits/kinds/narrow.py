@@ -142,6 +142,8 @@ class Narrow(Change):
     def without(self, layers: Collection[int]) -> Self:
         """Return what is left of it where another change drops these layers."""
         gone = set(layers)
+        if not any(gone & sizes.keys() for sizes in self._sizes.values()):
+            return self
         left = {name: tuple(pair for pair in getattr(self, name) if pair[0] not in gone) for name in NOUNS}
         return replace(self, **left)
 

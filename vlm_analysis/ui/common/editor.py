@@ -1,6 +1,6 @@
 """The edit in the editor: clicks in the strip, candidates and saved masks all change one edit in the session.
 
-It drops layers (`mask`), and lets vision tokens skip some of those that are left (`mask_vision`).
+It drops layers (`mask`), lets vision tokens skip some of those that are left (`mask_vision`), and makes some narrow (`mask_narrow`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import streamlit as st
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.kinds.drop import Drop
+from vlm_analysis.edits.kinds.narrow import Narrow
 from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.edits.ownlocks import own_locks, with_own_locks
 from vlm_analysis.edits.shorthand import layers_in
 from vlm_analysis.errors import MaskError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.address import say_unknown, told
-from vlm_analysis.ui.common.held import NO_VISION, is_of, layers_of, vision_of
+from vlm_analysis.ui.common.held import NO_VISION, WHOLE, is_of, layers_of, narrow_key, narrow_of, vision_of
 from vlm_analysis.ui.common.sent import MOST_UNDO, Asked, Step, View, read_asked, read_sent
 from vlm_analysis.ui.common.session import last_choices, model_slot
 
@@ -29,7 +30,9 @@ STRIP, CANDIDATES = "mask_strip", "mask_candidates"
 SEEN, LINE = "mask_seen", "mask_line"  # the mask edited last in any session, as seen here; its line of edits
 LEFT = "mask_left"  # the mask edited elsewhere beside which the user stays with this one
 LOCKS, VIEW = "mask_locks", "mask_view"  # the layers that the user locked; how the strip is looked at
+AS_EDIT = "mask_as_edit"  # what the editor held when it was an Edit last, and that Edit
 VISION = "mask_vision"  # the layers that vision tokens skip, a `Vision`
+NARROW, NARROWS = "mask_narrow", "mask_narrows"  # the key of the width, and by key each `Narrow` that was here
 _LINES = count(1)
 REVISION, TAKEN = "mask_revision", "mask_taken"  # of the mask by other hands than the strip's; the strip's last message
 ANSWERED = "mask_answered"  # the strip's last question
@@ -59,6 +62,8 @@ def _adopt(kept: Edit, model: ModelInfo, undo: list[Step]) -> None:
     state.update(mask=list(kept.dropped), mask_undo=undo, mask_redo=[], mask_name=kept.name, mask_notes=kept.notes)
     state[VISION] = vision_of(kept)
     state.update({"mask_model": model, "mask_origin": with_own_locks(kept.provenance, ()), CANDIDATES: {}})
+    state[NARROWS] = state.get(NARROWS, {}) if undo else {}
+    state[NARROW] = _known(narrow_of(kept))
     state[LOCKS] = list(own_locks(kept) or ())
     state.mask_kept_notes = kept.notes if is_of(kept.provenance, kept) else None
     _other_hand()
@@ -134,13 +139,40 @@ def _as_it_stands() -> Edit:
 def as_edit(**about: Any) -> Edit:
     """Return the edit in the editor; `about` are its name, notes, model and provenance."""
     state = st.session_state
-    return Edit(state.mask_model.n_layers, (Drop(tuple(state.mask)), vision()), **about)
+    of = (state.mask_model.n_layers, tuple(state.mask), vision(), tuple(state.get(NARROW, ())))
+    if state.get(AS_EDIT, (None, None))[0] != of:  # a wide model's narrow layers have a million numbers
+        state[AS_EDIT] = of, Edit(state.mask_model.n_layers, (Drop(tuple(state.mask)), narrow(), vision()))
+    edit: Edit = replace(state[AS_EDIT][1], **about)
+    return edit
 
 
 def vision() -> Vision:
     """Return where vision tokens skip layers in the editor; what it says of dropped layers is of no effect."""
     kept = st.session_state.get(VISION)
     return kept if isinstance(kept, Vision) else NO_VISION
+
+
+def narrow() -> Narrow:
+    """Return which layers are narrow in the editor; what it says of dropped layers is of no effect."""
+    state = st.session_state
+    kept = narrows().get(next(iter(state.get(NARROW, ())), ""))
+    return kept or WHOLE
+
+
+def narrows() -> dict[str, Narrow]:
+    """Return each width that was in the editor, by its key."""
+    kept: dict[str, Narrow] = st.session_state.get(NARROWS, {})
+    return kept
+
+
+def _known(narrow: Narrow) -> tuple[str, ...]:
+    """Keep a width in the session, and return its key as a step has it."""
+    state = st.session_state
+    key = narrow_key(narrow, state.mask_model.n_layers)
+    if not key:
+        return ()
+    state[NARROWS] = {**narrows(), key: narrow}
+    return (key,)
 
 
 def vision_locked() -> dict[int, str]:
@@ -153,7 +185,8 @@ def vision_locked() -> dict[int, str]:
 def held() -> Step:
     """Return what the strip holds, as a step of its history."""
     now = vision()
-    return Step(tuple(st.session_state.mask), locked_by_user(), now.absent, now.frozen)
+    width = tuple(st.session_state.get(NARROW, ()))
+    return Step(tuple(st.session_state.mask), locked_by_user(), now.absent, now.frozen, width)
 
 
 def remember() -> None:
@@ -185,14 +218,14 @@ def edit(mask: Edit, model: ModelInfo) -> None:
 def take_mask(mask: Edit) -> None:
     """Take a candidate or saved mask into the editor under its own name, remembering where it came from.
 
-    Of an edit it takes what the editor holds: dropped layers, and those that vision tokens skip.
+    Of an edit it takes what the editor holds: dropped layers, those that vision tokens skip, and narrow ones.
 
     It brings the locks that are saved with it. One without any leaves those that it does not contradict.
     """
     take_sent()
     state, told = st.session_state, own_locks(mask)
     own = set(state.get(LOCKS, ())) - set(mask.dropped) if told is None else told
-    set_mask(mask.dropped, own, vision_of(mask))
+    set_mask(mask.dropped, own, vision_of(mask), narrow_of(mask))
     state.mask_name = mask.name[:120]
     state.mask_notes = state.mask_kept_notes = mask.notes
     origin = {**mask.provenance, "name": mask.name, **layers_of(mask)}
@@ -200,8 +233,10 @@ def take_mask(mask: Edit) -> None:
     remember()
 
 
-def set_mask(layers: Collection[int], own: Collection[int], skipped: Vision | None = None) -> None:
-    """Change the mask, the user's locks and where vision tokens skip layers (None: as it is), remembering the old ones for undo.
+def set_mask(
+    layers: Collection[int], own: Collection[int], skipped: Vision | None = None, width: Narrow | None = None
+) -> None:
+    """Change the mask, the user's locks, where vision tokens skip layers and the width (None: as it is), remembering the old for undo.
 
     Locked layers never enter the mask.
     """
@@ -211,7 +246,9 @@ def set_mask(layers: Collection[int], own: Collection[int], skipped: Vision | No
     if len(new) == state.mask_model.n_layers:
         st.toast("At least one layer must stay.", icon=":material/block:")
         return
-    before, now = held(), Step(tuple(new), tuple(sorted(own)), skipped.absent, skipped.frozen)
+    before = held()
+    narrowed = before.narrow if width is None else _known(width)
+    now = Step(tuple(new), tuple(sorted(own)), skipped.absent, skipped.frozen, narrowed)
     if now != before or skipped != vision():
         state.mask_undo = [*state.mask_undo, before][-MOST_UNDO:]
         state.mask_redo = []
@@ -228,7 +265,7 @@ def take_sent() -> None:
     if "mask_model" not in state:
         return
     model = state.mask_model
-    sent = read_sent(dict(state.get(STRIP) or {}).get("sent"), model.n_layers, model.locked, vision_locked())
+    sent = read_sent(dict(state.get(STRIP) or {}).get("sent"), model.n_layers, model.locked, vision_locked(), narrows())
     if sent is None or sent.base != base() or sent.number <= state.get(TAKEN, 0):
         return
     state[TAKEN], state[VIEW] = sent.number, sent.view
@@ -274,6 +311,7 @@ def _put(now: Step, skipped: Vision) -> None:
     state = st.session_state
     state.mask, state[LOCKS] = list(now.dropped), list(now.own)
     state[VISION] = replace(skipped, absent=now.absent, frozen=now.frozen)
+    state[NARROW] = now.narrow
     origin = state.get("mask_origin", {})
     if not is_of(origin, as_edit()):  # name and notes are of other layers
         if state.get("mask_name") == str(origin.get("name", ""))[:120]:

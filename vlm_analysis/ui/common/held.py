@@ -1,4 +1,4 @@
-"""What of an edit the editor holds: the layers that it drops, and those that vision tokens skip."""
+"""What of an edit the editor holds: the layers that it drops, those that vision tokens skip, and those that are narrow."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Any
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.kinds.drop import Drop
+from vlm_analysis.edits.kinds.narrow import Narrow
 from vlm_analysis.edits.kinds.vision import SLICED, Vision
 
 NO_VISION = Vision(form=SLICED)  # sliced is what saves time
+WHOLE = Narrow()  # every layer keeps all its neurons and attention groups
 
 
 def vision_of(edit: Edit) -> Vision:
@@ -16,18 +18,34 @@ def vision_of(edit: Edit) -> Vision:
     return next((change for change in edit.changes if isinstance(change, Vision)), NO_VISION)
 
 
+def narrow_of(edit: Edit) -> Narrow:
+    """Return which layers of an edit are narrow, and what they keep."""
+    return next((change for change in edit.changes if isinstance(change, Narrow)), WHOLE)
+
+
+def narrow_key(narrow: Narrow, n_layers: int) -> str:
+    """Return a short text that tells one choice of width from another; "" where all layers are whole."""
+    return "" if narrow.is_empty else Edit(n_layers, (narrow,)).key[:16]
+
+
+def why_not_narrow(edit: Edit) -> str:
+    """Return why no stock class loads layers as narrow as an edit's; "" where one may, or all layers are whole."""
+    return narrow_of(edit).unserved([layer for layer, _ in edit.steps.layers])
+
+
 def fits_editor(edit: Edit) -> bool:
     """Return whether the editor can hold all that an edit does."""
-    return all(isinstance(change, Drop | Vision) for change in edit.changes)
+    return all(isinstance(change, Drop | Vision | Narrow) for change in edit.changes)
 
 
 def layers_of(edit: Edit) -> dict[str, Any]:
     """Return of which layers an edit is, for a provenance."""
-    skipped = vision_of(edit)
-    return {"dropped": list(edit.dropped)} | ({} if skipped.is_empty else {"vision": skipped.to_json()})
+    skipped, narrow = vision_of(edit), narrow_key(narrow_of(edit), edit.n_layers)
+    told: dict[str, Any] = {"dropped": list(edit.dropped)}
+    return told | ({} if skipped.is_empty else {"vision": skipped.to_json()}) | ({"narrow": narrow} if narrow else {})
 
 
 def is_of(told: dict[str, Any], edit: Edit) -> bool:
     """Return whether a provenance tells of the layers of this edit."""
     now = layers_of(edit)
-    return all(told.get(name) == now.get(name) for name in ("dropped", "vision"))
+    return all(told.get(name) == now.get(name) for name in ("dropped", "vision", "narrow"))

@@ -110,13 +110,16 @@ def model_is_here(recording: Recording) -> bool:
     return bool(recording.model.fingerprint == model_slot().fingerprint)
 
 
-def missing_to_measure(recording: Recording) -> str:
-    """Return what is missing to measure on the recording's model and prompts, with the way to it; "" where nothing is."""
+def missing_to_measure(recording: Recording, *, own_prompts: bool = False) -> str:
+    """Return what is missing to measure on the recording's model and prompts, with the way to it; "" where nothing is.
+
+    With `own_prompts` what is measured is on other prompts, and the recorded ones need not be saved.
+    """
     missing = []
     if not model_is_here(recording):
         name, start = escaped(recording.model.name), recording.model.fingerprint[:8]
         missing.append(f"the recording's model, {name} ({start}): load it on the Model page")
-    if prompts_of(recording) is None:
+    if not own_prompts and prompts_of(recording) is None:
         missing.append(f"the recorded prompts ({recording.prompts[:8]}): add them on the Prompts page")
     return f"Measuring needs {' and '.join(missing)}." if missing else ""
 

@@ -70,6 +70,11 @@ def _saved(edit: Edit) -> Item | None:
     return next(items, None)
 
 
+def is_saved(edit: Edit) -> bool:
+    """Return whether an edit is saved under its name."""
+    return _saved(edit) is not None
+
+
 def _option(name: str, value: Value) -> list[str]:
     if value is None or value is False or value == "" or value == []:
         return []

@@ -15,12 +15,16 @@ SCALES = ("fixed", "fitted")
 
 
 class Step(NamedTuple):
-    """What the strip holds at a time, layers ascending: what is dropped and locked by the user, and where vision tokens skip."""
+    """What the strip holds at a time, layers ascending: what is dropped and locked by the user, and where vision tokens skip.
+
+    `narrow` is the key of the width in the editor (`held.narrow_key`); () where all layers are whole.
+    """
 
     dropped: tuple[int, ...] = ()
     own: tuple[int, ...] = ()
     absent: tuple[int, ...] = ()
     frozen: tuple[int, ...] = ()
+    narrow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,16 +68,24 @@ class Sent:
 
 
 def read_sent(
-    message: Any, n_layers: int, locked: Collection[int] = (), vision_locked: Collection[int] = ()
+    message: Any,
+    n_layers: int,
+    locked: Collection[int] = (),
+    vision_locked: Collection[int] = (),
+    narrows: Collection[str] = (),
 ) -> Sent | None:
     """Return the message; None where it is none, or would leave no layer.
 
-    Locked layers are never dropped, and vision tokens skip none of `vision_locked`.
+    Locked layers are never dropped, vision tokens skip none of `vision_locked`, and a width is one of `narrows`.
     """
     if not isinstance(message, dict) or not is_whole(message.get("number")):
         return None
-    limits = n_layers, frozenset(locked), frozenset(vision_locked)
-    step = [message.get("dropped"), message.get("own"), message.get("absent", []), message.get("frozen", [])]
+    limits = n_layers, frozenset(locked), frozenset(vision_locked), frozenset(narrows)
+    step = [
+        message.get("dropped"),
+        message.get("own"),
+        *(message.get(name, []) for name in ("absent", "frozen", "narrow")),
+    ]
     now = _step(step, *limits)
     if now is None:
         return None
@@ -117,18 +129,25 @@ def read_asked(message: Any) -> Asked | None:
     return Asked(str(message.get("base")), int(message["number"]), message.get("by_hand") is True)
 
 
-def _steps(values: Any, n_layers: int, locked: frozenset[int], vision_locked: frozenset[int]) -> tuple[Step, ...]:
-    steps = [_step(value, n_layers, locked, vision_locked) for value in _list(values)[-MOST_UNDO:]]
+def _steps(
+    values: Any, n_layers: int, locked: frozenset[int], vision_locked: frozenset[int], narrows: frozenset[str]
+) -> tuple[Step, ...]:
+    steps = [_step(value, n_layers, locked, vision_locked, narrows) for value in _list(values)[-MOST_UNDO:]]
     return tuple(step for step in steps if step is not None)
 
 
-def _step(value: Any, n_layers: int, locked: frozenset[int], vision_locked: frozenset[int]) -> Step | None:
+def _step(
+    value: Any, n_layers: int, locked: frozenset[int], vision_locked: frozenset[int], narrows: frozenset[str]
+) -> Step | None:
     """Return what is held at a time; None where no layer would be left."""
-    dropped, own, absent, frozen = (_layers(part, n_layers) for part in (*_list(value), *[None] * 4)[:4])
+    *layers, widths = (*_list(value), *[None] * 5)[:5]
+    dropped, own, absent, frozen = (_layers(part, n_layers) for part in layers)
     gone, hidden = dropped - own - locked, absent - vision_locked
     if len(gone) == n_layers:
         return None
-    return Step(*(tuple(sorted(part)) for part in (gone, own, hidden, frozen - hidden - vision_locked)))
+    narrow = [one for one in _list(widths) if isinstance(one, str) and one in narrows][:1]
+    parts = (tuple(sorted(part)) for part in (gone, own, hidden, frozen - hidden - vision_locked))
+    return Step(*parts, narrow=tuple(narrow))
 
 
 def _layers(values: Any, n_layers: int) -> set[int]:

@@ -101,7 +101,7 @@ SECTIONS: dict[str, dict[str, Term]] = {
         ),
         "pivot": Term(
             "Pivot",
-            'A mark of a step in an answer, such as "step 2", "therefore" or an equals sign.',
+            'A mark of a step in an answer, such as "step 2", "therefore" or an equals sign. What acts near it counts more for width.',
             "µCRASP, arXiv:2605.25842",
         ),
         "response": Term("Response", "What the model itself wrote, by greedy decoding."),
@@ -161,6 +161,11 @@ SECTIONS: dict[str, dict[str, Term]] = {
         "criterion": Term("Criterion", "Scores layers: one number for each, and which end is dropped first."),
         "strategy": Term("Strategy", "Turns scores into an edit: which layers go at a budget."),
         "method": Term("Method", "A criterion and a strategy together."),
+        "width": Term(
+            "Width",
+            "How many neurons and attention groups a layer has. A narrow layer keeps some of them, and all layers stay.",
+            "arXiv:2605.25842",
+        ),
         "candidate": Term(
             "Candidate", "A mask that a method or a search proposes. It changes nothing until you take it."
         ),

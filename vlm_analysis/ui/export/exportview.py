@@ -15,6 +15,7 @@ from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.errors import StrataError
 from vlm_analysis.export.probe.value import probe_words
 from vlm_analysis.export.serving.engines import LOADS, NOT_VERIFIED, OTHER_ANSWERS, REFUSES
+from vlm_analysis.ui.common.held import narrow_of, why_not_narrow
 from vlm_analysis.ui.common.session import bench, workspace
 from vlm_analysis.ui.common.terms import TERMS
 from vlm_analysis.ui.common.text import escaped, layer_list
@@ -168,7 +169,27 @@ def _loading(manifest: Manifest, folder: str) -> str:
     )
 
 
-def export_work(mask: Edit, folder: Path, with_probe: bool) -> Work:
+def ask_masked(mask: Edit) -> tuple[bool, bool]:
+    """Draw, for an edit with narrow layers, whether zeros are written; returns that, and whether the edit can be exported so."""
+    if narrow_of(mask).is_empty:
+        return False, True
+    masked = st.checkbox(
+        "Masked: zeros in place of what goes",
+        key=f"export_masked:{mask.key}",
+        help="Narrow layers keep the dense shapes, so that any class that loads the dense model loads them. Such a checkpoint is as large "
+        "as the dense one and saves no time. Without it, uniform width makes a smaller checkpoint.",
+    )
+    if not masked and (reason := why_not_narrow(mask)):
+        st.info(
+            escaped(
+                f"It cannot be written as a smaller checkpoint: {reason}. Tick Masked, or choose width in mode uniform."
+            )
+        )
+        return False, False
+    return masked, True
+
+
+def export_work(mask: Edit, folder: Path, with_probe: bool, masked: bool = False) -> Work:
     """Export a checkpoint, with or without a probe; returns the Manifest and the folder."""
-    export = bench().export
-    return lambda progress: (export(mask, folder, probe=None if with_probe else (), on_progress=progress), folder)
+    export, probe = bench().export, None if with_probe else ()
+    return lambda progress: (export(mask, folder, probe=probe, masked=masked, on_progress=progress), folder)

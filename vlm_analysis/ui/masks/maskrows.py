@@ -99,7 +99,7 @@ def made_rows(edited: Edit | None, candidates: Mapping[str, Edit], saved: Sequen
 
 def _candidate_words(mask: Edit) -> str:
     """Return by which strategy a candidate was made; its name tells the criterion."""
-    source = source_words({"strategy": mask.provenance.get("strategy")})
+    source = source_words({name: mask.provenance.get(name) for name in ("strategy", "width")})
     return f"candidate: {source}" if source else "candidate"
 
 
@@ -132,6 +132,9 @@ def source_words(told: Mapping[str, Any]) -> str:
     ]
     if titles:
         return ", ".join(titles)
+    width = told.get("width")
+    if isinstance(width, dict) and isinstance(width.get("mode"), str):
+        return f"Width, {width['mode'][:_MOST_WORDS]}"
     tool = told.get("opened_from")
     if isinstance(tool, str):
         return f"a file of {tool[:_MOST_WORDS]}"

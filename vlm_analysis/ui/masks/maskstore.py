@@ -69,8 +69,8 @@ def open_file(recording: Recording) -> None:
         mask = open_dialect(file.getvalue(), file.name, model=recording.model, from_one=from_one)
         if not fits_editor(mask):
             raise MaskError(
-                f"{file.name} cannot be taken into the editor: expected an edit that drops layers, or lets vision tokens skip some, "
-                f"got one that {mask.words()}. Use it as an edit."
+                f"{file.name} cannot be taken into the editor: expected one that drops layers, makes them narrow, or lets vision "
+                f"tokens skip them, got one that {mask.words()}. Use it as an edit."
             )
     except StrataError as error:
         st.error(escaped(error))

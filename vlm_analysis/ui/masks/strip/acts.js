@@ -105,7 +105,8 @@ function click(mind, event) {
 const ACTIONS = {
   undo: (mind) => travel(mind, "undo", "redo"),
   redo: (mind) => travel(mind, "redo", "undo"),
-  clear: (mind) => change(mind, { dropped: [], absent: [], frozen: [] }),
+  clear: (mind) => change(mind, { dropped: [], absent: [], frozen: [], narrow: [] }),
+  whole: (mind) => change(mind, { narrow: [] }),
   lock: (mind) => lock(mind, mind.focus),
   evaluate: (mind) => ask(mind, true),
 };

@@ -13,7 +13,7 @@ from vlm_analysis.evaluation.cost import Cost
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recording.recording import Recording
-from vlm_analysis.ui.common.editor import vision
+from vlm_analysis.ui.common.editor import held, narrow, vision
 from vlm_analysis.ui.common.inputs import model_is_here
 from vlm_analysis.ui.common.sent import Asked, View
 from vlm_analysis.ui.common.session import model_slot, opened, workspace
@@ -32,14 +32,16 @@ def beside(recording: Recording, edit: Edit, look: View, asked: Asked | None) ->
     """Return costs by layer and the result of the mask; `asked` is what the strip wants to know of it."""
     result = {"words": "", "seconds": None, **_result(recording, edit, look, asked)}
     of = f"{recording.model.fingerprint} {recording.prompts}"
-    return {"costs": _left(recording), "result": {**result, "of": of, "edit": key_of(edit)}}
+    width = next(iter(held().narrow), "")
+    return {"costs": _left(recording), "result": {**result, "of": of, "edit": key_of(edit, width)}}
 
 
 def _left(recording: Recording) -> dict[str, Any]:
     model, slot, here = recording.model, model_slot(), model_is_here(recording)
     costs = _costs(str(workspace().root), model.fingerprint, recording.prompts, _stamp("costs"))
     share = slot.latency.layer_ms / slot.latency.total_ms if here and slot.latency is not None else None
-    return costs_of(model, costs, share, quantised=here and slot.loaded.quantiser is not None, vision=vision())
+    quantised = here and slot.loaded.quantiser is not None
+    return costs_of(model, costs, share, quantised=quantised, vision=vision(), narrow=narrow())
 
 
 def _result(recording: Recording, edit: Edit, look: View, asked: Asked | None) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.kinds.narrow import NOUNS, SMALL, Narrow
 from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.figures.scales import DAMAGE, SCALES, Scale
-from vlm_analysis.model_info import Locks
+from vlm_analysis.model_info import Locks, ModelInfo
 from vlm_analysis.ui.common.held import vision_of
+from vlm_analysis.words import counted
 
 COSINE = SCALES["cosine"]
 DAMAGE_ROW = "measured damage"
@@ -71,12 +73,12 @@ def _kind(
 def edit_row(edit: Edit, locks: Locks, vision_locked: Mapping[int, str] = MappingProxyType({})) -> dict[str, Any]:
     """Return what the edit does to each layer and which layers stay, with the reasons; layer numbers are text, as in JSON.
 
-    `vision_locked` are the layers that vision tokens cannot skip, with the reasons.
+    Of narrow layers `narrow_row` tells. `vision_locked` are the layers that vision tokens cannot skip, with the reasons.
     """
     gone, skipped = set(edit.gone), vision_of(edit)
     changed: dict[int, list[str]] = {}
     for change in edit.changes:
-        for layer in () if isinstance(change, Vision) else set(change.layers) - gone:
+        for layer in () if isinstance(change, Vision | Narrow) else set(change.layers) - gone:
             changed.setdefault(layer, []).append(change.words())
     return {
         "dropped": list(edit.dropped),
@@ -88,3 +90,31 @@ def edit_row(edit: Edit, locks: Locks, vision_locked: Mapping[int, str] = Mappin
         "locked": {str(layer): reason for layer, reason in sorted(locks.locked.items())},
         "protected": {str(layer): reason for layer, reason in sorted(locks.protected.items())},
     }
+
+
+def narrow_row(narrow: Narrow, model: ModelInfo) -> dict[str, dict[str, Any]]:
+    """Return by layer what is left of one that is narrow: in words, as a share of its parameters for its cell, and how many are saved."""
+    saved, parts = narrow.saved_by_layer(model), {name: dict(getattr(narrow, name)) for name in NOUNS}
+    row = {}
+    for layer in narrow.layers:
+        whole = model.layer_parameters[layer] if layer < len(model.layer_parameters) else 0
+        left = 1 - saved[layer] / whole if whole and layer in saved else None
+        words = _width_words(parts, layer, model)
+        if narrow.form != SMALL:
+            words += ", the others are zeroed and save nothing"
+        elif left is not None:
+            words += f", {left:.0%} of its parameters"
+        mark = "zeroed" if narrow.form != SMALL else "~" if left is None else f"{left:.0%}"
+        row[str(layer)] = {"words": f"narrow: {words}", "mark": mark, "saved": int(saved.get(layer, 0))}
+    return row
+
+
+def _width_words(parts: Mapping[str, Mapping[int, Sequence[int]]], layer: int, model: ModelInfo) -> str:
+    """Return "keeps 200 of 256 MLP neurons and 1 of 2 attention groups"."""
+    told = []
+    for name, noun in NOUNS.items():
+        if layer in parts[name]:
+            of = f" of {getattr(model.widths[layer], name):,}" if model.widths else ""
+            n = len(parts[name][layer])
+            told.append(f"{n:,}{of} {noun}s" if of else counted(n, noun))
+    return f"keeps {' and '.join(told)}"

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.kinds.narrow import Narrow
 from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.evaluation.cost import WIDTHS, Cost, speedup
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.ui.common.held import NO_VISION, fits_editor, vision_of
+from vlm_analysis.ui.common.held import NO_VISION, WHOLE, fits_editor, narrow_key, narrow_of, vision_of
 
 BY_LAYERS = "expected by each layer's measured time"
 BY_PARAMETERS = "expected by parameters: nothing timed yet"
@@ -20,14 +21,15 @@ UNCOUNTED = "record again to count them"
 UNSIZED = "quantised: see Evaluate, Cost"
 
 
-def key_of(edit: Edit) -> str:
-    """Return the layers that an edit drops, and those in which vision tokens are absent or frozen, as the strip writes them.
+def key_of(edit: Edit, width: str = "") -> str:
+    """Return the layers that an edit drops, those in which vision tokens are absent or frozen, and the key of the width that the editor
+    holds, as the strip writes them.
 
     >>> key_of(Edit(8, (Vision(absent=(6, 7)),)))
-    '|6,7|'
+    '|6,7||'
     """
     skipped = vision_of(edit)
-    return "|".join(",".join(map(str, layers)) for layers in (edit.dropped, skipped.absent, skipped.frozen))
+    return "|".join([*(",".join(map(str, one)) for one in (edit.dropped, skipped.absent, skipped.frozen)), width])
 
 
 def costs_of(
@@ -37,6 +39,7 @@ def costs_of(
     *,
     quantised: bool = False,
     vision: Vision = NO_VISION,
+    narrow: Narrow = WHOLE,
 ) -> dict[str, Any]:
     """Return what each layer costs.
 
@@ -46,6 +49,7 @@ def costs_of(
         layer_share: (n_layers,) each layer's share of the time of a pass, where no Cost tells it.
         quantised: whether the bytes of a parameter are not known.
         vision: in which form vision tokens skip layers; times of others are left out.
+        narrow: the width that the editor holds; times of others are left out.
     """
     is_counted = len(model.layer_parameters) == model.n_layers and model.n_parameters > 0
     shares, shared = None, ""
@@ -61,19 +65,24 @@ def costs_of(
         "width": None if quantised else WIDTHS.get(model.dtype),
         "shares": shares,
         "shared": shared,
-        "timed": {key_of(cost.edit): _timed(cost) for cost in reversed(costs) if _is_alike(cost.edit, vision)},
+        "timed": {
+            key_of(cost.edit, narrow_key(width, model.n_layers)): _timed(cost)
+            for cost in reversed(costs)
+            for width in dict.fromkeys((WHOLE, narrow))
+            if _is_alike(cost.edit, vision, width)
+        },
         "untimed": UNTIMED,
         "uncounted": UNCOUNTED,
         "unsized": UNSIZED,
     }
 
 
-def _is_alike(edit: Edit, vision: Vision) -> bool:
-    """Return whether the editor could hold this edit with vision tokens in this form."""
-    skipped = vision_of(edit)
-    return fits_editor(edit) and (
-        skipped.is_empty or (skipped.form, skipped.deepstack) == (vision.form, vision.deepstack)
-    )
+def _is_alike(edit: Edit, vision: Vision, narrow: Narrow) -> bool:
+    """Return whether the editor could hold this edit with vision tokens in this form, beside this width."""
+    skipped, left = vision_of(edit), narrow.without(edit.gone)
+    if not fits_editor(edit) or narrow_of(edit) != (WHOLE if left.is_empty else left):
+        return False
+    return bool(skipped.is_empty or (skipped.form, skipped.deepstack) == (vision.form, vision.deepstack))
 
 
 def _timed(cost: Cost) -> tuple[str, str]:

@@ -26,6 +26,10 @@ function draw(mind) {
   colour(mind);
 }
 
+// The layers that are there and narrow, each with what is left of it.
+const narrowOf = (mind, layer) => mind.data.narrows[[...mind.narrow][0]]?.[layer];
+const narrowLayers = (mind) => Object.entries(mind.data.narrows[[...mind.narrow][0]] ?? {}).filter(([layer]) => !mind.dropped.has(Number(layer)));
+
 const inCell = (button) => {
   const cell = made("span", { role: "gridcell" });
   cell.append(button);
@@ -103,15 +107,18 @@ function legend({ unit, palette, ...ends }, scale) {
 
 function state(mind, layer) {
   const { locked, protected: risky, changed, unprotected } = mind.data;
+  const narrow = narrowOf(mind, layer);
   const facts = [
     risky[layer] !== undefined && `, protected: ${risky[layer]}`,
     changed[layer] !== undefined && `, changed: ${changed[layer]}`,
     layer === mind.ghost && `, next by ${mind.data.next.title}`,
   ];
+  if (narrow && !mind.dropped.has(layer)) facts.unshift(`, ${narrow.words}`);
   const after = facts.filter(Boolean).join("");
   if (locked[layer] !== undefined) return { look: "locked", mark: "L", name: `locked: ${locked[layer]}${after}` };
   if (mind.own.has(layer)) return { look: "locked", mark: "K", name: `locked: you keep it${after}` };
   if (mind.dropped.has(layer)) return { look: "cut", mark: "×", name: `cut${after}` };
+  if (narrow) return { look: "narrow", mark: narrow.mark, name: `kept${after}`, share: narrow.mark };
   if (risky[layer] !== undefined) return { look: unprotected ? "kept" : "locked", mark: "P", name: `kept${after}` };
   return { look: changed[layer] !== undefined ? "changed" : "kept", mark: changed[layer] !== undefined ? "~" : "", name: `kept${after}` };
 }
@@ -127,7 +134,7 @@ function paint(mind) {
   mind.ghost = nextToGo(mind);
   paintVision(mind);
   mind.buttons.forEach((button, layer) => {
-    const { look, mark, name } = state(mind, layer);
+    const { look, mark, name, share } = state(mind, layer);
     const ghost = layer === mind.ghost;
     const focused = mind.row === "text" && layer === mind.focus;
     const key = `${look} ${mark} ${name} ${focused} ${ghost}`;
@@ -135,6 +142,7 @@ function paint(mind) {
     mind.painted[layer] = key;
     button.className = ghost ? `${look} ghost` : look;
     button.dataset.mark = mark;
+    button.style.setProperty("--share", share ?? "100%");
     button.tabIndex = focused ? 0 : -1;
     button.setAttribute("aria-label", `layer ${layer}, ${name}`);
     button.setAttribute("aria-pressed", look === "cut");
@@ -146,10 +154,16 @@ function paint(mind) {
   });
   const { count } = mind.data;
   const dropped = now(mind)[0];
-  mind.count.textContent = `${dropped.length} of ${count} layers dropped: ${dropped.join(", ") || "none"}`;
+  mind.count.textContent = `${dropped.length} of ${count} layers dropped: ${dropped.join(", ") || "none"}${narrowWords(mind)}`;
+  mind.count.title = narrowWords(mind) && "The number in the corner of a narrow layer is the share of its parameters that is left.";
   if (mind.typed !== mind.typed.getRootNode().activeElement) mind.typed.value = shortened(dropped);
   history(mind);
   beside(mind);
+}
+
+function narrowWords(mind) {
+  const many = narrowLayers(mind).length;
+  return many ? `; ${many} narrow` : "";
 }
 
 // What can be chosen below the strip.
@@ -171,7 +185,8 @@ function history(mind) {
   const button = (name) => mind.section.querySelector(`[data-do="${name}"]`);
   button("undo").disabled = !mind.undo.length;
   button("redo").disabled = !mind.redo.length;
-  button("clear").disabled = !mind.dropped.size && !mind.absent.size && !mind.frozen.size;
+  button("clear").disabled = ["dropped", "absent", "frozen", "narrow"].every((part) => !mind[part].size);
+  button("whole").hidden = !mind.narrow.size;
   button("lock").disabled = false;
   button("lock").textContent = `${mind.own.has(mind.focus) ? "Unlock" : "Lock"} layer ${mind.focus}`;
 }

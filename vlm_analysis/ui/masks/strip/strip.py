@@ -8,7 +8,9 @@ from typing import Any
 import streamlit as st
 from streamlit.components import v2
 
+from vlm_analysis.edits.kinds.narrow import Narrow
 from vlm_analysis.export.story import domain_rows
+from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.address import tell_edit
 from vlm_analysis.ui.common.editor import (
     ANSWERED,
@@ -18,6 +20,7 @@ from vlm_analysis.ui.common.editor import (
     base,
     held,
     locked_by_user,
+    narrows,
     take_asked,
     take_sent,
     view,
@@ -28,7 +31,7 @@ from vlm_analysis.ui.common.inputs import ScoreInputs, unprotected
 from vlm_analysis.ui.common.sent import Asked
 from vlm_analysis.ui.masks.maskstore import save_form
 from vlm_analysis.ui.masks.strip.beside import beside
-from vlm_analysis.ui.masks.strip.content import edit_row, strip_rows
+from vlm_analysis.ui.masks.strip.content import edit_row, narrow_row, strip_rows
 from vlm_analysis.ui.masks.strip.nextlayer import next_layers
 from vlm_analysis.ui.masks.windows import say_changed_elsewhere
 
@@ -88,10 +91,15 @@ def _drawn() -> tuple[Any, ...]:
 def content(inputs: ScoreInputs, asked: Asked | None = None) -> dict[str, Any]:
     """Return all that the strip is given."""
     state, model, look = st.session_state, inputs.recording.model, view()
-    edit = as_edit()
+    edit, now = as_edit(), held()
+    known = {key for step in (now, *state.mask_undo, *state.mask_redo) for key in step.narrow}
     return {
         **_rows(inputs.numbers_key, inputs),
         **edit_row(edit, model.locks.keeping(locked_by_user()), vision_locked()),
+        "narrow": list(now.narrow),
+        "narrows": {
+            key: _narrow_row(key, model.fingerprint, one, model) for key, one in narrows().items() if key in known
+        },
         "drawn": inputs.numbers_key,
         "base": base(),
         "taken": state.get(TAKEN, 0),
@@ -110,6 +118,11 @@ def content(inputs: ScoreInputs, asked: Asked | None = None) -> dict[str, Any]:
         "next": next_layers(inputs, look.next_by),
         **beside(inputs.recording, edit, look, asked),
     }
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _narrow_row(key: str, fingerprint: str, _narrow: Narrow, _model: ModelInfo) -> dict[str, dict[str, Any]]:
+    return narrow_row(_narrow, _model)
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
