@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Proc
 
 from vlm_analysis import Edit, LoadedModel, PruneMask
 from vlm_analysis.models.layers import find_decoder_layers, locked_layers, protected_layers
-from vlm_analysis.models.load import aligned
+from vlm_analysis.models.weights import aligned
 
 N_TOKENS, N_NEW = 13, 8
 WORDS = range(3, 100)  # tokens beside them end a text or mean an image; a random model must not write them

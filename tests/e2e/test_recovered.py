@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 
 from vlm_analysis import LoadedModel, PromptSet, PruneMask, apply_edit
 from vlm_analysis.models.inputs import encode
-from vlm_analysis.models.load import aligned
+from vlm_analysis.models.weights import aligned
 from vlm_analysis.workbench.shelf import keep_mask, open_item
 from vlm_analysis.workbench.workspace import Workspace
 

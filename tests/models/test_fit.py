@@ -168,7 +168,7 @@ class TestAutoPrecision:
         self, monkeypatch: pytest.MonkeyPatch, dtype: str
     ) -> None:
         monkeypatch.setattr("vlm_analysis.models.fit.free_bytes", lambda device: 3 * 2**20)
-        monkeypatch.setattr(models, "_load_weights", lambda *args: pytest.fail("weights were read"))
+        monkeypatch.setattr(models, "load_weights", lambda *args: pytest.fail("weights were read"))
         with pytest.raises(ModelError, match=r"'pocket-vl' does not fit into memory: expected .* got 3 MiB\. Free"):
             load_model(device="cpu", dtype=dtype)
 

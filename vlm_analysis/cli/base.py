@@ -55,6 +55,14 @@ Tokens = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint. Read it first.")
 ]
+Map = Annotated[
+    str | None,
+    typer.Option("--device-map", help="auto spreads a model that is too large over GPUs, memory and disk."),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--max-memory", help="With it, the most weights on a device, as cpu=8GiB,cuda:0=20GiB."),
+]
 MODEL_OPTIONS: dict[str, tuple[Any, Any]] = {
     "model": (Model, "pocket-vl"),
     "revision": (Revision, None),
@@ -62,6 +70,8 @@ MODEL_OPTIONS: dict[str, tuple[Any, Any]] = {
     "dtype": (Dtype, "auto"),
     "max_vision_tokens": (Tokens, None),
     "trust_remote_code": (Trust, False),
+    "device_map": (Map, None),
+    "max_memory": (Memory, None),
 }
 """The options of the Model page, with their defaults."""
 Project = Annotated[

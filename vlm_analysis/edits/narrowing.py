@@ -28,8 +28,8 @@ def narrow_layer(
         small: cut the weights; else they keep their shapes and get zeros.
 
     Raises:
-        EditError: the layer has no such projections or numbers, or its weights lie elsewhere.
-        ModelError: a weight's numbers are not in memory.
+        EditError: the layer has no such projections or numbers.
+        ModelError: a weight's numbers are nowhere.
     """
     layer = view.layer(number)
     for kept, part in (
@@ -43,7 +43,6 @@ def narrow_layer(
             raise EditError(
                 f"Layer {number} cannot be made narrow: expected {kept[-1] + 1} parts or more, got {got}. Leave it whole."
             )
-        _refuse_offloaded(layer, part, number)
         (_cut if small else _zero)(view, layer, part, kept)
 
 
@@ -102,14 +101,3 @@ def _zero(view: View, layer: nn.Module, part: Part, kept: Sequence[int]) -> None
 def _others(kept: Collection[int], n: int) -> list[int]:
     staying = set(kept)
     return [unit for unit in range(n) if unit not in staying]
-
-
-def _refuse_offloaded(layer: nn.Module, part: Part, number: int) -> None:
-    """Raise EditError where accelerate moves a weight of the part between devices: it would bring the whole one back."""
-    for cut in part.cuts:
-        hook = getattr(layer.get_submodule(cut.module), "_hf_hook", None)
-        if getattr(hook, "offload", False):
-            raise EditError(
-                f"Layer {number} cannot be made narrow: expected its weights in memory, got {cut.module} kept elsewhere by accelerate. "
-                "Load the model whole."
-            )

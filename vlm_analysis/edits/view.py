@@ -22,6 +22,7 @@ from vlm_analysis.edits.around import Around
 from vlm_analysis.errors import EditError, MaskError, ModelError
 from vlm_analysis.models.config import changed_by_saving, cut_config, cut_targets
 from vlm_analysis.models.layers import PACKED, find_decoder_path, text_config
+from vlm_analysis.models.offload import put_own, value_of
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -95,7 +96,7 @@ class View(Generic[M]):
         """Replace a shared parameter of a module of the view by a copy, and return the copy to be changed in place.
 
         Raises:
-            ModelError: there is no such parameter, or its values are not in memory, as accelerate keeps them elsewhere.
+            ModelError: there is no such parameter, or its values are nowhere. Those that accelerate keeps elsewhere are read.
         """
         return self._put(module, name, self._shared(module, name).detach().clone())
 
@@ -105,24 +106,18 @@ class View(Generic[M]):
         self._put(module, name, shared.index_select(dim, torch.tensor(index, device=shared.device)))
 
     def _shared(self, module: nn.Module, name: str) -> torch.Tensor:
-        """Return a parameter; raises ModelError where its values cannot be changed."""
+        """Return a parameter's values; raises ModelError where there are none."""
         shared = module._parameters.get(name)
         if shared is None:
             raise ModelError(
                 f"{type(module).__name__} has no parameter {name!r}: expected one of "
                 f"{[key for key, value in module._parameters.items() if value is not None]}. Name one of them."
             )
-        if shared.device.type == "meta":
-            raise ModelError(
-                f"{type(module).__name__}.{name} cannot be changed: expected numbers in memory, got none there (accelerate keeps them "
-                "elsewhere). Load the model whole, or leave this module as it is."
-            )
-        return shared
+        return value_of(module, name)
 
     def _put(self, module: nn.Module, name: str, values: torch.Tensor) -> torch.Tensor:
-        own = nn.Parameter(values, requires_grad=False)
-        module._parameters[name] = own
-        return own.data
+        put_own(module, name, values)
+        return values
 
 
 def check_config(model: nn.Module, kept: Sequence[int]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from vlm_analysis.export.target import check_target, staged
 from vlm_analysis.files import LOCK, NAMED, file_hash
 from vlm_analysis.models.asking import named_ends
 from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.offload import is_offloaded
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt
 
@@ -51,6 +53,7 @@ _PROCESSOR_FILES = (
     "*tokenizer/vocab*",
     "*tokenizer/*.model",
 )
+_SHARD = "2GB"  # of a file, where weights are read from disk to be written
 _IGNORED: tuple[tuple[tuple[str, ...], Callable[[Any], bool]], ...] = (
     (("temperature", "top_p", "top_k", "min_p", "typical_p"), lambda settings: not settings.do_sample),
     (("early_stopping", "length_penalty"), lambda settings: settings.num_beams in (None, 1)),
@@ -145,7 +148,7 @@ def export_checkpoint(
         progress(1, 4, "writing weights")
         _make_savable(view.generation_config, loaded.name)
         _stop_as_evaluated(view.generation_config, loaded)
-        view.save_pretrained(part, safe_serialization=True)
+        _save_weights(view, part)
         _copy_processor(loaded, part)
         ships = write_shipped(edit, view, part)
         progress(2, 4, "loading it in a fresh process to compare" if verify else "not comparing it")
@@ -162,6 +165,14 @@ def export_checkpoint(
         manifest = _write_manifest(loaded, view, edit, part, proof, command)
     progress(4, 4, "exported")
     return manifest
+
+
+def _save_weights(view: Any, folder: Path) -> None:
+    """Write the weights; those that are kept on disk pass through memory a file at a time."""
+    more = {"max_shard_size": _SHARD} if is_offloaded(view) else {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Attempting to save a model with offloaded modules")
+        view.save_pretrained(folder, safe_serialization=True, **more)
 
 
 def _check_exportable(loaded: LoadedModel) -> None:

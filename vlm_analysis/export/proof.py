@@ -26,6 +26,7 @@ from vlm_analysis.export.reload import OUT_OF_MEMORY, outputs
 from vlm_analysis.models.decoding import decode
 from vlm_analysis.models.inputs import encode, pad_token
 from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.offload import is_offloaded
 from vlm_analysis.progress import Progress
 from vlm_analysis.prompts.prompts import Prompt
 
@@ -82,7 +83,7 @@ def prove(loaded: LoadedModel, view: Any, folder: Path, progress: Progress) -> P
     logits, tokens = (tensor.cpu() for tensor in outputs(view, inputs, **how))
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.stem + "-", suffix=folder.suffix) as name:
         task, answer = Path(name) / "task.safetensors", Path(name) / "answer.safetensors"
-        settings = json.dumps(how | _surroundings(loaded))
+        settings = json.dumps(how | _surroundings(loaded, view))
         save_file({key: value.cpu().contiguous() for key, value in inputs.items()}, task, metadata={"how": settings})
         _run(folder, task, answer, progress)
         with safe_open(answer, framework="pt") as file:
@@ -103,8 +104,10 @@ def prove(loaded: LoadedModel, view: Any, folder: Path, progress: Progress) -> P
     )
 
 
-def _surroundings(loaded: LoadedModel) -> dict[str, Any]:
+def _surroundings(loaded: LoadedModel, view: Any) -> dict[str, Any]:
+    spread = getattr(view, "hf_device_map", None) if is_offloaded(view) or len(loaded.places) > 1 else None
     return {
+        "device_map": spread,
         "device": str(loaded.device),
         "dtype": loaded.dtype,
         "attention": _attention(loaded.model.config),

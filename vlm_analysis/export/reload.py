@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText
 
-from vlm_analysis.models.load import aligned
+from vlm_analysis.models.weights import aligned
 
 OUT_OF_MEMORY = 77  # exit status
 _GREEDY = {
@@ -65,22 +65,24 @@ def run(folder: Path, task: Path, answer: Path) -> None:
     """Load the folder and write its logits and answer for the inputs of a task file.
 
     The task's metadata holds, as JSON under `how`: device, dtype, attention, threads (which decides the last bits
-    of sums on a CPU), matmul (float32 precision), max_new_tokens and pad_token.
+    of sums on a CPU), matmul (float32 precision), max_new_tokens, pad_token, and device_map where the model is spread over devices.
     """
     with safe_open(task, framework="pt") as file:
         how = json.loads(file.metadata()["how"])
         inputs = {name: file.get_tensor(name).to(how["device"]) for name in file.keys()}  # noqa: SIM118 - not a mapping
     torch.set_num_threads(how["threads"])
     torch.set_float32_matmul_precision(how["matmul"])
+    spread = how.get("device_map")
     model = AutoModelForImageTextToText.from_pretrained(
         folder,
+        **({"device_map": spread, "offload_folder": task.parent / "offload"} if spread else {}),
         dtype=getattr(torch, how["dtype"]),
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
         attn_implementation=how["attention"],
     )
-    model = _with_shipped(aligned(model.to(how["device"]).eval()), folder)
+    model = _with_shipped(aligned((model if spread else model.to(how["device"])).eval()), folder)
     logits, tokens = outputs(model, inputs, max_new_tokens=how["max_new_tokens"], pad_token=how["pad_token"])
     tensors = {"logits": logits.cpu().contiguous(), "tokens": tokens.cpu().contiguous()}
     save_file(tensors, answer, metadata=versions())

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from vlm_analysis.models.asking import Template, asked_otherwise
+from vlm_analysis.models.offload import state_of
 
 _SAMPLES = 4096
 
@@ -37,7 +38,7 @@ def model_fingerprint(
         if not key.startswith("_") and key != "transformers_version"
     }
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in state_of(model):
         for plain in plain_tensors(tensor):
             digest.update(f"{name} {tuple(plain.shape)} {plain.dtype}".encode())
             flat = plain.detach().reshape(-1)

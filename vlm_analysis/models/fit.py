@@ -160,6 +160,7 @@ class FitEstimate:
         layers = self.most_layers(dtype)
         steps = [f"choose precision {smaller!r}"] if smaller and self.quantiser is None else []
         steps += [f"free {gib(required - self.free)} more", "choose a model of up to " + self._largest(dtype)]
+        steps += ["spread it over devices and the disk (device map 'auto')"] if self.quantiser is None else []
         steps += [f"prune it to {layers} of its {len(self.layers)} layers on a larger machine"] if layers else []
         text = ", or ".join(steps)
         return (

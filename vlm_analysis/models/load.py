@@ -5,14 +5,13 @@ Weights are read from safetensors only, and no remote code runs unless you allow
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText
 
 from vlm_analysis.errors import ModelError
 from vlm_analysis.model_info import Locks, ModelInfo
@@ -37,15 +36,18 @@ from vlm_analysis.models.layers import (
     protected_layers,
 )
 from vlm_analysis.models.memory import free_bytes, gib, give_back, within_memory
+from vlm_analysis.models.offload import bytes_by_place
 from vlm_analysis.models.processors import bound_vision_tokens, check_vocabulary, load_processor
-from vlm_analysis.models.source import BUNDLED, Source, guarded, open_source, parent_renamings, quantiser_of
+from vlm_analysis.models.source import BUNDLED, guarded, open_source, quantiser_of
+from vlm_analysis.models.spread import Spread, first_device, spread_of
 from vlm_analysis.models.trial import check_processor, try_processor
 from vlm_analysis.models.vision import VISION_FILE
+from vlm_analysis.models.weights import aligned, load_weights
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.words import brief, counted
 
 CPU_VISION_TOKENS = 256
-_ALIGNMENT = 64  # bytes; the alignment of tensors that torch allocates
+READING = "reading the weights"
 
 
 @dataclass(eq=False)
@@ -174,13 +176,20 @@ class LoadedModel:
 
     @property
     def n_bytes(self) -> int:
-        """Return the bytes of the weights in memory."""
-        tensors = (inner for tensor in self.model.state_dict().values() for inner in plain_tensors(tensor))
+        """Return the bytes of the weights in memory; those that are kept on disk do not count."""
+        state = (tensor for tensor in self.model.state_dict().values() if tensor.device.type != "meta")
+        tensors = (inner for tensor in state for inner in plain_tensors(tensor))
         return sum({inner.data_ptr(): inner.numel() * inner.element_size() for inner in tensors}.values())
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        """Return where prompts go: the device that computes the model's first part."""
+        return first_device(self.model)
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Return the bytes of the weights by where they are kept: "cuda:0", "cpu", "disk"."""
+        return bytes_by_place(self.model)
 
     @cached_property
     def layer_parameters(self) -> tuple[int, ...]:
@@ -205,6 +214,8 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     max_vision_tokens: int | None = None,
+    device_map: str | Mapping[str, str | int] | None = None,
+    max_memory: str | Mapping[str | int, str | int] | None = None,
     on_progress: Progress | None = None,
 ) -> LoadedModel:
     """Load a vision-language model and its processor.
@@ -216,12 +227,17 @@ def load_model(
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run Python code that comes with the checkpoint. Leave it off unless you have read that code.
         max_vision_tokens: bound on the vision tokens of one image; None means 256 on a CPU and the model's own on a GPU.
+        device_map: "auto" spreads a model that is too large over the GPUs, the memory and the disk, by accelerate; or a device for each
+            module. What is on disk is read from the checkpoint's own files whenever it is needed, which takes time at every pass.
+        max_memory: with "auto", the most that goes to a device, as {"cpu": "8GiB", 0: "20GiB"} or "cpu=8GiB,cuda:0=20GiB"; by
+            default four fifths of what is free there.
         on_progress: called at each stage.
 
     Raises:
         ModelError: the source is missing, incomplete or not a vision-language model, or does not fit into memory.
     """
     progress = on_progress or no_progress
+    spread = spread_of(device_map, max_memory, device)
     target = _device(device)
     _check_dtype(dtype)
     if max_vision_tokens is not None and max_vision_tokens < 1:
@@ -231,8 +247,12 @@ def load_model(
     progress(0, 4, "reading the configuration")
     opened = open_source(source, revision, trust_remote_code)
     name = opened.name
+    if spread is not None and opened.adapter is not None:
+        raise ModelError(
+            f"{name} cannot be spread: expected a checkpoint, got an adapter, which is merged into weights in memory. Merge it first."
+        )
     fit = fit_of(opened, target)
-    precision, reason = _choose(fit, dtype, target)
+    precision, reason = _choose(fit, dtype, target, spread)
     progress(1, 4, "building the processor")
     check_processor(opened.where, opened.options, name)
     try_processor(opened, lambda message: progress(1, 4, message))
@@ -240,14 +260,17 @@ def load_model(
     if opened.adapter is not None:
         take_template(processor, opened.adapter)
 
+    def told(done: int, total: int) -> None:
+        progress(2, 4, f"{READING}: {done} of {total}")
+
     def weights() -> Any:
-        progress(2, 4, "reading the weights")
-        model = guarded("weights", name, lambda: _load_weights(opened, precision))
+        progress(2, 4, READING)
+        model = guarded("weights", name, lambda: load_weights(opened, precision, spread, told))
         check_vocabulary(model, processor, name)
         if (adapter := opened.adapter) is not None:
             guarded("adapter", name, lambda: merge(model, adapter))
-        progress(3, 4, f"moving to {target}")
-        return guarded("weights", name, lambda: aligned(model.to(target).eval()))
+        progress(3, 4, f"moving to {target}" if spread is None else "spread over devices")
+        return guarded("weights", name, lambda: aligned((model if spread else model.to(target)).eval()))
 
     model = within_memory(weights, lambda: _ran_out(fit, precision, target))
     bound = max_vision_tokens or (CPU_VISION_TOKENS if target.type == "cpu" else None)
@@ -266,29 +289,19 @@ def check_source(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    device_map: str | Mapping[str, str | int] | None = None,
+    max_memory: str | Mapping[str | int, str | int] | None = None,
     given_back: int = 0,
 ) -> None:
     """Raise ModelError unless `source` is a vision-language model that would fit; no weights are read.
 
     Args:
-        source, device, dtype, revision, trust_remote_code: as in `load_model`.
+        source, device, dtype, revision, trust_remote_code, device_map, max_memory: as in `load_model`.
         given_back: bytes of the present model, which is unloaded first.
     """
     _check_dtype(dtype)
-    target = _device(device)
-    _choose(fit_of(open_source(source, revision, trust_remote_code), target, given_back), dtype, target)
-
-
-def aligned(model: Any) -> Any:
-    """Return the model with every weight aligned in memory; the alignment of weights read from a file depends on the file.
-
-    On a CPU alignment decides which instructions multiply matrices, and so the last bits of the logits: two aligned models with equal
-    weights have equal logits.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device.type == "cpu" and tensor.data_ptr() % _ALIGNMENT:
-            tensor.data = tensor.data.clone()
-    return model
+    target, spread = _device(device), spread_of(device_map, max_memory, device)
+    _choose(fit_of(open_source(source, revision, trust_remote_code), target, given_back), dtype, target, spread)
 
 
 def _device(device: str) -> torch.device:
@@ -310,12 +323,18 @@ def _check_dtype(dtype: str) -> None:
         raise ModelError(f"Unknown precision {dtype!r}: expected 'auto', 'float32', 'bfloat16' or 'float16'.")
 
 
-def _choose(fit: FitEstimate, dtype: str, device: torch.device) -> tuple[str, str]:
+def _choose(fit: FitEstimate, dtype: str, device: torch.device, spread: Spread | None = None) -> tuple[str, str]:
     """Return the precision to load in, and the reason; raise ModelError before a weight is read if the model does not fit.
+
+    A model that is spread fits: what memory does not hold stays on disk.
 
     "auto" keeps a margin for activations. A named precision needs no margin, but room for the weights: a system that runs out of
     memory ends the process, and with it all other work in it.
     """
+    if spread is not None:
+        return (
+            (fit.dtype, "the checkpoint's own, as the model is spread") if dtype == "auto" else (dtype, "as you chose")
+        )
     precision = fit.auto_dtype if dtype == "auto" else dtype
     if precision is None or fit.weight_bytes(precision) > fit.free:
         raise ModelError(fit.refusal(fit.dtype_for(dtype)))
@@ -336,41 +355,3 @@ def _ran_out(fit: FitEstimate, dtype: str, device: torch.device) -> ModelError:
             "model, or raise the limit of this process."
         )
     return ModelError(fit.refusal(dtype))
-
-
-def _load_weights(source: Source, dtype: str) -> Any:
-    model, info = _read_weights(source, dtype)
-    if info["missing_keys"] and source.has_own_class and (renamings := parent_renamings(type(model))):
-        del model
-        model, info = _read_weights(source, dtype, key_mapping=renamings)
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"The checkpoint is incomplete: {len(missing)} weights are missing, first {missing[0]!r}. "
-            "They would be random. Download or save it again."
-        )
-    surplus = sorted(key for key in info["unexpected_keys"] if re.search(r"\.layers\.\d+\.", key))
-    if surplus:
-        raise ModelError(
-            f"The weights do not fit the configuration: it leaves out {len(surplus)} weights of layers, first {surplus[0]!r}. "
-            "The layer count in config.json is too small; fix it or download the checkpoint again."
-        )
-    if info["mismatched_keys"]:
-        raise ModelError(
-            f"The weights do not fit the configuration: {sorted(info['mismatched_keys'])[0]}. Download it again."
-        )
-    return model
-
-
-def _read_weights(source: Source, dtype: str, **more: Any) -> tuple[Any, dict[str, Any]]:
-    if source.has_own_class:
-        more["config"] = source.config
-    how = {
-        "dtype": getattr(torch, dtype),
-        "use_safetensors": True,
-        "output_loading_info": True,
-        **source.options,
-        **more,
-    }
-    model, info = AutoModelForImageTextToText.from_pretrained(source.where, **how)
-    return model, info

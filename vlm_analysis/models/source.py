@@ -32,6 +32,7 @@ from vlm_analysis.models.adapter import Adapter, base_of, open_adapter
 from vlm_analysis.models.files import check_ordinary, weight_files
 from vlm_analysis.models.folders import open_folder
 from vlm_analysis.models.memory import is_out_of_memory
+from vlm_analysis.progress import Cancelled
 
 T = TypeVar("T")
 BUNDLED = "pocket-vl"
@@ -215,7 +216,7 @@ def guarded(part: str, name: str, load: Callable[[], T]) -> T:
     try:
         with no_panic():
             return load()
-    except ModelError:
+    except (ModelError, Cancelled):
         raise
     except ImportError as error:
         raise ModelError(

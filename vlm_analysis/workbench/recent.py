@@ -24,6 +24,8 @@ _OPTIONS = {
     "dtype": text(40),
     "max_vision_tokens": maybe(whole()),
     "trust_remote_code": flag,
+    "device_map": maybe(text(40)),
+    "max_memory": maybe(text(400)),
 }
 _MODEL = fields({"source": text(4096, 1), "name": text(1000), "options": fields({}, _OPTIONS)})
 FORM = Form(

@@ -172,7 +172,7 @@ class Narrow(Change):
 
         Raises:
             EditError: a layer's weights cannot be cut, with the reason, or it has no such neuron or group.
-            ModelError: a weight's numbers are not in memory.
+            ModelError: a weight's numbers are nowhere.
         """
         from vlm_analysis.edits.narrowing import fit_config, narrow_layer
 

@@ -38,7 +38,7 @@ def fit_view(source: str, options: dict[str, Any]) -> None:
     if view.active or st.session_state.get(_ASKED) == arguments:
         job_panel("fit")
     if view.status == "done" and view.result is not None and view.result[0] == arguments:
-        _draw(view.result[1], str(options["dtype"]))
+        _draw(view.result[1], str(options["dtype"]), bool(options.get("device_map")))
 
 
 def _ask(source: str, options: dict[str, Any]) -> None:
@@ -46,12 +46,18 @@ def _ask(source: str, options: dict[str, Any]) -> None:
     start("fit", f"Sizing up {source}", fit_work(source, options), source, options)
 
 
-def _draw(fit: FitEstimate, source: str) -> None:
+def _draw(fit: FitEstimate, source: str, is_spread: bool) -> None:
     from vlm_analysis.figures.memory import memory_bar
 
     dtype = fit.dtype_for(source)
     if fit.fits(dtype):
         st.success(escaped(f"{fit.name!r} fits. {fit.summary(dtype)}"))
+    elif is_spread:
+        st.info(
+            escaped(
+                f"{fit.name!r} does not fit into memory as a whole. Spread, it loads, and what is left over stays on disk."
+            )
+        )
     else:
         st.warning(escaped(fit.refusal(dtype)))
     if source == "auto" and fit.auto_dtype is not None:

@@ -76,12 +76,31 @@ def load_form() -> tuple[str, dict[str, Any]]:
             help="0: 256 on a CPU, the model's own limit on a GPU",
         )
         options["max_vision_tokens"] = int(bound) or None
+        options |= _spread()
         if kind not in (BUNDLED, EXPORTED):
             options["trust_remote_code"] = st.checkbox(
                 "Run Python code that comes with the checkpoint",
                 help="That code can do anything you can. Tick only after reading it.",
             )
     return source.strip(), options
+
+
+def _spread() -> dict[str, Any]:
+    """Draw whether the model is spread over devices; returns these arguments of `load_model`."""
+    left, right = st.columns([1, 2], vertical_alignment="bottom")
+    is_spread = left.checkbox(
+        "Spread over devices",
+        key="model_spread",
+        help="For a model that is too large: GPUs first, then memory, and what is left is read from disk at every pass, which is slow.",
+    )
+    bounds = right.text_input(
+        "Most memory for weights",
+        key="model_memory",
+        placeholder="cpu=8GiB,cuda:0=20GiB",
+        disabled=not is_spread,
+        help="By device; left empty, four fifths of what is free there.",
+    )
+    return {"device_map": "auto" if is_spread else None, "max_memory": (bounds.strip() or None) if is_spread else None}
 
 
 def _take_recent(model: RecentModel) -> None:
@@ -94,6 +113,8 @@ def _take_recent(model: RecentModel) -> None:
     for name, key in (("device", "model_device"), ("dtype", "model_dtype")):
         state[key] = options.get(name, "auto")
     state["model_tokens"] = options.get("max_vision_tokens") or 0
+    state["model_spread"] = options.get("device_map") is not None
+    state["model_memory"] = options.get("max_memory") or ""
 
 
 def how_asked(info: ModelInfo) -> None:
@@ -165,6 +186,14 @@ def details(info: ModelInfo) -> None:
     }
     for column, (label, value) in zip(st.columns(len(cells)), cells.items(), strict=True):
         column.metric(label, value, border=True, help=CELL_HELP[label])
+    if len(places := loaded.places) > 1:
+        st.dataframe(
+            pd.DataFrame({"where": list(places), "weights": [n_bytes / 2**20 for n_bytes in places.values()]}),
+            hide_index=True,
+            column_config={"weights": st.column_config.NumberColumn(format="%.1f MiB")},
+            alt="Where the weights are kept",
+        )
+        st.caption("What is on disk is read at every pass. Fine-tuning and scores of width need all weights in memory.")
     if loaded.dtype_reason:
         st.caption(f"{escaped(info.dtype)}: {escaped(loaded.dtype_reason)}")
     origin = "bundled with Strata" if info.name in BUNDLED_MODELS else f"from {loaded.source}"
