@@ -36,6 +36,7 @@ WITH_TORCH = (  # beside these no module of the package imports torch or transfo
     "models",
     "edits.apply",
     "edits.narrowing",
+    "edits.towers",
     "edits.parts",
     "edits.tokens",
     "edits.view",

@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.edits.kinds.narrow import Narrow as Narrow
     from vlm_analysis.edits.kinds.replace import Replace as Replace
     from vlm_analysis.edits.kinds.table import KINDS as KINDS
+    from vlm_analysis.edits.kinds.tower import Tower as Tower
     from vlm_analysis.edits.kinds.vision import Vision as Vision
     from vlm_analysis.edits.learnt import Tensors as Tensors
     from vlm_analysis.edits.skipping import early_exit as early_exit, freeze as freeze, late_entry as late_entry
@@ -198,6 +199,7 @@ _HOMES = {
     "edits.kinds.narrow": ("Narrow",),
     "edits.kinds.replace": ("Replace",),
     "edits.kinds.table": ("KINDS",),
+    "edits.kinds.tower": ("Tower",),
     "edits.kinds.vision": ("Vision",),
     "edits.learnt": ("Tensors",),
     "edits.skipping": ("early_exit", "freeze", "late_entry"),

@@ -19,6 +19,16 @@ _WIDTH = fields(
     dict.fromkeys(("mlp_parameters", "attention_parameters"), whole()),
 )
 _REASONS, _LAYERS = table(text(), text(5)), listed(whole(0, MOST_LAYERS - 1), most=MOST_LAYERS)
+_TOWER = fields(
+    {"n_layers": whole(0, MOST_LAYERS)},
+    {
+        "layer_parameters": listed(whole(), most=MOST_LAYERS),
+        "protected": _REASONS,
+        "locked": _REASONS,
+        "unread": _LAYERS,
+        "missing": text(1000),
+    },
+)
 SCHEMA = fields(  # of a ModelInfo in a saved file
     {
         "name": text(1000),
@@ -42,6 +52,7 @@ SCHEMA = fields(  # of a ModelInfo in a saved file
         "adapter": maybe(text()),
         "disagreements": listed(text(), most=1000),
         "widths": listed(_WIDTH, most=MOST_LAYERS),
+        "tower": maybe(_TOWER),
     },
 )
 FIRST_AND_LAST = "first and last layers stay unless you let them go"
@@ -161,6 +172,54 @@ class LayerWidth:
 
 
 @dataclass(frozen=True)
+class TowerInfo:
+    """The layers of a model's vision encoder (its tower), counted from 0 as the decoder's.
+
+    Attributes:
+        n_layers: how many; 0 where they cannot be dropped.
+        layer_parameters: parameters of each.
+        protected, locked: layers that are risky to drop, and those that cannot be dropped, each with the reason.
+        unread: the last ones, whose outputs nothing reads; they run for nothing.
+        missing: why none can be dropped; "" where some can.
+    """
+
+    n_layers: int
+    layer_parameters: tuple[int, ...] = ()
+    protected: dict[int, str] = field(default_factory=dict)
+    locked: dict[int, str] = field(default_factory=dict)
+    unread: tuple[int, ...] = ()
+    missing: str = ""
+
+    @property
+    def locks(self) -> Locks:
+        return Locks(self.n_layers, self.protected, self.locked)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> TowerInfo:
+        """Return the TowerInfo of `content`, which fits `SCHEMA`.
+
+        Raises:
+            ValueError: it does not fit together.
+        """
+        reasons = {
+            name: {int(layer): str(reason) for layer, reason in content.get(name, {}).items()}
+            for name in ("protected", "locked")
+        }
+        counted = {name: tuple(map(int, content.get(name, ()))) for name in ("layer_parameters", "unread")}
+        fields: dict[str, Any] = {**content, **reasons, **counted}
+        info = cls(**fields)
+        if beyond := sorted(
+            layer for layer in (*info.protected, *info.locked, *info.unread) if not 0 <= layer < info.n_layers
+        ):
+            raise ValueError(f"expected layers of a tower of {info.n_layers}, got {beyond[:10]}")
+        if len(info.layer_parameters) not in (0, info.n_layers):
+            raise ValueError(
+                f"expected the parameters of {info.n_layers} layers of the tower, got {len(info.layer_parameters)}"
+            )
+        return info
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """The model that a saved item belongs to: enough to recognise it without loading it.
 
@@ -181,6 +240,7 @@ class ModelInfo:
         adapter: the adapter that was merged into the weights; None without one.
         disagreements: a sentence for each point in which the checkpoint's files disagree about how it is asked.
         widths: how wide each decoder layer is; empty in older items.
+        tower: the layers of the vision encoder; None in older items.
     """
 
     name: str
@@ -202,6 +262,7 @@ class ModelInfo:
     disagreements: tuple[str, ...] = ()
     vision_locked: dict[int, str] = field(default_factory=dict)
     widths: tuple[LayerWidth, ...] = ()
+    tower: TowerInfo | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
         return brief(
@@ -229,7 +290,15 @@ class ModelInfo:
         }
         said = tuple(str(text) for text in content.get("disagreements", ()))
         widths = tuple(LayerWidth(**one) for one in content.get("widths", ()))
-        fields: dict[str, Any] = {**content, **reasons, **counted, "disagreements": said, "widths": widths}
+        tower = TowerInfo.from_json(content["tower"]) if content.get("tower") else None
+        fields: dict[str, Any] = {
+            **content,
+            **reasons,
+            **counted,
+            "disagreements": said,
+            "widths": widths,
+            "tower": tower,
+        }
         info = cls(**fields)
         named = {
             *info.protected,

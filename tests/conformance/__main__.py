@@ -27,6 +27,7 @@ from .skipping import free_for_vision, skipping_mark
 from .sweeping import check_sweep, prompts
 from .test_conformance import CHECKS, model_of
 from .test_skipping import test_vision_tokens_skip_layers
+from .towers import check_tower
 
 HEAD = """# Which models can be pruned
 
@@ -54,6 +55,10 @@ classes (`tests/conformance/sample.py`), `make slow` those of all others.
   float64 (with experts: float32) whose projections into the stream do not see what goes, within 1e-5, and where **decode** holds it does
   for these too. Two numbers: so many of the {n_layers} layers can lose neurons / groups; the others, or all (–), are refused with the
   reason. [Width](width.md) says what is exported.
+- **tower**: of four layers in the vision encoder, each that is not locked, the first two of them and all but the first are left out;
+  logits with a picture are those of the dense model in which these layers hand on what they are given, to the last bit, and layers that
+  nothing reads change none. A number: so many of the four can go; the others are refused with the reason. Exported and loaded as in
+  **reload**, logits are equal to the last bit. –: not tried, or there is no such encoder. [Tower](tower.md) says what moves along.
 - A layer through which the picture comes in is the exception to **prune**: DeepStack adds vision features after places in the list of
   layers, and without that layer they move to the next one. What is evaluated is what is exported, there too.
 - ✓ checked; ✗ does not hold, and not for the dense model either; – not checked. What cannot be pruned is refused with the reason.
@@ -62,8 +67,8 @@ classes (`tests/conformance/sample.py`), `make slow` those of all others.
 {other} fail in one check or cannot be built here, as the remark says. Of the {pruned} that are pruned, {wide} can lose MLP neurons and
 attention groups in all layers, {partly} only some of these, and {stiff} none.
 
-| class | text | image | prune | decode | reload | sweep | vision | fold | width | locks | remark |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| class | text | image | prune | decode | reload | sweep | vision | fold | width | tower | locks | remark |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -101,9 +106,9 @@ def row(kind: str) -> str:
     """Return a class's row of the table; its checks are run."""
     name = f"{FAMILIES[kind]}: `{KINDS[kind]}` ({kind})" if kind in FAMILIES else f"`{KINDS[kind]}` ({kind})"
     if kind in REFUSED:
-        return f"| {name} | – | – | – | – | – | – | – | – | – | – | refused: {REFUSED[kind]} |"
+        return f"| {name} | – | – | – | – | – | – | – | – | – | – | – | refused: {REFUSED[kind]} |"
     if kind in NOT_BUILT:
-        return f"| {name} | – | – | – | – | – | – | – | – | – | – | not built: {NOT_BUILT[kind]} |"
+        return f"| {name} | – | – | – | – | – | – | – | – | – | – | – | not built: {NOT_BUILT[kind]} |"
     marks = {check: mark(kind, check) for check in CHECKS}
     remarks = [reason for (one, _), reason in EXCEPTIONS.items() if one == kind]
     remarks += [f"the decoder alone: its vision tower needs {ALONE[kind]}"] if kind in ALONE else []
@@ -122,6 +127,7 @@ def row(kind: str) -> str:
         vision_mark(kind),
         check_fold(kind, model_of(kind)),
         check_narrow(kind, model_of(kind)),
+        check_tower(kind),
         locks,
         "; ".join(remarks),
     )

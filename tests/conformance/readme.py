@@ -18,8 +18,8 @@ _BLOCK = """{begin}
 <details>
 <summary>The best known families</summary>
 
-| class | text | image | prune | decode | reload | sweep | vision | fold | width | locks | remark |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| class | text | image | prune | decode | reload | sweep | vision | fold | width | tower | locks | remark |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
 </details>

@@ -10,17 +10,19 @@ from .noise import NOISE
 from .readme import BEGIN, END, README, TARGET, block, table
 from .rows import EXCEPTIONS, FAMILIES, KINDS, LOCKS, NOT_BUILT, PRUNED, REFUSED
 from .skipping import free_for_vision, skipping_mark
+from .towers import tower_mark
 
 
 def test_the_table_has_every_class_with_its_marks() -> None:
     found = table(TARGET.read_text("utf-8"))
     assert {kind: name for kind, (name, _) in found.items()} == KINDS
     for kind, (_, cells) in found.items():
-        text, image, _, decode, reload, sweep, vision, fold, width, locks, remark = cells
+        text, image, _, decode, reload, sweep, vision, fold, width, tower, locks, remark = cells
         assert (text == "✓") == (sweep == "✓") == (kind in PRUNED)
         assert image == ("✓" if kind in IMAGES else "○" if kind in NOISE else "–")
         assert vision == skipping_mark(free_for_vision(kind))
         assert width == (narrow_mark(kind) if kind in PRUNED else "–")
+        assert tower == tower_mark(kind)
         assert fold == (NO_FOLD.get(kind, "✓") if kind in PRUNED else "–")
         if kind in PRUNED:
             assert (decode == "✓", reload == "✓") == (

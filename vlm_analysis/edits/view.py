@@ -23,6 +23,7 @@ from vlm_analysis.errors import EditError, MaskError, ModelError
 from vlm_analysis.models.config import changed_by_saving, cut_config, cut_targets
 from vlm_analysis.models.layers import PACKED, find_decoder_path, text_config
 from vlm_analysis.models.offload import put_own, value_of
+from vlm_analysis.models.tower import with_parts
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -104,6 +105,23 @@ class View(Generic[M]):
         """Replace a shared parameter of a module of the view by these rows (`dim` 0) or columns (1) of it; raises as `own`."""
         shared = self._shared(module, name).detach()
         self._put(module, name, shared.index_select(dim, torch.tensor(index, device=shared.device)))
+
+    def leave(self, path: str, kept: Sequence[int]) -> None:
+        """Leave out modules of another list of the view than that of the decoder layers, which get new numbers; weights stay shared.
+
+        Args:
+            path: dotted name of the list.
+            kept: the numbers of those that stay, ascending.
+        """
+        layers = self.model.get_submodule(path)
+        layers._modules = {str(place): layers._modules[str(layer)] for place, layer in enumerate(kept)}
+        for place, layer in enumerate(layers.children()):
+            for module in layer.modules():
+                if isinstance(getattr(module, "layer_idx", None), int):
+                    vars(module)["layer_idx"] = place
+        state = vars(self.model)
+        if state.get("hf_device_map"):
+            state["hf_device_map"] = _renamed(state["hf_device_map"], f"{path}.", kept)
 
     def _shared(self, module: nn.Module, name: str) -> torch.Tensor:
         """Return a parameter's values; raises ModelError where there are none."""
@@ -250,19 +268,13 @@ class _Copier:
         if id(config) in self._config_memo:
             return self._config_memo[id(config)]
         copied = copy.deepcopy(config, self._config_memo)
-        for inner in _with_parts(config):
+        for inner in with_parts(config):
             is_decoder = inner.model_type == self._decoder_type and inner.num_hidden_layers == self._n_layers
             if is_decoder and id(inner) not in self._cut:
                 self._cut.add(id(inner))
                 names = cut_config(self._config_memo[id(inner)], self._kept)
                 self._lists |= {id(vars(inner)[name]): value for name, value in names.items()}
         return copied
-
-
-def _with_parts(config: Any) -> list[Any]:
-    """Return a configuration and those nested in it."""
-    parts = [value for value in vars(config).values() if hasattr(value, "get_text_config")]
-    return [config, *(inner for part in parts for inner in _with_parts(part))]
 
 
 def _check_saving(dense: Any, cut: Any) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from vlm_analysis.errors import ModelError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.models.config import vision_targets
+from vlm_analysis.models.tower import tower_info
 from vlm_analysis.models.vision import image_token
 from vlm_analysis.models.widths import layer_widths, n_parameters
 
@@ -100,11 +101,13 @@ def layer_info(model: nn.Module) -> ModelInfo:
     layers, crossing = find_decoder_layers(model), cross_attention_layers(model)
     shares_keys = first_beside_stream(model) < len(layers)
     widths = layer_widths(model, layers, shares_keys=shares_keys, crossing=crossing)
-    return replace(whole_layer_info(model), vision_locked=vision_locked(model), widths=widths)
+    return replace(
+        whole_layer_info(model), vision_locked=vision_locked(model), widths=widths, tower=tower_info(model, layers)
+    )
 
 
 def whole_layer_info(model: nn.Module) -> ModelInfo:
-    """Return the ModelInfo of `layer_info` for layers that are dropped whole: without `vision_locked` and `widths`, which take longest."""
+    """Return the ModelInfo of `layer_info` for layers dropped whole, without what takes longest: `vision_locked`, `widths`, `tower`."""
     return ModelInfo(
         type(model).__name__,
         "",

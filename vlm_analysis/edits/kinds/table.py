@@ -9,10 +9,13 @@ from vlm_analysis.edits.kinds.drop_part import DropPart
 from vlm_analysis.edits.kinds.fold import Fold
 from vlm_analysis.edits.kinds.narrow import Narrow
 from vlm_analysis.edits.kinds.replace import Replace
+from vlm_analysis.edits.kinds.tower import Tower
 from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.errors import EditError
 
-KINDS: dict[str, type[Change]] = {kind.kind: kind for kind in (Replace, Drop, DropPart, Narrow, Fold, Adapt, Vision)}
+KINDS: dict[str, type[Change]] = {
+    kind.kind: kind for kind in (Tower, Replace, Drop, DropPart, Narrow, Fold, Adapt, Vision)
+}
 
 
 def kind_of(name: object) -> type[Change]:

@@ -16,6 +16,7 @@ from vlm_analysis import words
 from vlm_analysis.edits.change import Change
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.foreign.lists import mask_to_llama_cpp
+from vlm_analysis.edits.kinds.tower import Tower
 from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.errors import ExportError
 from vlm_analysis.export.serving.engines import ENGINES, LOADS, NOT_VERIFIED, OTHER_ANSWERS, REFUSES, Engine
@@ -151,6 +152,8 @@ def _judged(engine: Engine, edit: Edit, architecture: Architecture) -> tuple[str
             return REFUSES, f"The edit {change.words()}: {reason}."
     if engine.key == "transformers":
         return LOADS, "The export loads it in a fresh process and compares it."
+    if any(isinstance(change, Tower) for change in edit.changes):
+        return NOT_VERIFIED, "What it makes of a vision encoder with fewer layers was not looked up."
     listed = _lists(engine, architecture)
     if listed is None:
         return NOT_VERIFIED, f"{architecture.name or 'The architecture'} is none of those that were looked up."
