@@ -142,6 +142,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.selection.search.beam import beam as beam
     from vlm_analysis.selection.search.evolve import evolve as evolve
     from vlm_analysis.selection.search.greedy import greedy as greedy
+    from vlm_analysis.selection.search.mixes import Mix as Mix, search_mix as search_mix
     from vlm_analysis.selection.search.objective import Objective as Objective
     from vlm_analysis.selection.strategies.budgets import Share as Share
     from vlm_analysis.selection.strategies.domain_aware import (
@@ -308,6 +309,7 @@ _HOMES = {
     "selection.search.beam": ("beam",),
     "selection.search.evolve": ("evolve",),
     "selection.search.greedy": ("greedy",),
+    "selection.search.mixes": ("Mix", "search_mix"),
     "selection.search.objective": ("Objective",),
     "selection.strategies.budgets": ("Share",),
     "selection.strategies.domain_aware": (

@@ -35,12 +35,18 @@ class Judge:
         Raises:
             MaskError: evaluations of other masks than these, an unknown target, or a dense model whose score is 0 on every domain.
         """
+        found = self.of([PruneMask(self._n_layers, layers) + self._beside for layers in sets])
+        return dict(zip(sets, found, strict=True))
+
+    def of(self, edits: list[Edit]) -> list[Rank | None]:
+        """Return the rank of each edit; None where it has no finite harm.
+
+        Raises:
+            MaskError: as `ranks`.
+        """
         dense = self._dense = self._dense or self._measured_dense()
-        evaluations = self._evaluations([PruneMask(self._n_layers, layers) + self._beside for layers in sets])
-        return {
-            layers: None if one is None else self._objective.rank(one, dense)
-            for layers, one in zip(sets, evaluations, strict=True)
-        }
+        evaluations = self._evaluations(edits)
+        return [None if one is None else self._objective.rank(one, dense) for one in evaluations]
 
     def best(self, sets: Sequence[Layers], others: Sequence[Rank] = ()) -> list[Rank]:
         """Return the ranks of the sets that have one together with `others`, the best first.
