@@ -21,6 +21,7 @@ from vlm_analysis.words import brief
 from vlm_analysis.workbench import damages, evaluations, exports, recordings, searches, stories
 from vlm_analysis.workbench.bench_times import Times
 from vlm_analysis.workbench.comparisons import Question, check_apart, compare_ways
+from vlm_analysis.workbench.contests import Contests
 from vlm_analysis.workbench.desk import prompts_item
 from vlm_analysis.workbench.evaluations import OnPartial
 from vlm_analysis.workbench.probes import Probes
@@ -43,14 +44,14 @@ if TYPE_CHECKING:
 ALL_CRITERIA = tuple(name for name in CRITERIA if name != RANDOM)
 
 
-class Bench(Times, Scans, Probes, Widths, Recovering):
+class Bench(Times, Scans, Probes, Widths, Recovering, Contests):
     """A model and a workspace: known results are opened, missing ones are measured and saved.
 
     **Nouns return, verbs save.** `recording`, `dense`, `scores`, `damage`, `scan`, `probe_answers`, `score_width`, `cost` and `latency`
     return a value; known parts are opened, the rest is measured. `record`, `evaluate`, `measure_damage`, `measure_scan`, `measure_probe`,
-    `measure_width`, `measure_cost`, `measure_costs`, `compare`, `search`, `recover`, `measure_recovery`, `tell_story` and `demo` save
-    something new under a name and return its Item, whose value `open` returns; they too run only what is missing, except that times are
-    always measured again. `ask` and `export` save nothing in the workspace.
+    `measure_width`, `measure_cost`, `measure_costs`, `compare`, `search`, `contest`, `recover`, `measure_recovery`, `tell_story` and
+    `demo` save something new under a name and return its Item, whose value `open` returns; they too run only what is missing, except that
+    times are always measured again. `ask` and `export` save nothing in the workspace.
 
     Prompts are a PromptSet, which is saved in the workspace, or the Item of one. Rows and scores are written to disk as they come.
     `on_progress` is called as `on_progress(done, total, message)`; raising `Cancelled` in it stops the work, and the same call continues
@@ -73,8 +74,7 @@ class Bench(Times, Scans, Probes, Widths, Recovering):
 
     def open(self, item: Item) -> Any:
         """Return the value behind a saved Item: a PromptSet, Recording, Edit, Evaluation, VisionScan, AnswerProbe, WidthScores,
-        Comparison, Cost or
-        Ledger, or a list of Evaluations.
+        Comparison, Contest, Cost or Ledger, or a list of Evaluations.
 
         Raises:
             StrataError: the file behind it is missing, damaged or another item's.

@@ -58,11 +58,11 @@ def search_mask(
         raise MaskError(
             f"There is no such search: expected one of {', '.join(SEARCHES)}, got {strategy!r}. Choose one."
         )
-    loaded, steps = desk.loaded, _Steps(progress)
+    loaded, steps = desk.loaded, Steps(progress)
     locks = loaded.locks.keeping(keep, unprotect=unprotect)
     set_aside: dict[str, str] = {}
     mask = SEARCHES[strategy](
-        _runnable(loaded, scorer(desk, prompts, steps.within, steps.wait), set_aside),
+        runnable(loaded, scorer(desk, prompts, steps.within, steps.wait), set_aside),
         budget,
         n_layers=loaded.n_layers,
         locks=locks,
@@ -84,7 +84,7 @@ def objective_words(objective: Objective) -> str:
     return f"{METRIC_TITLES[objective.score]} of {whose}"
 
 
-def _runnable(
+def runnable(
     loaded: LoadedModel, score: Scorer, set_aside: dict[str, str]
 ) -> Callable[[list[Edit]], list[Evaluation | None]]:
     """Return a function that scores masks; those that the model cannot run give None. Prompts that it refuses are added to `set_aside`."""
@@ -100,7 +100,7 @@ def _runnable(
     return measure
 
 
-class _Steps:
+class Steps:
     """Progress over the steps of a search, and within each step."""
 
     def __init__(self, progress: Progress) -> None:

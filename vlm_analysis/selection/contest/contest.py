@@ -290,7 +290,9 @@ def _opening(contest: Contest, way: str) -> str:
     if way:
         return f"{'With the same fine-tuning' if way in TUNINGS else 'After the same repair'} ({way})"
     what = "of the decoder layers' parameters" if contest.of == PARAMETERS else "of a prefill's time"
-    return f"With {contest.share:.0%} {what} gone"
+    saves = {f"{entry.saved:.0%}" for entry in contest.entries} - {"nan%"} if contest.of == PARAMETERS else set()
+    rounded = f" ({' to '.join(sorted({min(saves), max(saves)}))} as cut)" if saves - {f"{contest.share:.0%}"} else ""
+    return f"With {contest.share:.0%} {what} gone{rounded}"
 
 
 def _against(contest: Contest, first: Entry, other: Entry) -> tuple[str, bool]:

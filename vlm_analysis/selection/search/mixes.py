@@ -79,12 +79,12 @@ def search_mix(
     search = _Search(Judge(measure, objective, n_layers), make, saved, share, Locks.given(n_layers, locks).free)
     search.most = {"narrow": most_narrow, "vision": n_vision}
     begun, progress = time.monotonic(), on_progress or no_progress
+    n_steps = search.n_layers_to_go()
     beam, done, stopped = [Mix()], list[tuple[Any, Mix]](), ""
     while beam:
         if time.monotonic() - begun > most_s:
             beam, done, stopped = [], done or search.filled(beam), STOPPED
             continue
-        n_steps = search.steps_left(beam[0]) + len(search.steps)
         progress(*step_progress(len(search.steps), max(n_steps, len(search.steps) + 1), "step", search.best_harm))
         ranked = search.step(beam)[:width]
         done += [one for one in ranked if search.meets(one[1])]
@@ -148,12 +148,10 @@ class _Search:
             self.steps.append({**asdict(ranked[0][1]), "harm": self.best_harm, "tried": len(edits)})
         return ranked
 
-    def steps_left(self, mix: Mix) -> int:
-        """Return about how many steps are missing to the budget."""
-        done = len(self.steps)
-        if not done:
-            return max(1, round(self._share * (len(self._free) + 1)))
-        return max(1, round(done * (self._share / max(self._saved(mix), CLOSE) - 1)))
+    def n_layers_to_go(self) -> int:
+        """Return about how many steps there will be: as many as layers have to go for the budget."""
+        counts = range(1, len(self._free) + 1)
+        return next((n for n in counts if self.meets(Mix(tuple(self._free[:n])))), len(counts))
 
     def filled(self, beam: Sequence[Mix]) -> list[tuple[Any, Mix]]:
         """Return the best point so far, filled up to the budget with the steps that harmed least alone; none where nothing was measured."""

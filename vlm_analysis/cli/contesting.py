@@ -1,0 +1,72 @@
+"""The subcommand contest: which kind of edit keeps most at one budget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlm_analysis.cli.arguments import Name, Prompts, Reading
+from vlm_analysis.cli.base import command
+from vlm_analysis.cli.output import Result
+from vlm_analysis.progress import Progress
+
+if TYPE_CHECKING:
+    from vlm_analysis.workbench.bench import Bench
+
+
+@command("Choose", ".json")
+def contest(
+    prompts: Prompts,
+    bench: Bench,
+    on_progress: Progress,
+    reading: Reading,
+    report: Annotated[str, typer.Option("--report", metavar="PROMPTS", help="Other prompts, to report on.")],
+    share: Annotated[
+        float, typer.Option("--share", min=0, max=1, help="How much of the decoder layers' parameters goes.")
+    ] = 0.3,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="depth, width, vision or mix; may be repeated, all by default."),
+    ] = None,
+    recover: Annotated[
+        list[str] | None,
+        typer.Option("--recover", help="Recover every edit too, as small; ridge is for depth alone. May be repeated."),
+    ] = None,
+    limit: Annotated[
+        float | None, typer.Option("--limit", min=0, help="Minutes after which a search begins no further step.")
+    ] = None,
+    beam: Annotated[int, typer.Option("--beam", min=1, help="How many points of a search go on; 1 is greedy.")] = 1,
+    fast: Annotated[bool, typer.Option("--fast", help="Score the width fast: other numbers.")] = False,
+    name: Name = "",
+) -> Result:
+    """Depth or width? Compare the best edit of each kind at one budget.
+
+    Dropped layers, narrow layers and mixes of both are picked on the prompts and measured on those of --report. The share is rounded up to
+    whole layers, and all kinds save that. What is known is not measured again.
+    """
+    from math import inf
+
+    from vlm_analysis.cli.contest import of_contest
+    from vlm_analysis.cli.lookup import find_prompts
+    from vlm_analysis.selection.contest.contest import CONTESTANTS
+    from vlm_analysis.workbench.contests import Asked
+
+    most_s = inf if limit is None else 60 * limit
+    asked = tuple(kinds or CONTESTANTS)
+    Asked(share, kinds=asked, recover=tuple(recover or ()))  # what needs no model is refused before it is loaded
+    choose = find_prompts(bench.workspace, prompts, on_progress, reading)
+    reported = find_prompts(bench.workspace, report, on_progress, {})
+    item = bench.contest(
+        choose,
+        reported,
+        share,
+        kinds=asked,
+        recover=recover or (),
+        most_s=most_s,
+        width=beam,
+        fast=fast,
+        name=name,
+        on_progress=on_progress,
+    )
+    return of_contest(bench.open(item), item)

@@ -1,0 +1,379 @@
+"""Contests of kinds with memory: every edit is measured once, and the same call goes on where it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import inf
+from typing import Any
+
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.errors import EditError, EvaluationError, MaskError, short
+from vlm_analysis.evaluation.evaluation import Evaluation
+from vlm_analysis.evaluation.pivots import EACH, WINDOW
+from vlm_analysis.progress import Progress, no_progress
+from vlm_analysis.prompts.halves import n_shared
+from vlm_analysis.prompts.prompts import PromptSet
+from vlm_analysis.recovery.solving import Options
+from vlm_analysis.recovery.tunings import TUNINGS, tuning_of
+from vlm_analysis.recovery.ways import check_options, options_of, steps_of
+from vlm_analysis.selection.contest.candidates import (
+    Candidate,
+    Plan,
+    depth_candidates,
+    mix_maker,
+    pick,
+    plan_of,
+    width_candidates,
+)
+from vlm_analysis.selection.contest.contest import (
+    CONTESTANTS,
+    DEPTH,
+    MIX,
+    PARAMETERS,
+    VISION,
+    WIDTH,
+    Contest,
+    Entry,
+)
+from vlm_analysis.selection.search.mixes import search_mix
+from vlm_analysis.selection.width.scores import WidthScores
+from vlm_analysis.workbench.atdesk import AtDesk
+from vlm_analysis.workbench.desk import Desk, prompts_item
+from vlm_analysis.workbench.evaluations import Scorer, dense_evaluation, scorer
+from vlm_analysis.workbench.ledgers import Course, check_fresh
+from vlm_analysis.workbench.recordings import known_recording, record_prompts, recorded_prompts
+from vlm_analysis.workbench.recoveries import recover_edit
+from vlm_analysis.workbench.searches import Steps, runnable
+from vlm_analysis.workbench.shelf import keep, open_item
+from vlm_analysis.workbench.widths import RECORDED, find_width, measure_width
+from vlm_analysis.workbench.workspace import Item
+
+OnContest = Callable[[Contest], None]
+"""Called with the contest of the entries so far."""
+PARTS = 1000  # of a stage, in the progress
+NO_PARAMETERS = "where vision tokens skip layers, all weights stay, so no parameters go."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a contest is asked.
+
+    Attributes:
+        share: the budget, between 0 and 1.
+        of: "parameters" of the decoder layers.
+        kinds: of `CONTESTANTS`, those that compete.
+        recover: ways of recovery, as "small" for all kinds, or "ridge" for depth.
+        most_s: the limit of each search, in seconds.
+        width: how many points of a search go on.
+        fast: whether the width is scored fast (see `score_width`).
+        options: of the recovery.
+
+    Raises:
+        StrataError: one of them is none.
+    """
+
+    share: float
+    of: str = PARAMETERS
+    kinds: tuple[str, ...] = CONTESTANTS
+    recover: tuple[str, ...] = ()
+    most_s: float = inf
+    width: int = 1
+    fast: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        is_share = isinstance(self.share, (int, float)) and not isinstance(self.share, bool) and 0 < self.share < 1
+        fits = {
+            "a share between 0 and 1": (is_share, self.share),
+            f"a budget of {PARAMETERS}": (self.of == PARAMETERS, self.of),
+            f"kinds among {', '.join(CONTESTANTS)}": (bool(self.kinds) and {*self.kinds} <= {*CONTESTANTS}, self.kinds),
+        }
+        for expected, (holds, got) in fits.items():
+            if not holds:
+                raise EvaluationError(
+                    f"The contest cannot begin: expected {expected}, got {short(repr(got), 80)}. Change it."
+                )
+        check_options(self.recover, self.options)
+
+
+def run_contest(
+    desk: Desk,
+    choose: Item,
+    report: Item,
+    asked: Asked,
+    progress: Progress,
+    *,
+    name: str = "",
+    on_partial: OnContest | None = None,
+) -> Item:
+    """Measure a contest and save it; return its Item."""
+    work = _Work(desk, choose, report, asked, open_item(choose), open_item(report), _rising(progress))
+    contest = work.done(on_partial or (lambda contest: None))
+    name = name or f"{asked.share:.0%} of {asked.of} on {report.name}"
+    return keep(desk.shelf, "contests", contest, name)
+
+
+def _rising(progress: Progress) -> Progress:
+    """Return a progress whose count never falls: a stage may have several counts of its own."""
+    most = 0
+
+    def report(done: int, total: int, message: str) -> None:
+        nonlocal most
+        most = max(most, done)
+        progress(most, total, message)
+
+    return report
+
+
+@dataclass(eq=False)
+class _Work:
+    """What a contest measures."""
+
+    desk: Desk
+    choose: Item
+    report: Item
+    asked: Asked
+    choose_set: PromptSet
+    report_set: PromptSet
+    progress: Progress
+    missing: dict[str, str] = field(default_factory=dict)
+    stopped: list[str] = field(default_factory=list)
+    now: list[Progress] = field(default_factory=lambda: [no_progress])  # of the stage at work
+
+    def done(self, show: OnContest) -> Contest:
+        """Pick the edit of each kind, then measure each on the reported prompts, then recovered."""
+        picked = self._picked()
+        if not picked:
+            raise EvaluationError(
+                "No kind has an entry: "
+                + " ".join(f"{kind}: {why}" for kind, why in self.missing.items())
+                + " Ask for others."
+            )
+        self._stage(f"measuring on {self.report.name}")
+        dense, *found = self.on_report([Edit(self.desk.loaded.n_layers), *(one.edit for one in picked)])
+        entries = [replace(entry, evaluation=_plain(one, entry.edit)) for entry, one in zip(picked, found, strict=True)]
+        show(self._contest(dense, entries))
+        for way in self.asked.recover:
+            for entry in tuple(one for one in entries if not one.recovered):
+                if entry.kind == DEPTH or all(step in TUNINGS for step in steps_of(way)):
+                    entries.append(self._recovered(entry, way))
+                    show(self._contest(dense, entries))
+        return self._contest(dense, entries)
+
+    def _contest(self, dense: Evaluation, entries: Sequence[Entry]) -> Contest:
+        asked = self.asked
+        return Contest(
+            asked.share,
+            asked.of,
+            replace(dense, dense_log_probs=None),
+            tuple(entries),
+            str(self.choose.prompts),
+            len(self.choose_set),
+            n_shared(self.report_set, self.choose_set.groups.known),
+            self.missing,
+            {way: _settings(way, asked.options) for way in asked.recover},
+            stopped=" ".join(dict.fromkeys(self.stopped)),
+        )
+
+    # -- picking ---------------------------------------------------------------------------------------------------
+
+    def _picked(self) -> list[Entry]:
+        """Return the entry of each kind on the choosing prompts; why others have none goes to `missing`."""
+        plan = plan_of(self.desk.loaded.info, self.asked.share, self.desk.loaded.locks)
+        self._stage(f"the dense model on {self.choose.name}")
+        _ = self.on_choose
+        made = {DEPTH: self._depth, WIDTH: self._width, VISION: self._vision, MIX: self._mix}
+        entries = []
+        for kind in (kind for kind in CONTESTANTS if kind in self.asked.kinds):
+            try:
+                entries.append(self._pick(kind, *made[kind](plan)))
+            except (EditError, MaskError) as error:
+                self.missing[kind] = str(error)
+        return entries
+
+    def _pick(self, kind: str, candidates: Sequence[Candidate], n_tried: int) -> Entry:
+        """Return the best of the candidates on the choosing prompts as the entry of a kind, with their scores there."""
+        self._stage(f"{kind}: trying {len(candidates)} on {self.choose.name}")
+        from vlm_analysis.edits.apply import why_not
+
+        runs = [one for one in candidates if not (why := why_not(self.desk.loaded.model, one.edit))]
+        if not runs:
+            raise EditError(why)
+        evaluations = self.on_choose([one.edit for one in runs])
+        best, score = pick(runs, evaluations, self.dense)
+        return Entry(
+            kind, best.method, _plain(evaluations[runs.index(best)], best.edit), "", score, n_tried + len(runs)
+        )
+
+    def _depth(self, plan: Plan) -> tuple[list[Candidate], int]:
+        found = depth_candidates(self._recording(), plan.n_dropped, self.desk.loaded.locks)
+        searched = self._searched(plan, None, 0, "depth")
+        return _with(found, Candidate(searched.provenance["strategy"].split(" over")[0] + " by KL", searched)), _tried(
+            searched
+        )
+
+    def _width(self, plan: Plan) -> tuple[list[Candidate], int]:
+        found, refused = width_candidates(self.scores, plan.share)
+        if not found:
+            raise EditError(next(iter(refused.values())))
+        return found, 0
+
+    def _vision(self, plan: Plan) -> tuple[list[Candidate], int]:
+        raise EditError(NO_PARAMETERS)
+
+    def _mix(self, plan: Plan) -> tuple[list[Candidate], int]:
+        searched = self._searched(plan, self.scores, plan.n_dropped, "mixes")
+        return [Candidate(f"{searched.provenance['strategy']}, by KL", searched)], _tried(searched)
+
+    def _searched(self, plan: Plan, scores: WidthScores | None, most_narrow: int, words: str) -> Edit:
+        """Return what the search over mixes finds, with its scores kept as they come."""
+        steps = Steps(self._stage(f"searching {words} on {self.choose.name}"))
+        self.now[:] = [steps.within]
+        loaded = self.desk.loaded
+        found = search_mix(
+            runnable(loaded, self.on_choose, {}),
+            mix_maker(plan, scores),
+            plan.saved,
+            plan.share,
+            n_layers=loaded.n_layers,
+            locks=loaded.locks,
+            most_narrow=most_narrow,
+            width=self.asked.width,
+            most_s=self.asked.most_s,
+            on_progress=steps.begin,
+        )
+        if "stopped" in found.provenance:
+            self.stopped.append(found.provenance["stopped"])
+        return replace(found, model=loaded.info, provenance={**found.provenance, "prompts": self.choose.prompts})
+
+    # -- measuring -------------------------------------------------------------------------------------------------
+
+    def _recovered(self, entry: Entry, way: str) -> Entry:
+        """Return the entry, recovered; where nothing is learnt, as it was picked, with the reason."""
+        stage = self._stage(f"recovering {entry.kind} ({way})")
+        try:
+            item = recover_edit(self.desk, self.choose, entry.edit, way, stage, **self.asked.options)
+        except EditError as error:
+            return replace(entry, recovered=way, note=str(error))
+        edit = open_item(item)
+        self.now[:] = [lambda _, __, message: stage(1, 1, message)]
+        (evaluation,) = self.on_report([edit])
+        return replace(entry, recovered=way, evaluation=_plain(evaluation, edit))
+
+    def _stage(self, words: str) -> Progress:
+        """Begin the next stage; returns its progress."""
+        stage = self.course.stage(words, PARTS)
+        self.now[:] = [stage]
+        return stage
+
+    @cached_property
+    def course(self) -> Course:
+        n_tuned = sum(len(self.asked.kinds) for _ in self.asked.recover)
+        return Course(self.progress, PARTS * (2 * len(self.asked.kinds) + 5 + n_tuned))
+
+    def _say(self, done: int, total: int, message: str) -> None:
+        self.now[0](done, total, message)
+
+    @cached_property
+    def on_choose(self) -> Scorer:
+        return scorer(self.desk, self.choose, self._say)
+
+    @cached_property
+    def on_report(self) -> Scorer:
+        return scorer(self.desk, self.report, self._say)
+
+    @cached_property
+    def dense(self) -> Evaluation:
+        """Return the dense model on the choosing prompts."""
+        return dense_evaluation(self.desk, self.choose_set, self.choose.name, self._say)
+
+    def _recording(self) -> Any:
+        known = (known_recording(self.desk, self.choose, one) for one in RECORDED)
+        if recording := next((one for one in known if one is not None), None):
+            return recording
+        stage, name = self._stage(f"recording {self.choose.name}"), f"{self.desk.loaded.name} on {self.choose.name}"
+        return open_item(record_prompts(self.desk, self.choose, name, RECORDED[0], stage))
+
+    @cached_property
+    def scores(self) -> WidthScores:
+        """Return the scores of the width on the choosing prompts."""
+        self._recording()
+        how: dict[str, Any] = {"window": WINDOW, "sides": EACH, "fast": self.asked.fast, "seed": None}
+        known = find_width(self.desk.shelf, self.desk.model, self.choose.prompts, **how)
+        if known is None:
+            stage = self._stage(f"scoring the width on {self.choose.name}")
+            known = measure_width(self.desk, self.choose, stage, **how)
+        scores: WidthScores = open_item(known)
+        return scores
+
+
+def _plain(evaluation: Evaluation, edit: Edit) -> Evaluation:
+    return replace(evaluation, edit=edit, dense_log_probs=None)
+
+
+def _with(candidates: list[Candidate], one: Candidate) -> list[Candidate]:
+    """Return the candidates, and another where its edit is not among them."""
+    return candidates if any(other.edit == one.edit for other in candidates) else [*candidates, one]
+
+
+def _tried(searched: Edit) -> int:
+    return int(searched.provenance["tried"])
+
+
+def _settings(way: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of each step of a way."""
+    return {
+        step: tuning_of(step, options_of(step, options)).to_json()
+        if step in TUNINGS
+        else Options(step, **options_of(step, options)).used
+        for step in steps_of(way)
+    }
+
+
+class Contests(AtDesk):
+    """Contests with memory (see `bench.Bench`)."""
+
+    def contest(
+        self,
+        choose: PromptSet | Item,
+        report: PromptSet | Item,
+        share: float,
+        *,
+        kinds: Sequence[str] = CONTESTANTS,
+        recover: Sequence[str] = (),
+        most_s: float = inf,
+        width: int = 1,
+        fast: bool = False,
+        name: str = "",
+        on_partial: OnContest | None = None,
+        on_progress: Progress = no_progress,
+        **options: Any,
+    ) -> Item:
+        """Save the contest of the best dropped layers, narrow layers and mixes that save this share of the decoder layers' parameters.
+
+        The share is rounded up to whole layers, and every kind saves that, to a unit of width. Edits are picked by their mean retention
+        over the domains of `choose`, and measured on `report`. What is known is not measured again.
+
+        Args:
+            choose, report: the prompts that edits are picked and recovered on, and others to report on.
+            share: of the parameters of all decoder layers, between 0 and 1.
+            kinds: some of "depth", "width", "vision" and "mix".
+            recover: ways in which every edit is recovered too, with the same settings; one with a repair in it holds for depth alone.
+            most_s: after so many seconds a search begins no further step, and its best so far is filled up to the budget.
+            width: how many points of a search go on; 1 is greedy.
+            fast: whether the width is scored fast (see `vlm_analysis.score_width`).
+            on_partial: called with the Contest of the entries so far.
+            options: of `vlm_analysis.repair` and `finetune`.
+
+        Raises:
+            StrataError: an argument is none, the budget cannot be met by any kind, or edits are to be recovered on reported prompts.
+        """
+        asked = Asked(share, PARAMETERS, tuple(kinds), tuple(dict.fromkeys(recover)), most_s, width, fast, options)
+        item, other = prompts_item(self.workspace, choose), prompts_item(self.workspace, report)
+        desk = self._desk(on_progress)
+        item = recorded_prompts(desk, item)
+        if asked.recover:
+            check_fresh(open_item(item), open_item(other))
+        return run_contest(desk, item, other, asked, on_progress, name=name, on_partial=on_partial)
