@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.errors import EditError, EvaluationError, MaskError, short
+from vlm_analysis.errors import EditError, EvaluationError, short
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.evaluation.pivots import EACH, WINDOW
 from vlm_analysis.progress import Progress, no_progress
@@ -189,7 +189,7 @@ class _Work:
         for kind in (kind for kind in CONTESTANTS if kind in self.asked.kinds):
             try:
                 entries.append(self._pick(kind, *made[kind](plan)))
-            except (EditError, MaskError) as error:
+            except EditError as error:
                 self.missing[kind] = str(error)
         return entries
 
