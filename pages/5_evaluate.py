@@ -49,5 +49,5 @@ with tabs[shown]:
         else:
             cost_view(inputs)
         if inputs.ready:
-            go_on("pages/6_export.py", "Go on to Export")
+            go_on("pages/7_export.py", "Go on to Export")
 write_address()

@@ -14,7 +14,13 @@ from playwright.sync_api import Page, expect
 from tools.serving import ROOT, chromium, compare_masks, idle, running_server
 
 PAGES = {"overview": "", "model": "model", "prompts": "prompts", "similarity": "similarity"}
-PAGES |= {"masks": "masks", "evaluate": "evaluate", "export": "export", "glossary": "glossary"}
+PAGES |= {
+    "masks": "masks",
+    "evaluate": "evaluate",
+    "depth-or-width": "depth_or_width",
+    "export": "export",
+    "glossary": "glossary",
+}
 PAGES |= {"prompts-suites": "prompts?way-in=Probe+suites", "similarity-explain": "similarity?similarity_tab=Explain"}
 TABS = {
     "many": "Many+masks",
@@ -78,6 +84,29 @@ def show_skip_it(page: Page) -> None:
     page.locator(".st-key-skip-curves .scatterlayer").first.wait_for(state="attached")
 
 
+def score_width(page: Page) -> None:
+    """Score the width on the Masks page, which shows its heatmap from then on."""
+    page.goto("/masks")
+    idle(page)
+    page.get_by_role("button", name="Score the width").click()
+    page.locator(".st-key-width-heatmap .heatmaplayer").first.wait_for(state="attached")
+
+
+def hold_a_contest(page: Page) -> None:
+    """Ask which kind of edit keeps most, with the same recovery beside."""
+    page.goto("/depth_or_width")
+    idle(page)
+    if (halves := page.get_by_role("button", name="Split in halves")).is_visible():
+        halves.click()
+        idle(page)
+    page.get_by_text("Options", exact=True).click()
+    page.get_by_label("Recover every edit too").click()
+    page.get_by_role("option").filter(has_text="small").first.click()
+    idle(page)
+    page.get_by_test_id("stMain").get_by_role("button", name="Depth or width?", exact=True).click()
+    page.get_by_text("With the same fine-tuning").first.wait_for(timeout=1_200_000)
+
+
 def ask_both(page: Page) -> None:
     """Ask both models the prompt that the mask answers differently."""
     idle(page)
@@ -114,6 +143,8 @@ def main() -> None:
         show_skip_it(first)
         first.get_by_role("button", name="Scan vision tokens").click()
         first.get_by_role("combobox", name="Choose where they skip by").wait_for()
+        score_width(first)
+        hold_a_contest(first)
         edit_a_mask(first)
         for theme in ("light", "dark"):
             for suffix, width in WIDTHS.items():

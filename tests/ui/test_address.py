@@ -11,7 +11,7 @@ from vlm_analysis.edits.shorthand import layers_in, shortened
 from vlm_analysis.ui.common.session import opened, workspace
 from vlm_analysis.workbench.shelf import keep_mask, keep_recording
 
-SIMILARITY, MASKS, EXPORT = "pages/3_similarity.py", "pages/4_masks.py", "pages/6_export.py"
+SIMILARITY, MASKS, EXPORT = "pages/3_similarity.py", "pages/4_masks.py", "pages/7_export.py"
 
 
 def at_address(page: OpenPage, path: str, **address: str) -> AppTest:

@@ -12,7 +12,7 @@ from vlm_analysis import PruneMask
 from vlm_analysis.ui.common.session import workspace
 from vlm_analysis.workbench.shelf import keep_mask
 
-PAGE = "pages/6_export.py"
+PAGE = "pages/7_export.py"
 
 
 def test_prompts_become_a_task_with_its_commands(stocked: OpenPage, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_damaged_sidecar_is_named_and_deleted_at_a_click(open_page: OpenPage, 
 def test_an_item_whose_file_is_damaged_is_named_where_it_can_be_deleted(open_page: OpenPage) -> None:
     item = keep_mask(workspace(), PruneMask(16, (5,), name="spoilt"))
     item.path.write_text("{}")
-    at = ran(open_page("pages/6_export.py"))
+    at = ran(open_page("pages/7_export.py"))
     assert "spoilt: " in words(at)
     delete_all(at)
     assert workspace().items("masks") == []

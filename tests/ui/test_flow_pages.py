@@ -39,7 +39,7 @@ PAGES = {
     "pages/3_similarity.py": "There are no prompts to record on",
     "pages/4_masks.py": "Masks start from a recording",
     "pages/5_evaluate.py": "There is no mask to evaluate",
-    "pages/6_export.py": "There is no mask to export",
+    "pages/7_export.py": "There is no mask to export",
 }
 
 
@@ -55,7 +55,7 @@ def test_empty_page_names_the_next_step(open_page, page):
         ("pages/3_similarity.py", "works harder on"),
         ("pages/4_masks.py", "Propose"),
         ("pages/5_evaluate.py", "What broke"),
-        ("pages/6_export.py", "Drops 2 of 16 layers: 5, 9"),
+        ("pages/7_export.py", "Drops 2 of 16 layers: 5, 9"),
     ],
 )
 def test_full_page_shows_what_is_there(stocked, page, sign):

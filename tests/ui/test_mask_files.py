@@ -102,7 +102,7 @@ class TestMasksPage:
 
 class TestExportPage:
     def test_the_mask_is_offered_in_every_dialect_each_explained(self, stocked):
-        at = stocked("pages/6_export.py")
+        at = stocked("pages/7_export.py")
         offered = {button.key: button.disabled for button in at.download_button}
         assert offered == {
             f"strata-mask.{ending}": False for ending in ("json", "yaml", "csv", "optipfair.json", "txt")
@@ -112,17 +112,17 @@ class TestExportPage:
 
     def test_mask_of_no_model_has_no_mergekit_file_and_says_why(self, open_page):
         keep_mask(workspace(), MASK)
-        at = open_page("pages/6_export.py")
+        at = open_page("pages/7_export.py")
         assert "A mergekit file names a model" in words(at)
         assert "strata-mask.yaml" not in [button.key for button in at.download_button]
 
     def test_people_who_look_for_skip_entries_are_told_why_there_are_none(self, stocked):
-        assert "per_layer_config` are not written" in words(stocked("pages/6_export.py"))
+        assert "per_layer_config` are not written" in words(stocked("pages/7_export.py"))
 
     @pytest.mark.slow  # tests/e2e/test_demo.py exports on the page
     def test_checkpoint_is_proved_equal_and_both_answers_are_shown(self, stocked, tmp_path: Path):
         hold_bundled()
-        at = stocked("pages/6_export.py")
+        at = stocked("pages/7_export.py")
         target = tmp_path / "pruned"
         folder_input(at).set_value(str(target))
         ran(at)
@@ -146,7 +146,7 @@ class TestExportPage:
 
     def test_before_the_export_the_page_says_which_engines_load_it_and_how(self, stocked):
         hold_bundled()
-        at = stocked("pages/6_export.py")
+        at = stocked("pages/7_export.py")
         folder_input(at).set_value("~/not yet")
         ran(at)
         assert "Will it serve?" in words(at)
@@ -159,7 +159,7 @@ class TestExportPage:
         hold_bundled()
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "mine.txt").write_text("mine")
-        at = stocked("pages/6_export.py")
+        at = stocked("pages/7_export.py")
         folder_input(at).set_value(str(tmp_path / "full"))
         ran(at)
         next(button for button in at.button if button.label == "Export and verify").click()

@@ -14,7 +14,7 @@ from vlm_analysis.ui.common.session import model_slot, runner, workspace
 from vlm_analysis.workbench.shelf import keep, keep_prompts, open_item
 from vlm_analysis.workbench.workspace import Item, Workspace
 
-PAGES = ("app.py", *(f"pages/{name}.py" for name in ("2_prompts", "3_similarity", "4_masks", "5_evaluate", "6_export")))
+PAGES = ("app.py", *(f"pages/{name}.py" for name in ("2_prompts", "3_similarity", "4_masks", "5_evaluate", "7_export")))
 OF_DEFAULT = ("a few", "a recording ·", "five and nine", "5, 9")  # what `stocked` holds is named so
 PICK = "project:pick"
 

@@ -151,7 +151,7 @@ def test_timing(stocked: OpenPage, elsewhere: RunLine) -> None:
 @pytest.mark.slow  # two exports; tests/test_docs.py makes one by a line, tests/ui/test_mask_files.py one on the page
 def test_exporting(stocked: OpenPage, elsewhere: RunLine, tmp_path: Path) -> None:
     hold_bundled()
-    at = stocked("pages/6_export.py")
+    at = stocked("pages/7_export.py")
     folder_input(at).set_value(str(tmp_path / "of the page; 'quoted'"))
     line = next(one for one in lines(ran(at)) if one.startswith("strata export "))
     pressed(at, "Export and verify", "export")

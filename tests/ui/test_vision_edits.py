@@ -21,20 +21,20 @@ def edit_in(at: AppTest) -> Edit:
     return Edit(16, (Drop(tuple(at.session_state["mask"])), at.session_state["mask_vision"]))
 
 
-@pytest.mark.parametrize("page", ["pages/4_masks.py", "pages/5_evaluate.py", "pages/6_export.py"])
+@pytest.mark.parametrize("page", ["pages/4_masks.py", "pages/5_evaluate.py", "pages/7_export.py"])
 def test_the_pages_open_with_it(stocked: OpenPage, loaded: LoadedModel, few: PromptSet, page: str) -> None:
     hold_bundled()
     edit = PruneMask(16, [9], name="late", model=loaded.info) + late_entry(16, 2)
     keep_mask(workspace(), edit)
     keep_evaluation(workspace(), evaluate(loaded, few, edit), "late on a few")
     at = stocked(page)
-    if page in ("pages/5_evaluate.py", "pages/6_export.py"):
+    if page in ("pages/5_evaluate.py", "pages/7_export.py"):
         box = next(box for box in at.selectbox if box.label == "Mask")
         at = box.select(next(one for one in box.options if one.startswith("late"))).run()
         assert not at.exception
     if page == "pages/5_evaluate.py":
         assert "what vision tokens skip is not in the layers' own times" in words(at)
-    if page == "pages/6_export.py":
+    if page == "pages/7_export.py":
         assert "stock classes run every layer on all tokens" in words(at)
 
 

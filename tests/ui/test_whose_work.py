@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import LoadedModel, PruneMask, apply_edit
 
-PAGES = ("app.py", *(f"pages/{name}.py" for name in ("3_similarity", "4_masks", "5_evaluate", "6_export")))
+PAGES = ("app.py", *(f"pages/{name}.py" for name in ("3_similarity", "4_masks", "5_evaluate", "7_export")))
 TABS = {
     "pages/5_evaluate.py": (
         "evaluate_tab",

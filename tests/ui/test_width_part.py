@@ -28,7 +28,7 @@ from vlm_analysis.ui.masks.pivotview import marked_html
 from vlm_analysis.ui.masks.strip.content import narrow_row
 from vlm_analysis.workbench.shelf import keep, keep_mask, keep_prompts, open_item
 
-MASKS, EXPORT = "pages/4_masks.py", "pages/6_export.py"
+MASKS, EXPORT = "pages/4_masks.py", "pages/7_export.py"
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ ITEMS = {  # what the address calls a saved item, and the kinds that it may be o
     "evaluation": ("evaluations",),
     "comparison": ("comparisons",),
     "recovery": ("ledgers",),
+    "contest": ("contests",),
     "story": ("stories", "comparisons"),
 }
 EDIT = ("cut", "absent", "frozen")  # layers that the edit in the editor drops, and those that vision tokens skip
@@ -34,8 +35,9 @@ LINKS = {  # what a page tells where it opens, by its path
     "pages/3_similarity.py": ("recording",),
     "pages/4_masks.py": ("recording", *EDIT),
     "pages/5_evaluate.py": ("evaluation", "mask", *EDIT),
-    "pages/6_export.py": ("mask", *EDIT),
-    "pages/7_glossary.py": (),
+    "pages/6_depth_or_width.py": ("contest",),
+    "pages/7_export.py": ("mask", *EDIT),
+    "pages/8_glossary.py": (),
 }
 _SEEN = "address:seen"  # what the address said last, by name
 _TOLD = "address:told"  # what the page that is drawn tells, by name

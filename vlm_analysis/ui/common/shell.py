@@ -32,9 +32,10 @@ MENU = {
     ],
     "Decide": [
         ("pages/5_evaluate.py", "Evaluate", ":material/fact_check:"),
-        ("pages/6_export.py", "Export", ":material/ios_share:"),
+        ("pages/6_depth_or_width.py", "Depth or width?", ":material/swap_horiz:"),
+        ("pages/7_export.py", "Export", ":material/ios_share:"),
     ],
-    "Read": [("pages/7_glossary.py", "Glossary", ":material/menu_book:")],
+    "Read": [("pages/8_glossary.py", "Glossary", ":material/menu_book:")],
 }
 
 # What Streamlit draws too faintly to read: what is chosen of a few, on a dark ground, and text of charts, on a light one. And the link of

@@ -231,6 +231,10 @@ SECTIONS: dict[str, dict[str, Term]] = {
             "them the dense model tuned alike.",
         ),
         "comparison": Term("Comparison", "Many masks evaluated on the same prompts, by methods and budgets."),
+        "contest": Term(
+            "Contest",
+            "The best edit of each kind at one budget, side by side: dropped layers, narrow layers, vision tokens that skip layers, mixes.",
+        ),
         "regime": Term(
             "Regime",
             "What matters at a budget: the ranking of layers, their spacing, or neither where methods come to the same.",

@@ -7,9 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from vlm_analysis.errors import StrataError
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.prompts.halves import split_in_halves
 from vlm_analysis.selection.compared.findings import mask_table, telling
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.strategies.domain_aware import DOMAIN_AWARE, READINGS, SHARES, TITLE, count_dropped
@@ -17,8 +15,9 @@ from vlm_analysis.selection.strategies.many import COMPARED, targets_of
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.pickers import described, pick_named
+from vlm_analysis.ui.common.promptpair import follow, remember, warn_same
 from vlm_analysis.ui.common.sameline import line_of, same_line
-from vlm_analysis.ui.common.session import bench, chosen, is_shown, last_choices, live, model_slot, workspace
+from vlm_analysis.ui.common.session import bench, is_shown, live, model_slot, workspace
 from vlm_analysis.ui.common.shell import next_step
 from vlm_analysis.ui.common.text import NEEDS, escaped, what_it_does
 from vlm_analysis.ui.common.work import Work, watched
@@ -40,12 +39,12 @@ from vlm_analysis.words import counted
 from vlm_analysis.workbench.bench import ALL_CRITERIA
 from vlm_analysis.workbench.comparisons import Question, Unfinished, forget, unfinished
 from vlm_analysis.workbench.details import count_domains
-from vlm_analysis.workbench.shelf import keep_prompts, open_item
 from vlm_analysis.workbench.workspace import Item
 
 FOLLOWED = "compare_followed"  # the session's prompts that the form was last set to
 LEFT_BEHIND = "What was measured is kept: go on with it below."
 SHOWN = 8
+PAIR = (CHOOSE, REPORT)
 
 
 def compare_form() -> None:
@@ -62,15 +61,15 @@ def compare_form() -> None:
 
 
 def _form(info: ModelInfo, items: dict[str, Item]) -> None:
-    _follow(items)
+    follow(items, PAIR, FOLLOWED)
     left, right = st.columns(2)
     words = "Layers are scored on these prompts, which are recorded first where that was not done yet."
     names = {name: described(item) for name, item in items.items()}
     choose = items[pick_named(left, "Choose masks on", CHOOSE, names, words)]
     report = items[pick_named(right, "Report on", REPORT, names, "Every mask answers these prompts.")]
-    _remember(choose, report)
+    remember(choose, report, PAIR, FOLLOWED)
     if choose.prompts == report.prompts:
-        _warn_same(choose)
+        warn_same(choose, PAIR)
     draw_presets(info, choose, report, lambda asked: _count(info, asked, count_domains(choose.details)))
     question = replace(_question(info, choose, report), recover=ask_recoveries(choose, report))
     question = replace(question, vision=ask_vision(info, choose))
@@ -115,60 +114,6 @@ def _line(choose: Item, report: Item, question: Question) -> str:
     return line_of(
         "sweep", report, **of, criterion=criteria, strategy=strategies, **numbers, unprotect=question.unprotect
     )
-
-
-def _follow(items: dict[str, Item]) -> None:
-    """Choose the prompts in use when they change; a new session starts with the choice that was made here since they did."""
-    state, last, now = st.session_state, last_choices(), chosen("prompts")
-    in_use = now.id if now is not None and now.id in items else next(iter(items))
-    if state.get(FOLLOWED) != in_use:
-        used, *kept = last.get(CHOOSE, [None]) if FOLLOWED not in state else [None]
-        holds = kept and used == last.get("prompts") and set(kept) <= set(items)
-        state[CHOOSE], state[REPORT] = kept if holds else (in_use, in_use)
-        state[FOLLOWED] = in_use
-    for key in (CHOOSE, REPORT):
-        if state.get(key) not in items:
-            state[key] = in_use
-
-
-def _remember(choose: Item, report: Item) -> None:
-    """Keep a choice for sessions to come, unless it is that of the prompts in use."""
-    last_choices().pop(CHOOSE, None)
-    if {choose.id, report.id} != {st.session_state[FOLLOWED]}:
-        last_choices()[CHOOSE] = [last_choices().get("prompts"), choose.id, report.id]
-
-
-def _warn_same(item: Item) -> None:
-    """Say that choosing and reporting on the same prompts flatters, and offer halves."""
-    left, right = st.columns([4, 1], vertical_alignment="center")
-    left.warning(
-        "Masks are chosen and reported on the same prompts: the report flatters them. Choose on one half and report on the other."
-    )
-    right.button(
-        "Split in halves",
-        icon=":material/splitscreen:",
-        on_click=split,
-        args=(item,),
-        width="stretch",
-        help="Saves two prompt sets, each with half of every domain's prompts, and chooses them here.",
-    )
-    if problem := st.session_state.pop("split_error", ""):
-        st.error(escaped(problem))
-
-
-def split(item: Item, keys: tuple[str, str] = (CHOOSE, REPORT)) -> None:
-    """Save two halves of a prompt set and choose them in the boxes of these keys, as a button's callback."""
-    try:
-        halves = split_in_halves(open_item(item))
-        kept = [
-            keep_prompts(workspace(), half, f"{item.name}, half {name}")
-            for half, name in zip(halves, "AB", strict=True)
-        ]
-    except StrataError as error:
-        st.session_state["split_error"] = str(error)
-        return
-    for key, half in zip(keys, kept, strict=True):
-        st.session_state[key] = half.id
 
 
 def _question(info: ModelInfo, choose: Item, report: Item) -> Question:

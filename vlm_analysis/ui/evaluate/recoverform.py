@@ -18,13 +18,13 @@ from vlm_analysis.recovery.tunings import TARGETS, TUNINGS
 from vlm_analysis.recovery.ways import THEN
 from vlm_analysis.ui.common.jobs import current, start
 from vlm_analysis.ui.common.pickers import described, pick_named
+from vlm_analysis.ui.common.promptpair import split
 from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, chosen, model_slot, runner, workspace
 from vlm_analysis.ui.common.shell import next_step
 from vlm_analysis.ui.common.terms import explained
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.common.work import BUNDLED, Work, watched
-from vlm_analysis.ui.evaluate.compareform import split
 from vlm_analysis.ui.evaluate.inputs import EvaluateInputs
 from vlm_analysis.words import counted, sentence
 from vlm_analysis.workbench.evaluations import MAX_WRITTEN

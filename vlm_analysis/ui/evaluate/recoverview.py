@@ -167,7 +167,7 @@ def _draw_ways_on(row: Row) -> None:
             st.button(label, icon=icon, on_click=_use, args=(saved.id, tab), key=f"recovered-{tab}")
         try:
             st.page_link(
-                "pages/6_export.py", label="Export it", icon=":material/ios_share:", query_params={"mask": str(key)}
+                "pages/7_export.py", label="Export it", icon=":material/ios_share:", query_params={"mask": str(key)}
             )
         except StreamlitPageNotFoundError:  # a page file run alone
             st.text("Export it")

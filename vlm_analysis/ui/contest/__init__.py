@@ -1,0 +1,1 @@
+"""The page Depth or width: which kind of edit keeps most at one budget."""
