@@ -82,6 +82,13 @@ def on_tab(at: AppTest, name: str) -> AppTest:
     return ran(at)
 
 
+def test_the_demos_line_is_drawn_once_it_is_unfolded(open_page: OpenPage) -> None:
+    at = open_page("app.py")
+    assert not at.code
+    at.session_state["demo_line"] = True
+    assert lines(ran(at)) == ["strata demo"]
+
+
 def test_the_model_and_the_prompts_in_use(stocked: OpenPage, elsewhere: RunLine) -> None:
     load_bundled(stocked)
     (line,) = lines(stocked("pages/1_model.py"))

@@ -17,10 +17,15 @@ Value = str | int | float | bool | Sequence[str] | None
 PLAIN = {"device": "auto", "dtype": "auto", "revision": "main"}  # what the Model page says where nothing was chosen
 
 
-def same_line(*lines: str, label: str = "The same on the command line") -> None:
-    """Draw lines of the command `strata`, folded up, to copy; nothing without any, or where one is ""."""
-    if lines and all(lines):
-        with st.expander(label):
+def same_line(*lines: str, label: str = "The same on the command line", key: str | None = None) -> None:
+    """Draw lines of the command `strata`, folded up, to copy; nothing without any, or where one is "".
+
+    With a `key` they are drawn once they are unfolded: the browser fetches 1.5 MB to draw code, which a first visit need not wait for.
+    """
+    if not lines or not all(lines):
+        return
+    with st.expander(label, key=key, on_change="ignore" if key is None else "rerun") as folded:
+        if key is None or folded.open:
             st.code("\n".join(lines), language="bash", wrap_lines=True)
 
 

@@ -76,7 +76,7 @@ def demo_card() -> None:
             "stays. Nothing is downloaded."
         )
         _demo_button(right, busy, "primary", left)
-        same_line(line_of("demo", model=False))
+        same_line(line_of("demo", model=False), key="demo_line")
         job_panel(DEMO)
 
 
