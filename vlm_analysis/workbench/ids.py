@@ -22,8 +22,8 @@ def is_id(text: object) -> bool:
 
 def next_id(folder: Path, now: datetime) -> str:
     """Return a new id for a folder: of the time `now`, or right after its newest one where the clock went back."""
-    times = [time for name in os.listdir(folder) if (time := _time_of(name[:LENGTH])) is not None]
-    time = max([now, *(one + MICROSECOND for one in times)])
+    newest = next(filter(None, (_time_of(name[:LENGTH]) for name in sorted(os.listdir(folder), reverse=True))), None)
+    time = now if newest is None else max(now, newest + MICROSECOND)
     return f"{time:%Y%m%d-%H%M%S}-{time.microsecond:05x}{secrets.randbelow(16**3):03x}"
 
 
