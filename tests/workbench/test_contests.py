@@ -21,6 +21,7 @@ from vlm_analysis import (
     evaluate,
     make_narrow,
     score_width,
+    speedup,
     sweep,
 )
 from vlm_analysis.errors import EditError, EvaluationError, PromptError
@@ -109,6 +110,19 @@ def test_the_same_call_measures_nothing_again_and_a_stopped_one_goes_on(
     assert again.verdict() == first.verdict()
     for kind in ("recordings", "widths"):
         assert len(bench.workspace.items(kind)) == 1
+
+
+@pytest.mark.usefixtures("_short_timings")
+def test_prefills_are_timed_where_asked_and_their_costs_are_kept(
+    bench: Bench, choose: PromptSet, report: PromptSet
+) -> None:
+    contest: Contest = bench.open(bench.contest(choose[:1], report[:1], 0.3, kinds=["depth"], timed=True))
+    (entry,) = contest.entries
+    (item,) = bench.workspace.items("costs")
+    assert item.details["edit"] == entry.edit.key
+    assert entry.speedup == speedup(bench.open(item), "prefill")
+    assert contest.timed.startswith("cpu, ")
+    assert contest.timed.endswith("7 rounds of 1 prompt")
 
 
 def test_what_cannot_be_compared_is_said_before_anything_runs(

@@ -38,6 +38,7 @@ def contest(
     ] = None,
     beam: Annotated[int, typer.Option("--beam", min=1, help="How many points of a search go on; 1 is greedy.")] = 1,
     fast: Annotated[bool, typer.Option("--fast", help="Score the width fast: other numbers.")] = False,
+    timed: Annotated[bool, typer.Option("--timed", help="Time a prefill with each edit too.")] = False,
     name: Name = "",
 ) -> Result:
     """Depth or width? Compare the best edit of each kind at one budget.
@@ -66,6 +67,7 @@ def contest(
         most_s=most_s,
         width=beam,
         fast=fast,
+        timed=timed,
         name=name,
         on_progress=on_progress,
     )

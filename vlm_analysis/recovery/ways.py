@@ -56,6 +56,15 @@ def options_of(step: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if (name in OF_REPAIRS) != (step in TUNINGS)}
 
 
+def settings_of(way: str, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return by step of a way the settings with which it is taken."""
+    found = {}
+    for step in steps_of(way):
+        own = options_of(step, options)
+        found[step] = tuning_of(step, own).to_json() if step in TUNINGS else Options(step, **own).used
+    return found
+
+
 def check_options(ways: Iterable[str], options: Mapping[str, Any]) -> None:
     """Check that each option is of some step of the ways, before anything runs.
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import EditError, EvaluationError, short
+from vlm_analysis.evaluation.cost import ROUNDS, Cost, speedup
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.evaluation.pivots import EACH, WINDOW
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.halves import n_shared
 from vlm_analysis.prompts.prompts import PromptSet
-from vlm_analysis.recovery.solving import Options
-from vlm_analysis.recovery.tunings import TUNINGS, tuning_of
-from vlm_analysis.recovery.ways import check_options, options_of, steps_of
+from vlm_analysis.recovery.tunings import TUNINGS
+from vlm_analysis.recovery.ways import check_options, settings_of, steps_of
 from vlm_analysis.selection.contest.candidates import (
     Candidate,
     Plan,
@@ -39,7 +39,9 @@ from vlm_analysis.selection.contest.contest import (
 )
 from vlm_analysis.selection.search.mixes import search_mix
 from vlm_analysis.selection.width.scores import WidthScores
+from vlm_analysis.words import counted
 from vlm_analysis.workbench.atdesk import AtDesk
+from vlm_analysis.workbench.costs import time_edits
 from vlm_analysis.workbench.desk import Desk, prompts_item
 from vlm_analysis.workbench.evaluations import Scorer, dense_evaluation, scorer
 from vlm_analysis.workbench.ledgers import Course, check_fresh
@@ -68,6 +70,7 @@ class Asked:
         most_s: the limit of each search, in seconds.
         width: how many points of a search go on.
         fast: whether the width is scored fast (see `score_width`).
+        timed: whether a prefill is timed with each edit.
         options: of the recovery.
 
     Raises:
@@ -81,6 +84,7 @@ class Asked:
     most_s: float = inf
     width: int = 1
     fast: bool = False
+    timed: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -140,6 +144,7 @@ class _Work:
     progress: Progress
     missing: dict[str, str] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
+    timed_on: str = ""
     now: list[Progress] = field(default_factory=lambda: [no_progress])  # of the stage at work
 
     def done(self, show: OnContest) -> Contest:
@@ -155,6 +160,9 @@ class _Work:
         dense, *found = self.on_report([Edit(self.desk.loaded.n_layers), *(one.edit for one in picked)])
         entries = [replace(entry, evaluation=_plain(one, entry.edit)) for entry, one in zip(picked, found, strict=True)]
         show(self._contest(dense, entries))
+        if self.asked.timed:
+            entries = self._timed(entries)
+            show(self._contest(dense, entries))
         for way in self.asked.recover:
             for entry in tuple(one for one in entries if not one.recovered):
                 if entry.kind == DEPTH or all(step in TUNINGS for step in steps_of(way)):
@@ -173,7 +181,8 @@ class _Work:
             len(self.choose_set),
             n_shared(self.report_set, self.choose_set.groups.known),
             self.missing,
-            {way: _settings(way, asked.options) for way in asked.recover},
+            {way: settings_of(way, asked.options) for way in asked.recover},
+            timed=self.timed_on,
             stopped=" ".join(dict.fromkeys(self.stopped)),
         )
 
@@ -250,6 +259,16 @@ class _Work:
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
+    def _timed(self, entries: list[Entry]) -> list[Entry]:
+        """Return the entries with the speed-up of a prefill; all are timed now and in turn, on the reported prompts."""
+        stage = self._stage("timing")
+        items = time_edits(self.desk, self.report, [entry.edit for entry in entries], ROUNDS, stage)
+        costs: list[Cost] = [open_item(item) for item in items]
+        one = costs[0]
+        threads, rounds = counted(one.threads, "thread"), counted(one.rounds, "round")
+        self.timed_on = f"{one.device}, {threads}, {rounds} of {counted(one.n_prompts, 'prompt')}"
+        return [replace(entry, speedup=speedup(cost, "prefill")) for entry, cost in zip(entries, costs, strict=True)]
+
     def _recovered(self, entry: Entry, way: str) -> Entry:
         """Return the entry, recovered; where nothing is learnt, as it was picked, with the reason."""
         stage = self._stage(f"recovering {entry.kind} ({way})")
@@ -271,7 +290,7 @@ class _Work:
     @cached_property
     def course(self) -> Course:
         n_tuned = sum(len(self.asked.kinds) for _ in self.asked.recover)
-        return Course(self.progress, PARTS * (2 * len(self.asked.kinds) + 5 + n_tuned))
+        return Course(self.progress, PARTS * (2 * len(self.asked.kinds) + 6 + n_tuned))
 
     def _say(self, done: int, total: int, message: str) -> None:
         self.now[0](done, total, message)
@@ -322,16 +341,6 @@ def _tried(searched: Edit) -> int:
     return int(searched.provenance["tried"])
 
 
-def _settings(way: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of each step of a way."""
-    return {
-        step: tuning_of(step, options_of(step, options)).to_json()
-        if step in TUNINGS
-        else Options(step, **options_of(step, options)).used
-        for step in steps_of(way)
-    }
-
-
 class Contests(AtDesk):
     """Contests with memory (see `bench.Bench`)."""
 
@@ -346,6 +355,7 @@ class Contests(AtDesk):
         most_s: float = inf,
         width: int = 1,
         fast: bool = False,
+        timed: bool = False,
         name: str = "",
         on_partial: OnContest | None = None,
         on_progress: Progress = no_progress,
@@ -364,13 +374,16 @@ class Contests(AtDesk):
             most_s: after so many seconds a search begins no further step, and its best so far is filled up to the budget.
             width: how many points of a search go on; 1 is greedy.
             fast: whether the width is scored fast (see `vlm_analysis.score_width`).
+            timed: whether a prefill is timed with each picked edit, on `report`; it is timed again at each call.
             on_partial: called with the Contest of the entries so far.
             options: of `vlm_analysis.repair` and `finetune`.
 
         Raises:
             StrataError: an argument is none, the budget cannot be met by any kind, or edits are to be recovered on reported prompts.
         """
-        asked = Asked(share, PARAMETERS, tuple(kinds), tuple(dict.fromkeys(recover)), most_s, width, fast, options)
+        asked = Asked(
+            share, PARAMETERS, tuple(kinds), tuple(dict.fromkeys(recover)), most_s, width, fast, timed, options
+        )
         item, other = prompts_item(self.workspace, choose), prompts_item(self.workspace, report)
         desk = self._desk(on_progress)
         item = recorded_prompts(desk, item)
