@@ -41,6 +41,7 @@ WITH_TORCH = (  # beside these no module of the package imports torch or transfo
     "edits.tokens",
     "edits.view",
     "recording.record",
+    "recording.towers",
     "recording.probing",
     "recording.passes",
     "recording.streams",

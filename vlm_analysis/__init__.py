@@ -153,6 +153,11 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.selection.strategies.make import make_mask as make_mask, random_masks as random_masks
     from vlm_analysis.selection.strategies.many import many_masks as many_masks
     from vlm_analysis.selection.strategies.strategies import STRATEGIES as STRATEGIES
+    from vlm_analysis.selection.tower import (
+        make_tower as make_tower,
+        score_tower as score_tower,
+        tower_similarity as tower_similarity,
+    )
     from vlm_analysis.selection.vision import (
         exit_by_kl as exit_by_kl,
         freeze_by_kl as freeze_by_kl,
@@ -201,6 +206,7 @@ _HOMES = {
     "edits.kinds.replace": ("Replace",),
     "edits.kinds.table": ("KINDS",),
     "edits.kinds.tower": ("Tower",),
+    "selection.tower": ("make_tower", "score_tower", "tower_similarity"),
     "edits.kinds.vision": ("Vision",),
     "edits.learnt": ("Tensors",),
     "edits.skipping": ("early_exit", "freeze", "late_entry"),

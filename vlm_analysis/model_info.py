@@ -273,6 +273,11 @@ class ModelInfo:
     def locks(self) -> Locks:
         return Locks(self.n_layers, self.protected, self.locked)
 
+    @property
+    def n_tower(self) -> int:
+        """Return the number of layers of the vision encoder that can be told apart; 0 where none can, and in older items."""
+        return 0 if self.tower is None else self.tower.n_layers
+
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> ModelInfo:
         """Return the ModelInfo of `content`, the output of `dataclasses.asdict` after JSON, which turns layer numbers into text.

@@ -186,7 +186,8 @@ class TestRecordingInParts:
         calls: list[int] = []
         taken_up = record(loaded, few, folder=tmp_path, on_progress=lambda done, total, message: calls.append(done))
         assert calls[0] == 4
-        assert len(RowStore(tmp_path, {"model": loaded.fingerprint, "settings": taken_up.settings}, 16).keys) == 6
+        belongs = {"model": loaded.fingerprint, "settings": taken_up.settings}
+        assert len(RowStore(tmp_path, belongs, 16, n_tower=loaded.info.n_tower).keys) == 6
         whole = record(loaded, few)
         assert_same_numbers(taken_up, whole)
         for domain, part in whole.activations.items():

@@ -29,7 +29,8 @@ class Measure:
         title: its name on the pages.
         formula: what is computed, in the notation of this module.
         source: where it comes from; "" for plain bookkeeping.
-        axes: its shape, out of layer, group, delta, share, hsic and span (the upper triangle of all pairs of streams).
+        axes: its shape, out of layer, group, delta, share, hsic, span (the upper triangle of all pairs of streams)
+            and tower (a layer of the vision encoder).
         kind: numpy's type.
         bounds: least and largest value, but for rounding.
     """
@@ -102,12 +103,19 @@ MEASURES: dict[str, Measure] = {
         "Sink tokens", f"tokens with ‖y‖ over {SINK_FACTOR:g} × the median", "", _LAYER, "<i8", bounds=_POSITIVE
     ),
     "nonfinite": Measure("Not finite", "tokens whose cosine is no number", "", _LAYER, "<i8", bounds=_POSITIVE),
+    "tower_cosine": Measure(
+        "Vision encoder: layer similarity",
+        "mean cos(x, y) over the tokens of the vision encoder, of its own layers",
+        "ShortGPT's measure, arXiv:2403.03853; of the vision encoder is our choice",
+        ("tower",),
+        bounds=_COSINE,
+    ),
     "token_counts": Measure("Tokens", "tokens of the prompt in the group", "", ("group",), "<i8", bounds=_POSITIVE),
 }
 
 
-def axis_lengths(n_layers: int) -> dict[str, int]:
-    """Return the length of each axis of `MEASURES` for a model of `n_layers`."""
+def axis_lengths(n_layers: int, n_tower: int = 0) -> dict[str, int]:
+    """Return the length of each axis of `MEASURES` for a model of `n_layers`, and `n_tower` in its vision encoder."""
     return {
         "layer": n_layers,
         "group": len(TOKEN_GROUPS),
@@ -115,34 +123,35 @@ def axis_lengths(n_layers: int) -> dict[str, int]:
         "share": len(SHARES),
         "hsic": len(HSIC_PARTS),
         "span": n_layers * (n_layers + 1) // 2,
+        "tower": n_tower,
     }
 
 
-def row_type(n_layers: int) -> np.dtype[Any]:
+def row_type(n_layers: int, n_tower: int = 0) -> np.dtype[Any]:
     """Return the structured type of one prompt's row: its key, then every measure."""
-    lengths = axis_lengths(n_layers)
+    lengths = axis_lengths(n_layers, n_tower)
     shapes = {name: tuple(lengths[axis] for axis in measure.axes) for name, measure in MEASURES.items()}
     return np.dtype(
         [("key", f"S{KEY_LENGTH}")] + [(name, measure.kind, shapes[name]) for name, measure in MEASURES.items()]
     )
 
 
-def empty_rows(n_prompts: int, n_layers: int) -> np.ndarray:
+def empty_rows(n_prompts: int, n_layers: int, n_tower: int = 0) -> np.ndarray:
     """Return (n_prompts,) rows without measurements: NaN, and zero for counts."""
-    rows = np.zeros(n_prompts, row_type(n_layers))
+    rows = np.zeros(n_prompts, row_type(n_layers, n_tower))
     for name, measure in MEASURES.items():
         if measure.kind == "<f8":
             rows[name] = np.nan
     return rows
 
 
-def filled_rows(n_prompts: int, n_layers: int, parts: Mapping[str, np.ndarray]) -> np.ndarray:
+def filled_rows(n_prompts: int, n_layers: int, parts: Mapping[str, np.ndarray], n_tower: int = 0) -> np.ndarray:
     """Return (n_prompts,) rows with the arrays of these fields; other fields are as in `empty_rows`.
 
     Raises:
         ValueError, TypeError: an array of another shape, or of numbers of another kind.
     """
-    rows = empty_rows(n_prompts, n_layers)
+    rows = empty_rows(n_prompts, n_layers, n_tower)
     for name in set(parts) & set(rows.dtype.names or ()):  # other fields are of a newer version
         values, field = parts[name], rows[name]
         if values.shape != field.shape:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import tempfile
 import time
 import weakref
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ from vlm_analysis.recording.recording import Activations, Recording
 from vlm_analysis.recording.rows import RowsGoneError, RowStore, merged, opened_rows
 from vlm_analysis.recording.similarity import PromptStreams, activations, fill_row, pooled
 from vlm_analysis.recording.streams import Streams
+from vlm_analysis.recording.towers import TowerWatch
 
 CHUNK = 16  # prompts whose inputs are prepared together, so that those of similar length share a batch
 FLUSH_S = 1.0  # rows are written at least this often
@@ -158,7 +159,7 @@ def _record_once(folder: Path, inputs: _RecordInputs, progress: Progress) -> Rec
         progress(0, len(keys), f"waiting for {owner or 'another process'}, which records the same prompts")
 
     belongs = {"model": loaded.fingerprint, "settings": inputs.settings}
-    with opened_rows(folder, belongs, loaded.n_layers, wait) as store:
+    with opened_rows(folder, belongs, loaded.n_layers, wait, loaded.info.n_tower) as store:
         if known is not None and (n_twice := len(store.keys & set(known.keys))):
             raise RecordingError(
                 f"{n_twice} prompts are in the earlier recording and in {folder} too: expected each in one of them, or they would count "
@@ -230,12 +231,21 @@ class _Pass:
         self.loaded, self.store, self.settings, self.pools = loaded, store, settings, pools
         model = eager_view(loaded.model) if settings["attention"] else loaded.model
         self.attention = AttentionMaps(model) if settings["attention"] else None
-        beside = nullcontext if self.attention is None else self.attention.watching
-        self.passes = Passes(loaded, model, middles=settings["full"], beside=beside)
+        self.tower = TowerWatch(model)
+        self.passes = Passes(loaded, model, middles=settings["full"], beside=self._beside)
         self.pending: list[np.ndarray] = []
         self.sums: dict[str, Activations] = {}
         self.states: dict[Task, Pooled] = {}
         self.written = time.monotonic()
+
+    @contextmanager
+    def _beside(self) -> Iterator[None]:
+        """Watch what is read beside the streams of decoder layers."""
+        with ExitStack() as stack:
+            stack.enter_context(self.tower.watching())
+            if self.attention is not None:
+                stack.enter_context(self.attention.watching())
+            yield
 
     def run(self, missing: list[tuple[str, Prompt]], total: int, progress: Progress) -> dict[str, str]:
         """Record the missing prompts, chunk by chunk; measured rows are always written.
@@ -279,7 +289,9 @@ class _Pass:
             self._take([keyed_prompts[place] for place in places], [items[place] for place in places], streams)
 
     def _take(self, keyed_prompts: list[tuple[str, Prompt]], items: list[Encoded], streams: Streams) -> None:
-        rows, sums, states = empty_rows(len(items), self.loaded.n_layers), self.sums, self.states
+        rows = empty_rows(len(items), self.loaded.n_layers, len(self.tower.layers))
+        rows["tower_cosine"] = self.tower.means(items)
+        sums, states = self.sums, self.states
         for index, ((key, prompt), item) in enumerate(zip(keyed_prompts, items, strict=True)):
             rows["key"][index] = key.encode()
             part, state = self._row(rows[index], key, index, item, streams)

@@ -109,7 +109,7 @@ class Recording:
 
     def __post_init__(self) -> None:
         n_prompts = len(self.prompt_ids)
-        expected = row_type(self.model.n_layers)
+        expected = row_type(self.model.n_layers, self.model.n_tower)
         if self.rows.dtype != expected or self.rows.shape != (n_prompts,):
             raise RecordingError(
                 f"The recording does not fit together: expected {n_prompts} rows for {self.model.n_layers} layers, got "
@@ -347,9 +347,9 @@ def open_recording(path: Path) -> Recording:
 
     def recording_from(content: dict[str, Any], arrays: Arrays) -> Recording:
         model, n_prompts = ModelInfo.from_json(content["model"]), len(content["prompt_ids"])
-        refuse_larger(n_prompts * row_type(model.n_layers).itemsize, MAX_BYTES)
+        refuse_larger(n_prompts * row_type(model.n_layers, model.n_tower).itemsize, MAX_BYTES)
         names = content.get("arrays", ())
-        parts = PARTS[content["schema_version"]](arrays, names, n_prompts, model.n_layers)
+        parts = PARTS[content["schema_version"]](arrays, names, n_prompts, row_type(model.n_layers, model.n_tower))
         if not parts.keys() >= set(ALWAYS):
             raise ValueError(f"expected the measures {', '.join(ALWAYS)}, got {', '.join(parts)}")
         recording = Recording(
@@ -357,7 +357,7 @@ def open_recording(path: Path) -> Recording:
             prompts=content["prompts"],
             prompt_ids=tuple(content["prompt_ids"]),
             domains=tuple(content["domains"]),
-            rows=filled_rows(n_prompts, model.n_layers, parts),
+            rows=filled_rows(n_prompts, model.n_layers, parts, model.n_tower),
             settings=content["settings"],
             activations=activations(content.get("activations", []), arrays, model.n_layers),
             maps=Path(path) if arrays.more else None,

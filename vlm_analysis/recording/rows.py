@@ -43,7 +43,11 @@ class RowsGoneError(RecordingError):
 
 @contextmanager
 def opened_rows(
-    folder: Path, belongs: Mapping[str, Any], n_layers: int, wait: Callable[[Owner | None], object]
+    folder: Path,
+    belongs: Mapping[str, Any],
+    n_layers: int,
+    wait: Callable[[Owner | None], object],
+    n_tower: int = 0,
 ) -> Iterator[RowStore]:
     """Own the folder inside the block, and yield its RowStore; a missing folder is created.
 
@@ -60,7 +64,7 @@ def opened_rows(
             hold = stack.enter_context(owned(folder, wait))
         except OSError as error:
             raise _cannot_write(folder, error) from error
-        yield RowStore(folder, belongs, n_layers, hold.stands)
+        yield RowStore(folder, belongs, n_layers, hold.stands, n_tower)
 
 
 class RowStore:
@@ -71,6 +75,7 @@ class RowStore:
         belongs: what they belong to, as plain JSON.
         n_layers: of the model.
         stands: returns whether the folder is still the same (see `opened_rows`).
+        n_tower: layers of the model's vision encoder.
 
     Raises:
         RecordingError: the folder holds rows of another model, other settings or another version, is damaged, or cannot be written.
@@ -82,14 +87,15 @@ class RowStore:
         belongs: Mapping[str, Any],
         n_layers: int,
         stands: Callable[[], bool] = lambda: True,
+        n_tower: int = 0,
     ) -> None:
         self.folder = Path(folder)
         self._stands = stands
-        self.type = row_type(n_layers)
+        self.type = self._full_type = row_type(n_layers, n_tower)
         self._row_of: dict[str, int] = {}
         self.activations: dict[str, Activations] = {}
         self.pooled: dict[Task, Pooled] = {}
-        self._n_layers = n_layers
+        self._n_layers, self._n_tower = n_layers, n_tower
         header = json.dumps({"rows": str(self.type.descr), "belongs": belongs}, sort_keys=True, default=str)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +164,7 @@ class RowStore:
                     self._check_row(key, row)
                     final.write(self._whole(row.view(self.type)).tobytes())
                 final.flush()
-                return np.asarray(np.memmap(final, row_type(self._n_layers), mode="r"))
+                return np.asarray(np.memmap(final, self._full_type, mode="r"))
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
 
@@ -188,9 +194,10 @@ class RowStore:
 
     def _whole(self, rows: np.ndarray) -> np.ndarray:
         """Return rows of the folder as rows of `row_type`; measures that it lacks are empty."""
-        if rows.dtype == row_type(self._n_layers):
+        if rows.dtype == self._full_type:
             return rows
-        return filled_rows(len(rows), self._n_layers, {name: rows[name] for name in self.type.names or ()})
+        parts = {name: rows[name] for name in self.type.names or ()}
+        return filled_rows(len(rows), self._n_layers, parts, self._n_tower)
 
     def _stored_type(self, header: str) -> np.dtype[Any]:
         """Return the type of the folder's rows: that of this version, or of one with fewer measures.

@@ -83,7 +83,7 @@ class LayerWatch:
             self.streams.take(INPUT, index, _hidden(args, kwargs))
 
         def after(module: Any, args: Any, output: Any) -> None:
-            self.streams.take(OUTPUT, index, _first(output))
+            self.streams.take(OUTPUT, index, first_of(output))
 
         handles = [layer.register_forward_pre_hook(before, with_kwargs=True), layer.register_forward_hook(after)]
         if not self.middles:
@@ -122,7 +122,7 @@ class LayerWatch:
 
         def leave(module: Any, args: Any, output: Any) -> None:
             if module is seen.get("attention") and "output" not in seen:
-                seen["output"] = _first(output)
+                seen["output"] = first_of(output)
 
         handles: list[Any] = [layer.register_forward_pre_hook(start, with_kwargs=True)]
         for child in layer.children():
@@ -137,7 +137,7 @@ def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return hidden if torch.is_tensor(hidden) else None
 
 
-def _first(output: Any) -> torch.Tensor:
+def first_of(output: Any) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
