@@ -49,8 +49,9 @@ def test_every_range_holds_the_version_that_is_tested(name: str) -> None:
 
 def test_what_is_pinned_is_needed_and_extras_hold_what_the_tests_install() -> None:
     assert set(PINS) == set(NEEDED)
+    tested = pins("requirements-dev.txt") | pins("requirements-slow.txt")
     for name, one in EXTRAS.items():
-        assert one.specifier.contains(pins("requirements-dev.txt")[name])
+        assert one.specifier.contains(tested[name])
 
 
 def imported() -> set[str]:
@@ -66,7 +67,7 @@ def imported() -> set[str]:
 
 
 def test_every_import_is_a_declared_dependency_and_none_is_declared_for_nothing() -> None:
-    outside = imported() - sys.stdlib_module_names - {"vlm_analysis"}
+    outside = imported() - sys.stdlib_module_names - {"vlm_analysis", *EXTRAS}
     makers = packages_distributions()
     assert {canonicalize_name(makers[name][0]) for name in outside} | NOT_IMPORTED == set(NEEDED)
 

@@ -83,6 +83,10 @@ class WorkspaceError(StrataError):
     """The workspace folder cannot be read or written."""
 
 
+class ClusterError(StrataError):
+    """A cluster cannot be reached, or its workers do not do their work."""
+
+
 def short(value: object, most: int = MOST_SHOWN) -> str:
     """Return a value, a path or another library's message for a message: one line, `most` characters at most.
 

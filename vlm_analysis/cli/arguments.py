@@ -20,6 +20,14 @@ EditArgument = Annotated[
 Edits = Annotated[
     list[str] | None, typer.Argument(metavar="EDITS", help='Each is layers ("3,5-7"), dense, a file, or a saved mask.')
 ]
+OnCluster = Annotated[
+    str,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Measure on a Ray cluster: host:port, or auto for the one on this machine, which is started where there is none.",
+    ),
+]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Use a mask that was made for another model.")]
 Unprotect = Annotated[bool, typer.Option("--unprotect", help="Let protected layers go too.")]
 Keep = Annotated[str, typer.Option("--keep", help='Layers that you want to keep: "3,5-7".')]

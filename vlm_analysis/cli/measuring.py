@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_analysis.cli.arguments import MASK_FILES, Anyway, EditArgument, Edits, Keep, Name, Prompts, Reading, Unprotect
+from vlm_analysis.cli.arguments import (
+    MASK_FILES,
+    Anyway,
+    EditArgument,
+    Edits,
+    Keep,
+    Name,
+    OnCluster,
+    Prompts,
+    Reading,
+    Unprotect,
+)
 from vlm_analysis.cli.base import command, warn
 from vlm_analysis.cli.output import Result, check_out
 from vlm_analysis.errors import EvaluationError
@@ -35,6 +46,7 @@ def record(
     attention: Annotated[bool, typer.Option("--attention", help="Read attention maps too; slower.")] = False,
     token_maps: Annotated[bool, typer.Option("--token-maps", help="Keep every token's cosine.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, max=64, help="Prompts per batch; more is faster on a GPU.")] = 1,
+    cluster: OnCluster = "",
 ) -> Result:
     """Record what each decoder layer does to its input."""
     from vlm_analysis.cli.lookup import find_prompts, find_suite
@@ -45,7 +57,8 @@ def record(
     else:
         prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
     options = {"attention": attention, "token_maps": token_maps, "batch_size": batch_size}
-    item = bench.record(prompt_set, name, **options, on_progress=on_progress)  # type: ignore[arg-type]
+    with bench.on_cluster(cluster):
+        item = bench.record(prompt_set, name, **options, on_progress=on_progress)  # type: ignore[arg-type]
     return of_recording(bench.open(item), item)
 
 
@@ -136,6 +149,7 @@ def sweep(
     memory: Memory = 1024,
     unprotect: Unprotect = False,
     anyway: Anyway = False,
+    cluster: OnCluster = "",
 ) -> Result:
     """Score many masks at once.
 
@@ -157,10 +171,12 @@ def sweep(
         )
     if comparing:
         options = {**set_options, "unprotect": unprotect}
-        return _compare(bench, on_progress, prompts, reading, source, options, time_front)
+        with bench.on_cluster(cluster):
+            return _compare(bench, on_progress, prompts, reading, source, options, time_front)
     if out is not None:
         check_out(out, ())
-    return _sweep(bench, on_progress, prompts, reading, edits or [], anyway)
+    with bench.on_cluster(cluster):
+        return _sweep(bench, on_progress, prompts, reading, edits or [], anyway)
 
 
 def tell_unanswered(prompts: PromptSet) -> None:
@@ -244,6 +260,7 @@ def search(
     unprotect: Unprotect = False,
     keep: Keep = "",
     name: Name = "",
+    cluster: OnCluster = "",
 ) -> Result:
     """Search for the mask with the least measured damage."""
     from vlm_analysis.cli.lookup import edits_for, find_prompts, layers_to_keep
@@ -259,7 +276,8 @@ def search(
         settings["start"] = edits_for(bench, start or [], False, on_progress)
     if beside:
         (settings["beside"],) = edits_for(bench, [beside], False, on_progress)
-    item = bench.search(prompt_set, strategy, budget, objective, on_progress=on_progress, **options, **settings)
+    with bench.on_cluster(cluster):
+        item = bench.search(prompt_set, strategy, budget, objective, on_progress=on_progress, **options, **settings)
     return of_mask(bench.open(item), item)
 
 

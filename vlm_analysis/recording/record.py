@@ -224,6 +224,23 @@ def _make_recording(inputs: _RecordInputs, store: RowStore, maps: Path | None, s
     )
 
 
+def record_rows(
+    loaded: LoadedModel,
+    keyed_prompts: Sequence[tuple[str, Prompt]],
+    folder: Path,
+    *,
+    settings: dict[str, Any],
+    pools: bool,
+) -> dict[str, str]:
+    """Record some prompts of a set, each with its key, into the rows of a folder of its own; see `record` for the rest.
+
+    `pools` tells whether the mean states of tasks are kept, which the whole set decides. Returns by id the prompts that the model refuses.
+    """
+    belongs = {"model": loaded.fingerprint, "settings": settings}
+    with opened_rows(folder, belongs, loaded.n_layers, lambda owner: None, loaded.info.n_tower) as store:
+        return _Pass(loaded, store, settings, pools).run(list(keyed_prompts), len(keyed_prompts), no_progress)
+
+
 class _Pass:
     """What one recording makes of the streams of its prompts, and the store of the rows."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from vlm_analysis.progress import Progress
 from vlm_analysis.prompts.prompts import PromptSet
@@ -13,6 +15,7 @@ from vlm_analysis.workbench.workspace import Item, Workspace
 
 if TYPE_CHECKING:
     from vlm_analysis.models.load import LoadedModel
+    from vlm_analysis.workbench.cluster.crew import Crew
 
 
 class AtDesk:
@@ -35,13 +38,44 @@ class AtDesk:
         else:
             self._slot = ModelSlot() if isinstance(model, (str, Path)) else ModelSlot.holding(model)
         self._model = self._slot.fingerprint
+        self._crew: Crew | None = None
+
+    @contextmanager
+    def on_cluster(self, address: str = "auto") -> Iterator[Self]:
+        """Let the workers of a Ray cluster measure, inside of the block, what this Bench records and scores.
+
+        Rows and scores are those of one machine with as many threads, to the last bit: parts are whole batches, and this process alone
+        writes. A part of a worker that dies runs again on another. Each worker loads the model from where this Bench did, so a folder has
+        to be there under the same path on every machine. Scans, probes, times and recoveries run here as ever.
+
+            with Bench("pocket-vl").on_cluster("10.0.0.5:6379") as bench:
+                bench.damage(prompts)
+
+        Args:
+            address: host:port of the cluster, or "auto" for the one that runs on this machine; where none does, one is started that listens
+                on 127.0.0.1 alone. "" changes nothing.
+
+        Raises:
+            ClusterError: Ray is not installed, or there is no such cluster.
+        """
+        if not address:
+            yield self
+            return
+        from vlm_analysis.workbench.cluster.crew import connected
+
+        with connected(address) as crew:
+            self._crew = crew
+            try:
+                yield self
+            finally:
+                self._crew = None
 
     def _desk(self, on_progress: Progress) -> Desk:
         """Return the Desk of this Bench, loading the model if needed."""
         if self._source is not None:
             self._slot.load(self._source, self._options, on_progress)
             self._source, self._model = None, self._slot.fingerprint
-        desk = Desk(self._slot, self.workspace, self._model)
+        desk = Desk(self._slot, self.workspace, self._model, self._crew)
         _ = desk.loaded  # raises before any work if the slot holds another model
         return desk
 

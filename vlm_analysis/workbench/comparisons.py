@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ from vlm_analysis.selection.vision import scan_front
 from vlm_analysis.words import counted
 from vlm_analysis.workbench.damages import damage_of
 from vlm_analysis.workbench.desk import Desk
-from vlm_analysis.workbench.evaluations import dense_evaluation
+from vlm_analysis.workbench.evaluations import dense_evaluation, scorer
 from vlm_analysis.workbench.recordings import in_groups_of, record_prompts, whole_recordings
 from vlm_analysis.workbench.recovered import is_how, recovered_ways
 from vlm_analysis.workbench.scans import find_scan, measure_scan
@@ -177,6 +177,7 @@ def compare_ways(
     how: dict[str, Any] = {"recording": recording, "left_out": left_out, "max_bytes": question.max_mib << 20}
     dense = dense_evaluation(desk, prompts, report.name, _with_words(progress, "dense model"))
     folder = scores_folder(shelf, loaded, prompts)
+    _score_on_crew(desk, report, ways, progress)
     comparison = compare_masks(
         loaded, prompts, ways, reference=dense, folder=folder, on_partial=on_partial, on_progress=progress, **how
     )
@@ -192,6 +193,16 @@ def compare_ways(
     return item
 
 
+def _score_on_crew(desk: Desk, prompts: Item, ways: Sequence[Way], progress: Progress) -> None:
+    """Have the masks scored by the workers of a cluster, where there are some: the comparison then finds all scores."""
+    if desk.crew is None:
+        return
+    from vlm_analysis.edits.apply import why_not
+
+    masks = dict.fromkeys(way.mask for way in ways)
+    scorer(desk, prompts, progress)([mask for mask in masks if not why_not(desk.loaded.model, mask)])
+
+
 def _on_choosing(desk: Desk, choose: Item, ways: list[Any], progress: Progress, how: dict[str, Any]) -> Comparison:
     """Return the comparison of the same masks on the prompts that they are chosen on: the best one is picked there."""
     from vlm_analysis.workbench.pipeline import compare_masks
@@ -199,6 +210,7 @@ def _on_choosing(desk: Desk, choose: Item, ways: list[Any], progress: Progress, 
     loaded, prompts = desk.loaded, open_item(choose)
     words = _with_words(progress, f"choosing on {choose.name}")
     dense = dense_evaluation(desk, prompts, choose.name, words)
+    _score_on_crew(desk, choose, ways, words)
     folder = scores_folder(desk.shelf, loaded, prompts)
     return compare_masks(loaded, prompts, ways, reference=dense, folder=folder, on_progress=words, **how)
 

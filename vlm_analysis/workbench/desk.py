@@ -13,15 +13,20 @@ from vlm_analysis.workbench.workspace import Item, Workspace
 
 if TYPE_CHECKING:
     from vlm_analysis.models.load import LoadedModel
+    from vlm_analysis.workbench.cluster.crew import Crew
 
 
 @dataclass(frozen=True)
 class Desk:
-    """The model slot and the workspace; `model` is the fingerprint of the model that the work is for."""
+    """The model slot and the workspace; `model` is the fingerprint of the model that the work is for.
+
+    `crew` are the workers of a cluster that rows and scores are measured by; None measures them here.
+    """
 
     slot: ModelSlot
     shelf: Workspace
     model: str
+    crew: Crew | None = None
 
     @property
     def loaded(self) -> LoadedModel:

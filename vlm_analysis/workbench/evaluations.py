@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.evaluation.evaluation import METRICS, Evaluation
@@ -79,7 +79,11 @@ def dense_evaluation(
     known = slot.dense.get(prompts.fingerprint)
     if known is None:
         begun = time.monotonic()
-        known = evaluate(loaded, prompts, on_progress=progress)
+        known = (
+            evaluate(loaded, prompts, on_progress=progress)
+            if desk.crew is None
+            else _dense_on_crew(desk, prompts, progress)
+        )
         slot.seen.add(prompts.fingerprint, len(prompts), time.monotonic() - begun)
         slot.dense[prompts.fingerprint] = known
     keep_dense(desk.shelf, known, name)
@@ -88,6 +92,22 @@ def dense_evaluation(
         slot.dense[prompts.fingerprint] = known
         keep_dense(desk.shelf, known, name)
     return known
+
+
+def _dense_on_crew(desk: Desk, prompts: PromptSet, progress: Progress) -> Evaluation:
+    """Return the dense evaluation by the workers of a cluster, without log-probabilities: they stay there."""
+    from vlm_analysis.evaluation.run.evaluate import batch_for, evaluation_of
+    from vlm_analysis.evaluation.run.prepared import prepare
+    from vlm_analysis.evaluation.run.sweep import open_scores
+    from vlm_analysis.workbench.cluster.doors import model_of, score_on
+
+    assert desk.crew is not None
+    dense, batch = Edit(desk.loaded.n_layers), batch_for(desk.loaded)
+    work = prepare(desk.loaded, prompts, on_progress=progress)
+    store = open_scores(work, batch, scores_folder(desk.shelf, desk.loaded, prompts))
+    how: dict[str, Any] = {"store": store, "batch_size": batch, "on_batch": None}
+    score_on(desk.crew, model_of(desk.slot), work, [dense], **how, progress=progress)
+    return evaluation_of(work, dense, store.of(dense.key))
 
 
 def known_dense(desk: Desk, prompts: str, *, responses: bool = False) -> Evaluation | None:
@@ -111,6 +131,7 @@ def scorer(desk: Desk, prompts_item: Item, progress: Progress, on_dense: Progres
     from vlm_analysis.evaluation.run.evaluate import batch_for, evaluation_of
     from vlm_analysis.evaluation.run.prepared import prepare
     from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
+    from vlm_analysis.workbench.cluster.doors import model_of, score_on
 
     loaded, prompts = desk.loaded, open_item(prompts_item)
     dense = _saved_reference(desk, prompts) or dense_evaluation(desk, prompts, prompts_item.name, progress)
@@ -139,15 +160,12 @@ def scorer(desk: Desk, prompts_item: Item, progress: Progress, on_dense: Progres
                     on_partial(number, evaluation_of(ready, edit, known))
 
         begun = time.monotonic()
-        sweep_prepared(
-            ready,
-            changed,
-            dense.dense_log_probs,
-            store=store,
-            batch_size=batch,
-            on_batch=None if on_partial is None else partial,
-            on_progress=progress,
-        )
+        on_batch = None if on_partial is None else partial
+        how: dict[str, Any] = {"store": store, "batch_size": batch, "on_batch": on_batch}
+        if desk.crew is None:
+            sweep_prepared(ready, changed, dense.dense_log_probs, **how, on_progress=progress)
+        else:
+            score_on(desk.crew, model_of(desk.slot), ready, changed, **how, progress=progress)
         if whole:
             desk.slot.seen.add(prompts.fingerprint, len(prompts), preparing_s + time.monotonic() - begun)
         return [dense if edit.is_dense else evaluation_of(ready, edit, store.of(edit.key)) for edit in edits]

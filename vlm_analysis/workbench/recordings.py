@@ -24,6 +24,10 @@ def record_prompts(desk: Desk, prompts: Item, name: str, options: Mapping[str, A
     loaded, prompt_set = desk.loaded, open_item(prompts)
     folder = unfinished_folder(desk.shelf, desk.model, prompts, options)
     known = None if folder.exists() else extendable(whole_recordings(desk), loaded, prompt_set, **options)
+    if desk.crew is not None:
+        from vlm_analysis.workbench.cluster.doors import model_of, record_rows_on
+
+        record_rows_on(desk.crew, loaded, model_of(desk.slot), prompt_set, folder, options, known, progress)
     recording = record(loaded, prompt_set, **options, known=known, folder=folder, on_progress=progress)
     item = keep_recording(desk.shelf, recording, name)
     shutil.rmtree(folder, ignore_errors=True)

@@ -34,6 +34,7 @@ class ModelSlot:
         """Return a slot with a model that the caller loaded and will close."""
         slot = cls()
         slot._loaded, slot.info, slot._borrowed = loaded, loaded.info, True
+        slot.arguments = (str(loaded.source), {"revision": loaded.revision})
         return slot
 
     @property

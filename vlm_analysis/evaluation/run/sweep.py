@@ -8,9 +8,9 @@ last bit with the same batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +32,13 @@ from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.words import counted
 
 OnPartial = Callable[[int, Evaluation], None]
+
+
+class Kept(Protocol):
+    """Where scores go as they come: a ScoreStore, or what sends them on."""
+
+    def lacks(self, key: str, rows: Sequence[int]) -> bool: ...
+    def put(self, key: str, rows: Sequence[int], scores: Sequence[Mapping[str, Any]]) -> None: ...
 
 
 def sweep(
@@ -166,7 +173,7 @@ def sweep_prepared(
             continue
         words, ran, begun = f"part {turn + 1} of {len(parts)}", False, done
         progress(done, total, f"{words}, {counted(len(here), 'edit')}")
-        for n_left in _run_part(work, runner, rows, here, dense, store):
+        for n_left in run_part(work, runner, rows, here, dense, store):
             ran, done = True, begun + len(here) - n_left  # others may be scored by another process meanwhile
             progress(done, total, f"{words}, {counted(len(here), 'edit')}")
         done = begun + len(here)
@@ -175,13 +182,13 @@ def sweep_prepared(
     progress(total, total, "evaluated")
 
 
-def _run_part(
+def run_part(
     work: Prepared,
     runner: SharedRunner,
     rows: list[int],
     edits: Sequence[Edit],
     dense: tuple[np.ndarray | None, ...] | None,
-    store: ScoreStore,
+    store: Kept,
 ) -> Iterator[int]:
     """Score the edits on the rows of one batch; yields after each how many are left. Prompts that the model refuses are set aside."""
     while (rows := work.scored(rows)) and (left := [edit for edit in edits if store.lacks(edit.key, rows)]):
