@@ -69,6 +69,9 @@ def test_three_nodes_measure_what_one_process_does_and_a_killed_one_loses_nothin
         recording = bench.recording(prompts, on_progress=killing)
         assert not doomed
         assert any("2 workers" in message for *_, message in said)
+        here = [(done, total) for done, total, message in said if message == "recording"]
+        assert here, "the rows were not put together"
+        assert all(done == total for done, total in here), "what the killed node had was measured here"
         assert recording.rows.tobytes() == record(loaded, prompts).rows.tobytes()
         with pytest.raises(Cancelled):
             bench.scores(prompts, EDITS, on_progress=stop)
