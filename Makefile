@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # One thread a process, as the tests run in two; compiled modules are kept for the many processes that they start.
 RUN := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
-.PHONY: help app test quick slow hostile check lint types tests browser clean
+.PHONY: help app test quick slow hostile soak check lint types tests browser clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -57,6 +57,10 @@ slow: $(VENV)/.slow
 hostile: $(VENV)/.dev browser
 	$(RUN) $(BIN)/python -m tests.hostile
 	$(RUN) $(BIN)/python -m tests.hostile.kills
+
+# Two browsers use one server for an hour; it must end with the memory it began with.
+soak: $(VENV)/.dev browser
+	$(RUN) $(BIN)/python -m tools.soak
 
 test: lint types tests
 check: test
