@@ -47,7 +47,8 @@ def many(stocked: OpenPage, few: PromptSet) -> tuple[OpenPage, Evaluation]:
 
 def ids(at: AppTest) -> list[str]:
     """Return the questions' numbers of the cards in view."""
-    return [text.value.split()[-1].rstrip("?") for text in at.text if text.value.endswith("?")]
+    last = (text.value.split()[-1] for text in at.text if text.value.endswith("?"))
+    return [word.rstrip("?") for word in last if word[0].isdecimal()]  # the menu asks "Depth or width?"
 
 
 def widget(at: AppTest, kind: str, key: str):

@@ -172,3 +172,21 @@ def test_the_command_prints_the_contest_and_writes_it(choose: PromptSet, report:
     assert json.loads(strata("show", tmp_path / "it.json", "--json").stdout)["rows"] == told["rows"]
     for wrong in (["--share", "0"], ["--kind", "height"], ["--recover", "magic"]):
         assert strata(*line, *wrong).exit_code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_short_timings")
+def test_a_budget_of_time_is_measured_and_each_edit_says_what_it_saves(
+    bench: Bench, choose: PromptSet, report: PromptSet
+) -> None:
+    contest: Contest = bench.open(bench.contest(choose, report, 0.1, of="time", kinds=["depth", "width", "vision"]))
+    assert contest.of == "time"
+    assert "of a prefill's time gone" in contest.verdict()
+    assert {entry.kind for entry in contest.entries} | {*contest.missing} == {"depth", "width", "vision"}
+    for entry in contest.entries:
+        assert entry.speedup is not None
+        saved = 1 - 1 / entry.speedup[0]
+        assert (entry.note == "") == (saved >= 0.1)
+        assert f"it saves {saved:.0%}" in entry.note or not entry.note
+    with pytest.raises(EvaluationError, match="expected a budget of parameters or time, got 'money'"):
+        bench.contest(choose, report, 0.1, of="money")

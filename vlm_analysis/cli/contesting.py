@@ -23,8 +23,12 @@ def contest(
     reading: Reading,
     report: Annotated[str, typer.Option("--report", metavar="PROMPTS", help="Other prompts, to report on.")],
     share: Annotated[
-        float, typer.Option("--share", min=0, max=1, help="How much of the decoder layers' parameters goes.")
+        float,
+        typer.Option("--share", min=0, max=1, help="How much goes: of the decoder layers' parameters, or of time."),
     ] = 0.3,
+    of: Annotated[
+        str, typer.Option("--of", help="What the share is of: parameters, or time, measured of a prefill here.")
+    ] = "parameters",
     kinds: Annotated[
         list[str] | None,
         typer.Option("--kind", help="depth, width, vision or mix; may be repeated, all by default."),
@@ -41,27 +45,29 @@ def contest(
     timed: Annotated[bool, typer.Option("--timed", help="Time a prefill with each edit too.")] = False,
     name: Name = "",
 ) -> Result:
-    """Depth or width? Compare the best edit of each kind at one budget.
+    """Depth or width? Compare the best edit of each kind.
 
-    Dropped layers, narrow layers and mixes of both are picked on the prompts and measured on those of --report. The share is rounded up to
-    whole layers, and all kinds save that. What is known is not measured again.
+    Dropped layers, narrow layers, skipped vision tokens and mixes are picked on the prompts and measured on those of --report. A share of
+    parameters is rounded up to whole layers, and all kinds save that; for one of time each kind is timed first. What is known is not
+    measured again.
     """
     from math import inf
 
     from vlm_analysis.cli.contest import of_contest
     from vlm_analysis.cli.lookup import find_prompts
     from vlm_analysis.selection.contest.contest import CONTESTANTS
-    from vlm_analysis.workbench.contests import Asked
+    from vlm_analysis.workbench.budgets import Asked
 
     most_s = inf if limit is None else 60 * limit
     asked = tuple(kinds or CONTESTANTS)
-    Asked(share, kinds=asked, recover=tuple(recover or ()))  # what needs no model is refused before it is loaded
+    Asked(share, of, asked, tuple(recover or ()))  # what needs no model is refused before it is loaded
     choose = find_prompts(bench.workspace, prompts, on_progress, reading)
     reported = find_prompts(bench.workspace, report, on_progress, {})
     item = bench.contest(
         choose,
         reported,
         share,
+        of=of,
         kinds=asked,
         recover=recover or (),
         most_s=most_s,

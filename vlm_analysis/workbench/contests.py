@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.errors import EditError, EvaluationError, short
+from vlm_analysis.errors import EditError, EvaluationError
 from vlm_analysis.evaluation.cost import ROUNDS, Cost, speedup
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.evaluation.pivots import EACH, WINDOW
@@ -17,12 +17,11 @@ from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.halves import n_shared
 from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.recovery.tunings import TUNINGS
-from vlm_analysis.recovery.ways import check_options, settings_of, steps_of
+from vlm_analysis.recovery.ways import settings_of, steps_of
 from vlm_analysis.selection.contest.candidates import (
     Candidate,
     Plan,
     depth_candidates,
-    mix_maker,
     pick,
     plan_of,
     width_candidates,
@@ -32,15 +31,18 @@ from vlm_analysis.selection.contest.contest import (
     DEPTH,
     MIX,
     PARAMETERS,
+    TIME,
     VISION,
     WIDTH,
     Contest,
     Entry,
 )
+from vlm_analysis.selection.contest.timeplan import TimePlan
 from vlm_analysis.selection.search.mixes import search_mix
 from vlm_analysis.selection.width.scores import WidthScores
 from vlm_analysis.words import counted
 from vlm_analysis.workbench.atdesk import AtDesk
+from vlm_analysis.workbench.budgets import Asked, measured_plan
 from vlm_analysis.workbench.costs import time_edits
 from vlm_analysis.workbench.desk import Desk, prompts_item
 from vlm_analysis.workbench.evaluations import Scorer, dense_evaluation, scorer
@@ -55,51 +57,6 @@ from vlm_analysis.workbench.workspace import Item
 OnContest = Callable[[Contest], None]
 """Called with the contest of the entries so far."""
 PARTS = 1000  # of a stage, in the progress
-NO_PARAMETERS = "where vision tokens skip layers, all weights stay, so no parameters go."
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a contest is asked.
-
-    Attributes:
-        share: the budget, between 0 and 1.
-        of: "parameters" of the decoder layers.
-        kinds: of `CONTESTANTS`, those that compete.
-        recover: ways of recovery, as "small" for all kinds, or "ridge" for depth.
-        most_s: the limit of each search, in seconds.
-        width: how many points of a search go on.
-        fast: whether the width is scored fast (see `score_width`).
-        timed: whether a prefill is timed with each edit.
-        options: of the recovery.
-
-    Raises:
-        StrataError: one of them is none.
-    """
-
-    share: float
-    of: str = PARAMETERS
-    kinds: tuple[str, ...] = CONTESTANTS
-    recover: tuple[str, ...] = ()
-    most_s: float = inf
-    width: int = 1
-    fast: bool = False
-    timed: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        is_share = isinstance(self.share, (int, float)) and not isinstance(self.share, bool) and 0 < self.share < 1
-        fits = {
-            "a share between 0 and 1": (is_share, self.share),
-            f"a budget of {PARAMETERS}": (self.of == PARAMETERS, self.of),
-            f"kinds among {', '.join(CONTESTANTS)}": (bool(self.kinds) and {*self.kinds} <= {*CONTESTANTS}, self.kinds),
-        }
-        for expected, (holds, got) in fits.items():
-            if not holds:
-                raise EvaluationError(
-                    f"The contest cannot begin: expected {expected}, got {short(repr(got), 80)}. Change it."
-                )
-        check_options(self.recover, self.options)
 
 
 def run_contest(
@@ -160,7 +117,7 @@ class _Work:
         dense, *found = self.on_report([Edit(self.desk.loaded.n_layers), *(one.edit for one in picked)])
         entries = [replace(entry, evaluation=_plain(one, entry.edit)) for entry, one in zip(picked, found, strict=True)]
         show(self._contest(dense, entries))
-        if self.asked.timed:
+        if self.asked.timed or self.asked.of == TIME:
             entries = self._timed(entries)
             show(self._contest(dense, entries))
         for way in self.asked.recover:
@@ -190,9 +147,14 @@ class _Work:
 
     def _picked(self) -> list[Entry]:
         """Return the entry of each kind on the choosing prompts; why others have none goes to `missing`."""
-        plan = plan_of(self.desk.loaded.info, self.asked.share, self.desk.loaded.locks)
         self._stage(f"the dense model on {self.choose.name}")
         _ = self.on_choose
+        info, locks = self.desk.loaded.info, self.desk.loaded.locks
+        if self.asked.of == PARAMETERS:
+            plan: Plan | TimePlan = plan_of(info, self.asked.share, locks)
+        else:
+            scores = self.scores if {WIDTH, MIX} & {*self.asked.kinds} else None
+            plan = measured_plan(self.desk, self.choose, self.asked, scores, self._stage)
         made = {DEPTH: self._depth, WIDTH: self._width, VISION: self._vision, MIX: self._mix}
         entries = []
         for kind in (kind for kind in CONTESTANTS if kind in self.asked.kinds):
@@ -216,39 +178,40 @@ class _Work:
             kind, best.method, _plain(evaluations[runs.index(best)], best.edit), "", score, n_tried + len(runs)
         )
 
-    def _depth(self, plan: Plan) -> tuple[list[Candidate], int]:
+    def _depth(self, plan: Plan | TimePlan) -> tuple[list[Candidate], int]:
         found = depth_candidates(self._recording(), plan.n_dropped, self.desk.loaded.locks)
         searched = self._searched(plan, None, 0, "depth")
         return _with(found, Candidate(searched.provenance["strategy"].split(" over")[0] + " by KL", searched)), _tried(
             searched
         )
 
-    def _width(self, plan: Plan) -> tuple[list[Candidate], int]:
-        found, refused = width_candidates(self.scores, plan.share)
+    def _width(self, plan: Plan | TimePlan) -> tuple[list[Candidate], int]:
+        found, refused = width_candidates(self.scores, plan.width_share)
         if not found:
             raise EditError(next(iter(refused.values())))
         return found, 0
 
-    def _vision(self, plan: Plan) -> tuple[list[Candidate], int]:
-        raise EditError(NO_PARAMETERS)
+    def _vision(self, plan: Plan | TimePlan) -> tuple[list[Candidate], int]:
+        return [Candidate("front of a scan", edit) for edit in plan.skipping()], 0
 
-    def _mix(self, plan: Plan) -> tuple[list[Candidate], int]:
-        searched = self._searched(plan, self.scores, plan.n_dropped, "mixes")
+    def _mix(self, plan: Plan | TimePlan) -> tuple[list[Candidate], int]:
+        searched = self._searched(plan, self.scores, len(plan.widths) - 1, "mixes")
         return [Candidate(f"{searched.provenance['strategy']}, by KL", searched)], _tried(searched)
 
-    def _searched(self, plan: Plan, scores: WidthScores | None, most_narrow: int, words: str) -> Edit:
+    def _searched(self, plan: Plan | TimePlan, scores: WidthScores | None, most_narrow: int, words: str) -> Edit:
         """Return what the search over mixes finds, with its scores kept as they come."""
         steps = Steps(self._stage(f"searching {words} on {self.choose.name}"))
         self.now[:] = [steps.within]
         loaded = self.desk.loaded
         found = search_mix(
             runnable(loaded, self.on_choose, {}),
-            mix_maker(plan, scores),
+            plan.make(scores),
             plan.saved,
             plan.share,
             n_layers=loaded.n_layers,
             locks=loaded.locks,
             most_narrow=most_narrow,
+            n_vision=len(plan.visions) if scores is not None else 0,
             width=self.asked.width,
             most_s=self.asked.most_s,
             on_progress=steps.begin,
@@ -267,7 +230,15 @@ class _Work:
         one = costs[0]
         threads, rounds = counted(one.threads, "thread"), counted(one.rounds, "round")
         self.timed_on = f"{one.device}, {threads}, {rounds} of {counted(one.n_prompts, 'prompt')}"
-        return [replace(entry, speedup=speedup(cost, "prefill")) for entry, cost in zip(entries, costs, strict=True)]
+        found = [replace(entry, speedup=speedup(cost, "prefill")) for entry, cost in zip(entries, costs, strict=True)]
+        return [self._with_miss(entry) for entry in found] if self.asked.of == TIME else found
+
+    def _with_miss(self, entry: Entry) -> Entry:
+        """Return the entry with a note where the time that it saves, measured now, is less than the budget."""
+        saved = 0.0 if entry.speedup is None else 1 - 1 / entry.speedup[0]
+        if saved >= self.asked.share:
+            return entry
+        return replace(entry, note=f"timed alone it saves {saved:.0%} of a prefill's time, less than the budget.")
 
     def _recovered(self, entry: Entry, way: str) -> Entry:
         """Return the entry, recovered; where nothing is learnt, as it was picked, with the reason."""
@@ -290,7 +261,8 @@ class _Work:
     @cached_property
     def course(self) -> Course:
         n_tuned = sum(len(self.asked.kinds) for _ in self.asked.recover)
-        return Course(self.progress, PARTS * (2 * len(self.asked.kinds) + 6 + n_tuned))
+        n_timed = 3 if self.asked.of == TIME else 0
+        return Course(self.progress, PARTS * (2 * len(self.asked.kinds) + 6 + n_tuned + n_timed))
 
     def _say(self, done: int, total: int, message: str) -> None:
         self.now[0](done, total, message)
@@ -350,6 +322,7 @@ class Contests(AtDesk):
         report: PromptSet | Item,
         share: float,
         *,
+        of: str = PARAMETERS,
         kinds: Sequence[str] = CONTESTANTS,
         recover: Sequence[str] = (),
         most_s: float = inf,
@@ -361,14 +334,16 @@ class Contests(AtDesk):
         on_progress: Progress = no_progress,
         **options: Any,
     ) -> Item:
-        """Save the contest of the best dropped layers, narrow layers and mixes that save this share of the decoder layers' parameters.
+        """Save the contest of the best dropped layers, narrow layers, skipped vision tokens and mixes that save this share.
 
-        The share is rounded up to whole layers, and every kind saves that, to a unit of width. Edits are picked by their mean retention
+        A share of the decoder layers' parameters is rounded up to whole layers, and every kind saves that, to a unit of width. For one of a
+        prefill's time some edits of each kind are timed on `choose` first, of which a size is estimated that saves it; each picked edit is
+        timed then on `report`, and one that misses the share says so. Edits are picked by their mean retention
         over the domains of `choose`, and measured on `report`. What is known is not measured again.
 
         Args:
             choose, report: the prompts that edits are picked and recovered on, and others to report on.
-            share: of the parameters of all decoder layers, between 0 and 1.
+            share, of: of the "parameters" of all decoder layers, or of the "time" of a prefill here; between 0 and 1.
             kinds: some of "depth", "width", "vision" and "mix".
             recover: ways in which every edit is recovered too, with the same settings; one with a repair in it holds for depth alone.
             most_s: after so many seconds a search begins no further step, and its best so far is filled up to the budget.
@@ -381,9 +356,7 @@ class Contests(AtDesk):
         Raises:
             StrataError: an argument is none, the budget cannot be met by any kind, or edits are to be recovered on reported prompts.
         """
-        asked = Asked(
-            share, PARAMETERS, tuple(kinds), tuple(dict.fromkeys(recover)), most_s, width, fast, timed, options
-        )
+        asked = Asked(share, of, tuple(kinds), tuple(dict.fromkeys(recover)), most_s, width, fast, timed, options)
         item, other = prompts_item(self.workspace, choose), prompts_item(self.workspace, report)
         desk = self._desk(on_progress)
         item = recorded_prompts(desk, item)

@@ -34,6 +34,9 @@ WIDTHS: dict[str, dict[str, Any]] = {
 }
 
 
+NO_PARAMETERS = "where vision tokens skip layers, all weights stay, so no parameters go."
+
+
 @dataclass(frozen=True)
 class Candidate:
     """An edit that competes for the entry of its kind, and how it was made."""
@@ -57,6 +60,32 @@ class Plan:
     n_dropped: int
     share: float
     step: float
+
+    @property
+    def width_share(self) -> float:
+        """Return the share of the parameters that width alone has to save."""
+        return self.share
+
+    def make(self, scores: WidthScores | None) -> Callable[[Mix], Edit]:
+        """Return the function that makes the edit of a mix (see `mix_maker`)."""
+        return mix_maker(self, scores)
+
+    def skipping(self) -> list[Edit]:
+        """Return the edits in which vision tokens skip layers that meet the budget.
+
+        Raises:
+            EditError: none does.
+        """
+        raise EditError(NO_PARAMETERS)
+
+    @property
+    def widths(self) -> Sequence[float]:
+        """Return what 0, 1, 2, … steps of width save."""
+        return [step * self.step for step in range(self.n_dropped + 1)]
+
+    @property
+    def visions(self) -> Sequence[Any]:
+        return ()
 
     def saved(self, mix: Mix) -> float:
         """Return the share of the decoder layers' parameters that a mix saves, its width to a unit."""
@@ -125,13 +154,13 @@ def mix_maker(plan: Plan, scores: WidthScores | None) -> Callable[[Mix], Edit]:
         if scores is None:
             raise EditError("There is no such mix: expected scores of the width, got none. Score it.")
         left = min(mix.narrow * plan.step, plan.share - plan.dropped_share(mix.dropped))
-        narrow = make_narrow(_staying(scores, mix.dropped), left, GLOBAL)
+        narrow = make_narrow(staying(scores, mix.dropped), left, GLOBAL)
         return replace(mask + narrow, provenance=narrow.provenance)
 
     return make
 
 
-def _staying(scores: WidthScores, dropped: Collection[int]) -> WidthScores:
+def staying(scores: WidthScores, dropped: Collection[int]) -> WidthScores:
     """Return the scores without the units of dropped layers."""
     neurons, kv_groups = (
         tuple(part[:, :0] if layer in dropped else part for layer, part in enumerate(getattr(scores, unit)))

@@ -267,7 +267,7 @@ class Contest:
         """Return on how many prompts it reports and was chosen, and how many of them flatter it."""
         n = len(self.shared[0].by_prompt)
         if not self.n_shared:
-            return f"Measured on {counted(n, 'prompt')}; chosen on {self.n_chosen_on} others."
+            return f"Measured on {counted(n, 'prompt')}; chosen on {counted(self.n_chosen_on, 'other')}."
         return (
             f"Measured on {counted(n, 'prompt')}; chosen on {self.n_chosen_on}. {self.n_shared} of those measured on are among these, or "
             "share a picture with one: that flatters all entries."

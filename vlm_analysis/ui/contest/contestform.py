@@ -8,7 +8,16 @@ import streamlit as st
 
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recovery.tunings import TUNINGS
-from vlm_analysis.selection.contest.contest import CONTESTANTS, DEPTH, MIX, VISION, WIDTH
+from vlm_analysis.selection.contest.contest import (
+    BUDGETS,
+    CONTESTANTS,
+    DEPTH,
+    MIX,
+    PARAMETERS,
+    TIME,
+    VISION,
+    WIDTH,
+)
 from vlm_analysis.ui.common.jobs import current, start
 from vlm_analysis.ui.common.pickers import described, pick_named
 from vlm_analysis.ui.common.promptpair import follow, remember, warn_same
@@ -55,7 +64,7 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
     is_same = choose.prompts == report.prompts
     if is_same:
         warn_same(choose, PAIR, "Edits")
-    share = _ask_share(info)
+    share, of = _ask_share(info)
     kinds = _ask_kinds()
     recover, options = _ask_options(is_same)
     st.caption(
@@ -63,7 +72,7 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
         f"{counted(int(report.details.get('n', 0)), 'prompt')}. What was measured before is not measured again, so that a contest that is "
         "cancelled goes on where it stopped."
     )
-    arguments: dict[str, Any] = {"kinds": kinds, "recover": recover, **options}
+    arguments: dict[str, Any] = {"of": of, "kinds": kinds, "recover": recover, **options}
     st.button(
         "Depth or width?",
         type="primary",
@@ -81,20 +90,35 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
         disabled=not kinds or ((view := current(JOB)) is not None and view.active),
     )
     if kinds:
-        same_line(_line(choose, report, share, kinds, recover, options))
+        same_line(_line(choose, report, share, of, kinds, recover, options))
 
 
-def _ask_share(info: ModelInfo) -> float:
+def _ask_share(info: ModelInfo) -> tuple[float, str]:
+    """Draw the budget; returns the share, and what it is of."""
+    of = st.segmented_control(
+        "Budget of",
+        BUDGETS,
+        default=None if "contest_of" in st.session_state else PARAMETERS,
+        required=True,
+        format_func={PARAMETERS: "Parameters", TIME: "Measured time"}.__getitem__,
+        key="contest_of",
+        persist_state="session",
+        help="Measured time: some edits of each kind are timed here first, and from them follows how much must go to save the share of a "
+        "prefill's time; each picked edit is timed then, and one that misses the share says so. It takes some minutes longer.",
+    )
     percent = st.slider(
-        "Share of the decoder layers' parameters that goes, %",
+        "Share of the decoder layers' parameters that goes, %"
+        if of == PARAMETERS
+        else "Share of a prefill's time that goes, %",
         1,
         80,
         25,
         key="contest_share",
         persist_state="session",
-        help=f"Every kind saves as much, rounded up to whole layers. One of {info.n_layers} layers is about {100 / info.n_layers:.0f} %.",
+        help="Of parameters every kind saves as much, rounded up to whole layers. One of "
+        f"{info.n_layers} layers is about {100 / info.n_layers:.0f} %.",
     )
-    return percent / 100
+    return percent / 100, str(of)
 
 
 def _ask_kinds() -> tuple[str, ...]:
@@ -144,10 +168,16 @@ def _ask_options(is_same: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
 
 
 def _line(
-    choose: Item, report: Item, share: float, kinds: tuple[str, ...], recover: tuple[str, ...], options: dict[str, Any]
+    choose: Item,
+    report: Item,
+    share: float,
+    of: str,
+    kinds: tuple[str, ...],
+    recover: tuple[str, ...],
+    options: dict[str, Any],
 ) -> str:
     """Return the line of the same contest, without arguments that are the command's defaults."""
-    of: dict[str, Any] = {"report": report.id, "share": share}
-    of |= {"kind": [] if kinds == CONTESTANTS else list(kinds), "recover": list(recover)}
+    asked: dict[str, Any] = {"report": report.id, "share": share, "of": "" if of == PARAMETERS else of}
+    asked |= {"kind": [] if kinds == CONTESTANTS else list(kinds), "recover": list(recover)}
     limit = options["most_s"] / 60 if "most_s" in options else None
-    return line_of("contest", choose, **of, limit=limit, fast=options.get("fast", False))
+    return line_of("contest", choose, **asked, limit=limit, fast=options.get("fast", False))
