@@ -3,9 +3,9 @@
     python -m tools.soak                 # an hour; `make soak` is the same
     python -m tools.soak --minutes 5
 
-Needs Chromium and requirements-dev.txt. Every round each browser goes through the pages, changes the mask, starts an evaluation, cancels every
-other one, and loads the page anew. After the first rounds, which fill caches, the resident memory of the server and its children is taken
-at rest. Ends with 1 where it has grown by more than a tenth at the end.
+Needs Chromium and requirements-dev.txt. Every round each browser goes through the pages, changes the mask, starts an evaluation, cancels
+every other one, and loads the page anew. After the first rounds, which fill caches, the resident memory of the server and its children is
+taken at rest. Ends with 1 where it has grown by more than a tenth at the end.
 """
 
 from __future__ import annotations
