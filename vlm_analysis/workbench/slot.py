@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING, Any
 
+from vlm_analysis.assets import BUNDLED_MODELS, asset
 from vlm_analysis.errors import ModelError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.progress import Progress
@@ -34,7 +35,8 @@ class ModelSlot:
         """Return a slot with a model that the caller loaded and will close."""
         slot = cls()
         slot._loaded, slot.info, slot._borrowed = loaded, loaded.info, True
-        slot.arguments = (str(loaded.source), {"revision": loaded.revision})
+        name = next((name for name in BUNDLED_MODELS if str(asset(name)) == loaded.source), str(loaded.source))
+        slot.arguments = (name, {"revision": loaded.revision} if loaded.revision else {})
         return slot
 
     @property

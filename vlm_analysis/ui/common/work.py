@@ -27,6 +27,16 @@ def job(call: Callable[..., Any], *arguments: Any, **options: Any) -> Work:
     return lambda progress: call(*arguments, **options, on_progress=progress)
 
 
+def clustered(address: str, own: Bench, call: Callable[..., Any], *arguments: Any, **options: Any) -> Work:
+    """Return the job that makes one call of a Bench, as `Bench.record`, on a cluster (see `Bench.on_cluster`); "" is here."""
+
+    def work(progress: Progress) -> Any:
+        with own.on_cluster(address):
+            return call(own, *arguments, **options, on_progress=progress)
+
+    return work
+
+
 def watched(kind: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Work:
     """Return the job that makes one call of the Bench, with its partial results on the live board under `kind`."""
     board = live()

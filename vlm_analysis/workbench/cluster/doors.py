@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_analysis.assets import BUNDLED_MODELS, asset
+from vlm_analysis.assets import BUNDLED_MODELS
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import ClusterError
 from vlm_analysis.model_info import ModelInfo
@@ -51,11 +51,10 @@ def model_of(slot: ModelSlot) -> Model:
             "device_map, or measure here."
         )
     loaded = slot.loaded
-    name = next((name for name in BUNDLED_MODELS if str(asset(name)) == source), source)
-    if name not in BUNDLED_MODELS and Path(name).is_dir():
-        name = str(Path(name).resolve())
+    if source not in BUNDLED_MODELS and Path(source).is_dir():
+        source = str(Path(source).resolve())
     same = {"device": loaded.device.type, "max_vision_tokens": loaded.max_vision_tokens}
-    return name, {**options, **same, **({} if loaded.quantiser else {"dtype": loaded.dtype})}
+    return source, {**options, **same, **({} if loaded.quantiser else {"dtype": loaded.dtype})}
 
 
 def chunks_of(keyed: Sequence[tuple[str, Prompt]], batch_size: int, chunk: int) -> list[list[tuple[str, Prompt]]]:
