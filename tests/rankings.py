@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis import MEASURES, Evaluation, PruneMask, Recording
-from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.recording.measures import DELTAS, SHARES, empty_rows, triangle
+from vlm_analysis.model_info import ModelInfo, TowerInfo
+from vlm_analysis.recording.measures import DELTAS, SHARES, empty_rows, filled_rows, triangle
 from vlm_analysis.recording.recording import Activations
 from vlm_analysis.words import TOKEN_GROUPS
 
@@ -52,6 +53,13 @@ def full_recording(
         rows=made[picked],
         activations={name: Activations(sums[of].sum(0), norms[of].sum(0), len(of)) for name, of in rows.items() if of},
     )
+
+
+def with_tower(recording: Recording, cosines: np.ndarray, tower: TowerInfo) -> Recording:
+    """Return the recording with these cosines, (prompts, n_tower), of layers of the vision encoder."""
+    known = {name: recording.rows[name] for name in recording.rows.dtype.names or () if name != "tower_cosine"}
+    rows = filled_rows(recording.n_prompts, recording.n_layers, known | {"tower_cosine": cosines}, tower.n_layers)
+    return replace(recording, model=replace(recording.model, tower=tower), rows=rows)
 
 
 def joined(one: Recording, other: Recording) -> Recording:

@@ -12,6 +12,7 @@ from vlm_analysis.cli.maskfiles import keep_once
 from vlm_analysis.cli.output import Result
 from vlm_analysis.cli.parts import DropAttention, DropMlp, parts_edit
 from vlm_analysis.cli.skipping import BySimilarity, EarlyExit, FormOption, Freeze, LateEntry, NoDeepStack, skipping_edit
+from vlm_analysis.cli.towers import DropTower, OfTower, rank_tower, tower_edit
 from vlm_analysis.errors import MaskError, short
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def rank(
     share: Share = 0.5,
     delta: Delta = 0.05,
     seed: Seed = 0,
+    tower: OfTower = False,
 ) -> Result:
     """Score each layer under criteria. Damage that was measured on the recording's prompts is used."""
     from vlm_analysis.cli.lookup import find_recording
@@ -84,6 +86,9 @@ def rank(
     from vlm_analysis.selection.criteria.scoring import score_layers, usable_criteria
 
     opened = find_recording(shelf, recording)
+    if tower:
+        beside = {"--criterion": criterion, "--target": target, "--other": other, "--token-group": token_group != "all"}
+        return rank_tower(opened, domain, beside)
     options: dict[str, Any] = {"target": target, "other": other, "domain": domain, "weight": weight, "seed": seed}
     options |= {"token_group": token_group, "share": share, "delta": delta, "damage": _damage(shelf, opened)}
     if criterion and criterion != ["all"]:
@@ -111,6 +116,7 @@ def mask(
     drop: ByHand = "",
     drop_attention: DropAttention = "",
     drop_mlp: DropMlp = "",
+    drop_tower: DropTower = "",
     target: Target = None,
     other: Other = None,
     domain: Domain = None,
@@ -136,9 +142,9 @@ def mask(
     """Make a mask from scores, spans or by hand, and save it.
 
     With --late-entry, --early-exit, --freeze or --span-by-similarity vision tokens skip layers too, or alone where no layer is asked for;
-    with --drop-attention or --drop-mlp layers lose a part. --out writes it as JSON, as CSV, for mergekit (.yaml), optipfair
-    (.optipfair.json), llama.cpp (.txt), Puzzletron (.puzzletron.json) or LLM-Drop (.llm-drop.json, with parts too), and where vision
-    tokens skip layers, and nothing else, for ShortV (.shortv.txt), VTW (.vtw.txt) or FastV (.fastv.txt).
+    with --drop-attention or --drop-mlp layers lose a part, and with --drop-tower the vision encoder loses layers. --out writes it as JSON,
+    as CSV, for mergekit (.yaml), optipfair (.optipfair.json), llama.cpp (.txt), Puzzletron (.puzzletron.json) or LLM-Drop (.llm-drop.json,
+    with parts too), and where vision tokens skip layers, and nothing else, for ShortV (.shortv.txt), VTW (.vtw.txt) or FastV (.fastv.txt).
     """
     from dataclasses import replace
 
@@ -150,7 +156,8 @@ def mask(
     opened = find_recording(shelf, recording)
     _check_used(drop, criterion, budget, target)
     skipping = skipping_edit(opened, late_entry, early_exit, freeze, span_by_similarity, form, no_deepstack)
-    beside = [one for one in (parts_edit(opened, drop_attention, drop_mlp), skipping) if one is not None]
+    made_beside = parts_edit(opened, drop_attention, drop_mlp), tower_edit(opened, drop_tower), skipping
+    beside = [one for one in made_beside if one is not None]
     if beside and not (drop or criterion or budget is not None or preset or strategy != PLAIN):
         edit = Edit(opened.n_layers)
     elif preset or ranking or keep_deepstack:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from vlm_analysis.errors import short
 
 if TYPE_CHECKING:
     from vlm_analysis.edits.edit import Edit
-    from vlm_analysis.model_info import ModelInfo
+    from vlm_analysis.model_info import Locks, ModelInfo
     from vlm_analysis.workbench.workspace import Workspace
 
 
@@ -28,16 +28,24 @@ def tool_words(edit: Edit, path: Path) -> str:
 
 
 def tell_locks(edit: Edit, model: ModelInfo) -> None:
-    """Warn in one line of dropped layers that should stay, with the reasons."""
+    """Warn in one line of dropped layers that should stay, of the decoder or the vision encoder, with the reasons."""
+    from vlm_analysis.edits.kinds.tower import tower_dropped
+
+    _tell("Layers", model.locks, edit.gone)
+    if model.tower is not None:
+        _tell("Layers of the vision encoder", model.tower.locks, tower_dropped(edit.changes))
+
+
+def _tell(what: str, locks: Locks, gone: Collection[int]) -> None:
     from vlm_analysis.words import layers as layer_words
 
     of_reason: dict[str, list[int]] = {}
-    for layer, reason in model.locks.reasons.items():
-        if layer in edit.gone:
+    for layer, reason in locks.reasons.items():
+        if layer in gone:
             of_reason.setdefault(reason, []).append(layer)
     if of_reason:
         told = "; ".join(f"{layer_words(layers)} ({short(reason)})" for reason, layers in of_reason.items())
-        warn(f"Layers that should stay are dropped: {told}")
+        warn(f"{what} that should stay are dropped: {told}")
 
 
 def keep_once(shelf: Workspace, edit: Edit) -> Any:

@@ -35,14 +35,19 @@ def parts_edit(recording: Recording, attention: str, mlp: str) -> Edit | None:
 
     if not attention and not mlp:
         return None
-    layers = [_layers(option, text) for option, text in (("--drop-attention", attention), ("--drop-mlp", mlp))]
+    layers = [layers_of_option(option, text) for option, text in (("--drop-attention", attention), ("--drop-mlp", mlp))]
     edit = drop_parts(recording.n_layers, *layers)
     if reason := edit.refuses(recording.model):
         raise EditError(reason)
     return replace(edit, name=sentence(edit.words()), provenance={"made": "by hand"})
 
 
-def _layers(option: str, text: str) -> tuple[int, ...]:
+def layers_of_option(option: str, text: str) -> tuple[int, ...]:
+    """Return the layers that the text of an option names, none where it is empty.
+
+    Raises:
+        EditError: it names none.
+    """
     from vlm_analysis.edits.shorthand import layers_in
 
     layers = layers_in(text) if text else ()

@@ -53,6 +53,22 @@ def score_tower(recording: Recording, domain: str | None = None) -> np.ndarray:
     return scores
 
 
+def tower_order(recording: Recording, domain: str | None = None, *, unprotect: bool = False) -> list[int]:
+    """Return the layers of the vision encoder that may go, the least block influence first; ties to the lower number.
+
+    Args:
+        recording, domain: as in `score_tower`.
+        unprotect: whether protected layers may go.
+
+    Raises:
+        MaskError, RecordingError: as `score_tower`.
+    """
+    scores, tower = score_tower(recording, domain), recording.model.tower
+    assert tower is not None  # else it has no scores
+    free = [layer for layer in tower.locks.keeping(unprotect=unprotect).free if not np.isnan(scores[layer])]
+    return sorted(free, key=lambda layer: (scores[layer], layer))
+
+
 def make_tower(recording: Recording, budget: int, *, domain: str | None = None, unprotect: bool = False) -> Edit:
     """Return the Edit that drops the `budget` layers of the vision encoder with the least block influence; ties to the lower number.
 
@@ -65,20 +81,17 @@ def make_tower(recording: Recording, budget: int, *, domain: str | None = None, 
         MaskError: as `score_tower`, or fewer layers than the budget may go.
         RecordingError: an unknown domain.
     """
-    scores = score_tower(recording, domain)
-    tower = recording.model.tower
-    assert tower is not None  # else it has no scores
-    free = [layer for layer in tower.locks.keeping(unprotect=unprotect).free if not np.isnan(scores[layer])]
-    if not is_whole(budget) or not 0 <= budget <= min(len(free), tower.n_layers - 1):
+    order, tower = tower_order(recording, domain, unprotect=unprotect), recording.model.tower
+    assert tower is not None  # else it has no order
+    if not is_whole(budget) or not 0 <= budget <= min(len(order), tower.n_layers - 1):
         raise MaskError(
-            f"The budget does not fit the vision encoder: expected a whole number of its layers, {counted(len(free), 'layer')} of "
+            f"The budget does not fit the vision encoder: expected a whole number of its layers, {counted(len(order), 'layer')} of "
             f"{tower.n_layers} may go, got {short(repr(budget), 80)}. Lower it, or let protected layers go."
         )
-    dropped = sorted(free, key=lambda layer: (scores[layer], layer))[:budget]
     provenance = {"criterion": "block-influence", "of": "vision encoder", "budget": int(budget), "domain": domain}
     return Edit(
         recording.n_layers,
-        (Tower(tower.n_layers, tuple(dropped)),),
+        (Tower(tower.n_layers, tuple(order[:budget])),),
         name=f"vision encoder, block-influence, {budget}",
         model=recording.model,
         provenance=provenance | {"recording_prompts": recording.prompts},
