@@ -20,6 +20,7 @@ from vlm_analysis.ui.similarity.similarityview import (
     spans,
     token_group,
 )
+from vlm_analysis.ui.similarity.towerview import tower_heatmap
 
 begin(
     "Similarity",
@@ -62,6 +63,7 @@ if layers.open:
     with layers:
         heatmap(recording, group)
         missing_tokens(recording, group)
+        tower_heatmap(recording)
         contrast(recording, group)
 if all_measures.open:
     with all_measures:

@@ -37,6 +37,7 @@ def similarity_heatmap(
     fitted: bool = False,
     written: bool = False,
     clickable: bool = False,
+    of: str = "",
 ) -> go.Figure:
     """Mean similarity of each layer's input and output, one row per domain; dropped layers outlined.
 
@@ -52,6 +53,7 @@ def similarity_heatmap(
         fitted: colours from the least to the largest of these values, in place of the fixed range.
         written: the numbers stand in the cells.
         clickable: a click on a cell is reported, which heatmaps alone do not do: an unseen point lies on each.
+        of: title of the axis of layers; the decoder's by default.
 
     Raises:
         ValueError: `values` has not one line per row.
@@ -69,6 +71,8 @@ def similarity_heatmap(
     if written:
         texts = [[f"{value:.3f}" if math.isfinite(value) else "" for value in line] for line in matrix.tolist()]
         figure.update_traces(text=texts, texttemplate="%{text}", textfont={"size": 12}, selector={"name": "values"})
+    if of:
+        figure.update_xaxes(title_text=of)
     if clickable:
         _add_points(figure, hover)
     if out:
