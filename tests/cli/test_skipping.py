@@ -103,7 +103,9 @@ def test_a_scan_that_is_saved_is_shown_and_chosen_from(
     ]
     shares = {(row["way"], row["layer"]): row["flops_share"] for row in told["rows"]}
     assert shares[DENSE, -1] == 1 > shares["early exit", 0]
-    recording = replace(full_recording(6, 16), model=loaded.info, prompt_ids=tuple(str(one.id) for one in few))
+    recording = replace(
+        full_recording(6, 16), model=replace(loaded.info, tower=None), prompt_ids=tuple(str(one.id) for one in few)
+    )
     keep_recording(shelf, recording, "r")
     predicted = strata("scan", "few", "--conditions", "r", "--quiet")
     assert predicted.exit_code == 0, predicted.output
