@@ -96,6 +96,18 @@ def in_groups(n_prompts: int, n_groups: int) -> str:
     return counted(n_prompts, "prompt") + f" in {counted(n_groups, 'group')}" * (n_groups < n_prompts)
 
 
+def by_reason(reasons: Mapping[int, str]) -> dict[str, list[int]]:
+    """Return the layers of each reason, in the order in which reasons come.
+
+    >>> by_reason({0: "first", 2: "DeepStack", 3: "DeepStack"})
+    {'first': [0], 'DeepStack': [2, 3]}
+    """
+    found: dict[str, list[int]] = {}
+    for layer, reason in reasons.items():
+        found.setdefault(reason, []).append(layer)
+    return found
+
+
 def layers(numbers: Iterable[int]) -> str:
     """Return "layer 4" or "layers 4 and 7", ascending."""
     ordered = sorted(numbers)

@@ -37,13 +37,9 @@ def tell_locks(edit: Edit, model: ModelInfo) -> None:
 
 
 def _tell(what: str, locks: Locks, gone: Collection[int]) -> None:
-    from vlm_analysis.words import layers as layer_words
+    from vlm_analysis.words import by_reason, layers as layer_words
 
-    of_reason: dict[str, list[int]] = {}
-    for layer, reason in locks.reasons.items():
-        if layer in gone:
-            of_reason.setdefault(reason, []).append(layer)
-    if of_reason:
+    if of_reason := by_reason({layer: reason for layer, reason in locks.reasons.items() if layer in gone}):
         told = "; ".join(f"{layer_words(layers)} ({short(reason)})" for reason, layers in of_reason.items())
         warn(f"{what} that should stay are dropped: {told}")
 

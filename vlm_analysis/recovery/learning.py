@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vlm_analysis.errors import EditError
 from vlm_analysis.evaluation.run.prepared import DENSE_RESPONSE, Prepared, prepare, with_one_answer
 from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.offload import is_offloaded
 from vlm_analysis.progress import Progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.recovery.heldout import split_held_out
@@ -81,5 +82,5 @@ def check_trainable(loaded: LoadedModel, failed: str) -> None:
         )
     if loaded.dtype not in ("float32", "bfloat16"):
         raise EditError(f"{failed}: expected float32 or bfloat16, got {loaded.dtype}, whose gradients vanish. {advice}")
-    if any(parameter.device.type == "meta" for parameter in loaded.model.parameters()):
+    if is_offloaded(loaded.model):
         raise EditError(f"{failed}: expected all weights in memory, got some that accelerate keeps elsewhere. {advice}")

@@ -19,6 +19,7 @@ from vlm_analysis.models.decoding import decode, token_spans
 from vlm_analysis.models.layers import find_decoder_layers
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.memory import free_bytes, within_memory
+from vlm_analysis.models.offload import is_offloaded
 from vlm_analysis.models.widths import Part, find_attention, find_mlp
 from vlm_analysis.progress import Cancelled, Progress, no_progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
@@ -94,7 +95,7 @@ def _check(loaded: LoadedModel, window: int, sides: str) -> None:
         raise EditError(
             f"{failed}: expected weights of numbers, got ones quantised with {loaded.quantiser}. Load the original."
         )
-    if any(parameter.device.type == "meta" for parameter in loaded.model.parameters()):
+    if is_offloaded(loaded.model):
         raise EditError(
             f"{failed}: expected all weights in memory, got some that accelerate keeps elsewhere. Load the model whole."
         )

@@ -11,7 +11,7 @@ from vlm_analysis.selection.tower import tower_similarity
 from vlm_analysis.ui.common.downloads import PICTURE
 from vlm_analysis.ui.common.terms import explained
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.words import layers as layer_words, sentence
+from vlm_analysis.words import by_reason, layers as layer_words, sentence
 
 
 def tower_heatmap(recording: Recording) -> None:
@@ -55,10 +55,7 @@ def _reasons(tower: TowerInfo) -> list[str]:
     """Return a sentence for each reason for which layers stay, locked ones first, and one for those that nothing reads."""
     said: list[str] = []
     for kind, reasons in (("locked", tower.locked), ("protected", tower.protected)):
-        of_reason: dict[str, list[int]] = {}
-        for layer, reason in reasons.items():
-            of_reason.setdefault(reason, []).append(layer)
-        for reason, layers in of_reason.items():
+        for reason, layers in by_reason(reasons).items():
             said.append(f"{sentence(layer_words(layers))} {'is' if len(layers) == 1 else 'are'} {kind}: {reason}.")
     if tower.unread:
         verb = "runs" if len(tower.unread) == 1 else "run"
