@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from vlm_analysis.evaluation.intervals import (
 from vlm_analysis.guard.schema import LONGEST, TEXTS, different, fields, flag, listed, maybe, number, table, text, whole
 from vlm_analysis.model_info import SCHEMA as MODEL, ModelInfo
 from vlm_analysis.saved import FINGERPRINT, Form
-from vlm_analysis.words import METRIC_TITLES, brief, prompts_in
+from vlm_analysis.words import METRIC_TITLES, brief, prompts_in, total_of_domains
 
 _TOLERANCE = 1e-3  # of divergences and likelihoods in half precision, which can be a little below their least
 _ROW = fields(
@@ -183,6 +183,22 @@ def with_groups(frame: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     """Return the table with the column `group` of each prompt's group; without it where none share one."""
     shared = len(set(groups)) < len(groups)
     return with_extras(frame, {GROUP: groups}) if shared else frame.drop(columns=GROUP, errors="ignore")
+
+
+def on_all(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
+    """Return the evaluations on the prompts that all have (see `on_both`), in the order of the first.
+
+    Raises:
+        EvaluationError: they have no prompt in common.
+    """
+    first = reduce(lambda one, other: on_both(one, other)[0], evaluations)
+    return tuple(on_both(first, one)[1] for one in evaluations)
+
+
+def domains_of(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return the domains; behind several, the name that stands for all of them."""
+    names = tuple(map(str, evaluation.by_domain.index))
+    return names if len(names) == 1 else (*names, total_of_domains(names))
 
 
 def on_both(one: Evaluation, other: Evaluation) -> tuple[Evaluation, Evaluation]:

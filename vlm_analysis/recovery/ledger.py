@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from vlm_analysis.evaluation.answers import pooled
 from vlm_analysis.evaluation.evaluation import (
     FORM as EVALUATION,
     Evaluation,
+    domains_of,
     evaluation_content,
     evaluation_of,
-    on_both,
+    on_all,
     retention,
     retention_interval,
 )
@@ -28,7 +29,7 @@ from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recovery.tunings import TUNINGS
 from vlm_analysis.recovery.ways import steps_of
 from vlm_analysis.saved import FINGERPRINT, Form
-from vlm_analysis.words import brief, total_of_domains
+from vlm_analysis.words import brief
 
 _ROW = fields(
     {
@@ -182,14 +183,12 @@ class Ledger:
     @property
     def domains(self) -> tuple[str, ...]:
         """Return the domains; behind several, the name that stands for all of them."""
-        names = tuple(map(str, self.shared[0].by_domain.index))
-        return names if len(names) == 1 else (*names, total_of_domains(names))
+        return domains_of(self.shared[0])
 
     @cached_property
     def shared(self) -> tuple[Evaluation, ...]:
         """Return the evaluation of each row on the prompts that all rows have."""
-        first = reduce(lambda one, row: on_both(one, row.evaluation)[0], self.rows, self.dense)
-        return tuple(on_both(first, row.evaluation)[1] for row in self.rows)
+        return on_all([row.evaluation for row in self.rows])
 
     @property
     def overall(self) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,19 @@ from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.learnt import Learnt
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.answers import pooled
-from vlm_analysis.evaluation.evaluation import Evaluation, check_same_work, on_both, retention, retention_interval
+from vlm_analysis.evaluation.evaluation import (
+    Evaluation,
+    check_same_work,
+    domains_of,
+    on_all,
+    retention,
+    retention_interval,
+)
 from vlm_analysis.evaluation.paired import paired_differences
 from vlm_analysis.evaluation.telling import telling_score_of, title_of
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recovery.tunings import TUNINGS
-from vlm_analysis.words import brief, counted, sentence, total_of_domains
+from vlm_analysis.words import brief, counted, sentence
 
 DEPTH, WIDTH, VISION, MIX = CONTESTANTS = ("depth", "width", "vision", "mix")
 PARAMETERS, TIME = BUDGETS = ("parameters", "time")
@@ -159,6 +166,12 @@ class Contest:
         return self.dense.prompts
 
     @property
+    def budget(self) -> str:
+        """Return the budget in words: "30% of the decoder layers' parameters"."""
+        what = "of the decoder layers' parameters" if self.of == PARAMETERS else "of a prefill's time"
+        return f"{self.share:.0%} {what}"
+
+    @property
     def ways(self) -> tuple[str, ...]:
         """Return how edits were recovered, "" first for as they were picked."""
         return tuple(dict.fromkeys(("", *(entry.recovered for entry in self.entries))))
@@ -171,15 +184,12 @@ class Contest:
     @cached_property
     def shared(self) -> tuple[Evaluation, ...]:
         """Return the evaluations of the dense model and of each entry, on the prompts that all have."""
-        all_of_them = (self.dense, *(entry.evaluation for entry in self.entries))
-        first = reduce(lambda one, other: on_both(one, other)[0], all_of_them)
-        return tuple(on_both(first, one)[1] for one in all_of_them)
+        return on_all([self.dense, *(entry.evaluation for entry in self.entries)])
 
     @property
     def domains(self) -> tuple[str, ...]:
         """Return the domains; behind several, the name that stands for all of them."""
-        names = tuple(map(str, self.shared[0].by_domain.index))
-        return names if len(names) == 1 else (*names, total_of_domains(names))
+        return domains_of(self.shared[0])
 
     def entry(self, kind: str, recovered: str = "") -> Entry | None:
         """Return the entry of a kind and way of recovery; None where there is none."""
@@ -289,10 +299,9 @@ def _found(contest: Contest, way: str) -> str:
 def _opening(contest: Contest, way: str) -> str:
     if way:
         return f"{'With the same fine-tuning' if way in TUNINGS else 'After the same repair'} ({way})"
-    what = "of the decoder layers' parameters" if contest.of == PARAMETERS else "of a prefill's time"
     saves = {f"{entry.saved:.0%}" for entry in contest.entries} - {"nan%"} if contest.of == PARAMETERS else set()
     rounded = f" ({' to '.join(sorted({min(saves), max(saves)}))} as cut)" if saves - {f"{contest.share:.0%}"} else ""
-    return f"With {contest.share:.0%} {what} gone{rounded}"
+    return f"With {contest.budget} gone{rounded}"
 
 
 def _against(contest: Contest, first: Entry, other: Entry) -> tuple[str, bool]:

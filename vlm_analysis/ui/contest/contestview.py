@@ -38,16 +38,11 @@ def contest_view() -> None:
         st.caption("No contest was held yet.")
         return
     contest: Contest = open_or_stop(item)
-    st.text(f"{contest.model.name} ({contest.model.fingerprint[:8]}): {_budget(contest)}.")
+    st.text(f"{contest.model.name} ({contest.model.fingerprint[:8]}): {contest.budget} go.")
     _draw_finding(contest)
     _draw_chart(contest)
     _draw_table(contest)
     _draw_entries(contest, item)
-
-
-def _budget(contest: Contest) -> str:
-    what = "of the decoder layers' parameters" if contest.of == "parameters" else "of a prefill's time"
-    return f"{contest.share:.0%} {what} go"
 
 
 def _so_far() -> None:
