@@ -9,6 +9,7 @@ import pytest
 from vlm_analysis import Edit, PruneMask, late_entry
 from vlm_analysis.errors import EditError, EvaluationError
 from vlm_analysis.model_info import Locks, ModelInfo
+from vlm_analysis.selection.contest.candidates import mix_maker
 from vlm_analysis.selection.contest.timeplan import TimePlan, edits_to_time, time_plan_of
 from vlm_analysis.selection.search.mixes import Mix
 
@@ -52,7 +53,7 @@ def test_kinds_that_cannot_save_so_much_say_how_much_they_save() -> None:
 
 
 def test_mixes_are_made_of_their_parts() -> None:
-    make = plan().make(None)
+    make = mix_maker(plan(), None)
     assert make(Mix((2, 3))) == PruneMask(10, (2, 3))
     assert make(Mix((2,), 0, 1)) == PruneMask(10, (2,)) + SKIPPING
     with pytest.raises(EditError, match="expected scores of the width"):

@@ -13,10 +13,9 @@ from vlm_analysis.errors import EditError, EvaluationError, short
 from vlm_analysis.evaluation.cost import ROUNDS, speedup
 from vlm_analysis.progress import Progress
 from vlm_analysis.recovery.ways import check_options
-from vlm_analysis.selection.contest.candidates import plan_of
+from vlm_analysis.selection.contest.candidates import step_of
 from vlm_analysis.selection.contest.contest import BUDGETS, CONTESTANTS, MIX, PARAMETERS, VISION
 from vlm_analysis.selection.contest.timeplan import TimePlan, edits_to_time, time_plan_of
-from vlm_analysis.selection.search.mixes import CLOSE
 from vlm_analysis.selection.vision import scan_front
 from vlm_analysis.selection.width.choosing import make_narrow
 from vlm_analysis.selection.width.scores import WidthScores
@@ -82,7 +81,7 @@ def measured_plan(desk: Desk, choose: Item, asked: Asked, scores: WidthScores | 
         EvaluationError: so much time cannot go.
     """
     info, locks = desk.loaded.info, desk.loaded.locks
-    step = plan_of(info, CLOSE, locks).step
+    step = step_of(info, locks)
     half, looks = edits_to_time(info, locks, step, scores)
     narrow = [] if scores is None else [make_narrow(scores, n * step) for n in looks]
     visions = _front(desk, choose, stage) if {VISION, MIX} & {*asked.kinds} else []

@@ -22,6 +22,7 @@ from vlm_analysis.selection.contest.candidates import (
     Candidate,
     Plan,
     depth_candidates,
+    mix_maker,
     pick,
     plan_of,
     width_candidates,
@@ -205,7 +206,7 @@ class _Work:
         loaded = self.desk.loaded
         found = search_mix(
             runnable(loaded, self.on_choose, {}),
-            plan.make(scores),
+            mix_maker(plan, scores),
             plan.saved,
             plan.share,
             n_layers=loaded.n_layers,

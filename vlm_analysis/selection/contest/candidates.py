@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -66,10 +66,6 @@ class Plan:
         """Return the share of the parameters that width alone has to save."""
         return self.share
 
-    def make(self, scores: WidthScores | None) -> Callable[[Mix], Edit]:
-        """Return the function that makes the edit of a mix (see `mix_maker`)."""
-        return mix_maker(self, scores)
-
     def skipping(self) -> list[Edit]:
         """Return the edits in which vision tokens skip layers that meet the budget.
 
@@ -84,13 +80,16 @@ class Plan:
         return [step * self.step for step in range(self.n_dropped + 1)]
 
     @property
-    def visions(self) -> Sequence[Any]:
+    def visions(self) -> Sequence[tuple[Edit, float]]:
         return ()
 
     def saved(self, mix: Mix) -> float:
         """Return the share of the decoder layers' parameters that a mix saves, its width to a unit."""
-        dropped = self.dropped_share(mix.dropped)
-        return dropped + min(mix.narrow * self.step, max(0.0, self.share - dropped))
+        return self.dropped_share(mix.dropped) + max(0.0, self.narrow_share(mix))
+
+    def narrow_share(self, mix: Mix) -> float:
+        """Return the share of the parameters that the width of a mix saves: its last step only what is missing to the budget."""
+        return min(mix.narrow * self.step, self.share - self.dropped_share(mix.dropped))
 
     def dropped_share(self, dropped: Collection[int]) -> float:
         """Return the share of the parameters in these layers."""
@@ -103,13 +102,7 @@ def plan_of(model: ModelInfo, share: float, locks: Locks) -> Plan:
     Raises:
         EvaluationError: the parameters were not counted, or so many layers may not go.
     """
-    whole = sum(model.layer_parameters)
-    if not whole or not locks.free:
-        raise EvaluationError(
-            f"The kinds cannot be compared: expected a model with counted parameters and layers that may go, got "
-            f"{model.name}. Load the model."
-        )
-    step = float(np.mean([model.layer_parameters[layer] for layer in locks.free])) / whole
+    step = step_of(model, locks)
     n_dropped = max(1, math.ceil(share / step - CLOSE))
     most = min(len(locks.free), model.n_layers - 1)
     if n_dropped > most:
@@ -118,6 +111,21 @@ def plan_of(model: ModelInfo, share: float, locks: Locks) -> Plan:
             f"{share:.0%}. Ask for less."
         )
     return Plan(model, n_dropped, n_dropped * step, step)
+
+
+def step_of(model: ModelInfo, locks: Locks) -> float:
+    """Return the share of the decoder layers' parameters in one layer, as the mean of those that may go.
+
+    Raises:
+        EvaluationError: the parameters were not counted, or no layer may go.
+    """
+    whole = sum(model.layer_parameters)
+    if not whole or not locks.free:
+        raise EvaluationError(
+            f"The kinds cannot be compared: expected a model with counted parameters and layers that may go, got "
+            f"{model.name}. Load the model."
+        )
+    return float(np.mean([model.layer_parameters[layer] for layer in locks.free])) / whole
 
 
 def depth_candidates(recording: Recording, n_dropped: int, locks: Locks) -> list[Candidate]:
@@ -144,23 +152,34 @@ def _each_once(candidates: Iterable[Candidate]) -> list[Candidate]:
     return list(by_edit.values())
 
 
-def mix_maker(plan: Plan, scores: WidthScores | None) -> Callable[[Mix], Edit]:
+class Budget(Protocol):
+    """What mixes are made of: see `Plan` and `TimePlan`."""
+
+    @property
+    def model(self) -> ModelInfo: ...
+
+    @property
+    def visions(self) -> Sequence[tuple[Edit, float]]: ...
+
+    def narrow_share(self, mix: Mix) -> float: ...
+
+
+def mix_maker(plan: Budget, scores: WidthScores | None) -> Callable[[Mix], Edit]:
     """Return the function that makes the edit of a mix: layers are dropped, and those that stay are narrowed in mode "global"."""
 
     def make(mix: Mix) -> Edit:
-        mask = PruneMask(plan.model.n_layers, mix.dropped, model=plan.model)
-        if not mix.narrow:
-            return mask
-        if scores is None:
-            raise EditError("There is no such mix: expected scores of the width, got none. Score it.")
-        left = min(mix.narrow * plan.step, plan.share - plan.dropped_share(mix.dropped))
-        narrow = make_narrow(staying(scores, mix.dropped), left, GLOBAL)
-        return replace(mask + narrow, provenance=narrow.provenance)
+        edit = PruneMask(plan.model.n_layers, mix.dropped, model=plan.model)
+        if mix.narrow:
+            if scores is None:
+                raise EditError("There is no such mix: expected scores of the width, got none. Score it.")
+            narrow = make_narrow(_staying(scores, mix.dropped), plan.narrow_share(mix), GLOBAL)
+            edit = replace(edit + narrow, provenance=narrow.provenance)
+        return edit + plan.visions[mix.vision - 1][0] if mix.vision else edit
 
     return make
 
 
-def staying(scores: WidthScores, dropped: Collection[int]) -> WidthScores:
+def _staying(scores: WidthScores, dropped: Collection[int]) -> WidthScores:
     """Return the scores without the units of dropped layers."""
     neurons, kv_groups = (
         tuple(part[:, :0] if layer in dropped else part for layer, part in enumerate(getattr(scores, unit)))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.errors import EditError, EvaluationError
 from vlm_analysis.model_info import Locks, ModelInfo
-from vlm_analysis.selection.contest.candidates import staying
 from vlm_analysis.selection.search.mixes import CLOSE, Mix
 from vlm_analysis.selection.width.choosing import GLOBAL, make_narrow
 from vlm_analysis.selection.width.scores import WidthScores
@@ -74,19 +73,9 @@ class TimePlan:
             )
         return found
 
-    def make(self, scores: WidthScores | None) -> Callable[[Mix], Edit]:
-        """Return the function that makes the edit of a mix; layers that stay are narrowed in mode "global"."""
-
-        def make(mix: Mix) -> Edit:
-            edit = PruneMask(self.model.n_layers, mix.dropped, model=self.model)
-            if mix.narrow:
-                if scores is None:
-                    raise EditError("There is no such mix: expected scores of the width, got none. Score it.")
-                narrow = make_narrow(staying(scores, mix.dropped), mix.narrow * self.step, GLOBAL)
-                edit = replace(edit + narrow, provenance=narrow.provenance)
-            return edit + self.visions[mix.vision - 1][0] if mix.vision else edit
-
-        return make
+    def narrow_share(self, mix: Mix) -> float:
+        """Return the share of the parameters that the width of a mix saves."""
+        return mix.narrow * self.step
 
 
 def edits_to_time(model: ModelInfo, locks: Locks, step: float, scores: WidthScores | None) -> tuple[Edit, list[int]]:
@@ -100,7 +89,7 @@ def edits_to_time(model: ModelInfo, locks: Locks, step: float, scores: WidthScor
         raise EvaluationError(
             f"The kinds cannot be compared: expected layers that may go, got none of {model.name}. Let some go."
         )
-    half = free[:: max(1, len(free) // max(1, len(free) // 2))][: max(1, min(len(free), model.n_layers - 1) // 2)]
+    half = free[::2][: max(1, min(len(free), model.n_layers - 1) // 2)]
     steps = [] if scores is None else [n for n in range(1, model.n_layers) if _is_possible(scores, n * step)]
     looks = sorted({max(1, round(len(steps) * look / LOOKS)) for look in range(1, LOOKS + 1)}) if steps else []
     return PruneMask(model.n_layers, half, model=model), looks
