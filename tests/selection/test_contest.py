@@ -163,3 +163,15 @@ def test_its_file_gives_back_the_same_contest(contest: Contest, tmp_path: Path) 
     assert again.entries[0].speedup == (1.5, 1.4, 1.6)
     assert (again.chosen_on, again.n_chosen_on, again.recovery) == ("c" * 64, 45, {"small": {"seed": 0}})
     assert [one.cut for one in again.entries] == [WIDTH, DEPTH, DEPTH]
+
+
+def test_a_mix_of_one_kind_alone_is_said_to_be_one(contest: Contest) -> None:
+    both = Edit(4, (Drop((1,)), Narrow({0: [0]})))
+    edits = {"depth": (DEPTH, "depth"), "width": (WIDTH, "width"), "a mix": (both, ""), "tuned": (TUNED, "depth")}
+    for edit, alone in edits.values():
+        mix = Entry("mix", "greedy", evaluation(edit, RIGHT["depth"]))
+        assert mix.alone == alone
+        said = replace(contest, entries=(*contest.entries, mix)).verdict()
+        assert (f"The best mix found is {alone} alone." in said) == bool(alone)
+        assert ("The best mix" in said) == bool(alone)
+    assert OF_DEPTH.alone == OF_WIDTH.alone == ""

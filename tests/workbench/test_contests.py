@@ -112,6 +112,18 @@ def test_the_same_call_measures_nothing_again_and_a_stopped_one_goes_on(
         assert len(bench.workspace.items(kind)) == 1
 
 
+def test_a_mix_never_ends_below_a_kind_alone(bench: Bench, packs: PromptSet, report: PromptSet) -> None:
+    choose = packs[3:6] + packs[48:51]  # here the search by KL goes on with layers, and keeps no answer
+    contest: Contest = bench.open(bench.contest(choose, report[2:4], 0.6, kinds=["width", "mix"], fast=True))
+    width, mix = contest.entries
+    assert mix.chosen_score == width.chosen_score
+    assert mix.chosen_score is not None
+    assert mix.chosen_score > 0
+    assert mix.edit == width.edit
+    assert (mix.alone, mix.method) == ("width", f"width alone: {width.method}")
+    assert "The best mix found is width alone." in contest.verdict()
+
+
 @pytest.mark.usefixtures("_short_timings")
 def test_prefills_are_timed_where_asked_and_their_costs_are_kept(
     bench: Bench, choose: PromptSet, report: PromptSet

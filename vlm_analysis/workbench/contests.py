@@ -100,6 +100,7 @@ class _Work:
     choose_set: PromptSet
     report_set: PromptSet
     progress: Progress
+    picked: list[Entry] = field(default_factory=list)  # one for each kind, on the choosing prompts
     missing: dict[str, str] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
     timed_on: str = ""
@@ -107,7 +108,7 @@ class _Work:
 
     def done(self, show: OnContest) -> Contest:
         """Pick the edit of each kind, then measure each on the reported prompts, then recovered."""
-        picked = self._picked()
+        picked = self._pick_all()
         if not picked:
             raise EvaluationError(
                 "No kind has an entry: "
@@ -146,7 +147,7 @@ class _Work:
 
     # -- picking ---------------------------------------------------------------------------------------------------
 
-    def _picked(self) -> list[Entry]:
+    def _pick_all(self) -> list[Entry]:
         """Return the entry of each kind on the choosing prompts; why others have none goes to `missing`."""
         self._stage(f"the dense model on {self.choose.name}")
         _ = self.on_choose
@@ -157,13 +158,12 @@ class _Work:
             scores = self.scores if {WIDTH, MIX} & {*self.asked.kinds} else None
             plan = measured_plan(self.desk, self.choose, self.asked, scores, self._stage)
         made = {DEPTH: self._depth, WIDTH: self._width, VISION: self._vision, MIX: self._mix}
-        entries = []
         for kind in (kind for kind in CONTESTANTS if kind in self.asked.kinds):
             try:
-                entries.append(self._pick(kind, *made[kind](plan)))
+                self.picked.append(self._pick(kind, *made[kind](plan)))
             except EditError as error:
                 self.missing[kind] = str(error)
-        return entries
+        return self.picked
 
     def _pick(self, kind: str, candidates: Sequence[Candidate], n_tried: int) -> Entry:
         """Return the best of the candidates on the choosing prompts as the entry of a kind, with their scores there."""
@@ -196,8 +196,12 @@ class _Work:
         return [Candidate("front of a scan", edit) for edit in plan.skipping()], 0
 
     def _mix(self, plan: Plan | TimePlan) -> tuple[list[Candidate], int]:
+        """Return the mix that the search finds and the picks of the other kinds, as a mix may be of one kind alone."""
         searched = self._searched(plan, self.scores, len(plan.widths) - 1, "mixes")
-        return [Candidate(f"{searched.provenance['strategy']}, by KL", searched)], _tried(searched)
+        found = [Candidate(f"{searched.provenance['strategy']}, by KL", searched)]
+        for entry in self.picked:
+            found = _with(found, Candidate(f"{entry.kind} alone: {entry.method}", entry.edit))
+        return found, _tried(searched)
 
     def _searched(self, plan: Plan | TimePlan, scores: WidthScores | None, most_narrow: int, words: str) -> Edit:
         """Return what the search over mixes finds, with its scores kept as they come."""

@@ -11,6 +11,9 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.kinds.drop import Drop
+from vlm_analysis.edits.kinds.narrow import Narrow
+from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.edits.learnt import Learnt
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.answers import pooled
@@ -29,6 +32,7 @@ from vlm_analysis.recovery.tunings import TUNINGS
 from vlm_analysis.words import brief, counted, sentence
 
 DEPTH, WIDTH, VISION, MIX = CONTESTANTS = ("depth", "width", "vision", "mix")
+_OF_CHANGE = {Drop: DEPTH, Narrow: WIDTH, Vision: VISION}
 PARAMETERS, TIME = BUDGETS = ("parameters", "time")
 COLUMNS = (
     "kind",
@@ -93,6 +97,12 @@ class Entry:
     def title(self) -> str:
         """Return its kind, and how it was recovered: "depth", "depth + small"."""
         return f"{self.kind} + {self.recovered}" if self.recovered else self.kind
+
+    @property
+    def alone(self) -> str:
+        """Return the kind that a mix has alone, as "depth" where it drops layers and changes nothing else; "" of others."""
+        kinds = {_OF_CHANGE.get(type(change), MIX) for change in self.cut.changes}
+        return kinds.pop() if self.kind == MIX and len(kinds) == 1 else ""
 
     @property
     def saved(self) -> float:
@@ -268,6 +278,9 @@ class Contest:
         Where the 90 % interval of `beside` holds 0, or there is none, no difference can be told. Each interval holds for itself.
         """
         says = [_found(self, way) for way in self.ways]
+        says += [
+            f"The best mix found is {entry.alone} alone." for entry in self.entries if entry.alone and not entry.recovered
+        ]
         says += [f"{sentence(kind)} has no entry: {why}" for kind, why in self.missing.items()]
         says += [f"{sentence(entry.title)}: {entry.note}" for entry in self.entries if entry.note]
         says += [self.stopped] if self.stopped else []
