@@ -20,7 +20,7 @@ from vlm_analysis import (
     score_width,
 )
 from vlm_analysis.figures.contested import COLOURS, contest_bars
-from vlm_analysis.ui.common.session import live, workspace
+from vlm_analysis.ui.common.session import last_choices, live, workspace
 from vlm_analysis.ui.contest.contestform import PAIR
 from vlm_analysis.workbench.shelf import keep, keep_prompts, open_item
 
@@ -129,6 +129,20 @@ class TestForm:
         again = stocked(PAGE)
         assert [again.session_state[key] for key in PAIR] == chosen
         assert put(again, contest_report=other.id).session_state[PAIR[1]] == other.id
+
+    def test_packs_are_chosen_on_and_their_fellows_reported_on(self, stocked: OpenPage, few: PromptSet) -> None:
+        hold_bundled()
+        stocked(PAGE)
+        for first in ("", ", the first 2 of each"):
+            chosen, reported = (
+                keep_prompts(workspace(), part, f"Bundled packs: {names}{first}")
+                for part, names in ((few[:2], "general, math"), (few[2:], "general-report, math-report"))
+            )
+            for used in (reported, chosen):
+                last_choices()["prompts"] = used.id
+                at = stocked(PAGE)
+                assert [at.session_state[key] for key in PAIR] == [chosen.id, reported.id]
+                assert "the same prompts" not in words(at)
 
     def test_the_line_asks_the_same_and_no_kind_asks_nothing(self, stocked: OpenPage) -> None:
         hold_bundled()

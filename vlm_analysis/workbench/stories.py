@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 PARTS = ("recordings", "prompts", "masks", "evaluations")
 """The kinds of a story's parts; its item's details have their ids."""
-DEMO_PROMPTS = "Bundled packs: "
+DEMO_PROMPTS, LIMITED = "Bundled packs: ", ", the first "
 
 
 def demo(slot: ModelSlot, shelf: Workspace, on_progress: Progress, *, first: int | None = None) -> Item:
@@ -58,8 +58,27 @@ def demo(slot: ModelSlot, shelf: Workspace, on_progress: Progress, *, first: int
 
 def _packs(shelf: Workspace, names: Sequence[str], first: int | None) -> Item:
     prompts = reduce(operator.add, (open_prompts(name)[:first] for name in names))
-    limited = "" if first is None else f", the first {first} of each"
-    return keep_prompts(shelf, prompts, f"{DEMO_PROMPTS}{', '.join(names)}{limited}")
+    limited = "" if first is None else f"{LIMITED}{first} of each"
+    return keep_prompts(shelf, prompts, f"{packs_name(names)}{limited}")
+
+
+def packs_name(names: Sequence[str]) -> str:
+    """Return the name of saved bundled packs."""
+    return f"{DEMO_PROMPTS}{', '.join(names)}"
+
+
+def fellows(name: str) -> tuple[str, ...]:
+    """Return the names of saved packs to choose on and of those to report on, of which a name is one; () of other prompts.
+
+    >>> fellows("Bundled packs: general-report, math-report")
+    ('Bundled packs: general, math', 'Bundled packs: general-report, math-report')
+    >>> fellows("Bundled packs: general, math-report"), fellows("mine")
+    ((), ())
+    """
+    packs, comma, limit = name.removeprefix(DEMO_PROMPTS).partition(LIMITED)
+    choose = [pack.removesuffix(REPORT) for pack in packs.split(", ")]
+    both = tuple(f"{packs_name(names)}{comma}{limit}" for names in (choose, [f"{pack}{REPORT}" for pack in choose]))
+    return both if name in both else ()
 
 
 def tell_story(slot: ModelSlot, shelf: Workspace, prompts_item: Item, on_progress: Progress) -> Item:

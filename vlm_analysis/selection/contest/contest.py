@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vlm_analysis.edits.change import Change
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.kinds.drop import Drop
 from vlm_analysis.edits.kinds.narrow import Narrow
@@ -32,7 +33,7 @@ from vlm_analysis.recovery.tunings import TUNINGS
 from vlm_analysis.words import brief, counted, sentence
 
 DEPTH, WIDTH, VISION, MIX = CONTESTANTS = ("depth", "width", "vision", "mix")
-_OF_CHANGE = {Drop: DEPTH, Narrow: WIDTH, Vision: VISION}
+_OF_CHANGE: dict[type[Change], str] = {Drop: DEPTH, Narrow: WIDTH, Vision: VISION}
 PARAMETERS, TIME = BUDGETS = ("parameters", "time")
 COLUMNS = (
     "kind",
@@ -279,7 +280,9 @@ class Contest:
         """
         says = [_found(self, way) for way in self.ways]
         says += [
-            f"The best mix found is {entry.alone} alone." for entry in self.entries if entry.alone and not entry.recovered
+            f"The best mix found is {entry.alone} alone."
+            for entry in self.entries
+            if entry.alone and not entry.recovered
         ]
         says += [f"{sentence(kind)} has no entry: {why}" for kind, why in self.missing.items()]
         says += [f"{sentence(entry.title)}: {entry.note}" for entry in self.entries if entry.note]

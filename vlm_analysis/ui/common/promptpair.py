@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from vlm_analysis.errors import StrataError
@@ -9,6 +11,7 @@ from vlm_analysis.prompts.halves import split_in_halves
 from vlm_analysis.ui.common.session import chosen, last_choices, workspace
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.workbench.shelf import keep_prompts, open_item
+from vlm_analysis.workbench.stories import fellows
 from vlm_analysis.workbench.workspace import Item
 
 HALVES = "AB"
@@ -16,22 +19,23 @@ Keys = tuple[str, str]
 """The keys of the two boxes in the session: choose, and report."""
 
 
-def follow(items: dict[str, Item], keys: Keys, followed: str, *, halves: bool = False) -> None:
+def follow(items: dict[str, Item], keys: Keys, followed: str, *, apart: bool = False) -> None:
     """Choose the prompts in use when they change; a new session starts with the choice that was made here since they did.
 
     Args:
         items: the prompt sets, by id.
         keys: of the boxes.
         followed: the key under which the prompts are kept that the form was last set to.
-        halves: whether the saved halves of the prompts in use are chosen in their place, where there are some.
+        apart: whether in place of the prompts in use their saved halves are chosen, where there are some, or of bundled packs those to
+            choose and those to report on, where both are saved.
     """
     state, last, now = st.session_state, last_choices(), chosen("prompts")
     in_use = now.id if now is not None and now.id in items else next(iter(items))
     if state.get(followed) != in_use:
         used, *kept = last.get(keys[0], [None]) if followed not in state else [None]
         holds = kept and used == last.get("prompts") and set(kept) <= set(items)
-        of_halves = _halves(items, in_use) if halves else None
-        state[keys[0]], state[keys[1]] = kept if holds else of_halves or (in_use, in_use)
+        found = (_halves(items, in_use) or _packs(items, in_use)) if apart else None
+        state[keys[0]], state[keys[1]] = kept if holds else found or (in_use, in_use)
         state[followed] = in_use
     for key in keys:
         if state.get(key) not in items:
@@ -87,5 +91,15 @@ def _halves(items: dict[str, Item], in_use: str) -> tuple[str, str] | None:
     name = items[in_use].name
     for half in HALVES:
         name = name.removesuffix(_half_of("", half))
-    found = [next((one for one, item in items.items() if item.name == _half_of(name, half)), "") for half in HALVES]
-    return (found[0], found[1]) if all(found) else None
+    return _both(items, [_half_of(name, half) for half in HALVES])
+
+
+def _packs(items: dict[str, Item], in_use: str) -> tuple[str, str] | None:
+    """Return the saved packs to choose on and those to report on, of which the prompts in use are one; None where one is not saved."""
+    return _both(items, fellows(items[in_use].name))
+
+
+def _both(items: dict[str, Item], names: Sequence[str]) -> tuple[str, str] | None:
+    """Return the prompts of two names; None where one has none."""
+    found = [next((one for one, item in items.items() if item.name == name), "") for name in names]
+    return (found[0], found[1]) if len(found) == 2 and all(found) else None

@@ -51,7 +51,7 @@ def contest_form() -> None:
 
 
 def _form(info: ModelInfo, items: dict[str, Item]) -> None:
-    follow(items, PAIR, FOLLOWED, halves=True)
+    follow(items, PAIR, FOLLOWED, apart=True)
     left, right = st.columns(2)
     names = {name: described(item) for name, item in items.items()}
     words = (

@@ -29,7 +29,7 @@ from vlm_analysis.ui.evaluate.inputs import EvaluateInputs
 from vlm_analysis.words import counted, sentence
 from vlm_analysis.workbench.evaluations import MAX_WRITTEN
 from vlm_analysis.workbench.shelf import keep_prompts
-from vlm_analysis.workbench.stories import DEMO_PROMPTS
+from vlm_analysis.workbench.stories import packs_name
 from vlm_analysis.workbench.workspace import Item
 
 LEARN, REPORT = "recover_learn", "recover_report"
@@ -125,7 +125,7 @@ def _begin_with(sources: dict[str, Source]) -> None:
 
 
 def _named(source: Source) -> str:
-    return source.name if isinstance(source, Item) else f"{DEMO_PROMPTS}{', '.join(source)}"
+    return source.name if isinstance(source, Item) else packs_name(source)
 
 
 def _described(source: Source) -> str:
