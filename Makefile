@@ -28,7 +28,7 @@ $(VENV)/.slow: requirements-slow.txt $(VENV)/.dev
 	@touch $@
 
 app: $(VENV)/.app
-	$(BIN)/python -m streamlit run app.py
+	$(BIN)/python -m vlm_analysis app
 
 # The tests drive a real Chromium; where it is missing and this is root on a Debian machine, it is installed.
 browser:

@@ -25,6 +25,7 @@ from vlm_analysis.cli import base, dashboard
 from vlm_analysis.export.document.page import document_html
 from vlm_analysis.models import load
 from vlm_analysis.progress import Cancelled, Progress
+from vlm_analysis.ui.common import ahead
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.workbench.documents import document_for
 from vlm_analysis.workbench.stories import open_saved_story, stories
@@ -191,6 +192,7 @@ class TestApp:
     def test_a_browser_is_opened_unless_told_otherwise(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[list[str]] = []
         monkeypatch.setattr(dashboard.runpy, "run_module", lambda *_, **__: asked.append(sys.argv))
+        monkeypatch.setattr(ahead, "import_ahead", lambda: None)
         monkeypatch.setattr(sys, "argv", [])
         assert strata("app", "--port", str(free_port())).exit_code == 0
         assert strata("app", "--port", str(free_port()), "--no-browser").exit_code == 0

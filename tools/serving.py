@@ -55,7 +55,7 @@ def started_server(home: Path) -> tuple[subprocess.Popen[bytes], str]:
     port, log = free_port(), home / "server.log"
     env = {**os.environ, "HOME": str(home), "HF_HUB_OFFLINE": "1"}
     env.pop("STRATA_HOME", None)
-    command = [sys.executable, "-m", "streamlit", *arguments(port)]
+    command = [sys.executable, "-m", "vlm_analysis", "app", "--no-browser", "--port", str(port)]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True

@@ -42,6 +42,9 @@ def app(
     _check_free(address, port)
     flags = [f"--server.address={address}", f"--server.port={port}", "--server.showEmailPrompt=false"]
     sys.argv = ["streamlit", "run", str(folder / "app.py"), *flags, *([] if browser else ["--server.headless=true"])]
+    from vlm_analysis.ui.common.ahead import import_ahead
+
+    import_ahead()
     runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
 
 
