@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from vlm_analysis import Fold, Prompt, PromptSet, PruneMask, Tensors, cli
-from vlm_analysis.edits.edit import Edit
+from vlm_analysis import Adapt, Edit, Fold, Prompt, PromptSet, PruneMask, Replace, Tensors, cli
+from vlm_analysis.edits.learnt import Learnt
 from vlm_analysis.errors import ClusterError
 from vlm_analysis.guard.schema import fields, whole
 from vlm_analysis.workbench.cluster.crew import check_address, connected, places
@@ -75,9 +77,6 @@ def test_values_and_files_arrive_as_they_were_sent_and_equal_ones_in_equal_bytes
 
 
 def test_a_message_that_is_cut_changed_or_of_others_is_refused(tmp_path: Path) -> None:
-    import io
-    import zipfile
-
     whole_one, other = packed({"n": 3}), io.BytesIO()
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("meta.json", '{"n": 3}')
@@ -104,14 +103,25 @@ def test_prompts_arrive_with_their_pixels_and_others_are_refused(prompts: list[P
         prompts_in(tmp_path / "second", keys[::-1])
 
 
-def test_edits_arrive_with_what_they_learnt() -> None:
-    learnt = Tensors.of({"weight": np.arange(4, dtype=np.float32).reshape(2, 2)})
-    mask = PruneMask(4, (1,))
-    edits = [mask, Edit(4, (*mask.changes, Fold(0, learnt, learnt_on=mask.key)))]
-    with edits_in(packed_edits(edits), fields({})) as found:
+def test_edits_arrive_with_what_they_learnt_as_files_of_safetensors() -> None:
+    weight, mask = np.arange(4, dtype=np.float32).reshape(2, 2), PruneMask(6, (1,))
+    fold = Fold(0, Tensors.of({"down": weight}), learnt_on=mask.key)
+    adapt = Adapt(Tensors.of({"0.up.A": weight, "0.up.B": weight + 1}), ("0.up",), learnt_on=mask.key)
+    replace = Replace((3, 4), Tensors.of({"norm.weight": weight[0]}))
+    edits = [mask, Edit(6, (*mask.changes, fold)), Edit(6, (*mask.changes, adapt)), Edit(6, (replace,))]
+    data = packed_edits(edits)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        endings = [Path(name).suffix for name in archive.namelist()]
+    assert (set(endings), endings.count(".safetensors")) == ({".json", ".safetensors"}, 3)
+    with edits_in(data, fields({})) as found:
         assert [one.key for one in found] == [one.key for one in edits]
-        (fold,) = (one for one in found[1].changes if isinstance(one, Fold))
-        np.testing.assert_array_equal(fold.tensors.read()["weight"], [[0, 1], [2, 3]])
+        sent, there = (
+            [one for edit in them for one in edit.changes if isinstance(one, Learnt)] for them in (edits, found)
+        )
+        for one, other in zip(sent, there, strict=True):
+            assert one == other
+            for name, values in one.tensors.read().items():
+                np.testing.assert_array_equal(other.tensors.read()[name], values)
 
 
 def test_without_ray_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +131,7 @@ def test_without_ray_the_line_that_installs_it_is_told(monkeypatch: pytest.Monke
 
 
 def test_the_command_line_refuses_what_is_no_address_before_it_loads_a_model() -> None:
-    for words in (["record", "general"], ["sweep", "general", "4"], ["search", "general"]):
+    for words in (["record", "general"], ["sweep", "general", "4"], ["search", "general"], ["scan", "general"]):
         done = CliRunner().invoke(cli.strata, [*words, "--cluster", "10.0.0.5"])
         assert (done.exit_code, "expected auto, or host:port" in done.output) == (2, True), done.output
         assert "reading the weights" not in done.output

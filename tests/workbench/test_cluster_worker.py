@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from vlm_analysis import Bench, LoadedModel, Prompt, PromptSet, PruneMask, evaluate, record, sweep
+from vlm_analysis import (
+    Bench,
+    Cancelled,
+    LoadedModel,
+    Prompt,
+    PromptSet,
+    PruneMask,
+    evaluate,
+    record,
+    scan_vision,
+    sweep,
+)
+from vlm_analysis.evaluation.run.scan import prepare_scan
+from vlm_analysis.evaluation.scanfile import save_scan
 from vlm_analysis.workbench.cluster.crew import Crew, Part
 from vlm_analysis.workbench.cluster.messages import unpacked
 from vlm_analysis.workbench.cluster.worker import ANSWER, MODEL, Worker, packed
@@ -32,18 +48,22 @@ class Here(Crew):
     def shared(self, data: bytes) -> bytes:
         return data
 
-    def hand_out(self, loaded: object, model: object, parts: list[Part], waiting: object) -> None:  # type: ignore[override]
+    def hand_out(  # type: ignore[override]
+        self, loaded: object, model: object, parts: list[Part], waiting: Callable[[], object]
+    ) -> None:
         for number, part in enumerate(parts[::-1]):  # in no order
             for _ in range(1 + (number % 3 == 0)):
                 message = part.message()
                 if message is None:
                     continue
                 name, arguments = message
+                assert {type(one) for one in arguments} == {bytes}, "nothing is left for Ray to pickle"
                 self.n_asked += 1
                 for data in getattr(self.workers[number % 2], name)(*arguments):
                     answer = unpacked(data, ANSWER)
                     assert not answer.get("bug"), answer
                     part.take(answer, data)
+                    waiting()
 
 
 @pytest.fixture
@@ -79,6 +99,68 @@ def test_rows_and_scores_of_workers_are_those_of_one_process_to_the_last_bit(
     n_scored = crew.n_asked
     bench.scores(asked, EDITS)
     assert crew.n_asked == n_scored, "what is known was measured again"
+
+
+@pytest.fixture
+def seven_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vision tokens can skip the first three layers alone, and batches are of two."""
+    monkeypatch.setattr("vlm_analysis.evaluation.run.scan.batch_for", lambda loaded: 2)
+    monkeypatch.setattr("vlm_analysis.models.layers.vision_locked", lambda model: dict.fromkeys(range(3, 8), "odd"))
+
+
+@pytest.mark.usefixtures("seven_ways")
+def test_a_scan_of_workers_is_that_of_one_process_and_goes_on_where_it_was_stopped(
+    small: LoadedModel, asked: PromptSet
+) -> None:
+    asked = asked[:1] + asked[-2:-1]  # and one with three accepted answers
+    bench, crew, stop = Bench(small, Workspace()), Here(small), [True]
+    bench._crew = crew
+
+    def cancel(done: int, total: int, message: str) -> None:
+        if stop and "edits" in message and done > total // 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        bench.scan(asked, on_progress=cancel)
+    (folder,) = (bench.workspace.root / "unfinished").iterdir()
+    n_kept, crew.n_asked, said = len(list(folder.iterdir())), 0, list[tuple[int, int]]()
+    stop.clear()
+    item = bench.measure_scan(asked, on_progress=lambda done, total, message: said.append((done, total)))
+    expected = save_scan(scan_vision(small, asked), bench.workspace.root / "here.npz")
+    assert item.path.read_bytes() == expected.read_bytes()
+    n_parts = len(prepare_scan(small, asked).parts)
+    assert 1 <= n_kept < n_parts
+    assert crew.n_asked == n_parts - n_kept, "what was kept was measured again"
+    assert said[-1] == (7 * n_parts, 7 * n_parts)
+
+
+def test_damage_of_workers_is_that_of_one_process(small: LoadedModel, few: PromptSet) -> None:
+    here, there = Bench(small, Workspace()), Bench(small, Workspace(), project="there")
+    crew = there._crew = Here(small)
+    found, expected = (one.damage(few[:2]) for one in (there, here))
+    assert crew.n_asked
+    for name, values in expected.values.items():
+        np.testing.assert_array_equal(found.values[name], values)
+    assert np.isfinite(expected.values["kl_to_dense"]).any()
+
+
+@pytest.mark.usefixtures("seven_ways")
+def test_a_prompt_that_the_model_refuses_there_is_set_aside_in_a_scan_too(small: LoadedModel, few: PromptSet) -> None:
+    def check(module: Any, args: Any) -> None:
+        if args[0].shape[1] > 300:
+            raise ValueError("sequence length is too long")
+
+    endless = Prompt(few[0].images, "how many circles? " * 100, "math", "endless", "1")
+    bench = Bench(small, Workspace())
+    bench._crew = Here(small)
+    handle = small.model.get_decoder().rotary_emb.register_forward_pre_hook(check)
+    try:
+        found, expected = (work(PromptSet([few[0], endless])) for work in (bench.scan, partial(scan_vision, small)))
+    finally:
+        handle.remove()
+    assert list(found.set_aside) == list(expected.set_aside) == ["endless"]
+    assert "too long" in found.set_aside["endless"]
+    pd.testing.assert_frame_equal(found.by_prompt[expected.by_prompt.columns], expected.by_prompt, check_exact=True)
 
 
 def test_a_worker_tells_what_it_cannot_load_and_what_failed_in_words() -> None:

@@ -50,7 +50,7 @@ def test_a_scan_is_saved_found_again_and_gone_on_with(
     def scanned(*_: object, **__: object) -> None:
         raise AssertionError("it was scanned again")
 
-    monkeypatch.setattr("vlm_analysis.evaluation.run.scan.scan_vision", scanned)
+    monkeypatch.setattr("vlm_analysis.evaluation.run.scan.prepare_scan", scanned)
     pd.testing.assert_frame_equal(bench.scan(two).by_prompt, found.by_prompt)
     assert find_scan(bench.workspace, item.model, item.prompts, form="masked") is None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_analysis.cli.arguments import Name, Prompts, Reading
+from vlm_analysis.cli.arguments import Name, OnCluster, Prompts, Reading
 from vlm_analysis.cli.base import command
 from vlm_analysis.cli.output import Result
 from vlm_analysis.errors import EditError, MaskError, short
@@ -74,6 +74,7 @@ def scan(
         typer.Option("--conditions", help="Say whether Skip-It's conditions predict the damage, by this recording."),
     ] = "",
     name: Name = "",
+    cluster: OnCluster = "",
 ) -> Result:
     """Measure in which layers vision tokens are needed.
 
@@ -86,10 +87,11 @@ def scan(
     from vlm_analysis.workbench.scans import find_scan
 
     prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
-    model = bench.loaded(on_progress=on_progress).fingerprint
     how: dict[str, Any] = {"form": form, "deepstack": not no_deepstack}
-    item = None if name else find_scan(bench.workspace, model, prompt_set.prompts, **how)
-    item = item or bench.measure_scan(prompt_set, name, **how, on_progress=on_progress)
+    with bench.on_cluster(cluster):
+        model = bench.loaded(on_progress=on_progress).fingerprint
+        item = None if name else find_scan(bench.workspace, model, prompt_set.prompts, **how)
+        item = item or bench.measure_scan(prompt_set, name, **how, on_progress=on_progress)
     found: VisionScan = bench.open(item)
     chosen: list[tuple[Edit, str]] = []
     if exit_bound is not None:

@@ -11,18 +11,16 @@ from vlm_analysis.edits.kinds.vision import MASKED
 from vlm_analysis.edits.skipping import early_exit, freeze, late_entry
 from vlm_analysis.errors import EvaluationError, short
 from vlm_analysis.evaluation.flops import Shape, prefill_flops
+from vlm_analysis.evaluation.scores import NUMBERS
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.words import brief, prompts_in
 
 DENSE, LATE_ENTRY, EARLY_EXIT, FROZEN = "dense", "late entry", "early exit", "frozen"
-MEANS = (
-    "exact_match",
-    "answer_nll",
-    "kl_to_dense",
-    "kl_from_dense",
-    "first_kl_to_dense",
-    "first_kl_from_dense",
-)
+ONE_WAY = ("kl_from_dense", "first_kl_to_dense", "first_kl_from_dense")
+"""What a scan measures besides the scores of an evaluation."""
+NUMBERS_OF_SCAN = (*NUMBERS, *ONE_WAY)
+"""The numbers of an answer's score in a scan, besides whether it is matched exactly."""
+MEANS = ("exact_match", "answer_nll", "kl_to_dense", *ONE_WAY)
 
 
 @dataclass(frozen=True, eq=False)

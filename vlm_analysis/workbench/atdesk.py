@@ -42,11 +42,11 @@ class AtDesk:
 
     @contextmanager
     def on_cluster(self, address: str = "auto") -> Iterator[Self]:
-        """Let the workers of a Ray cluster measure, inside of the block, what this Bench records and scores.
+        """Let the workers of a Ray cluster measure, inside of the block, what this Bench records, scores and scans.
 
         Rows and scores are those of one machine with as many threads, to the last bit: parts are whole batches, and this process alone
         writes. A part of a worker that dies runs again on another. Each worker loads the model from where this Bench did, so a folder has
-        to be there under the same path on every machine. Scans, probes, times and recoveries run here as ever.
+        to be there under the same path on every machine. Probes, times and recoveries run here as ever.
 
             with Bench("pocket-vl").on_cluster("10.0.0.5:6379") as bench:
                 bench.damage(prompts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 from vlm_analysis.edits.kinds.vision import SLICED
 from vlm_analysis.evaluation.scan import VisionScan
@@ -21,12 +22,18 @@ def measure_scan(
 
     Batches are kept as they come until the scan is saved: one that was cancelled or interrupted continues from there.
     """
-    from vlm_analysis.evaluation.run.scan import scan_vision
+    from vlm_analysis.evaluation.run.scan import prepare_scan, run_scan, scan_of
+    from vlm_analysis.workbench.cluster.doors import model_of, scan_on
 
     folder = unfinished_folder(desk.shelf, desk.model, prompts, {"scan": form, "deepstack": deepstack})
-    prompt_set = open_item(prompts)
-    scan = scan_vision(desk.loaded, prompt_set, form=form, deepstack=deepstack, folder=folder, on_progress=progress)
-    item = keep(desk.shelf, "scans", scan, name or f"vision tokens of {desk.loaded.name} on {prompts.name}")
+    how: dict[str, Any] = {"form": form, "deepstack": deepstack, "folder": folder}
+    ready = prepare_scan(desk.loaded, open_item(prompts), **how, on_progress=progress)
+    crew = desk.crew
+    scores = (
+        run_scan(ready, on_progress=progress) if crew is None else scan_on(crew, model_of(desk.slot), ready, progress)
+    )
+    name = name or f"vision tokens of {desk.loaded.name} on {prompts.name}"
+    item = keep(desk.shelf, "scans", scan_of(ready, scores), name)
     shutil.rmtree(folder, ignore_errors=True)
     return item
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from vlm_analysis.evaluation.run.prepared import Prepared, prepare
 from vlm_analysis.evaluation.run.shapes import attention_of
 from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
 from vlm_analysis.evaluation.run.sweep import score_header
-from vlm_analysis.evaluation.scan import DENSE, VisionScan, edit_of_way, ways_of
+from vlm_analysis.evaluation.scan import DENSE, ONE_WAY, VisionScan, edit_of_way, ways_of
 from vlm_analysis.evaluation.scanparts import KeptScores, Scores
 from vlm_analysis.evaluation.scores import best_of_accepted
 from vlm_analysis.models.inputs import VISION
@@ -58,14 +59,90 @@ def scan_vision(
         EditError: vision tokens can skip no layer of this model; the message says why.
         PromptError: the model can take none of the prompts; others are set aside (`VisionScan.set_aside`).
     """
+    how: dict[str, Any] = {"form": form, "deepstack": deepstack, "batch_size": batch_size, "folder": folder}
+    ready = prepare_scan(loaded, prompts, **how, on_progress=on_progress)
+    return scan_of(ready, run_scan(ready, max_bytes, on_progress))
+
+
+@dataclass(frozen=True, eq=False)
+class ScanWork:
+    """A scan that is ready to run.
+
+    Attributes:
+        ways: the edits by way and layer, the dense one first.
+        plan: the same edits in the order in which they run.
+        parts: the rows of each batch that are compared with the dense model.
+        kept: where the scores of whole batches are kept; None keeps none.
+        form, deepstack: of the edits.
+    """
+
+    work: Prepared
+    ways: Mapping[tuple[str, int], Edit]
+    plan: Sequence[Edit]
+    parts: Sequence[list[int]]
+    kept: KeptScores | None
+    form: str
+    deepstack: bool
+
+    def known(self, number: int) -> Scores | None:
+        """Return the kept scores of a part; None where there are none."""
+        return None if self.kept is None else self.kept.of(self.parts[number])
+
+    def keep(self, number: int, scores: Scores) -> None:
+        """Keep the scores of a part. With a prompt that is set aside it is not kept: its reason is told by another pass."""
+        rows = self.parts[number]
+        if self.kept is not None and self.work.scored(rows) == rows:
+            self.kept.keep(rows, scores)
+
+
+def prepare_scan(
+    loaded: LoadedModel,
+    prompts: Sequence[Prompt],
+    *,
+    form: str = SLICED,
+    deepstack: bool = True,
+    batch_size: int | None = None,
+    folder: Path | None = None,
+    on_progress: Progress | None = None,
+) -> ScanWork:
+    """Return a scan that is ready to run (arguments and errors as of `scan_vision`)."""
     ways = _possible(loaded, form, deepstack)
     work = prepare(loaded, prompts if isinstance(prompts, PromptSet) else PromptSet(prompts), on_progress=on_progress)
     plan, batch = ordered(ways.values()), batch_size or batch_for(loaded)
     kept = None if folder is None else KeptScores(folder, score_header(loaded, work.prompts, batch), plan)
-    scores = _scored(work, plan, batch, max_bytes, kept, on_progress or no_progress)
+    parts = [[row for row in part if row < work.n_compared] for part in work.batches(batch)]
+    return ScanWork(work, ways, plan, parts, kept, form, deepstack)
+
+
+def run_scan(ready: ScanWork, max_bytes: int | None = None, on_progress: Progress | None = None) -> Scores:
+    """Return the scores of a scan's edits on prompts and accepted answers. Prompts that the model refuses are set aside."""
+    runner, progress, scores = SharedRunner(ready.work.loaded, max_bytes), on_progress or no_progress, Scores()
+    n_edits, n_parts = len(ready.plan), len(ready.parts)
+    words = counted(n_edits, "edit")
+    for turn, rows in enumerate(ready.parts):
+        found = ready.known(turn)
+        if found is None:
+            found = Scores()
+            for edit, by_row in run_scan_part(ready.work, runner, rows, ready.plan):
+                found[edit] = by_row
+                progress(turn * n_edits + len(found), n_parts * n_edits, f"part {turn + 1} of {n_parts}, {words}")
+            ready.keep(turn, found)
+        add_scores(scores, found)
+    return scores
+
+
+def add_scores(scores: Scores, found: Scores) -> None:
+    """Add the scores of a part to those of other parts."""
+    for key, by_row in found.items():
+        scores.setdefault(key, {}).update(by_row)
+
+
+def scan_of(ready: ScanWork, scores: Scores) -> VisionScan:
+    """Return the scan of these scores of all parts."""
+    work, loaded = ready.work, ready.work.loaded
     rows = [
         {"way": way, "layer": layer, "id": work.prompts[row].id, "domain": work.prompts[row].domain, **found}
-        for (way, layer), edit in ways.items()
+        for (way, layer), edit in ready.ways.items()
         for row, found in sorted(best_of_accepted(scores[edit.key], work.accepted).items())
         if row < len(work.prompts)
     ]
@@ -76,8 +153,8 @@ def scan_vision(
         work.info,
         work.prompts.fingerprint,
         pd.DataFrame(rows),
-        form,
-        deepstack,
+        ready.form,
+        ready.deepstack,
         n_vision=n_vision,
         n_text=float(np.mean([len(one) for one in kinds])) - n_vision,
         attention_size=size,
@@ -96,52 +173,25 @@ def _possible(loaded: LoadedModel, form: str, deepstack: bool) -> dict[tuple[str
     return {(DENSE, -1): Edit(n_layers), **{one: edit for one, edit in edits.items() if one not in refused}}
 
 
-def _scored(
-    work: Prepared,
-    plan: Sequence[Edit],
-    batch_size: int,
-    max_bytes: int | None,
-    kept: KeptScores | None,
-    progress: Progress,
-) -> Scores:
-    """Return the scores of the edits on prompts and accepted answers. Prompts that the model refuses are set aside."""
-    runner, scores = SharedRunner(work.loaded, max_bytes), {edit.key: dict[int, dict[str, Any]]() for edit in plan}
-    parts = list(work.batches(batch_size))
-    for turn, part in enumerate(parts):
-        asked = [row for row in part if row < work.n_compared]
-        found = None if kept is None else kept.of(asked)
-        if found is None:
-            words = f"part {turn + 1} of {len(parts)}, {counted(len(plan), 'edit')}"
-            steps = range(turn * len(plan), len(parts) * len(plan))
-            found = _scored_part(
-                work, runner, asked, plan, lambda n, s=steps, w=words: progress(s.start + n, s.stop, w)
-            )  # type: ignore[misc]
-            if (
-                kept is not None and work.scored(asked) == asked
-            ):  # refused prompts are told with their reason, by another pass
-                kept.keep(asked, found)
-        for key, by_row in found.items():
-            scores[key] |= by_row
-    return scores
+def run_scan_part(
+    work: Prepared, runner: SharedRunner, rows: Sequence[int], plan: Sequence[Edit]
+) -> Iterator[tuple[str, dict[int, dict[str, Any]]]]:
+    """Yield the key of each edit with its scores on the rows of a batch, by row; the dense model comes first in the plan.
 
-
-def _scored_part(
-    work: Prepared, runner: SharedRunner, rows: Sequence[int], plan: Sequence[Edit], told: Callable[[int], object]
-) -> Scores:
-    """Return the scores of the edits on the rows of a batch whose prompts are not set aside; `told` is called after each edit."""
+    Where the model refuses a prompt, it is set aside, and all edits come again, without it.
+    """
     while rows := work.scored(rows):
-        scores: Scores = {}
+        n_run = 0
         base: list[np.ndarray] = []
         try:
             for edit, found in runner.run([work.encoded[row] for row in rows], plan):
-                base = base or list(found)  # the dense model comes first
+                base = base or list(found)
                 pairs = zip(rows, found, base, strict=True)
-                scores[edit.key] = {row: _metrics(work, row, one, dense) for row, one, dense in pairs}
-                told(len(scores))
-            return scores
+                yield edit.key, {row: _metrics(work, row, one, dense) for row, one, dense in pairs}
+                n_run += 1
+            return
         except PromptError as error:
-            work.refuse(rows, plan[min(len(scores), len(plan) - 1)], error)
-    return {}
+            work.refuse(rows, plan[min(n_run, len(plan) - 1)], error)
 
 
 def _metrics(work: Prepared, row: int, found: np.ndarray, dense: np.ndarray) -> dict[str, Any]:
@@ -150,7 +200,5 @@ def _metrics(work: Prepared, row: int, found: np.ndarray, dense: np.ndarray) -> 
         kl_of_tokens(dense.astype(float), found.astype(float)),
         kl_of_tokens(found.astype(float), dense.astype(float)),
     )
-    one_way = {"kl_from_dense": back.mean(), "first_kl_to_dense": to[0], "first_kl_from_dense": back[0]}
-    return scores | {
-        name: max(float(value), 0.0) if np.isfinite(value) else float(value) for name, value in one_way.items()
-    }
+    one_way = zip(ONE_WAY, (back.mean(), to[0], back[0]), strict=True)
+    return scores | {name: max(float(value), 0.0) if np.isfinite(value) else float(value) for name, value in one_way}

@@ -1,4 +1,4 @@
-"""The two doors through which work goes to a cluster: rows of a recording, and scores of edits.
+"""The doors through which work goes to a cluster: rows of a recording, scores of edits, and scores of a scan.
 
 Parts are whole batches, which are the same as on one machine; what comes back is written here, by this process alone.
 """
@@ -6,7 +6,7 @@ Parts are whole batches, which are the same as on one machine; what comes back i
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,14 @@ from vlm_analysis.recording.recording import Recording
 from vlm_analysis.recording.rows import RowStore, opened_rows
 from vlm_analysis.words import counted
 from vlm_analysis.workbench.cluster.crew import Crew, Message, Part, words
-from vlm_analysis.workbench.cluster.messages import packed_edits, packed_prompts, unpacked
+from vlm_analysis.workbench.cluster.messages import packed_edits, packed_prompts, scores_in, unpacked
 from vlm_analysis.workbench.cluster.worker import ANSWER
 from vlm_analysis.workbench.slot import ModelSlot
 
 if TYPE_CHECKING:
     from vlm_analysis.evaluation.run.prepared import Prepared
+    from vlm_analysis.evaluation.run.scan import ScanWork
+    from vlm_analysis.evaluation.scanparts import Scores
     from vlm_analysis.evaluation.scores import ScoreStore
     from vlm_analysis.models.load import LoadedModel
 
@@ -160,7 +162,7 @@ def score_on(
     def ask(number: int) -> Message | None:
         nonlocal done
         rows = work.scored(batches[number])
-        owners[number] = list(dict.fromkeys(work.owners[row] for row in sorted(rows)))
+        owners[number] = _owners_of(work, rows)
         left = [edit.key for edit in missing[number] if rows and store.lacks(edit.key, rows)]
         done += 0 if left else len(missing[number])
         return ("score", (_batch_message(work, rows, owners[number], left), sent)) if left else None
@@ -171,8 +173,7 @@ def score_on(
             _take_scores(store, answer, needed, batches[number])
             done = min(total, done + 1)
         else:
-            for index, reason in answer["refused"]:
-                work.refused.setdefault(owners[number][index], reason)
+            _set_aside(work, owners[number], answer)
             if on_batch is not None:
                 on_batch(store)
 
@@ -181,6 +182,17 @@ def score_on(
     crew.hand_out(work.loaded, model, parts, lambda: progress(done, total, f"{how_many}, {words(crew)}"))
     work.take_over(None)
     progress(total, total, "evaluated")
+
+
+def _owners_of(work: Prepared, rows: Sequence[int]) -> list[int]:
+    """Return the prompts of the rows of a batch by their index, each once, as they are sent."""
+    return list(dict.fromkeys(work.owners[row] for row in sorted(rows)))
+
+
+def _set_aside(work: Prepared, owners: Sequence[int], answer: Mapping[str, Any]) -> None:
+    """Set aside the prompts of a batch that the model refused there."""
+    for index, reason in answer["refused"]:
+        work.refused.setdefault(owners[index], reason)
 
 
 def _batch_message(work: Prepared, rows: Sequence[int], owners: list[int], edits: Sequence[str]) -> bytes:
@@ -199,12 +211,58 @@ def _batch_message(work: Prepared, rows: Sequence[int], owners: list[int], edits
 def _take_scores(store: ScoreStore, answer: Mapping[str, Any], asked: Mapping[str, Edit], rows: Sequence[int]) -> None:
     from vlm_analysis.evaluation.scores import NUMBERS
 
-    lines = answer["scores"]
-    if answer["edit"] not in asked or not {line[0] for line in lines} <= set(rows):
-        raise ClusterError(
-            "A part of the scores is another's: expected those of its edits and prompts, got others. Run it again."
-        )
-    scores = [
-        {"exact_match": right, **dict(zip(NUMBERS, map(float, numbers), strict=True))} for _, right, *numbers in lines
-    ]
-    store.put(answer["edit"], [line[0] for line in lines], scores)
+    scores = scores_in(answer["scores"], NUMBERS, rows)
+    store.put(_key_of(answer, asked), list(scores), list(scores.values()))
+
+
+def _key_of(answer: Mapping[str, Any], asked: Container[str]) -> str:
+    key: str = answer["edit"]
+    if key not in asked:
+        raise ClusterError("A part of the scores is another's: expected those of its edits, got others. Run it again.")
+    return key
+
+
+def scan_on(crew: Crew, model: Model, ready: ScanWork, progress: Progress) -> Scores:
+    """Have the parts of a scan measured that are not kept yet; return the scores of all (see `run_scan`)."""
+    from vlm_analysis.evaluation.run.scan import add_scores
+    from vlm_analysis.evaluation.scan import NUMBERS_OF_SCAN
+
+    work, keys = ready.work, [edit.key for edit in ready.plan]
+    found: dict[int, Scores] = {number: ready.known(number) or {} for number in range(len(ready.parts))}
+    missing = [number for number, scores in found.items() if not scores]
+    done, total = len(keys) * (len(found) - len(missing)), len(keys) * len(found)
+    sent = crew.shared(packed_edits(ready.plan)) if missing else None
+    owners, whole = (
+        dict[int, list[int]](),
+        set[int](),
+    )  # parts of which all came, where a worker may die after its answers
+
+    def ask(number: int) -> Message | None:
+        if number in whole:
+            return None
+        found[number] = {}  # of a worker that died
+        rows = work.scored(ready.parts[number])
+        owners[number] = _owners_of(work, rows)
+        return ("scan", (_batch_message(work, rows, owners[number], keys), sent)) if rows else None
+
+    def take(number: int, answer: Mapping[str, Any], _: bytes) -> None:
+        if "edit" in answer:
+            scores = scores_in(answer["scanned"], NUMBERS_OF_SCAN, ready.parts[number])
+            found[number][_key_of(answer, keys)] = scores
+        else:
+            _set_aside(work, owners[number], answer)
+            ready.keep(number, found[number])
+            whole.add(number)
+
+    def told() -> None:
+        here = sum(len(found[number]) for number in missing)
+        progress(done + here, total, f"{how_many}, {words(crew)}")
+
+    how_many = f"{counted(len(found), 'part')}, {counted(len(keys), 'edit')}"
+    crew.hand_out(work.loaded, model, [Part(partial(ask, one), partial(take, one)) for one in missing], told)
+    work.take_over(None)
+    progress(total, total, "scanned")
+    scores: Scores = {}
+    for number in range(len(ready.parts)):
+        add_scores(scores, found[number])
+    return scores

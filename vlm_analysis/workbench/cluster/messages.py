@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import open_edit, save_edit
 from vlm_analysis.errors import ClusterError, StrataError, short
+from vlm_analysis.evaluation.kept import Scores
 from vlm_analysis.guard.memory import refuse_larger
 from vlm_analysis.guard.schema import Check
 from vlm_analysis.guard.zips import check_entries, opened_zip
@@ -102,6 +103,30 @@ def prompts_in(folder: Path, keys: Sequence[str]) -> list[Prompt]:
             "of Strata on all machines."
         )
     return prompts
+
+
+def score_lines(scores: Mapping[int, Mapping[str, Any]], numbers: Sequence[str]) -> list[list[Any]]:
+    """Return scores by row as lines of a message: the row, whether it is matched exactly, and its numbers as texts."""
+    return [
+        [place, bool(score.get("exact_match")), *(repr(float(score.get(name, "nan"))) for name in numbers)]
+        for place, score in scores.items()
+    ]
+
+
+def scores_in(lines: Sequence[Sequence[Any]], numbers: Sequence[str], rows: Collection[int]) -> Scores:
+    """Return the scores of `score_lines` by row, to the last bit.
+
+    Raises:
+        ClusterError: they are of other rows than these.
+    """
+    if not {line[0] for line in lines} <= set(rows):
+        raise ClusterError(
+            "A part of the scores is another's: expected those of its edits and prompts, got others. Run it again."
+        )
+    return {
+        place: {"exact_match": right, **dict(zip(numbers, map(float, texts), strict=True))}
+        for place, right, *texts in lines
+    }
 
 
 def packed_edits(edits: Sequence[Edit]) -> bytes:

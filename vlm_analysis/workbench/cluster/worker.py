@@ -9,6 +9,7 @@ import hashlib
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import PromptError, StrataError
 from vlm_analysis.guard.schema import fields, flag, listed, maybe, row, table, text, whole
-from vlm_analysis.workbench.cluster.messages import edits_in, packed, prompts_in, unpacked
+from vlm_analysis.workbench.cluster.messages import edits_in, packed, prompts_in, score_lines, unpacked
 
 if TYPE_CHECKING:
     from vlm_analysis.evaluation.run.prepared import Prepared
@@ -32,13 +33,13 @@ BATCH = fields(
     | {"edits": listed(text(200), 1)}
 )
 FAILED = {"error": maybe(text()), "bug": maybe(text())}
-SCORE = row(whole(), flag, *[text(40)] * 3)
-"""A row, whether it is matched exactly, and answer NLL, token agreement and KL as texts: JSON has no NaN."""
+SCORE, SCANNED = (row(whole(), flag, *[text(40)] * number) for number in (3, 6))
+"""A row, whether it is matched exactly, and the numbers of an evaluation, or of a scan, as texts: JSON has no NaN."""
 ANSWER = fields(
     {},
     FAILED
     | {"fingerprint": text(200), "versions": table(text(100)), "refused": listed(row(whole(), text()))}
-    | {"set_aside": table(text()), "edit": text(200), "scores": listed(SCORE)},
+    | {"set_aside": table(text()), "edit": text(200), "scores": listed(SCORE), "scanned": listed(SCANNED)},
 )
 
 Told = Callable[..., Iterator[bytes]]
@@ -107,24 +108,49 @@ class Worker:
     @told
     def score(self, message: bytes, edits: bytes) -> Iterator[bytes]:
         """Score edits on one batch; answers with the scores of each as they come, then with the prompts that the model refuses."""
-        from vlm_analysis.evaluation.run.sharing import SharedRunner
         from vlm_analysis.evaluation.run.sweep import run_part
+
+        with self._batch(message, edits) as (work, runner, rows, chosen):
+            sent, places = _Sent(rows), list(range(len(rows)))
+            for _ in run_part(work, runner, places, chosen, None, sent):
+                for answer in sent.taken():  # noqa: UP028 - as above
+                    yield answer
+        yield _refused(work)
+
+    @told
+    def scan(self, message: bytes, edits: bytes) -> Iterator[bytes]:
+        """Score the edits of a scan on one batch; answers as `score` does."""
+        from vlm_analysis.evaluation.run.scan import run_scan_part
+        from vlm_analysis.evaluation.scan import NUMBERS_OF_SCAN
+
+        with self._batch(message, edits) as (work, runner, rows, chosen):
+            for key, scores in run_scan_part(work, runner, range(len(rows)), chosen):
+                found = {rows[place]: one for place, one in scores.items()}
+                yield packed({"edit": key, "scanned": score_lines(found, NUMBERS_OF_SCAN)})
+        yield _refused(work)
+
+    @contextmanager
+    def _batch(
+        self, message: bytes, edits: bytes
+    ) -> Iterator[tuple[Prepared, SharedRunner, Sequence[int], list[Edit]]]:
+        """Yield the rows of a message ready to be scored, what runs them, the numbers that they have where they come from, and the edits.
+
+        That no prompt is left is no error: other batches may have some.
+        """
+        from vlm_analysis.evaluation.run.sharing import SharedRunner
 
         assert self._loaded is not None
         self._runner = self._runner or SharedRunner(self._loaded)
         known = self._opened(edits)
         with tempfile.TemporaryDirectory(prefix="strata-") as name:
             asked = unpacked(message, BATCH, Path(name))
+            chosen = [known[key] for key in asked["edits"]]
             work = _prepared(self._loaded, asked, Path(name))
-            sent, chosen = _Sent(asked["rows"]), [known[key] for key in asked["edits"]]
             try:
-                for _ in run_part(work, self._runner, list(range(len(work.owners))), chosen, None, sent):
-                    for answer in sent.taken():  # noqa: UP028 - as above
-                        yield answer
-            except PromptError:  # raised where no prompt is left, and other batches may have some
+                yield work, self._runner, asked["rows"], chosen
+            except PromptError:
                 if len(work.refused) < len(work.prompts):
                     raise
-            yield packed({"refused": [[index, reason] for index, reason in work.refused.items()]})
 
     def _opened(self, edits: bytes) -> Mapping[str, Edit]:
         """Return the edits of a message by their keys; the last ones are kept, with the files of what they learnt."""
@@ -149,17 +175,18 @@ class _Sent:
     def put(self, key: str, rows: Sequence[int], scores: Sequence[Mapping[str, Any]]) -> None:
         from vlm_analysis.evaluation.scores import NUMBERS
 
-        lines = [
-            [self._rows[place], bool(score.get("exact_match")), *(repr(float(score.get(n, "nan"))) for n in NUMBERS)]
-            for place, score in zip(rows, scores, strict=True)
-        ]
+        found = {self._rows[place]: score for place, score in zip(rows, scores, strict=True)}
         self._done.add(key)
-        self._out.append(packed({"edit": key, "scores": lines}))
+        self._out.append(packed({"edit": key, "scores": score_lines(found, NUMBERS)}))
 
     def taken(self) -> list[bytes]:
         """Return what is to be sent, once."""
         out, self._out = self._out, []
         return out
+
+
+def _refused(work: Prepared) -> bytes:
+    return packed({"refused": [[index, reason] for index, reason in work.refused.items()]})
 
 
 def _prepared(loaded: LoadedModel, asked: Mapping[str, Any], folder: Path) -> Prepared:
