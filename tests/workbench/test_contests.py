@@ -14,6 +14,7 @@ from vlm_analysis import (
     Bench,
     Cancelled,
     Contest,
+    Cost,
     Evaluation,
     LoadedModel,
     PromptSet,
@@ -27,6 +28,7 @@ from vlm_analysis import (
 from vlm_analysis.errors import EditError, EvaluationError, PromptError
 from vlm_analysis.selection.contest.candidates import WIDTHS
 from vlm_analysis.selection.contest.contest import chosen_score
+from vlm_analysis.workbench.costs import find_costs
 from vlm_analysis.workbench.shelf import keep_prompts
 from vlm_analysis.workbench.workspace import Workspace
 
@@ -124,17 +126,27 @@ def test_a_mix_never_ends_below_a_kind_alone(bench: Bench, packs: PromptSet, rep
     assert "The best mix found is width alone." in contest.verdict()
 
 
-@pytest.mark.usefixtures("_short_timings")
-def test_prefills_are_timed_where_asked_and_their_costs_are_kept(
+def test_prefills_are_timed_once_and_a_cost_of_few_tokens_never_stands_for_a_whole_one(
     bench: Bench, choose: PromptSet, report: PromptSet
 ) -> None:
-    contest: Contest = bench.open(bench.contest(choose[:1], report[:1], 0.3, kinds=["depth"], timed=True))
+    asked: dict[str, Any] = {"kinds": ["depth"], "timed": True}
+    contest: Contest = bench.open(bench.contest(choose[:1], report[:1], 0.3, **asked))
     (entry,) = contest.entries
     (item,) = bench.workspace.items("costs")
+    short: Cost = bench.open(item)
     assert item.details["edit"] == entry.edit.key
-    assert entry.speedup == speedup(bench.open(item), "prefill")
+    assert entry.speedup == speedup(short, "prefill")
     assert contest.timed.startswith("cpu, ")
-    assert contest.timed.endswith("7 rounds of 1 prompt")
+    assert contest.timed.endswith(f"7 rounds of 1 prompt, {item.created[:10]}")
+    assert short.new_tokens == 4
+
+    (whole,) = bench.cost(report[:1], entry.edit, rounds=1)
+    assert (whole.new_tokens, whole.rounds) == (32, 1)
+    costs, problems = find_costs(bench.workspace, contest.model.fingerprint, None)
+    assert ([cost.new_tokens for cost in costs], problems) == ([32], [])
+    again: Contest = bench.open(bench.contest(choose[:1], report[:1], 0.3, **asked))
+    assert len(bench.workspace.items("costs")) == 2, "nothing was timed again"
+    assert (again.entries[0].speedup, again.timed) == (entry.speedup, contest.timed)
 
 
 def test_what_cannot_be_compared_is_said_before_anything_runs(

@@ -19,7 +19,7 @@ from vlm_analysis.selection.contest.timeplan import TimePlan, edits_to_time, tim
 from vlm_analysis.selection.vision import scan_front
 from vlm_analysis.selection.width.choosing import make_narrow
 from vlm_analysis.selection.width.scores import WidthScores
-from vlm_analysis.workbench.costs import time_edits
+from vlm_analysis.workbench.costs import known_costs
 from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.scans import find_scan, measure_scan
 from vlm_analysis.workbench.shelf import open_item
@@ -75,7 +75,9 @@ class Asked:
 
 
 def measured_plan(desk: Desk, choose: Item, asked: Asked, scores: WidthScores | None, stage: Stage) -> TimePlan:
-    """Return a budget of time in the units of each kind: some edits of each are timed on the choosing prompts, now and in turn.
+    """Return a budget of time in the units of each kind: some edits of each are timed on the choosing prompts, in turn.
+
+    What was timed before on this device and by as many threads is not timed again.
 
     Raises:
         EvaluationError: so much time cannot go.
@@ -85,8 +87,9 @@ def measured_plan(desk: Desk, choose: Item, asked: Asked, scores: WidthScores | 
     half, looks = edits_to_time(info, locks, step, scores)
     narrow = [] if scores is None else [make_narrow(scores, n * step) for n in looks]
     visions = _front(desk, choose, stage) if {VISION, MIX} & {*asked.kinds} else []
-    items = time_edits(desk, choose, [half, *narrow, *visions], ROUNDS, stage("timing what each kind saves"))
-    saved = [1 - 1 / speedup(open_item(item), "prefill")[0] for item in items]
+    edits, progress = [half, *narrow, *visions], stage("timing what each kind saves")
+    costs = known_costs(desk, choose, edits, ROUNDS, progress, for_prefill=True)
+    saved = [1 - 1 / speedup(cost, "prefill")[0] for cost, _ in costs]
     widths = list(zip(looks, saved[1 : 1 + len(narrow)], strict=True))
     skipping = list(zip(visions, saved[1 + len(narrow) :], strict=True))
     return time_plan_of(info, asked.share, locks, step, (half.budget, saved[0]), widths, skipping)

@@ -10,7 +10,7 @@ from typing import Any
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import EditError, EvaluationError
-from vlm_analysis.evaluation.cost import ROUNDS, Cost, speedup
+from vlm_analysis.evaluation.cost import ROUNDS, speedup
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.evaluation.pivots import EACH, WINDOW
 from vlm_analysis.progress import Progress, no_progress
@@ -44,7 +44,7 @@ from vlm_analysis.selection.width.scores import WidthScores
 from vlm_analysis.words import counted
 from vlm_analysis.workbench.atdesk import AtDesk
 from vlm_analysis.workbench.budgets import Asked, measured_plan
-from vlm_analysis.workbench.costs import time_edits
+from vlm_analysis.workbench.costs import known_costs
 from vlm_analysis.workbench.desk import Desk, prompts_item
 from vlm_analysis.workbench.evaluations import Scorer, dense_evaluation, scorer
 from vlm_analysis.workbench.ledgers import Course, check_fresh
@@ -228,15 +228,17 @@ class _Work:
     # -- measuring -------------------------------------------------------------------------------------------------
 
     def _timed(self, entries: list[Entry]) -> list[Entry]:
-        """Return the entries with the speed-up of a prefill; all are timed now and in turn, on the reported prompts."""
+        """Return the entries with the speed-up of a prefill, on the reported prompts; those not timed yet are timed now, in turn."""
         stage = self._stage("timing")
-        items = time_edits(self.desk, self.report, [entry.edit for entry in entries], ROUNDS, stage)
-        costs: list[Cost] = [open_item(item) for item in items]
-        one = costs[0]
+        found = known_costs(self.desk, self.report, [entry.edit for entry in entries], ROUNDS, stage, for_prefill=True)
+        one = found[0][0]
         threads, rounds = counted(one.threads, "thread"), counted(one.rounds, "round")
-        self.timed_on = f"{one.device}, {threads}, {rounds} of {counted(one.n_prompts, 'prompt')}"
-        found = [replace(entry, speedup=speedup(cost, "prefill")) for entry, cost in zip(entries, costs, strict=True)]
-        return [self._with_miss(entry) for entry in found] if self.asked.of == TIME else found
+        days = " and ".join(sorted({item.created[:10] for _, item in found}))
+        self.timed_on = f"{one.device}, {threads}, {rounds} of {counted(one.n_prompts, 'prompt')}, {days}"
+        timed = [
+            replace(entry, speedup=speedup(cost, "prefill")) for entry, (cost, _) in zip(entries, found, strict=True)
+        ]
+        return [self._with_miss(entry) for entry in timed] if self.asked.of == TIME else timed
 
     def _with_miss(self, entry: Entry) -> Entry:
         """Return the entry with a note where the time that it saves, measured now, is less than the budget."""
@@ -354,7 +356,8 @@ class Contests(AtDesk):
             most_s: after so many seconds a search begins no further step, and its best so far is filled up to the budget.
             width: how many points of a search go on; 1 is greedy.
             fast: whether the width is scored fast (see `vlm_analysis.score_width`).
-            timed: whether a prefill is timed with each picked edit, on `report`; it is timed again at each call.
+            timed: whether a prefill is timed with each picked edit, on `report`; what was timed here before is
+                not timed again.
             on_partial: called with the Contest of the entries so far.
             options: of `vlm_analysis.repair` and `finetune`.
 

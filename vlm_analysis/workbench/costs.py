@@ -25,6 +25,8 @@ from vlm_analysis.workbench.shelf import keep_cost, open_item
 from vlm_analysis.workbench.workspace import Item, Workspace
 
 QUICK_S, QUICK_PROMPTS, QUICK_TOKENS = 20.0, 2, 8  # of the first, rough timing; our choice
+FEW_TOKENS = 4  # written where only the prefill counts; our choice
+SHORT = "short"  # in a sidecar: few tokens were written
 OnCost = Callable[[Cost], None]
 """Called with the Cost of the rounds so far."""
 
@@ -36,14 +38,18 @@ def time_edits(
     rounds: int,
     progress: Progress,
     on_partial: Callable[[list[Cost]], None] | None = None,
+    *,
+    for_prefill: bool = False,
 ) -> list[Item]:
     """Time the model without and with each edit, in turn; return the Items of their Costs.
 
-    When the work is cancelled, the rounds that were finished are kept, unless a saved Cost of the edit has as many.
+    Where only the prefill counts (`for_prefill`), few tokens are written for each prompt. When the work is cancelled, the rounds that were
+    finished are kept, unless a saved Cost of the edit has as many.
     """
     from vlm_analysis.evaluation.run.timing import measure_costs
 
     prompt_set, so_far = open_item(prompts), list[Cost]()
+    how: dict[str, Any] = {"new_tokens": FEW_TOKENS} if for_prefill else {}
 
     def partial(costs: list[Cost]) -> None:
         so_far[:] = costs
@@ -51,11 +57,13 @@ def time_edits(
             on_partial(costs)
 
     try:
-        costs = measure_costs(desk.loaded, prompt_set, edits, rounds=rounds, on_partial=partial, on_progress=progress)
+        costs = measure_costs(
+            desk.loaded, prompt_set, edits, rounds=rounds, on_partial=partial, on_progress=progress, **how
+        )
     except Cancelled:
-        _keep_rounds(desk, prompts, so_far)
+        _keep_rounds(desk, prompts, so_far, for_prefill)
         raise
-    return [_keep(desk, prompts, cost) for cost in costs]
+    return [_keep(desk, prompts, cost, for_prefill) for cost in costs]
 
 
 def time_front(desk: Desk, item: Item, most: int, rounds: int, progress: Progress) -> list[Item]:
@@ -84,17 +92,18 @@ def time_front(desk: Desk, item: Item, most: int, rounds: int, progress: Progres
     return time_edits(desk, prompts, masks, rounds, progress)
 
 
-def _keep(desk: Desk, prompts: Item, cost: Cost) -> Item:
+def _keep(desk: Desk, prompts: Item, cost: Cost, for_prefill: bool) -> Item:
     edit = cost.edit
     what = counted(edit.budget, "layer") if edit.is_mask else in_short(edit)
-    return keep_cost(desk.shelf, cost, f"{what} on {prompts.name}", prompts.prompts)
+    short = {SHORT: True} if for_prefill else {}
+    return keep_cost(desk.shelf, cost, f"{what} on {prompts.name}", prompts.prompts, **short)
 
 
-def _keep_rounds(desk: Desk, prompts: Item, so_far: Sequence[Cost]) -> None:
+def _keep_rounds(desk: Desk, prompts: Item, so_far: Sequence[Cost], for_prefill: bool) -> None:
     for cost in so_far:
         known, _ = find_costs(desk.shelf, desk.model, prompts.prompts, here=(cost.device, cost.threads))
         if all(one.rounds < cost.rounds for one in known if one.edit.key == cost.edit.key):
-            _keep(desk, prompts, cost)
+            _keep(desk, prompts, cost, for_prefill)
 
 
 def time_edit(
@@ -161,16 +170,30 @@ def costs_of(desk: Desk, prompts: Item, edits: Sequence[Edit], rounds: int, prog
 
     Missing ones are timed together, in turn.
     """
+    return [cost for cost, _ in known_costs(desk, prompts, edits, rounds, progress)]
+
+
+def known_costs(
+    desk: Desk, prompts: Item, edits: Sequence[Edit], rounds: int, progress: Progress, *, for_prefill: bool = False
+) -> list[tuple[Cost, Item]]:
+    """Return what `costs_of` does, each Cost with its Item, which tells when it was measured.
+
+    Where only the prefill counts (`for_prefill`), those of few written tokens count too, and only those of as many rounds.
+    """
     import torch
 
     here = str(desk.loaded.device), torch.get_num_threads()
-    costs, _ = find_costs(desk.shelf, desk.model, prompts.prompts, here=here)
-    known = {cost.edit.key: cost for cost in costs}
-    missing = [edit for edit in dict.fromkeys(edits) if edit.key not in known]
+
+    def counts(cost: Cost, item: Item) -> bool:
+        fits = cost.rounds >= rounds if for_prefill else SHORT not in item.details
+        return fits and (cost.device, cost.threads) == here
+
+    found, _ = _newest(desk.shelf, desk.model, prompts.prompts, open_item, counts)
+    missing = [edit for edit in dict.fromkeys(edits) if edit.key not in found]
     if missing:
-        new_costs = [open_item(item) for item in time_edits(desk, prompts, missing, rounds, progress)]
-        known |= {cost.edit.key: cost for cost in new_costs}
-    return [known[edit.key] for edit in edits]
+        items = time_edits(desk, prompts, missing, rounds, progress, for_prefill=for_prefill)
+        found |= {edit.key: (open_item(item), item) for edit, item in zip(missing, items, strict=True)}
+    return [found[edit.key] for edit in edits]
 
 
 def find_costs(
@@ -183,11 +206,26 @@ def find_costs(
 ) -> tuple[list[Cost], list[str]]:
     """Return the newest whole Cost of each edit for a model on prompts (None: on any), newest first, and messages on damaged ones.
 
-    With `here`, a device and a number of threads, only Costs measured on these. `opened` returns the value of an item.
+    One that was measured for its prefill alone stands behind all others. With `here`, a device and a number of threads, only Costs
+    measured on these. `opened` returns the value of an item.
     """
-    newest: dict[str | None, Cost] = {}
+    found, problems = _newest(
+        shelf, model, prompts, opened, lambda cost, _: here in (None, (cost.device, cost.threads))
+    )
+    return [cost for cost, _ in found.values()], problems
+
+
+def _newest(
+    shelf: Workspace,
+    model: str,
+    prompts: str | None,
+    opened: Callable[[Item], Any],
+    counts: Callable[[Cost, Item], bool],
+) -> tuple[dict[str | None, tuple[Cost, Item]], list[str]]:
+    """Return what `find_costs` does, by the keys of edits and with Items, of the Costs that count."""
+    newest: dict[str | None, tuple[Cost, Item]] = {}
     problems = []
-    for item in shelf.items("costs"):
+    for item in sorted(shelf.items("costs"), key=lambda item: bool(item.details.get(SHORT))):
         key = edit_key(item.details)
         if item.model != model or prompts not in (None, item.prompts) or key in newest:
             continue
@@ -196,9 +234,9 @@ def find_costs(
         except StrataError as error:
             problems.append(f"{item.name}: {error}")
             continue
-        if here in (None, (cost.device, cost.threads)):
-            newest[key] = cost
-    return list(newest.values()), problems
+        if counts(cost, item):
+            newest[key] = (cost, item)
+    return newest, problems
 
 
 def alike(costs: Sequence[Cost], cost: Cost) -> list[Cost]:

@@ -157,9 +157,9 @@ def keep_comparison(workspace: Workspace, comparison: Comparison, name: str, **p
     return keep(workspace, "comparisons", comparison, name, parts)
 
 
-def keep_cost(workspace: Workspace, cost: Cost, name: str, prompts: str | None = None) -> Item:
-    """Save a Cost, under the fingerprint of the prompts if there is one."""
-    return keep(workspace, "costs", cost, name, prompts=prompts)
+def keep_cost(workspace: Workspace, cost: Cost, name: str, prompts: str | None = None, **details: Any) -> Item:
+    """Save a Cost, under the fingerprint of the prompts if there is one; `details` are added to those of its edit."""
+    return keep(workspace, "costs", cost, name, details, prompts)
 
 
 def unfinished_folder(shelf: Workspace, model: str, prompts: Item, options: Mapping[str, Any]) -> Path:
