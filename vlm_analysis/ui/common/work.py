@@ -27,14 +27,14 @@ def job(call: Callable[..., Any], *arguments: Any, **options: Any) -> Work:
     return lambda progress: call(*arguments, **options, on_progress=progress)
 
 
-def clustered(address: str, own: Bench, call: Callable[..., Any], *arguments: Any, **options: Any) -> Work:
-    """Return the job that makes one call of a Bench, as `Bench.record`, on a cluster (see `Bench.on_cluster`); "" is here."""
+def clustered(address: str, own: Bench, work: Work) -> Work:
+    """Return a job of a Bench with what it measures handed to a cluster (see `Bench.on_cluster`); "" is this machine."""
 
-    def work(progress: Progress) -> Any:
+    def there(progress: Progress) -> Any:
         with own.on_cluster(address):
-            return call(own, *arguments, **options, on_progress=progress)
+            return work(progress)
 
-    return work
+    return there
 
 
 def watched(kind: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Work:

@@ -13,6 +13,7 @@ from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.strategies.domain_aware import DOMAIN_AWARE, READINGS, SHARES, TITLE, count_dropped
 from vlm_analysis.selection.strategies.many import COMPARED, targets_of
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
+from vlm_analysis.ui.common.clusterfield import cluster_address, where_it_runs
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.pickers import described, pick_named
 from vlm_analysis.ui.common.promptpair import follow, remember, warn_same
@@ -20,7 +21,7 @@ from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, is_shown, live, model_slot, workspace
 from vlm_analysis.ui.common.shell import next_step
 from vlm_analysis.ui.common.text import NEEDS, escaped, what_it_does
-from vlm_analysis.ui.common.work import Work, watched
+from vlm_analysis.ui.common.work import Work, clustered, watched
 from vlm_analysis.ui.evaluate.comparecolumns import column_config, mask_columns
 from vlm_analysis.ui.evaluate.comparepresets import (
     CHOOSE,
@@ -76,6 +77,7 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
     masks = with_beside(_count(info, question, count_domains(choose.details)) * (1 + len(question.recover)), question)
     _say_how_long(info, choose, report, question, masks)
     active = (view := current("compare")) is not None and view.active
+    cluster = where_it_runs("compare")
     st.button(
         "Compare masks",
         type="primary",
@@ -85,7 +87,7 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
         disabled=active or not masks,
     )
     if not question.masks:
-        same_line(_line(choose, report, question))
+        same_line(_line(choose, report, question, cluster))
 
 
 def _say_how_long(info: ModelInfo, choose: Item, report: Item, question: Question, masks: int) -> None:
@@ -102,12 +104,12 @@ def _say_how_long(info: ModelInfo, choose: Item, report: Item, question: Questio
     )
 
 
-def _line(choose: Item, report: Item, question: Question) -> str:
+def _line(choose: Item, report: Item, question: Question, cluster: str) -> str:
     """Return the line of the same comparison, without arguments that are the command's defaults."""
     criteria = [] if question.criteria == ALL_CRITERIA else list(question.criteria)
     strategies = [] if question.strategies == COMPARED else list(question.strategies)
     of: dict[str, Any] = {"compare": True} if choose.id == report.id else {"from": choose.id}
-    of |= {"recover": list(question.recover), "vision": question.vision or None}
+    of |= {"recover": list(question.recover), "vision": question.vision or None, "cluster": cluster}
     if question.preset:
         return line_of("sweep", report, **of, preset=question.preset)
     numbers: dict[str, Any] = {"most": question.most, "draws": question.n_draws, "memory": question.max_mib}
@@ -240,7 +242,8 @@ def _count(info: ModelInfo, question: Question, n_domains: int) -> int:
 
 
 def _compare(choose: Item, report: Item, question: Question) -> Work:
-    return watched("compare", bench().compare, choose, report, **question.options)
+    own = bench()
+    return clustered(cluster_address(), own, watched("compare", own.compare, choose, report, **question.options))
 
 
 def so_far() -> None:

@@ -14,6 +14,7 @@ from vlm_analysis.selection.criteria.scoring import score_layers
 from vlm_analysis.selection.search.objective import SCORES, Objective
 from vlm_analysis.selection.search.search import most_tried
 from vlm_analysis.selection.strategies.make import make_mask
+from vlm_analysis.ui.common.clusterfield import where_it_runs
 from vlm_analysis.ui.common.editor import locked_by_user
 from vlm_analysis.ui.common.inputs import (
     ScoreInputs,
@@ -30,7 +31,7 @@ from vlm_analysis.ui.common.session import bench, is_shown
 from vlm_analysis.ui.common.shell import say_set_aside
 from vlm_analysis.ui.common.terms import explained
 from vlm_analysis.ui.common.text import METRIC_HELP, escaped, layer_list
-from vlm_analysis.ui.common.work import job
+from vlm_analysis.ui.common.work import clustered, job
 from vlm_analysis.words import METRIC_TITLES, counted, total_of_domains
 from vlm_analysis.workbench.shelf import open_whole
 from vlm_analysis.workbench.workspace import Item
@@ -135,6 +136,7 @@ def _offer(inputs: ScoreInputs, strategy: str, budget: int, objective: Objective
         line_settings["start"] = _masks_of_criteria(repr((inputs.key, budget)), inputs, budget)[
             : settings["population"]
         ]
+    cluster, own = where_it_runs("search"), bench()
     st.button(
         "Search for a mask",
         icon=":material/search:",
@@ -142,14 +144,14 @@ def _offer(inputs: ScoreInputs, strategy: str, budget: int, objective: Objective
         args=(
             "search",
             f"{TITLES[strategy]} search on {prompts.name}",
-            job(bench().search, prompts, *arguments[:3], **line_settings),
+            clustered(cluster, own, job(own.search, prompts, *arguments[:3], **line_settings)),
             prompts.id,
             *arguments,
             settings,
         ),
         disabled=budget > len(inputs.free) or ((view := current("search")) is not None and view.active),
     )
-    same_line(_line(prompts, *arguments[:3], settings, line_settings))
+    same_line(_line(prompts, *arguments[:3], settings | {"cluster": cluster}, line_settings))
 
 
 def _line(

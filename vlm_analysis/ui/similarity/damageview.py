@@ -9,6 +9,7 @@ import streamlit as st
 from vlm_analysis.errors import StrataError
 from vlm_analysis.selection.certainty.against import cosine_against_damage, misleading_words
 from vlm_analysis.selection.criteria.damage import Damage
+from vlm_analysis.ui.common.clusterfield import where_it_runs
 from vlm_analysis.ui.common.downloads import PICTURE, offer_table
 from vlm_analysis.ui.common.inputs import ScoreInputs, missing_to_measure, pick_domain, prompts_of, say_missing
 from vlm_analysis.ui.common.jobs import current, job_panel, start
@@ -17,7 +18,7 @@ from vlm_analysis.ui.common.session import bench
 from vlm_analysis.ui.common.shell import say_set_aside
 from vlm_analysis.ui.common.terms import explained
 from vlm_analysis.ui.common.text import METRIC_HELP, escaped
-from vlm_analysis.ui.common.work import job
+from vlm_analysis.ui.common.work import clustered, job
 from vlm_analysis.words import counted
 
 By = Literal["damage_kl", "damage_nll"]
@@ -88,6 +89,7 @@ def _measure(inputs: ScoreInputs) -> None:
         if missing:
             say_missing(missing)
         elif prompts is not None:
+            cluster, own = where_it_runs("damage"), bench()
             st.button(
                 "Measure damage",
                 type="primary",
@@ -96,10 +98,10 @@ def _measure(inputs: ScoreInputs) -> None:
                 args=(
                     "damage",
                     f"Measuring damage on {prompts.name}",
-                    job(bench().measure_damage, prompts),
+                    clustered(cluster, own, job(own.measure_damage, prompts)),
                     prompts.id,
                 ),
                 disabled=(view := current("damage")) is not None and view.active,
             )
-            same_line(line_of("sweep", prompts, leave_one_out=True))
+            same_line(line_of("sweep", prompts, leave_one_out=True, cluster=cluster))
     job_panel("damage", "What was measured is kept: measure again to go on.")

@@ -10,16 +10,15 @@ from typing import Any
 import streamlit as st
 
 from vlm_analysis.errors import StrataError
-from vlm_analysis.guard.shared import is_shared
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recording.recording import Recording, open_recording
+from vlm_analysis.ui.common.clusterfield import where_it_runs
 from vlm_analysis.ui.common.jobs import current, start
 from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, choose, opened, workspace
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.ui.common.work import clustered
+from vlm_analysis.ui.common.work import clustered, job
 from vlm_analysis.words import TOKEN_GROUPS, counted
-from vlm_analysis.workbench.bench import Bench
 from vlm_analysis.workbench.shelf import keep_recording, unfinished_folder
 from vlm_analysis.workbench.workspace import Item
 
@@ -33,7 +32,8 @@ def record_form(info: ModelInfo, prompts: Item) -> None:
     left.markdown(
         f"Record **{escaped(info.name)}** on **{escaped(prompts.name)}** ({counted(prompts.details.get('n', 0), 'prompt')})."
     )
-    options, cluster = _options(info, prompts)
+    options, own = _options(info, prompts), bench()
+    cluster = where_it_runs("record")
     folder = unfinished_folder(workspace(), info.fingerprint, prompts, options)
     name = f"{info.name} on {prompts.name}"
     right.button(
@@ -44,7 +44,7 @@ def record_form(info: ModelInfo, prompts: Item) -> None:
         args=(
             "record",
             f"Recording {name}",
-            clustered(cluster, bench(), Bench.record, prompts, name, **options),
+            clustered(cluster, own, job(own.record, prompts, name, **options)),
             prompts.id,
             info.fingerprint,
             options,
@@ -70,8 +70,8 @@ def _forget(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _options(info: ModelInfo, prompts: Item) -> tuple[dict[str, Any], str]:
-    """Draw the options; return them and the address of a cluster. Token maps are kept of few prompts unless the user says otherwise."""
+def _options(info: ModelInfo, prompts: Item) -> dict[str, Any]:
+    """Draw the options; token maps are kept of few prompts unless the user says otherwise."""
     count = prompts.details.get("n")
     few = isinstance(count, int) and count <= MOST_WITH_MAPS
     with st.expander("Options"):
@@ -102,19 +102,7 @@ def _options(info: ModelInfo, prompts: Item) -> tuple[dict[str, Any], str]:
         )
         if maps:
             st.caption(f"Token maps: {_cost_of_maps(info, count)}.")
-        cluster = "" if is_shared() else _cluster()
-    return {"attention": attention, "token_maps": maps, "batch_size": int(batch)}, cluster
-
-
-def _cluster() -> str:
-    return st.text_input(
-        "Ray cluster",
-        key="record_cluster",
-        placeholder="none: record here",
-        persist_state="session",
-        help="The address of a Ray cluster whose machines record, as 10.0.0.5:6379, or auto for the one on this machine. Its numbers are "
-        "those of this machine. Needs the package ray: pip install '.[cluster]'.",
-    ).strip()
+    return {"attention": attention, "token_maps": maps, "batch_size": int(batch)}
 
 
 def _cost_of_maps(info: ModelInfo, count: Any) -> str:

@@ -15,6 +15,7 @@ from vlm_analysis.evaluation.scan import DENSE, EARLY_EXIT, FROZEN, LATE_ENTRY, 
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.selection.criteria.bands import SkipBands
 from vlm_analysis.selection.vision import KL_BOUND, exit_by_kl, freeze_by_kl, within_flops
+from vlm_analysis.ui.common.clusterfield import where_it_runs
 from vlm_analysis.ui.common.downloads import offer_table
 from vlm_analysis.ui.common.editor import edit
 from vlm_analysis.ui.common.inputs import missing_to_measure, prompts_of, say_missing
@@ -24,7 +25,7 @@ from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, model_slot, workspace
 from vlm_analysis.ui.common.shell import say_set_aside
 from vlm_analysis.ui.common.text import escaped
-from vlm_analysis.ui.common.work import job
+from vlm_analysis.ui.common.work import clustered, job
 from vlm_analysis.words import counted, sentence
 from vlm_analysis.workbench.scans import find_scan
 
@@ -88,15 +89,21 @@ def _measure(recording: Recording) -> None:
         f"At most {counted(n_ways, 'edit')} on {counted(recording.n_prompts, 'prompt')}. They share the vision tower and their first "
         "layers, which costs about half of one by one. A job that is cancelled is taken up where it stopped."
     )
+    cluster, own = where_it_runs(JOB), bench()
     st.button(
         "Scan vision tokens",
         type="primary",
         icon=":material/troubleshoot:",
         on_click=start,
-        args=(JOB, f"Scanning vision tokens on {prompts.name}", job(bench().measure_scan, prompts), prompts.id),
+        args=(
+            JOB,
+            f"Scanning vision tokens on {prompts.name}",
+            clustered(cluster, own, job(own.measure_scan, prompts)),
+            prompts.id,
+        ),
         disabled=(view := current(JOB)) is not None and view.active,
     )
-    same_line(line_of("scan", prompts))
+    same_line(line_of("scan", prompts, cluster=cluster))
 
 
 def _choose(recording: Recording, scan: VisionScan, bands: SkipBands, domain: str | None) -> None:
