@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import arrived, idle, new_window, strip_painted, write_mask
 from playwright.sync_api import Locator, Page, expect
+from rankings import with_tower
 
 from tools.made import made_recording
+from vlm_analysis.model_info import TowerInfo
 from vlm_analysis.workbench.shelf import keep_recording
 from vlm_analysis.workbench.workspace import Workspace
 
@@ -30,13 +33,14 @@ LEAVE_AND_ASK = """() => {
   performance.now = now;
   return window.questions.length;
 }"""
+TOWER = TowerInfo(6, protected={0: "first"}, locked={2: "DeepStack"})
 DOMAINS = [HOSTILE, *(f"domain {number}" for number in range(1, 12))]
 
 
 @pytest.fixture(scope="module")
 def server_home(server_home: Path) -> Path:
     """A home with one recording of 64 layers and 12 domains, without a model."""
-    made = made_recording(64, DOMAINS)
+    made = with_tower(made_recording(64, DOMAINS), np.tile([0.5, 0.9, 0.99, 0.8, 0.95, 0.7], (36, 1)), TOWER)
     model = replace(made.model, vision_locked={33: "it passes tokens on through a state"})
     keep_recording(Workspace(server_home / ".strata"), replace(made, model=model), "made")
     return server_home
@@ -221,6 +225,39 @@ def test_sliders_and_text_let_vision_tokens_enter_late_and_leave_early(page: Pag
     page.get_by_label("vision:").fill("everywhere")
     page.get_by_label("vision:").press("Enter")
     expect(page.locator(".strip .said")).to_contain_text("as in absent 0-2; frozen 9, got everywhere")
+    arrived(page)
+
+
+def test_layers_of_the_vision_encoder_are_proposed_dropped_and_undone_with_the_others(page: Page) -> None:
+    encoder = page.get_by_role("group", name="Layers of the vision encoder")
+    count = encoder.locator(".of-count")
+    layer = {number: encoder.locator(f"button[data-layer='{number}']") for number in range(6)}
+    cell(page, 5).click()
+    encoder.get_by_label("of highest similarity").fill("2")
+    encoder.get_by_role("button", name="Propose").click()
+    expect(count).to_have_text("2 of 6 layers of the vision encoder dropped: 1, 4")  # 2 is locked
+    layer[2].click()
+    expect(encoder.get_by_role("status")).to_have_text(
+        "Layer 2 of the vision encoder is locked: DeepStack. It cannot be dropped."
+    )
+    layer[4].click()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Space")
+    expect(count).to_have_text("2 of 6 layers of the vision encoder dropped: 1, 3")
+    expect(layer[3]).to_have_accessible_name("layer 3 of the vision encoder, cut")
+    for key, lefts in (("Control+z", ("1", "1, 4", "none")), ("Control+Shift+Z", ("1, 4", "1", "1, 3"))):
+        for left in lefts:
+            page.keyboard.press(key)
+            expect(count).to_have_text(re.compile(f"dropped: {left}$"))
+            says(page, "5")
+    arrived(page)
+    expect(page).to_have_url(re.compile(r"cut=5.*tower=1\+3"))
+    page.reload()
+    says(page, "5")
+    expect(count).to_have_text("2 of 6 layers of the vision encoder dropped: 1, 3")
+    idle(page)
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(count).to_have_text("0 of 6 layers of the vision encoder dropped: none")
     arrived(page)
 
 

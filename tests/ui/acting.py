@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamlit.testing.v1 import AppTest
 
+from vlm_analysis.ui.common.sent import Step
 from vlm_analysis.ui.common.session import model_slot, runner, workspace
 from vlm_analysis.workbench.jobs import JobView
 from vlm_analysis.workbench.shelf import keep_recording
@@ -55,7 +56,7 @@ def send(at: AppTest, dropped: Collection[int], own: Collection[int] = (), **cha
     message = {"base": there["base"], "number": there["taken"] + 1, "dropped": list(dropped), "own": list(own)}
     message |= {"absent": there["absent"], "frozen": there["frozen"], "narrow": there["narrow"]}
     history = {
-        "undo": [*there["undo"], [there[part] for part in ("dropped", "own", "absent", "frozen", "narrow")]],
+        "undo": [*there["undo"], [there[part] for part in Step._fields]],
         "redo": [],
     }
     at.session_state["mask_strip"] = {"sent": message | history | {"scale": "fixed", "pinned": []} | changes}

@@ -69,7 +69,7 @@ class TestLeft:
         )
         by_cost = costs_of(model, [cost])
         assert (by_cost["shares"], by_cost["shared"]) == (halves[0], BY_LAYERS)
-        assert by_cost["timed"]["5,9|||"][0] == "0.75"
+        assert by_cost["timed"]["5,9||||"][0] == "0.75"
         assert costs_of(model, layer_share=np.full(16, 0.05))["shares"] == [0.05] * 16
         bare = costs_of(model)
         assert (bare["shared"], sum(bare["shares"])) == (
@@ -110,7 +110,7 @@ class TestBackground:
         at = stocked(PAGE)
         assert strip(at)["result"]["state"] == "dense"
         known = strip(send(at, (5, 9)))["result"]
-        assert (known["state"], known["edit"], len(known["rows"])) == ("known", "5,9|||", 2)
+        assert (known["state"], known["edit"], len(known["rows"])) == ("known", "5,9||||", 2)
         other = strip(send(at, (4,)))["result"]
         assert other["state"] == "missing"
         assert "Load pocket-vl on the Model page" in other["words"]
@@ -123,7 +123,7 @@ class TestBackground:
         assert strip(at)["result"]["state"] == "ready"
         assert ask(at)["state"] == "running"
         assert ended(background.JOB).status == "done"
-        assert (result(at)["state"], result(at)["edit"]) == ("known", "4|||")
+        assert (result(at)["state"], result(at)["edit"]) == ("known", "4||||")
         assert ask(at)["state"] == "known"
         assert len(runner().list()) == 1
         assert strip(send(at, (6,)))["result"]["seconds"] > 0  # as seen

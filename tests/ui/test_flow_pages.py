@@ -125,18 +125,18 @@ class TestMasksPage:
         assert (given["dropped"], given["own"], given["undo"], given["redo"]) == (
             [4, 8],
             [6],
-            [[[], [], [], [], []]],
+            [[[], [], [], [], [], []]],
             [],
         )
         send(at, [], undo=[], redo=[[[4, 8], [6]]])
-        assert (at.session_state["mask"], strip(at)["redo"]) == ([], [[[4, 8], [6], [], [], []]])
+        assert (at.session_state["mask"], strip(at)["redo"]) == ([], [[[4, 8], [6], [], [], [], []]])
 
     def test_a_message_is_taken_once_and_none_that_builds_on_another_mask(self, at):
         send(at, [4])
         first = at.session_state["mask_strip"]
         load_mask(at)
         loaded = at.session_state["mask"]
-        assert (loaded != [4], strip(at)["undo"]) == (True, [[[], [], [], [], []], [[4], [], [], [], []]])
+        assert (loaded != [4], strip(at)["undo"]) == (True, [[[], [], [], [], [], []], [[4], [], [], [], [], []]])
         at.session_state["mask_strip"] = {"sent": {**first["sent"], "number": 9}}  # sent before the candidate was there
         assert ran(at).session_state["mask"] == loaded
 

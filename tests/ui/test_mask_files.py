@@ -45,7 +45,10 @@ class TestMasksPage:
         folded = Edit(16, (Fold(2, Tensors("0" * 64)),))
         at.file_uploader[0].upload("edit.json", edit_to_json(folded).encode(), "application/json")
         ran(at)
-        assert "expected one that drops layers, makes them narrow, or lets vision tokens skip them" in at.error[0].value
+        assert (
+            "expected one that drops layers, also of the vision encoder, makes them narrow, or lets vision tokens skip them"
+            in at.error[0].value
+        )
 
     def test_file_of_vision_tokens_that_skip_layers_is_taken(self, at):
         edit = PruneMask(16, [3]) + late_entry(16, 2)

@@ -93,7 +93,7 @@ class TestContent:
         told = edit_row(PruneMask(8, (7,)) + early_exit(8, 5), Locks(8), {0: "a state"})
         assert (told["dropped"], told["absent"], told["frozen"], told["changed"]) == ([7], [5, 6], [], {})
         assert told["vision_locked"] == {"0": "a state"}
-        assert key_of(PruneMask(8, (7,)) + early_exit(8, 5)) == "7|5,6||"
+        assert key_of(PruneMask(8, (7,)) + early_exit(8, 5)) == "7|5,6|||"
 
     def test_a_change_of_any_kind_is_drawn(self, monkeypatch: pytest.MonkeyPatch) -> None:
         @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import streamlit as st
 
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.shorthand import shortened
+from vlm_analysis.ui.common.held import tower_of, vision_of
 from vlm_analysis.ui.common.session import PROJECT, WORK_OF, choose, chosen, look_at, project, workspace
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.workbench.projects import DEFAULT
@@ -26,7 +28,12 @@ ITEMS = {  # what the address calls a saved item, and the kinds that it may be o
     "contest": ("contests",),
     "story": ("stories", "comparisons"),
 }
-EDIT = ("cut", "absent", "frozen")  # layers that the edit in the editor drops, and those that vision tokens skip
+EDIT = (
+    "cut",
+    "absent",
+    "frozen",
+    "tower",
+)  # layers that the edit in the editor drops, those that vision tokens skip, and those of the vision encoder that it drops
 NAMES = ("project", *ITEMS, "mask", *EDIT, "domain", "metric")
 LINKS = {  # what a page tells where it opens, by its path
     "app.py": ("story",),
@@ -64,9 +71,13 @@ def tell(name: str, value: str | None) -> None:
     st.session_state.setdefault(_TOLD, {})[name] = value
 
 
-def tell_edit(dropped: Collection[int] = (), absent: Collection[int] = (), frozen: Collection[int] = ()) -> None:
-    """Note the layers of the edit that the page works with; without any, that it is not the one in the editor."""
-    for name, layers in zip(EDIT, (dropped, absent, frozen), strict=True):
+def tell_edit(edit: Edit | None) -> None:
+    """Note the layers of the edit in the editor, with which the page works; None where it works with another one."""
+    parts: tuple[tuple[int, ...], ...] = ((),) * len(EDIT)
+    if edit is not None:
+        skipped = vision_of(edit)
+        parts = edit.dropped, skipped.absent, skipped.frozen, tower_of(edit).dropped
+    for name, layers in zip(EDIT, parts, strict=True):
         tell(name, shortened(layers, " "))
 
 

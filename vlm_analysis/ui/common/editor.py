@@ -1,6 +1,7 @@
 """The edit in the editor: clicks in the strip, candidates and saved masks all change one edit in the session.
 
-It drops layers (`mask`), lets vision tokens skip some of those that are left (`mask_vision`), and makes some narrow (`mask_narrow`).
+It drops layers (`mask`), lets vision tokens skip some of those that are left (`mask_vision`), makes some narrow (`mask_narrow`), and drops
+layers of the vision encoder (`mask_tower`).
 """
 
 from __future__ import annotations
@@ -16,13 +17,24 @@ import streamlit as st
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.kinds.drop import Drop
 from vlm_analysis.edits.kinds.narrow import Narrow
+from vlm_analysis.edits.kinds.tower import Tower
 from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.edits.ownlocks import own_locks, with_own_locks
 from vlm_analysis.edits.shorthand import layers_in
 from vlm_analysis.errors import MaskError
-from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.model_info import ModelInfo, TowerInfo
 from vlm_analysis.ui.common.address import say_unknown, told
-from vlm_analysis.ui.common.held import NO_VISION, WHOLE, is_of, layers_of, narrow_key, narrow_of, vision_of
+from vlm_analysis.ui.common.held import (
+    NO_TOWER,
+    NO_VISION,
+    WHOLE,
+    is_of,
+    layers_of,
+    narrow_key,
+    narrow_of,
+    tower_of,
+    vision_of,
+)
 from vlm_analysis.ui.common.sent import MOST_UNDO, Asked, Step, View, read_asked, read_sent
 from vlm_analysis.ui.common.session import last_choices, model_slot
 
@@ -33,6 +45,7 @@ LOCKS, VIEW = "mask_locks", "mask_view"  # the layers that the user locked; how 
 AS_EDIT = "mask_as_edit"  # what the editor held when it was an Edit last, and that Edit
 VISION = "mask_vision"  # the layers that vision tokens skip, a `Vision`
 NARROW, NARROWS = "mask_narrow", "mask_narrows"  # the key of the width, and by key each `Narrow` that was here
+TOWER = "mask_tower"  # the layers of the vision encoder that are dropped, a `Tower`
 _LINES = count(1)
 REVISION, TAKEN = "mask_revision", "mask_taken"  # of the mask by other hands than the strip's; the strip's last message
 ANSWERED = "mask_answered"  # the strip's last question
@@ -60,7 +73,7 @@ def _adopt(kept: Edit, model: ModelInfo, undo: list[Step]) -> None:
     """Make a mask of another session the one in this session's editor."""
     state = st.session_state
     state.update(mask=list(kept.dropped), mask_undo=undo, mask_redo=[], mask_name=kept.name, mask_notes=kept.notes)
-    state[VISION] = vision_of(kept)
+    state[VISION], state[TOWER] = vision_of(kept), tower_of(kept)
     state.update({"mask_model": model, "mask_origin": with_own_locks(kept.provenance, ()), CANDIDATES: {}})
     state[NARROWS] = state.get(NARROWS, {}) if undo else {}
     state[NARROW] = _known(narrow_of(kept))
@@ -77,19 +90,23 @@ def _line(model: ModelInfo) -> int:
 
 def _take_address() -> None:
     """Take the layers that the address says into the editor; of those that are dropped or skipped it says all, or none."""
-    said = {name: _layers_said(name) for name in ("cut", "absent", "frozen")}
+    n_layers, n_tower = st.session_state.mask_model.n_layers, 0 if (info := tower_info()) is None else info.n_layers
+    said = {name: _layers_said(name, n_layers) for name in ("cut", "absent", "frozen")}
+    there = _layers_said("tower", n_tower)
     now, skipped = held(), vision()
     dropped = said["cut"] or now.dropped
     if said["absent"] or said["frozen"]:
         absent = set(said["absent"]) - set(vision_locked())
         frozen = set(said["frozen"]) - set(vision_locked()) - absent
         skipped = replace(skipped, absent=tuple(absent), frozen=tuple(frozen))
-    set_mask(dropped, set(now.own) - set(dropped), skipped)
+    set_mask(
+        dropped, set(now.own) - set(dropped), skipped, tower=Tower(n_tower, there) if 0 < len(there) < n_tower else None
+    )
 
 
-def _layers_said(name: str) -> tuple[int, ...]:
-    """Return the layers that the address says, "4,7,12-14"; none where it does not, or the model lacks one, which is said."""
-    text, n_layers, layers = told(name), st.session_state.mask_model.n_layers, None
+def _layers_said(name: str, n_layers: int) -> tuple[int, ...]:
+    """Return the layers that the address says, "4,7,12-14"; none where it does not, or there are fewer, which is said."""
+    text, layers = told(name), None
     if text is None:
         return ()
     with suppress(MaskError):
@@ -139,9 +156,9 @@ def _as_it_stands() -> Edit:
 def as_edit(**about: Any) -> Edit:
     """Return the edit in the editor; `about` are its name, notes, model and provenance."""
     state = st.session_state
-    of = (state.mask_model.n_layers, tuple(state.mask), vision(), tuple(state.get(NARROW, ())))
+    of = (state.mask_model.n_layers, tuple(state.mask), vision(), tuple(state.get(NARROW, ())), tower())
     if state.get(AS_EDIT, (None, None))[0] != of:  # a wide model's narrow layers have a million numbers
-        state[AS_EDIT] = of, Edit(state.mask_model.n_layers, (Drop(tuple(state.mask)), narrow(), vision()))
+        state[AS_EDIT] = of, Edit(state.mask_model.n_layers, (Drop(tuple(state.mask)), narrow(), vision(), tower()))
     edit: Edit = replace(state[AS_EDIT][1], **about)
     return edit
 
@@ -165,6 +182,20 @@ def narrows() -> dict[str, Narrow]:
     return kept
 
 
+def tower() -> Tower:
+    """Return which layers of the vision encoder the editor drops."""
+    kept = st.session_state.get(TOWER)
+    return kept if isinstance(kept, Tower) else NO_TOWER
+
+
+def tower_info() -> TowerInfo | None:
+    """Return the layers of the model's vision encoder; None where none can be dropped, or an older recording does not tell them."""
+    model, info = st.session_state.mask_model, model_slot().info
+    here = info is not None and info.fingerprint == model.fingerprint
+    found = info.tower if here and info is not None else model.tower
+    return found if found is not None and found.n_layers else None
+
+
 def _known(narrow: Narrow) -> tuple[str, ...]:
     """Keep a width in the session, and return its key as a step has it."""
     state = st.session_state
@@ -186,7 +217,7 @@ def held() -> Step:
     """Return what the strip holds, as a step of its history."""
     now = vision()
     width = tuple(st.session_state.get(NARROW, ()))
-    return Step(tuple(st.session_state.mask), locked_by_user(), now.absent, now.frozen, width)
+    return Step(tuple(st.session_state.mask), locked_by_user(), now.absent, now.frozen, width, tower().dropped)
 
 
 def remember() -> None:
@@ -218,14 +249,14 @@ def edit(mask: Edit, model: ModelInfo) -> None:
 def take_mask(mask: Edit) -> None:
     """Take a candidate or saved mask into the editor under its own name, remembering where it came from.
 
-    Of an edit it takes what the editor holds: dropped layers, those that vision tokens skip, and narrow ones.
+    Of an edit it takes what the editor holds: dropped layers, also of the vision encoder, those that vision tokens skip, and narrow ones.
 
     It brings the locks that are saved with it. One without any leaves those that it does not contradict.
     """
     take_sent()
     state, told = st.session_state, own_locks(mask)
     own = set(state.get(LOCKS, ())) - set(mask.dropped) if told is None else told
-    set_mask(mask.dropped, own, vision_of(mask), narrow_of(mask))
+    set_mask(mask.dropped, own, vision_of(mask), narrow_of(mask), tower_of(mask))
     state.mask_name = mask.name[:120]
     state.mask_notes = state.mask_kept_notes = mask.notes
     origin = {**mask.provenance, "name": mask.name, **layers_of(mask)}
@@ -234,11 +265,18 @@ def take_mask(mask: Edit) -> None:
 
 
 def set_mask(
-    layers: Collection[int], own: Collection[int], skipped: Vision | None = None, width: Narrow | None = None
+    layers: Collection[int],
+    own: Collection[int],
+    skipped: Vision | None = None,
+    width: Narrow | None = None,
+    tower: Tower | None = None,
 ) -> None:
-    """Change the mask, the user's locks, where vision tokens skip layers and the width (None: as it is), remembering the old for undo.
+    """Change the mask, the user's locks, and more (None: as it is), remembering the old for undo. Locked layers never enter the mask.
 
-    Locked layers never enter the mask.
+    Args:
+        layers, own: that are dropped, and that the user locked.
+        skipped, width: where vision tokens skip layers, and which layers are narrow.
+        tower: layers of the vision encoder that are dropped.
     """
     state = st.session_state
     skipped = vision() if skipped is None else skipped
@@ -248,12 +286,25 @@ def set_mask(
         return
     before = held()
     narrowed = before.narrow if width is None else _known(width)
-    now = Step(tuple(new), tuple(sorted(own)), skipped.absent, skipped.frozen, narrowed)
+    there = before.tower if tower is None else _that_fit(tower)
+    now = Step(tuple(new), tuple(sorted(own)), skipped.absent, skipped.frozen, narrowed, there)
     if now != before or skipped != vision():
         state.mask_undo = [*state.mask_undo, before][-MOST_UNDO:]
         state.mask_redo = []
         _other_hand()
         _put(now, skipped)
+
+
+def _that_fit(tower: Tower) -> tuple[int, ...]:
+    """Return the dropped layers of a vision encoder that the model lets go; none, with a word, where it is another encoder."""
+    info = tower_info()
+    if info is not None and info.n_layers == tower.n_layers:
+        return tuple(layer for layer in tower.dropped if layer not in info.locked)
+    if tower.dropped:
+        st.toast(
+            "Layers of the vision encoder were left out: this model is not known to have them.", icon=":material/block:"
+        )
+    return ()
 
 
 def take_sent() -> None:
@@ -265,7 +316,8 @@ def take_sent() -> None:
     if "mask_model" not in state:
         return
     model = state.mask_model
-    sent = read_sent(dict(state.get(STRIP) or {}).get("sent"), model.n_layers, model.locked, vision_locked(), narrows())
+    message = dict(state.get(STRIP) or {}).get("sent")
+    sent = read_sent(message, model.n_layers, model.locked, vision_locked(), narrows(), tower_info())
     if sent is None or sent.base != base() or sent.number <= state.get(TAKEN, 0):
         return
     state[TAKEN], state[VIEW] = sent.number, sent.view
@@ -312,6 +364,8 @@ def _put(now: Step, skipped: Vision) -> None:
     state.mask, state[LOCKS] = list(now.dropped), list(now.own)
     state[VISION] = replace(skipped, absent=now.absent, frozen=now.frozen)
     state[NARROW] = now.narrow
+    info = tower_info()
+    state[TOWER] = NO_TOWER if info is None else Tower(info.n_layers, now.tower)
     origin = state.get("mask_origin", {})
     if not is_of(origin, as_edit()):  # name and notes are of other layers
         if state.get("mask_name") == str(origin.get("name", ""))[:120]:

@@ -13,7 +13,6 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.address import say_unknown, tell, tell_edit, tell_item, told
 from vlm_analysis.ui.common.editor import as_edit, begin_editing, is_edited, locked_by_user
-from vlm_analysis.ui.common.held import vision_of
 from vlm_analysis.ui.common.session import (
     choose,
     chosen,
@@ -159,12 +158,11 @@ def pick_mask(n_layers: int | None = None) -> Edit | None:
         "Mask", options, format_func=words, help="Masks are made and saved on the Masks page.", key="pick:mask"
     )
     if picked == EDITED and edited is not None:
-        skipped = vision_of(edited)
-        tell_edit(edited.dropped, skipped.absent, skipped.frozen)
+        tell_edit(edited)
         tell("mask", None)
         return edited
     tell("mask", edit_key(items[picked].details))
-    tell_edit()
+    tell_edit(None)
     return open_or_stop(items[picked])
 
 

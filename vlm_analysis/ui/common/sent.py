@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vlm_analysis.edits.change import is_whole
+from vlm_analysis.model_info import TowerInfo
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 
 MOST_UNDO = 100
@@ -17,7 +18,8 @@ SCALES = ("fixed", "fitted")
 class Step(NamedTuple):
     """What the strip holds at a time, layers ascending: what is dropped and locked by the user, and where vision tokens skip.
 
-    `narrow` is the key of the width in the editor (`held.narrow_key`); () where all layers are whole.
+    `narrow` is the key of the width in the editor (`held.narrow_key`); () where all layers are whole. `tower` are the layers of the
+    vision encoder that are dropped.
     """
 
     dropped: tuple[int, ...] = ()
@@ -25,6 +27,7 @@ class Step(NamedTuple):
     absent: tuple[int, ...] = ()
     frozen: tuple[int, ...] = ()
     narrow: tuple[str, ...] = ()
+    tower: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,20 +76,22 @@ def read_sent(
     locked: Collection[int] = (),
     vision_locked: Collection[int] = (),
     narrows: Collection[str] = (),
+    tower: TowerInfo | None = None,
 ) -> Sent | None:
     """Return the message; None where it is none, or would leave no layer.
 
-    Locked layers are never dropped, vision tokens skip none of `vision_locked`, and a width is one of `narrows`.
+    Locked layers are never dropped, vision tokens skip none of `vision_locked`, and a width is one of `narrows`. `tower` tells which layers
+    of the vision encoder may go; without it none does.
     """
     if not isinstance(message, dict) or not is_whole(message.get("number")):
         return None
-    limits = n_layers, frozenset(locked), frozenset(vision_locked), frozenset(narrows)
+    limits = _Limits(n_layers, frozenset(locked), frozenset(vision_locked), frozenset(narrows), tower or TowerInfo(0))
     step = [
         message.get("dropped"),
         message.get("own"),
-        *(message.get(name, []) for name in ("absent", "frozen", "narrow")),
+        *(message.get(name, []) for name in ("absent", "frozen", "narrow", "tower")),
     ]
-    now = _step(step, *limits)
+    now = _step(step, limits)
     if now is None:
         return None
     pinned = [name for name in _list(message.get("pinned")) if isinstance(name, str)]
@@ -98,7 +103,7 @@ def read_sent(
         message.get("auto") is not False,
         message.get("vision") is True,
     )
-    undo, redo = (_steps(message.get(name), *limits) for name in ("undo", "redo"))
+    undo, redo = (_steps(message.get(name), limits) for name in ("undo", "redo"))
     as_sent = [list(part) for part in now] == step
     return Sent(str(message.get("base")), int(message["number"]), now, undo, redo, view, as_sent)
 
@@ -129,25 +134,33 @@ def read_asked(message: Any) -> Asked | None:
     return Asked(str(message.get("base")), int(message["number"]), message.get("by_hand") is True)
 
 
-def _steps(
-    values: Any, n_layers: int, locked: frozenset[int], vision_locked: frozenset[int], narrows: frozenset[str]
-) -> tuple[Step, ...]:
-    steps = [_step(value, n_layers, locked, vision_locked, narrows) for value in _list(values)[-MOST_UNDO:]]
+class _Limits(NamedTuple):
+    """What may be dropped and skipped: see `read_sent`."""
+
+    n_layers: int
+    locked: frozenset[int]
+    vision_locked: frozenset[int]
+    narrows: frozenset[str]
+    tower: TowerInfo
+
+
+def _steps(values: Any, limits: _Limits) -> tuple[Step, ...]:
+    steps = [_step(value, limits) for value in _list(values)[-MOST_UNDO:]]
     return tuple(step for step in steps if step is not None)
 
 
-def _step(
-    value: Any, n_layers: int, locked: frozenset[int], vision_locked: frozenset[int], narrows: frozenset[str]
-) -> Step | None:
+def _step(value: Any, limits: _Limits) -> Step | None:
     """Return what is held at a time; None where no layer would be left."""
-    *layers, widths = (*_list(value), *[None] * 5)[:5]
+    n_layers, locked, vision_locked, narrows, tower = limits
+    *layers, widths, of_tower = (*_list(value), *[None] * 6)[:6]
     dropped, own, absent, frozen = (_layers(part, n_layers) for part in layers)
     gone, hidden = dropped - own - locked, absent - vision_locked
-    if len(gone) == n_layers:
+    gone_there = _layers(of_tower, tower.n_layers) - set(tower.locked)
+    if len(gone) == n_layers or (gone_there and len(gone_there) == tower.n_layers):
         return None
     narrow = [one for one in _list(widths) if isinstance(one, str) and one in narrows][:1]
     parts = (tuple(sorted(part)) for part in (gone, own, hidden, frozen - hidden - vision_locked))
-    return Step(*parts, narrow=tuple(narrow))
+    return Step(*parts, narrow=tuple(narrow), tower=tuple(sorted(gone_there)))
 
 
 def _layers(values: Any, n_layers: int) -> set[int]:

@@ -23,7 +23,7 @@ from vlm_analysis.evaluation.cost import (
 )
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.downloads import PICTURE, offer_files
-from vlm_analysis.ui.common.held import narrow_of, vision_of
+from vlm_analysis.ui.common.held import untimed
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, live, model_slot, opened, workspace
@@ -212,12 +212,11 @@ def _row(cost: Cost, phase: str) -> dict[str, str]:
     unit, dense, pruned = ("ms", *cost.prefill_ms) if prefill else ("tokens/s", *cost.tokens_per_s)
     value, low, high = speedup(cost, phase)
     expected = cost.expected_prefill_ms if prefill else cost.expected_tokens_per_s
-    is_told = vision_of(cost.edit).is_empty and narrow_of(cost.edit).is_empty
     return {
         "phase": f"{_WORDS[phase]}, {unit}",
         **{name: _spread(*quartiles(times)) for name, times in (("dense", dense), ("pruned", pruned))},
         "ratio": f"{value:.2f} × ({low:.2f} to {high:.2f})",
-        "expected": f"{expected:.4g}" if is_told else "–",
+        "expected": "–" if untimed(cost.edit) else f"{expected:.4g}",
     }
 
 
@@ -230,7 +229,7 @@ def _sentence(cost: Cost, phase: str) -> str:
     text = f"**{_WORDS[phase]}** is {value:.2f} × as fast (90 % interval {low:.2f} to {high:.2f})"
     if low <= 1 <= high:
         text += ", which may be no difference at all"
-    if not (vision_of(cost.edit).is_empty and narrow_of(cost.edit).is_empty):  # they are not in the layers' own times
+    if untimed(cost.edit):
         return f"{text}."
     return f"{text}; the dropped layers' own times let expect {1 / cost.expected_share(phase):.2f} ×."
 

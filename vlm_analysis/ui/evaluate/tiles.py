@@ -10,7 +10,7 @@ from vlm_analysis.evaluation.cost import Cost, flops_without, speedup, weights_w
 from vlm_analysis.evaluation.evaluation import Evaluation
 from vlm_analysis.evaluation.intervals import LEAST_GROUPS
 from vlm_analysis.evaluation.telling import above_line, title_of
-from vlm_analysis.ui.common.held import narrow_of, vision_of
+from vlm_analysis.ui.common.held import untimed
 from vlm_analysis.ui.common.session import opened, workspace
 from vlm_analysis.ui.common.text import METRIC_HELP, escaped
 from vlm_analysis.ui.evaluate.outcome import Kept, Outcome
@@ -122,10 +122,8 @@ def speed_words(evaluation: Evaluation) -> str:
     if cost := next((one for one in costs if one.edit == edit), None):
         value, low, high = speedup(cost, "prefill")
         return f"prefill {value:.2f} × as fast, measured ({low:.2f} to {high:.2f})"
-    if not narrow_of(edit).is_empty:
-        return "speed not known: what narrow layers save is not in the layers' own times"
-    if not vision_of(edit).is_empty:
-        return "speed not known: what vision tokens skip is not in the layers' own times"
+    if words := untimed(edit):
+        return f"speed not known: {words} is not in the layers' own times"
     if costs:
         return f"prefill {1 / costs[0].expected_share('prefill', edit):.2f} × as fast, expected from its layers' measured times"
     before, after = flops_without(model, edit)

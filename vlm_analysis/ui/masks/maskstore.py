@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import streamlit as st
 
+from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.kinds.drop import Drop
+from vlm_analysis.edits.kinds.tower import Tower
 from vlm_analysis.errors import MaskError, StrataError
 from vlm_analysis.export.dialects import SUFFIXES, open_dialect
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.ui.common.editor import note_saved, remember, take_mask
-from vlm_analysis.ui.common.held import fits_editor
+from vlm_analysis.ui.common.held import fits_editor, tower_of
 from vlm_analysis.ui.common.pickers import agree_on_model, edited_mask
 from vlm_analysis.ui.common.sameline import layers_text, line_of, recording_id, same_line
 from vlm_analysis.ui.common.session import choose, workspace
@@ -34,9 +37,8 @@ def save_form() -> None:
     clicked = left.button(
         "Save mask", type="primary", icon=":material/save:", disabled=mask is None or mask.is_dense, width="stretch"
     )
-    if mask is not None and mask.is_mask and mask.budget:
-        details = {"name": mask.name, "notes": mask.notes}
-        same_line(line_of("mask", recording_id(), model=False, drop=layers_text(mask), **details))
+    if mask is not None and not mask.is_dense:
+        same_line(_line(mask))
     if clicked and mask is not None:
         mask_with_name = replace(mask, name=mask.name or does(mask)[:120])
         try:
@@ -47,6 +49,14 @@ def save_form() -> None:
         else:
             st.session_state[SAVED] = True
             st.rerun()
+
+
+def _line(mask: Edit) -> str:
+    """Return the line that makes the mask; "" where one alone does not."""
+    if not all(isinstance(change, Drop | Tower) for change in mask.changes):
+        return ""
+    drop, there = layers_text(mask) if mask.budget else "", ",".join(map(str, tower_of(mask).dropped))
+    return line_of("mask", recording_id(), model=False, drop=drop, drop_tower=there, name=mask.name, notes=mask.notes)
 
 
 def open_file(recording: Recording) -> None:
@@ -69,8 +79,8 @@ def open_file(recording: Recording) -> None:
         mask = open_dialect(file.getvalue(), file.name, model=recording.model, from_one=from_one)
         if not fits_editor(mask):
             raise MaskError(
-                f"{file.name} cannot be taken into the editor: expected one that drops layers, makes them narrow, or lets vision "
-                f"tokens skip them, got one that {mask.words()}. Use it as an edit."
+                f"{file.name} cannot be taken into the editor: expected one that drops layers, also of the vision encoder, makes them "
+                f"narrow, or lets vision tokens skip them, got one that {mask.words()}. Use it as an edit."
             )
     except StrataError as error:
         st.error(escaped(error))

@@ -13,7 +13,7 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.evaluation.telling import telling_line, title_of
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recording.recording import Recording
-from vlm_analysis.ui.common.editor import CANDIDATES, take_mask
+from vlm_analysis.ui.common.editor import CANDIDATES, as_edit, take_mask
 from vlm_analysis.ui.common.held import fits_editor
 from vlm_analysis.ui.common.pickers import edited_mask
 from vlm_analysis.ui.common.session import choose, opened, workspace
@@ -87,7 +87,7 @@ def _load(row_id: str) -> None:
         mask = opened(item)
     if mask is not None and row_id != EDITOR_ROW:
         take_mask(mask)
-        st.toast(escaped(f"In the editor: {does(mask)}."), icon=":material/edit:")
+        st.toast(escaped(f"In the editor: {does(as_edit())}."), icon=":material/edit:")
 
 
 def _star(row_id: str) -> None:

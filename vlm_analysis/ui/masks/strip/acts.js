@@ -9,7 +9,7 @@ function focusOn(mind, row, layer, reveal = true) {
   (row === "vision" ? mind.cells : mind.buttons)[layer].focus({ preventScroll: !reveal });
 }
 
-const cellOf = (event) => event.target.closest?.("[data-layer]");
+const cellOf = (event) => event.target.closest?.(".scroller [data-layer]"); // of the strip, not of the vision encoder's
 const rowOf = (cell) => (cell.closest(".vision") ? "vision" : "text");
 
 // Where the layers lie, read once for each press: reading it after a cell was painted would lay out the whole grid again.
@@ -105,8 +105,10 @@ function click(mind, event) {
 const ACTIONS = {
   undo: (mind) => travel(mind, "undo", "redo"),
   redo: (mind) => travel(mind, "redo", "undo"),
-  clear: (mind) => change(mind, { dropped: [], absent: [], frozen: [], narrow: [] }),
+  clear: (mind) => change(mind, { dropped: [], absent: [], frozen: [], narrow: [], tower: [] }),
   whole: (mind) => change(mind, { narrow: [] }),
+  propose: (mind) => propose(mind),
+  restore: (mind) => putTower(mind, ascending(mind.tower), false),
   lock: (mind) => lock(mind, mind.focus),
   evaluate: (mind) => ask(mind, true),
 };
@@ -189,6 +191,7 @@ function listen(mind) {
   section.addEventListener("click", (event) => click(mind, event));
   section.addEventListener("keydown", (event) => key(mind, event));
   section.addEventListener("pointerleave", () => flush(mind));
+  listenEncoder(mind);
   mind.typed.addEventListener("change", () => take(mind));
   mind.sights.addEventListener("change", () => takeTypedSights(mind));
   for (const slider of [mind.entry, mind.exit]) {
@@ -196,7 +199,7 @@ function listen(mind) {
     slider.addEventListener("change", () => release(mind));
   }
   const choose = (box, take) => box.addEventListener("change", () => (take(), send(mind)));
-  choose(mind.scale, () => ((mind.look.scale = mind.scale.value), colour(mind)));
+  choose(mind.scale, () => ((mind.look.scale = mind.scale.value), colour(mind), paint(mind)));
   choose(mind.next, () => ((mind.look.next_by = mind.next.value), paint(mind)));
   choose(mind.sight, () => ((mind.look.vision = mind.sight.checked), paint(mind)));
   choose(mind.auto, () => ((mind.look.auto = mind.auto.checked), paint(mind)));

@@ -2,7 +2,7 @@
 
 function tellAddress(mind) {
   const there = new URL(window.location.href);
-  const said = { cut: ascending(mind.dropped), absent: skipped(mind, "absent"), frozen: skipped(mind, "frozen") };
+  const said = { cut: ascending(mind.dropped), absent: skipped(mind, "absent"), frozen: skipped(mind, "frozen"), tower: ascending(mind.tower) };
   const before = there.search;
   for (const [name, layers] of Object.entries(said)) {
     const text = shortened(layers).replaceAll(", ", " ");

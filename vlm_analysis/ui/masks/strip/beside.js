@@ -8,7 +8,7 @@ const MOST_IN_ORDER = 4; // domains
 const UNITS = [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]];
 
 // As `key_of` in left.py writes it.
-const keyOf = (mind) => [ascending(mind.dropped), skipped(mind, "absent"), skipped(mind, "frozen"), [...mind.narrow]].map((part) => part.join(",")).join("|");
+const keyOf = (mind) => [ascending(mind.dropped), skipped(mind, "absent"), skipped(mind, "frozen"), [...mind.narrow], ascending(mind.tower)].map((part) => part.join(",")).join("|");
 const percent = (share) => `${Math.round(100 * share)}%`;
 const sumOver = (numbers, layers) => [...layers].reduce((sum, layer) => sum + numbers[layer], 0);
 
@@ -24,13 +24,14 @@ function sized(bytes) {
 
 function beside(mind) {
   const { count, costs } = mind.data;
-  const { dropped } = mind;
+  const { dropped, tower } = mind;
   const narrow = narrowLayers(mind);
   const facts = [["layers left", `${count - dropped.size} of ${count}`, narrow.length ? `${narrow.length} narrow` : ""]];
   const [absent, frozen] = ["absent", "frozen"].map((part) => skipped(mind, part).length);
   if (absent || frozen) facts.push(["see vision tokens", `${count - dropped.size - absent} of them`, frozen ? `${frozen} frozen` : ""]);
+  if (tower.size) facts.push(["encoder layers", `${mind.data.encoder.count - tower.size} of ${mind.data.encoder.count}`, ""]);
   if (costs.parameters) {
-    const kept = costs.total - sumOver(costs.parameters, dropped) - narrow.reduce((sum, [, { saved }]) => sum + saved, 0);
+    const kept = costs.total - sumOver(costs.parameters, dropped) - sumOver(costs.tower, tower) - narrow.reduce((sum, [, { saved }]) => sum + saved, 0);
     facts.push(["parameters", counted(kept), percent(kept / costs.total), `${kept.toLocaleString("en")} of ${costs.total.toLocaleString("en")}`]);
     facts.push(["weights", costs.width ? sized(kept * costs.width) : "not known", costs.width ? "" : costs.unsized, costs.width ? `${(kept * costs.width).toLocaleString("en")} bytes` : ""]);
   } else facts.push(["parameters and bytes", "not counted", costs.uncounted]);
@@ -43,7 +44,7 @@ function timed(mind) {
   const { dropped, data: { costs } } = mind;
   const measured = costs.timed[keyOf(mind)];
   if (measured) return [`${measured[0]} ×`, measured[1]];
-  if (skipped(mind, "absent").length || skipped(mind, "frozen").length || narrowLayers(mind).length) return ["not known", costs.untimed];
+  if (skipped(mind, "absent").length || skipped(mind, "frozen").length || narrowLayers(mind).length || mind.tower.size) return ["not known", costs.untimed];
   if (!dropped.size) return ["1 ×", "the dense model"];
   if (!costs.shares) return ["not known", costs.untimed];
   return [`about ${(1 - sumOver(costs.shares, dropped)).toFixed(2)} ×`, costs.shared];

@@ -1,7 +1,7 @@
 // Changes of the edit and the user's locks, with undo and redo. A step is [dropped layers, locked layers, and those in which vision tokens
-// are absent, and frozen, the key of the width: one at most].
+// are absent, and frozen, the key of the width: one at most, and the layers of the vision encoder that are dropped].
 
-const PARTS = ["dropped", "own", "absent", "frozen", "narrow"];
+const PARTS = ["dropped", "own", "absent", "frozen", "narrow", "tower"];
 const copied = (step) => PARTS.map((_, place) => [...(step[place] ?? [])]);
 const ascending = (layers) => [...layers].sort((one, other) => one - other);
 const now = (mind) => PARTS.map((part) => ascending(mind[part]));

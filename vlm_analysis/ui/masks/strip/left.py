@@ -12,7 +12,7 @@ from vlm_analysis.edits.kinds.narrow import Narrow
 from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.evaluation.cost import WIDTHS, Cost, speedup
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.ui.common.held import NO_VISION, WHOLE, fits_editor, narrow_key, narrow_of, vision_of
+from vlm_analysis.ui.common.held import NO_VISION, WHOLE, fits_editor, narrow_key, narrow_of, tower_of, vision_of
 
 BY_LAYERS = "expected by each layer's measured time"
 BY_PARAMETERS = "expected by parameters: nothing timed yet"
@@ -22,14 +22,17 @@ UNSIZED = "quantised: see Evaluate, Cost"
 
 
 def key_of(edit: Edit, width: str = "") -> str:
-    """Return the layers that an edit drops, those in which vision tokens are absent or frozen, and the key of the width that the editor
-    holds, as the strip writes them.
+    """Return the layers that an edit drops, those in which vision tokens are absent or frozen, the key of the width that the editor
+    holds, and the layers of the vision encoder that are dropped, as the strip writes them.
 
     >>> key_of(Edit(8, (Vision(absent=(6, 7)),)))
-    '|6,7||'
+    '|6,7|||'
     """
     skipped = vision_of(edit)
-    return "|".join([*(",".join(map(str, one)) for one in (edit.dropped, skipped.absent, skipped.frozen)), width])
+    *parts, there = (
+        ",".join(map(str, one)) for one in (edit.dropped, skipped.absent, skipped.frozen, tower_of(edit).dropped)
+    )
+    return "|".join([*parts, width, there])
 
 
 def costs_of(
@@ -61,6 +64,7 @@ def costs_of(
         shares, shared = [number / model.n_parameters for number in model.layer_parameters], BY_PARAMETERS
     return {
         "parameters": list(model.layer_parameters) if is_counted else None,
+        "tower": [] if model.tower is None else list(model.tower.layer_parameters),
         "total": model.n_parameters,
         "width": None if quantised else WIDTHS.get(model.dtype),
         "shares": shares,

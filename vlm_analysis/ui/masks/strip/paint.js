@@ -133,6 +133,7 @@ function nextToGo(mind) {
 function paint(mind) {
   mind.ghost = nextToGo(mind);
   paintVision(mind);
+  paintEncoder(mind);
   mind.buttons.forEach((button, layer) => {
     const { look, mark, name, share } = state(mind, layer);
     const ghost = layer === mind.ghost;
@@ -185,7 +186,7 @@ function history(mind) {
   const button = (name) => mind.section.querySelector(`[data-do="${name}"]`);
   button("undo").disabled = !mind.undo.length;
   button("redo").disabled = !mind.redo.length;
-  button("clear").disabled = ["dropped", "absent", "frozen", "narrow"].every((part) => !mind[part].size);
+  button("clear").disabled = ["dropped", "absent", "frozen", "narrow", "tower"].every((part) => !mind[part].size);
   button("whole").hidden = !mind.narrow.size;
   button("lock").disabled = false;
   button("lock").textContent = `${mind.own.has(mind.focus) ? "Unlock" : "Lock"} layer ${mind.focus}`;

@@ -1,5 +1,5 @@
 // The strip: paints each change at once, and sends the whole edit. Numbers, names and reasons come as data and enter the page as text only.
-// strip.py joins this file with changes.js, vision.js, paint.js, beside.js, acts.js, address.js and leaving.js to one module.
+// strip.py joins this file with changes.js, vision.js, encoder.js, paint.js, beside.js, acts.js, address.js and leaving.js to one module.
 
 const LATER_MS = 80; // after a message the next one waits so long, with all that happened meanwhile
 const MOST_UNDO = 100;
@@ -28,6 +28,7 @@ function begin(place) {
   const mind = { section: find(".strip"), scroller: find(".scroller"), grid: find(".grid"), focus: 0, row: "text", number: 0, sentAt: -Infinity };
   Object.assign(mind, { asks: 0, results: new Map(), askedOf: null, touched: null, edgeAt: 0 });
   for (const name of ["heads", "rows", "stuck", "count", "about", "said", "legend", "typed", "scale", "next", "auto", "left", "result", "bar-of-vision", "sights", "entry", "exit", "sight"]) mind[name] = find(`.${name}`);
+  mind.encoder = findEncoder(place);
   minds.set(place, mind);
   listen(mind);
   return mind;

@@ -10,7 +10,7 @@ from streamlit.components import v2
 
 from vlm_analysis.edits.kinds.narrow import Narrow
 from vlm_analysis.export.story import domain_rows
-from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.model_info import ModelInfo, TowerInfo
 from vlm_analysis.ui.common.address import tell_edit
 from vlm_analysis.ui.common.editor import (
     ANSWERED,
@@ -23,15 +23,17 @@ from vlm_analysis.ui.common.editor import (
     narrows,
     take_asked,
     take_sent,
+    tower,
+    tower_info,
     view,
     vision_locked,
 )
-from vlm_analysis.ui.common.held import vision_of
 from vlm_analysis.ui.common.inputs import ScoreInputs, unprotected
 from vlm_analysis.ui.common.sent import Asked
 from vlm_analysis.ui.masks.maskstore import save_form
 from vlm_analysis.ui.masks.strip.beside import beside
 from vlm_analysis.ui.masks.strip.content import edit_row, narrow_row, strip_rows
+from vlm_analysis.ui.masks.strip.encoder import encoder_rows
 from vlm_analysis.ui.masks.strip.nextlayer import next_layers
 from vlm_analysis.ui.masks.windows import say_changed_elsewhere
 
@@ -39,6 +41,7 @@ SCRIPTS = (
     "strip.js",
     "changes.js",
     "vision.js",
+    "encoder.js",
     "paint.js",
     "beside.js",
     "acts.js",
@@ -62,8 +65,7 @@ def editor(inputs: ScoreInputs) -> None:
     What is drawn below of the mask follows once it has come to rest, at once where another hand has changed it.
     """
     st.session_state[DRAWN] = _drawn()
-    edit = as_edit()
-    tell_edit(edit.dropped, vision_of(edit).absent, vision_of(edit).frozen)
+    tell_edit(as_edit())
     _editing(inputs)
 
 
@@ -74,7 +76,7 @@ def _editing(inputs: ScoreInputs) -> None:
     st.toggle(
         "Let protected layers go too",
         key="mask_unprotect",
-        help="First, last and DeepStack layers: dropping them mostly breaks the model.",
+        help="First, last and DeepStack layers, and those of the vision encoder that should stay: dropping them mostly breaks the model.",
     )
     say_changed_elsewhere(inputs.recording.model)
     save_form()
@@ -96,6 +98,8 @@ def content(inputs: ScoreInputs, asked: Asked | None = None) -> dict[str, Any]:
     return {
         **_rows(inputs.numbers_key, inputs),
         **edit_row(edit, model.locks.keeping(locked_by_user()), vision_locked()),
+        "tower": list(tower().dropped),
+        "encoder": _encoder(inputs),
         "narrow": list(now.narrow),
         "narrows": {
             key: _narrow_row(key, model.fingerprint, one, model) for key, one in narrows().items() if key in known
@@ -134,6 +138,19 @@ def _rows(key: str, _inputs: ScoreInputs) -> dict[str, Any]:
         _inputs.recording.domain_names,
         None if damage is None else damage.mean("kl_to_dense"),
     )
+
+
+def _encoder(inputs: ScoreInputs) -> dict[str, Any] | None:
+    """Return what is drawn of the vision encoder's layers; None where none can be dropped."""
+    info, unprotect = tower_info(), unprotected()
+    if info is None:
+        return None
+    return _encoder_rows(f"{inputs.numbers_key} {info} {unprotect}", inputs, info, unprotect)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _encoder_rows(key: str, _inputs: ScoreInputs, _info: TowerInfo, unprotect: bool) -> dict[str, Any]:
+    return encoder_rows(_inputs.recording, _info, unprotect=unprotect)
 
 
 def _colours() -> dict[str, str]:
