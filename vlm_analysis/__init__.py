@@ -111,6 +111,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
         open_recording as open_recording,
         save_recording as save_recording,
     )
+    from vlm_analysis.recording.towertable import tower_similarity as tower_similarity
     from vlm_analysis.recovery.closed_form import repair as repair
     from vlm_analysis.recovery.finetune.finetune import finetune as finetune
     from vlm_analysis.recovery.ledger import Ledger as Ledger, open_ledger as open_ledger, save_ledger as save_ledger
@@ -153,11 +154,7 @@ if TYPE_CHECKING:  # what `_HOMES` says, for type checkers and editors
     from vlm_analysis.selection.strategies.make import make_mask as make_mask, random_masks as random_masks
     from vlm_analysis.selection.strategies.many import many_masks as many_masks
     from vlm_analysis.selection.strategies.strategies import STRATEGIES as STRATEGIES
-    from vlm_analysis.selection.tower import (
-        make_tower as make_tower,
-        score_tower as score_tower,
-        tower_similarity as tower_similarity,
-    )
+    from vlm_analysis.selection.tower import make_tower as make_tower, score_tower as score_tower
     from vlm_analysis.selection.vision import (
         exit_by_kl as exit_by_kl,
         freeze_by_kl as freeze_by_kl,
@@ -206,7 +203,7 @@ _HOMES = {
     "edits.kinds.replace": ("Replace",),
     "edits.kinds.table": ("KINDS",),
     "edits.kinds.tower": ("Tower",),
-    "selection.tower": ("make_tower", "score_tower", "tower_similarity"),
+    "selection.tower": ("make_tower", "score_tower"),
     "edits.kinds.vision": ("Vision",),
     "edits.learnt": ("Tensors",),
     "edits.skipping": ("early_exit", "freeze", "late_entry"),
@@ -279,6 +276,7 @@ _HOMES = {
     "recording.probefile": ("open_answer_probe", "save_answer_probe"),
     "recording.probing": ("probe_answers",),
     "recording.record": ("record",),
+    "recording.towertable": ("tower_similarity",),
     "recording.recording": (
         "Recording",
         "open_recording",

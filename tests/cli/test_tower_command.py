@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rankings import full_recording, with_tower
 from typer.testing import CliRunner, Result
@@ -73,6 +75,32 @@ def test_a_recording_without_such_numbers_cannot_be_ranked_and_says_so(tmp_path:
     )
     said = " ".join(strata("mask", plain, "--drop-tower", "1", code=2).stderr.split())
     assert "--drop-tower cannot be used: expected a vision encoder whose layers can be dropped" in said
+
+
+def test_show_prints_their_similarity_by_domain_and_writes_it_with_the_other_measures(
+    recording: Path, made: Recording, tmp_path: Path
+) -> None:
+    out = tmp_path / "shown.parquet"
+    shown = strata("show", recording, "--out", out)
+    of_domain = json.loads(strata("show", recording, "--json").stdout)["tower_similarity"]
+    rows = pd.read_parquet(out).query("token_group == 'vision encoder'").set_index(["domain", "layer"])["cosine"]
+    for domain in made.domain_names:
+        of = [row for row, name in enumerate(made.domains) if name == domain]
+        means = [math.fsum(float(COSINES[row, layer]) for row in of) / len(of) for layer in range(5)]
+        np.testing.assert_allclose(of_domain[domain], means, rtol=1e-12)
+        np.testing.assert_allclose(rows[domain], means, rtol=1e-12)
+        assert all(f"{mean:.4f}" in shown.stdout for mean in means)
+
+
+def test_a_ranking_is_written_as_rows(recording: Path, tmp_path: Path) -> None:
+    expected = by_hand(list(range(6)))
+    for ending, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
+        out = tmp_path / f"ranked.{ending}"
+        strata("rank", recording, "--tower", "--out", out)
+        table = read(out)
+        np.testing.assert_allclose(table["score"], expected, rtol=1e-12)
+        assert table["layer"].tolist() == [0, 1, 2, 3, 4]
+        assert table["stays"].fillna("").tolist() == ["protected", "", "locked", "", ""]
 
 
 def test_options_that_change_nothing_beside_it_are_refused(recording: Path) -> None:

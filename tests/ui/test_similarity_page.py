@@ -110,7 +110,7 @@ class TestTabs:
         for name in at.selectbox(key="table_kind").options:
             at.selectbox(key="table_kind").select(name)
             lengths.append(len(ran(at).dataframe[0].value))
-        assert lengths == [3 * 5 * 16, 6, 3 * 17 * 8]
+        assert lengths == [3 * (5 * 16 + 3), 6, 3 * 17 * 8, 3 * 3]  # three layers of the vision encoder
 
 
 class TestFiles:

@@ -30,6 +30,7 @@ from vlm_analysis.export.report import Section
 from vlm_analysis.recording.recording import Recording, save_recording
 from vlm_analysis.recording.tables import measure_table
 from vlm_analysis.recording.tasks import task_table
+from vlm_analysis.recording.towertable import has_tower, tower_similarity
 from vlm_analysis.selection.compared.comparison import Comparison, save_comparison
 from vlm_analysis.selection.compared.findings import mask_table, telling
 from vlm_analysis.selection.compared.skipping import taken_line
@@ -41,6 +42,8 @@ from vlm_analysis.workbench.responses import Responses, parting
 from vlm_analysis.workbench.workspace import Item
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vlm_analysis.export.story import Story
     from vlm_analysis.prompts.prompts import PromptSet
 
@@ -78,9 +81,10 @@ def of_recording(recording: Recording, item: Item | None) -> Result:
     """Return the similarity of each layer by domain; the table has every measure."""
     names = recording.domain_names
     similar = {name: recording.layer_similarity(name, "all") for name in names}
-    table = pd.DataFrame({"layer": range(recording.n_layers), **similar})
     about = f"{recording.model.name} on {counted(recording.n_prompts, 'prompt')}: similarity of each layer, all prompt tokens"
     about = "\n".join([*recording.model.disagreements, about])
+    of_encoder = {name: tower_similarity(recording, name) for name in names} if has_tower(recording) else {}
+    encoder = f"\nLayers of the vision encoder, over its own tokens:\n{_by_layer(of_encoder)}" if of_encoder else ""
     data = {
         **item_data(item),
         "model": asdict(recording.model),
@@ -88,6 +92,7 @@ def of_recording(recording: Recording, item: Item | None) -> Result:
         "n_prompts": recording.n_prompts,
         "set_aside": recording.set_aside,
         "similarity": similar,
+        **({"tower_similarity": of_encoder} if of_encoder else {}),
         "similarity_by_task": rows_of(task_table(recording)) if recording.tasks else [],
     }
 
@@ -101,8 +106,13 @@ def of_recording(recording: Recording, item: Item | None) -> Result:
         return [Section("Similarity", about, picture=picture), *task_sections(recording)]
 
     forms = {".npz": lambda path: save_recording(recording, path)}
-    words = f"{about}\n{grid(table, 4)}{aside(recording.set_aside, recording.n_prompts)}{kept_line(item)}"
+    words = f"{about}\n{_by_layer(similar)}{encoder}{aside(recording.set_aside, recording.n_prompts)}{kept_line(item)}"
     return Result("Recording", words, data, measure_table(recording), sections, forms)
+
+
+def _by_layer(similar: Mapping[str, np.ndarray]) -> str:
+    """Return (n_layers,) similarities by domain as text, a line a layer."""
+    return grid(pd.DataFrame(similar).rename_axis("layer").reset_index(), 4)
 
 
 def _target(scores: LayerScores) -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from vlm_analysis.recording.measures import DELTAS, MEASURES, SHARES
 from vlm_analysis.recording.recording import Recording
+from vlm_analysis.recording.towertable import has_tower, tower_table
 from vlm_analysis.words import TOKEN_GROUPS, total_of_domains
 
 _THIRD = {
@@ -19,7 +20,8 @@ def measure_table(recording: Recording) -> pd.DataFrame:
     """Return one row per domain (and "all domains", see `words.total_of_domains`), token group and layer, with a column for every measure.
 
     Means are over prompts with equal weight; `n_prompts` counts those with the token group. Measures without token groups stand in the
-    rows of "all"; NaN where nothing was measured.
+    rows of "all"; NaN where nothing was measured. Rows of the vision encoder follow where it was measured (see `towertable.tower_table`):
+    their token group is "vision encoder", and their layers are its own.
     """
     frames, total = [], total_of_domains(recording.domain_names)
     for domain in (*recording.domain_names, None):
@@ -37,6 +39,8 @@ def measure_table(recording: Recording) -> pd.DataFrame:
             if group == "all":
                 columns["cross_modal_pooled"] = recording.cross_modal_distance(domain)
             frames.append(pd.DataFrame(columns))
+    if has_tower(recording):
+        frames.append(tower_table(recording))
     return pd.concat(frames, ignore_index=True)
 
 

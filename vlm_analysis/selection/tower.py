@@ -8,23 +8,9 @@ from vlm_analysis.edits.change import is_whole
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.kinds.tower import Tower
 from vlm_analysis.errors import MaskError, short
-from vlm_analysis.recording.recording import Recording, mean_of_prompts
+from vlm_analysis.recording.recording import Recording
+from vlm_analysis.recording.towertable import tower_similarity
 from vlm_analysis.words import counted
-
-
-def tower_similarity(recording: Recording, domain: str | None = None) -> np.ndarray:
-    """Return the (n_tower,) float64 mean cosine of input and output of each layer of the vision encoder, in [-1, 1].
-
-    The mean is over the encoder's tokens of a prompt (its class token too, without padding), then over prompts with equal weight.
-    Prompts without an image are left out; none left gives NaN, as in recordings of older versions.
-
-    Raises:
-        RecordingError: an unknown domain.
-    """
-    recording.prompts_with(domain)  # refuses a domain that it does not know
-    own = [domain in (None, one) for one in recording.domains]
-    values = recording.rows["tower_cosine"][own]
-    return mean_of_prompts(values, ~np.isnan(values))
 
 
 def score_tower(recording: Recording, domain: str | None = None) -> np.ndarray:

@@ -10,6 +10,7 @@ from vlm_analysis.errors import StrataError
 from vlm_analysis.prompts.prompts import Prompt
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.recording.tables import measure_table
+from vlm_analysis.recording.towertable import ENCODER
 from vlm_analysis.ui.common.editor import begin_editing, locked_by_user, set_mask
 from vlm_analysis.ui.common.inputs import unprotected
 from vlm_analysis.ui.common.promptcard import draw_prompt
@@ -72,7 +73,7 @@ def _cut_button(recording: Recording, layer: int, container: st.delta_generator.
 def _measures(recording: Recording, layer: int, group: str) -> None:
     """Draw the similarity by domain and token group, and every measure of the chosen group by domain."""
     table = _table(recording.prompts + recording.model.fingerprint + str(recording.settings), recording)
-    here = table[table["layer"] == layer]
+    here = table[(table["layer"] == layer) & (table["token_group"] != ENCODER)]
     similarity = here.pivot_table(index="token_group", columns="domain", values="cosine", sort=False, observed=True)
     names = [name for name in MEASURE_TITLES if name in here]
     chosen = here[here["token_group"] == group].set_index("domain")[names]

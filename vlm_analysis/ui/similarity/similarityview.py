@@ -14,6 +14,7 @@ from vlm_analysis.recording.measures import DELTAS, MEASURES, SHARES
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.recording.tables import measure_table, prompt_table, span_table
 from vlm_analysis.recording.tasks import task_similarity, task_table, tasks_of
+from vlm_analysis.recording.towertable import has_tower, tower_table
 from vlm_analysis.ui.common.downloads import PICTURE, offer_table
 from vlm_analysis.ui.common.terms import explained
 from vlm_analysis.ui.common.text import GROUP_HELP, escaped
@@ -253,6 +254,8 @@ def numbers(recording: Recording, group: str) -> None:
         f"Every prompt ({group} tokens)": lambda: prompt_table(recording, group),
         f"Every span ({group} tokens)": lambda: span_table(recording, group),
     }
+    if has_tower(recording):
+        tables["Layers of the vision encoder by domain"] = lambda: tower_table(recording)
     if recording.tasks:
         tables["Similarity by layer, task and token group"] = lambda: task_table(recording)
     picked = st.selectbox("Table", list(tables), key="table_kind")

@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from vlm_analysis.recording.recording import Recording
-from vlm_analysis.selection.tower import tower_similarity
+from vlm_analysis.recording.towertable import tower_similarity
 from vlm_analysis.ui.common.downloads import PICTURE
 from vlm_analysis.ui.common.terms import explained
 from vlm_analysis.ui.common.text import escaped

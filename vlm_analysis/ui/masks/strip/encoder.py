@@ -8,7 +8,8 @@ import numpy as np
 
 from vlm_analysis.model_info import TowerInfo
 from vlm_analysis.recording.recording import Recording
-from vlm_analysis.selection.tower import tower_order, tower_similarity
+from vlm_analysis.recording.towertable import tower_similarity
+from vlm_analysis.selection.tower import tower_order
 from vlm_analysis.ui.common.towers import absent, reasons
 from vlm_analysis.ui.masks.strip.content import strip_rows
 
