@@ -147,6 +147,7 @@ class TestForm:
     def test_the_line_asks_the_same_and_no_kind_asks_nothing(self, stocked: OpenPage) -> None:
         hold_bundled()
         at = put(stocked(PAGE), contest_share=30, contest_kinds=["width", "depth"], contest_minutes=2)
+        assert "on this machine, less what is known already. Edits are tried on" in words(at)
         line = line_of_page(at)
         assert "--share 0.3" in line
         assert "--kind depth --kind width" in line

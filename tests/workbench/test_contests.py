@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,8 @@ def test_the_command_prints_the_contest_and_writes_it(choose: PromptSet, report:
     line = ["contest", "choose", "--report", "report", "--share", "0.06", "--kind", "depth", "--kind", "width"]
     done = strata(*line, "--fast", "--limit", "5", "--json", "--out", tmp_path / "it.json")
     assert done.exit_code == 0, (done.stderr, done.exception)
+    assert re.search("^About .* on this machine", done.stderr, re.M)
+    assert "About" not in strata(*line, "--fast", "--limit", "5", "--quiet").stderr
     told = json.loads(done.stdout)
     assert {row["kind"] for row in told["rows"]} == {"depth", "width"}
     shown = strata("show", told["id"], "--out", tmp_path / "it.csv").stdout

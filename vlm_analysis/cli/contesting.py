@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vlm_analysis.cli.arguments import Name, Prompts, Reading
-from vlm_analysis.cli.base import command
+from vlm_analysis.cli.base import command, warn
 from vlm_analysis.cli.output import Result
-from vlm_analysis.progress import Progress
+from vlm_analysis.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from vlm_analysis.workbench.bench import Bench
@@ -63,18 +63,9 @@ def contest(
     Asked(share, of, asked, tuple(recover or ()))  # what needs no model is refused before it is loaded
     choose = find_prompts(bench.workspace, prompts, on_progress, reading)
     reported = find_prompts(bench.workspace, report, on_progress, {})
-    item = bench.contest(
-        choose,
-        reported,
-        share,
-        of=of,
-        kinds=asked,
-        recover=recover or (),
-        most_s=most_s,
-        width=beam,
-        fast=fast,
-        timed=timed,
-        name=name,
-        on_progress=on_progress,
-    )
+    about: dict[str, Any] = {"of": of, "kinds": asked, "recover": recover or (), "most_s": most_s, "width": beam}
+    about |= {"fast": fast, "timed": timed, "on_progress": on_progress}
+    if on_progress is not no_progress:
+        warn(bench.contest_needs(choose, reported, share, **about).words())
+    item = bench.contest(choose, reported, share, name=name, **about)
     return of_contest(bench.open(item), item)

@@ -19,9 +19,9 @@ from vlm_analysis.selection.search.objective import Objective
 from vlm_analysis.selection.strategies.many import COMPARED, RANDOM
 from vlm_analysis.words import brief
 from vlm_analysis.workbench import damages, evaluations, exports, recordings, searches, stories
+from vlm_analysis.workbench.bench_contests import Contests
 from vlm_analysis.workbench.bench_times import Times
 from vlm_analysis.workbench.comparisons import Question, check_apart, compare_ways
-from vlm_analysis.workbench.contests import Contests
 from vlm_analysis.workbench.desk import prompts_item
 from vlm_analysis.workbench.evaluations import OnPartial
 from vlm_analysis.workbench.probes import Probes

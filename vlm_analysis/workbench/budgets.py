@@ -26,8 +26,9 @@ from vlm_analysis.workbench.shelf import open_item
 from vlm_analysis.workbench.workspace import Item
 
 VISIONS = 4  # edits in which vision tokens skip layers that are timed; our choice
-Stage = Callable[[str], Progress]
-"""Begins a stage of the work, and returns its progress."""
+SCAN, LOOKING = "scan", "looking"
+Stage = Callable[[str, str], Progress]
+"""Begins a stage of the work, by its name and in words, and returns its progress."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def measured_plan(desk: Desk, choose: Item, asked: Asked, scores: WidthScores | 
     half, looks = edits_to_time(info, locks, step, scores)
     narrow = [] if scores is None else [make_narrow(scores, n * step) for n in looks]
     visions = _front(desk, choose, stage) if {VISION, MIX} & {*asked.kinds} else []
-    edits, progress = [half, *narrow, *visions], stage("timing what each kind saves")
+    edits, progress = [half, *narrow, *visions], stage(LOOKING, "timing what each kind saves")
     costs = known_costs(desk, choose, edits, ROUNDS, progress, for_prefill=True)
     saved = [1 - 1 / speedup(cost, "prefill")[0] for cost, _ in costs]
     widths = list(zip(looks, saved[1 : 1 + len(narrow)], strict=True))
@@ -99,7 +100,7 @@ def _front(desk: Desk, choose: Item, stage: Stage) -> list[Edit]:
     """Return edits in which vision tokens skip layers, of a scan of the choosing prompts; none where they can skip no layer."""
     item = find_scan(desk.shelf, desk.model, choose.prompts, form=SLICED)
     try:
-        item = item or measure_scan(desk, choose, stage(f"scanning {choose.name}"))
+        item = item or measure_scan(desk, choose, stage(SCAN, f"scanning {choose.name}"))
     except EditError:
         return []
     return scan_front(open_item(item), VISIONS)

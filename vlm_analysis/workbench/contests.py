@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import inf
 from typing import Any
 
 from vlm_analysis.edits.edit import Edit
@@ -42,22 +41,32 @@ from vlm_analysis.selection.contest.timeplan import TimePlan
 from vlm_analysis.selection.search.mixes import search_mix
 from vlm_analysis.selection.width.scores import WidthScores
 from vlm_analysis.words import counted
-from vlm_analysis.workbench.atdesk import AtDesk
 from vlm_analysis.workbench.budgets import Asked, measured_plan
+from vlm_analysis.workbench.contestneeds import (
+    DENSE,
+    RECORDING,
+    REPORT,
+    SCORES,
+    SEARCH,
+    TIMING,
+    TRY,
+    Stages,
+    recovering,
+    stages_of,
+)
 from vlm_analysis.workbench.costs import known_costs
-from vlm_analysis.workbench.desk import Desk, prompts_item
+from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.evaluations import Scorer, dense_evaluation, scorer
-from vlm_analysis.workbench.ledgers import Course, check_fresh
-from vlm_analysis.workbench.recordings import known_recording, record_prompts, recorded_prompts
+from vlm_analysis.workbench.recordings import known_recording, record_prompts
 from vlm_analysis.workbench.recoveries import recover_edit
 from vlm_analysis.workbench.searches import Steps, runnable
 from vlm_analysis.workbench.shelf import keep, open_item
 from vlm_analysis.workbench.widths import RECORDED, find_width, measure_width
 from vlm_analysis.workbench.workspace import Item
 
+SEARCHED = {DEPTH: "depth", MIX: "mixes"}
 OnContest = Callable[[Contest], None]
 """Called with the contest of the entries so far."""
-PARTS = 1000  # of a stage, in the progress
 
 
 def run_contest(
@@ -115,7 +124,7 @@ class _Work:
                 + " ".join(f"{kind}: {why}" for kind, why in self.missing.items())
                 + " Ask for others."
             )
-        self._stage(f"measuring on {self.report.name}")
+        self._stage(REPORT, f"measuring on {self.report.name}")
         dense, *found = self.on_report([Edit(self.desk.loaded.n_layers), *(one.edit for one in picked)])
         entries = [replace(entry, evaluation=_plain(one, entry.edit)) for entry, one in zip(picked, found, strict=True)]
         show(self._contest(dense, entries))
@@ -149,7 +158,7 @@ class _Work:
 
     def _pick_all(self) -> list[Entry]:
         """Return the entry of each kind on the choosing prompts; why others have none goes to `missing`."""
-        self._stage(f"the dense model on {self.choose.name}")
+        self._stage(DENSE, f"the dense model on {self.choose.name}")
         _ = self.on_choose
         info, locks = self.desk.loaded.info, self.desk.loaded.locks
         if self.asked.of == PARAMETERS:
@@ -167,7 +176,7 @@ class _Work:
 
     def _pick(self, kind: str, candidates: Sequence[Candidate], n_tried: int) -> Entry:
         """Return the best of the candidates on the choosing prompts as the entry of a kind, with their scores there."""
-        self._stage(f"{kind}: trying {len(candidates)} on {self.choose.name}")
+        self._stage(TRY.format(kind), f"{kind}: trying {len(candidates)} on {self.choose.name}")
         from vlm_analysis.edits.apply import why_not
 
         runs = [one for one in candidates if not (why := why_not(self.desk.loaded.model, one.edit))]
@@ -181,7 +190,7 @@ class _Work:
 
     def _depth(self, plan: Plan | TimePlan) -> tuple[list[Candidate], int]:
         found = depth_candidates(self._recording(), plan.n_dropped, self.desk.loaded.locks)
-        searched = self._searched(plan, None, 0, "depth")
+        searched = self._searched(plan, None, 0, DEPTH)
         return _with(found, Candidate(searched.provenance["strategy"].split(" over")[0] + " by KL", searched)), _tried(
             searched
         )
@@ -197,15 +206,15 @@ class _Work:
 
     def _mix(self, plan: Plan | TimePlan) -> tuple[list[Candidate], int]:
         """Return the mix that the search finds and the picks of the other kinds, as a mix may be of one kind alone."""
-        searched = self._searched(plan, self.scores, len(plan.widths) - 1, "mixes")
+        searched = self._searched(plan, self.scores, len(plan.widths) - 1, MIX)
         found = [Candidate(f"{searched.provenance['strategy']}, by KL", searched)]
         for entry in self.picked:
             found = _with(found, Candidate(f"{entry.kind} alone: {entry.method}", entry.edit))
         return found, _tried(searched)
 
-    def _searched(self, plan: Plan | TimePlan, scores: WidthScores | None, most_narrow: int, words: str) -> Edit:
+    def _searched(self, plan: Plan | TimePlan, scores: WidthScores | None, most_narrow: int, kind: str) -> Edit:
         """Return what the search over mixes finds, with its scores kept as they come."""
-        steps = Steps(self._stage(f"searching {words} on {self.choose.name}"))
+        steps = Steps(self._stage(SEARCH.format(kind), f"searching {SEARCHED[kind]} on {self.choose.name}"))
         self.now[:] = [steps.within]
         loaded = self.desk.loaded
         found = search_mix(
@@ -229,7 +238,7 @@ class _Work:
 
     def _timed(self, entries: list[Entry]) -> list[Entry]:
         """Return the entries with the speed-up of a prefill, on the reported prompts; those not timed yet are timed now, in turn."""
-        stage = self._stage("timing")
+        stage = self._stage(TIMING, "timing")
         found = known_costs(self.desk, self.report, [entry.edit for entry in entries], ROUNDS, stage, for_prefill=True)
         one = found[0][0]
         threads, rounds = counted(one.threads, "thread"), counted(one.rounds, "round")
@@ -249,7 +258,7 @@ class _Work:
 
     def _recovered(self, entry: Entry, way: str) -> Entry:
         """Return the entry, recovered; where nothing is learnt, as it was picked, with the reason."""
-        stage = self._stage(f"recovering {entry.kind} ({way})")
+        stage = self._stage(recovering(entry.kind, way), f"recovering {entry.kind} ({way})")
         try:
             item = recover_edit(self.desk, self.choose, entry.edit, way, stage, **self.asked.options)
         except EditError as error:
@@ -259,17 +268,16 @@ class _Work:
         (evaluation,) = self.on_report([edit])
         return replace(entry, recovered=way, evaluation=_plain(evaluation, edit))
 
-    def _stage(self, words: str) -> Progress:
-        """Begin the next stage; returns its progress."""
-        stage = self.course.stage(words, PARTS)
-        self.now[:] = [stage]
-        return stage
+    def _stage(self, stage: str, words: str) -> Progress:
+        """Begin a stage; returns its progress."""
+        progress = self.stages.begin(stage, words)
+        self.now[:] = [progress]
+        return progress
 
     @cached_property
-    def course(self) -> Course:
-        n_tuned = sum(len(self.asked.kinds) for _ in self.asked.recover)
-        n_timed = 3 if self.asked.of == TIME else 0
-        return Course(self.progress, PARTS * (2 * len(self.asked.kinds) + 6 + n_tuned + n_timed))
+    def stages(self) -> Stages:
+        takes = stages_of(self.desk.loaded.info, self.asked, len(self.choose_set), len(self.report_set))
+        return Stages(self.progress, takes)
 
     def _say(self, done: int, total: int, message: str) -> None:
         self.now[0](done, total, message)
@@ -291,7 +299,8 @@ class _Work:
         known = (known_recording(self.desk, self.choose, one) for one in RECORDED)
         if recording := next((one for one in known if one is not None), None):
             return recording
-        stage, name = self._stage(f"recording {self.choose.name}"), f"{self.desk.loaded.name} on {self.choose.name}"
+        stage = self._stage(RECORDING, f"recording {self.choose.name}")
+        name = f"{self.desk.loaded.name} on {self.choose.name}"
         return open_item(record_prompts(self.desk, self.choose, name, RECORDED[0], stage))
 
     @cached_property
@@ -301,7 +310,7 @@ class _Work:
         how: dict[str, Any] = {"window": WINDOW, "sides": EACH, "fast": self.asked.fast, "seed": None}
         known = find_width(self.desk.shelf, self.desk.model, self.choose.prompts, **how)
         if known is None:
-            stage = self._stage(f"scoring the width on {self.choose.name}")
+            stage = self._stage(SCORES, f"scoring the width on {self.choose.name}")
             known = measure_width(self.desk, self.choose, stage, **how)
         scores: WidthScores = open_item(known)
         return scores
@@ -318,56 +327,3 @@ def _with(candidates: list[Candidate], one: Candidate) -> list[Candidate]:
 
 def _tried(searched: Edit) -> int:
     return int(searched.provenance["tried"])
-
-
-class Contests(AtDesk):
-    """Contests with memory (see `bench.Bench`)."""
-
-    def contest(
-        self,
-        choose: PromptSet | Item,
-        report: PromptSet | Item,
-        share: float,
-        *,
-        of: str = PARAMETERS,
-        kinds: Sequence[str] = CONTESTANTS,
-        recover: Sequence[str] = (),
-        most_s: float = inf,
-        width: int = 1,
-        fast: bool = False,
-        timed: bool = False,
-        name: str = "",
-        on_partial: OnContest | None = None,
-        on_progress: Progress = no_progress,
-        **options: Any,
-    ) -> Item:
-        """Save the contest of the best dropped layers, narrow layers, skipped vision tokens and mixes that save this share.
-
-        A share of the decoder layers' parameters is rounded up to whole layers, and every kind saves that, to a unit of width. For one of a
-        prefill's time some edits of each kind are timed on `choose` first, of which a size is estimated that saves it; each picked edit is
-        timed then on `report`, and one that misses the share says so. Edits are picked by their mean retention
-        over the domains of `choose`, and measured on `report`. What is known is not measured again.
-
-        Args:
-            choose, report: the prompts that edits are picked and recovered on, and others to report on.
-            share, of: of the "parameters" of all decoder layers, or of the "time" of a prefill here; between 0 and 1.
-            kinds: some of "depth", "width", "vision" and "mix".
-            recover: ways in which every edit is recovered too, with the same settings; one with a repair in it holds for depth alone.
-            most_s: after so many seconds a search begins no further step, and its best so far is filled up to the budget.
-            width: how many points of a search go on; 1 is greedy.
-            fast: whether the width is scored fast (see `vlm_analysis.score_width`).
-            timed: whether a prefill is timed with each picked edit, on `report`; what was timed here before is
-                not timed again.
-            on_partial: called with the Contest of the entries so far.
-            options: of `vlm_analysis.repair` and `finetune`.
-
-        Raises:
-            StrataError: an argument is none, the budget cannot be met by any kind, or edits are to be recovered on reported prompts.
-        """
-        asked = Asked(share, of, tuple(kinds), tuple(dict.fromkeys(recover)), most_s, width, fast, timed, options)
-        item, other = prompts_item(self.workspace, choose), prompts_item(self.workspace, report)
-        desk = self._desk(on_progress)
-        item = recorded_prompts(desk, item)
-        if asked.recover:
-            check_fresh(open_item(item), open_item(other))
-        return run_contest(desk, item, other, asked, on_progress, name=name, on_partial=on_partial)

@@ -19,6 +19,7 @@ from vlm_analysis.selection.contest.contest import (
     WIDTH,
 )
 from vlm_analysis.ui.common.jobs import current, start
+from vlm_analysis.ui.common.pace import seconds_a_pass
 from vlm_analysis.ui.common.pickers import described, pick_named
 from vlm_analysis.ui.common.promptpair import follow, remember, warn_same
 from vlm_analysis.ui.common.sameline import line_of, same_line
@@ -26,6 +27,8 @@ from vlm_analysis.ui.common.session import bench, model_slot, shown_items
 from vlm_analysis.ui.common.shell import next_step
 from vlm_analysis.ui.common.work import watched
 from vlm_analysis.words import counted
+from vlm_analysis.workbench.budgets import Asked
+from vlm_analysis.workbench.contestneeds import ContestNeeds, stages_of
 from vlm_analysis.workbench.workspace import Item
 
 JOB = "contest"
@@ -67,12 +70,13 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
     share, of = _ask_share(info)
     kinds = _ask_kinds()
     recover, options = _ask_options(is_same)
+    arguments: dict[str, Any] = {"of": of, "kinds": kinds, "recover": recover, **options}
+    takes = _takes(info, choose, report, Asked(share, **arguments)) if kinds else ""
     st.caption(
-        f"Edits are tried on {counted(int(choose.details.get('n', 0)), 'prompt')}, and the best of each kind on "
+        f"{takes}Edits are tried on {counted(int(choose.details.get('n', 0)), 'prompt')}, and the best of each kind on "
         f"{counted(int(report.details.get('n', 0)), 'prompt')}. What was measured before is not measured again, so that a contest that is "
         "cancelled goes on where it stopped."
     )
-    arguments: dict[str, Any] = {"of": of, "kinds": kinds, "recover": recover, **options}
     st.button(
         "Depth or width?",
         type="primary",
@@ -91,6 +95,15 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
     )
     if kinds:
         same_line(_line(choose, report, share, of, kinds, recover, options))
+
+
+def _takes(info: ModelInfo, choose: Item, report: Item, asked: Asked) -> str:
+    """Return about how long it takes; "" where that is not known yet."""
+    pass_s = seconds_a_pass(model_slot().fingerprint, choose)
+    if pass_s is None:
+        return ""
+    counts = (int(item.details.get("n", 0)) for item in (choose, report))
+    return f"{ContestNeeds(stages_of(info, asked, *counts), pass_s, asked.most_s).words()} "
 
 
 def _ask_share(info: ModelInfo) -> tuple[float, str]:

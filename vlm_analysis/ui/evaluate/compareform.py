@@ -15,6 +15,7 @@ from vlm_analysis.selection.strategies.many import COMPARED, targets_of
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.common.clusterfield import cluster_address, where_it_runs
 from vlm_analysis.ui.common.jobs import current, job_panel, start
+from vlm_analysis.ui.common.pace import seconds_a_pass
 from vlm_analysis.ui.common.pickers import described, pick_named
 from vlm_analysis.ui.common.promptpair import follow, remember, warn_same
 from vlm_analysis.ui.common.sameline import line_of, same_line
@@ -30,7 +31,6 @@ from vlm_analysis.ui.evaluate.comparepresets import (
     draw_presets,
     n_asked,
     possible_criteria,
-    seconds_a_pass,
     time_words,
     unless_set,
 )

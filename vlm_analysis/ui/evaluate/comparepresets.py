@@ -6,28 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import streamlit as st
 
 from vlm_analysis.errors import StrataError
 from vlm_analysis.model_info import ModelInfo
-from vlm_analysis.progress import Cancelled
 from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.strategies.many import COMPARED, PLAIN, RANDOM, SPACED
-from vlm_analysis.ui.common.session import bench, model_slot, opened, runner, workspace
+from vlm_analysis.ui.common.pace import seconds_a_pass
+from vlm_analysis.ui.common.session import model_slot, workspace
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.words import counted, duration
 from vlm_analysis.workbench.bench import ALL_CRITERIA
 from vlm_analysis.workbench.comparisons import Question
-from vlm_analysis.workbench.costs import find_costs
 from vlm_analysis.workbench.shelf import keep_prompts, open_item
 from vlm_analysis.workbench.workspace import Item
 
 CHOOSE, REPORT, MASKS = "compare_choose", "compare_report", "compare_masks"
 QUICK_CRITERIA, QUICK_STRATEGIES = ("block-influence", "target-aware"), (PLAIN, SPACED, "random-draw")
 QUICK_MOST, QUICK_DRAWS, QUICK_PROMPTS = 4, 2, 20  # budgets, random draws, prompts of a domain; our choice
-TIMING_S = 10.0  # the page waits no longer for the time of a pass
 _PROBLEM = "presets:problem"
 
 
@@ -161,22 +158,3 @@ def time_words(
         return "time not known yet"
     passes = (masks + 2 + (n_layers if "damage" in question.needs else 0)) * n_prompts + more_passes
     return f"up to {duration(max(1.0, passes * pass_s))}"
-
-
-def seconds_a_pass(model: str | None, prompts: Item) -> float | None:
-    """Return the seconds of one pass of the model over a prompt: of the newest cost, else timed now if no job runs; None if neither."""
-    if model is None:
-        return None
-    costs, _ = find_costs(workspace(), model, None, opened=opened)
-    if costs:
-        return float(np.median(costs[0].prefill_ms[0])) / 1e3
-    timed: dict[tuple[str, str], float] = st.session_state.setdefault("presets:pass", {})
-    key = (model, prompts.id)
-    if key not in timed and not runner().busy:
-        time_it = bench().pass_s
-        try:
-            with st.spinner("Timing one prompt"):
-                timed[key] = runner().ask(lambda: time_it(prompts), timeout_s=TIMING_S)
-        except (StrataError, TimeoutError, Cancelled, RuntimeError):
-            return None
-    return timed.get(key)
