@@ -1,11 +1,13 @@
 """How long the pages take in a real browser: an edit of the mask, a drag, another page, the first chart, a second window.
 
-    python -m benchmarks.ui        # some three minutes; needs Chromium and requirements-dev.txt
+    python -m benchmarks.ui        # some four minutes; needs Chromium and requirements-dev.txt
+    python -m benchmarks.ui full   # only the pages with 10,000 masks and 90 domains
 
 Prints the median and the slowest of each beside what is promised. "Painted" is measured in the page, from the event until the second frame
 after it; "in Python" from the event until the strip has Python's answer; a page from the click on its link until its script has ended and
 all its charts and tables are drawn. The recordings of the strip are made of drawn numbers; the pages show the work of the demo, which is
-run first, without a loaded model.
+run first, without a loaded model. Full pages have 10,000 saved masks, a recording and an evaluation of 90 domains, all of drawn numbers; of
+these the processor time of the server is printed too, which other work on the machine changes less.
 """
 
 from __future__ import annotations
@@ -20,16 +22,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
+import psutil
 from playwright.sync_api import Browser, Page
 
-from tools.made import made_recording
-from tools.serving import ROOT, chromium, idle, running_server
+from tools.made import made_recording, made_workspace
+from tools.serving import ROOT, chromium, idle, running_server, started_server
 from vlm_analysis.workbench.shelf import keep_recording
 from vlm_analysis.workbench.workspace import Workspace
 
 LAYERS, DOMAINS = (16, 64), (1, 6, 30)
 CLICKS, DRAGS, DRAGGED = 15, 5, 20
 STARTS, VISITS, ROUNDS, FOLLOWED, PARTED = 3, 3, 3, 10, 3
+FULL = {"masks": 10_000, "domains": 90}
 PAUSE_MS = 400  # between two changes, so that the page is at rest
 PAGES = ("Model", "Prompts", "Similarity", "Masks", "Evaluate", "Export", "Glossary", "Overview")
 PAINTED_MS, TAKEN_MS, PAGE_MS, EMPTY_MS, FOLLOWED_MS = 50, 300, 1500, 2000, 1000  # what is promised
@@ -157,6 +161,41 @@ def pages(browser: Browser, url: str) -> None:
         row(f"{label}, from another page", times[label], PAGE_MS)
 
 
+def full_pages(browser: Browser) -> None:
+    """Print each page of a full workspace: from the click until all is drawn, the server's time for it, and the server's memory."""
+    with tempfile.TemporaryDirectory() as home:
+        domains = [f"domain {number}" for number in range(FULL["domains"])]
+        made_workspace(Workspace(Path(home) / ".strata"), n_masks=FULL["masks"], domains=domains)
+        process, url = started_server(Path(home))
+        server, visits = psutil.Process(process.pid), [label for _ in range(ROUNDS + 1) for label in PAGES]
+        drawn: dict[str, list[float]] = {label: [] for label in PAGES}
+        used: dict[str, list[float]] = {label: [] for label in PAGES}
+        memory = []
+        try:
+            with opened(browser, url) as page:
+                for label in visits:
+                    link = page.get_by_test_id("stSidebar").get_by_role("link", name=label, exact=True)
+                    before = sum(server.cpu_times()[:2])
+                    drawn[label].append(link.evaluate(SWITCH, label))
+                    page.wait_for_timeout(PAUSE_MS)
+                    used[label].append(1000 * (sum(server.cpu_times()[:2]) - before))
+                    memory.append(server.memory_info().rss / 2**20)
+        finally:
+            process.terminate()
+            process.wait()
+    for label in PAGES:
+        row(
+            f"{label}, {FULL['masks']:,} masks and {FULL['domains']} domains, from another page",
+            drawn[label][1:],
+            PAGE_MS,
+        )
+        row("of it, the server's processor time", used[label][1:], None)
+        row("its first visit to a fresh server, the server's processor time", used[label][:1], None)
+    print(
+        f"The server held {memory[len(PAGES) - 1]:,.0f} MiB after the first visit to all pages, {memory[-1]:,.0f} MiB at the end."
+    )
+
+
 def two_browsers(browser: Browser, url: str, recording: str) -> None:
     """Print how soon a second browser follows a click in the first, and how soon one of them says that both have changed the mask."""
     path = f"/masks?recording={recording}"
@@ -219,6 +258,8 @@ def strips(browser: Browser, url: str, shelf: Workspace) -> None:
 def main() -> None:
     print("| what | median ms | slowest | times | promised |\n| --- | ---: | ---: | ---: | --- |")
     with chromium() as browser:
+        if sys.argv[1:] == ["full"]:
+            return full_pages(browser)
         starts = []
         for _ in range(STARTS):
             with tempfile.TemporaryDirectory() as home, running_server(Path(home)) as url:
@@ -232,6 +273,8 @@ def main() -> None:
             shelf = Workspace(Path(home) / ".strata")
             strips(browser, url, shelf)
             two_browsers(browser, url, shelf.items("recordings")[-1].id)
+        full_pages(browser)
+    return None
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def test_the_origin_is_told_from_the_file_whatever_it_says(provenance: dict[str,
 
 
 def test_masks_are_found_by_name_and_notes(stocked: OpenPage) -> None:
-    rows = saved_rows(workspace().items("masks"), 16)
+    rows = saved_rows(workspace().items("masks"))
     assert [row.name for row in found(rows, "FIVE ")] == ["five and nine"]
     assert found(rows, "seven") == []
 

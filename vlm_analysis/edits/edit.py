@@ -232,6 +232,16 @@ def only_mask(edit: Edit, failed: str) -> Edit:
     return edit
 
 
+def mask_key(n_layers: int, dropped: Collection[int]) -> str:
+    """Return the key of the mask that drops these layers, without making it: lists of thousands of saved masks ask for theirs.
+
+    >>> mask_key(8, [5, 3]) == PruneMask(8, [3, 5]).key
+    True
+    """
+    changes = [[Drop.kind, {"layers": sorted(dropped)}]] if dropped else []
+    return _hash({"n_layers": n_layers, "changes": changes})
+
+
 def changes_to_json(edit: Edit) -> list[dict[str, Any]]:
     """Return the changes as JSON values."""
     return [{"kind": change.kind, **change.to_json()} for change in edit.changes]

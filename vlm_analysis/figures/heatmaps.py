@@ -15,6 +15,7 @@ from vlm_analysis.figures import style
 from vlm_analysis.model_info import Locks
 
 _ROW_PX, _LEAST_PX, _STRIP_PX = 28, 84, 18
+MOST_WRITTEN = 600  # cells with their numbers
 _DIVERGING = ((0.0, "#0072B2"), (0.25, "#7FB5D8"), (0.5, "#E8E8E8"), (0.75, "#EEA56A"), (1.0, "#C24E00"))
 _STATES, _STATE_MARKS = ("kept", "dropped", "changed"), ("", "×", "~")
 _STATE_COLOURS = (style.KEPT, style.DROPPED, style.CHANGED)
@@ -51,7 +52,7 @@ def similarity_heatmap(
         dropped: layers the mask drops: outlined, a cross above them.
         locks: layers that stay, marked below the cells: P protected, L locked, K kept by the user.
         fitted: colours from the least to the largest of these values, in place of the fixed range.
-        written: the numbers stand in the cells.
+        written: the numbers stand in the cells, where these are no more than 600: browsers draw each as a text of its own.
         clickable: a click on a cell is reported, which heatmaps alone do not do: an unseen point lies on each.
         of: title of the axis of layers; the decoder's by default.
 
@@ -68,7 +69,7 @@ def similarity_heatmap(
     shades = _cosine_shades(matrix)
     ends, ticks = _fitted_ends(matrix) if fitted else ((0.0, 3.0), COSINE_TICKS)
     _add_cells(figure, shades, hover, ends, "Cividis", COSINE, ticks=ticks)
-    if written:
+    if written and matrix.size <= MOST_WRITTEN:
         texts = [[f"{value:.3f}" if math.isfinite(value) else "" for value in line] for line in matrix.tolist()]
         figure.update_traces(text=texts, texttemplate="%{text}", textfont={"size": 12}, selector={"name": "values"})
     if of:

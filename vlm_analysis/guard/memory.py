@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 SHARE = 4  # a file may unpack to a quarter of the free memory: it is held twice for a moment
+SMALL = 1 << 20  # bytes that are there, or nothing runs; to ask how many are takes longer than to read a mask's file
 JSON_COST = 40  # bytes in memory for a byte of JSON, at the worst: lists without content
 # Limit and use of a group, by version of Linux's control groups: the folder, the two files in it, and the name of the file cache.
 _GROUPS = (
@@ -34,6 +35,8 @@ def refuse_larger(size: int, most: int, share: int = SHARE) -> None:
     Raises:
         ValueError: it does.
     """
+    if size <= min(most, SMALL // share):
+        return
     bound = min(most, free_memory() // share)
     if size > bound:
         raise ValueError(f"expected at most {_words(bound)} when unpacked, got {_words(size)}")

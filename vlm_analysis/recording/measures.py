@@ -193,3 +193,15 @@ def from_triangle(values: np.ndarray, n: int) -> np.ndarray:
     )
     matrices[..., index, index] = np.where(missing, np.nan, 1.0)
     return matrices
+
+
+def mean_of_prompts(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the mean of `values` (n_prompts, ...) over the prompts that count (bool, broadcast); none gives NaN.
+
+    Values are sorted first, so that no order of prompts changes a bit.
+    """
+    counts = np.broadcast_to(counts, values.shape)
+    kept = np.sort(np.where(counts, values, 0.0), axis=0)
+    number = counts.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.where(number > 0, kept.sum(axis=0) / np.maximum(number, 1), np.nan)

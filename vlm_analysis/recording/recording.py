@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from vlm_analysis.recording.measures import (
     check_ranges,
     filled_rows,
     from_triangle,
+    mean_of_prompts,
     row_type,
 )
 from vlm_analysis.recording.pooled import SCHEMA as POOLED, Pooled, Task, pooled_content, pooled_of
@@ -134,7 +136,7 @@ class Recording:
     def n_prompts(self) -> int:
         return len(self.prompt_ids)
 
-    @property
+    @cached_property
     def domain_names(self) -> tuple[str, ...]:
         """Return the domains in order of first appearance."""
         return tuple(dict.fromkeys(self.domains))
@@ -167,7 +169,7 @@ class Recording:
             known = [name for name, row in MEASURES.items() if "layer" in row.axes]
             raise RecordingError(f"Unknown measure of layers: expected one of {known}, got {measure!r}.")
         group = _group(token_group)
-        values = self.rows[measure][self._rows(domain)]
+        values = self.rows[measure][self.rows_of(domain)]
         if "group" in axes:
             values = values[:, :, group]
         if values.ndim == 3:
@@ -194,7 +196,7 @@ class Recording:
     ) -> np.ndarray:
         """Return the (n_prompts of the domain, n_layers) bool: whether a prompt counts in a layer's mean of the measure."""
         values = self.prompt_values(measure, domain, token_group, which=which)
-        broken = self.rows["nonfinite"][self._rows(domain)] > 0
+        broken = self.rows["nonfinite"][self.rows_of(domain)] > 0
         grouped = "group" in MEASURES[measure].axes
         has = self.has_group(domain, token_group)[:, None] if grouped else np.ones((len(values), 1), bool)
         return has & (broken | ~np.isnan(values.astype(np.float64)))
@@ -223,7 +225,7 @@ class Recording:
 
         `measures.from_triangle(values, n_layers + 1)` makes matrices of them.
         """
-        return self.rows["span"][self._rows(domain), _group(token_group)]
+        return self.rows["span"][self.rows_of(domain), _group(token_group)]
 
     def span_similarity(self, domain: str | None = None, token_group: str = "all") -> np.ndarray:
         """Return the (n_layers + 1, n_layers + 1) mean cosines between the streams entering layer i and layer j.
@@ -236,7 +238,7 @@ class Recording:
         """
         values = self.prompt_spans(domain, token_group)
         has = self.has_group(domain, token_group)[:, None]
-        broken = (self.rows["nonfinite"][self._rows(domain)] > 0).any(axis=1, keepdims=True)
+        broken = (self.rows["nonfinite"][self.rows_of(domain)] > 0).any(axis=1, keepdims=True)
         return from_triangle(mean_of_prompts(values, has & (broken | ~np.isnan(values))), self.n_layers + 1)
 
     def linear_cka(self, domain: str | None = None, token_group: str = "all") -> np.ndarray:
@@ -256,7 +258,7 @@ class Recording:
         The pooled form of arXiv:2605.25842; `layer_values("cross_modal")` is the mean of each prompt's own distance.
         """
         domains = self.domain_names if domain is None else (domain,)
-        self._rows(domain)
+        self.rows_of(domain)
         parts = [self.activations[name] for name in domains if name in self.activations]
         count = sum(part.n_prompts for part in parts)
         if not count:
@@ -276,16 +278,20 @@ class Recording:
 
     def has_group(self, domain: str | None = None, token_group: str = "all") -> np.ndarray:
         """Return for each prompt of the domain whether it has a token of the group (bool)."""
-        return self.rows["token_counts"][self._rows(domain), _group(token_group)] > 0
+        return self.rows["token_counts"][self.rows_of(domain), _group(token_group)] > 0
 
-    def _rows(self, domain: str | None) -> np.ndarray:
-        if domain is None:
-            return np.arange(self.n_prompts)
-        if domain not in self.domains:
+    def rows_of(self, domain: str | None) -> np.ndarray:
+        """Return the indices of a domain's prompts (None: of all), ascending; raises RecordingError for an unknown domain."""
+        if domain not in self._places:
             raise RecordingError(
                 f"No such domain in the recording: expected one of {list(self.domain_names)}, got {domain!r}."
             )
-        return np.flatnonzero(np.array(self.domains) == domain)
+        return self._places[domain]
+
+    @cached_property
+    def _places(self) -> dict[str | None, np.ndarray]:
+        names = np.array(self.domains)
+        return {None: np.arange(self.n_prompts)} | {name: np.flatnonzero(names == name) for name in self.domain_names}
 
 
 def _group(token_group: str) -> int:
@@ -298,18 +304,6 @@ def cka(own: np.ndarray, cross: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return linear CKA of summed or averaged HSIC values; NaN where one of them is not positive."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where((own > 0) & (other > 0), cross / np.sqrt(own * other), np.nan)
-
-
-def mean_of_prompts(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the mean of `values` (n_prompts, ...) over the prompts that count (bool, broadcast); none gives NaN.
-
-    Values are sorted first, so that no order of prompts changes a bit.
-    """
-    counts = np.broadcast_to(counts, values.shape)
-    kept = np.sort(np.where(counts, values, 0.0), axis=0)
-    number = counts.sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        return np.where(number > 0, kept.sum(axis=0) / np.maximum(number, 1), np.nan)
 
 
 def save_recording(recording: Recording, path: Path) -> Path:

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from vlm_analysis.errors import RecordingError
+from vlm_analysis.recording.measures import mean_of_prompts
 from vlm_analysis.recording.pooled import LEAST_TASKS, MOST_TASKS, Task, is_pooled, of_whole
-from vlm_analysis.recording.recording import Recording, mean_of_prompts
+from vlm_analysis.recording.recording import Recording
 from vlm_analysis.words import TOKEN_GROUPS
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from vlm_analysis.recording.recording import Recording, mean_of_prompts
+from vlm_analysis.recording.measures import mean_of_prompts
+from vlm_analysis.recording.recording import Recording
 from vlm_analysis.words import total_of_domains
 
 ENCODER = "vision encoder"  # stands in place of a token group where layers are the encoder's, and tokens its own

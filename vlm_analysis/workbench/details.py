@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from vlm_analysis.edits.edit import KEY_DIGITS, Edit, PruneMask
+from vlm_analysis.edits.edit import KEY_DIGITS, Edit, mask_key
 from vlm_analysis.model_info import MOST_LAYERS
 
 MOST_NAMES = 100  # domains named in a sidecar; they fit its size limit whatever their names
@@ -43,7 +43,7 @@ def edit_key(details: dict[str, Any]) -> str | None:
     if "edit" in details:
         return str(details["edit"])
     layers = details.get("n_layers"), details.get("dropped")
-    return None if None in layers else PruneMask(*layers).key  # type: ignore[arg-type]
+    return None if None in layers else mask_key(*layers)  # type: ignore[arg-type]
 
 
 def is_dense(details: dict[str, Any]) -> bool:
@@ -55,7 +55,7 @@ def is_dense(details: dict[str, Any]) -> bool:
 def is_mask(details: dict[str, Any]) -> bool:
     """Return whether a sidecar belongs to an edit that only drops layers."""
     layers = details.get("n_layers"), details.get("dropped")
-    return None not in layers and edit_key(details) == PruneMask(*layers).key  # type: ignore[arg-type]
+    return None not in layers and edit_key(details) == mask_key(*layers)  # type: ignore[arg-type]
 
 
 def check_details(details: dict[str, Any]) -> None:

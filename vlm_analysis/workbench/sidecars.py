@@ -7,6 +7,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from vlm_analysis.errors import WorkspaceError, short
 from vlm_analysis.files import read_bytes
 from vlm_analysis.words import brief
 from vlm_analysis.workbench import kinds
-from vlm_analysis.workbench.details import check_details
+from vlm_analysis.workbench.details import check_details, is_mask
 from vlm_analysis.workbench.ids import is_id
 
 KINDS = {kind: row.ending for kind, row in kinds.KINDS.items()}
@@ -53,12 +54,19 @@ class Item:
     model_name: str = ""
     details: dict[str, Any] = field(default_factory=dict, hash=False)
 
+    @cached_property
+    def is_mask(self) -> bool:
+        """Return whether it belongs to an edit that only drops layers."""
+        return is_mask(self.details)
+
     def __repr__(self) -> str:
         return brief(self, self.kind, repr(self.name), self.id, *([self.model_name] if self.model_name else []))
 
 
 def clean_name(name: str) -> str:
     """Return the name for the screen: one line without control characters, 1 to 120 characters."""
+    if name.isascii() and name.isprintable():  # nearly all are, and lists hold thousands
+        return " ".join(name.split())[:NAME_LIMIT].strip() or "untitled"
     plain = (" " if c.isspace() else c for c in _REORDERING.sub("", name))  # before the other controls go
     visible = "".join(c for c in plain if unicodedata.category(c) not in ("Cc", "Cs"))
     return " ".join(visible.split())[:NAME_LIMIT].strip() or "untitled"

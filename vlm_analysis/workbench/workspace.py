@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from vlm_analysis.files import discard, tidy_parts
 from vlm_analysis.guard.shared import home
 from vlm_analysis.words import brief
 from vlm_analysis.workbench.ids import LENGTH as ID_LENGTH, is_id, next_id
+from vlm_analysis.workbench.listing import Damaged, Listing
 from vlm_analysis.workbench.projects import folder_of, project_name, project_names
 from vlm_analysis.workbench.sidecars import (
     ENDING,
@@ -52,15 +53,6 @@ _REASONS: dict[int | None, tuple[str, str]] = {
     errno.EPERM: _DENIED,
     errno.EROFS: ("a read-only file system", "Set STRATA_HOME to a folder on a disk that can be written."),
 }
-
-
-@dataclass(frozen=True)
-class Damaged:
-    """A saved item that cannot be listed: its kind, the name of its sidecar, and why."""
-
-    kind: str
-    sidecar: str
-    reason: str
 
 
 class Workspace:
@@ -92,7 +84,7 @@ class Workspace:
             ) from error
         self.project = project_name(self.base, project)
         self.root = folder_of(self.base, self.project)
-        self._read: dict[str, tuple[tuple[int, int, int], Item]] = {}
+        self._listing = Listing()
         for kind in KINDS:
             self._tidy(kind)
         tidy_parts(self.root / EXPORTS)
@@ -157,15 +149,23 @@ class Workspace:
         Raises:
             WorkspaceError: Unknown kind.
         """
-        return self._scan(kind)[0]
+        return self._listing.of(self._folder(kind), kind)[0]
 
     def damaged(self) -> list[Damaged]:
         """Return the items that cannot be listed; never raises."""
-        return [one for kind in KINDS for one in self._scan(kind)[1]]
+        return [one for kind in KINDS for one in self._listing.of(self._folder(kind), kind)[1]]
 
     def problems(self) -> list[str]:
         """Return a message for each item that cannot be listed; never raises."""
         return [one.reason for one in self.damaged()]
+
+    def look_again(self) -> None:
+        """Look at every sidecar when items are listed next, and from then on only where a folder has changed since.
+
+        A page calls it where it begins: while it is drawn it lists thousands of masks many times. What any process saves, renames or
+        deletes meanwhile is seen; a sidecar that is written over in its place is seen after the next call.
+        """
+        self._listing.look_again()
 
     def find(self, kind: str, item_id: str) -> Item | None:
         """Return the item of this id; None if there is none, it is damaged, or the id is invalid.
@@ -280,40 +280,6 @@ class Workspace:
                 f"Looking into the workspace failed: expected the id of an item, got '{item.id}'. Choose from the list."
             )
         return folder / (item.id + KINDS[item.kind]), folder / (item.id + ENDING)
-
-    def _scan(self, kind: str) -> tuple[list[Item], list[Damaged]]:
-        folder, items, problems = self._folder(kind), [], []
-        try:
-            names = set(os.listdir(folder))
-        except FileNotFoundError:
-            return [], []
-        except OSError as error:
-            reason = f"Reading {folder} failed: expected a readable folder, got: {error.strerror}. Check the path."
-            return [], [Damaged(kind, "", reason)]
-        for name in sorted((n for n in names if n.endswith(ENDING)), reverse=True):
-            try:
-                item = self._sidecar(folder, kind, name)
-            except FileNotFoundError:  # deleted since the folder was listed
-                continue
-            except (OSError, WorkspaceError) as error:
-                problems.append(Damaged(kind, name, str(error)))
-                continue
-            if item.path.name in names or item.path.exists():
-                items.append(item)
-            else:
-                reason = f"Opening '{item.name}' failed: expected {item.path}, got nothing there. Put it back or delete the item."
-                problems.append(Damaged(kind, name, reason))
-        return items, problems
-
-    def _sidecar(self, folder: Path, kind: str, name: str) -> Item:
-        """Return the item of a sidecar, read again only where its file is another one: lists are long and drawn often."""
-        path = os.path.join(folder, name)
-        status = os.stat(path)
-        state = (status.st_mtime_ns, status.st_size, status.st_ino)
-        known = self._read.get(path)
-        if known is None or known[0] != state:
-            known = self._read[path] = state, open_sidecar(folder, kind, name.removesuffix(ENDING))
-        return known[1]
 
     def _tidy(self, kind: str) -> None:
         """Remove old files of killed processes; a save or deletion killed between its last two renames is finished."""

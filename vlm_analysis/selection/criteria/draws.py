@@ -10,15 +10,17 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from vlm_analysis.recording.recording import Recording, mean_of_prompts
+from vlm_analysis.recording.measures import mean_of_prompts
+from vlm_analysis.recording.recording import Recording
 
 N_RESAMPLES = 200
+_UNITS: WeakKeyDictionary[Recording, Units] = WeakKeyDictionary()  # a criterion over 90 domains asks for them 180 times
 
 
 @dataclass(frozen=True)
@@ -120,12 +122,14 @@ class Sampled:
     recording: Recording
     sample: Sample = field(default_factory=Sample)
 
-    @cached_property
+    @property
     def units(self) -> Units:
         """What is drawn of the recording's prompts."""
-        keys, cosines = self.recording.rows["key"], self.recording.rows["cosine"]
-        labels = [(bytes(key), cosine.tobytes()) for key, cosine in zip(keys, cosines, strict=True)]
-        return Units.of(self.recording.domains, self.recording.groups, labels)
+        if self.recording not in _UNITS:
+            keys, cosines = self.recording.rows["key"], self.recording.rows["cosine"]
+            labels = [(bytes(key), cosine.tobytes()) for key, cosine in zip(keys, cosines, strict=True)]
+            _UNITS[self.recording] = Units.of(self.recording.domains, self.recording.groups, labels)
+        return _UNITS[self.recording]
 
     def measure(
         self, name: str, domain: str | None = None, token_group: str = "all", *, which: int | None = None
@@ -136,8 +140,8 @@ class Sampled:
 
     def of(self, values: np.ndarray, counts: np.ndarray, domain: str | None) -> np.ndarray:
         """Return the (..., n) mean of `values` (n_prompts of the domain, n) over the prompts that count (bool)."""
-        rows = [row for row, name in enumerate(self.recording.domains) if domain in (None, name)]
-        return self.sample.mean(values, counts, self.units.only(rows) if self.sample.n_draws else UNDRAWN)
+        drawn = self.units.only(self.recording.rows_of(domain).tolist()) if self.sample.n_draws else UNDRAWN
+        return self.sample.mean(values, counts, drawn)
 
 
 def spread_over(draws: np.ndarray) -> np.ndarray:

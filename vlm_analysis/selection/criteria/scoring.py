@@ -97,9 +97,7 @@ def draw_scores(
     row = _row(criterion, seed)
     if row.values is None or row.values is by.cross_modal_pooled:
         raise MaskError(f"Criterion {criterion!r} cannot be drawn again: expected one that is a mean over prompts.")
-    options["damage"] = _read(options.get("damage"), recording)
-    query = ScoreQuery(recording, **options)
-    query = _checked(criterion, row, query)
+    query = _asked(recording, criterion, row, options)
     draws = _finite(row.values(query.redrawn(n_draws, seed)))
     scores = LayerScores(criterion, _finite(row.values(query)), spread_over(draws), row.drop, _options(row, query))
     return ScoreDraws(scores, draws, _basis(criterion, row, query))
@@ -124,15 +122,16 @@ def usable_criteria(recording: Recording, **options: Any) -> dict[str, str]:
 
     `options` are arguments of `score_layers`; each criterion is tried.
     """
-    return {criterion: _why_not(recording, criterion, options) for criterion in CRITERIA}
+    return {criterion: _why_not(recording, criterion, dict(options)) for criterion in CRITERIA}
 
 
 def _why_not(recording: Recording, criterion: str, options: dict[str, Any]) -> str:
     try:
-        scores = score_layers(recording, criterion, **options)
+        row = _row(criterion, options.pop("seed", 0))
+        values = np.zeros(1) if row.values is None else _finite(row.values(_asked(recording, criterion, row, options)))
     except StrataError as error:
         return str(error)
-    if not scores.order:
+    if np.isnan(values).all():
         return (
             f"Criterion {criterion!r} has no number for any layer: no prompt has what it needs. Record other prompts."
         )
@@ -149,6 +148,12 @@ def _row(criterion: str, seed: int) -> Criterion:
 
 def _read(damage: Sequence[Evaluation] | Damage | None, recording: Recording) -> Damage | None:
     return damage if damage is None or isinstance(damage, Damage) else read_damage(damage, recording.model)
+
+
+def _asked(recording: Recording, criterion: str, row: Criterion, options: dict[str, Any]) -> ScoreQuery:
+    """Return the checked query of these arguments of `score_layers`, `seed` left out."""
+    query = ScoreQuery(recording, **options | {"damage": _read(options.get("damage"), recording)})
+    return _checked(criterion, row, query)
 
 
 def _checked(criterion: str, row: Criterion, query: ScoreQuery) -> ScoreQuery:

@@ -24,13 +24,14 @@ from vlm_analysis.ui.common.session import (
     shown_model,
     workspace,
 )
-from vlm_analysis.ui.common.text import does, escaped, what_it_does
+from vlm_analysis.ui.common.text import does, escaped, holds, what_it_does
 from vlm_analysis.ui.common.whose import say_others
 from vlm_analysis.workbench.details import edit_key
 from vlm_analysis.workbench.stale import STALE, is_stale
 from vlm_analysis.workbench.workspace import Item
 
 EDITED = "The mask in the editor"
+MOST_CHOICES = 200  # in a box: it sends all to the browser
 
 
 def pick_item(kind: str, label: str, help_text: str, among: list[Item] | None = None) -> Item | None:
@@ -45,13 +46,12 @@ def pick_item(kind: str, label: str, help_text: str, among: list[Item] | None = 
     if not items or now is None:
         say_others(kind, among)
         return None
-    ids = [item.id for item in items]
-    by_id = {item.id: item for item in items}
+    by_id = {item.id: item for item in _in_list(items, kind, now.id)}
     line, key = st.container(horizontal=True, vertical_alignment="bottom"), f"pick:{kind}"
     st.session_state[key] = now.id
     picked = line.selectbox(
         label,
-        ids,
+        list(by_id),
         format_func=lambda item_id: described(by_id[item_id]),
         help=help_text,
         key=key,
@@ -63,6 +63,23 @@ def pick_item(kind: str, label: str, help_text: str, among: list[Item] | None = 
     _say_whose(by_id[picked])
     tell_item(kind, picked)
     return by_id[picked]
+
+
+def _in_list(items: list[Item], kind: str, now: str | None) -> list[Item]:
+    """Return the items that a box lists: all, or where they are many, the newest that hold what is searched, and the chosen one."""
+    if len(items) <= MOST_CHOICES:
+        return items
+    text = st.text_input(
+        f"Find in {len(items):,} {kind}",
+        key=f"find:{kind}",
+        placeholder="a part of the name or the notes",
+        help=f"The box below lists the {MOST_CHOICES} newest of those that hold it.",
+    )
+    found = [item for item in items if holds(text, item.name, str(item.details.get("notes", "")))]
+    if not found:
+        st.caption("Nothing of this name. What was chosen stays.")
+    listed = found[:MOST_CHOICES]
+    return listed + [item for item in items if item.id == now and item not in listed]
 
 
 def _take(kind: str, by_id: dict[str, Item], key: str) -> None:
@@ -142,7 +159,9 @@ def pick_mask(n_layers: int | None = None) -> Edit | None:
     edited = edited_mask()
     items = {item.id: item for item in shown_items("masks") if n_layers in (None, item.details.get("n_layers"))}
     is_usable = edited is not None and not edited.is_dense and n_layers in (None, edited.n_layers)
-    options = [*([EDITED] if is_usable else []), *items]
+    now = None if named is None else named.id
+    listed = [item.id for item in _in_list(list(items.values()), "masks", now or st.session_state.get("pick:mask"))]
+    options = [*([EDITED] if is_usable else []), *listed]
     if not options:
         say_others("masks")
         return None
@@ -152,7 +171,7 @@ def pick_mask(n_layers: int | None = None) -> Edit | None:
             return f"{EDITED}{f', {edited.name}' if edited.name else ''} · {does(edited)}"
         return f"{described(items[option])} · {what_it_does(items[option].details)}"
 
-    if named is not None and named.id in options:
+    if named is not None and now in options:
         st.session_state["pick:mask"] = named.id
     picked = st.selectbox(
         "Mask", options, format_func=words, help="Masks are made and saved on the Masks page.", key="pick:mask"

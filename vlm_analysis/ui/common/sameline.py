@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.ui.common.session import chosen, model_slot, project, shown_items
+from vlm_analysis.ui.common.session import chosen, is_shown, model_slot, project, workspace
 from vlm_analysis.workbench.details import edit_key
 from vlm_analysis.workbench.workspace import Item
 
@@ -71,8 +71,10 @@ def _word(argument: Item | Edit | str | Path) -> str:
 
 def _saved(edit: Edit) -> Item | None:
     """Return the saved item of an edit of this name; None where it is not saved."""
-    items = (item for item in shown_items("masks") if edit_key(item.details) == edit.key and item.name == edit.name)
-    return next(items, None)
+    items = (
+        item for item in workspace().items("masks") if item.name == edit.name and edit_key(item.details) == edit.key
+    )
+    return next(filter(is_shown, items), None)
 
 
 def is_saved(edit: Edit) -> bool:

@@ -120,18 +120,27 @@ def look_at(model: str | None) -> None:
 
 def is_shown(work: Item | Unfinished) -> bool:
     """Return whether this is work of the model that is shown, or of no model."""
-    model, info = shown_model(), model_slot().info
-    if model is None or work.model == model:
-        return True
-    if work.model is not None or not isinstance(work, Item):
-        return False
-    sizes = work.details.get("n_layers"), info.n_layers if info is not None and info.fingerprint == model else None
-    return None in sizes or sizes[0] == sizes[1]
+    return _belongs(work, *_shown_size())
 
 
 def shown(items: Iterable[Item]) -> list[Item]:
     """Return those of the items that are work of the model that is shown, or of no model."""
-    return list(filter(is_shown, items))
+    model, n_layers = _shown_size()
+    return [item for item in items if _belongs(item, model, n_layers)]
+
+
+def _shown_size() -> tuple[str | None, int | None]:
+    """Return the fingerprint of the model that is shown and, where it is loaded, its number of layers."""
+    model, info = shown_model(), model_slot().info
+    return model, info.n_layers if info is not None and info.fingerprint == model else None
+
+
+def _belongs(work: Item | Unfinished, model: str | None, n_layers: int | None) -> bool:
+    if model is None or work.model == model:
+        return True
+    if work.model is not None or not isinstance(work, Item):
+        return False
+    return n_layers is None or work.details.get("n_layers") in (None, n_layers)
 
 
 def shown_items(kind: str) -> list[Item]:

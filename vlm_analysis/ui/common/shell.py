@@ -14,7 +14,7 @@ from vlm_analysis.ui.common.damaged import draw_damaged
 from vlm_analysis.ui.common.joblist import job_list
 from vlm_analysis.ui.common.jobs import stand_on
 from vlm_analysis.ui.common.projectbox import draw_project
-from vlm_analysis.ui.common.session import model_slot
+from vlm_analysis.ui.common.session import model_slot, workspace
 from vlm_analysis.ui.common.terms import explained
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.ui.common.whose import draw_work_of, say_whose
@@ -52,7 +52,9 @@ def begin(title: str, icon: str, about: str) -> None:
     stand_on(title, next((path for entries in MENU.values() for path, label, _ in entries if label == title), ""))
     st.set_page_config(page_title=f"{title} · Strata", page_icon=str(asset("icon.png")), layout="wide")
     st.html(_ACCESS)
-    unknown, linked = arrive(), links()
+    unknown = arrive()
+    workspace().look_again()
+    linked = links()
     with st.sidebar:
         st.markdown("**Strata**  \nwhich layers can go?")
         for section, entries in MENU.items():

@@ -32,6 +32,11 @@ def escaped(text: object) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+.!|$:~<>&-])", r"\\\1", unlinked)
 
 
+def holds(wanted: str, *texts: str) -> bool:
+    """Return whether what is searched is in one of the texts, whatever its case; nothing is in all."""
+    return wanted.casefold().strip() in "\n".join(texts).casefold()
+
+
 def done_to(edit: Edit) -> str:
     """Return what an edit leaves of a model, in words: "without layers 3, 5"."""
     return f"without layers {layer_list(edit.dropped)}" if edit.is_mask else f"edited: {edit.words()}"

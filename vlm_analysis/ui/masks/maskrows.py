@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +17,8 @@ from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.selection.criteria.criteria import CRITERIA
 from vlm_analysis.selection.strategies.strategies import STRATEGIES
 from vlm_analysis.ui.common.held import is_of
-from vlm_analysis.workbench.details import STARRED
+from vlm_analysis.ui.common.text import holds
+from vlm_analysis.workbench.details import STARRED, edit_key
 from vlm_analysis.workbench.workspace import Item
 
 EDITOR_ROW, CANDIDATE = "editor", "candidate:"
@@ -24,8 +26,8 @@ ORDERS = {
     "starred, then newest": lambda row: (not row.starred, -row.place),
     "newest": lambda row: -row.place,
     "name": lambda row: row.name.casefold(),
-    "fewest layers dropped": lambda row: (row.mask.budget, -row.place),
-    "most layers dropped": lambda row: (-row.mask.budget, -row.place),
+    "fewest layers dropped": lambda row: (row.budget, -row.place),
+    "most layers dropped": lambda row: (-row.budget, -row.place),
 }
 MOST_DOMAINS = 3  # columns of domains that are shown unless others are chosen
 _MOST_WORDS = 60
@@ -37,7 +39,7 @@ class MaskRow:
 
     Attributes:
         id: of the saved item; else `EDITOR_ROW`, or `CANDIDATE` and its name.
-        mask: what it drops; of a saved one without its file's name, notes and provenance.
+        made: what it does; None for a saved one that only drops layers, of which the sidecar tells all.
         item: the saved item.
         place: how new a saved one is; higher is newer.
         chosen_on: fingerprints of the prompts that it was chosen on, as far as its file tells.
@@ -45,11 +47,30 @@ class MaskRow:
 
     id: str
     name: str
-    mask: Edit
+    made: Edit | None
     origin: str = ""
     item: Item | None = None
     place: int = 0
     chosen_on: frozenset[str] = frozenset()
+
+    @cached_property
+    def mask(self) -> Edit:
+        """Return what it does; of a saved one without its file's name, notes and provenance. Made when it is looked at."""
+        return self.made or PruneMask(self._details["n_layers"], self._details["dropped"])
+
+    @property
+    def key(self) -> str | None:
+        """Return the key of what it does."""
+        return edit_key(self._details) if self.made is None else self.made.key
+
+    @property
+    def budget(self) -> int:
+        """Return the number of dropped layers."""
+        return len(self._details["dropped"]) if self.made is None else self.made.budget
+
+    @property
+    def _details(self) -> dict[str, Any]:
+        return {} if self.item is None else self.item.details
 
     @property
     def starred(self) -> bool:
@@ -60,19 +81,13 @@ class MaskRow:
         return "" if self.item is None else str(self.item.details.get("notes", ""))
 
 
-def saved_rows(items: Sequence[Item], n_layers: int, edits: Mapping[str, Edit] = MappingProxyType({})) -> list[MaskRow]:
-    """Return a row for each saved mask of so many layers, newest first; `items` are newest first too.
+def saved_rows(items: Sequence[Item], edits: Mapping[str, Edit] = MappingProxyType({})) -> list[MaskRow]:
+    """Return a row for each saved mask, newest first; `items` are newest first too.
 
     `edits` are those that do more than drop layers, by their items' ids.
     """
     return [
-        MaskRow(
-            item.id,
-            item.name,
-            edits.get(item.id) or PruneMask(n_layers, item.details["dropped"]),
-            item=item,
-            place=len(items) - number,
-        )
+        MaskRow(item.id, item.name, edits.get(item.id), item=item, place=len(items) - number)
         for number, item in enumerate(items)
     ]
 
@@ -88,7 +103,7 @@ def made_rows(edited: Edit | None, candidates: Mapping[str, Edit], saved: Sequen
         MaskRow(CANDIDATE + name, name, mask, _candidate_words(mask), chosen_on=mask.chosen_on)
         for name, mask in candidates.items()
     ]
-    if edited is None or edited.is_dense or any(row.mask == edited for row in saved):
+    if edited is None or edited.is_dense or any(row.key == edited.key for row in saved):
         return rows
     named = f": {edited.name}" if edited.name else ""
     return [
@@ -105,10 +120,7 @@ def _candidate_words(mask: Edit) -> str:
 
 def found(rows: Sequence[MaskRow], text: str) -> list[MaskRow]:
     """Return the rows whose name or notes hold the text."""
-    wanted = text.casefold().strip()
-    if not wanted:
-        return list(rows)
-    return [row for row in rows if wanted in f"{row.name}\n{row.notes}".casefold()]
+    return [row for row in rows if holds(text, row.name, row.notes)]
 
 
 def origin_words(mask: Edit) -> str:
@@ -197,7 +209,7 @@ def table_frame(
                 "name": row.name,
                 "load": "Load",
                 "origin": row.origin,
-                "budget": row.mask.budget,
+                "budget": row.budget,
                 "parameters": 100 * row.mask.saved_parameters(model) / model.n_parameters if counted else np.nan,
                 "worst": 100 * told.worst,
                 "mean": 100 * told.mean,

@@ -34,7 +34,7 @@ from vlm_analysis.ui.masks.maskrows import (
 )
 from vlm_analysis.ui.masks.measured import Measured, draw_evaluating, measured_here
 from vlm_analysis.words import counted
-from vlm_analysis.workbench.details import STARRED, is_mask
+from vlm_analysis.workbench.details import STARRED
 from vlm_analysis.workbench.shelf import keep_mask, open_whole, write_notes
 from vlm_analysis.workbench.workspace import Item
 
@@ -146,7 +146,7 @@ def _rows(recording: Recording, candidates: Mapping[str, Edit]) -> list[MaskRow]
     fitting = [
         item
         for item in workspace().items("masks")
-        if item.details.get("n_layers") == recording.n_layers and (is_mask(item.details) or _edit_for_editor(item))
+        if item.details.get("n_layers") == recording.n_layers and (item.is_mask or _edit_for_editor(item))
     ]
     of_others = [item for item in fitting if item.model not in (None, recording.model.fingerprint)]
     if of_others and not st.toggle(
@@ -156,8 +156,8 @@ def _rows(recording: Recording, candidates: Mapping[str, Edit]) -> list[MaskRow]
     ):
         strangers = {item.id for item in of_others}
         fitting = [item for item in fitting if item.id not in strangers]
-    edits = {item.id: edit for item in fitting if not is_mask(item.details) and (edit := _edit_for_editor(item))}
-    saved = saved_rows(fitting, recording.n_layers, edits)
+    edits = {item.id: edit for item in fitting if not item.is_mask and (edit := _edit_for_editor(item))}
+    saved = saved_rows(fitting, edits)
     return [*made_rows(edited_mask(), candidates, saved), *saved]
 
 
