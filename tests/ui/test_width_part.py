@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from acting import OpenPage, hold_bundled, load_mask, press, put, send, strip, wait_for, words
+from acting import OpenPage, hold_bundled, load_mask, press, put, ran, send, strip, wait_for, words
+from streamlit.testing.v1 import AppTest
 
 from vlm_analysis import (
     Drop,
@@ -23,7 +24,7 @@ from vlm_analysis import (
 )
 from vlm_analysis.ui.common.held import narrow_key
 from vlm_analysis.ui.common.sent import Step, read_sent
-from vlm_analysis.ui.common.session import workspace
+from vlm_analysis.ui.common.session import last_choices, workspace
 from vlm_analysis.ui.masks.pivotview import marked_html
 from vlm_analysis.ui.masks.strip.content import narrow_row
 from vlm_analysis.workbench.shelf import keep, keep_mask, keep_prompts, open_item
@@ -178,3 +179,36 @@ def test_the_page_draws_what_a_mask_without_width_had_before(stocked: OpenPage) 
     assert (strip(at)["narrow"], strip(at)["narrows"]) == ([], {})
     send(at, [4])
     assert Edit(16, (Drop((4,)),)) == PruneMask(16, [4]) == at.session_state["mask_as_edit"][1]
+
+
+def test_the_address_names_a_width_by_its_key_and_finds_it_among_saved_masks(
+    stocked: OpenPage, loaded: LoadedModel
+) -> None:
+    narrow = Narrow({4: range(9), 6: range(7)})
+    edit = Edit(16, (Drop((9,)), narrow), name="nine and narrow", model=loaded.info)
+    address = {"cut": "9", "narrow": narrow_key(narrow, 16)}
+    hold_bundled()
+
+    def arrived() -> AppTest:
+        last_choices().clear()  # as in another process, which knows the workspace alone
+        at = stocked("app.py")
+        for name, value in address.items():
+            at.query_params[name] = value
+        at.switch_page(MASKS)
+        return ran(at)
+
+    unknown = arrived()
+    assert "The address names a width that is not here" in words(unknown)
+    assert (unknown.session_state["mask"], strip(unknown)["narrow"]) == ([9], [])
+    keep_mask(workspace(), edit)
+    at = arrived()
+    assert "is not here" not in words(at)
+    assert "saved as a mask" not in words(at)
+    assert at.session_state["mask"] == [9]
+    assert strip(at)["narrow"] == [address["narrow"]]
+    assert at.query_params["narrow"] in (address["narrow"], [address["narrow"]])
+    at = send(at, [9, 10])
+    assert at.query_params["narrow"] in (address["narrow"], [address["narrow"]])
+    assert "found by this address only where the edit is saved as a mask" in words(at)
+    at = send(at, [9], narrow=[])
+    assert "narrow" not in at.query_params

@@ -28,12 +28,14 @@ ITEMS = {  # what the address calls a saved item, and the kinds that it may be o
     "contest": ("contests",),
     "story": ("stories", "comparisons"),
 }
-EDIT = (
+LAYERS = (
     "cut",
     "absent",
     "frozen",
     "tower",
 )  # layers that the edit in the editor drops, those that vision tokens skip, and those of the vision encoder that it drops
+NARROW = "narrow"  # the key of which layers are narrow in it: what they keep are too many numbers for an address
+EDIT = (*LAYERS, NARROW)
 NAMES = ("project", *ITEMS, "mask", *EDIT, "domain", "metric")
 LINKS = {  # what a page tells where it opens, by its path
     "app.py": ("story",),
@@ -71,13 +73,14 @@ def tell(name: str, value: str | None) -> None:
     st.session_state.setdefault(_TOLD, {})[name] = value
 
 
-def tell_edit(edit: Edit | None) -> None:
-    """Note the layers of the edit in the editor, with which the page works; None where it works with another one."""
-    parts: tuple[tuple[int, ...], ...] = ((),) * len(EDIT)
+def tell_edit(edit: Edit | None, width: str = "") -> None:
+    """Note the layers of the edit in the editor, with which the page works, and the key of its width; None where it works with another."""
+    parts: tuple[tuple[int, ...], ...] = ((),) * len(LAYERS)
+    tell(NARROW, width if edit is not None else None)
     if edit is not None:
         skipped = vision_of(edit)
         parts = edit.dropped, skipped.absent, skipped.frozen, tower_of(edit).dropped
-    for name, layers in zip(EDIT, parts, strict=True):
+    for name, layers in zip(LAYERS, parts, strict=True):
         tell(name, shortened(layers, " "))
 
 

@@ -35,6 +35,7 @@ from vlm_analysis.ui.common.held import (
     tower_of,
     vision_of,
 )
+from vlm_analysis.ui.common.savedwidth import saved_narrow
 from vlm_analysis.ui.common.sent import MOST_UNDO, Asked, Step, View, read_asked, read_sent
 from vlm_analysis.ui.common.session import last_choices, model_slot
 
@@ -90,7 +91,8 @@ def _line(model: ModelInfo) -> int:
 
 def _take_address() -> None:
     """Take the layers that the address says into the editor; of those that are dropped or skipped it says all, or none."""
-    n_layers, n_tower = st.session_state.mask_model.n_layers, 0 if (info := tower_info()) is None else info.n_layers
+    state = st.session_state
+    n_layers, n_tower = state.mask_model.n_layers, 0 if (info := tower_info()) is None else info.n_layers
     said = {name: _layers_said(name, n_layers) for name in ("cut", "absent", "frozen")}
     there = _layers_said("tower", n_tower)
     now, skipped = held(), vision()
@@ -99,9 +101,9 @@ def _take_address() -> None:
         absent = set(said["absent"]) - set(vision_locked())
         frozen = set(said["frozen"]) - set(vision_locked()) - absent
         skipped = replace(skipped, absent=tuple(absent), frozen=tuple(frozen))
-    set_mask(
-        dropped, set(now.own) - set(dropped), skipped, tower=Tower(n_tower, there) if 0 < len(there) < n_tower else None
-    )
+    width = None if (key := told("narrow")) is None else narrows().get(key) or saved_narrow(state.mask_model, key)
+    encoder = Tower(n_tower, there) if 0 < len(there) < n_tower else None
+    set_mask(dropped, set(now.own) - set(dropped), skipped, width, encoder)
 
 
 def _layers_said(name: str, n_layers: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from vlm_analysis.edits.ownlocks import with_own_locks
 from vlm_analysis.errors import StrataError
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.address import say_unknown, tell, tell_edit, tell_item, told
-from vlm_analysis.ui.common.editor import as_edit, begin_editing, is_edited, locked_by_user
+from vlm_analysis.ui.common.editor import as_edit, begin_editing, held, is_edited, locked_by_user
 from vlm_analysis.ui.common.session import (
     choose,
     chosen,
@@ -177,7 +177,7 @@ def pick_mask(n_layers: int | None = None) -> Edit | None:
         "Mask", options, format_func=words, help="Masks are made and saved on the Masks page.", key="pick:mask"
     )
     if picked == EDITED and edited is not None:
-        tell_edit(edited)
+        tell_edit(edited, *held().narrow)
         tell("mask", None)
         return edited
     tell("mask", edit_key(items[picked].details))

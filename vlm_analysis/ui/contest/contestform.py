@@ -37,7 +37,7 @@ KINDS = {
     DEPTH: "depth: layers go",
     WIDTH: "width: layers get narrower",
     VISION: "vision: vision tokens skip layers",
-    MIX: "mix: depth and width",
+    MIX: "mix: several of these",
 }
 RECOVERIES = (*TUNINGS, "ridge")
 

@@ -3,9 +3,9 @@
 function tellAddress(mind) {
   const there = new URL(window.location.href);
   const said = { cut: ascending(mind.dropped), absent: skipped(mind, "absent"), frozen: skipped(mind, "frozen"), tower: ascending(mind.tower) };
+  const texts = Object.entries(said).map(([name, layers]) => [name, shortened(layers).replaceAll(", ", " ")]);
   const before = there.search;
-  for (const [name, layers] of Object.entries(said)) {
-    const text = shortened(layers).replaceAll(", ", " ");
+  for (const [name, text] of [...texts, ["narrow", mind.narrow[0] ?? ""]]) {
     if ((there.searchParams.get(name) ?? "") === text) continue;
     if (text) there.searchParams.set(name, text);
     else there.searchParams.delete(name);

@@ -29,6 +29,7 @@ from vlm_analysis.ui.common.editor import (
     vision_locked,
 )
 from vlm_analysis.ui.common.inputs import ScoreInputs, unprotected
+from vlm_analysis.ui.common.savedwidth import is_saved
 from vlm_analysis.ui.common.sent import Asked
 from vlm_analysis.ui.masks.maskstore import save_form
 from vlm_analysis.ui.masks.strip.beside import beside
@@ -65,7 +66,7 @@ def editor(inputs: ScoreInputs) -> None:
     What is drawn below of the mask follows once it has come to rest, at once where another hand has changed it.
     """
     st.session_state[DRAWN] = _drawn()
-    tell_edit(as_edit())
+    tell_edit(as_edit(), *held().narrow)
     _editing(inputs)
 
 
@@ -80,6 +81,10 @@ def _editing(inputs: ScoreInputs) -> None:
     )
     say_changed_elsewhere(inputs.recording.model)
     save_form()
+    if held().narrow and not is_saved(as_edit()):
+        st.caption(
+            ":material/link: Which layers are narrow is found by this address only where the edit is saved as a mask."
+        )
     drawn, now = st.session_state[DRAWN], _drawn()
     if drawn != now and (asked is not None or drawn[0] != now[0]):
         st.rerun()
