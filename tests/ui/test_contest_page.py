@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from acting import OpenPage, chart, hold_bundled, press, put, strip, words
+from acting import OpenPage, chart, ended, hold_bundled, press, put, ran, strip, words
 from typer.testing import CliRunner
 
 from vlm_analysis import (
@@ -20,11 +20,13 @@ from vlm_analysis import (
     score_width,
 )
 from vlm_analysis.figures.contested import COLOURS, contest_bars
-from vlm_analysis.ui.common.session import last_choices, live, workspace
+from vlm_analysis.ui.common.session import last_choices, live, runner, workspace
 from vlm_analysis.ui.contest.contestform import PAIR
+from vlm_analysis.workbench.jobs import JobView
 from vlm_analysis.workbench.shelf import keep, keep_prompts, open_item
 
 PAGE = "pages/6_depth_or_width.py"
+FOUND = "With 1% of the decoder layers' parameters gone"
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +57,12 @@ def test_an_entry_that_no_stock_class_loads_says_so(stocked: OpenPage, loaded: L
         "one",
     )
     assert "no smaller checkpoint" in words(stocked(PAGE))
+
+
+def newest_job() -> JobView:
+    job = runner().latest("contest")
+    assert job is not None
+    return job
 
 
 def line_of_page(at: object) -> str:
@@ -158,8 +166,6 @@ class TestForm:
         assert next(button for button in at.button if button.label == "Depth or width?").disabled
 
     def test_what_was_measured_so_far_is_drawn_while_it_runs(self, stocked: OpenPage, contest: Contest) -> None:
-        from vlm_analysis.ui.common.session import runner
-
         hold_bundled()
         stocked(PAGE)
         go = []
@@ -176,3 +182,23 @@ class TestForm:
         assert contest.verdict() in words(at).replace("\\", "")
         go.append(True)
         runner().wait(job.id if hasattr(job, "id") else job, 60)
+
+    def test_a_cancelled_contest_keeps_what_was_done_and_a_later_start_goes_on(self, stocked: OpenPage) -> None:
+        hold_bundled()
+        at = put(stocked(PAGE), contest_share=1, contest_kinds=["depth"])
+        press(at, "Split in halves")
+        assert "No contest was held to its end yet." in words(at)
+        press(at, "Depth or width?")
+        while not (job := newest_job()).message.startswith("searching depth"):
+            assert job.active, "it ended before it searched"
+        at = ran(at)
+        assert "No contest was held" not in words(at)
+        press(at, "Cancel")
+        assert ended("contest").status == "cancelled"
+        assert "What was measured is kept: the same button goes on from there." in words(ran(at))
+        assert not workspace().items("contests")
+        recorded = [item.id for item in workspace().items("recordings")]
+        press(at, "Depth or width?")
+        assert ended("contest").status == "done"
+        assert FOUND in words(ran(at))
+        assert [item.id for item in workspace().items("recordings")] == recorded

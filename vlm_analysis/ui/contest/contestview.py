@@ -32,10 +32,11 @@ PROBLEM = "contest_problem"
 
 def contest_view() -> None:
     """Draw the job with its entries so far, and a saved contest, the newest first."""
-    job_panel(JOB, LEFT_BEHIND, _so_far)
+    job = job_panel(JOB, LEFT_BEHIND, _so_far)
     item = pick_item("contests", "Contest", "Saved contests open without the model.")
     if item is None:
-        st.caption("No contest was held yet.")
+        if job is None or not job.active:
+            st.caption("No contest was held to its end yet.")
         return
     contest: Contest = open_or_stop(item)
     st.text(f"{contest.model.name} ({contest.model.fingerprint[:8]}): {contest.budget} go.")
