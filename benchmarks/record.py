@@ -27,8 +27,24 @@ MODELS = {"pocket-vl": (90, 5), "2b-shape": (2, 3)}  # prompts and rounds
 MEMORY = {"pocket-vl": (20, 200, 2000), "2b-shape": (1, 4)}
 
 
+LARGE = (  # Qwen3-VL-2B's shape, with the vocabulary of the bundled model
+    {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16}
+    | {"num_key_value_heads": 8, "head_dim": 128, "mrope_section": [24, 20, 20]},
+    {"hidden_size": 1024, "depth": 24, "num_heads": 16, "intermediate_size": 4096, "out_hidden_size": 2048}
+    | {"deepstack_visual_indexes": [5, 11, 17]},
+)
+
+
 def large_shape(folder: Path) -> Path:
     """Save a random-weight model of Qwen3-VL-2B's shape (vocabulary of the bundled model) with the bundled processor."""
+    return random_model(folder, *LARGE, "bfloat16")
+
+
+def random_model(folder: Path, text: dict[str, Any], vision: dict[str, Any], dtype: str, **how: Any) -> Path:
+    """Save a model of random weights, the bundled one in other sizes, with the bundled processor.
+
+    `text` and `vision` are values of the configuration of decoder and vision encoder; `how` goes to `save_pretrained`.
+    """
     import json
     import shutil
 
@@ -39,29 +55,14 @@ def large_shape(folder: Path) -> Path:
 
     shutil.copytree(BUNDLED_FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     config = json.loads((folder / "config.json").read_text())
-    config["text_config"] |= {
-        "hidden_size": 2048,
-        "intermediate_size": 6144,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-    }
-    config["text_config"]["rope_parameters"] = config["text_config"].get("rope_parameters", {}) | {
-        "mrope_section": [24, 20, 20]
-    }
-    config["vision_config"] |= {
-        "hidden_size": 1024,
-        "depth": 24,
-        "num_heads": 16,
-        "intermediate_size": 4096,
-        "out_hidden_size": 2048,
-        "deepstack_visual_indexes": [5, 11, 17],
-    }
+    sizes = {name: value for name, value in text.items() if name != "mrope_section"}
+    rope = config["text_config"].get("rope_parameters", {}) | {"mrope_section": text["mrope_section"]}
+    config["text_config"] |= {**sizes, "rope_parameters": rope}
+    config["vision_config"] |= vision
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder), dtype=torch.bfloat16)
-    model.save_pretrained(folder)
+    made = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder), dtype=getattr(torch, dtype))
+    made.save_pretrained(folder, **how)
     return folder
 
 

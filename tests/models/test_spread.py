@@ -22,6 +22,7 @@ from vlm_analysis import (
     PromptSet,
     PruneMask,
     Tensors,
+    Tower,
     apply_edit,
     evaluate,
     export_checkpoint,
@@ -33,6 +34,7 @@ from vlm_analysis import (
     sweep,
 )
 from vlm_analysis.errors import EditError, ModelError
+from vlm_analysis.evaluation.run.timing import count_weights
 from vlm_analysis.models.offload import is_offloaded, value_of
 from vlm_analysis.models.spread import size_of, spread_of
 
@@ -137,6 +139,34 @@ def test_an_export_is_the_one_of_the_whole_model(loaded: LoadedModel, spread: Lo
     assert weights[0] == weights[1]
     configs = [json.loads((tmp_path / str(n) / "config.json").read_text()) for n in range(2)]
     assert configs[0] == configs[1]
+
+
+def test_a_vision_encoder_that_is_partly_on_disk_answers_and_records_as_the_whole_one(
+    loaded: LoadedModel, few: PromptSet
+) -> None:
+    spread = load_model(device_map="auto", max_memory={"cpu": "0.8 MB"})
+    kept = {part.device.type for part in spread.model.model.visual.parameters()}
+    assert kept == {"cpu", "meta"}
+    ours, theirs = (record(one, few, attention=True, token_maps=True) for one in (spread, loaded))
+    assert ours.rows.tobytes() == theirs.rows.tobytes()
+    assert np.isfinite(ours.rows["tower_cosine"]).all()
+    for edit in (Edit(16), Edit(16, (Tower(3, (2,)),)), EDITS["drop"]):
+        scores = [evaluate(one, few, edit, responses=True).by_prompt for one in (spread, loaded)]
+        pd.testing.assert_frame_equal(*scores, check_exact=True)
+        assert "response" in scores[0]
+
+
+def test_weights_that_share_numbers_count_once_on_disk_too_and_after_a_pass(
+    loaded: LoadedModel, few: PromptSet
+) -> None:
+    spread = load_model(device_map={"": "disk"})
+    for _ in range(2):  # before a pass and after it
+        assert spread.places == {"disk": loaded.n_bytes}
+        assert count_weights(spread.model) == count_weights(loaded.model)
+        masked = [apply_edit(model, EDITS["drop"]) for model in (spread.model, loaded.model)]
+        assert count_weights(masked[0]) == count_weights(masked[1])
+        evaluate(spread, few[:1])
+    assert spread.n_parameters == loaded.n_parameters
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ from vlm_analysis.models.layers import (
     protected_layers,
 )
 from vlm_analysis.models.memory import free_bytes, gib, give_back, within_memory
-from vlm_analysis.models.offload import bytes_by_place
+from vlm_analysis.models.offload import bytes_by_place, each_weight
 from vlm_analysis.models.processors import bound_vision_tokens, check_vocabulary, load_processor
 from vlm_analysis.models.source import BUNDLED, guarded, open_source, quantiser_of
 from vlm_analysis.models.spread import Spread, first_device, spread_of
@@ -198,7 +198,7 @@ class LoadedModel:
 
     @cached_property
     def n_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return sum(parameter.numel() for _, parameter in each_weight(self.model))
 
     def close(self) -> None:
         """Release the weights."""

@@ -29,7 +29,7 @@ class Aligned(Mapping[str, torch.Tensor]):
         self._kept, self._own = kept, dict(own or {})
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        tensor = self._own[name] if name in self._own else self._kept[name]
+        tensor = self.as_kept(name)
         return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
 
     def __iter__(self) -> Iterator[str]:
@@ -37,6 +37,10 @@ class Aligned(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def as_kept(self, name: str) -> torch.Tensor:
+        """Return a tensor as it lies there, which reads no more of a file than is looked at."""
+        return self._own[name] if name in self._own else self._kept[name]
 
     def with_own(self, name: str, tensor: torch.Tensor) -> Aligned:
         """Return the same with another tensor under a name."""
@@ -63,8 +67,10 @@ def align_offloaded(model: nn.Module) -> None:
             hook.weights_map = Aligned(hook.weights_map)
 
 
-def value_of(module: nn.Module, name: str) -> torch.Tensor:
+def value_of(module: nn.Module, name: str, *, as_kept: bool = False) -> torch.Tensor:
     """Return the numbers of a module's parameter or buffer, wherever they are kept.
+
+    `as_kept` are they as they lie there, to be looked at: not aligned, and of a file no more is read than is looked at.
 
     Raises:
         ModelError: they are nowhere.
@@ -73,20 +79,22 @@ def value_of(module: nn.Module, name: str) -> torch.Tensor:
     if tensor.device.type != "meta":
         return tensor
     hook = hook_of(module)
-    if hook is None or name not in hook.weights_map:
+    kept = {} if hook is None else hook.weights_map
+    try:  # whether a name is there is asked by reading it, so it is not asked
+        return kept.as_kept(name) if as_kept and isinstance(kept, Aligned) else kept[name]
+    except KeyError as error:
         raise ModelError(
             f"{type(module).__name__}.{name} cannot be read: expected numbers in memory or where accelerate keeps them, got none. Load the "
             "model whole."
-        )
-    return hook.weights_map[name]
+        ) from error
 
 
 def state_of(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the names and tensors of a model's state, by name, those that are kept elsewhere read one at a time."""
+    """Yield the names and tensors of a model's state, by name, to be looked at; those that are kept elsewhere one at a time."""
     for name, tensor in sorted(model.state_dict().items()):
         if tensor.device.type == "meta" and not hasattr(tensor, "__tensor_flatten__"):
             owner, _, inner = name.rpartition(".")
-            tensor = value_of(model.get_submodule(owner), inner)
+            tensor = value_of(model.get_submodule(owner), inner, as_kept=True)
         yield name, tensor
 
 
@@ -109,16 +117,22 @@ def put_own(module: nn.Module, name: str, values: torch.Tensor) -> None:
     module._parameters[name] = nn.Parameter(torch.empty_like(values, device="meta"), requires_grad=False)
 
 
+def each_weight(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the names and parameters of a model, a shared one once.
+
+    Outside of memory, accelerate gives each module of a shared parameter one of its own after the first pass.
+    """
+    tied: Mapping[str, str] = vars(model).get("all_tied_weights_keys") or {}
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if parameter.device.type != "meta" or tied.get(name) not in parameters:
+            yield name, parameter
+
+
 def bytes_by_place(model: nn.Module) -> dict[str, int]:
     """Return the bytes of a model's weights by where they are kept: "cuda:0", "cpu", "disk"; each shared tensor once."""
     found: dict[str, int] = {}
-    seen: set[int] = set()
-    for parameter in model.parameters():
-        if id(parameter) in seen:
-            continue
-        seen.add(id(parameter))
-        found.setdefault(str(parameter.device), 0)
-        found[str(parameter.device)] += parameter.numel() * parameter.element_size()
-    if (meta := found.pop("meta", None)) is not None:
-        found[DISK] = meta
+    for _, parameter in each_weight(model):
+        place = DISK if parameter.device.type == "meta" else str(parameter.device)
+        found[place] = found.get(place, 0) + parameter.numel() * parameter.element_size()
     return found

@@ -121,7 +121,11 @@ def spread_over(spread: Spread, read: Callable[..., tuple[Any, T]]) -> tuple[Any
     What must be converted for the disk is in a temporary folder, which is deleted when the model is no more.
     """
     folder = tempfile.TemporaryDirectory(prefix="strata-offload-", ignore_cleanup_errors=True)
-    model, other = read(**spread.arguments(folder.name))
+    try:
+        model, other = read(**spread.arguments(folder.name))
+    except BaseException:  # a request to stop too
+        folder.cleanup()
+        raise
     weakref.finalize(model, folder.cleanup)
     return model, other
 

@@ -28,6 +28,7 @@ from vlm_analysis.models.fingerprint import plain_tensors
 from vlm_analysis.models.inputs import pad_token
 from vlm_analysis.models.interrupt import interruptible
 from vlm_analysis.models.load import LoadedModel
+from vlm_analysis.models.offload import each_weight
 from vlm_analysis.models.refused import naming
 from vlm_analysis.progress import Progress, no_progress, stop_if_asked
 from vlm_analysis.prompts.prompts import Prompt
@@ -155,10 +156,14 @@ def budget_masks(loaded: LoadedModel, edit: Edit, points: int = 5) -> list[Edit]
 
 def count_weights(model: Any) -> tuple[int, int]:
     """Return the number of parameters and of bytes in a checkpoint of the model; shared weights count once."""
-    state = model.state_dict()
-    parameters = sum(state.get(name, parameter).numel() for name, parameter in model.named_parameters())
-    tensors = (plain for tensor in state.values() if torch.is_tensor(tensor) for plain in plain_tensors(tensor))
-    return parameters, sum({plain.data_ptr(): plain.numel() * plain.element_size() for plain in tensors}.values())
+    state, own = model.state_dict(), dict(each_weight(model))
+    parameters = sum(state.get(name, parameter).numel() for name, parameter in own.items())
+    sizes: dict[str | int, int] = {}
+    for name, tensor in state.items():
+        for plain in plain_tensors(tensor) if torch.is_tensor(tensor) else ():
+            if plain.device.type != "meta" or name in own:  # what is on disk has no address
+                sizes[name if plain.device.type == "meta" else plain.data_ptr()] = plain.numel() * plain.element_size()
+    return parameters, sum(sizes.values())
 
 
 def _rounds(
