@@ -103,9 +103,27 @@ def test_a_ranking_is_written_as_rows(recording: Path, tmp_path: Path) -> None:
         assert table["stays"].fillna("").tolist() == ["protected", "", "locked", "", ""]
 
 
-def test_options_that_change_nothing_beside_it_are_refused(recording: Path) -> None:
-    said = " ".join(strata("rank", recording, "--tower", "--target", "maps", code=2).stderr.split())
-    assert "expected no --target beside it" in said
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--criterion", "damage-kl"),
+        ("--target", "maps"),
+        ("--other", "math"),
+        ("--weight", 0.6),
+        ("--token-group", "text"),
+        ("--share", 0.25),
+        ("--delta", 0.1),
+        ("--seed", 3),
+    ],
+)
+def test_options_that_change_nothing_beside_it_are_refused(recording: Path, option: str, value: object) -> None:
+    said = " ".join(strata("rank", recording, "--tower", option, value, code=2).stderr.split())
+    assert f"expected no {option} beside it" in said
+
+
+def test_all_such_options_are_named_at_once(recording: Path) -> None:
+    said = " ".join(strata("rank", recording, "--tower", "--seed", 3, "--weight", 0, code=2).stderr.split())
+    assert "expected no --weight, --seed beside it" in said
 
 
 def test_layers_are_dropped_alone_and_beside_decoder_layers_and_parts(recording: Path, tmp_path: Path) -> None:

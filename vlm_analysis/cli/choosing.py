@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -86,11 +87,13 @@ def rank(
     from vlm_analysis.selection.criteria.scoring import score_layers, usable_criteria
 
     opened = find_recording(shelf, recording)
+    options: dict[str, Any] = {"target": target, "other": other, "weight": weight, "token_group": token_group}
+    options |= {"share": share, "delta": delta, "seed": seed}
     if tower:
-        beside = {"--criterion": criterion, "--target": target, "--other": other, "--token-group": token_group != "all"}
-        return rank_tower(opened, domain, beside)
-    options: dict[str, Any] = {"target": target, "other": other, "domain": domain, "weight": weight, "seed": seed}
-    options |= {"token_group": token_group, "share": share, "delta": delta, "damage": _damage(shelf, opened)}
+        usual = signature(rank).parameters
+        asked = {"criterion": criterion, **options}
+        return rank_tower(opened, domain, [name for name, value in asked.items() if value != usual[name].default])
+    options |= {"domain": domain, "damage": _damage(shelf, opened)}
     if criterion and criterion != ["all"]:
         return of_scores(opened, [score_layers(opened, name, **options) for name in dict.fromkeys(criterion)], {})
     names = CRITERIA if criterion else DEFAULTS

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -56,16 +57,16 @@ def tower_edit(recording: Recording, text: str) -> Edit | None:
     return replace(edit, model=recording.model)
 
 
-def rank_tower(recording: Recording, domain: str | None, beside: dict[str, Any]) -> Result:
+def rank_tower(recording: Recording, domain: str | None, beside: Collection[str]) -> Result:
     """Return the block influence of each layer of the vision encoder, which go first, and which stay, with the reasons.
 
     Args:
         recording: what was measured.
         domain: whose prompts count; None for all.
-        beside: options that would change nothing, with their values.
+        beside: names of options that were set and would change nothing.
 
     Raises:
-        MaskError: one of these is set, or the recording has no such numbers.
+        MaskError: there is such an option, or the recording has no such numbers.
         RecordingError: an unknown domain.
     """
     import pandas as pd
@@ -74,7 +75,7 @@ def rank_tower(recording: Recording, domain: str | None, beside: dict[str, Any])
     from vlm_analysis.selection.tower import score_tower, tower_order
     from vlm_analysis.words import layers as layer_words, sentence
 
-    if unused := ", ".join(name for name, value in beside.items() if value):
+    if unused := ", ".join(f"--{name.replace('_', '-')}" for name in beside):
         raise MaskError(
             f"--tower scores by block influence alone: expected no {unused} beside it, got one. Leave it out, or --tower."
         )
