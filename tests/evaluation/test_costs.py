@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlm_analysis import Cost, PruneMask, open_cost, save_cost, speedup
+from vlm_analysis import Cost, Drop, Edit, PruneMask, Tower, open_cost, save_cost, speedup
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.cost import (
     cost_frame,
+    flops_without,
     quartiles,
     ratio_of_medians,
     was_disturbed,
     weights_without,
 )
-from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.model_info import ModelInfo, TowerInfo
 
 MODEL = ModelInfo("a model", "f" * 64, 4, layer_parameters=(10, 20, 30, 40), n_parameters=200)
 ROUNDS = np.array([[100.0, 200, 120, 110, 130], [80.0, 150, 90, 99, 65]])
@@ -40,6 +41,7 @@ def made(**changes: object) -> Cost:
             tokens_per_s=1000 / ROUNDS,
             layer_shares=np.array([[0.1, 0.2, 0.2, 0.1], [0.2, 0.25, 0.25, 0.2]]),
             prefill_flops=(1e9, 5e8),
+            encoder_flops=(2e9, 1e9),
             cache_bytes=(4096, 1024),
         ),
         **changes,
@@ -87,6 +89,37 @@ def test_expected_times_take_the_dropped_layers_shares_away() -> None:
     assert cost.expected_share("prefill") == pytest.approx(0.6)
 
 
+class TestVisionEncoder:
+    MODEL = dataclasses.replace(MODEL, tower=TowerInfo(3, (5, 6, 7)))
+    EDIT = Edit(4, (Drop((1,)), Tower(3, (0, 2))))
+    SHARES = np.array([0.05, 0.1, 0.15])
+
+    def cost(self, **changes: object) -> Cost:
+        return made(model=self.MODEL, edit=self.EDIT, **{"encoder_shares": self.SHARES, **changes})
+
+    def test_its_dropped_layers_take_their_measured_share_off_a_prefill_and_nothing_off_a_token(self) -> None:
+        assert self.cost().expected_share("prefill") == pytest.approx(1 - 0.2 - 0.05 - 0.15)
+        assert self.cost().expected_share("decode") == pytest.approx(1 - 0.25)
+        other = Edit(4, (Tower(3, (1,)),))
+        assert self.cost().expected_share("prefill", other) == pytest.approx(1 - 0.1)
+        assert self.cost(encoder_shares=[]).expected_share("prefill") == pytest.approx(1 - 0.2)  # it was not timed
+
+    def test_flops_of_a_prompt_are_those_of_both_where_both_are_known(self) -> None:
+        assert self.cost().all_flops == (3e9, 1.5e9)
+        assert self.cost(encoder_flops=None).all_flops == (1e9, 5e8)
+        assert self.cost(prefill_flops=None).all_flops is None
+
+    def test_flops_of_a_token_are_those_of_the_decoder(self) -> None:
+        assert flops_without(self.MODEL, self.EDIT) == (2 * 100, 2 * 80)
+
+    def test_a_file_gives_them_back_and_shares_of_another_encoder_are_refused(self, tmp_path: Path) -> None:
+        back = open_cost(save_cost(self.cost(), tmp_path / "cost.json"))
+        np.testing.assert_array_equal(back.encoder_shares, self.SHARES)
+        for odd in ([0.1], [0.5, 0.2, 0.2], [0.1, -0.1, 0.1], [0.1, float("nan"), 0.1]):
+            with pytest.raises(EvaluationError, match="encoder_shares"):
+                self.cost(encoder_shares=odd)
+
+
 def test_frame_holds_relative_times_with_their_quartiles() -> None:
     frame = cost_frame([made(edit=PruneMask(4, (0, 1, 2))), made()])
     assert list(frame["phase"]) == ["decode", "decode", "prefill", "prefill"]
@@ -117,8 +150,10 @@ def test_a_file_gives_the_same_cost_back(tmp_path: Path) -> None:
         one, other = getattr(cost, field.name), getattr(back, field.name)
         assert np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other, field.name
     assert back.edit.name == "mine"
-    plain = open_cost(save_cost(made(prefill_flops=None, cache_bytes=None), tmp_path / "plain.json"))
-    assert (plain.prefill_flops, plain.cache_bytes) == (None, None)
+    plain = open_cost(
+        save_cost(made(prefill_flops=None, encoder_flops=None, cache_bytes=None), tmp_path / "plain.json")
+    )
+    assert (plain.prefill_flops, plain.encoder_flops, plain.cache_bytes) == (None, None, None)
     with pytest.raises(EvaluationError, match="two numbers from 0 on as cache_bytes"):
         made(cache_bytes=(4096, -1))
     assert speedup(back, "decode") == speedup(cost, "decode")

@@ -12,12 +12,24 @@ from acting import PATIENCE_S, OpenPage, hold_bundled, load_mask, press, put, ra
 from rankings import full_recording, with_tower
 from streamlit.testing.v1 import AppTest
 
-from vlm_analysis import Drop, Edit, LoadedModel, PromptSet, PruneMask, Recording, Tower, make_tower, record
+from vlm_analysis import (
+    Drop,
+    Edit,
+    LoadedModel,
+    PromptSet,
+    PruneMask,
+    Recording,
+    Tower,
+    make_tower,
+    measure_cost,
+    record,
+    speedup,
+)
 from vlm_analysis.model_info import TowerInfo
 from vlm_analysis.ui.common.held import untimed
 from vlm_analysis.ui.common.sent import Step, read_sent
 from vlm_analysis.ui.common.session import workspace
-from vlm_analysis.ui.masks.strip.left import key_of
+from vlm_analysis.ui.masks.strip.left import costs_of, key_of
 from vlm_analysis.workbench.shelf import keep_mask, keep_recording, open_item
 
 ROOT, MASKS = Path(__file__).resolve().parents[2], "pages/4_masks.py"
@@ -139,6 +151,16 @@ def test_it_is_evaluated_timed_apart_and_known_by_its_key(
     press(at, "Prune and evaluate")
     wait_for(at, "edited: drops layer 2 of the vision encoder")
     assert open_item(workspace().items("evaluations")[0]).edit == edit
-    assert untimed(edit) == "what layers of the vision encoder save"
-    assert f"{untimed(edit)} is not in the layers' own times" in words(at)
+    assert untimed(edit, None) == "what layers of the vision encoder save"
+    assert f"{untimed(edit, None)} is not in the layers' own times" in words(at)
     assert strip(stocked(MASKS))["result"]["state"] == "known"
+
+
+def test_the_strip_is_told_the_time_of_each_layer_once_it_was_measured(loaded: LoadedModel, few: PromptSet) -> None:
+    cost = measure_cost(loaded, few[:1], Edit(16, (Tower(3, (2,)),)), rounds=1, new_tokens=2)
+    told = costs_of(loaded.info, [cost])
+    assert told["tower_shares"] == cost.encoder_shares.tolist()
+    assert len(told["tower_shares"]) == 3
+    assert told["timed"]["||||2"][0] == f"{1 / speedup(cost, 'prefill')[0]:.2f}"
+    assert costs_of(loaded.info)["tower_shares"] == []
+    assert (untimed(cost.edit, cost), untimed(cost.edit, None) != "") == ("", True)

@@ -26,18 +26,19 @@ def of_costs(costs: Sequence[Cost], items: Sequence[Item | None]) -> Result:
             "bytes": cost.n_bytes[1],
             "bytes_dense": cost.n_bytes[0],
         }
-        for name, pair in (("prefill_flops", cost.prefill_flops), ("cache_bytes", cost.cache_bytes)):
+        for name in ("prefill_flops", "encoder_flops", "all_flops", "cache_bytes"):
+            pair = getattr(cost, name)
             row |= {} if pair is None else {name: pair[1], f"{name}_dense": pair[0]}
         for phase in PHASES:
             value, low, high = speedup(cost, phase)
             row |= {phase: value, f"{phase}_low": low, f"{phase}_high": high}
         rows.append(row)
     table = pd.DataFrame(rows)
-    there = [name for name in ("parameters", "bytes", "prefill_flops", "cache_bytes") if name in table]
+    there = [name for name in ("parameters", "bytes", "all_flops", "cache_bytes") if name in table]
     names = {phase: f"{phase}, × as fast" for phase in PHASES} | {"cache_bytes": "bytes of cache"}
-    if "prefill_flops" in table:
-        table["prefill_flops_share"] = table["prefill_flops"] / table["prefill_flops_dense"]
-        there[there.index("prefill_flops")] = "prefill_flops_share"
+    if "all_flops" in table:
+        table["prefill_flops_share"] = table["all_flops"] / table["all_flops_dense"]
+        there[there.index("all_flops")] = "prefill_flops_share"
         names["prefill_flops_share"] = "prefill, FLOPs"
     shown = table[["edit", *there, *PHASES]].rename(columns=names)
 

@@ -12,9 +12,10 @@ import pandas as pd
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import edit_content, edit_for
+from vlm_analysis.edits.kinds.tower import tower_dropped
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.guard.schema import TEXTS, fields, listed, maybe, number, table, text, whole
-from vlm_analysis.model_info import SCHEMA as MODEL, ModelInfo
+from vlm_analysis.model_info import MOST_LAYERS, SCHEMA as MODEL, ModelInfo
 from vlm_analysis.saved import Form
 from vlm_analysis.words import brief, counted
 
@@ -31,7 +32,12 @@ SCHEMA = fields(
         **dict.fromkeys(("n_parameters", "n_bytes"), _PAIR),
         **dict.fromkeys(("prefill_ms", "tokens_per_s", "layer_shares"), _SERIES),
     },
-    {"set_aside": TEXTS, "prefill_flops": maybe(listed(number(0), 2, 2)), "cache_bytes": maybe(listed(whole(), 2, 2))},
+    {
+        "set_aside": TEXTS,
+        **dict.fromkeys(("prefill_flops", "encoder_flops"), maybe(listed(number(0), 2, 2))),
+        "cache_bytes": maybe(listed(whole(), 2, 2)),
+        "encoder_shares": listed(number(0), most=MOST_LAYERS),
+    },
 )
 FORM = Form(("strata-cost",), 1, "cost", "Measure again.", EvaluationError, SCHEMA)
 PHASES = ("prefill", "decode")
@@ -42,6 +48,7 @@ COLUMNS = ("budget", "phase", "value", "low", "high", "expected")
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _PLAIN = ("device", "threads", "n_prompts", "prompt_tokens", "new_tokens", "n_parameters", "n_bytes")
 _ARRAYS = ("prefill_ms", "tokens_per_s", "layer_shares")
+_MORE = ("prefill_flops", "encoder_flops", "cache_bytes")  # pairs that may be missing
 _LIMITS = {  # no measured number lies beyond them
     "threads": (1, 1e5),
     "n_prompts": (1, 1e5),
@@ -72,6 +79,10 @@ class Cost:
         set_aside: the prompts that were chosen but refused by the model, by id, each with the reason; they are not timed.
         prefill_flops: (2,) FLOPs of a prefill of the mean prompt in the decoder layers, by formula (see `flops.prefill_flops`); None where
             the model's configuration does not tell, and in costs of version 0.1.
+        encoder_flops: (2,) the same in the layers of the vision encoder (see `flops.encoder_flops`); None where there is none that can lose
+            layers, where its class runs them in a way that is not known, and in costs of version 0.1.
+        encoder_shares: (n_tower,) float64, the share of the time of a dense prefill that each layer of the vision encoder takes; (0,) where
+            it was not measured.
         cache_bytes: (2,) bytes of the cache behind a prefill, mean over prompts; None where it was not measured.
 
     Raises:
@@ -92,6 +103,8 @@ class Cost:
     layer_shares: np.ndarray
     set_aside: dict[str, str] = field(default_factory=dict, kw_only=True)
     prefill_flops: tuple[float, float] | None = field(default=None, kw_only=True)
+    encoder_flops: tuple[float, float] | None = field(default=None, kw_only=True)
+    encoder_shares: np.ndarray = field(default_factory=lambda: np.zeros(0), kw_only=True)
     cache_bytes: tuple[int, int] | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
@@ -99,11 +112,11 @@ class Cost:
         return brief(self, self.model.name, repr(self.edit), counted(self.n_prompts, "prompt"), where)
 
     def __post_init__(self) -> None:
-        for name in _ARRAYS:
+        for name in (*_ARRAYS, "encoder_shares"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
         for name in ("n_parameters", "n_bytes"):
             object.__setattr__(self, name, tuple(int(number) for number in getattr(self, name)))
-        for name in ("prefill_flops", "cache_bytes"):
+        for name in _MORE:
             pair = getattr(self, name)
             fits = pair is None or (len(pair) == 2 and all(0 <= one <= 1e30 for one in pair))
             _refuse_unless(fits, f"two numbers from 0 on as {name}, or none", pair)
@@ -116,8 +129,14 @@ class Cost:
             within = bool(((numbers >= least) & (numbers <= most)).all())
             _refuse_unless(within, f"{name} from {least:g} to {most:g}", "others")
         _refuse_unless(self.rounds <= MOST_ROUNDS, f"{MOST_ROUNDS} rounds at most", self.rounds)
-        total = float(self.layer_shares.sum(axis=1).max())
-        _refuse_unless(total < 1, "layer_shares that sum to less than 1", total)
+        shares, n_tower = self.encoder_shares, 0 if self.model.tower is None else self.model.tower.n_layers
+        _refuse_unless(
+            shares.shape in {(0,), (n_tower,)}, f"encoder_shares of shape ({n_tower},) or none", shares.shape
+        )
+        _refuse_unless(bool(((shares >= 0) & (shares <= 1)).all()), "encoder_shares from 0 to 1", "others")
+        prefill, decode = self.layer_shares.sum(axis=1)
+        total = float(max(prefill + shares.sum(), decode))
+        _refuse_unless(total < 1, "layer_shares and encoder_shares that sum to less than 1", total)
 
     @property
     def rounds(self) -> int:
@@ -136,9 +155,22 @@ class Cost:
     def expected_share(self, phase: str, edit: Edit | None = None) -> float:
         """Return the linear line: the share of the dense time that stays if the dropped layers save just what they take.
 
-        Of another `edit` of the same model too, by the same measured times of its layers.
+        Of another `edit` of the same model too, by the same measured times of its layers. Those of the vision encoder take time of a
+        prefill only; where that was not measured (`encoder_shares`), they save nothing here.
         """
-        return float(1 - self.layer_shares[PHASES.index(phase), list((edit or self.edit).gone)].sum())
+        edit = edit or self.edit
+        saved = self.layer_shares[PHASES.index(phase), list(edit.gone)].sum()
+        if phase == "prefill" and len(self.encoder_shares):
+            saved += self.encoder_shares[list(tower_dropped(edit.changes))].sum()
+        return float(1 - saved)
+
+    @property
+    def all_flops(self) -> tuple[float, float] | None:
+        """Return the FLOPs of a prefill in the decoder layers and, where known, in those of the vision encoder; None as `prefill_flops`."""
+        if self.prefill_flops is None or self.encoder_flops is None:
+            return self.prefill_flops
+        (dense, edited), (more, more_edited) = self.prefill_flops, self.encoder_flops
+        return dense + more, edited + more_edited
 
     @property
     def expected_prefill_ms(self) -> float:
@@ -220,16 +252,16 @@ def flops_without(model: ModelInfo, edit: Edit) -> tuple[int, int]:
     Raises:
         EvaluationError: the parameters were not counted.
     """
-    (dense, pruned), _ = weights_without(model, edit)
-    layers = sum(model.layer_parameters)
-    return 2 * layers, 2 * (layers - (dense - pruned))
+    weights_without(model, edit)  # refuses what was not counted
+    layers, saved = sum(model.layer_parameters), sum(sum(one.saved_by_layer(model).values()) for one in edit.changes)
+    return 2 * layers, 2 * (layers - saved)
 
 
 def save_cost(cost: Cost, path: Path) -> Path:
     """Write the Cost as JSON; the file appears whole or not at all. Returns the path."""
     numbers = {name: getattr(cost, name) for name in _PLAIN} | {name: getattr(cost, name).tolist() for name in _ARRAYS}
     about = {"mask": edit_content(cost.edit), "model": asdict(cost.model), "set_aside": cost.set_aside}
-    about |= {name: getattr(cost, name) for name in ("prefill_flops", "cache_bytes")}
+    about |= {name: getattr(cost, name) for name in _MORE} | {"encoder_shares": cost.encoder_shares.tolist()}
     return FORM.save(path, {**about, **numbers})
 
 
@@ -248,9 +280,8 @@ def _cost_of(content: dict[str, Any]) -> Cost:
         edit=edit_for(content["mask"], model),
         model=model,
         set_aside=content.get("set_aside", {}),
-        prefill_flops=content.get("prefill_flops"),
-        cache_bytes=content.get("cache_bytes"),
-        **{name: content[name] for name in (*_PLAIN, *_ARRAYS)},
+        encoder_shares=content.get("encoder_shares", []),
+        **{name: content[name] for name in (*_PLAIN, *_ARRAYS, *_MORE) if name in content or name not in _MORE},
     )
 
 

@@ -1,4 +1,4 @@
-"""The FLOPs of a prefill in the decoder layers, by formula, where vision tokens may skip layers."""
+"""The FLOPs of a prefill by formula: in the decoder layers, where vision tokens may skip some, and in the layers of the vision encoder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from vlm_analysis.edits.edit import Edit
+from vlm_analysis.edits.kinds.tower import tower_dropped
 from vlm_analysis.edits.skipping import ABSENT, FROZEN, FULL, vision_row
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.model_info import ModelInfo
@@ -27,13 +28,26 @@ class Shape:
     kv_parameters: int
 
 
+@dataclass(frozen=True)
+class EncoderShape:
+    """What the FLOPs of the vision encoder depend on besides the parameters of its layers; means over prompts.
+
+    Attributes:
+        tokens: (n_tower,) tokens of a prompt's pictures that run through each layer, padding included.
+        attention: (n_tower,) in each layer, numbers of a query, all heads together, times pairs of a query and a key that it sees.
+    """
+
+    tokens: tuple[float, ...]
+    attention: tuple[float, ...]
+
+
 def prefill_flops(model: ModelInfo, edit: Edit, shape: Shape) -> tuple[float, float]:
     """Return the FLOPs of a prefill in the decoder layers of the dense and of the edited model, vision tokens sliced.
 
     Two FLOPs for each parameter of a layer and token that runs through it, and four for each pair of query and key and number of
     a query; a part of a layer that is left out counts for nothing. Where vision tokens are frozen they run through what makes keys and
-    values. Of layers with experts all count. Vision tower and head are not in it. Vision tokens stand before the text (our choice; it
-    matters in frozen layers only).
+    values. Of layers with experts all count. Vision encoder (see `encoder_flops`) and head are not in it. Vision tokens stand before the
+    text (our choice; it matters in frozen layers only).
 
     Raises:
         EvaluationError: the parameters of the layers were not counted.
@@ -52,6 +66,29 @@ def prefill_flops(model: ModelInfo, edit: Edit, shape: Shape) -> tuple[float, fl
         if layer not in gone
     )
     return whole, left
+
+
+def encoder_flops(model: ModelInfo, edit: Edit, shape: EncoderShape) -> tuple[float, float]:
+    """Return the FLOPs of a prefill in the layers of the vision encoder of the dense and of the edited model.
+
+    They are counted as those of decoder layers: two for each parameter and token, four for each number of a query and key that it sees.
+    What stands before, between and behind the layers is not in it. That biases and norms count as other parameters do is our choice.
+
+    Raises:
+        EvaluationError: the parameters of so many layers were not counted.
+    """
+    parameters = () if model.tower is None else model.tower.layer_parameters
+    if not len(parameters) == len(shape.tokens) == len(shape.attention):
+        raise EvaluationError(
+            f"The FLOPs of a vision encoder cannot be told: expected the parameters of {len(shape.tokens)} layers, got those of "
+            f"{len(parameters)}. Load the model."
+        )
+    by_layer = [
+        2 * count * tokens + 4 * attention
+        for count, tokens, attention in zip(parameters, shape.tokens, shape.attention, strict=True)
+    ]
+    whole = sum(by_layer)
+    return whole, whole - sum(by_layer[layer] for layer in tower_dropped(edit.changes))
 
 
 def _layer_flops(parameters: int, what: str, shape: Shape, share: float = 1.0) -> float:

@@ -8,7 +8,7 @@ layers is said here too (`fit_tower`). A list of numbers that is not known is a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,17 @@ def find_tower(model: nn.Module, decoder: nn.ModuleList) -> TowerLayers | str:
     if len(found) > 1:
         return f"it has several vision encoders ({', '.join(one.path for one in found[:3])})"
     return found[0] if found else "it has no vision encoder with a list of layers"
+
+
+def layers_of_tower(model: nn.Module, decoder: nn.ModuleList) -> list[nn.Module]:
+    """Return the layers of the model's vision encoder that `tower_info` tells; none where none can be dropped."""
+    tower = find_tower(model, decoder)
+    return [] if isinstance(tower, str) or tower_info(model, decoder).missing else list(tower.layers)
+
+
+def given_to(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Return the state that a layer of a vision encoder is given, from what it is called with."""
+    return args[0] if args else kwargs.get("hidden_states", kwargs.get("hidden_state"))
 
 
 def tower_info(model: nn.Module, decoder: nn.ModuleList) -> TowerInfo:

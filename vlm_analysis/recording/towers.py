@@ -12,7 +12,7 @@ from torch import nn
 
 from vlm_analysis.models.inputs import Encoded
 from vlm_analysis.models.layers import find_decoder_layers
-from vlm_analysis.models.tower import find_tower, tower_info
+from vlm_analysis.models.tower import given_to, layers_of_tower
 from vlm_analysis.recording.similarity import token_cosine, units_and_norms
 from vlm_analysis.recording.streams import first_of
 
@@ -27,10 +27,7 @@ class TowerWatch:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        decoder = find_decoder_layers(model)
-        tower = find_tower(model, decoder)
-        known = not isinstance(tower, str) and not tower_info(model, decoder).missing
-        self.layers = list(tower.layers) if known and not isinstance(tower, str) else []
+        self.layers = layers_of_tower(model, find_decoder_layers(model))
         self._cosines: list[list[torch.Tensor]] = []
 
     @contextmanager
@@ -70,8 +67,7 @@ class TowerWatch:
         given: list[torch.Tensor] = []
 
         def before(module: Any, args: Any, kwargs: Any) -> None:
-            state = args[0] if args else kwargs.get("hidden_states", kwargs.get("hidden_state"))
-            given[:] = [units_and_norms(state.detach().float().clone())[0]]
+            given[:] = [units_and_norms(given_to(args, kwargs).detach().float().clone())[0]]
 
         def after(module: Any, args: Any, output: Any) -> None:
             state = first_of(output).detach().float()

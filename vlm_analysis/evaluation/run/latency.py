@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from vlm_analysis.errors import PromptError
 from vlm_analysis.models.decoding import room
@@ -125,10 +126,15 @@ def moment(device: torch.device) -> float:
 
 
 @contextmanager
-def layer_clock(loaded: LoadedModel) -> Iterator[np.ndarray]:
-    """Yield a running sum of the (n_layers,) seconds that each layer of the dense model takes; all hooks are removed at the end."""
-    layers = find_decoder_layers(loaded.model)
-    seconds, handles, start = np.zeros(len(layers)), [], [0.0]
+def layer_clock(loaded: LoadedModel, layers: Sequence[nn.Module] | None = None) -> Iterator[np.ndarray]:
+    """Yield a running sum of the (n_layers,) seconds that each layer of the dense model takes; all hooks are removed at the end.
+
+    Args:
+        loaded: the dense model.
+        layers: that are timed; None for the decoder layers.
+    """
+    timed = list(find_decoder_layers(loaded.model) if layers is None else layers)
+    seconds, handles, start = np.zeros(len(timed)), [], [0.0]
 
     def before(*_: Any) -> None:
         start[0] = moment(loaded.device)
@@ -140,7 +146,7 @@ def layer_clock(loaded: LoadedModel) -> Iterator[np.ndarray]:
         return note
 
     try:
-        for index, layer in enumerate(layers):
+        for index, layer in enumerate(timed):
             handles.append(layer.register_forward_pre_hook(before))
             handles.append(layer.register_forward_hook(after(index)))
         yield seconds

@@ -20,16 +20,18 @@ from vlm_analysis.edits.apply import apply_edit, why_not
 from vlm_analysis.edits.edit import Edit, PruneMask
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.cost import MOST_ROUNDS, ROUNDS, Cost
-from vlm_analysis.evaluation.flops import Shape, prefill_flops
+from vlm_analysis.evaluation.flops import EncoderShape, Shape, encoder_flops, prefill_flops
 from vlm_analysis.evaluation.run.latency import layer_clock, moment, time_prefill, timed_batches
-from vlm_analysis.evaluation.run.shapes import cache_bytes, shape_of
+from vlm_analysis.evaluation.run.shapes import EncoderWatch, cache_bytes, shape_of
 from vlm_analysis.models.decoding import plain_greedy
 from vlm_analysis.models.fingerprint import plain_tensors
 from vlm_analysis.models.inputs import pad_token
 from vlm_analysis.models.interrupt import interruptible
+from vlm_analysis.models.layers import find_decoder_layers
 from vlm_analysis.models.load import LoadedModel
 from vlm_analysis.models.offload import each_weight
 from vlm_analysis.models.refused import naming
+from vlm_analysis.models.tower import layers_of_tower
 from vlm_analysis.progress import Progress, no_progress, stop_if_asked
 from vlm_analysis.prompts.prompts import Prompt
 
@@ -92,7 +94,11 @@ def measure_costs(
     models = [loaded.model, *(apply_edit(loaded.model, edit) for edit in edits)]
     batches, set_aside = timed_batches(loaded, prompts, new_tokens)
     weights = [count_weights(model) for model in models]
-    shape, caches = shape_of(loaded.model, batches), [cache_bytes(model, batches) for model in models]
+    watch, shape = EncoderWatch(loaded.model), shape_of(loaded.model, batches)
+    with watch.watching():
+        caches = [cache_bytes(loaded.model, batches)]
+    caches += [cache_bytes(model, batches) for model in models[1:]]
+    encoder = None if caches[0] is None else watch.mean(len(batches))  # without a cache not all batches were run
     about: dict[str, Any] = {
         "model": loaded.info,
         "device": str(loaded.device),
@@ -105,7 +111,8 @@ def measure_costs(
     costs = list[Cost]()
     with naming([str(prompt.id) for prompt in prompts], loaded.name):
         for times_s, shares in _rounds(loaded, models, batches, rounds, new_tokens, most_s, on_progress or no_progress):
-            costs = _costs(edits, times_s, weights, caches, shape, layer_shares=shares, **about)
+            about |= {"layer_shares": shares[:, : loaded.n_layers], "encoder_shares": shares[0, loaded.n_layers :]}
+            costs = _costs(edits, times_s, weights, caches, (shape, encoder), **about)
             if on_partial is not None:
                 on_partial(costs)
     return costs
@@ -116,10 +123,11 @@ def _costs(
     times_s: np.ndarray,
     weights: Sequence[tuple[int, int]],
     caches: Sequence[int | None],
-    shape: Shape | None,
+    shapes: tuple[Shape | None, EncoderShape | None],
     **about: Any,
 ) -> list[Cost]:
     """Return the Cost of each edit from the seconds (2, models, rounds, prompts), weights and caches of all models, the dense one first."""
+    shape, encoder = shapes
     prefill_ms, tokens_per_s = 1e3 * times_s[0].mean(axis=-1), 1 / times_s[1].mean(axis=-1)
     return [
         Cost(
@@ -129,6 +137,7 @@ def _costs(
             prefill_ms=prefill_ms[[0, index]],
             tokens_per_s=tokens_per_s[[0, index]],
             prefill_flops=None if shape is None else prefill_flops(about["model"], edit, shape),
+            encoder_flops=None if encoder is None else encoder_flops(about["model"], edit, encoder),
             cache_bytes=_pair(caches[0], caches[index]),
             **about,
         )
@@ -176,7 +185,7 @@ def _rounds(
     progress: Progress,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield after each round the seconds of a prefill and of a token so far (2, models, rounds so far, prompts), and each dense layer's
-    shares of them (2, n_layers)."""
+    shares of them (2, n_layers + n_tower), those of the vision encoder last."""
     times_s = np.zeros((2, len(models), rounds + 1, len(batches)))  # the first round warms up
     shares, done, began = [], 0, inf
     total = len(batches) * ((rounds + 1) * len(models) + min(rounds, LAYER_ROUNDS))
@@ -211,11 +220,17 @@ def _stoppable(model: Any, slow: bool) -> AbstractContextManager[None]:
 
 
 def _layer_shares(loaded: LoadedModel, batch: dict[str, torch.Tensor], new_tokens: int) -> np.ndarray:
-    """Return the share (2, n_layers) of a dense prefill and of a dense token's time that each layer takes."""
+    """Return the share (2, n_layers + n_tower) of a dense prefill and of a dense token's time that each layer takes.
+
+    Those of the vision encoder stand last; it does not run for a token.
+    """
+    tower = layers_of_tower(loaded.model, find_decoder_layers(loaded.model))
     with layer_clock(loaded) as seconds:
-        prefill = seconds / time_prefill(loaded, loaded.model, batch, use_cache=True)
+        with layer_clock(loaded, tower) as encoder_s:
+            total_s = time_prefill(loaded, loaded.model, batch, use_cache=True)
+        prefill = np.concatenate([seconds, encoder_s]) / total_s
         token_s, layer_s = _time_decode(loaded, loaded.model, batch, new_tokens, seconds)
-    return np.stack([prefill, layer_s / token_s])
+    return np.stack([prefill, np.concatenate([layer_s / token_s, np.zeros(len(tower))])])
 
 
 class _Watch(StoppingCriteria):

@@ -9,6 +9,7 @@ from vlm_analysis.edits.kinds.drop import Drop
 from vlm_analysis.edits.kinds.narrow import Narrow
 from vlm_analysis.edits.kinds.tower import Tower
 from vlm_analysis.edits.kinds.vision import SLICED, Vision
+from vlm_analysis.evaluation.cost import Cost
 
 NO_VISION = Vision(form=SLICED)  # sliced is what saves time
 WHOLE = Narrow()  # every layer keeps all its neurons and attention groups
@@ -30,12 +31,13 @@ def tower_of(edit: Edit) -> Tower:
     return next((change for change in edit.changes if isinstance(change, Tower)), NO_TOWER)
 
 
-def untimed(edit: Edit) -> str:
-    """Return what of an edit is not in the decoder layers' own times, in words; "" where all is."""
+def untimed(edit: Edit, cost: Cost | None) -> str:
+    """Return what of an edit is not in the layers' own times as a Cost of its model has them, in words; "" where all is."""
+    is_timed = cost is not None and len(cost.encoder_shares) > 0
     parts = {
         "what narrow layers save": narrow_of(edit),
         "what vision tokens skip": vision_of(edit),
-        "what layers of the vision encoder save": tower_of(edit),
+        "what layers of the vision encoder save": NO_TOWER if is_timed else tower_of(edit),
     }
     return next((words for words, change in parts.items() if not change.is_empty), "")
 

@@ -40,7 +40,8 @@ FLOPS_HELP = (
     "head and the vision tower are not in it; of layers with experts all experts are."
 )
 PREFILL_HELP = (
-    "Of its pass in the decoder layers, by formula, mean over the timed prompts; without vision tower and head."
+    "Of its pass in the decoder layers and, where they are known, in those of the vision encoder, by formula, mean over the timed prompts. "
+    "What stands before and behind these layers is not in it."
 )
 CACHE_HELP = "Bytes of the keys and values that are kept behind its pass, mean over the timed prompts."
 _WORDS = {"prefill": "A prompt's pass (prefill)", "decode": "Writing (decode)"}
@@ -86,8 +87,8 @@ def _weights(model: ModelInfo, mask: Edit, cost: Cost | None) -> None:
         with suppress(EvaluationError):  # of a saved cost whose model was not counted
             flops = flops_without(model, mask)
             _saved("FLOPs a token", flops, f"{flops[1] / 1e6:,.2f} M", "", FLOPS_HELP)
-        if cost is not None and cost.prefill_flops is not None:
-            dense, edited = map(int, cost.prefill_flops)
+        if cost is not None and cost.all_flops is not None:
+            dense, edited = map(int, cost.all_flops)
             _saved("FLOPs of a prompt", (dense, edited), f"{edited / 1e6:,.0f} M", "", PREFILL_HELP)
         if cost is not None and cost.cache_bytes is not None:
             _saved("Cache of a prompt", cost.cache_bytes, _size(cost.cache_bytes[1]), " bytes", CACHE_HELP)
@@ -216,7 +217,7 @@ def _row(cost: Cost, phase: str) -> dict[str, str]:
         "phase": f"{_WORDS[phase]}, {unit}",
         **{name: _spread(*quartiles(times)) for name, times in (("dense", dense), ("pruned", pruned))},
         "ratio": f"{value:.2f} × ({low:.2f} to {high:.2f})",
-        "expected": "–" if untimed(cost.edit) else f"{expected:.4g}",
+        "expected": "–" if untimed(cost.edit, cost) else f"{expected:.4g}",
     }
 
 
@@ -229,7 +230,7 @@ def _sentence(cost: Cost, phase: str) -> str:
     text = f"**{_WORDS[phase]}** is {value:.2f} × as fast (90 % interval {low:.2f} to {high:.2f})"
     if low <= 1 <= high:
         text += ", which may be no difference at all"
-    if untimed(cost.edit):
+    if untimed(cost.edit, cost):
         return f"{text}."
     return f"{text}; the dropped layers' own times let expect {1 / cost.expected_share(phase):.2f} ×."
 

@@ -122,7 +122,7 @@ def speed_words(evaluation: Evaluation) -> str:
     if cost := next((one for one in costs if one.edit == edit), None):
         value, low, high = speedup(cost, "prefill")
         return f"prefill {value:.2f} × as fast, measured ({low:.2f} to {high:.2f})"
-    if words := untimed(edit):
+    if words := untimed(edit, costs[0] if costs else None):
         return f"speed not known: {words} is not in the layers' own times"
     if costs:
         return f"prefill {1 / costs[0].expected_share('prefill', edit):.2f} × as fast, expected from its layers' measured times"

@@ -41,13 +41,13 @@ function beside(mind) {
 }
 
 function timed(mind) {
-  const { dropped, data: { costs } } = mind;
+  const { dropped, tower, data: { costs } } = mind;
   const measured = costs.timed[keyOf(mind)];
   if (measured) return [`${measured[0]} ×`, measured[1]];
-  if (skipped(mind, "absent").length || skipped(mind, "frozen").length || narrowLayers(mind).length || mind.tower.size) return ["not known", costs.untimed];
-  if (!dropped.size) return ["1 ×", "the dense model"];
+  if (skipped(mind, "absent").length || skipped(mind, "frozen").length || narrowLayers(mind).length || (tower.size && !costs.tower_shares.length)) return ["not known", costs.untimed];
+  if (!dropped.size && !tower.size) return ["1 ×", "the dense model"];
   if (!costs.shares) return ["not known", costs.untimed];
-  return [`about ${(1 - sumOver(costs.shares, dropped)).toFixed(2)} ×`, costs.shared];
+  return [`about ${(1 - sumOver(costs.shares, dropped) - sumOver(costs.tower_shares, tower)).toFixed(2)} ×`, costs.shared];
 }
 
 function fact(name, value, more, exact = "") {

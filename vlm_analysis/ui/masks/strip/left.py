@@ -68,6 +68,7 @@ def costs_of(
         "total": model.n_parameters,
         "width": None if quantised else WIDTHS.get(model.dtype),
         "shares": shares,
+        "tower_shares": costs[0].encoder_shares.tolist() if costs else [],
         "shared": shared,
         "timed": {
             key_of(cost.edit, narrow_key(width, model.n_layers)): _timed(cost)
