@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from acting import words
 from saved import SAVED
 
 from vlm_analysis import LoadedModel, PromptSet, answer_of, headline
 from vlm_analysis.progress import no_progress
+from vlm_analysis.ui.common.session import live, runner
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.workbench.shelf import keep_prompts, open_item
 from vlm_analysis.workbench.slot import ModelSlot
@@ -49,6 +52,29 @@ def test_the_slider_changes_the_sentence_and_the_mask_and_it_can_be_edited(open_
     assert at.subheader[0].value == escaped(headline(answer))
     at.button(key="answer-edit").click().run()
     assert at.session_state["mask"] == list(answer.edit.dropped)
+
+
+def test_the_answer_is_drawn_while_responses_and_times_are_still_measured(open_page, told) -> None:
+    comparison, go = open_item(story_in(told)), []
+    partial = replace(comparison, responses=comparison.responses[:0], layer_shares=np.zeros(0))
+
+    def work(progress) -> None:
+        live()["demo"] = (partial,)
+        while not go:
+            progress(1, 2, "timing the layers")
+
+    job = runner().submit("demo", "Demo", work)
+    try:
+        while "demo" not in live():
+            pass
+        at = open_page("app.py")
+        assert escaped(headline(answer_of(partial))) in words(at)
+        assert "What the pruned models say, and times, are still measured." in words(at)
+        assert not [button for button in at.button if button.label == "Edit this mask"]
+    finally:
+        go.append(True)
+        runner().wait(job.id if hasattr(job, "id") else job, 60)
+        live().pop("demo")
 
 
 def test_without_its_prompts_a_story_opens_without_pictures(open_page, told, tmp_path: Path) -> None:

@@ -106,8 +106,14 @@ def test_a_story_of_prompts_that_cannot_be_split_says_that_it_flatters(
     assert one.choosing is None
     assert choice_line(answer_of(one)) == "Chosen and reported on the same prompts (1), which flatters the numbers."
     four = few[1:5]
-    halves = bench.open(bench.tell_story(four))
+    shown = []
+    halves = bench.open(bench.tell_story(four, on_partial=shown.append))
     assert halves.choosing is not None
+    (before,) = shown
+    assert before.responses.empty
+    assert before.layer_shares.size == 0
+    assert (before.masks, before.choosing.masks) == (halves.masks, halves.choosing.masks)
+    assert all((before.scores[name] == halves.scores[name]).all() for name in ("exact_match", "kl_to_dense"))
     assert len(halves.dense.by_prompt) + len(halves.choosing.dense.by_prompt) == len(four)
 
 

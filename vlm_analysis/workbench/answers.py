@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vlm_analysis.models.load import LoadedModel
 
 TIMING_STEPS = 10  # of the progress
+OnComparison = Callable[[Comparison], None]
 
 
 def compare_on_halves(
@@ -39,16 +40,18 @@ def compare_on_halves(
     *,
     rows: Path | None = None,
     scores: Callable[[PromptSet], Path | None] = lambda prompts: None,
+    on_partial: OnComparison | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[Comparison, Recording]:
     """Return the comparison on `report` of the masks of a story that is recorded on `choose`, and that recording.
 
-    The masks are evaluated on both; where both are the same prompts only once, and there is no `choosing`. Layers are timed, and the best
-    masks asked what they say.
+    The masks are evaluated on both; where both are the same prompts only once, and there is no `choosing`. The best masks are asked what
+    they say, and layers are timed.
 
     Args:
         rows: the folder of the recording's rows.
         scores: returns the folder of the masks' scores on prompts.
+        on_partial: called with the comparison before responses and times are added to it.
 
     Raises:
         StrataError: as `compare`.
@@ -68,11 +71,14 @@ def compare_on_halves(
         compared.append(compare_ways_on(loaded, half, ways, recording, scores(half), dense, masks, runner=runner))
         done += len(half) + n_ways
     comparison = replace(compared[-1], choosing=compared[0] if len(compared) > 1 else None)
-    timing = part_of(progress, done, 0, total, "timing the layers")
-    comparison = replace(comparison, layer_shares=layer_shares(loaded, report, timing))
-    done += TIMING_STEPS
-    asking = part_of(progress, done, total - done, total, "asking the pruned models:")
+    if on_partial is not None:
+        on_partial(comparison)
+    asking = part_of(progress, done, total - TIMING_STEPS - done, total, "asking the pruned models:")
     comparison = replace(comparison, responses=responses_of(loaded, report, comparison, asking))
+    timing = part_of(
+        progress, total - TIMING_STEPS, 0, total, "timing the layers"
+    )  # last, as pages draw `on_partial` by then
+    comparison = replace(comparison, layer_shares=layer_shares(loaded, report, timing))
     progress(total, total, "saving")
     return comparison, recording
 

@@ -258,22 +258,35 @@ class Bench(Times, Scans, Probes, Widths, Recovering, Contests):
         options: dict[str, Any] = {"name": name, "unprotect": unprotect, "keep": keep, **settings}
         return searches.search_mask(desk, item, *arguments, on_progress, **options)
 
-    def tell_story(self, prompts: PromptSet | Item, *, on_progress: Progress = no_progress) -> Item:
+    def tell_story(
+        self,
+        prompts: PromptSet | Item,
+        *,
+        on_partial: Callable[[Comparison], None] | None = None,
+        on_progress: Progress = no_progress,
+    ) -> Item:
         """Save the comparison of the methods of `vlm_analysis.compare`, with its recording, mask and evaluations (see `story`).
 
-        Masks are chosen on one half of the prompts and reported on the other, where they can be split (`split_in_halves`).
+        Masks are chosen on one half of the prompts and reported on the other, where they can be split (`split_in_halves`). `on_partial`
+        gets the comparison before the best masks are asked and layers are timed.
         """
         desk, item = self._at(prompts, on_progress)
-        return stories.tell_story(desk.slot, desk.shelf, item, on_progress)
+        return stories.tell_story(desk.slot, desk.shelf, item, on_progress, on_partial)
 
-    def demo(self, *, first: int | None = None, on_progress: Progress = no_progress) -> Item:
+    def demo(
+        self,
+        *,
+        first: int | None = None,
+        on_partial: Callable[[Comparison], None] | None = None,
+        on_progress: Progress = no_progress,
+    ) -> Item:
         """Save the same for the bundled model: masks are chosen on its packs and reported on their fellows.
 
-        `first` limits the prompts of each.
+        `first` limits the prompts of each; `on_partial` is that of `tell_story`.
 
         Any other model of this Bench is unloaded first; then the Bench belongs to the bundled one.
         """
-        item = stories.demo(self._slot, self.workspace, on_progress, first=first)
+        item = stories.demo(self._slot, self.workspace, on_progress, first=first, on_partial=on_partial)
         self._source, self._model = None, self._slot.fingerprint
         return item
 

@@ -35,16 +35,24 @@ if TYPE_CHECKING:
     from vlm_analysis.evaluation.evaluation import Evaluation
     from vlm_analysis.export.story import Story
     from vlm_analysis.recording.recording import Recording
+    from vlm_analysis.workbench.answers import OnComparison
 
 PARTS = ("recordings", "prompts", "masks", "evaluations")
 """The kinds of a story's parts; its item's details have their ids."""
 DEMO_PROMPTS, LIMITED = "Bundled packs: ", ", the first "
 
 
-def demo(slot: ModelSlot, shelf: Workspace, on_progress: Progress, *, first: int | None = None) -> Item:
+def demo(
+    slot: ModelSlot,
+    shelf: Workspace,
+    on_progress: Progress,
+    *,
+    first: int | None = None,
+    on_partial: OnComparison | None = None,
+) -> Item:
     """Load the bundled model if needed, choose masks on the packs and report on their fellows; return the Item of the comparison.
 
-    `first` limits the prompts of each pack.
+    `first` limits the prompts of each pack; `on_partial` is that of `compare_on_halves`.
     """
     on_progress(0, 1, "loading Pocket-VL (the first time, PyTorch takes some seconds)")
     from vlm_analysis.models.source import BUNDLED_FOLDER
@@ -53,7 +61,7 @@ def demo(slot: ModelSlot, shelf: Workspace, on_progress: Progress, *, first: int
         slot.load("pocket-vl", {}, lambda done, total, message: on_progress(0, 1, message))
     packs = choosing_packs()
     choose, report = (_packs(shelf, names, first) for names in (packs, [f"{pack}{REPORT}" for pack in packs]))
-    return _tell(slot, shelf, choose, report, choose.name, on_progress)
+    return _tell(slot, shelf, choose, report, choose.name, on_partial, on_progress)
 
 
 def _packs(shelf: Workspace, names: Sequence[str], first: int | None) -> Item:
@@ -81,7 +89,13 @@ def fellows(name: str) -> tuple[str, ...]:
     return both if name in both else ()
 
 
-def tell_story(slot: ModelSlot, shelf: Workspace, prompts_item: Item, on_progress: Progress) -> Item:
+def tell_story(
+    slot: ModelSlot,
+    shelf: Workspace,
+    prompts_item: Item,
+    on_progress: Progress,
+    on_partial: OnComparison | None = None,
+) -> Item:
     """Compare criteria on the loaded model, save the comparison and its parts, and return its Item.
 
     Masks are chosen on one half of the prompts and reported on the other; on all of them where they cannot be split in halves
@@ -95,10 +109,18 @@ def tell_story(slot: ModelSlot, shelf: Workspace, prompts_item: Item, on_progres
         ]
     except PromptError:
         halves = [prompts_item, prompts_item]
-    return _tell(slot, shelf, halves[0], halves[1], prompts_item.name, on_progress)
+    return _tell(slot, shelf, halves[0], halves[1], prompts_item.name, on_partial, on_progress)
 
 
-def _tell(slot: ModelSlot, shelf: Workspace, choose: Item, report: Item, about: str, on_progress: Progress) -> Item:
+def _tell(
+    slot: ModelSlot,
+    shelf: Workspace,
+    choose: Item,
+    report: Item,
+    about: str,
+    on_partial: OnComparison | None,
+    on_progress: Progress,
+) -> Item:
     """Compare on two saved prompt sets, and save the comparison under what it is about."""
     from vlm_analysis.workbench.answers import compare_on_halves
 
@@ -110,6 +132,7 @@ def _tell(slot: ModelSlot, shelf: Workspace, choose: Item, report: Item, about: 
         reported,
         rows=rows,
         scores=lambda prompts: scores_folder(shelf, loaded, prompts),
+        on_partial=on_partial,
         on_progress=on_progress,
     )
     slot.dense[reported.fingerprint] = comparison.dense

@@ -65,6 +65,14 @@ def answer_view(item: Item, comparison: Comparison, recording: Recording) -> Non
     _provenance(answer, item)
 
 
+def answer_so_far(job_id: str, comparison: Comparison) -> None:
+    """Draw what a comparison answers whose responses and times are still measured by this job."""
+    answer = _answer(job_id, None, "", comparison, ())
+    st.markdown(f"**{escaped(headline(answer))}**")
+    st.caption(f"{escaped(choice_line(answer))} What the pruned models say, and times, are still measured.")
+    _curve(answer, "answer-so-far")
+
+
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _answer(item_id: str, budget: int | None, timed: str, _comparison: Comparison, _costs: tuple[Cost, ...]) -> Answer:
     return answer_of(_comparison, budget, costs=_costs)
@@ -81,12 +89,12 @@ def _timed(costs: tuple[Cost, ...]) -> str:
     return " ".join(f"{cost.edit.key}:{cost.prefill_ms.sum()}" for cost in costs)
 
 
-def _curve(answer: Answer) -> None:
+def _curve(answer: Answer, key: str = "answer-curve") -> None:
     from vlm_analysis.figures.answers import answer_curve
 
     st.markdown(f"**{escaped(retention_title(answer))}**")
     figure = answer_curve(answer.curve, answer.others, answer.budget)
-    st.plotly_chart(figure, key="answer-curve", config=PICTURE, alt=retention_title(answer))
+    st.plotly_chart(figure, key=key, config=PICTURE, alt=retention_title(answer))
 
 
 def _slider(first: Answer, key: str) -> None:

@@ -15,11 +15,11 @@ from vlm_analysis.ui.common.editor import edit
 from vlm_analysis.ui.common.jobs import current, job_panel, start
 from vlm_analysis.ui.common.pickers import edited_mask, pick_item
 from vlm_analysis.ui.common.sameline import line_of, same_line
-from vlm_analysis.ui.common.session import bench, choose, chosen, model_slot, opened, take_result, workspace
+from vlm_analysis.ui.common.session import bench, choose, chosen, live, model_slot, opened, take_result, workspace
 from vlm_analysis.ui.common.shell import go_on
 from vlm_analysis.ui.common.text import does, escaped, what_it_does
-from vlm_analysis.ui.common.work import BUNDLED, job
-from vlm_analysis.ui.overview.answerview import answer_view
+from vlm_analysis.ui.common.work import BUNDLED, watched
+from vlm_analysis.ui.overview.answerview import answer_so_far, answer_view
 from vlm_analysis.ui.overview.report import hand_on
 from vlm_analysis.workbench.stories import PARTS, open_saved_story, stories
 from vlm_analysis.workbench.workspace import Item
@@ -66,7 +66,7 @@ def demo_card() -> None:
     busy = view is not None and view.active
     if told and not busy:
         _demo_button(st.container(horizontal=True, vertical_alignment="center"), False, "tertiary")
-        job_panel(DEMO)
+        job_panel(DEMO, so_far=lambda: _so_far(DEMO))
         return
     with st.container(border=True):
         left, right = st.columns([3, 1], vertical_alignment="center")
@@ -77,7 +77,7 @@ def demo_card() -> None:
         )
         _demo_button(right, busy, "primary", left)
         same_line(line_of("demo", model=False), key="demo_line")
-        job_panel(DEMO)
+        job_panel(DEMO, so_far=lambda: _so_far(DEMO))
 
 
 def _demo_button(
@@ -93,7 +93,7 @@ def _demo_button(
         type=look,
         icon=":material/play_arrow:",
         on_click=start,
-        args=(DEMO, "Demo", job(bench().demo)),
+        args=(DEMO, "Demo", watched(DEMO, bench().demo)),
         disabled=busy or not allowed,
         width="stretch" if look == "primary" else "content",
         help="Takes under a minute on two processor cores.",
@@ -116,12 +116,19 @@ def own_story_card() -> None:
             "Tell its story",
             icon=":material/auto_stories:",
             on_click=start,
-            args=(OWN, f"Story of {about}", job(bench().tell_story, prompts), prompts.id, info.fingerprint),
+            args=(OWN, f"Story of {about}", watched(OWN, bench().tell_story, prompts), prompts.id, info.fingerprint),
             disabled=busy,
             width="stretch",
             help="About fifty evaluations of the prompts; on a large model that takes long. Cancel at any time.",
         )
-        job_panel(OWN)
+        job_panel(OWN, so_far=lambda: _so_far(OWN))
+
+
+def _so_far(kind: str) -> None:
+    """Draw the answer of a running job as soon as its masks are measured."""
+    partial, view = live().get(kind), current(kind)
+    if partial is not None and view is not None:
+        answer_so_far(view.id, partial[0])
 
 
 def story_view() -> None:
