@@ -26,6 +26,7 @@ from playwright.sync_api import Browser, Page, TimeoutError
 from tools.serving import chromium, idle, started_server
 
 MOST_GROWTH = 0.1
+LEAST_ROUNDS = 4  # after the warm-up: the last of them are compared with the first
 WARM_ROUNDS = 3  # fill caches, and what Python and the C library keep of freed memory
 PAGES = ("Prompts", "Similarity", "Masks", "Evaluate", "Export", "Overview", "Model")
 REST_S = 3.0
@@ -87,9 +88,7 @@ def change_mask(page: Page, number: int) -> None:
 def work(page: Page, number: int) -> None:
     """Evaluate the mask; every other time the job is cancelled as soon as that can be done."""
     to(page, "Evaluate")
-    button = page.get_by_role("button", name="Evaluate", exact=True)
-    if button.count() and button.first.is_enabled():
-        button.first.click()
+    page.get_by_role("button", name="Prune and evaluate", exact=True).first.click()
     if number % 2:
         cancel = page.get_by_role("button", name="Cancel", exact=True)
         if cancel.count():
@@ -112,15 +111,15 @@ def a_round(pages: Sequence[Page], number: int) -> None:
         idle(page)
 
 
-def soak(minutes: float, home: Path) -> list[int]:
-    """Return the resident bytes after each round, those of the first ones included."""
+def soak(browser: Browser, minutes: float, home: Path) -> list[int]:
+    """Return the resident bytes of the server after each round, those of the first ones included."""
     looks: list[int] = []
-    with chromium() as browser, served(home) as (process, url):
+    with served(home) as (process, url):
         pages = [opened(browser, url)]
         prepare(pages[0])
         pages.append(opened(browser, url))
         end = time.monotonic() + 60 * minutes
-        while time.monotonic() < end or len(looks) <= WARM_ROUNDS:
+        while time.monotonic() < end or len(looks) < WARM_ROUNDS + LEAST_ROUNDS:
             a_round(pages, len(looks))
             looks.append(memory_of(process))
             print(f"round {len(looks)}: {looks[-1] / 2**20:,.0f} MiB", flush=True)
@@ -145,8 +144,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     minutes = parser.parse_args().minutes
-    with tempfile.TemporaryDirectory() as home:
-        looks = soak(minutes, Path(home))
+    with tempfile.TemporaryDirectory() as home, chromium() as browser:
+        looks = soak(browser, minutes, Path(home))
     grown = growth(looks)
     print(
         f"{len(looks)} rounds; memory grew by {grown:.1%} after the first {WARM_ROUNDS}, at most {MOST_GROWTH:.0%} is meant"
