@@ -49,9 +49,11 @@ def test_width_is_scored_held_by_the_strip_and_undone_in_the_browser_at_once(sco
     narrow_only = kept.text_content()
     cell.click()
     expect(count).to_have_text(re.compile(r"1 of 16 layers dropped: 8; 15 narrow"))
+    expect(page).to_have_url(re.compile(r"(?=.*cut=8)(?=.*narrow=[0-9a-f]{16})"))
     assert kept.text_content() != narrow_only
     page.get_by_role("button", name="Make layers whole").click()
     expect(count).to_have_text("1 of 16 layers dropped: 8")
+    expect(page).not_to_have_url(re.compile("narrow="))
     arrived(page)
     page.locator(".strip").get_by_role("button", name="Undo", exact=True).click()
     page.locator(".strip").get_by_role("button", name="Undo", exact=True).click()

@@ -30,6 +30,7 @@ from vlm_analysis.ui.masks.strip.content import narrow_row
 from vlm_analysis.workbench.shelf import keep, keep_mask, keep_prompts, open_item
 
 MASKS, EXPORT = "pages/4_masks.py", "pages/7_export.py"
+UNSAVED = "not in this address until the edit is saved as a mask"
 
 
 @pytest.fixture(scope="session")
@@ -203,12 +204,15 @@ def test_the_address_names_a_width_by_its_key_and_finds_it_among_saved_masks(
     keep_mask(workspace(), edit)
     at = arrived()
     assert "is not here" not in words(at)
-    assert "saved as a mask" not in words(at)
+    assert UNSAVED not in words(at)
     assert at.session_state["mask"] == [9]
     assert strip(at)["narrow"] == [address["narrow"]]
     assert at.query_params["narrow"] in (address["narrow"], [address["narrow"]])
     at = send(at, [9, 10])
     assert at.query_params["narrow"] in (address["narrow"], [address["narrow"]])
-    assert "found by this address only where the edit is saved as a mask" in words(at)
+    assert UNSAVED not in words(at)
+    workspace().delete(workspace().items("masks")[0])
+    assert UNSAVED in words(ran(at))
     at = send(at, [9], narrow=[])
     assert "narrow" not in at.query_params
+    assert UNSAVED not in words(at)

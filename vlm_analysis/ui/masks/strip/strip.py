@@ -81,10 +81,8 @@ def _editing(inputs: ScoreInputs) -> None:
     )
     say_changed_elsewhere(inputs.recording.model)
     save_form()
-    if held().narrow and not is_saved(as_edit()):
-        st.caption(
-            ":material/link: Which layers are narrow is found by this address only where the edit is saved as a mask."
-        )
+    if (width := held().narrow) and not is_saved(inputs.recording.model, width[0]):
+        st.caption(":material/link: What narrow layers keep is not in this address until the edit is saved as a mask.")
     drawn, now = st.session_state[DRAWN], _drawn()
     if drawn != now and (asked is not None or drawn[0] != now[0]):
         st.rerun()
