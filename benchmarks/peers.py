@@ -1,6 +1,6 @@
 """Strata beside what a researcher would write or run without it, on the bundled model: recording, many masks, and another harness.
 
-    python -m benchmarks.peers              # all three, some fifteen minutes on one thread
+    python -m benchmarks.peers              # all three, some seven minutes of processor time on one thread
     python -m benchmarks.peers recording    # or: masks, harness
 
 **Recording**: the usual script, written here, loops over prompts, keeps the states of `output_hidden_states=True`, and takes the cosine
