@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from vlm_analysis import Cost, Drop, Edit, PruneMask, Tower, open_cost, save_cost, speedup
+from vlm_analysis.cli.costed import of_costs
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.evaluation.cost import (
     cost_frame,
@@ -108,6 +109,15 @@ class TestVisionEncoder:
         assert self.cost().all_flops == (3e9, 1.5e9)
         assert self.cost(encoder_flops=None).all_flops == (1e9, 5e8)
         assert self.cost(prefill_flops=None).all_flops is None
+
+    def test_the_command_line_tells_the_share_of_both_and_each_in_its_rows(self) -> None:
+        told = of_costs([self.cost()], [None])
+        (row,) = told.data["costs"]
+        assert (row["prefill_flops"], row["encoder_flops"], row["all_flops"]) == (5e8, 1e9, 1.5e9)
+        assert row["prefill_flops_share"] == 0.5
+        assert "prefill, FLOPs" in told.text
+        without = of_costs([self.cost(encoder_flops=None, prefill_flops=(1e9, 4e8))], [None])
+        assert without.data["costs"][0]["prefill_flops_share"] == 0.4
 
     def test_flops_of_a_token_are_those_of_the_decoder(self) -> None:
         assert flops_without(self.MODEL, self.EDIT) == (2 * 100, 2 * 80)

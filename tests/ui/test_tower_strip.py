@@ -8,7 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from acting import PATIENCE_S, OpenPage, hold_bundled, load_mask, press, put, ran, send, strip, wait_for, words
+from acting import (
+    PATIENCE_S,
+    OpenPage,
+    finish,
+    hold_bundled,
+    load_mask,
+    masks_of,
+    press,
+    put,
+    ran,
+    send,
+    strip,
+    wait_for,
+    words,
+)
 from rankings import full_recording, with_tower
 from streamlit.testing.v1 import AppTest
 
@@ -20,9 +34,11 @@ from vlm_analysis import (
     PruneMask,
     Recording,
     Tower,
+    evaluate,
     make_tower,
     measure_cost,
     record,
+    retention,
     speedup,
 )
 from vlm_analysis.model_info import TowerInfo
@@ -154,6 +170,29 @@ def test_it_is_evaluated_timed_apart_and_known_by_its_key(
     assert untimed(edit, None) == "what layers of the vision encoder save"
     assert f"{untimed(edit, None)} is not in the layers' own times" in words(at)
     assert strip(stocked(MASKS))["result"]["state"] == "known"
+
+
+def test_it_stands_among_the_masks_and_beside_another(
+    stocked: Callable[[str], AppTest], loaded: LoadedModel, few: PromptSet
+) -> None:
+    hold_bundled()
+    edit = Edit(16, (Tower(3, (2,)),), name="encoder", model=loaded.info)
+    stocked(MASKS)
+    keep_mask(workspace(), edit)
+    at = stocked(MASKS)
+    row = masks_of(at).set_index("name").loc["encoder"]
+    assert row["parameters"] == pytest.approx(100 * edit.saved_parameters(loaded.info) / loaded.info.n_parameters)
+    names = masks_of(at)["name"].tolist()
+    ticked = {names.index(name): {"ticked": True} for name in ("encoder", "five and nine")}
+    at.session_state[at.session_state["masks:table"]] = {"edited_rows": ticked, "added_rows": [], "deleted_rows": []}
+    press(ran(at), next(one.label for one in at.button if one.label.startswith("Evaluate 1 ticked mask")))
+    finish("masks")
+    said = words(ran(at)).replace("\\", "")
+    assert "encoder drops layer 2 of the vision encoder" in said
+    dense = evaluate(loaded, few)
+    kept = retention(evaluate(loaded, few, edit, reference=dense), dense)
+    shown = masks_of(at).set_index("name").loc["encoder", ["kept:general", "kept:math"]]
+    assert shown.tolist() == pytest.approx([100 * kept["general"], 100 * kept["math"]])
 
 
 def test_the_strip_is_told_the_time_of_each_layer_once_it_was_measured(loaded: LoadedModel, few: PromptSet) -> None:

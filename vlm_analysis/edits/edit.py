@@ -227,7 +227,7 @@ def only_mask(edit: Edit, failed: str) -> Edit:
     """
     if not edit.is_mask:
         raise MaskError(
-            f"{failed}: expected an edit that only drops layers, got one that {edit.words()}. Use it as an edit."
+            f"{failed}: expected an edit that only drops decoder layers, got one that {edit.words()}. Use it as an edit."
         )
     return edit
 
