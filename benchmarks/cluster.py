@@ -5,6 +5,7 @@
 
 The cluster is on this machine, a node for each worker, so efficiency is bounded by its cores: with c cores, n workers can be at most
 min(n, c) times as fast as one, less what this process itself needs to send prompts and to write. Loading the model is not in the times.
+Processor time says what the cluster costs beside the work, also where other work shares the cores.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,21 @@ def nodes(n_nodes: int) -> Iterator[str]:
             cluster.shutdown()
 
 
-def times(bench: Any, prompts: Any, n_workers: int = 0) -> tuple[float, float]:
-    """Return the seconds that recording the prompts and scoring masks takes, once all workers have the model."""
+def processor_s() -> tuple[float, float]:
+    """Return the seconds of processor time that the workers of a cluster on this machine have taken, and this process."""
+    ticks = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # one that has just ended
+            if (folder / "cmdline").read_bytes().startswith(b"ray::Worker"):
+                ticks += sum(map(int, (folder / "stat").read_text().rpartition(") ")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK"), time.process_time()
+
+
+def times(bench: Any, prompts: Any, n_workers: int = 0) -> list[tuple[float, float, float]]:
+    """Return what recording the prompts takes, and scoring masks, once all workers have the model.
+
+    Each is seconds by the clock, and seconds of processor time of the workers and of this process.
+    """
     from vlm_analysis import PruneMask
 
     ready: list[str] = []
@@ -54,11 +68,15 @@ def times(bench: Any, prompts: Any, n_workers: int = 0) -> tuple[float, float]:
         bench.scores(prompts, [PruneMask(16, (layer,))], on_progress=lambda done, total, message: ready.append(message))
         if not n_workers or any(f"{n_workers} worker" in message for message in ready):
             break
-    begun = time.monotonic()
-    bench.recording(prompts)
-    between = time.monotonic()
-    bench.scores(prompts, [PruneMask(16, (layer,)) for layer in MASKS])
-    return between - begun, time.monotonic() - between
+    found = []
+    masks = [PruneMask(16, (layer,)) for layer in MASKS]
+    for work in (lambda: bench.recording(prompts), lambda: bench.scores(prompts, masks)):
+        before, begun = processor_s(), time.monotonic()
+        work()
+        spent = time.monotonic() - begun
+        there, here = (after - first for after, first in zip(processor_s(), before, strict=True))
+        found.append((spent, there, here))
+    return found
 
 
 def main() -> None:
@@ -77,20 +95,28 @@ def main() -> None:
         f"{len(prompts)} prompts, {len(MASKS)} masks, {torch.get_num_threads()} thread a process, {os.cpu_count()} cores"
     )
     print(
-        "| workers | recording, s | sweep, s | efficiency of recording | of the sweep |\n| --- | --- | --- | --- | --- |"
+        "| workers | recording, s | sweep, s | efficiency of recording | of the sweep | processor s of recording: workers, this process | "
+        "of the sweep |\n| --- | --- | --- | --- | --- | --- | --- |"
     )
     with tempfile.TemporaryDirectory() as folder:
         here = times(Bench(loaded, Path(folder)), prompts)
-    print(f"| none: one process | {here[0]:.2f} | {here[1]:.2f} | | |", flush=True)
-    first: tuple[float, float] | None = None
+    row("none: one process", here)
+    first: list[float] = []
     for n_workers in chosen:
         with tempfile.TemporaryDirectory() as folder, nodes(n_workers) as address:
             bench = Bench(loaded, Path(folder))
             with bench.on_cluster(address):
                 found = times(bench, prompts, n_workers)
-        first = first or (found[0] * n_workers, found[1] * n_workers)
-        shares = [f"{one / (n_workers * other):.0%}" for one, other in zip(first, found, strict=True)]
-        print(f"| {n_workers} | {found[0]:.2f} | {found[1]:.2f} | {' | '.join(shares)} |", flush=True)
+        first = first or [clock * n_workers for clock, *_ in found]
+        row(str(n_workers), found, [one / (n_workers * clock) for one, (clock, *_) in zip(first, found, strict=True)])
+    print(f"load: {' '.join(f'{one:.1f}' for one in os.getloadavg())}")
+
+
+def row(name: str, found: list[tuple[float, float, float]], shares: Sequence[float] = ()) -> None:
+    """Print a row of the table."""
+    cells = [f"{clock:.2f}" for clock, *_ in found] + ([f"{share:.0%}" for share in shares] or ["", ""])
+    cells += [f"{there:.2f} + {here:.2f}" for _, there, here in found]
+    print(f"| {' | '.join([name, *cells])} |", flush=True)
 
 
 if __name__ == "__main__":

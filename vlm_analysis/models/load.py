@@ -197,6 +197,11 @@ class LoadedModel:
         return layer_parameters(self.model)
 
     @cached_property
+    def n_tower(self) -> int:
+        """Return how many layers of the vision encoder a recording has (see `ModelInfo.n_tower`)."""
+        return self.info.n_tower
+
+    @cached_property
     def n_parameters(self) -> int:
         return sum(parameter.numel() for _, parameter in each_weight(self.model))
 

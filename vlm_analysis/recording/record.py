@@ -159,7 +159,7 @@ def _record_once(folder: Path, inputs: _RecordInputs, progress: Progress) -> Rec
         progress(0, len(keys), f"waiting for {owner or 'another process'}, which records the same prompts")
 
     belongs = {"model": loaded.fingerprint, "settings": inputs.settings}
-    with opened_rows(folder, belongs, loaded.n_layers, wait, loaded.info.n_tower) as store:
+    with opened_rows(folder, belongs, loaded.n_layers, wait, loaded.n_tower) as store:
         if known is not None and (n_twice := len(store.keys & set(known.keys))):
             raise RecordingError(
                 f"{n_twice} prompts are in the earlier recording and in {folder} too: expected each in one of them, or they would count "
@@ -237,7 +237,7 @@ def record_rows(
     `pools` tells whether the mean states of tasks are kept, which the whole set decides. Returns by id the prompts that the model refuses.
     """
     belongs = {"model": loaded.fingerprint, "settings": settings}
-    with opened_rows(folder, belongs, loaded.n_layers, lambda owner: None, loaded.info.n_tower) as store:
+    with opened_rows(folder, belongs, loaded.n_layers, lambda owner: None, loaded.n_tower) as store:
         return _Pass(loaded, store, settings, pools).run(list(keyed_prompts), len(keyed_prompts), no_progress)
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from vlm_analysis.assets import BUNDLED_MODELS
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.errors import ClusterError
-from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.progress import Progress
 from vlm_analysis.prompts.prompts import Prompt, PromptSet
 from vlm_analysis.recording.extending import settings_of, task_of
@@ -92,14 +91,14 @@ def record_rows_on(
     def wait(owner: object) -> None:
         progress(0, total, f"waiting for {owner or 'another process'}, which records the same prompts")
 
-    with opened_rows(folder, belongs, loaded.n_layers, wait, loaded.info.n_tower) as store:
+    with opened_rows(folder, belongs, loaded.n_layers, wait, loaded.n_tower) as store:
         present = store.keys | (frozenset(known.keys) if known else frozenset())
         missing = [(key, one) for key, one in zip(prompts.row_keys, prompts, strict=True) if key not in present]
         done = total - len(missing)
 
         def take(chunk: Sequence[tuple[str, Prompt]], answer: Mapping[str, Any], data: bytes) -> None:
             nonlocal done
-            done += _take_rows(store, [key for key, _ in chunk], belongs, loaded.info, data)
+            done += _take_rows(store, [key for key, _ in chunk], belongs, loaded, data)
 
         def ask(chunk: Sequence[tuple[str, Prompt]]) -> Message:
             return "record", (packed_prompts({"keys": [key for key, _ in chunk], **how}, [one for _, one in chunk]),)
@@ -110,7 +109,9 @@ def record_rows_on(
         crew.hand_out(loaded, model, parts, lambda: progress(done, total, f"recording, {words(crew)}"))
 
 
-def _take_rows(store: RowStore, keys: Sequence[str], belongs: Mapping[str, Any], model: ModelInfo, data: bytes) -> int:
+def _take_rows(
+    store: RowStore, keys: Sequence[str], belongs: Mapping[str, Any], loaded: LoadedModel, data: bytes
+) -> int:
     """Add the rows of a part to those of the recording, after the checks that every folder of rows gets; returns how many prompts are done.
 
     A worker that dies after its answer has its part run again: rows that are here count once.
@@ -118,7 +119,7 @@ def _take_rows(store: RowStore, keys: Sequence[str], belongs: Mapping[str, Any],
     with tempfile.TemporaryDirectory(prefix="strata-") as name:
         folder = Path(name)
         unpacked(data, ANSWER, folder)
-        part = RowStore(folder, belongs, model.n_layers, n_tower=model.n_tower)
+        part = RowStore(folder, belongs, loaded.n_layers, n_tower=loaded.n_tower)
         measured = [key for key in keys if key in part.keys]
         if len(measured) != len(part.keys):
             raise ClusterError(
