@@ -1,7 +1,7 @@
 """Depth, width and mixes at equal parameters, with and without the same recovery, on the bundled model.
 
     python -m benchmarks.contest                  # 10, 20 and 30 % of the parameters; some three minutes
-    python -m benchmarks.contest --time 20        # and one of a prefill's time here; some four minutes more
+    python -m benchmarks.contest --time 20        # and one of a prefill's time here; some two minutes more
 
 Edits are picked on half of the packs general and math, and measured on the other packs, which they were not picked on. Prints retention of
 the dense model's exact matches with its 90 % interval, KL and NLL in nats over all prompts, and the sentence of each contest.

@@ -117,7 +117,7 @@ def _ask_share(info: ModelInfo) -> tuple[float, str]:
         key="contest_of",
         persist_state="session",
         help="Measured time: some edits of each kind are timed here first, and from them follows how much must go to save the share of a "
-        "prefill's time; each picked edit is timed then, and one that misses the share says so. It takes some minutes longer.",
+        "prefill's time; each picked edit is timed then, and one that misses the share says so.",
     )
     percent = st.slider(
         "Share of the decoder layers' parameters that goes, %"
