@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
-from acting import OpenPage, chart, ran
+from acting import OpenPage, chart, masks_of, put, ran, words
 
 from tools.made import made_recording, made_workspace
+from vlm_analysis import Edit
+from vlm_analysis.edits.kinds.vision import Vision
 from vlm_analysis.figures.heatmaps import MOST_WRITTEN
 from vlm_analysis.ui.common.pickers import MOST_CHOICES
 from vlm_analysis.ui.common.session import workspace
-from vlm_analysis.workbench.shelf import keep_recording
+from vlm_analysis.ui.masks.masktable import MOST_ROWS
+from vlm_analysis.workbench.shelf import keep_mask, keep_recording
 
 
 def test_the_oldest_of_many_masks_is_found_and_stays_when_others_are_searched(open_page: OpenPage) -> None:
@@ -38,3 +42,14 @@ def test_numbers_stand_in_the_cells_of_a_heatmap_of_few(open_page: OpenPage, n_d
     cells = next(trace for trace in chart(open_page("pages/3_similarity.py"), 0)["data"] if trace["name"] == "values")
     assert ("text" in cells) == written
     assert "0.9" in json.dumps(cells.get("text", "0.9"))
+
+
+def test_an_edit_is_opened_only_where_it_is_in_view(open_page: OpenPage) -> None:
+    recording = made_workspace(workspace(), n_masks=MOST_ROWS, domains=["one", "two"])
+    skips = Edit(16, (Vision(absent=(5,)),), model=recording.model)
+    keep_mask(workspace(), replace(skips, name="a first")), keep_mask(workspace(), replace(skips, name="the last"))
+    workspace().items("masks")[0].path.write_text("damaged")  # "the last"; where it is opened it is left out
+    at = put(open_page("pages/4_masks.py"), mask_order="name")
+    n_candidates = masks_of(at)["name"].tolist().index("a first")
+    assert f"Masks 1 to {MOST_ROWS} of {n_candidates + MOST_ROWS + 3}" in words(at)
+    assert masks_of(put(at, mask_page=2))["name"].tolist()[-1] == f"mask {MOST_ROWS - 1:04d}"

@@ -73,6 +73,9 @@ def check_details(details: dict[str, Any]) -> None:
     domains, dropped = details.get("domains", []), details.get("dropped", [])
     if not isinstance(domains, list) or not all(isinstance(name, str) for name in domains):
         raise ValueError("details 'domains' is no list of names")
+    kinds = details.get("kinds", [])
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        raise ValueError("details 'kinds' is no list of kinds of changes")
     for name in ("what", "notes"):
         if not isinstance(details.get(name, ""), str):
             raise ValueError(f"details '{name}' is no text")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import open_edit, save_edit
 from vlm_analysis.errors import EvaluationError, PromptError
 from vlm_analysis.evaluation.cost import open_cost, save_cost
@@ -99,6 +100,11 @@ def open_sweep(folder: Path) -> list[Evaluation]:
     return evaluations
 
 
+def _of_mask(mask: Edit) -> dict[str, Any]:
+    kinds = sorted({change.kind for change in mask.changes})
+    return edit_details(mask) | {"notes": mask.notes[:MOST_NOTES], "kinds": kinds}
+
+
 def _counts(comparison: Comparison) -> dict[str, Any]:
     dense = comparison.dense
     return {"n_masks": len(comparison.masks), "n": len(dense.by_prompt), "n_layers": dense.model.n_layers}
@@ -130,9 +136,7 @@ KINDS = {
         "", keep_prompts_in, open_kept_prompts, lambda value: {"n": len(value), **domain_details(value.domains)}
     ),
     "sweeps": Kind("", save_sweep, open_sweep, lambda value: {"n": len(value)}, lambda value: value[0]),
-    "masks": Kind(
-        ".json", save_edit, open_edit, lambda value: edit_details(value) | {"notes": value.notes[:MOST_NOTES]}
-    ),
+    "masks": Kind(".json", save_edit, open_edit, _of_mask),
     "evaluations": Kind(".json", save_evaluation, open_evaluation),
     "stories": Kind(".json", None, None),  # of version 0.1; now they are comparisons
     "costs": Kind(".json", save_cost, open_cost),

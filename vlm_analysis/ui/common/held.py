@@ -11,6 +11,7 @@ from vlm_analysis.edits.kinds.tower import Tower
 from vlm_analysis.edits.kinds.vision import SLICED, Vision
 from vlm_analysis.evaluation.cost import Cost
 
+HELD = frozenset(kind.kind for kind in (Drop, Vision, Narrow, Tower))
 NO_VISION = Vision(form=SLICED)  # sliced is what saves time
 WHOLE = Narrow()  # every layer keeps all its neurons and attention groups
 NO_TOWER = Tower(1, ())  # no layer of a vision encoder is dropped
@@ -54,7 +55,7 @@ def why_not_narrow(edit: Edit) -> str:
 
 def fits_editor(edit: Edit) -> bool:
     """Return whether the editor can hold all that an edit does."""
-    return all(isinstance(change, Drop | Vision | Narrow | Tower) for change in edit.changes)
+    return all(change.kind in HELD for change in edit.changes)
 
 
 def layers_of(edit: Edit) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.address import say_unknown
 from vlm_analysis.ui.common.held import narrow_key, narrow_of
 from vlm_analysis.ui.common.session import opened, workspace
-from vlm_analysis.workbench.details import is_mask
 from vlm_analysis.workbench.workspace import Item
 
 _KEYS = "narrow:keys"  # of saved masks' widths, by item
@@ -34,7 +33,7 @@ def is_saved(model: ModelInfo, key: str) -> bool:
 
 def _saved(model: ModelInfo, key: str) -> Item | None:
     items = (item for item in workspace().items("masks") if item.model == model.fingerprint)
-    return next((item for item in items if not is_mask(item.details) and _key_of(item, model.n_layers) == key), None)
+    return next((item for item in items if not item.is_mask and _key_of(item, model.n_layers) == key), None)
 
 
 def _key_of(item: Item, n_layers: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,8 @@ class MaskRow:
 
     Attributes:
         id: of the saved item; else `EDITOR_ROW`, or `CANDIDATE` and its name.
-        made: what it does; None for a saved one that only drops layers, of which the sidecar tells all.
+        made: what it does; None for a saved one that only drops layers, of which the sidecar tells all, and of one that does more
+            until its file is read.
         item: the saved item.
         place: how new a saved one is; higher is newer.
         chosen_on: fingerprints of the prompts that it was chosen on, as far as its file tells.
@@ -56,6 +56,7 @@ class MaskRow:
     @cached_property
     def mask(self) -> Edit:
         """Return what it does; of a saved one without its file's name, notes and provenance. Made when it is looked at."""
+        assert self.made is not None or (self.item is not None and self.item.is_mask)
         return self.made or PruneMask(self._details["n_layers"], self._details["dropped"])
 
     @property
@@ -81,14 +82,10 @@ class MaskRow:
         return "" if self.item is None else str(self.item.details.get("notes", ""))
 
 
-def saved_rows(items: Sequence[Item], edits: Mapping[str, Edit] = MappingProxyType({})) -> list[MaskRow]:
-    """Return a row for each saved mask, newest first; `items` are newest first too.
-
-    `edits` are those that do more than drop layers, by their items' ids.
-    """
+def saved_rows(items: Sequence[Item]) -> list[MaskRow]:
+    """Return a row for each saved mask, newest first; `items` are newest first too. No file is read."""
     return [
-        MaskRow(item.id, item.name, edits.get(item.id), item=item, place=len(items) - number)
-        for number, item in enumerate(items)
+        MaskRow(item.id, item.name, None, item=item, place=len(items) - number) for number, item in enumerate(items)
     ]
 
 

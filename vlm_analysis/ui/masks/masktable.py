@@ -14,7 +14,7 @@ from vlm_analysis.evaluation.telling import telling_line, title_of
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.ui.common.editor import CANDIDATES, as_edit, take_mask
-from vlm_analysis.ui.common.held import fits_editor
+from vlm_analysis.ui.common.held import HELD, fits_editor
 from vlm_analysis.ui.common.pickers import edited_mask
 from vlm_analysis.ui.common.session import choose, opened, workspace
 from vlm_analysis.ui.common.terms import explained
@@ -128,7 +128,7 @@ def draw_masks(recording: Recording, candidates: Mapping[str, Edit]) -> None:
         return
     measured = measured_here(recording)
     domains = _choose_domains(measured)
-    shown, ticked = [_told(row) for row in _in_view(rows)], _ticked(rows)
+    shown, ticked = [_told(row) for row in _read(_in_view(rows))], _read(_ticked(rows))
     measured.look_up([row.mask for row in (*shown, *ticked)])
     _say_what_is_measured(measured, shown)
     _draw(shown, measured, recording.model, domains)
@@ -146,7 +146,7 @@ def _rows(recording: Recording, candidates: Mapping[str, Edit]) -> list[MaskRow]
     fitting = [
         item
         for item in workspace().items("masks")
-        if item.details.get("n_layers") == recording.n_layers and (item.is_mask or _edit_for_editor(item))
+        if item.details.get("n_layers") == recording.n_layers and _fits(item)
     ]
     of_others = [item for item in fitting if item.model not in (None, recording.model.fingerprint)]
     if of_others and not st.toggle(
@@ -156,9 +156,26 @@ def _rows(recording: Recording, candidates: Mapping[str, Edit]) -> list[MaskRow]
     ):
         strangers = {item.id for item in of_others}
         fitting = [item for item in fitting if item.id not in strangers]
-    edits = {item.id: edit for item in fitting if not item.is_mask and (edit := _edit_for_editor(item))}
-    saved = saved_rows(fitting, edits)
+    saved = saved_rows(fitting)
     return [*made_rows(edited_mask(), candidates, saved), *saved]
+
+
+def _fits(item: Item) -> bool:
+    """Return whether the editor can hold a saved mask; its file is read only where the sidecar, of an older version, does not tell."""
+    if item.is_mask or "kinds" not in item.details:
+        return item.is_mask or _edit_for_editor(item) is not None
+    return HELD.issuperset(item.details["kinds"])
+
+
+def _read(rows: Sequence[MaskRow]) -> list[MaskRow]:
+    """Return the rows with what each mask does, of some read from its file; without those whose file is damaged then."""
+    read = []
+    for row in rows:
+        if row.made is not None or row.item is None or row.item.is_mask:
+            read.append(row)
+        elif (edit := _edit_for_editor(row.item)) is not None:
+            read.append(replace(row, made=edit))
+    return read
 
 
 def _edit_for_editor(item: Item) -> Edit | None:
