@@ -24,6 +24,7 @@ from vlm_analysis.workbench.pipeline import (
     compare_ways_on,
     first_k_ways,
     part_of,
+    recording_batch,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def compare_on_halves(
     halves = [report] if choose.fingerprint == report.fingerprint else [choose, report]
     n_ways, done = (len(choose.domains) + 1 + RANDOM_DRAWS) * n_budgets, len(choose)
     total = done + sum(len(half) + n_ways for half in halves) + TIMING_STEPS + MOST_EXAMPLES * n_budgets
-    recording = record(loaded, choose, folder=rows, on_progress=part_of(progress, 0, done, total, "recording prompt"))
+    recorded, batch = part_of(progress, 0, done, total, "recording prompt"), recording_batch(loaded)
+    recording = record(loaded, choose, folder=rows, batch_size=batch, on_progress=recorded)
     ways, compared, runner = first_k_ways(recording, loaded), list[Comparison](), SharedRunner(loaded)
     for half, words in zip(halves, ("choosing: ", "reporting: ")[-len(halves) :], strict=True):
         dense = part_of(progress, done, 0, total, f"{words}running the dense model")

@@ -162,7 +162,7 @@ def compare_ways(
     recording = _recording(desk, choose, question)
     if recording is None:
         recording_progress, title = _with_words(progress, f"recording {choose.name}"), f"{loaded.name} on {choose.name}"
-        recording = open_item(record_prompts(desk, choose, title, _options(question), recording_progress))
+        recording = open_item(record_prompts(desk, choose, title, _options(desk, question), recording_progress))
     damage = None
     if "damage" in question.needs:
         damage = damage_of(desk, choose, _with_words(progress, f"each layer left out on {choose.name}"))
@@ -299,13 +299,16 @@ def _remember(shelf: Workspace, loaded: LoadedModel, name: str, question: Questi
         ) from error
 
 
-def _options(question: Question) -> dict[str, Any]:
-    return {"attention": "attention" in question.needs, "token_maps": False, "batch_size": 1}
+def _options(desk: Desk, question: Question) -> dict[str, Any]:
+    from vlm_analysis.workbench.pipeline import recording_batch
+
+    attention = "attention" in question.needs
+    return {"attention": attention, "token_maps": False, "batch_size": recording_batch(desk.loaded)}
 
 
 def _recording(desk: Desk, choose: Item, question: Question) -> Recording | None:
     """Return the newest whole recording of the model on the prompts with all measures that the question needs."""
-    if unfinished_folder(desk.shelf, desk.model, choose, _options(question)).exists():
+    if unfinished_folder(desk.shelf, desk.model, choose, _options(desk, question)).exists():
         return None
     prompts = open_item(choose)
     for recording in (in_groups_of(one, prompts) for one in whole_recordings(desk, choose.prompts)):

@@ -76,9 +76,8 @@ def compare_first_k(
     progress, n_prompts = on_progress or no_progress, len(prompts)
     budgets = budgets_of(loaded)
     total = 2 * n_prompts + (len(prompts.domains) + 1 + RANDOM_DRAWS) * len(budgets)
-    recording = record(
-        loaded, prompts, folder=rows, on_progress=part_of(progress, 0, n_prompts, total, "recording prompt")
-    )
+    recorded = part_of(progress, 0, n_prompts, total, "recording prompt")
+    recording = record(loaded, prompts, folder=rows, batch_size=recording_batch(loaded), on_progress=recorded)
     ways = first_k_ways(recording, loaded)
     running = part_of(progress, n_prompts, 0, total, "running the dense model")
     pruned = part_of(progress, 2 * n_prompts, len(ways), total, "pruned model")
@@ -86,6 +85,13 @@ def compare_first_k(
     progress(total, total, "asking the pruned model")
     examples = _examples(loaded, prompts, comparison.dense, story_of(comparison, recording).pruned)
     return replace(comparison, examples=examples), recording
+
+
+def recording_batch(loaded: LoadedModel) -> int:
+    """Return how many prompts a comparison records together: a quarter of an evaluation's, as all measures of them are held at once."""
+    from vlm_analysis.evaluation.run.evaluate import batch_for
+
+    return max(1, batch_for(loaded) // 4)
 
 
 def compare_ways_on(
