@@ -36,6 +36,13 @@ def strata(*words: str) -> Any:
         (("sweep", "few", "--compare", "--criterion", "nosuch"), ", got nosuch. Choose again"),
         (("sweep", "few", "--compare", "--recover", "ridge"), "other prompts to report on"),
         (("sweep", "few", "--from", "two", "--recover", "nosuch"), "different ways to recover"),
+        (("width", "few", "--share", "0.2", "--mode", "nosuch"), "Unknown mode of width"),
+        (("width", "few", "--share", "0.2", "--form", "nosuch"), "Unknown form of narrow layers"),
+        (("width", "few", "--share", "0.2", "--alpha", "nan"), "expected a number from 0 on as alpha"),
+        (("width", "few", "--share", "0"), "expected a share of the parameters between 0 and 1"),
+        (("width", "few", "--sides", "nosuch"), "expected one of each, all as sides"),
+        (("width", "few", "--window", "1000001"), "expected a whole number in 1..1,000,000 as window"),
+        (("width", "few", "--seed", str(2**53 + 1)), "expected a whole number from 0 to 2^53 as seed"),
     ],
 )
 def test_before_the_model_is_loaded(words: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch) -> None:

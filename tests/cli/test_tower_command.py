@@ -152,8 +152,18 @@ def test_a_locked_layer_is_refused_with_the_reason_and_a_protected_one_is_warned
     assert strata("mask", recording, "--drop-tower", "1").stderr == ""
 
 
+@pytest.mark.parametrize("budget", ["inf", "9" * 5000, "2.5"])
+def test_a_budget_in_layers_that_is_not_whole_is_refused(recording: Path, budget: str) -> None:
+    assert "A budget in layers is a whole number" in strata("mask", recording, "--budget", budget, code=2).stderr
+
+
 @pytest.mark.parametrize(
-    ("text", "reason"), [("x", "--drop-tower names no layers"), ("5", "expected whole numbers 0..4")]
+    ("text", "reason"),
+    [
+        ("x", "--drop-tower names no layers"),
+        ("9" * 5000, "--drop-tower names no layers"),
+        ("5", "expected whole numbers 0..4"),
+    ],
 )
 def test_layers_that_are_not_there_are_refused(recording: Path, text: str, reason: str) -> None:
     assert reason in " ".join(strata("mask", recording, "--drop-tower", text, code=2).stderr.split())

@@ -198,7 +198,7 @@ def nlls_of_float32(loaded: LoadedModel, prompt: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"window": 0}, "a whole number from 1 on as window"), ({"sides": "left"}, "one of each, all as sides")],
+    [({"window": 0}, "a whole number in 1..1,000,000 as window"), ({"sides": "left"}, "one of each, all as sides")],
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(small, packs, options, said):
     with pytest.raises(EditError, match=said):

@@ -52,6 +52,7 @@ def test_a_recording_in_the_address_is_shown_and_one_that_is_chosen_is_told(stoc
         (SIMILARITY, "similarity_tab", "Elsewhere"),
         (MASKS, "cut", "5,99"),
         (MASKS, "cut", "[five](x)"),
+        (MASKS, "cut", "9" * 5000),
         (EXPORT, "mask", "0000"),
     ],
 )

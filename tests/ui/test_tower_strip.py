@@ -61,6 +61,18 @@ def opened(open_page: OpenPage, recording: Recording = MADE) -> AppTest:
     return open_page(MASKS)
 
 
+@pytest.mark.parametrize(("said", "dropped"), [("0-5", ()), ("9" * 5000, ()), ("3,3 1", (1, 3)), ("1-3", (1, 3))])
+def test_an_address_drops_layers_that_are_there_and_may_go_and_never_all(
+    open_page: OpenPage, said: str, dropped: tuple[int, ...]
+) -> None:
+    open_page(MASKS)
+    keep_recording(workspace(), MADE, "made")
+    at = AppTest.from_file(str(ROOT / MASKS), default_timeout=PATIENCE_S)
+    at.query_params["tower"] = said
+    assert ran(at).session_state["mask_tower"].dropped == dropped
+    assert ("names a tower for 6 layers that is not here" in words(at)) == (not dropped)
+
+
 def lines(at: AppTest) -> list[str]:
     return [one.value for one in at.code]
 

@@ -297,7 +297,7 @@ def _budget(recording: Recording, amount: float, unit: str) -> tuple[Any, Any]:
         raise MaskError(
             f"The budget has no such unit: expected layers, ratio or parameters, got '{unit[:100]}'. Choose one."
         )
-    if amount != int(amount):
+    if not float(amount).is_integer():
         raise MaskError(
             f"A budget in layers is a whole number, got {amount:g}. Add --unit ratio, or name a whole number."
         )

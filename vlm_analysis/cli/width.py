@@ -64,7 +64,8 @@ def width(
     evaluate, cost and export take; --name is its name, or that of the scores where there is none.
     """
     from vlm_analysis.cli.lookup import find_prompts
-    from vlm_analysis.selection.width.choosing import make_narrow
+    from vlm_analysis.evaluation.pivots import check_windows
+    from vlm_analysis.selection.width.choosing import check_choice, make_narrow
     from vlm_analysis.workbench.widths import find_width
 
     weighing: dict[str, Any] = {"by": by, "pivots": pivots, "g_base": g_base, "rho": rho, "alpha": alpha, "beta": beta}
@@ -74,6 +75,9 @@ def width(
         raise EditError(
             f"--{next(iter(given)).replace('_', '-')} is of choosing: expected --share beside it, got none. Add one."
         )
+    check_windows(window, sides, seed)
+    for share in shares or ():  # what needs no scores is refused before they are measured
+        check_choice(share, mode, form=form, **given)
     prompt_set = find_prompts(bench.workspace, prompts, on_progress, reading)
     model = bench.loaded(on_progress=on_progress).fingerprint
     how: dict[str, Any] = {"window": window, "sides": sides, "fast": fast, "seed": seed}

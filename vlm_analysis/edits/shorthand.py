@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from vlm_analysis.errors import MaskError
 from vlm_analysis.words import consecutive
 
-_LAYERS = re.compile(r"\s*\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*\s*")
+_NUMBER = r"\s*\d{1,20}\s*"  # Python reads no number of thousands of digits
+_LAYERS = re.compile(rf"{_NUMBER}(-{_NUMBER})?(,{_NUMBER}(-{_NUMBER})?)*")
 
 
 def layers_in(text: str) -> tuple[int, ...] | None:

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vlm_analysis.edits.change import is_whole
+from vlm_analysis.errors import EditError, short
+
 # The paper names "Step n", "Therefore", "Thus" and "other step marks". Which others these are, and that "=" is one, is our choice.
 MARKS: dict[str, str] = {
     "step": r"(?<!\w)step\s+\d+",
@@ -23,6 +26,7 @@ _PATTERNS = {name: re.compile(pattern, re.IGNORECASE | re.MULTILINE) for name, p
 WINDOW = 8  # tokens, the paper's W
 EACH, IN_ALL = "each", "all"
 SIDES = (EACH, IN_ALL)
+MOST_WINDOW, MOST_SEED = 1_000_000, 2**53  # that a file of scores holds
 PARTS = 4  # of an answer without marks; our choice
 
 
@@ -70,6 +74,18 @@ def even_splits(n_tokens: int, window: int = WINDOW) -> tuple[int, ...]:
     """
     is_long = n_tokens >= max(2 * window, PARTS)
     return tuple(part * n_tokens // PARTS for part in range(1, PARTS)) if is_long else ()
+
+
+def check_windows(window: int, sides: str, seed: int | None = None) -> None:
+    """Raise EditError where these are no windows, or no seed of others at random places."""
+    fits = {
+        f"a whole number in 1..{MOST_WINDOW:,} as window": (type(window) is int and 1 <= window <= MOST_WINDOW, window),
+        f"one of {', '.join(SIDES)} as sides": (isinstance(sides, str) and sides in SIDES, sides),
+        "a whole number from 0 to 2^53 as seed": (seed is None or (is_whole(seed) and 0 <= seed <= MOST_SEED), seed),
+    }
+    for expected, (holds, got) in fits.items():
+        if not holds:
+            raise EditError(f"The width cannot be scored: expected {expected}, got {short(repr(got), 80)}. Change it.")
 
 
 def in_windows(n_tokens: int, pivots: Sequence[int], window: int = WINDOW, sides: str = EACH) -> np.ndarray:

@@ -89,7 +89,7 @@ def _bounds(max_memory: str | Mapping[Any, str | int] | None) -> Mapping[Any, st
 def _place(name: Any, known: Mapping[str | int, int]) -> str | int:
     """Return a device as accelerate names it: a GPU's number, or "cpu"."""
     text = str(name).removeprefix("cuda:")
-    place: str | int = int(text) if text.isascii() and text.isdecimal() else text
+    place: str | int = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else text
     if place not in known:
         words = ", ".join("cpu" if one == "cpu" else f"cuda:{one}" for one in known)
         raise ModelError(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_analysis.errors import RecordingError
+from vlm_analysis.errors import RecordingError, short
 from vlm_analysis.guard.memory import refuse_larger
 from vlm_analysis.guard.schema import LONGEST, TEXTS, different, fields, listed, row, table, text, whole
 from vlm_analysis.model_info import SCHEMA as MODEL, ModelInfo
@@ -284,7 +284,7 @@ class Recording:
         """Return the indices of a domain's prompts (None: of all), ascending; raises RecordingError for an unknown domain."""
         if domain not in self._places:
             raise RecordingError(
-                f"No such domain in the recording: expected one of {list(self.domain_names)}, got {domain!r}."
+                f"No such domain in the recording: expected one of {list(self.domain_names)}, got {short(repr(domain), 80)}. Name one."
             )
         return self._places[domain]
 

@@ -37,15 +37,7 @@ def make_narrow(scores: WidthScores, share: float, mode: str = GLOBAL, *, form: 
     Raises:
         EditError: an option is out of range, the budget cannot be met, or in mode "uniform" a layer cannot be narrowed.
     """
-    if not isinstance(mode, str) or mode not in MODES:
-        raise EditError(
-            f"Unknown mode of width: expected one of {', '.join(MODES)}, got {short(repr(mode), 80)}. Name one of them."
-        )
-    if not is_number(share, 0, 1) or not 0 < share < 1:
-        raise EditError(
-            f"The width cannot be cut: expected a share of the parameters between 0 and 1, got {short(repr(share), 80)}. Change it."
-        )
-    chosen = options_of(options)
+    chosen = check_choice(share, mode, form=form, **options)
     budget = math.floor(share * sum(scores.model.layer_parameters))
     pick = _uniform if mode == UNIFORM else _global
     gone = pick(scores, values_of(scores, share, chosen), budget, chosen)
@@ -58,6 +50,24 @@ def make_narrow(scores: WidthScores, share: float, mode: str = GLOBAL, *, form: 
         model=scores.model,
         provenance={"width": {**told, **scores.about()}},
     )
+
+
+def check_choice(share: float, mode: str, *, form: str = SMALL, **options: Any) -> WidthOptions:
+    """Return the options of `make_narrow` with these arguments, which it takes as far as they can be told without scores.
+
+    Raises:
+        EditError: one of them is none.
+    """
+    if not isinstance(mode, str) or mode not in MODES:
+        raise EditError(
+            f"Unknown mode of width: expected one of {', '.join(MODES)}, got {short(repr(mode), 80)}. Name one of them."
+        )
+    if not is_number(share, 0, 1) or not 0 < share < 1:
+        raise EditError(
+            f"The width cannot be cut: expected a share of the parameters between 0 and 1, got {short(repr(share), 80)}. Change it."
+        )
+    Narrow(form=form)
+    return options_of(options)
 
 
 Gone = dict[str, dict[int, np.ndarray]]

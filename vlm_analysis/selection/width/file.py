@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vlm_analysis.errors import EditError
-from vlm_analysis.evaluation.pivots import SIDES
+from vlm_analysis.evaluation.pivots import MOST_WINDOW, SIDES
 from vlm_analysis.guard.schema import TEXTS, fields, maybe, one_of, row, text, whole
 from vlm_analysis.model_info import SCHEMA as MODEL, ModelInfo
 from vlm_analysis.saved import Arrays, Form
@@ -23,7 +23,7 @@ SCHEMA = fields(
         "model": MODEL,
         "prompts": text(200),
         "how": one_of(*HOWS),
-        "window": whole(1, 1_000_000),
+        "window": whole(1, MOST_WINDOW),
         "sides": one_of(*SIDES),
         "seed": maybe(whole()),
         "answers": row(whole(), whole(), whole()),

@@ -11,8 +11,16 @@ import numpy as np
 import torch
 
 from vlm_analysis.edits.edit import Edit
-from vlm_analysis.errors import EditError, PromptError, short
-from vlm_analysis.evaluation.pivots import EACH, SIDES, WINDOW, even_splits, find_pivots, in_windows, pivot_tokens
+from vlm_analysis.errors import EditError, PromptError
+from vlm_analysis.evaluation.pivots import (
+    EACH,
+    WINDOW,
+    check_windows,
+    even_splits,
+    find_pivots,
+    in_windows,
+    pivot_tokens,
+)
 from vlm_analysis.evaluation.run.evaluate import batch_for
 from vlm_analysis.evaluation.run.prepared import answer_logits, prepare, with_one_answer
 from vlm_analysis.models.decoding import decode, token_spans
@@ -70,7 +78,8 @@ def score_width(
             not finite, or memory is too small.
         PromptError: the model can take none of the prompts; others are set aside (`WidthScores.set_aside`).
     """
-    _check(loaded, window, sides)
+    check_windows(window, sides, seed)
+    _check(loaded)
     windows, progress = Windows(window, sides, seed), on_progress or no_progress
     return within_memory(
         lambda: _Work(loaded, prompts, windows, fast, progress).done(recording, batch_size, folder),
@@ -81,16 +90,8 @@ def score_width(
     )
 
 
-def _check(loaded: LoadedModel, window: int, sides: str) -> None:
+def _check(loaded: LoadedModel) -> None:
     failed = f"The width of {loaded.name} cannot be scored"
-    if type(window) is not int or window < 1:
-        raise EditError(
-            f"{failed}: expected a whole number from 1 on as window, got {short(repr(window), 80)}. Change it."
-        )
-    if not isinstance(sides, str) or sides not in SIDES:
-        raise EditError(
-            f"{failed}: expected one of {', '.join(SIDES)} as sides, got {short(repr(sides), 80)}. Name one of them."
-        )
     if loaded.quantiser is not None:
         raise EditError(
             f"{failed}: expected weights of numbers, got ones quantised with {loaded.quantiser}. Load the original."

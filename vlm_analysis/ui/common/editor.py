@@ -102,7 +102,7 @@ def _take_address() -> None:
         frozen = set(said["frozen"]) - set(vision_locked()) - absent
         skipped = replace(skipped, absent=tuple(absent), frozen=tuple(frozen))
     width = None if (key := told("narrow")) is None else narrows().get(key) or saved_narrow(state.mask_model, key)
-    encoder = Tower(n_tower, there) if 0 < len(there) < n_tower else None
+    encoder = Tower(n_tower, there) if there else None
     set_mask(dropped, set(now.own) - set(dropped), skipped, width, encoder)
 
 
@@ -113,7 +113,7 @@ def _layers_said(name: str, n_layers: int) -> tuple[int, ...]:
         return ()
     with suppress(MaskError):
         layers = layers_in(",".join(text.replace(",", " ").split()))
-    if layers is None or layers[-1] >= n_layers:
+    if layers is None or layers[-1] >= n_layers or (name == "tower" and len(layers) == n_layers):  # one must stay
         say_unknown(f"{name} for {n_layers} layers", text)
         return ()
     return layers
