@@ -9,12 +9,14 @@ from streamlit.testing.v1 import AppTest
 from vlm_analysis.ui.common.session import workspace
 
 SIMILARITY, MASKS, EVALUATE = "pages/3_similarity.py", "pages/4_masks.py", "pages/5_evaluate.py"
+CONTEST = "pages/6_depth_or_width.py"
 JOBS = [  # a job, its page, what leads to its form, its button and the command of its line
     ("record", SIMILARITY, {}, "Record", "record"),
     ("damage", SIMILARITY, {"similarity_tab": "Explain", "explain_view": "Against damage"}, "Measure damage", "sweep"),
     ("scan", SIMILARITY, {"similarity_tab": "Explain", "explain_view": "Skip-It"}, "Scan vision tokens", "scan"),
     ("search", MASKS, {"candidate_strategy": "greedy"}, "Search for a mask", "search"),
     ("compare", EVALUATE, {"evaluate_tab": "Many masks"}, "Compare masks", "sweep"),
+    ("contest", CONTEST, {}, "Depth or width?", "contest"),
 ]
 
 
@@ -27,7 +29,10 @@ def test_an_address_goes_into_the_line_and_the_job_and_what_is_none_is_refused_i
     stocked: OpenPage, kind: str, page: str, steps: dict[str, str], button: str, command: str
 ) -> None:
     hold_bundled()
-    before = {one: len(workspace().items(one)) for one in ("recordings", "masks", "sweeps", "scans", "comparisons")}
+    before = {
+        one: len(workspace().items(one))
+        for one in ("recordings", "masks", "sweeps", "scans", "comparisons", "contests")
+    }
     at = put(stocked(page), **steps)
     assert not lines(at)
     at.text_input(key=f"{kind}_cluster").set_value(" 10.0.0.5 ")

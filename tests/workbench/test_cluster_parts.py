@@ -131,7 +131,14 @@ def test_without_ray_the_line_that_installs_it_is_told(monkeypatch: pytest.Monke
 
 
 def test_the_command_line_refuses_what_is_no_address_before_it_loads_a_model() -> None:
-    for words in (["record", "general"], ["sweep", "general", "4"], ["search", "general"], ["scan", "general"]):
+    contest = ["contest", "general", "--report", "math"]
+    for words in (
+        ["record", "general"],
+        ["sweep", "general", "4"],
+        ["search", "general"],
+        ["scan", "general"],
+        contest,
+    ):
         done = CliRunner().invoke(cli.strata, [*words, "--cluster", "10.0.0.5"])
         assert (done.exit_code, "expected auto, or host:port" in done.output) == (2, True), done.output
         assert "reading the weights" not in done.output

@@ -144,6 +144,20 @@ def test_damage_of_workers_is_that_of_one_process(small: LoadedModel, few: Promp
     assert np.isfinite(expected.values["kl_to_dense"]).any()
 
 
+def test_a_contest_of_workers_is_that_of_one_process(small: LoadedModel, few: PromptSet) -> None:
+    asked: dict[str, Any] = {"kinds": ["depth", "width", "mix"], "fast": True}
+    here, there = Bench(small, Workspace()), Bench(small, Workspace(), project="there")
+    crew = there._crew = Here(small)
+    found, expected = (one.open(one.contest(few[:2], few[2:4], 0.1, **asked)) for one in (there, here))
+    assert crew.n_asked > 3
+    crew.workers.clear()  # which closes their files
+    assert [entry.title for entry in expected.entries] == asked["kinds"]
+    for one, other in zip(found.entries, expected.entries, strict=True):
+        assert (one.edit, one.method, one.chosen_score) == (other.edit, other.method, other.chosen_score)
+        pd.testing.assert_frame_equal(one.evaluation.by_prompt, other.evaluation.by_prompt, check_exact=True)
+    assert found.verdict() == expected.verdict()
+
+
 @pytest.mark.usefixtures("seven_ways")
 def test_a_prompt_that_the_model_refuses_there_is_set_aside_in_a_scan_too(small: LoadedModel, few: PromptSet) -> None:
     def check(module: Any, args: Any) -> None:

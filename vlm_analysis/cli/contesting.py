@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_analysis.cli.arguments import Name, Prompts, Reading
+from vlm_analysis.cli.arguments import Name, OnCluster, Prompts, Reading
 from vlm_analysis.cli.base import command, warn
 from vlm_analysis.cli.output import Result
 from vlm_analysis.progress import Progress, no_progress
@@ -44,6 +44,7 @@ def contest(
     fast: Annotated[bool, typer.Option("--fast", help="Score the width fast: other numbers.")] = False,
     timed: Annotated[bool, typer.Option("--timed", help="Time a prefill with each edit too.")] = False,
     name: Name = "",
+    cluster: OnCluster = "",
 ) -> Result:
     """Depth or width? Compare the best edit of each kind.
 
@@ -65,7 +66,8 @@ def contest(
     reported = find_prompts(bench.workspace, report, on_progress, {})
     about: dict[str, Any] = {"of": of, "kinds": asked, "recover": recover or (), "most_s": most_s, "width": beam}
     about |= {"fast": fast, "timed": timed, "on_progress": on_progress}
-    if on_progress is not no_progress:
-        warn(bench.contest_needs(choose, reported, share, **about).words())
-    item = bench.contest(choose, reported, share, name=name, **about)
+    with bench.on_cluster(cluster):
+        if on_progress is not no_progress:
+            warn(bench.contest_needs(choose, reported, share, **about).words())
+        item = bench.contest(choose, reported, share, name=name, **about)
     return of_contest(bench.open(item), item)

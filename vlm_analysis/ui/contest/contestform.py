@@ -18,6 +18,7 @@ from vlm_analysis.selection.contest.contest import (
     VISION,
     WIDTH,
 )
+from vlm_analysis.ui.common.clusterfield import where_it_runs
 from vlm_analysis.ui.common.jobs import current, start
 from vlm_analysis.ui.common.pace import seconds_a_pass
 from vlm_analysis.ui.common.pickers import described, pick_named
@@ -25,7 +26,7 @@ from vlm_analysis.ui.common.promptpair import follow, remember, warn_same
 from vlm_analysis.ui.common.sameline import line_of, same_line
 from vlm_analysis.ui.common.session import bench, model_slot, shown_items
 from vlm_analysis.ui.common.shell import next_step
-from vlm_analysis.ui.common.work import watched
+from vlm_analysis.ui.common.work import clustered, watched
 from vlm_analysis.words import counted
 from vlm_analysis.workbench.budgets import Asked
 from vlm_analysis.workbench.contestneeds import ContestNeeds, stages_of
@@ -77,6 +78,7 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
         f"{counted(int(report.details.get('n', 0)), 'prompt')}. What was measured before is not measured again, so that a contest that is "
         "cancelled goes on where it stopped."
     )
+    cluster, own = where_it_runs(JOB), bench()
     st.button(
         "Depth or width?",
         type="primary",
@@ -85,7 +87,7 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
         args=(
             JOB,
             f"A contest of kinds on {report.name}",
-            watched(JOB, bench().contest, choose, report, share, **arguments),
+            clustered(cluster, own, watched(JOB, own.contest, choose, report, share, **arguments)),
             choose.id,
             report.id,
             share,
@@ -94,7 +96,7 @@ def _form(info: ModelInfo, items: dict[str, Item]) -> None:
         disabled=not kinds or ((view := current(JOB)) is not None and view.active),
     )
     if kinds:
-        same_line(_line(choose, report, share, of, kinds, recover, options))
+        same_line(_line(choose, report, share, of, kinds, recover, options | {"cluster": cluster}))
 
 
 def _takes(info: ModelInfo, choose: Item, report: Item, asked: Asked) -> str:
@@ -193,4 +195,6 @@ def _line(
     asked: dict[str, Any] = {"report": report.id, "share": share, "of": "" if of == PARAMETERS else of}
     asked |= {"kind": [] if kinds == CONTESTANTS else list(kinds), "recover": list(recover)}
     limit = options["most_s"] / 60 if "most_s" in options else None
-    return line_of("contest", choose, **asked, limit=limit, fast=options.get("fast", False))
+    return line_of(
+        "contest", choose, **asked, limit=limit, fast=options.get("fast", False), cluster=options.get("cluster", "")
+    )
