@@ -14,18 +14,24 @@ from vlm_analysis import (
     Comparison,
     Contest,
     Cost,
+    Drop,
+    DropPart,
     Edit,
     Entry,
     Evaluation,
     Ledger,
+    Narrow,
     PruneMask,
     Recording,
+    Tower,
+    Vision,
     VisionScan,
     WidthScores,
     save_answer_probe,
     save_comparison,
     save_contest,
     save_cost,
+    save_edit,
     save_evaluation,
     save_ledger,
     save_mask,
@@ -38,7 +44,7 @@ from vlm_analysis.evaluation.evaluation import FORM as EVALUATION, evaluation_co
 from vlm_analysis.evaluation.scan import DENSE, MEANS, ways_of
 from vlm_analysis.export.probe.value import FirstToken, Probe, ProbePrompt, probe_text
 from vlm_analysis.export.serving.rules import Architecture, served_by, serving_json
-from vlm_analysis.model_info import LayerWidth, ModelInfo
+from vlm_analysis.model_info import LayerWidth, ModelInfo, TowerInfo
 from vlm_analysis.recording.maps import TokenMap, write_map
 from vlm_analysis.recording.measures import MEASURES, empty_rows
 from vlm_analysis.recording.recording import Activations
@@ -55,6 +61,25 @@ MODEL = ModelInfo(
     locked={3: "last"},
     layer_parameters=(10, 20, 20, 10),
     n_parameters=90,
+)
+WITH_TOWER = replace(
+    MODEL,
+    tower=TowerInfo(3, (5, 5, 5), protected={0: "first"}, locked={2: "read"}, unread=(2,)),
+    widths=(LayerWidth(3, 2, 2, 2),) * N_LAYERS,
+)
+KINDS = Edit(
+    N_LAYERS,
+    (
+        Tower(3, (1,)),
+        Drop((1,)),
+        DropPart((2,), ()),
+        Narrow({0: [0, 2]}, {0: [1]}),
+        Vision(absent=(3,), frozen=(0,)),
+    ),
+    name="mine",
+    notes="n",
+    model=WITH_TOWER,
+    provenance={"made": "by hand"},
 )
 KEYS = tuple(f"{number:032x}" for number in range(4))
 DOMAINS = ("math", "math", "general", "general")
@@ -121,6 +146,12 @@ def cost() -> Cost:
     )
 
 
+def tower_cost() -> Cost:
+    """Return a cost of an edit of every kind, with the layers of the vision encoder counted and timed."""
+    flops = {"prefill_flops": (9e6, 7e6), "encoder_flops": (4e6, 3e6), "cache_bytes": (96, 64)}
+    return replace(cost(), edit=KINDS, model=WITH_TOWER, encoder_shares=np.array([0.1, 0.1, 0.0]), **flops)
+
+
 def scan() -> VisionScan:
     rows = [
         {"way": way, "layer": layer, "id": f"prompt-{number}", "domain": domain, **dict.fromkeys(MEANS, 0.5)}
@@ -170,6 +201,24 @@ def mask_file(folder: Path) -> Path:
         PruneMask(N_LAYERS, (1, 2), name="mine", notes="n", model=MODEL, provenance={"made": "by hand"}),
         folder / "it.json",
     )
+
+
+def edit_file(folder: Path) -> Path:
+    return save_edit(KINDS, folder / "it.json")
+
+
+def tower_cost_file(folder: Path) -> Path:
+    return save_cost(tower_cost(), folder / "it.json")
+
+
+def tower_recording_file(folder: Path) -> Path:
+    rows = empty_rows(len(KEYS), N_LAYERS, 3)
+    plain = recording()
+    for name in plain.rows.dtype.names or ():
+        if name in (rows.dtype.names or ()) and name != "tower_cosine":
+            rows[name] = plain.rows[name]
+    rows["tower_cosine"] = 0.5
+    return save_recording(replace(plain, model=WITH_TOWER, rows=rows), folder / "it.npz")
 
 
 def evaluation_file(folder: Path) -> Path:

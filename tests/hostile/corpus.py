@@ -5,7 +5,17 @@ from __future__ import annotations
 import functools
 import random
 
-from . import benchmark_files, checkpoints, format_files, map_files, mask_files, prompt_files, saved_files, workspaces
+from . import (
+    benchmark_files,
+    checkpoints,
+    edit_files,
+    format_files,
+    map_files,
+    mask_files,
+    prompt_files,
+    saved_files,
+    workspaces,
+)
 from .cases import Case
 
 SAMPLE = 100  # of all cases, in `make test`
@@ -18,6 +28,7 @@ def corpus() -> tuple[Case, ...]:
         case
         for part in (
             saved_files,
+            edit_files,
             map_files,
             mask_files,
             prompt_files,

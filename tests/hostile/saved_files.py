@@ -28,9 +28,10 @@ from vlm_analysis import (
     probe_table,
     regimes,
     retention,
+    score_tower,
     speedup,
 )
-from vlm_analysis.errors import EditError
+from vlm_analysis.errors import EditError, MaskError
 from vlm_analysis.evaluation.cost import cost_frame
 from vlm_analysis.evaluation.scan import DENSE
 from vlm_analysis.export.probe.compare import compare_replies
@@ -69,6 +70,8 @@ def use_cost(path: Path) -> None:
     speedup(cost, "prefill")
     assert len(cost_frame([cost]))
     assert cost.expected_prefill_ms >= 0
+    assert all(share <= 1 for share in (cost.expected_share("prefill"), cost.expected_share("decode")))
+    assert cost.all_flops is None or min(cost.all_flops) >= 0
     if cost.model.layer_parameters:
         cost.edit.saved_parameters(cost.model)
 
@@ -98,6 +101,9 @@ def use_recording(path: Path) -> None:
     recording.linear_cka()
     recording.cross_modal_distance()
     assert recording.model.locks.reasons is not None
+    if recording.model.tower is not None:
+        with suppress(MaskError):  # one without such numbers is said in words
+            assert len(score_tower(recording)) == recording.model.tower.n_layers
     if recording.maps is not None:
         recording.token_map(0)
 
@@ -153,8 +159,10 @@ def use_width(path: Path) -> None:
 
 JSON_KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {
     "mask": (bases.mask_file, use_edit),
+    "edit of every kind": (bases.edit_file, use_edit),
     "evaluation": (bases.evaluation_file, use_evaluation),
     "cost": (bases.cost_file, use_cost),
+    "cost of a vision encoder": (bases.tower_cost_file, use_cost),
     "ledger": (bases.ledger_file, use_ledger),
     "contest": (bases.contest_file, use_contest),
     "probe": (bases.probe_file, use_probe),
@@ -163,6 +171,7 @@ JSON_KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {
 }
 NPZ_KINDS = {
     "recording": (bases.recording_file, use_recording),
+    "recording of a vision encoder": (bases.tower_recording_file, use_recording),
     "comparison": (bases.comparison_file, use_comparison),
     "scan": (bases.scan_file, use_scan),
     "width": (bases.width_file, use_width),
@@ -174,10 +183,10 @@ def cases() -> Iterator[Case]:
     """Yield all cases of saved files."""
     for kind, (_, use) in JSON_KINDS.items():
         read = functools.partial(_of_folder, use, "it.json")
-        for name, text in changed(json.loads(_base(kind))):
-            yield Case(kind, name, functools.partial(_write, "it.json", text.encode()), read)
-        for name, data in texts(_base(kind)).items():
-            yield Case(kind, name, functools.partial(_write, "it.json", data), read, refused=True)
+        for name, text in changed(json.loads(base_text(kind))):
+            yield Case(kind, name, functools.partial(write, "it.json", text.encode()), read)
+        for name, data in texts(base_text(kind)).items():
+            yield Case(kind, name, functools.partial(write, "it.json", data), read, refused=True)
     for kind, (_, use) in NPZ_KINDS.items():
         read = functools.partial(_of_folder, use, "it.npz")
         meta = json.loads(_parts(kind)["meta.npy"][128:])
@@ -194,7 +203,7 @@ def cases() -> Iterator[Case]:
 
 def _impossible() -> Iterator[Case]:
     """Yield files whose every part is sound, and whose parts do not fit together."""
-    content = json.loads(_base("evaluation"))
+    content = json.loads(base_text("evaluation"))
     row, other = content["by_prompt"][0], content["by_prompt"][1]
     for name, change in {
         "an id twice": {"by_prompt": [row, {**other, "id": row["id"]}]},
@@ -210,7 +219,7 @@ def _impossible() -> Iterator[Case]:
     }.items():
         text = json.dumps({**content, **change}).encode()
         read = functools.partial(_of_folder, use_evaluation, "it.json")
-        yield Case("evaluation", name, functools.partial(_write, "it.json", text), read, refused=True)
+        yield Case("evaluation", name, functools.partial(write, "it.json", text), read, refused=True)
     meta = json.loads(_parts("recording")["meta.npy"][128:])
     for name, change in {
         "an id twice": {"prompt_ids": ["a", "a", "b", "c"]},
@@ -234,14 +243,13 @@ def _impossible() -> Iterator[Case]:
     }.items():
         text = json.dumps({**story, **change}).encode()
         read = functools.partial(_of_folder, use_story, "it.json")
-        yield Case("story", name, functools.partial(_write, "it.json", text), read, refused=True)
+        yield Case("story", name, functools.partial(write, "it.json", text), read, refused=True)
 
 
 def _arrays(kind: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield other bytes in place of the arrays of an npz file."""
-    name = {"recording": "cosine.npy", "width": "neurons.npy", "answer probe": "log_loss.npy"}.get(
-        kind, "answer_nll.npy"
-    )
+    of = kind.split(" of ")[0]
+    name = {"recording": "cosine.npy", "width": "neurons.npy", "answer probe": "log_loss.npy"}.get(of, "answer_nll.npy")
     array = np.load(io.BytesIO(whole := _parts(kind)[name]))
     header, shape = bytearray(whole), str(array.shape).encode()
     yield "an array cut short", {name: whole[: len(whole) // 2]}
@@ -254,9 +262,9 @@ def _arrays(kind: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     yield "objects", {name: _array(array.astype(object))}
     yield "a header of many more rows", {name: bytes(header).replace(shape, b"(9" + shape[2:], 1)}
     yield "a header of code", {name: bytes(header).replace(b"'descr'", b"exit() ", 1)}
-    other, value = {"recording": (name, 7.0), "answer probe": ("right.npy", 0.5)}.get(kind, ("exact_match.npy", 0.5))
+    other, value = {"recording": (name, 7.0), "answer probe": ("right.npy", 0.5)}.get(of, ("exact_match.npy", 0.5))
     yield "numbers out of range", {other: _array(np.full_like(array, value))}
-    if kind == "recording":
+    if of == "recording":
         keys = np.load(io.BytesIO(_parts(kind)["key.npy"]))
         yield "a key twice", {"key.npy": _array(np.repeat(keys[:1], len(keys)))}
         yield "a key that leads outside", {"key.npy": _array(np.array([b"../../../etc/passwd", *keys[1:]], keys.dtype))}
@@ -276,11 +284,15 @@ def _zips(kind: str, read: Callable[[Path], object]) -> Iterator[Case]:
         "the middle of a zip": whole[: len(whole) // 2],
         "a directory without end": b"PK\x05\x06" + bytes(4) + b"\xff\xff\xff\xff" + b"\xfe\xff\xff\xff" + bytes(6),
     }.items():
-        yield Case(kind, name, functools.partial(_write, "it.npz", data), read, refused=True)
+        yield Case(kind, name, functools.partial(write, "it.npz", data), read, refused=True)
     yield Case(kind, "lzma", functools.partial(write_zip, kind, zipfile.ZIP_LZMA), read, refused=True)
     yield Case(kind, "claims of 60 GB", functools.partial(_write_claims, kind), read, refused=True)
     yield Case(
-        kind, "a bomb of 300 MB that is not asked for", functools.partial(_write_bomb, kind), read, kind != "recording"
+        kind,
+        "a bomb of 300 MB that is not asked for",
+        functools.partial(_write_bomb, kind),
+        read,
+        not kind.startswith("recording"),
     )
 
 
@@ -288,7 +300,7 @@ def _of_folder(use: Callable[[Path], None], name: str, folder: Path) -> None:
     use(folder / name)
 
 
-def _write(name: str, data: bytes, folder: Path) -> None:
+def write(name: str, data: bytes, folder: Path) -> None:
     (folder / name).write_bytes(data)
 
 
@@ -298,7 +310,7 @@ def _written(path: Path, data: bytes) -> Path:
 
 
 @functools.cache
-def _base(kind: str) -> str:
+def base_text(kind: str) -> str:
     """Return the text of a whole file of this kind."""
     import tempfile
 
