@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,45 @@ def test_what_does_not_belong_together_is_refused_in_words(small: LoadedModel, f
     with pytest.raises(Cancelled):
         work_on_shard(small, two, tmp_path / "stopped", (1, 2), edits=EDITS[:1], on_progress=stop)
     assert not list((tmp_path / "stopped").glob("shard-*/done.json"))
+
+
+@pytest.mark.parametrize(
+    "shard", [(0, 2), (3, 2), (1, 0), (1, 10**9), ("1", "2"), (1.0, 2), (True, 2), (1,), (1, 2, 3), None]
+)
+def test_there_is_no_share_beyond_the_last(small: LoadedModel, few: PromptSet, tmp_path: Path, shard: Any) -> None:
+    with pytest.raises(WorkspaceError, match="There is no such share"):
+        work_on_shard(small, few[:1], tmp_path, shard, recorded=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_shares_that_someone_changed_are_refused_and_nothing_of_them_is_kept(
+    small: LoadedModel, few: PromptSet, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole"
+    for number in (1, 2):
+        work_on_shard(small, few[:2], whole, (number, 2), edits=EDITS[:1])
+    told = {path.parent.name: json.loads(path.read_text()) for path in whole.glob("shard-*/done.json")}
+    first, last = sorted(told)
+    model = told[last]["model"]
+
+    def refuse(match: str, **changes: dict[str, Any]) -> None:
+        for name, content in told.items():
+            (whole / name / "done.json").write_text(
+                json.dumps({**content, **changes.get("both", {}), **changes.get(name, {})})
+            )
+        shelf = Workspace(tmp_path / "shelf")
+        with pytest.raises(WorkspaceError, match=match):
+            join_shards(whole, shelf)
+        assert not shelf.items("evaluations")
+
+    damaged = "expected the same rows of the same prompts"
+    refuse(damaged, both={"refused": [[2, "why"]]})
+    refuse(damaged, both={"owners": [2] * len(told[last]["owners"])})
+    refuse(damaged, **{last: {"answers": told[last]["answers"][:1]}})
+    refuse("not a whole finished share", both={"model": {**model, "chat_template": {}}})
+    shutil.copytree(whole / first, whole / "shard-again")
+    (whole / "shard-again" / "done.json").write_text(json.dumps(told[first]))
+    refuse("A share in .* is there twice: expected one folder for share 1 of 2, got .*shard-again")
 
 
 @pytest.mark.usefixtures("_loaded_once")

@@ -66,6 +66,13 @@ def _shares(folder: Path) -> list[Share]:
             "first, or name the folder of the shares."
         )
     n_shards = shares[0].n_shards
+    folders = {share.number: share.folder.name for share in shares}
+    if again := [share for share in shares if folders[share.number] != share.folder.name]:
+        names = f"{again[0].folder.name} and {folders[again[0].number]}"
+        raise WorkspaceError(
+            f"A share in {folder} is there twice: expected one folder for share {again[0].number} of {again[0].n_shards}, got {names}. "
+            "Take one of them away."
+        )
     missing = sorted({*range(1, n_shards + 1)} - {share.number for share in shares})
     if missing or {share.n_shards for share in shares} != {n_shards}:
         got = f"without {', '.join(map(str, missing[:10]))}" if missing else "shares of other numbers too"
@@ -89,10 +96,13 @@ def _join_scores(shares: Sequence[Share], prompts: PromptSet, item: Item, shelf:
 
     content, edits = shares[0].content, shares[0].edits
     refused = {index: reason for share in shares for index, reason in share.content["refused"]}
-    answers = [
-        next((one for one in same if one[0]), same[0])
-        for same in zip(*(share.content["answers"] for share in shares), strict=True)
-    ]
+    rows = [share.content["answers"] for share in shares]
+    n_prompts = len(prompts.readable())
+    if len({*map(len, rows)}) > 1 or any(index >= n_prompts for index in (*refused, *content["owners"])):
+        raise WorkspaceError(
+            "The shares are damaged: expected the same rows of the same prompts, got others. Run them again."
+        )
+    answers = [next((one for one in same if one[0]), same[0]) for same in zip(*rows, strict=True)]
     accepted = {index: tuple(rows) for index, rows in content["accepted"]}
     work = Answered(
         shares[0].model,

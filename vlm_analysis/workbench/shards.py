@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from vlm_analysis.edits.change import is_whole
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import edit_content, edit_of
-from vlm_analysis.errors import WorkspaceError
+from vlm_analysis.errors import WorkspaceError, short
 from vlm_analysis.files import advice_for
 from vlm_analysis.guard.schema import fields, flag, listed, maybe, row, table, text, whole
-from vlm_analysis.model_info import ModelInfo
+from vlm_analysis.model_info import SCHEMA as MODEL, ModelInfo
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.recording.recording import save_recording
@@ -42,7 +43,7 @@ FORM = Form(
     fields(
         {
             "shard": row(whole(1, MOST_SHARDS), whole(1, MOST_SHARDS)),
-            "model": table(),
+            "model": MODEL,
             "prompts": text(200),
             "recorded": row(flag, flag),
             "sweep": text(100),
@@ -70,11 +71,20 @@ def shard_of(words: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"(\d{1,5})/(\d{1,5})", words.strip())
     number, n_shards = (int(part) for part in match.groups()) if match else (0, 0)
-    if not 1 <= number <= n_shards <= MOST_SHARDS:
+    if not _is_share((number, n_shards)):
         raise WorkspaceError(
             f"'{words[:40]}' is no share: expected i/n with i from 1 to n, as 2/8, and n up to {MOST_SHARDS:,}. Write it so."
         )
     return number, n_shards
+
+
+def _is_share(shard: object) -> bool:
+    return (
+        isinstance(shard, Sequence)
+        and len(shard) == 2
+        and all(map(is_whole, shard))
+        and 1 <= shard[0] <= shard[1] <= MOST_SHARDS
+    )
 
 
 def work_on_shard(
@@ -100,10 +110,15 @@ def work_on_shard(
         recorded: whether the layers are recorded, with `attention` with attention maps too.
 
     Raises:
-        WorkspaceError: there is nothing to measure, or the folder holds other work or cannot be written.
+        WorkspaceError: there is no such share or nothing to measure, or the folder holds other work or cannot be written.
         StrataError: as `record` and `sweep` raise.
     """
     folder = Path(folder)
+    if not _is_share(shard):
+        raise WorkspaceError(
+            f"There is no such share: expected (i, n) with i from 1 to n, as (2, 8), and n up to {MOST_SHARDS:,}, got "
+            f"{short(repr(shard), 80)}. Name one."
+        )
     check_work(edits, leave_one_out, recorded)
     plan = _plan(loaded, edits, leave_one_out)
     prompts = _shared_prompts(prompts, folder)
