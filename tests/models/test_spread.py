@@ -205,6 +205,8 @@ def test_each_weight_is_told_and_loading_can_be_stopped() -> None:
         ({"device_map": {"": "cpu"}, "max_memory": {"cpu": 1}}, "expected no max_memory beside it"),
         ({"device_map": "auto", "max_memory": {"cuda:7": 1}}, "No such device in max_memory: expected cpu"),
         ({"device_map": "auto", "max_memory": f"cuda:{'7' * 5000}=1"}, "No such device in max_memory: expected cpu"),
+        ({"device_map": "auto", "max_memory": "cpu=8GiB, cpu=9GiB"}, "expected each device once"),
+        ({"device_map": "auto", "max_memory": " ,"}, "expected each device once"),
         ({"device_map": "auto", "max_memory": {"cpu": "much"}}, "expected one like '8GiB'"),
         ({"device_map": "auto", "max_memory": {"cpu": True}}, "expected one like '8GiB'"),
     ],

@@ -83,7 +83,12 @@ def _bounds(max_memory: str | Mapping[Any, str | int] | None) -> Mapping[Any, st
         raise ModelError(
             f"No bound of memory: expected DEVICE=SIZE as in cpu=8GiB,cuda:0=20GiB, got {short(repr(odd[0].strip()), 80)}. Write it so."
         )
-    return {name.strip(): size for name, _, size in pairs}
+    bounds = {name.strip(): size for name, _, size in pairs}
+    if not bounds or len(bounds) < len(pairs):
+        raise ModelError(
+            f"No bound of memory: expected each device once as in cpu=8GiB,cuda:0=20GiB, got {short(repr(max_memory), 80)}. Write it so."
+        )
+    return bounds
 
 
 def _place(name: Any, known: Mapping[str | int, int]) -> str | int:
