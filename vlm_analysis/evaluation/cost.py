@@ -129,8 +129,8 @@ class Cost:
             within = bool(((numbers >= least) & (numbers <= most)).all())
             _refuse_unless(within, f"{name} from {least:g} to {most:g}", "others")
         _refuse_unless(self.rounds <= MOST_ROUNDS, f"{MOST_ROUNDS} rounds at most", self.rounds)
-        reason = self.edit.refuses(self.model)
-        _refuse_unless(not reason, "an edit of its model", reason)
+        if reason := self.edit.refuses(self.model):
+            raise EvaluationError(f"A cost cannot be made. {reason}")
         shares, n_tower = self.encoder_shares, 0 if self.model.tower is None else self.model.tower.n_layers
         _refuse_unless(
             shares.shape in {(0,), (n_tower,)}, f"encoder_shares of shape ({n_tower},) or none", shares.shape
