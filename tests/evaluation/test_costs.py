@@ -141,7 +141,15 @@ def test_frame_holds_relative_times_with_their_quartiles() -> None:
     ratios = np.sort(ROUNDS[1] / ROUNDS[0])
     np.testing.assert_allclose(frame[["low", "value", "high"]], np.tile(ratios[1:4], (4, 1)))
     np.testing.assert_allclose(frame["expected"], [0.5, 0.3, 0.6, 0.5])
+    assert set(frame["more"]) == {""}
     assert cost_frame([]).empty
+
+
+def test_frame_says_what_an_edit_does_beside_dropping_decoder_layers() -> None:
+    tower = Tower(3, (0, 2))
+    frame = cost_frame([made(edit=Edit(4, (tower,))), made(edit=Edit(4, (Drop((1,)), tower)))])
+    assert list(frame["budget"]) == [0, 1, 0, 1]
+    assert set(frame["more"]) == {tower.words()} == {"drops layers 0 and 2 of the vision encoder"}
 
 
 def test_quartiles_are_those_of_sorted_numbers() -> None:

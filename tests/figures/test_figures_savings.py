@@ -9,7 +9,7 @@ import pytest
 from vlm_analysis.figures.savings import Y_MAX, cost_chart
 
 
-def frame(**changes: list[float]) -> pd.DataFrame:
+def frame(**changes: list[float] | list[str]) -> pd.DataFrame:
     numbers = {
         "budget": [2, 4, 2, 4],
         "phase": ["decode", "decode", "prefill", "prefill"],
@@ -17,6 +17,7 @@ def frame(**changes: list[float]) -> pd.DataFrame:
         "low": [0.85, 0.78, 0.9, 0.8],
         "high": [0.92, 0.9, 1.0, 0.86],
         "expected": [0.88, 0.76, 0.93, 0.87],
+        "more": [""] * 4,
     }
     return pd.DataFrame({**numbers, **changes})
 
@@ -52,6 +53,18 @@ def test_scale_does_not_depend_on_the_values_and_what_is_beyond_stays_in_sight()
     (beyond,) = named(large, "beyond")
     assert (list(beyond.x), list(beyond.y)) == ([2], [Y_MAX])
     assert "9.000 of the dense time" in beyond.hovertext[0]
+
+
+def test_what_does_more_than_drop_decoder_layers_is_an_open_point_off_the_line_and_says_so() -> None:
+    figure = cost_chart(frame(budget=[0, 4, 0, 4], more=["drops layer 1 of <b>", "", "drops layer 1 of <b>", ""]), 16)
+    for trace in named(figure, "more than"):
+        assert list(trace.x) == [0]
+        assert trace.marker.symbol.endswith("-open")
+        assert trace.hovertext[0].startswith("0 decoder layers dropped<br>drops layer 1 of &lt;b&gt;<br>0.9")
+    assert [list(trace.x) for trace in named(figure, "measured")] == [[4], [4]]
+    assert [list(trace.x) for trace in named(figure, "expected")] == [[0, 4], [0, 4]]
+    assert len(named(figure, "more than")) == 2
+    assert not named(cost_chart(frame(), 16), "more than")
 
 
 @pytest.mark.parametrize(("n_layers", "end"), [(16, 8.4), (4, 4.4), (80, 40.4), (1, 4.4)])

@@ -12,6 +12,7 @@ import pandas as pd
 
 from vlm_analysis.edits.edit import Edit
 from vlm_analysis.edits.files import edit_content, edit_for
+from vlm_analysis.edits.kinds.drop import Drop
 from vlm_analysis.edits.kinds.tower import tower_dropped
 from vlm_analysis.errors import EvaluationError
 from vlm_analysis.guard.schema import TEXTS, fields, listed, maybe, number, table, text, whole
@@ -44,7 +45,7 @@ PHASES = ("prefill", "decode")
 N_RESAMPLES = 500
 MOST_ROUNDS = 1000
 ROUNDS = 7  # by default
-COLUMNS = ("budget", "phase", "value", "low", "high", "expected")
+COLUMNS = ("budget", "phase", "value", "low", "high", "expected", "more")
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _PLAIN = ("device", "threads", "n_prompts", "prompt_tokens", "new_tokens", "n_parameters", "n_bytes")
 _ARRAYS = ("prefill_ms", "tokens_per_s", "layer_shares")
@@ -219,13 +220,15 @@ def cost_frame(costs: Sequence[Cost]) -> pd.DataFrame:
     """Return time relative to the dense model, one row per Cost and phase, in the columns `COLUMNS`.
 
     `value` is the median of the rounds' ratios, `low` and `high` are their quartiles, `expected` is the linear line.
+    `budget` counts dropped decoder layers, and `more` says what else the edit does, "" where that is nothing.
     """
     rows = []
     for cost in costs:
+        more = " and ".join(change.words() for change in cost.edit.changes if not isinstance(change, Drop))
         for phase in PHASES:
             dense, pruned = cost.ms(phase)
             low, value, high = quartiles(pruned / dense)
-            rows.append((cost.edit.budget, phase, value, low, high, cost.expected_share(phase)))
+            rows.append((cost.edit.budget, phase, value, low, high, cost.expected_share(phase), more))
     return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(["phase", "budget"], ignore_index=True)
 
 

@@ -18,10 +18,12 @@ def cost_chart(frame: pd.DataFrame, n_layers: int) -> go.Figure:
     """Time relative to the dense model over the number of dropped layers: prefill on the left, decoding on the right.
 
     A point is a measured mask, its bar reaches from the lower to the upper quartile of the rounds. The dashed line is the expected time
-    if each layer saves its share; it starts at the dense model. Points above 1.3 are triangles at the edge.
+    if each layer saves its share; it starts at the dense model. Points above 1.3 are triangles at the edge. Edits that do more than drop
+    decoder layers are open points, whose hover says what they do; the dashed line leaves them out.
 
     Args:
-        frame: columns budget (layers dropped), phase ("prefill" or "decode"), value, low, high and expected.
+        frame: columns budget (layers dropped), phase ("prefill" or "decode"), value, low, high, expected and more (what an edit does
+            beside dropping decoder layers, "" for a mask).
         n_layers: of the dense model; the layer axis reaches to half of them, or to the largest budget.
     """
     figure = make_subplots(
@@ -34,14 +36,17 @@ def cost_chart(frame: pd.DataFrame, n_layers: int) -> go.Figure:
     figure.update_annotations(font={"size": 13})
     end = max(1, n_layers // 2, int(frame["budget"].max()) if len(frame) else 1)
     ticks = {"tick0": 0, "dtick": max(1, -(-end // 8)), "showgrid": False}
-    figure.update_xaxes(style.axis("layers dropped", range=[-0.4, end + 0.4], **ticks))
+    figure.update_xaxes(style.axis("decoder layers dropped", range=[-0.4, end + 0.4], **ticks))
     figure.update_yaxes(style.axis(range=[0, Y_MAX], dtick=0.25, tickformat=".2~f"))
     figure.update_yaxes(title_text="time (pruned / dense)", col=1)
     for column, phase in enumerate(_PHASES, start=1):
         rows = frame[frame["phase"] == phase].sort_values("budget")
         first = {"showlegend": column == 1}
-        for trace in (_dense(end, first), _expected(rows, first), _measured(rows, column - 1, first)):
+        masks, others = rows[rows["more"] == ""], rows[rows["more"] != ""]
+        for trace in (_dense(end, first), _expected(masks, first), _measured(masks, column - 1, first)):
             figure.add_trace(trace, row=1, col=column)
+        if len(others):
+            figure.add_trace(_measured(others, column - 1, first, is_open=True), row=1, col=column)
         beyond = rows[rows["value"] > Y_MAX]
         if len(beyond):
             figure.add_trace(_beyond(beyond, column - 1), row=1, col=column)
@@ -68,7 +73,7 @@ def _expected(rows: pd.DataFrame, first: dict[str, bool]) -> go.Scatter:
     )
 
 
-def _measured(rows: pd.DataFrame, index: int, first: dict[str, bool]) -> go.Scatter:
+def _measured(rows: pd.DataFrame, index: int, first: dict[str, bool], *, is_open: bool = False) -> go.Scatter:
     look = style.category(index)
     ends = {
         "array": (rows["high"] - rows["value"]).to_numpy(np.float32),
@@ -79,9 +84,9 @@ def _measured(rows: pd.DataFrame, index: int, first: dict[str, bool]) -> go.Scat
         y=rows["value"].to_numpy(np.float32),
         error_y={"type": "data", "symmetric": False, "thickness": 1.5, "width": 4, **ends},
         mode="markers",
-        name="measured, with quartiles",
-        legendgroup="measured",
-        marker={"color": look["color"], "symbol": look["symbol"], "size": 9},
+        name="more than decoder layers dropped" if is_open else "measured, with quartiles",
+        legendgroup="more" if is_open else "measured",
+        marker={"color": look["color"], "symbol": look["symbol"] + ("-open" if is_open else ""), "size": 9},
         **_boxes(rows),
         **first,
     )
@@ -103,8 +108,13 @@ def _beyond(rows: pd.DataFrame, index: int) -> go.Scatter:
 
 def _boxes(rows: pd.DataFrame) -> dict[str, object]:
     texts = [
-        f"{counted(budget, 'layer')} dropped<br>{row.value:.3f} of the dense time ({row.low:.3f} to {row.high:.3f})"
+        f"{counted(budget, 'decoder layer')} dropped{_also(str(row.more))}<br>"
+        f"{row.value:.3f} of the dense time ({row.low:.3f} to {row.high:.3f})"
         f"<br>expected {row.expected:.3f}"
         for budget, row in zip(rows["budget"].astype(int).tolist(), rows.itertuples(), strict=True)
     ]
     return {"hovertext": texts, "hovertemplate": "%{hovertext}<extra></extra>"}
+
+
+def _also(more: str) -> str:
+    return f"<br>{style.label(more, 80)}" if more else ""

@@ -243,11 +243,12 @@ def _picture(cost: Cost, costs: list[Cost]) -> None:
         cost_chart(frame, cost.edit.n_layers),
         key="cost-chart",
         config=PICTURE,
-        alt="Times as fast over layers dropped, measured and expected",
+        alt="Time relative to the dense model over decoder layers dropped, measured and expected",
     )
     st.caption(
         f"{counted(len(costs), 'measured mask')} of this model on these prompts. Bars: quartiles of the rounds. "
         "Points below the dashed line save more than their layers' own time, points above it less."
+        + (" Open points do more than drop decoder layers: hover says what." if (frame["more"] != "").any() else "")
     )
     with st.expander("Numbers"):
         offer_files(frame, "costs")
