@@ -151,12 +151,18 @@ def test_edit_strips_mark_dropped_layers_without_colour_too():
     strips = figure.data[0]
     assert strips.z.tolist() == [[0, 1, 0, 1, 0], [0, 0, 0, 0, 0]]
     assert [list(line) for line in strips.text] == [["", "×", "", "×", ""], [""] * 5]
-    assert tuple(figure.layout.yaxis.ticktext) == ("by hand · 2 dropped", "empty · 0 dropped")
+    assert tuple(figure.layout.yaxis.ticktext) == ("by hand<br>2 dropped", "empty<br>0 dropped")
+
+
+@pytest.mark.parametrize(("n_layers", "step"), [(12, 1), (16, 2), (28, 5), (80, 10)])
+def test_strips_have_room_for_numbers_on_a_phone(n_layers: int, step: int):
+    figure = edit_strips([("depth", PruneMask(n_layers, [1]))], n_layers)
+    assert figure.layout.xaxis.dtick == step
 
 
 def test_long_mask_name_keeps_its_count():
     figure = edit_strips([("a name longer than any label has room for", PruneMask(5, [1]))], 5)
-    assert figure.layout.yaxis.ticktext[0].endswith("… · 1 dropped")
+    assert figure.layout.yaxis.ticktext[0].endswith("…<br>1 dropped")
 
 
 def test_profile_draws_each_series_with_its_band(values):

@@ -15,6 +15,8 @@ from vlm_analysis.figures import style
 from vlm_analysis.model_info import Locks
 
 _ROW_PX, _LEAST_PX, _STRIP_PX = 28, 84, 18
+_TWO_LINES_PX = 38  # of a row whose label is of two lines
+_MOST_NUMBERS = 12  # of layers that stand below strips on a phone, upright
 MOST_WRITTEN = 600  # cells with their numbers
 _DIVERGING = ((0.0, "#0072B2"), (0.25, "#7FB5D8"), (0.5, "#E8E8E8"), (0.75, "#EEA56A"), (1.0, "#C24E00"))
 _STATES, _STATE_MARKS = ("kept", "dropped", "changed"), ("", "×", "~")
@@ -198,10 +200,11 @@ def edit_strips(edits: Sequence[tuple[str, Edit]], n_layers: int, *, locks: Lock
     counts = [_state_counts(line) for line in states]
     rows = [f"{name} · {count}" for (name, _), count in zip(edits, counts, strict=True)]
     locks = style.checked_locks(locks, n_layers, "edit strips")
-    figure = _grid_figure(rows, n_layers, above=False, below=bool(locks.reasons))
-    # Shortened before the number is added, which a long name would cut off.
-    ticks = [f"{style.label(name, 20)} · {count}" for (name, _), count in zip(edits, counts, strict=True)]
-    figure.update_yaxes(ticktext=ticks)
+    figure = _grid_figure(rows, n_layers, above=False, below=bool(locks.reasons), row_px=_TWO_LINES_PX)
+    # On two lines, so that layers keep room on a phone, and shortened before the number is added, which a long name would cut off.
+    ticks = [f"{style.label(name, 20)}<br>{count}" for (name, _), count in zip(edits, counts, strict=True)]
+    figure.update_yaxes(ticktext=ticks, tickfont={"size": 12})
+    figure.update_xaxes(dtick=style.layer_step(n_layers, _MOST_NUMBERS))
     figure.add_heatmap(
         z=states,
         zmin=0,
@@ -234,9 +237,9 @@ def _state_counts(states: np.ndarray) -> str:
     return f"{dropped} dropped" + (f", {changed} changed" if changed else "")
 
 
-def _grid_figure(rows: Sequence[str], n_layers: int, *, above: bool, below: bool) -> go.Figure:
+def _grid_figure(rows: Sequence[str], n_layers: int, *, above: bool, below: bool, row_px: int = _ROW_PX) -> go.Figure:
     """An empty grid of rows and layers, with room for a line of marks above and below the cells."""
-    cells_px = max(_ROW_PX * len(rows), _LEAST_PX)
+    cells_px = max(row_px * len(rows), _LEAST_PX)
     line = _STRIP_PX / cells_px * max(len(rows), 1)
     ends = [len(rows) - 0.5 + line * below, -0.5 - line * above]
     axes = {"xaxis": style.layer_axis(n_layers), "yaxis": style.row_axis(rows, range=ends)}

@@ -92,16 +92,20 @@ def axis(title: str = "", **more: Any) -> dict[str, Any]:
 
 def layer_axis(n_layers: int, **more: Any) -> dict[str, Any]:
     """The axis of decoder layers: every one labelled up to 40, then every second, fifth, and so on."""
-    step = next(step for step in (1, 2, 5, 10, 20, 50, n_layers) if n_layers <= 40 * step)
     ticks: dict[str, Any] = {
         "tickmode": "linear",
         "tick0": 0,
-        "dtick": step,
+        "dtick": layer_step(n_layers, 40),
         "autotickangles": [0, 90],
         "tickfont": {"size": 11},
     }
     look: dict[str, Any] = {"range": [-0.5, n_layers - 0.5], "showgrid": False, **ticks}
     return axis("decoder layer (from 0)", **look | more)
+
+
+def layer_step(n_layers: int, most: int) -> int:
+    """Every how many layers have a number, so that there are at most `most` numbers."""
+    return next(step for step in (1, 2, 5, 10, 20, 50, n_layers) if n_layers <= most * step)
 
 
 def row_axis(rows: Sequence[str], **more: Any) -> dict[str, Any]:
