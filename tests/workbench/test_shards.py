@@ -138,6 +138,8 @@ def test_what_does_not_belong_together_is_refused_in_words(small: LoadedModel, f
         join_shards(tmp_path, Workspace())
     with pytest.raises(WorkspaceError, match="expected edits, each layer left out, or a recording, got none"):
         work_on_shard(small, two, tmp_path, (1, 2))
+    with pytest.raises(WorkspaceError, match="Attention maps are of a recording"):
+        work_on_shard(small, two, tmp_path, (1, 2), edits=EDITS, attention=True)
     with pytest.raises(WorkspaceError, match="got both"):
         work_on_shard(small, two, tmp_path, (1, 2), edits=EDITS, leave_one_out=True)
     work_on_shard(small, two, tmp_path, (1, 2), edits=EDITS[:1])

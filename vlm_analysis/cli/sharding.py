@@ -42,7 +42,7 @@ def work(
     from vlm_analysis.workbench.shards import check_work, shard_of, work_on_shard
 
     number = shard_of(shard)
-    check_work(edits or [], leave_one_out, recorded)
+    check_work(edits or [], leave_one_out, recorded, attention)
     prompt_set = open_prompts_of(bench.workspace, prompts, on_progress, reading)
     chosen = edits_for(bench, edits or [], anyway, on_progress)
     options = {"leave_one_out": leave_one_out, "recorded": recorded, "attention": attention}

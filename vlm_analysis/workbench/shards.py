@@ -119,7 +119,7 @@ def work_on_shard(
             f"There is no such share: expected (i, n) with i from 1 to n, as (2, 8), and n up to {MOST_SHARDS:,}, got "
             f"{short(repr(shard), 80)}. Name one."
         )
-    check_work(edits, leave_one_out, recorded)
+    check_work(edits, leave_one_out, recorded, attention)
     plan = _plan(loaded, edits, leave_one_out)
     prompts = _shared_prompts(prompts, folder)
     own = folder / f"shard-{shard[0]:05d}-of-{shard[1]:05d}"
@@ -141,12 +141,16 @@ def work_on_shard(
     return own
 
 
-def check_work(edits: Sequence[Any], leave_one_out: bool, recorded: bool) -> None:
-    """Check that there is something to measure, and one kind of edits.
+def check_work(edits: Sequence[Any], leave_one_out: bool, recorded: bool, attention: bool = False) -> None:
+    """Check that there is something to measure, and one kind of edits, and attention maps of a recording only.
 
     Raises:
-        WorkspaceError: there is nothing, or there are two kinds.
+        WorkspaceError: there is nothing, or there are two kinds, or attention maps without a recording.
     """
+    if attention and not recorded:
+        raise WorkspaceError(
+            "Attention maps are of a recording: expected one to be made beside them, got none. Record too, or leave them out."
+        )
     if not (edits or leave_one_out or recorded):
         raise WorkspaceError(
             "There is nothing to do: expected edits, each layer left out, or a recording, got none of them. Name what to measure."
