@@ -339,6 +339,17 @@ def choose_in_use(item) -> None:
     last_choices()["prompts"] = item.id
 
 
+def test_packs_are_chosen_on_and_their_fellows_reported_on(stocked: OpenPage, few: PromptSet) -> None:
+    hold_bundled()
+    stocked(PAGE)
+    packs = {"general, math": few[:2], "general-report, math-report": few[2:]}
+    chosen, reported = (keep_prompts(workspace(), part, f"Bundled packs: {names}").id for names, part in packs.items())
+    last_choices()["prompts"] = reported
+    at = many(stocked)
+    assert picked(at) == (chosen, reported)
+    assert "the report flatters them" not in words(at)
+
+
 def test_halves_of_which_one_was_deleted_are_not_chosen_after_a_refresh(stocked: OpenPage) -> None:
     hold_bundled()
     (whole,) = workspace().items("prompts")

@@ -62,7 +62,7 @@ def compare_form() -> None:
 
 
 def _form(info: ModelInfo, items: dict[str, Item]) -> None:
-    follow(items, PAIR, FOLLOWED)
+    follow(items, PAIR, FOLLOWED, apart=True)
     left, right = st.columns(2)
     words = "Layers are scored on these prompts, which are recorded first where that was not done yet."
     names = {name: described(item) for name, item in items.items()}
