@@ -32,8 +32,9 @@ TABS = {
 PAGES |= {f"evaluate-{name}": f"evaluate?evaluate_tab={tab}" for name, tab in TABS.items()}
 BROKEN_MASK = "4, 5, 7, 9, 10, 12, 14"  # layers without which a fifth of the answers go
 SKIP_IT = "similarity-skip-it"
-VISION = "masks-vision"
+VISION, TOWER = "masks-vision", "masks-tower"
 PAGES |= {SKIP_IT: "similarity?similarity_tab=Explain", VISION: "masks?cut=5+9-11&absent=13-15&frozen=4"}
+PAGES |= {TOWER: "masks?cut=5+9-11&tower=2"}
 BROKEN = "caption-865"  # a prompt of the report packs that the mask in the editor answers differently
 PATIENCE_MS = 900_000  # a busy machine spoils no picture
 WIDTHS = {"": 1280, "-narrow": 390}
@@ -58,9 +59,11 @@ def open_tab(page: Page, tab: str) -> None:
 
 
 def edit_a_mask(page: Page, layers: str = "5, 9-11") -> None:
-    """Drop layers in the mask editor; wait until Python has them."""
+    """Drop layers of the decoder alone in the mask editor; wait until Python has them."""
     page.goto("/masks")
     page.locator(".strip .count").wait_for()
+    if (restore := page.locator("[data-do='restore']:enabled")).count():  # layers of the vision encoder
+        restore.click()
     page.get_by_label("drop:").fill(layers)
     page.get_by_label("drop:").press("Enter")
     page.locator(".strip[data-taken='1']").wait_for()
@@ -104,7 +107,8 @@ def hold_a_contest(page: Page) -> None:
     page.get_by_role("option").filter(has_text="small").first.click()
     idle(page)
     page.get_by_test_id("stMain").get_by_role("button", name="Depth or width?", exact=True).click()
-    page.get_by_text("With the same fine-tuning").first.wait_for(timeout=1_200_000)
+    page.get_by_role("combobox", name="Contest").wait_for(timeout=1_200_000)
+    page.get_by_text("With the same fine-tuning").first.wait_for()
 
 
 def ask_both(page: Page) -> None:
@@ -158,7 +162,7 @@ def main() -> None:
                         show_skip_it(page)
                     photograph(page, folder / f"{name}-{theme}{suffix}.png", width)
                     page.close()
-                    if name == VISION:
+                    if name in (VISION, TOWER):
                         edit_a_mask(first, "5, 9-11; vision none")  # the next picture shows the mask alone again
 
 
