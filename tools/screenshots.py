@@ -103,7 +103,7 @@ def hold_a_contest(page: Page) -> None:
         halves.click()
         idle(page)
     page.get_by_text("Options", exact=True).click()
-    page.get_by_label("Recover every edit too").click()
+    page.get_by_placeholder("Only the edits as they are").click()
     page.get_by_role("option").filter(has_text="small").first.click()
     idle(page)
     page.get_by_test_id("stMain").get_by_role("button", name="Depth or width?", exact=True).click()
