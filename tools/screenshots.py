@@ -105,6 +105,7 @@ def hold_a_contest(page: Page) -> None:
     page.get_by_text("Options", exact=True).click()
     page.get_by_placeholder("Only the edits as they are").click()
     page.get_by_role("option").filter(has_text="small").first.click()
+    page.keyboard.press("Escape")  # the open list lies over the button
     idle(page)
     page.get_by_test_id("stMain").get_by_role("button", name="Depth or width?", exact=True).click()
     page.get_by_role("combobox", name="Contest").wait_for(timeout=1_200_000)
