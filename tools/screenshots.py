@@ -103,6 +103,7 @@ def hold_a_contest(page: Page) -> None:
         halves.click()
         idle(page)
     page.get_by_text("Options", exact=True).click()
+    page.wait_for_timeout(1000)  # the options open slowly, and a list in them would close again
     page.get_by_placeholder("Only the edits as they are").click()
     page.get_by_role("option").filter(has_text="small").first.click()
     page.keyboard.press("Escape")  # the open list lies over the button
