@@ -28,12 +28,8 @@ ITEMS = {  # what the address calls a saved item, and the kinds that it may be o
     "contest": ("contests",),
     "story": ("stories", "comparisons"),
 }
-LAYERS = (
-    "cut",
-    "absent",
-    "frozen",
-    "tower",
-)  # layers that the edit in the editor drops, those that vision tokens skip, and those of the vision encoder that it drops
+# Layers that the edit in the editor drops, those that vision tokens skip, and those of the vision encoder that it drops.
+LAYERS = ("cut", "absent", "frozen", "tower")
 NARROW = "narrow"  # the key of which layers are narrow in it: what they keep are too many numbers for an address
 EDIT = (*LAYERS, NARROW)
 NAMES = ("project", *ITEMS, "mask", *EDIT, "domain", "metric")

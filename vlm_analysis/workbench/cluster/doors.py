@@ -233,10 +233,8 @@ def scan_on(crew: Crew, model: Model, ready: ScanWork, progress: Progress) -> Sc
     missing = [number for number, scores in found.items() if not scores]
     done, total = len(keys) * (len(found) - len(missing)), len(keys) * len(found)
     sent = crew.shared(packed_edits(ready.plan)) if missing else None
-    owners, whole = (
-        dict[int, list[int]](),
-        set[int](),
-    )  # parts of which all came, where a worker may die after its answers
+    owners = dict[int, list[int]]()
+    whole = set[int]()  # parts of which all came: a worker may die after its answers
 
     def ask(number: int) -> Message | None:
         if number in whole:
