@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -56,33 +57,35 @@ def compare(name: str, what: str, loaded: Any, masks: Sequence[Any], n_prompts: 
     work = prepare(loaded, prompts_for(name, n_prompts))
     batch = 32 if name == "pocket-vl" else 1
     evaluate_prepared(work, PruneMask(loaded.n_layers), None, batch_size=batch)  # warms up
-    started = time.perf_counter()
-    dense = evaluate_prepared(work, PruneMask(loaded.n_layers), None, batch_size=batch).dense_log_probs
-    alone = [evaluate_prepared(work, mask, dense, batch_size=batch) for mask in masks]
-    alone_s = time.perf_counter() - started
-    started = time.perf_counter()
-    store = open_scores(work, batch)
-    sweep_prepared(work, masks, None, store=store, batch_size=batch)
-    swept = [evaluation_of(work, mask, store.of(mask.key)) for mask in masks]
-    swept_s = time.perf_counter() - started
-    assert all(one.by_prompt.equals(other.by_prompt) for one, other in zip(swept, alone, strict=True))
     plan = ordered([PruneMask(loaded.n_layers), *masks])
     runner = SharedRunner(loaded)
     list(runner.run([work.encoded[0]], plan))
     nodes = len({mask.kept[:length] for mask in plan for length in range(1, len(mask.kept) + 1)})
-    layer_s, vision_s = parts(work, batch)
-    floor_s = nodes * layer_s + vision_s
+    rounds = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        dense = evaluate_prepared(work, PruneMask(loaded.n_layers), None, batch_size=batch).dense_log_probs
+        alone = [evaluate_prepared(work, mask, dense, batch_size=batch) for mask in masks]
+        alone_s = time.perf_counter() - started
+        started = time.perf_counter()
+        store = open_scores(work, batch)
+        sweep_prepared(work, masks, None, store=store, batch_size=batch)
+        swept = [evaluation_of(work, mask, store.of(mask.key)) for mask in masks]
+        swept_s = time.perf_counter() - started
+        assert all(one.by_prompt.equals(other.by_prompt) for one, other in zip(swept, alone, strict=True))
+        layer_s, vision_s = parts(work, batch)
+        floor_s = nodes * layer_s + vision_s
+        rounds.append((alone_s, swept_s, swept_s / alone_s, floor_s / alone_s, swept_s / floor_s))
+    alone_s, swept_s, ratio, floor, over = (statistics.median(column) for column in zip(*rounds, strict=True))
     print(
-        f"| {name} | {what} | {len(masks)} | {n_prompts} | {alone_s:.1f} | {swept_s:.1f} | {swept_s / alone_s:.2f} × | "
-        f"{floor_s / alone_s:.2f} × | {swept_s / floor_s:.2f} × | {runner.layers_run} of {runner.layers_counted} | {nodes} |",
+        f"| {name} | {what} | {len(masks)} | {n_prompts} | {alone_s:.1f} | {swept_s:.1f} | {ratio:.2f} × | "
+        f"{floor:.2f} × | {over:.2f} × | {runner.layers_run} of {runner.layers_counted} | {nodes} |",
         flush=True,
     )
 
 
 def parts(work: Any, batch: int) -> tuple[float, float]:
     """Return the seconds of one decoder layer and of the vision tower over all prompts: medians of a few dense passes."""
-    import statistics
-
     import torch
 
     from vlm_analysis.evaluation.run.prepared import answer_logits

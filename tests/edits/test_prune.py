@@ -13,8 +13,9 @@ from oracles import ask, qwen_layers, same_weights, skipping, weights_of
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
-from vlm_analysis import LoadedModel, PromptSet, PruneMask
+from vlm_analysis import DropPart, Edit, LoadedModel, PromptSet, PruneMask
 from vlm_analysis.edits.apply import apply_edit
+from vlm_analysis.edits.view import Copies
 from vlm_analysis.errors import EditError, MaskError
 
 MASKS = [(), (5,), (2, 3, 4), (15,), (2, 7, 8, 12, 14), tuple(range(2, 15))]
@@ -196,6 +197,25 @@ class TestTheView:
         vision = [config for config in configs if config.model_type == view.config.vision_config.model_type]
         assert all(config is view.config.vision_config for config in vision)
         assert not {id(config) for config in configs} & {id(getattr(m, "config", None)) for m in loaded.model.modules()}
+
+    def test_masks_share_a_layer_that_they_keep_at_the_same_place(self, loaded: LoadedModel, few: PromptSet) -> None:
+        masks, copies, inputs = [PruneMask(16, (5,)), PruneMask(16, (5, 9))], {}, ask(loaded, few[0])
+        one, two = (apply_edit(loaded.model, mask, copies=copies) for mask in masks)
+        pairs = zip(qwen_layers(one), qwen_layers(two), strict=False)
+        assert [first is second for first, second in pairs] == [True] * 8 + [
+            False
+        ] * 6  # from layer 10 on places differ
+        assert len(copies) == 15 + 6
+        for view, mask in ((two, masks[1]), (one, masks[0]), (two, masks[1])):
+            assert [layer.self_attn.layer_idx for layer in qwen_layers(view)] == list(range(16 - mask.budget))
+            assert torch.equal(logits(view, inputs), logits(apply_edit(loaded.model, mask), inputs))
+
+    def test_an_edit_that_changes_a_layer_has_its_own(self, loaded: LoadedModel) -> None:
+        copies: Copies = {}
+        whole = apply_edit(loaded.model, PruneMask(16), copies=copies)
+        view = apply_edit(loaded.model, Edit(16, (DropPart(mlp=(3,)),)), copies=copies)
+        assert len(copies) == 16
+        assert not {id(layer) for layer in qwen_layers(view)} & {id(layer) for layer in qwen_layers(whole)}
 
 
 class TestRefusals:

@@ -28,7 +28,9 @@ from vlm_analysis import (
     sweep,
 )
 from vlm_analysis.errors import MaskError, ModelError
+from vlm_analysis.evaluation.run import prepared
 from vlm_analysis.evaluation.run.evaluate import respond
+from vlm_analysis.models.inputs import EncodedPrompts
 from vlm_analysis.progress import Progress, no_progress
 from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.workspace import Item, Workspace
@@ -173,6 +175,17 @@ def test_what_is_known_runs_no_prompt_and_another_bench_on_the_workspace_knows_i
         ASKED[asked](Bench(small, home.root), few)
         assert not seen
     assert len([item for item in home.items("prompts") if item.prompts == few.fingerprint]) <= 1
+
+
+def test_a_comparison_makes_its_prompts_ready_once(
+    bench: Bench, few: PromptSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(prepared, "EncodedPrompts", lambda *a, **k: made.append("ready") or EncodedPrompts(*a, **k))
+    bench.compare(few, criteria=("damage-kl",), strategies=("first-k",), most=1)
+    assert made == ["ready"], "the dense model, the damage of each layer and the masks are scored on the same inputs"
+    bench.evaluate(few, MASK)
+    assert len(made) == 2, "the next job makes its own"
 
 
 def test_a_second_comparison_runs_no_mask(bench: Bench, few: PromptSet) -> None:

@@ -10,19 +10,21 @@ from typing import TypeVar
 from torch import nn
 
 from vlm_analysis.edits.edit import Edit, check_edit
-from vlm_analysis.edits.view import View, check_config
+from vlm_analysis.edits.view import Copies, View, check_config
 from vlm_analysis.errors import EditError, MaskError, ModelError
 from vlm_analysis.models.layers import find_decoder_layers, find_decoder_path, layer_info, whole_layer_info
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def apply_edit(model: M, edit: Edit) -> M:
+def apply_edit(model: M, edit: Edit, *, copies: Copies | None = None) -> M:
     """Return the edited model, which shares the dense weights; `model` is untouched.
 
     Args:
         model: a transformers model; it may itself be edited, or spread over devices by accelerate.
         edit: the changes to apply.
+        copies: layers for many masks of one model to share (see `View`): of two masks, those that keep a layer at the same place have
+            one copy of it. What is put on it is on all of them. Only masks take from it.
 
     Raises:
         EditError: the edit is of another number of layers, or a change cannot be applied to this model.
@@ -32,7 +34,7 @@ def apply_edit(model: M, edit: Edit) -> M:
     """
     _check(model, edit)
     before = _touched_sums(model, edit)
-    view = View(model, [layer for layer, _ in edit.steps.layers])
+    view = View(model, [layer for layer, _ in edit.steps.layers], copies if edit.is_mask else None)
     for change in edit.changes:
         change.apply(view)
     if before != _touched_sums(model, edit):

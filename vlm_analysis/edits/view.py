@@ -26,6 +26,9 @@ from vlm_analysis.models.offload import put_own, value_of
 from vlm_analysis.models.tower import with_parts
 
 M = TypeVar("M", bound=nn.Module)
+Copies = dict[
+    tuple[int, int], nn.Module
+]  # of decoder layers, by the layer's number in the dense model and its place in the view
 
 # Attributes that a module computes from the configuration when it is built: a layer's from its number, the decoder's from the count.
 _OF_LAYER: dict[str, Callable[[int, Any], Any]] = {
@@ -48,27 +51,31 @@ class View(Generic[M]):
     Args:
         dense: a transformers model; it may itself be a view, or spread over devices by accelerate. It is not changed.
         kept: the decoder layers to keep, ascending.
+        copies: layers that views of the same model have copied; those with the same place are used again, and new ones join them.
+            Such views share these layers, so that none may change them. By default each layer is copied.
 
     Raises:
         MaskError: the stack of these layers cannot be rebuilt.
         ModelError: the decoder layers cannot be found, or a module's forward was replaced by something unknown.
     """
 
-    def __init__(self, dense: M, kept: Sequence[int]) -> None:
+    def __init__(self, dense: M, kept: Sequence[int], copies: Copies | None = None) -> None:
         path, layers = find_decoder_path(dense)
         holder = path.rpartition(".")[0]
-        copier = _Copier(dense, layers, kept)
+        copier = _Copier(dense, layers, kept, copies)
         self.model: M = copier.module(dense)
         self._layers = {layer: copier.module(layers[layer]) for layer in kept}
         text = text_config(self.model)
-        for position, layer in enumerate(self._layers.values()):
-            _renumber(layer, position, text)
+        for place in copier.copied:
+            _renumber(self._layers[kept[place]], place, text)
         _refit(self.model.get_submodule(holder), text, len(layers), kept)
         state = vars(self.model)
         if state.get("generation_config") is not None:
             state["generation_config"] = copy.deepcopy(state["generation_config"])
         if state.get("hf_device_map"):
             state["hf_device_map"] = _renamed(state["hf_device_map"], f"{path}.", kept)
+        if copies is not None:
+            copies |= {(kept[place], place): self._layers[kept[place]] for place in copier.copied}
 
     def layer(self, number: int) -> nn.Module:
         """Return the view's module of a layer, by its number in the dense model.
@@ -224,8 +231,10 @@ def _renamed(device_map: dict[str, Any], prefix: str, kept: Sequence[int]) -> di
 class _Copier:
     """Copies a module tree, sharing only tensors, and each configuration once, cut to the kept layers."""
 
-    def __init__(self, model: Any, layers: nn.ModuleList, kept: Sequence[int]) -> None:
+    def __init__(self, model: Any, layers: nn.ModuleList, kept: Sequence[int], copies: Copies | None = None) -> None:
         self._layers, self._kept = layers, tuple(kept)
+        self._copies = copies or {}
+        self.copied: list[int] = []  # places of layers that were not among the copies
         self._modules: dict[int, nn.Module] = {}
         self._config_memo: dict[int, Any] = {}
         self._cut: set[int] = set()
@@ -257,11 +266,20 @@ class _Copier:
                 state[name] = self._lists[id(value)]
         if hasattr(state.get("config"), "get_text_config"):
             state["config"] = self._config(state["config"])
-        children = module._modules
         if module is self._layers:
-            children = {str(index): module[layer] for index, layer in enumerate(self._kept)}
-        state["_modules"] = {name: child if child is None else self.module(child) for name, child in children.items()}
+            state["_modules"] = {str(place): self._layer(layer, place) for place, layer in enumerate(self._kept)}
+        else:
+            children = module._modules.items()
+            state["_modules"] = {name: child if child is None else self.module(child) for name, child in children}
         return copied
+
+    def _layer(self, number: int, place: int) -> nn.Module:
+        """Return the copy of a decoder layer that stands at a place, one from before where there is one."""
+        dense = self._layers[number]
+        if (known := self._copies.get((number, place))) is not None:
+            return self._modules.setdefault(id(dense), known)
+        self.copied.append(place)
+        return self.module(dense)
 
     def _config(self, config: Any) -> Any:
         """Return the copy of a configuration; that of the decoder, and copies of it that some classes make, are cut."""

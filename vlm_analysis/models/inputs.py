@@ -6,6 +6,7 @@ answer is appended token by token as generation would append it, so that one pas
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Iterator, Sequence
@@ -326,7 +327,13 @@ def image_grids(item: Encoded, loaded: LoadedModel) -> tuple[tuple[int, int, int
 
 def takes_logits_to_keep(model: Any) -> bool:
     """Return whether the model's forward can compute only some of the logits."""
-    return "logits_to_keep" in inspect.signature(model.forward).parameters
+    own = vars(model).get("forward")  # accelerate's, which tells of the one below it
+    return _takes_logits_to_keep(type(model)) if own is None else "logits_to_keep" in inspect.signature(own).parameters
+
+
+@functools.cache
+def _takes_logits_to_keep(kind: type) -> bool:
+    return "logits_to_keep" in inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]
 
 
 def pad_token(loaded: LoadedModel) -> int:

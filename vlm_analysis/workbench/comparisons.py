@@ -169,18 +169,19 @@ def compare_ways(
     progress(0, 1, "making the masks")
     ways, left_out = _saved_ways(shelf, question) if question.masks else ways_of(recording, question, damage)
     if question.recover:
+        desk.put_away()  # learning takes the memory
         more, reasons = recovered_ways(desk, choose, ways, question.recover, progress)
         ways, left_out = [*ways, *more], {**left_out, **reasons}
     if question.vision:
         ways = with_vision(ways, _scanned(desk, choose, question, progress))
-    prompts = open_item(report)
+    prompts = desk.open_prompts(report)
     how: dict[str, Any] = {"recording": recording, "left_out": left_out, "max_bytes": question.max_mib << 20}
     dense = dense_evaluation(desk, prompts, report.name, _with_words(progress, "dense model"))
     folder = scores_folder(shelf, loaded, prompts)
     _score_on_crew(desk, report, ways, progress)
-    comparison = compare_masks(
-        loaded, prompts, ways, reference=dense, folder=folder, on_partial=on_partial, on_progress=progress, **how
-    )
+    work = desk.ready(prompts, dense, lambda *_: progress(0, 1, "preparing the prompts"))
+    own: dict[str, Any] = {"reference": dense, "folder": folder, "work": work, "on_partial": on_partial}
+    comparison = compare_masks(loaded, prompts, ways, **own, on_progress=progress, **how)
     if question.masks:  # they were not chosen on the recording's prompts, but on what each of them names
         n_shared = comparison.n_shared if any(report.prompts in mask.chosen_on for mask in comparison.masks) else 0
         comparison = replace(comparison, n_shared=n_shared)
@@ -207,12 +208,13 @@ def _on_choosing(desk: Desk, choose: Item, ways: list[Any], progress: Progress, 
     """Return the comparison of the same masks on the prompts that they are chosen on: the best one is picked there."""
     from vlm_analysis.workbench.pipeline import compare_masks
 
-    loaded, prompts = desk.loaded, open_item(choose)
+    loaded, prompts = desk.loaded, desk.open_prompts(choose)
     words = _with_words(progress, f"choosing on {choose.name}")
     dense = dense_evaluation(desk, prompts, choose.name, words)
     _score_on_crew(desk, choose, ways, words)
     folder = scores_folder(desk.shelf, loaded, prompts)
-    return compare_masks(loaded, prompts, ways, reference=dense, folder=folder, on_progress=words, **how)
+    own = {"reference": dense, "folder": folder, "work": desk.ready(prompts, dense, words)}
+    return compare_masks(loaded, prompts, ways, **own, on_progress=words, **how)
 
 
 def _scanned(desk: Desk, choose: Item, question: Question, progress: Progress) -> list[Edit]:
@@ -310,7 +312,7 @@ def _recording(desk: Desk, choose: Item, question: Question) -> Recording | None
     """Return the newest whole recording of the model on the prompts with all measures that the question needs."""
     if unfinished_folder(desk.shelf, desk.model, choose, _options(desk, question)).exists():
         return None
-    prompts = open_item(choose)
+    prompts = desk.open_prompts(choose)
     for recording in (in_groups_of(one, prompts) for one in whole_recordings(desk, choose.prompts)):
         attended = "attention" not in question.needs or recording.has("important_cosine")
         if attended and not (question.preset and lacks_pooled(recording)):

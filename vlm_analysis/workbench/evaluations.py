@@ -17,7 +17,6 @@ from vlm_analysis.workbench.shelf import (
     find_dense,
     keep_dense,
     keep_evaluation,
-    open_item,
     open_whole,
     scores_folder,
     whole_items,
@@ -59,7 +58,7 @@ def evaluate_edit(
     if on_partial is not None:
         on_partial(evaluation, dense)
     if responses:
-        prompt_set = open_item(prompts)
+        prompt_set = desk.open_prompts(prompts)
         if "response" not in dense.by_prompt:
             dense_evaluation(desk, prompt_set, prompts.name, progress, responses=True)
         evaluation = with_responses(desk, prompt_set, evaluation, progress)
@@ -73,17 +72,11 @@ def dense_evaluation(
 
     With `responses`, missing responses are written and saved too.
     """
-    from vlm_analysis.evaluation.run.evaluate import evaluate
-
-    loaded, slot = desk.loaded, desk.slot
+    slot = desk.slot
     known = slot.dense.get(prompts.fingerprint)
     if known is None:
         begun = time.monotonic()
-        known = (
-            evaluate(loaded, prompts, on_progress=progress)
-            if desk.crew is None
-            else _dense_on_crew(desk, prompts, progress)
-        )
+        known = _dense_here(desk, prompts, progress) if desk.crew is None else _dense_on_crew(desk, prompts, progress)
         slot.seen.add(prompts.fingerprint, len(prompts), time.monotonic() - begun)
         slot.dense[prompts.fingerprint] = known
     keep_dense(desk.shelf, known, name)
@@ -94,16 +87,23 @@ def dense_evaluation(
     return known
 
 
+def _dense_here(desk: Desk, prompts: PromptSet, progress: Progress) -> Evaluation:
+    from vlm_analysis.evaluation.run.evaluate import batch_for, evaluate_prepared
+
+    work = desk.ready(prompts, None, progress)
+    dense = Edit(desk.loaded.n_layers)
+    return evaluate_prepared(work, dense, None, batch_size=batch_for(desk.loaded), on_progress=progress)
+
+
 def _dense_on_crew(desk: Desk, prompts: PromptSet, progress: Progress) -> Evaluation:
     """Return the dense evaluation by the workers of a cluster, without log-probabilities: they stay there."""
     from vlm_analysis.evaluation.run.evaluate import batch_for, evaluation_of
-    from vlm_analysis.evaluation.run.prepared import prepare
     from vlm_analysis.evaluation.run.sweep import open_scores
     from vlm_analysis.workbench.cluster.doors import model_of, score_on
 
     assert desk.crew is not None
     dense, batch = Edit(desk.loaded.n_layers), batch_for(desk.loaded)
-    work = prepare(desk.loaded, prompts, on_progress=progress)
+    work = desk.ready(prompts, None, progress)
     store = open_scores(work, batch, scores_folder(desk.shelf, desk.loaded, prompts))
     how: dict[str, Any] = {"store": store, "batch_size": batch, "on_batch": None}
     score_on(desk.crew, model_of(desk.slot), work, [dense], **how, progress=progress)
@@ -129,14 +129,13 @@ def scorer(desk: Desk, prompts_item: Item, progress: Progress, on_dense: Progres
     `on_dense` gets the dense model's progress in place of `progress` when it runs among the edits.
     """
     from vlm_analysis.evaluation.run.evaluate import batch_for, evaluation_of
-    from vlm_analysis.evaluation.run.prepared import prepare
     from vlm_analysis.evaluation.run.sweep import open_scores, sweep_prepared
     from vlm_analysis.workbench.cluster.doors import model_of, score_on
 
-    loaded, prompts = desk.loaded, open_item(prompts_item)
+    loaded, prompts = desk.loaded, desk.open_prompts(prompts_item)
     dense = _saved_reference(desk, prompts) or dense_evaluation(desk, prompts, prompts_item.name, progress)
     begun = time.monotonic()
-    ready = prepare(loaded, prompts, dense, on_progress=lambda *_: progress(0, 1, "preparing the prompts"))
+    ready = desk.ready(prompts, dense, lambda *_: progress(0, 1, "preparing the prompts"))
     batch = batch_for(loaded)
     store = open_scores(ready, batch, scores_folder(desk.shelf, loaded, prompts))
     preparing_s = time.monotonic() - begun

@@ -168,6 +168,7 @@ def compare_masks(
     batch_size: int | None = None,
     max_bytes: int | None = None,
     folder: Path | None = None,
+    work: Prepared | None = None,
     on_partial: Callable[[Comparison], None] | None = None,
     on_progress: Progress | None = None,
 ) -> Comparison:
@@ -182,6 +183,7 @@ def compare_masks(
         reference: the dense evaluation on these prompts.
         batch_size: prompts of similar length run together; `batch_for` the model by default.
         folder: where scores are kept (see `sweep`).
+        work: these prompts, if they are ready to be scored against the reference.
         on_partial: called after each batch with the comparison on the prompts that all masks have been scored on so far.
 
     Raises:
@@ -195,7 +197,7 @@ def compare_masks(
     check_reference(reference, loaded, prompts)
     batch_size = batch_size or batch_for(loaded)
     progress = on_progress or no_progress
-    work = prepare(loaded, prompts, reference, on_progress=lambda *_: progress(0, 1, "preparing the prompts"))
+    work = work or prepare(loaded, prompts, reference, on_progress=lambda *_: progress(0, 1, "preparing the prompts"))
     dense = reference or evaluate_prepared(
         work, Edit(loaded.n_layers), None, batch_size=batch_size, on_progress=on_progress
     )

@@ -12,7 +12,7 @@ from vlm_analysis.progress import Progress
 from vlm_analysis.prompts.prompts import PromptSet
 from vlm_analysis.recording.recording import Recording
 from vlm_analysis.workbench.desk import Desk
-from vlm_analysis.workbench.shelf import is_whole, keep_recording, open_item, unfinished_folder, whole_items
+from vlm_analysis.workbench.shelf import is_whole, keep_recording, unfinished_folder, whole_items
 from vlm_analysis.workbench.workspace import Item
 
 
@@ -21,7 +21,7 @@ def record_prompts(desk: Desk, prompts: Item, name: str, options: Mapping[str, A
     from vlm_analysis.recording.extending import extendable
     from vlm_analysis.recording.record import record
 
-    loaded, prompt_set = desk.loaded, open_item(prompts)
+    loaded, prompt_set = desk.loaded, desk.open_prompts(prompts)
     folder = unfinished_folder(desk.shelf, desk.model, prompts, options)
     known = None if folder.exists() else extendable(whole_recordings(desk), loaded, prompt_set, **options)
     if desk.crew is not None:
@@ -38,7 +38,7 @@ def known_recording(desk: Desk, prompts: Item, options: Mapping[str, Any]) -> Re
     """Return the newest whole recording of the model on these prompts with these options; None if there is none."""
     from vlm_analysis.recording.extending import extendable
 
-    prompt_set = open_item(prompts)
+    prompt_set = desk.open_prompts(prompts)
     known = extendable(whole_recordings(desk, prompts.prompts), desk.loaded, prompt_set, **options)
     return None if known is None else in_groups_of(known, prompt_set)
 

@@ -26,6 +26,7 @@ from torch import nn
 
 from vlm_analysis.edits.apply import apply_edit, why_not
 from vlm_analysis.edits.edit import Edit, PruneMask
+from vlm_analysis.edits.view import Copies
 from vlm_analysis.evaluation.run.evaluate import MAX_STATE_BYTES
 from vlm_analysis.evaluation.run.prepared import Batch, answer_logits
 from vlm_analysis.models.inputs import Encoded
@@ -70,6 +71,7 @@ class SharedRunner:
         )
         self._views: dict[str, nn.Module] = {}  # by the edit's key
         self._n_modules = 0  # of those
+        self._layers: Copies = {}  # that views of masks share
         self._kept: dict[int, torch.Tensor] = {}  # raw output of the layer before each branch, by its step
         self._vision: dict[tuple[str, str], Any] = {}  # by module and method
 
@@ -129,7 +131,7 @@ class SharedRunner:
         """Return the edited model, kept for the next batch while there is room: making one takes as long as a small model's pass."""
         if edit.key in self._views:
             return self._views[edit.key]
-        view = apply_edit(self.loaded.model, edit)
+        view = apply_edit(self.loaded.model, edit, copies=self._layers)
         self._see_once(view)
         n_modules = self._n_modules + sum(1 for _ in view.modules())
         if n_modules <= MOST_MODULES:

@@ -6,14 +6,14 @@ import streamlit as st
 from streamlit.errors import StreamlitPageNotFoundError
 
 from vlm_analysis.ui.common.address import go_to
-from vlm_analysis.ui.common.jobs import POLL_S, Place, cancel, here, progress_text, project_of
+from vlm_analysis.ui.common.jobs import Place, cancel, here, progress_text, project_of
 from vlm_analysis.ui.common.session import of_project, project, runner
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.words import duration
 from vlm_analysis.workbench.jobs import JobView
 from vlm_analysis.workbench.projects import DEFAULT
 
-MOST_ENDED = 5
+MOST_ENDED, POLL_S = 5, 3.0  # a page draws its own job more often, and this list is mostly closed
 
 
 def job_list() -> None:

@@ -15,7 +15,10 @@ from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.words import duration
 from vlm_analysis.workbench.jobs import JobView
 
-POLL_S = 1.0
+POLL_S, RESULTS_S = (
+    1.0,
+    2.0,
+)  # how often the line of a job is drawn, and its results so far, which take the browser longer
 OF_MODEL = ("load", "unload", "fit")  # kinds of jobs on the one model of the process, which belong to no project
 
 
@@ -85,10 +88,16 @@ def job_panel(
         if now is None or (was_active and not now.active):
             st.rerun()
         _draw(now, kind, left_behind)
+
+    @st.fragment(run_every=RESULTS_S, key=f"so-far-{kind}")
+    def results(job_id: str) -> None:
+        now = runner().get(job_id)
         if so_far is not None and now is not None and now.status == "running":
             so_far()
 
     panel(view.id, view.active)
+    if view.active and so_far is not None:
+        results(view.id)
     return view
 
 

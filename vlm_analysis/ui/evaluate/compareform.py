@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -41,6 +42,11 @@ from vlm_analysis.workbench.bench import ALL_CRITERIA
 from vlm_analysis.workbench.comparisons import Question, Unfinished, forget, unfinished
 from vlm_analysis.workbench.details import count_domains
 from vlm_analysis.workbench.workspace import Item
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vlm_analysis.selection.compared.comparison import Comparison
 
 FOLLOWED = "compare_followed"  # the session's prompts that the form was last set to
 LEFT_BEHIND = "What was measured is kept: go on with it below."
@@ -252,8 +258,7 @@ def so_far() -> None:
     if partial is None:
         return
     (partial,) = partial
-    metric = telling(partial)
-    table = mask_table(partial, metric).sort_values(["worst", "budget"], ascending=[False, False]).head(SHOWN)
+    metric, table = _best(partial)
     st.caption(
         f"So far, on {counted(len(partial.dense.by_prompt), 'prompt')}, the masks that keep most of their worst domain:"
     )
@@ -264,6 +269,14 @@ def so_far() -> None:
         column_config=column_config(partial.domains, metric),
         alt="The best masks so far",
     )
+
+
+@lru_cache(maxsize=1)
+def _best(partial: Comparison) -> tuple[str, pd.DataFrame]:
+    """Return the score that tells of a comparison, and its best masks; once for what is drawn every other second."""
+    metric = telling(partial)
+    table = mask_table(partial, metric).sort_values(["worst", "budget"], ascending=[False, False])
+    return metric, table.head(SHOWN)
 
 
 def _left_unfinished(info: ModelInfo | None, items: dict[str, Item]) -> None:
