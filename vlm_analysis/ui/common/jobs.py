@@ -89,15 +89,14 @@ def job_panel(
             st.rerun()
         _draw(now, kind, left_behind)
 
-    @st.fragment(run_every=RESULTS_S, key=f"so-far-{kind}")
+    @st.fragment(run_every=RESULTS_S if view.active and so_far is not None else None, key=f"so-far-{kind}")
     def results(job_id: str) -> None:
         now = runner().get(job_id)
         if so_far is not None and now is not None and now.status == "running":
             so_far()
 
     panel(view.id, view.active)
-    if view.active and so_far is not None:
-        results(view.id)
+    results(view.id)  # also when it ended: what is drawn below stays at its place
     return view
 
 
