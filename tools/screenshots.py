@@ -1,12 +1,15 @@
 """Take the README's screenshots: a real server, the demo's result in it, every page in light and dark.
 
 python -m tools.screenshots [FOLDER]      # default assets/screenshots; needs Chromium and requirements-dev.txt
+
+It takes a quarter of an hour, and says what it does.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
+import time
 from pathlib import Path
 
 from playwright.sync_api import Page, expect
@@ -70,6 +73,11 @@ def edit_a_mask(page: Page, layers: str = "5, 9-11") -> None:
     idle(page)
 
 
+def edit_a_broken_mask(page: Page) -> None:
+    """Drop layers without which answers go."""
+    edit_a_mask(page, BROKEN_MASK)
+
+
 def recover(page: Page) -> None:
     """Get back what the mask in the editor lost, by a repair and a short fine-tuning."""
     open_tab(page, "Get back what was lost")
@@ -124,36 +132,55 @@ def ask_both(page: Page) -> None:
     page.get_by_text("KL").first.wait_for()
 
 
+def try_the_demo(page: Page) -> None:
+    """Press the demo's button on an empty Overview, and wait for the whole answer."""
+    page.goto("/")
+    page.get_by_role("button", name="Try the demo").click()
+    page.get_by_role("button", name="Present").wait_for()
+
+
+def compare_and_evaluate(page: Page) -> None:
+    """Compare many masks, and evaluate the demo's."""
+    open_tab(page, "Many masks")
+    compare_masks(page)
+    open_tab(page, "One mask")
+    page.get_by_role("button", name="Prune and evaluate").click()
+    page.wait_for_timeout(2000)
+    expect(page.get_by_role("button", name="Prune and evaluate")).to_be_enabled(timeout=PATIENCE_MS)
+
+
+def measure_cost(page: Page) -> None:
+    """Time the mask, and what is proposed beside it."""
+    open_tab(page, "Cost")
+    page.get_by_text("Measure other budgets too").click()
+    page.get_by_role("button", name="Measure cost").click()
+    page.get_by_text("90 % interval").first.wait_for()
+
+
+def scan_vision(page: Page) -> None:
+    """Scan where vision tokens may skip layers, on the tab of Skip-It's conditions."""
+    page.goto(f"/{PAGES[SKIP_IT]}")
+    show_skip_it(page)
+    page.get_by_role("button", name="Scan vision tokens").click()
+    page.get_by_role("combobox", name="Choose where they skip by").wait_for()
+
+
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "assets" / "screenshots"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "assets" / "screenshots")
+    folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory() as home, running_server(Path(home)) as url, chromium() as browser:
         first = browser.new_page(base_url=url)
-        first.goto("/")
-        first.get_by_role("button", name="Try the demo").click()
-        first.get_by_role("button", name="Present").wait_for(timeout=PATIENCE_MS)
         first.set_default_timeout(PATIENCE_MS)
-        open_tab(first, "Many masks")
-        compare_masks(first)
-        open_tab(first, "One mask")
-        first.get_by_role("button", name="Prune and evaluate").click()
-        first.wait_for_timeout(2000)
-        expect(first.get_by_role("button", name="Prune and evaluate")).to_be_enabled(timeout=PATIENCE_MS)
-        open_tab(first, "Cost")
-        first.get_by_text("Measure other budgets too").click()
-        first.get_by_role("button", name="Measure cost").click()
-        first.get_by_text("90 % interval").first.wait_for()
-        edit_a_mask(first, BROKEN_MASK)
-        recover(first)
-        first.goto(f"/{PAGES[SKIP_IT]}")
-        show_skip_it(first)
-        first.get_by_role("button", name="Scan vision tokens").click()
-        first.get_by_role("combobox", name="Choose where they skip by").wait_for()
-        score_width(first)
-        hold_a_contest(first)
-        edit_a_mask(first)
+        steps = (try_the_demo, compare_and_evaluate, measure_cost, edit_a_broken_mask, recover, scan_vision)
+        for step in (*steps, score_width, hold_a_contest, edit_a_mask):
+            step(first)
+            print(f"{time.monotonic() - begun:5.0f} s  {step.__name__.replace('_', ' ')}", flush=True)
         for theme in ("light", "dark"):
             for suffix, width in WIDTHS.items():
+                print(f"{time.monotonic() - begun:5.0f} s  {theme}, {width} pixels wide", flush=True)
                 for name, path in PAGES.items():
                     page = browser.new_page(base_url=url, color_scheme=theme, viewport={"width": width, "height": 900})
                     page.set_default_timeout(PATIENCE_MS)
