@@ -163,17 +163,7 @@ def compare_ways(
     if recording is None:
         recording_progress, title = _with_words(progress, f"recording {choose.name}"), f"{loaded.name} on {choose.name}"
         recording = open_item(record_prompts(desk, choose, title, _options(desk, question), recording_progress))
-    damage = None
-    if "damage" in question.needs:
-        damage = damage_of(desk, choose, _with_words(progress, f"each layer left out on {choose.name}"))
-    progress(0, 1, "making the masks")
-    ways, left_out = _saved_ways(shelf, question) if question.masks else ways_of(recording, question, damage)
-    if question.recover:
-        desk.put_away()  # learning takes the memory
-        more, reasons = recovered_ways(desk, choose, ways, question.recover, progress)
-        ways, left_out = [*ways, *more], {**left_out, **reasons}
-    if question.vision:
-        ways = with_vision(ways, _scanned(desk, choose, question, progress))
+    ways, left_out = _asked_ways(desk, choose, question, recording, progress)
     prompts = desk.open_prompts(report)
     how: dict[str, Any] = {"recording": recording, "left_out": left_out, "max_bytes": question.max_mib << 20}
     dense = dense_evaluation(desk, prompts, report.name, _with_words(progress, "dense model"))
@@ -192,6 +182,24 @@ def compare_ways(
         if (other.model, other.question) == (desk.model, question):
             forget(other)
     return item
+
+
+def _asked_ways(
+    desk: Desk, choose: Item, question: Question, recording: Recording, progress: Progress
+) -> tuple[list[Way], dict[str, str]]:
+    """Return the ways to the masks of a question, recovered and beside skipping too where it asks, and by method why some are missing."""
+    damage = None
+    if "damage" in question.needs:
+        damage = damage_of(desk, choose, _with_words(progress, f"each layer left out on {choose.name}"))
+    progress(0, 1, "making the masks")
+    ways, left_out = _saved_ways(desk.shelf, question) if question.masks else ways_of(recording, question, damage)
+    if question.recover:
+        desk.put_away()  # learning takes the memory
+        more, reasons = recovered_ways(desk, choose, ways, question.recover, progress)
+        ways, left_out = [*ways, *more], {**left_out, **reasons}
+    if question.vision:
+        ways = with_vision(ways, _scanned(desk, choose, question, progress))
+    return ways, left_out
 
 
 def _score_on_crew(desk: Desk, prompts: Item, ways: Sequence[Way], progress: Progress) -> None:

@@ -21,7 +21,7 @@ def seconds_a_pass(model: str | None, prompts: Item) -> float | None:
     costs, _ = find_costs(workspace(), model, None, opened=opened)
     if costs:
         return float(np.median(costs[0].prefill_ms[0])) / 1e3
-    timed: dict[tuple[str, str], float] = st.session_state.setdefault("presets:pass", {})
+    timed: dict[tuple[str, str], float] = st.session_state.setdefault("seconds a pass", {})
     key = (model, prompts.id)
     if key not in timed and not runner().busy:
         time_it = bench().pass_s
