@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from vlm_analysis.evaluation.run import prepared
 from vlm_analysis.evaluation.run.evaluate import respond
 from vlm_analysis.models.inputs import EncodedPrompts
 from vlm_analysis.progress import Progress, no_progress
+from vlm_analysis.workbench.desk import Desk
 from vlm_analysis.workbench.slot import ModelSlot
 from vlm_analysis.workbench.workspace import Item, Workspace
 
@@ -186,6 +188,18 @@ def test_a_comparison_makes_its_prompts_ready_once(
     assert made == ["ready"], "the dense model, the damage of each layer and the masks are scored on the same inputs"
     bench.evaluate(few, MASK)
     assert len(made) == 2, "the next job makes its own"
+
+
+def test_prompts_that_a_reference_lacked_are_made_ready_again(
+    small: LoadedModel, few: PromptSet, home: Workspace
+) -> None:
+    desk, dense = Desk(ModelSlot.holding(small), home, small.fingerprint), evaluate(small, few)
+    lacking = replace(dense, by_prompt=dense.by_prompt.iloc[1:].reset_index(drop=True))
+    assert set(desk.ready(few, lacking, no_progress).set_aside) == {few[0].id}
+    work = desk.ready(few, None, no_progress)
+    assert not work.set_aside
+    assert desk.ready(few, dense, no_progress) is work
+    assert desk.ready(few[:2], None, no_progress) is not work
 
 
 def test_a_second_comparison_runs_no_mask(bench: Bench, few: PromptSet) -> None:

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from vlm_analysis.workbench.cluster.crew import Crew
 
 
+@dataclass
+class Ready:
+    """A prompt set that is ready to be scored, and whether a dense evaluation has set prompts of it aside."""
+
+    prompts: PromptSet
+    work: Prepared
+    compared: bool
+
+
 @dataclass(frozen=True)
 class Desk:
     """The model slot and the workspace; `model` is the fingerprint of the model that the work is for.
@@ -32,7 +41,7 @@ class Desk:
     model: str
     crew: Crew | None = None
     _opened: dict[str, PromptSet] = field(default_factory=dict, compare=False, repr=False)  # by the item's id
-    _ready: list[tuple[PromptSet, Prepared]] = field(default_factory=list, compare=False, repr=False)  # one at most
+    _ready: list[Ready] = field(default_factory=list, compare=False, repr=False)  # one at most
 
     @property
     def loaded(self) -> LoadedModel:
@@ -46,15 +55,21 @@ class Desk:
         return self._opened[item.id]
 
     def ready(self, prompts: PromptSet, reference: Evaluation | None, progress: Progress) -> Prepared:
-        """Return the prompts ready to be scored (see `evaluation.run.prepare`): as they were left, if they came last."""
+        """Return the prompts ready to be scored (see `evaluation.run.prepare`): as they were left, if they came last.
+
+        Without a reference they are made ready anew where one has set prompts aside: what it lacked may be readable by now.
+        """
         from vlm_analysis.evaluation.run.prepared import prepare
 
-        if self._ready and self._ready[0][0] is prompts:
-            self._ready[0][1].take_over(reference)
-        else:
-            self.put_away()
-            self._ready.append((prompts, prepare(self.loaded, prompts, reference, on_progress=progress)))
-        return self._ready[0][1]
+        known = self._ready[0] if self._ready else None
+        if known is not None and known.prompts is prompts and (reference is not None or not known.compared):
+            known.work.take_over(reference)
+            known.compared |= reference is not None
+            return known.work
+        self.put_away()
+        work = prepare(self.loaded, prompts, reference, on_progress=progress)
+        self._ready.append(Ready(prompts, work, reference is not None))
+        return work
 
     def put_away(self) -> None:
         """Forget the prompts that are ready, whose inputs may take up to a GiB."""
