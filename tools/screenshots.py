@@ -69,7 +69,7 @@ def edit_a_mask(page: Page, layers: str = "5, 9-11") -> None:
         restore.click()
     page.get_by_label("drop:").fill(layers)
     page.get_by_label("drop:").press("Enter")
-    page.locator(".strip[data-taken='1']").wait_for()
+    page.locator(".strip:not([data-taken='0'])").wait_for()  # how often it told Python
     idle(page)
 
 
