@@ -28,8 +28,9 @@ from vlm_analysis import (
     load_model,
     sweep,
 )
-from vlm_analysis.edits.apply import why_not
+from vlm_analysis.edits.apply import apply_edit, why_not
 from vlm_analysis.errors import EvaluationError, MaskError
+from vlm_analysis.evaluation.run import sharing
 from vlm_analysis.evaluation.run.evaluate import batch_for, evaluation_of
 from vlm_analysis.evaluation.run.prepared import prepare
 from vlm_analysis.evaluation.run.sharing import SharedRunner, ordered
@@ -184,6 +185,20 @@ class TestWhatIsShared:
             sweep_prepared(work, masks, None, store=store, batch_size=2, runner=runner)
             found = [evaluation_of(work, mask, store.of(mask.key)) for mask in masks]
             assert_equal(found, list(sweep(small, prompts, masks, batch_size=2)))
+
+    @pytest.mark.parametrize(("room", "made_again"), [(60_000, 0), (200, 5)], ids=["for all", "for one"])
+    def test_views_are_made_once_while_there_is_room(
+        self, small: LoadedModel, few: PromptSet, monkeypatch: pytest.MonkeyPatch, room: int, made_again: int
+    ) -> None:
+        monkeypatch.setattr(sharing, "MOST_MODULES", room)
+        made: list[str] = []
+        monkeypatch.setattr(sharing, "apply_edit", lambda *a, **k: made.append(a[1].key) or apply_edit(*a, **k))
+        runner, items, plan = SharedRunner(small), prepare(small, few[:2]).encoded, ordered(leave_one_out(small)[:6])
+        first = [scores for _, scores in runner.run([items[0]], plan)]
+        made.clear()
+        again = [scores for _, scores in runner.run([items[0]], plan)]
+        assert len(made) == made_again
+        assert all(np.array_equal(one[0], other[0]) for one, other in zip(first, again, strict=True))
 
     @pytest.mark.parametrize(
         "dropped",

@@ -26,9 +26,8 @@ from vlm_analysis.models.offload import put_own, value_of
 from vlm_analysis.models.tower import with_parts
 
 M = TypeVar("M", bound=nn.Module)
-Copies = dict[
-    tuple[int, int], nn.Module
-]  # of decoder layers, by the layer's number in the dense model and its place in the view
+# Copies of decoder layers, by the layer's number in the dense model and its place in the view.
+Copies = dict[tuple[int, int], nn.Module]
 
 # Attributes that a module computes from the configuration when it is built: a layer's from its number, the decoder's from the count.
 _OF_LAYER: dict[str, Callable[[int, Any], Any]] = {

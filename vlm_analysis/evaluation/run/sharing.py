@@ -70,7 +70,7 @@ class SharedRunner:
             loaded.model, (None, True, False, -1)
         )
         self._views: dict[str, nn.Module] = {}  # by the edit's key
-        self._n_modules = 0  # of those
+        self._modules: set[int] = set()  # of those, by identity
         self._layers: Copies = {}  # that views of masks share
         self._kept: dict[int, torch.Tensor] = {}  # raw output of the layer before each branch, by its step
         self._vision: dict[tuple[str, str], Any] = {}  # by module and method
@@ -133,9 +133,10 @@ class SharedRunner:
             return self._views[edit.key]
         view = apply_edit(self.loaded.model, edit, copies=self._layers)
         self._see_once(view)
-        n_modules = self._n_modules + sum(1 for _ in view.modules())
-        if n_modules <= MOST_MODULES:
-            self._views[edit.key], self._n_modules = view, n_modules
+        new = set(map(id, view.modules())) - self._modules
+        if len(self._modules) + len(new) <= MOST_MODULES:
+            self._views[edit.key] = view
+            self._modules |= new
         return view
 
     @contextmanager

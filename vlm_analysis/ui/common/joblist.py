@@ -13,7 +13,8 @@ from vlm_analysis.words import duration
 from vlm_analysis.workbench.jobs import JobView
 from vlm_analysis.workbench.projects import DEFAULT
 
-MOST_ENDED, POLL_S = 5, 3.0  # a page draws its own job more often, and this list is mostly closed
+MOST_ENDED = 5
+LOOK_S = 3.0  # a page draws its own job more often, and this list is mostly closed
 
 
 def job_list() -> None:
@@ -21,7 +22,7 @@ def job_list() -> None:
     if not (views := runner().list()):
         return
 
-    @st.fragment(run_every=POLL_S if any(view.active for view in views) else None, key="job-list")
+    @st.fragment(run_every=LOOK_S if any(view.active for view in views) else None, key="job-list")
     def drawn(was_active: bool) -> None:
         now = runner().list()
         n_active = sum(view.active for view in now)

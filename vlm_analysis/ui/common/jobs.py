@@ -15,10 +15,8 @@ from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.words import duration
 from vlm_analysis.workbench.jobs import JobView
 
-POLL_S, RESULTS_S = (
-    1.0,
-    2.0,
-)  # how often the line of a job is drawn, and its results so far, which take the browser longer
+POLL_S = 1.0  # between two looks at the line of a job
+RESULTS_S = 2.0  # at its results so far, which take the browser longer
 OF_MODEL = ("load", "unload", "fit")  # kinds of jobs on the one model of the process, which belong to no project
 
 
