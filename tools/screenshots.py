@@ -174,7 +174,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home, running_server(Path(home)) as url, chromium() as browser:
         first = browser.new_page(base_url=url)
         first.set_default_timeout(PATIENCE_MS)
-        steps = (try_the_demo, compare_and_evaluate, measure_cost, edit_a_broken_mask, recover, scan_vision)
+        steps = (
+            try_the_demo,
+            compare_and_evaluate,
+            edit_a_mask,
+            measure_cost,
+            edit_a_broken_mask,
+            recover,
+            scan_vision,
+        )
         for step in (*steps, score_width, hold_a_contest, edit_a_mask):
             step(first)
             print(f"{time.monotonic() - begun:5.0f} s  {step.__name__.replace('_', ' ')}", flush=True)
