@@ -75,7 +75,8 @@ window.access = (() => {
     const before = unfocused.get(element);
     const { outlineStyle, boxShadow } = getComputedStyle(element);
     const shows = before === undefined ? outlineStyle !== "none" || boxShadow !== "none" : before !== around(element);
-    return { name: start(element), shows, is_grid: element.tagName === "CANVAS", is_seen: element.getClientRects().length > 0 };
+    const is_grid = element.tagName === "CANVAS" || element.getAttribute("role") === "gridcell"; // a table's picture, or its cells
+    return { name: start(element), shows, is_grid, is_seen: element.getClientRects().length > 0 };
   }
 
   return { unsaid, begin, stop, last: () => stops.at(-1) };
