@@ -202,9 +202,8 @@ class TestTheView:
         masks, copies, inputs = [PruneMask(16, (5,)), PruneMask(16, (5, 9))], {}, ask(loaded, few[0])
         one, two = (apply_edit(loaded.model, mask, copies=copies) for mask in masks)
         pairs = zip(qwen_layers(one), qwen_layers(two), strict=False)
-        assert [first is second for first, second in pairs] == [True] * 8 + [
-            False
-        ] * 6  # from layer 10 on places differ
+        same = [first is second for first, second in pairs]
+        assert same == [True] * 8 + [False] * 6  # from layer 10 on places differ
         assert len(copies) == 15 + 6
         for view, mask in ((two, masks[1]), (one, masks[0]), (two, masks[1])):
             assert [layer.self_attn.layer_idx for layer in qwen_layers(view)] == list(range(16 - mask.budget))

@@ -80,7 +80,7 @@ def run_contest(
     on_partial: OnContest | None = None,
 ) -> Item:
     """Measure a contest and save it; return its Item."""
-    work = _Work(desk, choose, report, asked, open_item(choose), open_item(report), _rising(progress))
+    work = _Work(desk, choose, report, asked, desk.open_prompts(choose), desk.open_prompts(report), _rising(progress))
     contest = work.done(on_partial or (lambda contest: None))
     name = name or f"{asked.share:.0%} of {asked.of} on {report.name}"
     return keep(desk.shelf, "contests", contest, name)

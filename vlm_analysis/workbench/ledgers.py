@@ -85,7 +85,7 @@ def ledger_of(
         PromptError: some prompts to report on are among those that are learnt on, or share a picture with one.
     """
     ways = tuple(dict.fromkeys(ways))
-    learn_set, report_set = open_item(learn), open_item(report)
+    learn_set, report_set = desk.open_prompts(learn), desk.open_prompts(report)
     _check(desk, edit, ways, learn_set, options)
     check_fresh(learn_set, report_set)
     course = Course(

@@ -74,7 +74,7 @@ def _repair_edit(
     from vlm_analysis.recovery.closed_form import repair, why_not_repaired
 
     begun = time.monotonic()
-    found = repair(desk.loaded, edit, open_item(prompts), how, **options, on_progress=progress)
+    found = repair(desk.loaded, edit, desk.open_prompts(prompts), how, **options, on_progress=progress)
     if found == edit:
         reasons = (f"{run}: {reason}" for run, reason in why_not_repaired(found).items())
         raise NothingLearntError(

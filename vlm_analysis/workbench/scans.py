@@ -27,7 +27,7 @@ def measure_scan(
 
     folder = unfinished_folder(desk.shelf, desk.model, prompts, {"scan": form, "deepstack": deepstack})
     how: dict[str, Any] = {"form": form, "deepstack": deepstack, "folder": folder}
-    ready = prepare_scan(desk.loaded, open_item(prompts), **how, on_progress=progress)
+    ready = prepare_scan(desk.loaded, desk.open_prompts(prompts), **how, on_progress=progress)
     crew = desk.crew
     scores = (
         run_scan(ready, on_progress=progress) if crew is None else scan_on(crew, model_of(desk.slot), ready, progress)

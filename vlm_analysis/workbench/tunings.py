@@ -41,7 +41,7 @@ def tune_edit(
     def learn(**kept: Any) -> Edit:
         from vlm_analysis.recovery.finetune.finetune import FINETUNE, finetune
 
-        tuned = finetune(desk.loaded, edit, open_item(prompts), how, **kept, on_progress=progress, **options)
+        tuned = finetune(desk.loaded, edit, desk.open_prompts(prompts), how, **kept, on_progress=progress, **options)
         if tuned == edit:
             nll = tuned.provenance[FINETUNE]["held_out_nll"][0]
             raise NothingLearntError(

@@ -33,7 +33,7 @@ def measure_width(desk: Desk, prompts: Item, progress: Progress, *, name: str = 
     recording: Recording | None = next((one for one in found if one is not None), None)
     folder = unfinished_folder(desk.shelf, desk.model, prompts, {"width": sorted(options.items())})
     scores = score_width(
-        desk.loaded, open_item(prompts), recording=recording, folder=folder, on_progress=progress, **options
+        desk.loaded, desk.open_prompts(prompts), recording=recording, folder=folder, on_progress=progress, **options
     )
     item = keep(desk.shelf, "widths", scores, name or f"width of {desk.loaded.name} on {prompts.name}")
     shutil.rmtree(folder, ignore_errors=True)

@@ -87,15 +87,22 @@ def job_panel(
             st.rerun()
         _draw(now, kind, left_behind)
 
-    @st.fragment(run_every=RESULTS_S if view.active and so_far is not None else None, key=f"so-far-{kind}")
-    def results(job_id: str) -> None:
+    panel(view.id, view.active)
+    if so_far is not None:  # also when the job ended: what is drawn below stays at its place
+        _results(kind, view, so_far)
+    return view
+
+
+def _results(kind: str, view: JobView, so_far: Callable[[], None]) -> None:
+    """Draw the results of a running job so far, less often than its line."""
+
+    @st.fragment(run_every=RESULTS_S if view.active else None, key=f"so-far-{kind}")
+    def drawn(job_id: str) -> None:
         now = runner().get(job_id)
-        if so_far is not None and now is not None and now.status == "running":
+        if now is not None and now.status == "running":
             so_far()
 
-    panel(view.id, view.active)
-    results(view.id)  # also when it ended: what is drawn below stays at its place
-    return view
+    drawn(view.id)
 
 
 def _draw(view: JobView, kind: str, left_behind: str) -> None:
