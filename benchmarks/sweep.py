@@ -6,17 +6,20 @@
 By itself: one dense pass, and one pass per mask with logits at answer positions; inputs are prepared once and the dense model is not run
 again. Layers executed are compared with those that each mask alone would execute. The floor is the time of the distinct prefixes of all
 masks (the nodes of their trie, at the mean time of a layer in a dense pass) and of one pass of the vision tower, measured in the same
-run on the same prompts, without the head and the preparation of a pass.
+run on the same prompts, without the head and the preparation of a pass. Each is the mean of some rounds in which all are
+measured in turn, the floor before and after the sweep, as the machine's speed changes within seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,8 @@ from benchmarks.record import large_shape, load, prompts_for
 
 PROMPTS = {"pocket-vl": 90, "2b-shape": 12}
 CRITERIA, BUDGETS = 10, 10
-ROUNDS = 3
+ROUNDS = {"pocket-vl": (7, 3), "2b-shape": (1, 1)}  # of leaving out each layer, of 100 masks
+PASSES = 3
 
 
 def leave_one_out(n_layers: int) -> list[Any]:
@@ -46,7 +50,7 @@ def criteria_and_budgets(n_layers: int) -> list[Any]:
     ]
 
 
-def compare(name: str, what: str, loaded: Any, masks: Sequence[Any], n_prompts: int) -> None:
+def compare(name: str, what_masks: str, loaded: Any, masks: Sequence[Any], n_prompts: int, n_rounds: int) -> None:
     """Time both ways on the same prepared prompts, and check that they agree."""
     from vlm_analysis import PruneMask
     from vlm_analysis.evaluation.run.evaluate import evaluate_prepared, evaluation_of
@@ -56,65 +60,75 @@ def compare(name: str, what: str, loaded: Any, masks: Sequence[Any], n_prompts: 
 
     work = prepare(loaded, prompts_for(name, n_prompts))
     batch = 32 if name == "pocket-vl" else 1
-    evaluate_prepared(work, PruneMask(loaded.n_layers), None, batch_size=batch)  # warms up
     plan = ordered([PruneMask(loaded.n_layers), *masks])
     runner = SharedRunner(loaded)
     list(runner.run([work.encoded[0]], plan))
     nodes = len({mask.kept[:length] for mask in plan for length in range(1, len(mask.kept) + 1)})
-    rounds = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
+
+    def alone() -> list[Any]:
         dense = evaluate_prepared(work, PruneMask(loaded.n_layers), None, batch_size=batch).dense_log_probs
-        alone = [evaluate_prepared(work, mask, dense, batch_size=batch) for mask in masks]
-        alone_s = time.perf_counter() - started
-        started = time.perf_counter()
+        return [evaluate_prepared(work, mask, dense, batch_size=batch) for mask in masks]
+
+    def swept() -> list[Any]:
         store = open_scores(work, batch)
         sweep_prepared(work, masks, None, store=store, batch_size=batch)
-        swept = [evaluation_of(work, mask, store.of(mask.key)) for mask in masks]
-        swept_s = time.perf_counter() - started
-        assert all(one.by_prompt.equals(other.by_prompt) for one, other in zip(swept, alone, strict=True))
-        layer_s, vision_s = parts(work, batch)
-        floor_s = nodes * layer_s + vision_s
-        rounds.append((alone_s, swept_s, swept_s / alone_s, floor_s / alone_s, swept_s / floor_s))
-    alone_s, swept_s, ratio, floor, over = (statistics.median(column) for column in zip(*rounds, strict=True))
+        return [evaluation_of(work, mask, store.of(mask.key)) for mask in masks]
+
+    def passes() -> list[Any]:
+        return [evaluate_prepared(work, PruneMask(loaded.n_layers), None, batch_size=batch) for _ in range(PASSES)]
+
+    swept()  # warms up, and tries out what this model lets share
+    seconds, parts = defaultdict[str, float](float), defaultdict[str, float](float)
+    for _ in range(n_rounds):
+        results = {}
+        for what, run in (("alone", alone), ("before", passes), ("swept", swept), ("after", passes)):
+            gc.collect()  # each part pays for its own garbage
+            started = time.perf_counter()
+            with clock(loaded.model, parts, what):
+                results[what] = run()
+            seconds[what] += (time.perf_counter() - started) / n_rounds
+        pairs = zip(results["swept"], results["alone"], strict=True)
+        assert all(one.by_prompt.equals(other.by_prompt) for one, other in pairs)
+    n_batches = len(list(work.batches(batch)))
+    assert parts["swept layers run"] == n_rounds * nodes * n_batches  # each start once
+    beside, within = (
+        sum(parts[f"{what} layers"] / parts[f"{what} layers run"] for what in ("before", "after"))
+        / 2
+        * nodes
+        * n_batches
+        + (parts["before vision"] + parts["after vision"]) / (2 * PASSES * n_rounds),
+        (parts["swept layers"] + parts["swept vision"]) / n_rounds,
+    )
     print(
-        f"| {name} | {what} | {len(masks)} | {n_prompts} | {alone_s:.1f} | {swept_s:.1f} | {ratio:.2f} × | "
-        f"{floor:.2f} × | {over:.2f} × | {runner.layers_run} of {runner.layers_counted} | {nodes} |",
+        f"| {name} | {what_masks} | {len(masks)} | {n_prompts} | {seconds['alone']:.1f} | {seconds['swept']:.1f} | "
+        f"{seconds['swept'] / seconds['alone']:.2f} × | {within / seconds['alone']:.2f} × | {seconds['swept'] / within:.2f} × | "
+        f"{seconds['swept'] / beside:.2f} × | {runner.layers_run} of {runner.layers_counted} | {nodes} |",
         flush=True,
     )
 
 
-def parts(work: Any, batch: int) -> tuple[float, float]:
-    """Return the seconds of one decoder layer and of the vision tower over all prompts: medians of a few dense passes."""
-    import torch
-
-    from vlm_analysis.evaluation.run.prepared import answer_logits
-    from vlm_analysis.models.inputs import batches
+@contextmanager
+def clock(model: Any, parts: dict[str, float], what: str) -> Iterator[None]:
+    """Add to `parts` the seconds of the decoder layers that run and of the vision tower, and how often a layer runs."""
     from vlm_analysis.models.layers import find_decoder_layers
 
-    model, seconds = work.loaded.model, {"layers": 0.0, "vision": 0.0}
-    starts: list[float] = []
-    modules = [(layer, "layers") for layer in find_decoder_layers(model)] + [(model.model.visual, "vision")]
+    def timed(forward: Any, name: str) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            output = forward(*args, **kwargs)
+            parts[name] += time.perf_counter() - started
+            parts[f"{name} run"] += 1
+            return output
 
-    def ended(what: str) -> Any:
-        def note(*_: Any) -> None:
-            seconds[what] += time.perf_counter() - starts.pop()
+        return run
 
-        return note
-
-    handles = [module.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter())) for module, _ in modules]
-    handles += [module.register_forward_hook(ended(what)) for module, what in modules]
-    rounds = []
-    for _ in range(ROUNDS):
-        seconds.update(layers=0.0, vision=0.0)
-        with torch.inference_mode():
-            for indices in batches(work.encoded, batch):
-                answer_logits(work.loaded, model, [work.encoded[index] for index in indices])
-        rounds.append((seconds["layers"] / work.loaded.n_layers, seconds["vision"]))
-    for handle in handles:
-        handle.remove()
-    layer_s, vision_s = (statistics.median(column) for column in zip(*rounds, strict=True))
-    return layer_s, vision_s
+    kinds = {type(find_decoder_layers(model)[0]): f"{what} layers", type(model.model.visual): f"{what} vision"}
+    forwards = {kind: kind.forward for kind in kinds}
+    for kind, name in kinds.items():
+        kind.forward = timed(forwards[kind], name)
+    yield
+    for kind, forward in forwards.items():
+        kind.forward = forward
 
 
 def main() -> None:
@@ -127,14 +141,17 @@ def main() -> None:
             large_shape(folder)
         print(f"{os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}; equal to the last bit\n")
         print(
-            "| model | masks | number | prompts | by itself, s | sweep, s | ratio | floor | over the floor | layers executed | least |"
+            "| model | masks | number | prompts | by itself, s | sweep, s | ratio | floor | over it, within | over it, beside "
+            "| layers executed | least |"
         )
-        print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+        print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
         for name in ["pocket-vl"] if small else list(PROMPTS):
             loaded = load(name, folder)
-            compare(name, "each layer left out", loaded, leave_one_out(loaded.n_layers), PROMPTS[name])
+            compare(name, "each layer left out", loaded, leave_one_out(loaded.n_layers), PROMPTS[name], ROUNDS[name][0])
             many = PROMPTS[name] if name == "pocket-vl" else 1
-            compare(name, "10 criteria × 10 budgets", loaded, criteria_and_budgets(loaded.n_layers), many)
+            compare(
+                name, "10 criteria × 10 budgets", loaded, criteria_and_budgets(loaded.n_layers), many, ROUNDS[name][1]
+            )
 
 
 if __name__ == "__main__":

@@ -204,7 +204,7 @@ class TestTheView:
         pairs = zip(qwen_layers(one), qwen_layers(two), strict=False)
         same = [first is second for first, second in pairs]
         assert same == [True] * 8 + [False] * 6  # from layer 10 on places differ
-        assert len(copies) == 15 + 6
+        assert len([place for _, place in copies if place is not None]) == 15 + 6
         for view, mask in ((two, masks[1]), (one, masks[0]), (two, masks[1])):
             assert [layer.self_attn.layer_idx for layer in qwen_layers(view)] == list(range(16 - mask.budget))
             assert torch.equal(logits(view, inputs), logits(apply_edit(loaded.model, mask), inputs))
@@ -213,8 +213,22 @@ class TestTheView:
         copies: Copies = {}
         whole = apply_edit(loaded.model, PruneMask(16), copies=copies)
         view = apply_edit(loaded.model, Edit(16, (DropPart(mlp=(3,)),)), copies=copies)
-        assert len(copies) == 16
-        assert not {id(layer) for layer in qwen_layers(view)} & {id(layer) for layer in qwen_layers(whole)}
+        assert len([place for _, place in copies if place is not None]) == 16
+        assert not set(view.modules()) & set(whole.modules())
+
+    def test_masks_share_what_stands_beside_the_decoder_and_knows_nothing_of_its_layers(
+        self, loaded: LoadedModel
+    ) -> None:
+        copies: Copies = {}
+        one, two = (apply_edit(loaded.model, PruneMask(16, (layer,)), copies=copies) for layer in (0, 8))
+        shared = {name for name, module in one.named_modules() if dict(two.named_modules()).get(name) is module}
+        assert {"lm_head", "model.visual", "model.language_model.embed_tokens", "model.language_model.norm"} <= shared
+        assert not set(one.modules()) & set(loaded.model.modules())
+        parts = [module for module in one.modules() if getattr(module, "config", None) is one.config.text_config]
+        assert len(parts) > 2
+        assert not set(parts[:2]) & set(
+            two.modules()
+        )  # the decoder and its rotary embedding hold the cut configuration
 
 
 class TestRefusals:

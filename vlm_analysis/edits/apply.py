@@ -23,7 +23,7 @@ def apply_edit(model: M, edit: Edit, *, copies: Copies | None = None) -> M:
     Args:
         model: a transformers model; it may itself be edited, or spread over devices by accelerate.
         edit: the changes to apply.
-        copies: layers for many masks of one model to share (see `View`): of two masks, those that keep a layer at the same place have
+        copies: modules for many masks of one model to share (see `View`): of two masks, those that keep a layer at the same place have
             one copy of it. What is put on it is on all of them. Only masks take from it.
 
     Raises:

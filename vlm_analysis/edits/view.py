@@ -26,8 +26,8 @@ from vlm_analysis.models.offload import put_own, value_of
 from vlm_analysis.models.tower import with_parts
 
 M = TypeVar("M", bound=nn.Module)
-# Copies of decoder layers, by the layer's number in the dense model and its place in the view.
-Copies = dict[tuple[int, int], nn.Module]
+# Copies of modules, by the id of the dense one and, for a decoder layer, its place in the view.
+Copies = dict[tuple[int, int | None], nn.Module]
 
 # Attributes that a module computes from the configuration when it is built: a layer's from its number, the decoder's from the count.
 _OF_LAYER: dict[str, Callable[[int, Any], Any]] = {
@@ -50,8 +50,9 @@ class View(Generic[M]):
     Args:
         dense: a transformers model; it may itself be a view, or spread over devices by accelerate. It is not changed.
         kept: the decoder layers to keep, ascending.
-        copies: layers that views of the same model have copied; those with the same place are used again, and new ones join them.
-            Such views share these layers, so that none may change them. By default each layer is copied.
+        copies: what views of the same model have copied: layers, which are used again at the same place, and modules beside the
+            decoder that are the same whatever is kept, such as the vision tower. New ones join them. Views share these modules, so
+            that none may change them. By default every module is copied.
 
     Raises:
         MaskError: the stack of these layers cannot be rebuilt.
@@ -61,11 +62,11 @@ class View(Generic[M]):
     def __init__(self, dense: M, kept: Sequence[int], copies: Copies | None = None) -> None:
         path, layers = find_decoder_path(dense)
         holder = path.rpartition(".")[0]
-        copier = _Copier(dense, layers, kept, copies)
+        copier = _Copier(dense, path, kept, copies)
         self.model: M = copier.module(dense)
         self._layers = {layer: copier.module(layers[layer]) for layer in kept}
         text = text_config(self.model)
-        for place in copier.copied:
+        for place in copier.places:
             _renumber(self._layers[kept[place]], place, text)
         _refit(self.model.get_submodule(holder), text, len(layers), kept)
         state = vars(self.model)
@@ -74,7 +75,7 @@ class View(Generic[M]):
         if state.get("hf_device_map"):
             state["hf_device_map"] = _renamed(state["hf_device_map"], f"{path}.", kept)
         if copies is not None:
-            copies |= {(kept[place], place): self._layers[kept[place]] for place in copier.copied}
+            copies |= copier.made
 
     def layer(self, number: int) -> nn.Module:
         """Return the view's module of a layer, by its number in the dense model.
@@ -150,7 +151,7 @@ def check_config(model: nn.Module, kept: Sequence[int]) -> None:
     Raises:
         MaskError: the stack of these layers cannot be rebuilt.
     """
-    _Copier(model, find_decoder_path(model)[1], kept)
+    _Copier(model, find_decoder_path(model)[0], kept)
 
 
 def misnumbered(model: M) -> M:
@@ -228,12 +229,22 @@ def _renamed(device_map: dict[str, Any], prefix: str, kept: Sequence[int]) -> di
 
 
 class _Copier:
-    """Copies a module tree, sharing only tensors, and each configuration once, cut to the kept layers."""
+    """Copies a module tree, sharing only tensors, and each configuration once, cut to the kept layers.
 
-    def __init__(self, model: Any, layers: nn.ModuleList, kept: Sequence[int], copies: Copies | None = None) -> None:
-        self._layers, self._kept = layers, tuple(kept)
+    Attributes:
+        made: copies for other views, which were not among those given.
+        places: those of the layers copied.
+    """
+
+    def __init__(self, model: Any, path: str, kept: Sequence[int], copies: Copies | None = None) -> None:
+        self._layers, self._kept = model.get_submodule(path), tuple(kept)
+        parts = path.split(".")
+        around = [model.get_submodule(".".join(parts[:length])) for length in range(len(parts))]
+        self._around = set(map(id, around))
+        self._own = {*self._layers, self._layers, *(getattr(around[-1], name, None) for name in PACKED)}
         self._copies = copies or {}
-        self.copied: list[int] = []  # places of layers that were not among the copies
+        self.made: Copies = {}
+        self.places: list[int] = []
         self._modules: dict[int, nn.Module] = {}
         self._config_memo: dict[int, Any] = {}
         self._cut: set[int] = set()
@@ -268,17 +279,35 @@ class _Copier:
         if module is self._layers:
             state["_modules"] = {str(place): self._layer(layer, place) for place, layer in enumerate(self._kept)}
         else:
+            copy_of = self._beside if id(module) in self._around else self.module
             children = module._modules.items()
-            state["_modules"] = {name: child if child is None else self.module(child) for name, child in children}
+            state["_modules"] = {name: child if child is None else copy_of(child) for name, child in children}
         return copied
 
     def _layer(self, number: int, place: int) -> nn.Module:
         """Return the copy of a decoder layer that stands at a place, one from before where there is one."""
         dense = self._layers[number]
-        if (known := self._copies.get((number, place))) is not None:
+        if (known := self._copies.get((id(dense), place))) is not None:
             return self._modules.setdefault(id(dense), known)
-        self.copied.append(place)
-        return self.module(dense)
+        self.places.append(place)
+        self.made[id(dense), place] = self.module(dense)
+        return self.made[id(dense), place]
+
+    def _beside(self, dense: nn.Module) -> nn.Module:
+        """Return the copy of a module beside or around the layers, one from before where there is one."""
+        if (known := self._copies.get((id(dense), None))) is not None:
+            return self._modules.setdefault(id(dense), known)
+        copied = self.module(dense)
+        if not any(map(self._differs, dense.modules())):
+            self.made[id(dense), None] = copied
+        return copied
+
+    def _differs(self, module: nn.Module) -> bool:
+        """Return whether the copy of a module depends on the layers that are kept: it holds them, or what is cut to them."""
+        state = vars(module)
+        config = state.get("config")
+        of_decoder = hasattr(config, "get_text_config") and any(id(inner) in self._cut for inner in with_parts(config))
+        return of_decoder or module in self._own or any(id(value) in self._lists for value in state.values())
 
     def _config(self, config: Any) -> Any:
         """Return the copy of a configuration; that of the decoder, and copies of it that some classes make, are cut."""

@@ -181,8 +181,9 @@ def as_kept(metric: str, edited: Any, dense: Any) -> tuple[np.ndarray, np.ndarra
 
 def with_groups(frame: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     """Return the table with the column `group` of each prompt's group; without it where none share one."""
-    shared = len(set(groups)) < len(groups)
-    return with_extras(frame, {GROUP: groups}) if shared else frame.drop(columns=GROUP, errors="ignore")
+    if len(set(groups)) < len(groups):
+        return with_extras(frame, {GROUP: groups})
+    return frame.drop(columns=GROUP) if GROUP in frame else frame
 
 
 def on_all(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:

@@ -71,8 +71,14 @@ class SharedRunner:
         )
         self._views: dict[str, nn.Module] = {}  # by the edit's key
         self._modules: set[int] = set()  # of those, by identity
-        self._layers: Copies = {}  # that views of masks share
+        self._copies: Copies = {}  # modules that views of masks share
         self._kept: dict[int, torch.Tensor] = {}  # raw output of the layer before each branch, by its step
+        self._seeing = [
+            (path, name)
+            for path, module in loaded.model.named_modules()
+            for name in SEEING
+            if callable(getattr(module, name, None))
+        ]
         self._vision: dict[tuple[str, str], Any] = {}  # by module and method
 
     @torch.inference_mode()
@@ -131,7 +137,7 @@ class SharedRunner:
         """Return the edited model, kept for the next batch while there is room: making one takes as long as a small model's pass."""
         if edit.key in self._views:
             return self._views[edit.key]
-        view = apply_edit(self.loaded.model, edit, copies=self._layers)
+        view = apply_edit(self.loaded.model, edit, copies=self._copies)
         self._see_once(view)
         new = set(map(id, view.modules())) - self._modules
         if len(self._modules) + len(new) <= MOST_MODULES:
@@ -165,21 +171,19 @@ class SharedRunner:
 
     def _see_once(self, view: nn.Module) -> None:
         """Let every module of a view of our own that turns a batch into image features, or into positions, do so once a batch."""
+        for path, name in self._seeing:
+            module = view.get_submodule(path)
+            look = getattr(module, name)
+            if not isinstance(look, _Once):  # views of masks share modules
+                vars(module)[name] = _Once(self, (path, name), look)
 
-        def seen(key: tuple[str, str], look: Callable[..., Any]) -> Callable[..., Any]:
-            def once(*args: Any, **kwargs: Any) -> Any:
-                if not self._shares_vision:
-                    return look(*args, **kwargs)
-                if key not in self._vision:
-                    self._vision[key] = look(*args, **kwargs)
-                return self._vision[key]
-
-            return once
-
-        for path, module in list(view.named_modules()):
-            for name in SEEING:
-                if callable(look := getattr(module, name, None)):
-                    vars(module)[name] = seen((path, name), look)
+    def seen(self, key: tuple[str, str], look: Callable[[], Any]) -> Any:
+        """Return what a module makes of the batch, made once unless that does not hold for this model."""
+        if not self._shares_vision:
+            return look()
+        if key not in self._vision:
+            self._vision[key] = look()
+        return self._vision[key]
 
     def _try(self, item: Encoded) -> None:
         """Find out what may be shared, apart from what a trial on fewer images ruled out."""
@@ -273,6 +277,16 @@ class SharedRunner:
         """Return the logits of a pass in which the layers from `start` on run."""
         with _replaced(list(find_decoder_layers(view)), _stored_outputs(states, start), self._tuples):
             return answer_logits(self.loaded, view, [item])
+
+
+class _Once:
+    """A method of a module by which it turns a batch into something; a runner calls it once a batch."""
+
+    def __init__(self, runner: SharedRunner, key: tuple[str, str], look: Callable[..., Any]) -> None:
+        self._runner, self._key, self._look = runner, key, look
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._runner.seen(self._key, lambda: self._look(*args, **kwargs))
 
 
 class _EnoughSeen(Exception):  # noqa: N818 - ends a pass whose rest is not needed
