@@ -36,7 +36,7 @@ STARTS, VISITS, ROUNDS, FOLLOWED, PARTED = 3, 3, 3, 10, 3
 FULL = {"masks": 10_000, "domains": 90}
 PAUSE_MS = 400  # between two changes, so that the page is at rest
 PAGES = ("Model", "Prompts", "Similarity", "Masks", "Evaluate", "Export", "Glossary", "Overview")
-PAINTED_MS, TAKEN_MS, PAGE_MS, EMPTY_MS, FOLLOWED_MS = 50, 300, 1500, 2000, 1000  # what is promised
+PAINTED_MS, TAKEN_MS, PAGE_MS, EMPTY_MS, FOLLOWED_MS = 50, 300, 1500, 1500, 1000  # what is promised
 WATCH = """() => {
   const host = [...document.querySelectorAll('.st-key-mask_strip *')].find((one) => one.shadowRoot);
   const section = host.shadowRoot.querySelector('.strip');
@@ -68,6 +68,14 @@ SWITCH = """async (link, label) => {
   } while (!isDrawn() && performance.now() < start + 20000); // a row of 20 s and more is a page that was never drawn
   return performance.now() - start;
 }"""
+SEEN = """(() => {
+  const look = () => {
+    const found = [...document.querySelectorAll('button')].some((one) => one.innerText.includes('Try the demo') && one.checkVisibility());
+    if (found) window.seen = Date.now();
+    else requestAnimationFrame(look);
+  };
+  requestAnimationFrame(look);
+})()"""
 FOLLOW = """() => {
   const host = [...document.querySelectorAll('.st-key-mask_strip *')].find((one) => one.shadowRoot);
   const count = host.shadowRoot.querySelector('.count');
@@ -96,10 +104,18 @@ def opened(browser: Browser, url: str, path: str = "/") -> Iterator[Page]:
 
 def empty_overview(browser: Browser, url: str) -> float:
     """Return the ms of the first visit to a fresh server without saved work."""
-    start = time.perf_counter()
-    with opened(browser, url) as page:
-        page.get_by_role("button", name="Try the demo").wait_for()
-        return 1000 * (time.perf_counter() - start)
+    with browser.new_context(viewport={"width": 1440, "height": 1000}, base_url=url) as context:
+        return first_visit(context.new_page())
+
+
+def first_visit(page: Page) -> float:
+    """Open the empty Overview and return the ms until its button is there, as the page itself sees it: a driver looks twice a second."""
+    page.add_init_script(SEEN)
+    start = time.time()
+    page.goto("/")
+    page.get_by_role("button", name="Try the demo").wait_for()
+    idle(page)
+    return float(page.evaluate("window.seen")) - 1000 * start
 
 
 def cell(page: Page, layer: int) -> tuple[float, float]:
