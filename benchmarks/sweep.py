@@ -4,10 +4,10 @@
     python -m benchmarks.sweep --small   # without the large shape
 
 By itself: one dense pass, and one pass per mask with logits at answer positions; inputs are prepared once and the dense model is not run
-again. Layers executed are compared with those that each mask alone would execute. The floor is the time of the distinct prefixes of all
-masks (the nodes of their trie, at the mean time of a layer in a dense pass) and of one pass of the vision tower, measured in the same
-run on the same prompts, without the head and the preparation of a pass. Each is the mean of some rounds in which all are
-measured in turn, the floor before and after the sweep, as the machine's speed changes within seconds.
+again. Layers executed are compared with those that each mask alone would execute. The floor is the time of the layers of all distinct
+starts of masks (the nodes of their trie), each run once, and of one pass of the vision tower, without the head and the preparation of a
+pass: "within" as these took in the sweep itself, "beside" at a layer's mean time in dense passes just before and after it. Between those
+the machine changes its speed, which "beside" does not see. Times are means of some rounds in turn.
 """
 
 from __future__ import annotations
@@ -91,14 +91,11 @@ def compare(name: str, what_masks: str, loaded: Any, masks: Sequence[Any], n_pro
         assert all(one.by_prompt.equals(other.by_prompt) for one, other in pairs)
     n_batches = len(list(work.batches(batch)))
     assert parts["swept layers run"] == n_rounds * nodes * n_batches  # each start once
-    beside, within = (
-        sum(parts[f"{what} layers"] / parts[f"{what} layers run"] for what in ("before", "after"))
-        / 2
-        * nodes
-        * n_batches
-        + (parts["before vision"] + parts["after vision"]) / (2 * PASSES * n_rounds),
-        (parts["swept layers"] + parts["swept vision"]) / n_rounds,
+    within = (parts["swept layers"] + parts["swept vision"]) / n_rounds
+    layers, n_layers, vision = (
+        parts["before" + part] + parts["after" + part] for part in (" layers", " layers run", " vision")
     )
+    beside = nodes * n_batches * layers / n_layers + vision / (2 * PASSES * n_rounds)
     print(
         f"| {name} | {what_masks} | {len(masks)} | {n_prompts} | {seconds['alone']:.1f} | {seconds['swept']:.1f} | "
         f"{seconds['swept'] / seconds['alone']:.2f} × | {within / seconds['alone']:.2f} × | {seconds['swept'] / within:.2f} × | "
@@ -126,9 +123,11 @@ def clock(model: Any, parts: dict[str, float], what: str) -> Iterator[None]:
     forwards = {kind: kind.forward for kind in kinds}
     for kind, name in kinds.items():
         kind.forward = timed(forwards[kind], name)
-    yield
-    for kind, forward in forwards.items():
-        kind.forward = forward
+    try:
+        yield
+    finally:
+        for kind, forward in forwards.items():
+            kind.forward = forward
 
 
 def main() -> None:
