@@ -18,8 +18,8 @@ begin(
 )
 
 arguments = load_form()
-info = model_slot().info
-agreed = info is None or st.checkbox(f"Unload {escaped(info.name)} to make room", key="unload_agreed")
+held = model_slot().held
+agreed = held is None or st.checkbox(f"Unload {escaped(held.info.name)} to make room", key="unload_agreed")
 view = current("load")
 left, middle, right, _ = st.columns([1, 1, 1, 2])
 left.button(
@@ -37,21 +37,21 @@ right.button(
     "Unload",
     on_click=start,
     args=("unload", "Unloading", unload_work()),
-    disabled=info is None or runner().busy,
+    disabled=held is None or runner().busy,
     width="stretch",
     help="Gives the memory back. Saved work stays.",
 )
 fit_view(*arguments)
 if view is not None and (view.active or view.label == f"Loading {arguments[0]}"):  # not what another source said
     job_panel("load")
-if info is not None and not agreed:
+if held is not None and not agreed:
     st.caption("Tick the box above to load another model in its place.")
-if info is None:
+if held is None:
     st.info(
         "No model is loaded. The bundled one loads in seconds; choose it and press Load.",
         icon=":material/arrow_forward:",
     )
 else:
-    details(info)
+    details(held)
     go_on("pages/2_prompts.py", "Go on to Prompts")
 write_address()

@@ -253,7 +253,8 @@ def test_job_started_for_one_model_does_not_run_on_the_next(stocked, tmp_path):
     hold_bundled()
     prompts = workspace().items("prompts")[0]
     work = job(bench().record, prompts, "a recording")
-    model_slot().info = replace(model_slot().info, fingerprint="another")
+    held = model_slot().held
+    model_slot().held = replace(held, info=replace(held.info, fingerprint="another"))
     with pytest.raises(ModelError, match="no longer loaded"):
         work(no_progress)
 

@@ -88,8 +88,8 @@ def mask_files(mask: Edit, info: ModelInfo | None) -> None:
 
 def _configuration(mask: Edit) -> dict[str, Any] | None:
     """Return the configuration of the loaded model, if the mask is for it."""
-    slot = model_slot()
-    if slot.info is None or mask.model is None or mask.model.fingerprint != slot.info.fingerprint:
+    held = model_slot().held
+    if held is None or mask.model is None or mask.model.fingerprint != held.info.fingerprint:
         return None
-    content: dict[str, Any] = json.loads(slot.loaded.model.config.to_json_string(use_diff=False))
+    content: dict[str, Any] = json.loads(held.configuration)
     return content

@@ -101,8 +101,8 @@ def _weights(model: ModelInfo, mask: Edit, cost: Cost | None) -> None:
 
 def _counted(model: ModelInfo, mask: Edit) -> tuple[tuple[int, int], tuple[int, int] | None]:
     parameters, sizes = weights_without(model, mask)
-    slot = model_slot()
-    quantised = slot.info is not None and slot.loaded.quantiser is not None
+    held = model_slot().held
+    quantised = held is not None and held.quantiser is not None
     return parameters, None if quantised else sizes
 
 

@@ -12,10 +12,11 @@ from vlm_analysis.guard.shared import is_shared
 from vlm_analysis.model_info import ModelInfo
 from vlm_analysis.ui.common.recent import offer_recent
 from vlm_analysis.ui.common.sameline import line_of, same_line
-from vlm_analysis.ui.common.session import chosen, model_slot, workspace
+from vlm_analysis.ui.common.session import chosen, workspace
 from vlm_analysis.ui.common.terms import TERMS
 from vlm_analysis.ui.common.text import escaped
 from vlm_analysis.workbench.recent import RecentModel, recent_models
+from vlm_analysis.workbench.slot import Held
 from vlm_analysis.workbench.workspace import EXPORTS
 
 BUNDLED, FOLDER, HUB = "Bundled", "Folder on this machine", "Hugging Face Hub"
@@ -119,7 +120,6 @@ def _take_recent(model: RecentModel) -> None:
 
 def how_asked(info: ModelInfo) -> None:
     """Draw how the model is asked, and in which points the files of its checkpoint disagree about it."""
-    loaded = model_slot().loaded
     st.markdown("**How it is asked**")
     context = (
         "not named" if info.context_length is None else f"{info.context_length:,} tokens, longer prompts are refused"
@@ -131,7 +131,7 @@ def how_asked(info: ModelInfo) -> None:
         "adapter": info.adapter or "none",
     }
     st.text("\n".join(f"{name}: {value}" for name, value in rows.items()))
-    if not loaded.has_chat_template:
+    if info.chat_template == "none":
         st.warning(
             "The checkpoint has no chat template, so a prompt is given as its images and then the question, as base models take it. "
             "If this is a chat model, its template is missing: answers will be poor."
@@ -173,12 +173,12 @@ CELL_HELP = {
 }
 
 
-def details(info: ModelInfo) -> None:
+def details(loaded: Held) -> None:
     """Draw what is loaded: its size, where it computes, and each layer with why it should stay."""
-    loaded = model_slot().loaded
+    info = loaded.info
     cells = {
         "Decoder layers": str(info.n_layers),
-        "Parameters": f"{loaded.n_parameters / 1e6:,.1f} M",
+        "Parameters": f"{info.n_parameters / 1e6:,.1f} M",
         "Computes on": f"{loaded.device}, {info.dtype}",
         "Vision tokens an image": "model's own limit"
         if loaded.max_vision_tokens is None

@@ -38,9 +38,10 @@ def beside(recording: Recording, edit: Edit, look: View, asked: Asked | None) ->
 
 def _left(recording: Recording) -> dict[str, Any]:
     model, slot, here = recording.model, model_slot(), model_is_here(recording)
+    held, latency = slot.held, slot.latency  # a job may unload the model meanwhile
     costs = _costs(str(workspace().root), model.fingerprint, recording.prompts, _stamp("costs"))
-    share = slot.latency.layer_ms / slot.latency.total_ms if here and slot.latency is not None else None
-    quantised = here and slot.loaded.quantiser is not None
+    share = latency.layer_ms / latency.total_ms if here and latency is not None else None
+    quantised = here and held is not None and held.quantiser is not None
     return costs_of(model, costs, share, quantised=quantised, vision=vision(), narrow=narrow())
 
 
