@@ -16,6 +16,7 @@ from vlm_analysis.ui.common.jobs import Place
 from vlm_analysis.ui.common.session import runner
 from vlm_analysis.workbench.jobs import JobView
 
+ENDS = threading.Event()
 EVALUATE = Place("Evaluate", "pages/5_evaluate.py", {"evaluate_tab": "Cost"})
 
 
@@ -93,3 +94,30 @@ def test_the_result_of_a_job_is_shown_on_its_page_and_tab_and_is_this_sessions(o
     assert at.title[0].value == "Evaluate"
     assert at.session_state["job:cost"] == job
     assert at.query_params["evaluate_tab"] == "Cost"
+
+
+def drawn_while_a_job_ends() -> None:
+    import time
+
+    import streamlit as st
+    import test_job_list
+
+    from vlm_analysis.ui.common.jobs import job_panel, stand_on
+    from vlm_analysis.ui.common.session import runner
+
+    stand_on("Similarity", "pages/3_similarity.py")
+    job = runner().latest("record")
+    st.text(f"looked up while {job.status}")
+    test_job_list.ENDS.set()
+    while runner().get(job.id).active:
+        time.sleep(0.01)
+    job_panel("record")
+
+
+def test_a_page_on_which_a_job_ends_while_it_is_drawn_is_drawn_again_with_its_result(open_page: OpenPage) -> None:
+    open_page("pages/1_model.py")
+    ENDS.clear()
+    hold(ENDS)
+    at = AppTest.from_function(drawn_while_a_job_ends, default_timeout=PATIENCE_S).run()
+    assert not at.exception
+    assert [text.value for text in at.text] == ["looked up while done"]

@@ -17,6 +17,7 @@ from vlm_analysis.workbench.jobs import JobView
 
 POLL_S = 1.0  # between two looks at the line of a job
 RESULTS_S = 2.0  # at its results so far, which take the browser longer
+_ACTIVE = "active_where_the_page_began"
 OF_MODEL = ("load", "unload", "fit")  # kinds of jobs on the one model of the process, which belong to no project
 
 
@@ -31,8 +32,9 @@ class Place:
 
 
 def stand_on(title: str, path: str) -> None:
-    """Note which page the session is on; jobs that are started there belong to it."""
+    """Note which page the session is on, as jobs that are started there belong to it, and what is active where it begins."""
     st.session_state["page"] = Place(title, path)
+    st.session_state[_ACTIVE] = frozenset(view.id for view in runner().list() if view.active)
 
 
 def here() -> Place | None:
@@ -77,6 +79,8 @@ def job_panel(
     view = current(kind)
     if view is None:
         return view
+    if not view.active and view.id in st.session_state.get(_ACTIVE, ()):
+        st.rerun()  # it ended while the page was drawn: what is above was looked up too early, and nothing would draw it again
     if view.active:
         st.session_state[of_project(f"job:{kind}")] = view.id  # also after a refresh, its result will be this session's
 
