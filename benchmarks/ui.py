@@ -74,7 +74,7 @@ SEEN = """(() => {
     if (found) window.seen = Date.now();
     else requestAnimationFrame(look);
   };
-  requestAnimationFrame(look);
+  if (location.pathname === '/') requestAnimationFrame(look); // on other pages it would look for ever, and slow what is timed there
 })()"""
 FOLLOW = """() => {
   const host = [...document.querySelectorAll('.st-key-mask_strip *')].find((one) => one.shadowRoot);
