@@ -221,14 +221,14 @@ class TestTheView:
     ) -> None:
         copies: Copies = {}
         one, two = (apply_edit(loaded.model, PruneMask(16, (layer,)), copies=copies) for layer in (0, 8))
-        shared = {name for name, module in one.named_modules() if dict(two.named_modules()).get(name) is module}
+        others = dict(two.named_modules())
+        shared = {name for name, module in one.named_modules() if others.get(name) is module}
         assert {"lm_head", "model.visual", "model.language_model.embed_tokens", "model.language_model.norm"} <= shared
         assert not set(one.modules()) & set(loaded.model.modules())
         parts = [module for module in one.modules() if getattr(module, "config", None) is one.config.text_config]
         assert len(parts) > 2
-        assert not set(parts[:2]) & set(
-            two.modules()
-        )  # the decoder and its rotary embedding hold the cut configuration
+        # the decoder and its rotary embedding hold the cut configuration
+        assert not set(parts[:2]) & set(two.modules())
 
 
 class TestRefusals:

@@ -240,7 +240,7 @@ class _Copier:
         self._layers, self._kept = model.get_submodule(path), tuple(kept)
         parts = path.split(".")
         around = [model.get_submodule(".".join(parts[:length])) for length in range(len(parts))]
-        self._around = set(map(id, around))
+        self._around = set(around)
         self._own = {*self._layers, self._layers, *(getattr(around[-1], name, None) for name in PACKED)}
         self._copies = copies or {}
         self.made: Copies = {}
@@ -279,7 +279,7 @@ class _Copier:
         if module is self._layers:
             state["_modules"] = {str(place): self._layer(layer, place) for place, layer in enumerate(self._kept)}
         else:
-            copy_of = self._beside if id(module) in self._around else self.module
+            copy_of = self._beside if module in self._around else self.module
             children = module._modules.items()
             state["_modules"] = {name: child if child is None else copy_of(child) for name, child in children}
         return copied

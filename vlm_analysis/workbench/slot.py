@@ -106,8 +106,8 @@ class ModelSlot:
     @property
     def fingerprint(self) -> str:
         """Return the loaded model's fingerprint, "" if there is none."""
-        held = self.held
-        return "" if held is None else held.info.fingerprint
+        info = self.info
+        return "" if info is None else info.fingerprint
 
     def load(self, source: str, options: dict[str, Any], on_progress: Progress) -> LoadedModel:
         """Check that the source would fit in place of the present model, unload that, then load.
